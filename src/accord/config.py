@@ -1,0 +1,263 @@
+"""Every command's knobs, once: they are the flags, the help, the YAML file and the saved `config.yaml`.
+
+This module imports neither torch nor transformers, so that `accord COMMAND --help` answers at once.
+Sources are written as docs/data.md says; directories and hub ids name snapshots.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Precision = Literal["f32", "bf16"]
+Schedule = Literal["constant", "linear", "cosine"]
+Sources = str | dict[str, str]
+
+
+class Config(BaseModel):
+    """Frozen; an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Run(Config):
+    """What every command that writes a run folder shares."""
+
+    out: str = Field(description="run folder to write; must be new or empty unless --resume")
+    resume: bool = Field(False, description="go on from the folder's last checkpoint")
+    seed: int = Field(0, ge=0, description="seed of everything random")
+    threads: int = Field(0, ge=0, description="CPU threads; 0 takes every core that this process may use")
+
+
+class Training(Run):
+    """What every training stage shares."""
+
+    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps over which the rate rises from 0")
+    schedule: Schedule = Field("cosine", description="fall after warm-up, to 10 % of the peak; constant: none")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled decay of matrices; never of norms or biases")
+    clip_norm: float = Field(1.0, gt=0, description="largest gradient norm")
+    micro_tokens: int = Field(8192, gt=0, description="tokens in memory at once; changes no result")
+    max_length: int = Field(512, gt=1, description="longest sequence in tokens; longer ones are dropped and counted")
+    precision: Precision = Field("f32", description="compute type of the forward pass; log-softmax is always f32")
+    checkpoint_every: int = Field(200, ge=0, description="steps between checkpoints; 0 writes them only when stopped")
+    eval_every: int = Field(0, ge=0, description="steps between evaluations; 0 evaluates only at the end")
+
+
+class Adapters(Config):
+    """Low-rank adapters (peft), for the stages that train a given model."""
+
+    lora_rank: int = Field(0, ge=0, description="rank of LoRA adapters; 0 trains every weight")
+    lora_alpha: float = Field(16.0, gt=0, description="LoRA scale; the update is alpha / rank times the product")
+    lora_targets: str = Field("all-linear", description="modules to adapt: all-linear, or names with commas")
+
+
+class Pretrain(Training):
+    """Train a language model on text, from nothing or on from a snapshot."""
+
+    model: str = Field("small", description="size of a new model (nano tiny small base large), or a snapshot to go on from")
+    data: Sources = Field(description="text to train on; --data.NAME SOURCE for several")
+    weights: dict[str, float] = Field({}, description="share of each named source; default by size")
+    eval_data: str = Field("", description="text to measure loss on; default holds out 2 %% of the documents")
+    vocab_size: int = Field(4096, gt=0, description="largest vocabulary of a new tokenizer")
+    tokenizer: str = Field("", description="snapshot to take the tokenizer from; default trains one on the data")
+    max_rows: int = Field(0, ge=0, description="read at most so many documents; 0 reads all")
+    steps: int = Field(300, gt=0, description="optimizer steps")
+    batch_size: int = Field(6144, gt=0, description="tokens per optimizer step")
+    columns: dict[str, str] = Field({}, description="--columns.FIELD NAME maps a column of the data")
+    learning_rate: float = Field(6e-3, gt=0, description="peak learning rate of AdamW")
+
+
+class Sft(Training, Adapters):
+    """Supervised fine-tuning on demonstrations: loss on assistant tokens alone."""
+
+    model: str = Field(description="snapshot to start from")
+    data: Sources = Field(description="demonstrations; --data.NAME SOURCE for several")
+    weights: dict[str, float] = Field({}, description="share of each named source; default by size")
+    eval_data: str = Field("", description="demonstrations to measure loss on; default holds out 5 %% by prompt")
+    train_on: Literal["assistant", "reply"] = Field("assistant", description="every assistant turn, or the last alone")
+    max_rows: int = Field(0, ge=0, description="read at most so many rows per source; 0 reads all")
+    epochs: float = Field(2.0, gt=0, description="passes over the data")
+    batch_size: int = Field(64, gt=0, description="conversations per optimizer step")
+    columns: dict[str, str] = Field({}, description="--columns.FIELD NAME maps a column of the data")
+
+
+class Preference(Training, Adapters):
+    """Train a preference model or a cost model on comparisons."""
+
+    model: str = Field(description="snapshot to start from (usually the SFT model)")
+    data: Sources = Field(description="comparisons; --data.NAME SOURCE for several")
+    weights: dict[str, float] = Field({}, description="share of each named source; default by size")
+    safety_data: Sources = Field({}, description="replies labelled safe or unsafe: the sign terms of a cost model")
+    criterion: str = Field("helpful", description="the quality that the comparisons are about")
+    role: Literal["preference", "cost"] = Field("preference", description="higher is better; or cost: above 0 is unsafe")
+    normalizer: Literal["auto", "none", "standard", "sign-probability"] = Field(
+        "auto",
+        description="standard: mean 0, deviation 1 on the training replies (preference); "
+        "sign-probability: 2σ(C)-1, keeps the zero (cost); auto picks by role",
+    )
+    score_weight: float = Field(1e-3, ge=0, description="weight of the mean squared score, which keeps scores finite")
+    use_strength: bool = Field(False, description="subtract the labeler's strength as a margin in the loss")
+    split: str = Field("", description="use only prompts of this split (preference, policy, evaluation)")
+    eval_share: float = Field(0.1, gt=0, lt=1, description="share of prompts held out to measure accuracy")
+    folds: int = Field(0, ge=0, description="cross-validate by prompt in so many folds first; 0 does not")
+    max_rows: int = Field(0, ge=0, description="read at most so many rows per source; 0 reads all")
+    epochs: float = Field(2.0, gt=0, description="passes over the data")
+    batch_size: int = Field(64, gt=0, description="comparisons per optimizer step")
+    columns: dict[str, str] = Field({}, description="--columns.FIELD NAME maps a column of the data")
+    learning_rate: float = Field(7e-4, gt=0, description="peak learning rate of AdamW")
+
+    @model_validator(mode="after")
+    def _normalizer_fits(self) -> "Preference":
+        if self.role == "cost" and self.normalizer == "standard":
+            raise ValueError("--normalizer standard would shift a cost and move its zero; use sign-probability or none")
+        if self.role == "preference" and self.normalizer == "sign-probability":
+            raise ValueError("--normalizer sign-probability is for --role cost")
+        return self
+
+
+class Sampling(Config):
+    """How replies are drawn."""
+
+    temperature: float = Field(1.0, gt=0, description="divides the logits; log-probs are taken at it too")
+    max_new_tokens: int = Field(64, gt=0, description="longest reply in tokens")
+
+
+class Ppo(Training, Adapters, Sampling):
+    """Proximal policy optimisation with KL to a reference; with --limits, under limits on expected cost."""
+
+    model: str = Field(description="snapshot to start from")
+    reference: str = Field("", description="snapshot that KL is measured to; default the model itself")
+    data: Sources = Field(description="prompts; --data.NAME SOURCE names a slice")
+    split: str = Field("", description="use only prompts of this split (preference, policy, evaluation)")
+    rewards: dict[str, str] = Field(description="--rewards.NAME DIR: preference models, summed")
+    reward_weights: dict[str, float] = Field({}, description="weight of each reward; default 1")
+    costs: dict[str, str] = Field({}, description="--costs.NAME DIR: cost models")
+    limits: dict[str, float] = Field({}, description="--limits.NAME NUMBER: bound on the expected cost NAME")
+    limit_slices: dict[str, str] = Field({}, description="--limit_slices.NAME a,b: slices the limit holds on; default all prompts")
+    multiplier_rule: Literal["pi", "safe-rlhf"] = Field("pi", description="how a multiplier moves; see docs/objectives.md")
+    multiplier_rate: float = Field(0.05, ge=0, description="integral rate α of a multiplier")
+    multiplier_gain: float = Field(1.0, ge=0, description="proportional gain k of a multiplier")
+    multiplier_init: float = Field(2.0, ge=0, description="λ at the start; 0 stays 0")
+    multiplier_bound: float = Field(10.0, gt=0, description="largest λ; reaching it is reported")
+    kl_coefficient: float = Field(0.2, ge=0, description="β, the price of a nat of KL")
+    kl_target: float = Field(0.0, ge=0, description="nats per reply that β adapts to; 0 keeps β fixed")
+    kl_horizon: float = Field(10000.0, gt=0, description="replies over which β adapts")
+    steps: int = Field(40, gt=0, description="iterations of sampling and improving")
+    batch_size: int = Field(256, gt=0, description="prompts per iteration")
+    samples: int = Field(1, gt=0, description="replies per prompt")
+    ppo_epochs: int = Field(2, gt=0, description="passes over each iteration's rollouts")
+    mini_batch_size: int = Field(128, gt=0, description="rollouts per optimizer step")
+    clip: float = Field(0.2, gt=0, description="clip range of the policy ratio")
+    value_clip: float = Field(0.0, ge=0, description="clip range of values; 0 does not clip")
+    critic: Literal["separate", "shared"] = Field(
+        "separate", description="a critic per signal, started from its scorer; or value heads on the policy's trunk"
+    )
+    value_weight: float = Field(0.1, gt=0, description="weight of the value loss beside the policy loss, when shared")
+    critic_learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of separate critics")
+    gamma: float = Field(1.0, gt=0, le=1, description="discount per token")
+    lam: float = Field(0.95, ge=0, le=1, description="λ of generalised advantage estimation")
+    whiten: bool = Field(True, description="whiten the combined advantage over the batch")
+    score_clip: float = Field(0.0, ge=0, description="bound on raw scores (not on KL); 0 does not clip")
+    unfinished_penalty: float = Field(0.0, ge=0, description="subtracted from the reward of a reply without a stop token")
+    max_rows: int = Field(0, ge=0, description="read at most so many prompts per source; 0 reads all")
+    columns: dict[str, str] = Field({}, description="--columns.FIELD NAME maps a column of the data")
+    learning_rate: float = Field(2e-4, gt=0, description="peak learning rate of AdamW")
+    schedule: Schedule = Field("linear", description="constant over the first half, then down to 10 %% by this shape")
+
+    @model_validator(mode="after")
+    def _limits_have_costs(self) -> "Ppo":
+        for name in self.limits:
+            if name not in self.costs:
+                raise ValueError(f"--limits.{name} has no cost model; add --costs.{name} DIR")
+        for name in self.limit_slices:
+            if name not in self.limits:
+                raise ValueError(f"--limit_slices.{name} has no limit; add --limits.{name} NUMBER")
+        for name in self.reward_weights:
+            if name not in self.rewards:
+                raise ValueError(f"--reward_weights.{name} has no reward; add --rewards.{name} DIR")
+        if not self.rewards:
+            raise ValueError("nothing to optimise; add --rewards.NAME DIR")
+        if clash := set(self.rewards) & set(self.costs):
+            raise ValueError(f"{min(clash)} is both a reward and a cost; give them different names")
+        return self
+
+
+class Sample(Run, Sampling):
+    """Draw replies from a snapshot."""
+
+    model: str = Field(description="snapshot to sample from")
+    data: Sources = Field(description="prompts; --data.NAME SOURCE names a slice")
+    split: str = Field("", description="use only prompts of this split (preference, policy, evaluation)")
+    samples: int = Field(1, gt=0, description="replies per prompt")
+    micro_tokens: int = Field(16384, gt=0, description="tokens in memory at once; changes no result")
+    max_length: int = Field(512, gt=1, description="longest prompt in tokens; longer ones are dropped and counted")
+    max_rows: int = Field(0, ge=0, description="read at most so many prompts per source; 0 reads all")
+    columns: dict[str, str] = Field({}, description="--columns.FIELD NAME maps a column of the data")
+
+
+class Evaluate(Run, Sampling):
+    """Measure a snapshot: gold judges where the truth is known, preference and cost models, KL, win rate."""
+
+    model: str = Field(description="snapshot to measure")
+    data: Sources = Field(description="prompts; --data.NAME SOURCE names a slice")
+    split: str = Field("", description="use only prompts of this split (preference, policy, evaluation)")
+    reference: str = Field("", description="snapshot that KL is measured to; none by default")
+    rewards: dict[str, str] = Field({}, description="--rewards.NAME DIR: preference models to score with")
+    costs: dict[str, str] = Field({}, description="--costs.NAME DIR: cost models to score with")
+    against: str = Field("", description="run folder of another evaluation on the same prompts, for the win rate")
+    judge: str = Field("", description="score that decides a win; default gold/helpful or the first reward")
+    eval_data: str = Field("", description="demonstrations to measure language-model loss on; none by default")
+    samples: int = Field(1, gt=0, description="replies per prompt")
+    bootstrap: int = Field(2000, gt=0, description="resamples behind each interval")
+    micro_tokens: int = Field(16384, gt=0, description="tokens in memory at once; changes no result")
+    max_length: int = Field(512, gt=1, description="longest prompt in tokens; longer ones are dropped and counted")
+    max_rows: int = Field(0, ge=0, description="read at most so many prompts per source; 0 reads all")
+    columns: dict[str, str] = Field({}, description="--columns.FIELD NAME maps a column of the data")
+
+
+class Report(Config):
+    """Put run folders into one HTML page."""
+
+    runs: list[str] = Field(description="run folders, in the order of the flow")
+    out: str = Field("report.html", description="page to write")
+    title: str = Field("Accord report", description="heading of the page")
+
+
+class Chat(Sampling):
+    """Talk to a snapshot in the terminal."""
+
+    snapshot: str = Field(description="snapshot to talk to")
+    system: str = Field("", description="system turn to begin with")
+    seed: int = Field(0, ge=0, description="seed of the sampling")
+
+
+class Data(Config):
+    """Show what a source holds: shape, rows, drops, lengths, an example with its mask."""
+
+    source: str = Field(description="the source to look at")
+    model: str = Field("", description="snapshot whose tokenizer renders the example; default a word tokenizer")
+    max_rows: int = Field(0, ge=0, description="read at most so many rows; 0 reads all")
+    columns: dict[str, str] = Field({}, description="--columns.FIELD NAME maps a column of the data")
+
+
+class Demo(Run):
+    """The whole flow on the gold world: pretrain, SFT, preference and cost model, PPO without and with a limit."""
+
+    out: str = Field("demo", description="folder to write; must be new or empty unless --resume")
+    scale: Literal["small", "medium", "large"] = Field("small", description="small: minutes on two cores; large: a GPU")
+
+
+class Claims(Config):
+    """Run experiments on claims of the literature and write their verdicts."""
+
+    names: list[str] = Field([], description="claims to run; none lists them")
+    scale: Literal["small", "medium", "large"] = Field("small", description="size of every cell")
+    seeds: int = Field(3, gt=0, description="seeds per cell")
+    first_seed: int = Field(0, ge=0, description="0-9 to develop; verdicts come from 1000 on")
+    out: str = Field("claims", description="folder of the cells, shared between claims")
+    results: str = Field("", description="folder for the results pages; default OUT/results")
+
+
+def to_plain(config: Config) -> dict[str, Any]:
+    """The config as plain YAML-able values."""
+    return config.model_dump(mode="json")

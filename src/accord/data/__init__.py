@@ -1,0 +1,1 @@
+"""Text comes in: sources of records, chat rendering, batches."""

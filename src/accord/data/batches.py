@@ -1,0 +1,281 @@
+"""Records' token ids → the packed plan; the only place that pads, packs or shares a prefix.
+
+A plan is one flat row of tokens cut into segments. A segment is a range of queries and the ranges of keys they
+see, so that the replies to one prompt share it: the prompt is stored and computed once. Only the rows that a loss
+needs reach a head. Padding exists inside the attention backend alone (`AttentionBlock`) and in the padded
+oracle (models/policy.py).
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A prompt's ids and the replies that share it. `masks[k][j]` is True where reply k's token j is trained on.
+
+    The prefix may be empty: a document or a whole conversation is then a single reply.
+    """
+
+    prefix: tuple[int, ...]
+    replies: tuple[tuple[int, ...], ...]
+    masks: tuple[tuple[bool, ...], ...]
+
+    @property
+    def tokens(self) -> int:
+        return len(self.prefix) + sum(len(reply) for reply in self.replies)
+
+    @property
+    def trained(self) -> int:
+        """Tokens that carry loss; the first of a text has nothing to be predicted from."""
+        total = sum(sum(mask) for mask in self.masks)
+        return total if self.prefix else total - sum(mask[0] for mask in self.masks if mask)
+
+
+def reply_group(prefix: Sequence[int], *replies: Sequence[int]) -> Group:
+    """Replies whose every token counts."""
+    return Group(
+        tuple(prefix), tuple(tuple(reply) for reply in replies), tuple((True,) * len(reply) for reply in replies)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Queries [start, stop) and the key ranges they see; the last key range is the queries' own, causal."""
+
+    start: int
+    stop: int
+    keys: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionBlock:
+    """Segments of similar length, padded together: S segments, Q queries, K keys.
+
+    `queries` (S, Q) and `keys` (S, K) index the flat row, `mask` (S, 1, Q, K) is True where a key is seen; it is
+    None when every segment sees only itself, where plain causal attention does.
+    """
+
+    queries: Tensor
+    keys: Tensor
+    mask: Tensor | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Packed tokens and the rows that heads are computed on.
+
+    `ids`, `positions` (T,) · `segments` · `rows`, `targets`, `owner`, `slots` (R,): the flat position whose hidden state
+    a head reads, the token it predicts, the reply it belongs to (numbered through the plan) and the place in it.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    segments: tuple[Segment, ...]
+    rows: Tensor
+    targets: Tensor
+    owner: Tensor
+    slots: Tensor
+    replies: int
+
+    @functools.cached_property
+    def blocks(self) -> tuple[tuple[AttentionBlock, ...], Tensor]:
+        """Attention blocks, and for each flat position its place in their concatenated (padded) outputs."""
+        return attention_blocks(self.segments, len(self.ids), self.ids.device)
+
+    def to(self, device: torch.device) -> "Plan":
+        if self.ids.device == device:
+            return self
+        moved = (t.to(device) for t in (self.rows, self.targets, self.owner, self.slots))
+        return Plan(self.ids.to(device), self.positions.to(device), self.segments, *moved, self.replies)
+
+    def scatter(self, values: Tensor, width: int | None = None, fill: float = 0.0) -> Tensor:
+        """Values (R,) of the rows as a (replies, width) matrix, `fill` where a reply has no token."""
+        width = int(self.slots.max()) + 1 if width is None else width
+        out = values.new_full((self.replies, width), fill)
+        return out.index_put((self.owner, self.slots), values)
+
+
+def build_plan(groups: Sequence[Group], *, rows: Literal["targets", "last"] = "targets") -> Plan:
+    """Pack groups. `rows="targets"`: one row per trained token, at the position that predicts it (the first reply
+    token is predicted by the prompt's last). `rows="last"`: one row per reply, at its last token (scalar heads).
+
+    With `targets`, the last token of a reply is not even run through the model: nothing is read there.
+    """
+    ids: list[int] = []
+    positions: list[int] = []
+    segments: list[Segment] = []
+    row_at: list[int] = []
+    target: list[int] = []
+    owner: list[int] = []
+    slot: list[int] = []
+    reply_number = 0
+    for group in groups:
+        prefix_start = len(ids)
+        prefix_stop = prefix_start + len(group.prefix)
+        ids.extend(group.prefix)
+        positions.extend(range(len(group.prefix)))
+        shared = len(group.replies) > 1 and bool(group.prefix)
+        if shared:
+            segments.append(Segment(prefix_start, prefix_stop, ((prefix_start, prefix_stop),)))
+        for reply, mask in zip(group.replies, group.masks, strict=True):
+            start = len(ids)
+            kept = len(reply) if rows == "last" else max(len(reply) - 1, 0)
+            ids.extend(reply[:kept])
+            positions.extend(range(len(group.prefix), len(group.prefix) + kept))
+            if shared:
+                if kept:
+                    segments.append(Segment(start, start + kept, ((prefix_start, prefix_stop), (start, start + kept))))
+            elif len(ids) > prefix_start:
+                begin = prefix_start if group.prefix else start
+                segments.append(Segment(begin, len(ids), ((begin, len(ids)),)))
+            if rows == "last":
+                row_at.append(start + kept - 1 if kept else prefix_stop - 1)
+                target.append(0)
+                owner.append(reply_number)
+                slot.append(0)
+            else:
+                for j, (token, counts) in enumerate(zip(reply, mask, strict=True)):
+                    if counts and (j or group.prefix):
+                        row_at.append(start + j - 1 if j else prefix_stop - 1)
+                        target.append(token)
+                        owner.append(reply_number)
+                        slot.append(j)
+            reply_number += 1
+    long = functools.partial(torch.tensor, dtype=torch.long)
+    return Plan(
+        long(ids), long(positions), tuple(segments), long(row_at), long(target), long(owner), long(slot), reply_number
+    )
+
+
+def attention_blocks(
+    segments: Sequence[Segment], length: int, device: torch.device, *, waste: float = 1.25
+) -> tuple[tuple[AttentionBlock, ...], Tensor]:
+    """Bucket segments of similar size so that padding costs at most about `waste` times the exact work."""
+
+    def shape(segment: Segment) -> tuple[bool, int, int]:
+        return len(segment.keys) > 1, sum(b - a for a, b in segment.keys), segment.stop - segment.start
+
+    ordered = sorted(segments, key=shape)
+    buckets: list[list[Segment]] = []
+    cost = 0
+    for segment in ordered:
+        several, keys, queries = shape(segment)
+        if buckets:
+            bucket = buckets[-1]
+            widest = max(queries, *(s.stop - s.start for s in bucket)) if len(bucket) > 1 else max(queries, bucket[0].stop - bucket[0].start)
+            same_kind = shape(bucket[0])[0] == several
+            exact = cost + keys * queries
+            if same_kind and (len(bucket) + 1) * keys * widest <= waste * exact + 4096:
+                bucket.append(segment)
+                cost = exact
+                continue
+        buckets.append([segment])
+        cost = keys * queries
+    blocks: list[AttentionBlock] = []
+    place = np.zeros(length, dtype=np.int64)
+    offset = 0
+    for bucket in buckets:
+        wide = max(s.stop - s.start for s in bucket)
+        deep = max(shape(s)[1] for s in bucket)
+        query_index = np.zeros((len(bucket), wide), dtype=np.int64)
+        key_index = np.zeros((len(bucket), deep), dtype=np.int64)
+        plain = not shape(bucket[0])[0]
+        mask = None if plain else np.zeros((len(bucket), wide, deep), dtype=bool)
+        for i, segment in enumerate(bucket):
+            count = segment.stop - segment.start
+            query_index[i, :count] = np.arange(segment.start, segment.stop)
+            place[segment.start : segment.stop] = offset + i * wide + np.arange(count)
+            keys_flat = np.concatenate([np.arange(a, b) for a, b in segment.keys])
+            key_index[i, : len(keys_flat)] = keys_flat
+            if mask is not None:
+                before = len(keys_flat) - count
+                mask[i, :, :before] = True
+                mask[i, :count, before : before + count] = np.tri(count, dtype=bool)
+        offset += len(bucket) * wide
+        blocks.append(
+            AttentionBlock(
+                torch.from_numpy(query_index).to(device),
+                torch.from_numpy(key_index).to(device),
+                None if mask is None else torch.from_numpy(mask).unsqueeze(1).to(device),
+            )
+        )
+    return tuple(blocks), torch.from_numpy(place).to(device)
+
+
+def cut_by_tokens(items: Sequence[Item], size: Callable[[Item], int], budget: int) -> list[list[Item]]:
+    """Consecutive micro-batches of at most `budget` tokens; one item alone may exceed it."""
+    parts: list[list[Item]] = []
+    used = budget + 1
+    for item in items:
+        tokens = size(item)
+        if used + tokens > budget:
+            parts.append([])
+            used = 0
+        parts[-1].append(item)
+        used += tokens
+    return parts
+
+
+def steps_per_epoch(count: int, batch_size: int) -> int:
+    """Batches that cover every item once; the last may be smaller."""
+    return -(-count // batch_size)
+
+
+def batch_indices(step: int, count: int, batch_size: int, seed: int) -> list[int]:
+    """The items of a step: a fresh order each epoch, a pure function of (seed, step).
+
+    Nothing of the order needs saving, and a resume at any step, an epoch's first and last too, sees exactly the
+    items that an uninterrupted run would.
+    """
+    epoch, within = divmod(step, steps_per_epoch(count, batch_size))
+    order = epoch_order(count, seed, epoch)
+    return order[within * batch_size : (within + 1) * batch_size].tolist()
+
+
+@functools.lru_cache(maxsize=8)
+def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
+    """A permutation of range(count) that depends on (seed, epoch) alone."""
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def token_batches(lengths: Sequence[int], tokens: int, seed: int) -> Callable[[int], list[int]]:
+    """`step → indices` whose lengths add up to about `tokens` per step (at least one), in epoch order.
+
+    Used where a batch is counted in tokens. The first epochs' boundaries are computed as needed and kept.
+    """
+    boundaries: list[list[list[int]]] = []
+
+    def at(step: int) -> list[int]:
+        while step >= sum(len(epoch) for epoch in boundaries):
+            order = epoch_order(len(lengths), seed, len(boundaries)).tolist()
+            boundaries.append(cut_by_tokens(order, lambda i: lengths[i], tokens))
+        for epoch in boundaries:
+            if step < len(epoch):
+                return epoch[step]
+            step -= len(epoch)
+        raise AssertionError("unreachable: the loop above made enough epochs")
+
+    return at
+
+
+def pack_replies(rows: Iterable[Sequence[float]], width: int) -> Tensor:
+    """Ragged rows as a (B, width) float matrix, 0 where a row has ended."""
+    rows = list(rows)
+    out = torch.zeros(len(rows), width)
+    for i, row in enumerate(rows):
+        out[i, : len(row)] = torch.tensor(row)
+    return out
+
+
+def length_mask(lengths: Sequence[int], width: int) -> Tensor:
+    """(B, width) bool, True on the first `lengths[i]` slots; masks come from lengths, never from token ids."""
+    return torch.arange(width).unsqueeze(0) < torch.tensor(list(lengths)).unsqueeze(1)

@@ -1,0 +1,532 @@
+"""Shapes of preference data: which columns make a shape, and what one row of it says.
+
+Every shape is one function from the cells of a row to `Parts`; readers make records from the parts. A row that is
+malformed (wrong type, missing column) raises BadInput with its place; a row that is well formed but of no use raises
+`Dropped` with a reason that is counted.
+"""
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple, get_args
+
+from accord.errors import BadInput
+from accord.records import ROLES, Turn
+
+Kind = Literal["document", "prompt", "demonstration", "comparison", "judgement"]
+RECORD_KINDS: tuple[Kind, ...] = get_args(Kind)
+Turns = tuple[Turn, ...]
+
+# Names that other formats use for our roles.
+ROLE_NAMES = {**{role: role for role in ROLES}, "human": "user", "gpt": "assistant", "observation": "tool"}
+# Fields that every shape takes; the last two only when `columns` names them, because columns that are called
+# so by chance should not change the prompt.
+COMMON = {
+    "slice": "the slice of the prompt",
+    "labeler": "who said so",
+    "source": "where the row comes from",
+    "system": "a system turn put before the prompt",
+    "context": "text added to the last turn of the prompt, after a blank line",
+}
+ONLY_WHEN_NAMED = ("source", "system", "context")
+
+
+class Dropped(Exception):
+    """A row that gives no record; the argument is the reason it is counted under."""
+
+
+class Ranking(NamedTuple):
+    """Ranks of all replies (1 best). The criterion "" means the one that the reader asks for."""
+
+    criterion: str
+    ranks: tuple[int, ...]
+    strength: float = 0.0
+    order: tuple[int, ...] = ()
+
+
+class Verdict(NamedTuple):
+    """A judgement of reply `index`; the criterion "" means the one that the reader asks for."""
+
+    index: int
+    criterion: str
+    kind: Literal["safe", "good", "rating"]
+    value: float
+    category: str = ""
+    severity: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What one row says. `prompts[i]` is the prompt as `replies[i]` has it, so that a difference can be seen;
+    `ideal` is the reply to imitate, -1 for none."""
+
+    text: str = ""
+    prompts: tuple[Turns, ...] = ()
+    replies: tuple[str, ...] = ()
+    ideal: int = -1
+    rankings: tuple[Ranking, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    slice: str = ""
+    source: str = ""
+    labeler: str = "human"
+    stored: tuple[str, str] = ("", "")  # kind and id of a row that Accord wrote
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """The cells of a row by field; `columns` says which column of the file a field was taken from."""
+
+    values: Mapping[str, Any]
+    where: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+    def has(self, name: str) -> bool:
+        return self.values.get(name) is not None
+
+    def get(self, name: str) -> Any:
+        if not self.has(name):
+            raise BadInput(
+                f"{self.where}: column '{self.columns.get(name, name)}' is missing or null; there are {_list(self.values)}."
+            )
+        return self.values[name]
+
+    def wrong(self, name: str, due: str) -> BadInput:
+        return BadInput(f"{self.where}: column '{self.columns.get(name, name)}' must hold {due}.")
+
+    def text(self, name: str) -> str:
+        value = self.get(name)
+        if not isinstance(value, str):
+            raise self.wrong(name, "text")
+        return value
+
+    def number(self, name: str) -> float:
+        value = self.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise self.wrong(name, "a finite number")
+        return value
+
+    def flag(self, name: str) -> bool:
+        value = self.get(name)
+        if isinstance(value, str):
+            value = {"safe": True, "unsafe": False}.get(value.lower(), value)
+        if value not in (0, 1):
+            raise self.wrong(name, "true or false (0 or 1)")
+        return bool(value)
+
+    def index(self, name: str) -> int:
+        value = self.get(name)
+        if isinstance(value, bool) or value not in (0, 1):
+            raise self.wrong(name, "0 or 1, the number of a response")
+        return int(value)
+
+    def items(self, name: str) -> list[Any]:
+        value = self.get(name)
+        if not isinstance(value, list | tuple):
+            raise self.wrong(name, "a list")
+        return list(value)
+
+    def whole_numbers(self, name: str) -> tuple[int, ...]:
+        values = self.items(name)
+        if any(isinstance(v, bool) or not isinstance(v, int | float) or v % 1 != 0 for v in values):
+            raise self.wrong(name, "a list of whole numbers")
+        return tuple(int(v) for v in values)
+
+    def turns(self, name: str) -> Turns:
+        """A prompt or conversation: plain text (one user turn), an HH transcript, or a list of messages."""
+        value = self.get(name)
+        if isinstance(value, str):
+            return parse_transcript(value) if is_transcript(value) else (Turn("user", value),)
+        return self._messages(name, value)
+
+    def side(self, name: str, value: Any, prompt: Turns, strip: bool = False) -> tuple[Turns, str]:
+        """One reply with the prompt it answers: plain text, or messages that end with the assistant's.
+
+        Messages before the last belong to the prompt; where they repeat the prompt they are not added twice.
+        """
+        if isinstance(value, str):
+            return prompt, value.strip() if strip else value
+        turns = self._messages(name, value)
+        if not turns or turns[-1].role != "assistant":
+            raise Dropped("no reply")
+        head = turns[:-1]
+        return (head if head[: len(prompt)] == prompt else prompt + head), turns[-1].content
+
+    def _messages(self, name: str, value: Any) -> Turns:
+        messages = [value] if isinstance(value, dict) else value
+        if not isinstance(messages, list | tuple):
+            raise self.wrong(name, "text or a list of messages")
+        turns = []
+        for message in messages:
+            if not isinstance(message, dict):
+                raise self.wrong(name, "messages that are objects with role and content")
+            role = message["role"] if message.get("role") is not None else message.get("from")
+            content = message["content"] if message.get("content") is not None else message.get("value")
+            if not isinstance(role, str) or role not in ROLE_NAMES:
+                raise self.wrong(name, f"messages whose role is one of {', '.join(ROLE_NAMES)}")
+            if not isinstance(content, str):
+                raise self.wrong(
+                    name, "messages whose content is text (images and tool calls are not supported)"
+                )
+            turns.append(Turn(ROLE_NAMES[role], content))
+        return tuple(turns)
+
+
+# HH transcripts
+
+SPEAKERS = {"Human": "user", "Assistant": "assistant"}
+_SPEAKER = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
+_REPLY = "\n\nAssistant:"
+
+
+def is_transcript(value: object) -> bool:
+    return isinstance(value, str) and value.startswith("\n\nHuman:")
+
+
+def parse_transcript(text: str) -> Turns:
+    """The turns of a prompt in HH form, white space around each removed; a last empty "Assistant:" is not a turn."""
+    bare = text.rstrip()
+    if bare.endswith(_REPLY):
+        text = bare.removesuffix(_REPLY)
+    before, *rest = _SPEAKER.split(text)
+    if before.strip() or not rest or rest[0] != "Human":
+        raise Dropped("malformed transcript")
+    return tuple(Turn(SPEAKERS[who], said.strip()) for who, said in zip(rest[::2], rest[1::2], strict=True))
+
+
+def split_transcript(text: str) -> tuple[Turns, str]:
+    """An HH transcript as its prompt and the last assistant turn.
+
+    Whatever follows the last "Assistant:" is the reply, also where the model went on to write the human's part.
+    """
+    head, mark, reply = text.rpartition(_REPLY)
+    if not mark:
+        raise Dropped("malformed transcript")
+    return parse_transcript(head), reply.strip()
+
+
+# The shapes
+
+
+def _pair(cells: Cells, sides: tuple[tuple[Turns, str], ...]) -> Parts:
+    strength = float(cells.number("margin")) if cells.has("margin") else 0.0
+    prompts, replies = zip(*sides, strict=True)
+    return Parts(prompts=prompts, replies=replies, ideal=0, rankings=(Ranking("", (1, 2), strength),))
+
+
+def _hh(cells: Cells) -> Parts:
+    return _pair(cells, (split_transcript(cells.text("chosen")), split_transcript(cells.text("rejected"))))
+
+
+def _preference(cells: Cells) -> Parts:
+    prompt = cells.turns("prompt")
+    strip = is_transcript(cells.values["prompt"])
+    return _pair(
+        cells, tuple(cells.side(name, cells.get(name), prompt, strip) for name in ("chosen", "rejected"))
+    )
+
+
+def _implicit(cells: Cells) -> Parts:
+    return _pair(cells, tuple(cells.side(name, cells.get(name), ()) for name in ("chosen", "rejected")))
+
+
+def _safe_rlhf(cells: Cells) -> Parts:
+    prompt = cells.turns("prompt")
+    replies = (cells.text("response_0"), cells.text("response_1"))
+    rankings = tuple(
+        Ranking(criterion, (1, 2) if cells.index(name) == 0 else (2, 1))
+        for criterion, name in (("helpful", "better_response_id"), ("harmless", "safer_response_id"))
+        if cells.has(name)
+    )
+    verdicts = tuple(
+        Verdict(
+            i,
+            "harmless",
+            "safe",
+            float(cells.flag(f"is_response_{i}_safe")),
+            _category(cells, f"response_{i}_harm_category"),
+            float(cells.number(f"response_{i}_severity_level"))
+            if cells.has(f"response_{i}_severity_level")
+            else 0.0,
+        )
+        for i in (0, 1)
+        if cells.has(f"is_response_{i}_safe")
+    )
+    return Parts(prompts=(prompt, prompt), replies=replies, rankings=rankings, verdicts=verdicts)
+
+
+def _category(cells: Cells, name: str) -> str:
+    if not cells.has(name):
+        return ""
+    value = cells.get(name)
+    if isinstance(value, dict):  # PKU-SafeRLHF: category -> whether it applies
+        return "; ".join(str(key) for key, applies in value.items() if applies is True)
+    return cells.text(name)
+
+
+def _safe_unsafe(cells: Cells) -> Parts:
+    prompt = cells.turns("prompt")
+    sides = tuple(cells.side(name, cells.get(name), prompt) for name in ("safe", "unsafe"))
+    verdicts = (
+        Verdict(0, "", "safe", 1.0),
+        Verdict(1, "", "safe", 0.0, _category(cells, "category"), _severity(cells)),
+    )
+    return replace(_pair(cells, sides), verdicts=verdicts)
+
+
+def _rankings(cells: Cells) -> Parts:
+    prompt = cells.turns("prompt")
+    sides = [cells.side("responses", reply, prompt) for reply in cells.items("responses")]
+    ranks = cells.whole_numbers("ranks")
+    if len(ranks) != len(sides) or any(rank < 1 for rank in ranks):
+        raise cells.wrong("ranks", "one rank for each response, 1 for the best, equal ranks for a tie")
+    if len(sides) < 2:
+        raise Dropped("fewer than two replies")
+    best = [index for index, rank in enumerate(ranks) if rank == min(ranks)]
+    prompts, replies = zip(*sides, strict=True)
+    return Parts(
+        prompts=prompts,
+        replies=replies,
+        ideal=best[0] if len(best) == 1 else -1,
+        rankings=(Ranking("", ranks),),
+    )
+
+
+def _completion(cells: Cells) -> Parts:
+    prompt = cells.turns("prompt")
+    turns, reply = cells.side(
+        "completion", cells.get("completion"), prompt, is_transcript(cells.values["prompt"])
+    )
+    return Parts(prompts=(turns,), replies=(reply,), ideal=0)
+
+
+def _severity(cells: Cells) -> float:
+    return float(cells.number("severity")) if cells.has("severity") else 0.0
+
+
+def _judged(cells: Cells, kind: Literal["safe", "good", "rating"], value: float) -> Parts:
+    verdict = Verdict(0, "", kind, value, _category(cells, "category"), _severity(cells))
+    return replace(_completion(cells), ideal=-1, verdicts=(verdict,))
+
+
+def _unpaired(cells: Cells) -> Parts:
+    return _judged(cells, "good", float(cells.flag("label")))
+
+
+def _safety_label(cells: Cells) -> Parts:
+    return _judged(cells, "safe", float(cells.flag("is_safe")))
+
+
+def _rating(cells: Cells) -> Parts:
+    return _judged(cells, "rating", float(cells.number("rating")))
+
+
+def _conversation(cells: Cells) -> Parts:
+    turns = cells.turns("messages")
+    if turns and turns[-1].role == "assistant":
+        return Parts(prompts=(turns[:-1],), replies=(turns[-1].content,), ideal=0)
+    return Parts(prompts=(turns,))
+
+
+def _text(cells: Cells) -> Parts:
+    return Parts(text=cells.text("text"))
+
+
+def _prompt(cells: Cells) -> Parts:
+    return Parts(prompts=(cells.turns("prompt"),))
+
+
+def _stored(cells: Cells) -> Parts:
+    kind = cells.text("record")
+    if kind not in RECORD_KINDS:
+        raise cells.wrong("record", f"one of {', '.join(RECORD_KINDS)}")
+    parts = Parts(source=cells.text("source"), stored=(kind, cells.text("id") if cells.has("id") else ""))
+    if kind == "document":
+        return replace(parts, text=cells.text("text"))
+    prompt = cells.turns("prompt")
+    parts = replace(parts, slice=cells.text("slice"), prompts=(prompt,))
+    if kind == "prompt":
+        return parts
+    if kind == "demonstration":
+        return replace(parts, replies=(cells.text("reply"),), ideal=0)
+    parts = replace(parts, labeler=cells.text("labeler"))
+    if kind == "judgement":
+        verdict = Verdict(
+            0,
+            cells.text("criterion"),
+            _judgement_kind(cells),
+            cells.number("value"),
+            cells.text("category"),
+            cells.number("severity"),
+        )
+        return replace(parts, replies=(cells.text("reply"),), verdicts=(verdict,))
+    ranked = _rankings(
+        Cells({**cells.values, "responses": cells.items("replies")}, cells.where, {"responses": "replies"})
+    )
+    order = cells.whole_numbers("order")
+    ranking = Ranking(cells.text("criterion"), ranked.rankings[0].ranks, cells.number("strength"), order)
+    return replace(
+        ranked,
+        rankings=(ranking,),
+        slice=parts.slice,
+        source=parts.source,
+        labeler=parts.labeler,
+        stored=parts.stored,
+    )
+
+
+def _judgement_kind(cells: Cells) -> Literal["safe", "good", "rating"]:
+    kind = cells.text("kind")
+    if kind == "safe" or kind == "good" or kind == "rating":
+        return kind
+    raise cells.wrong("kind", "safe, good or rating")
+
+
+class Shape(NamedTuple):
+    """`columns` must be there and `fits` the first row; `optional` may be; `gives` are the kinds of record it can make."""
+
+    columns: tuple[str, ...]
+    optional: tuple[str, ...]
+    gives: tuple[Kind, ...]
+    parse: Callable[[Cells], Parts]
+    fits: Callable[[Mapping[str, Any]], bool] = lambda row: True
+
+
+_LABELS = ("category", "severity")
+_SAFETY = tuple(
+    f"{a}{i}{b}"
+    for a, b in (("is_response_", "_safe"), ("response_", "_harm_category"), ("response_", "_severity_level"))
+    for i in (0, 1)
+)
+_CHOICE: tuple[Kind, ...] = ("prompt", "demonstration", "comparison")
+
+# Asked in this order; the first that fits is taken.
+SHAPES: dict[str, Shape] = {
+    "accord records": Shape(
+        ("record",),
+        (),
+        RECORD_KINDS,
+        _stored,
+        lambda row: isinstance(row["record"], str) and row["record"] in RECORD_KINDS,
+    ),
+    "safe rlhf": Shape(
+        ("prompt", "response_0", "response_1"),
+        ("better_response_id", "safer_response_id", *_SAFETY),
+        ("prompt", "comparison", "judgement"),
+        _safe_rlhf,
+    ),
+    "safe and unsafe": Shape(
+        ("prompt", "safe", "unsafe"), ("margin", *_LABELS), (*_CHOICE, "judgement"), _safe_unsafe
+    ),
+    "rankings": Shape(("prompt", "responses", "ranks"), (), _CHOICE, _rankings),
+    "hh transcripts": Shape(
+        ("chosen", "rejected"),
+        ("margin",),
+        _CHOICE,
+        _hh,
+        lambda row: (
+            isinstance(row["chosen"], str) and (is_transcript(row["chosen"]) or row.get("prompt") is None)
+        ),
+    ),
+    "preference": Shape(("prompt", "chosen", "rejected"), ("margin",), _CHOICE, _preference),
+    "preference, implicit prompt": Shape(("chosen", "rejected"), ("margin",), _CHOICE, _implicit),
+    "unpaired": Shape(("prompt", "completion", "label"), _LABELS, ("prompt", "judgement"), _unpaired),
+    "safety labels": Shape(
+        ("prompt", "completion", "is_safe"), _LABELS, ("prompt", "judgement"), _safety_label
+    ),
+    "ratings": Shape(("prompt", "completion", "rating"), _LABELS, ("prompt", "judgement"), _rating),
+    "prompt and completion": Shape(("prompt", "completion"), (), ("prompt", "demonstration"), _completion),
+    "messages": Shape(("messages",), (), ("prompt", "demonstration"), _conversation),
+    "text": Shape(("text",), (), ("document",), _text),
+    "prompt": Shape(("prompt",), (), ("prompt",), _prompt),
+}
+
+
+def recognise(row: Mapping[str, Any], columns: Mapping[str, str], kind: Kind | None, where: str) -> str:
+    """The name of the shape of a file, from its first row; `kind` None takes any. Raises BadInput with what is there."""
+    known = sorted(
+        {name for shape in SHAPES.values() for name in (*shape.columns, *shape.optional)} | set(COMMON)
+    )
+    for name in columns:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean '{near[0]}'" if near else f"; known are {', '.join(known)}"
+            raise BadInput(f"--columns.{name}: there is no field '{name}'{hint}.")
+    cells = map_columns(row, columns, where)
+    fitting = [
+        name
+        for name, shape in SHAPES.items()
+        if all(cells.has(column) for column in shape.columns)
+        and set(columns) <= {*shape.columns, *shape.optional, *COMMON}
+        and shape.fits(cells.values)
+    ]
+    for name in fitting:
+        if kind is None or kind in SHAPES[name].gives:
+            return name
+    shapes = "; ".join(
+        f"{name} ({', '.join(shape.columns)})"
+        for name, shape in SHAPES.items()
+        if kind is None or kind in shape.gives
+    )
+    wanted = f"{kind}s" if kind else "records"
+    found = (
+        f"; they look like '{fitting[0]}', which gives {', '.join(f'{k}s' for k in SHAPES[fitting[0]].gives)}"
+        if fitting
+        else ""
+    )
+    raise BadInput(
+        f"{where}: no {wanted} can be read from the columns {_list(row)}{found}. "
+        f"Shapes that give {wanted}: {shapes}. Name other columns with --columns.FIELD NAME, for example --columns.prompt question."
+    )
+
+
+def map_columns(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> Cells:
+    """The row with each mapped field put in; NAME may be a path into objects and lists, such as `response.0`."""
+    values = {name: value for name, value in row.items() if name not in ONLY_WHEN_NAMED or "record" in row}
+    for name, path in columns.items():
+        values[name] = _follow(row, path, where)
+    return Cells(values, where, columns)
+
+
+def _follow(row: Mapping[str, Any], path: str, where: str) -> Any:
+    if path in row:
+        return row[path]
+    value: Any = row
+    for step in path.split("."):
+        if isinstance(value, Mapping) and step in value:
+            value = value[step]
+        elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
+            value = value[int(step)]
+        else:
+            raise BadInput(f"{where}: there is no column '{path}'; there are {_list(row)}.")
+    return value
+
+
+def parse_row(shape: str, row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> Parts:
+    """What a row of that shape says, with the fields that every shape takes. Raises BadInput or Dropped."""
+    cells = map_columns(row, columns, where)
+    parts = SHAPES[shape].parse(cells)
+    if shape == "accord records":
+        return parts
+    if "context" in columns and cells.has("context") and cells.text("context").strip():
+        extra = cells.text("context")
+        parts = replace(parts, prompts=tuple(_with_context(turns, extra) for turns in parts.prompts))
+    if "system" in columns and cells.has("system") and cells.text("system").strip():
+        system = (Turn("system", cells.text("system")),)
+        parts = replace(parts, prompts=tuple(system + turns for turns in parts.prompts))
+    given = {name: cells.text(name) for name in ("slice", "labeler", "source") if cells.has(name)}
+    return replace(parts, **given)
+
+
+def _with_context(turns: Turns, extra: str) -> Turns:
+    return (*turns[:-1], Turn(turns[-1].role, f"{turns[-1].content}\n\n{extra}")) if turns else turns
+
+
+def _list(row: Mapping[str, Any]) -> str:
+    names = [str(name) for name in row]
+    return (
+        ", ".join(f"'{name}'" for name in names[:20]) + (" …" if len(names) > 20 else "")
+        if names
+        else "(none)"
+    )

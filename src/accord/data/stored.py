@@ -1,0 +1,80 @@
+"""Accord's own rows: records as JSON lines that read back exactly, and the place where they are written."""
+
+import gzip
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from accord.records import Comparison, Demonstration, Document, Judgement, Prompt
+
+Record = Document | Prompt | Demonstration | Comparison | Judgement
+
+
+def to_row(record: Record) -> dict[str, Any]:
+    """A record as an object for JSON; the key `record` says its kind. Ids and splits are derived, see `write_records`."""
+    if isinstance(record, Document):
+        return {"record": "document", "text": record.text, "source": record.source}
+    prompt = record if isinstance(record, Prompt) else record.prompt
+    shared = {
+        "prompt": [{"role": turn.role, "content": turn.content} for turn in prompt.turns],
+        "slice": prompt.slice,
+        "source": prompt.source,
+    }
+    if isinstance(record, Prompt):
+        return {"record": "prompt", **shared}
+    if isinstance(record, Demonstration):
+        return {"record": "demonstration", **shared, "reply": record.reply}
+    if isinstance(record, Comparison):
+        return {
+            "record": "comparison",
+            **shared,
+            "replies": list(record.replies),
+            "ranks": list(record.ranks),
+            "criterion": record.criterion,
+            "labeler": record.labeler,
+            "strength": record.strength,
+            "order": list(record.order),
+        }
+    return {
+        "record": "judgement",
+        **shared,
+        "reply": record.reply,
+        "criterion": record.criterion,
+        "kind": record.kind,
+        "value": record.value,
+        "labeler": record.labeler,
+        "category": record.category,
+        "severity": record.severity,
+    }
+
+
+def write_records(path: Path | str, records: Iterable[Record]) -> int:
+    """Write records as JSON lines (gzipped when the name ends in .gz) and return how many.
+
+    Each line also carries the record's id, which is checked when it is read, and the split of its prompt, for
+    whoever opens the file. The file appears whole or not at all.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    count = 0
+    try:
+        with open(partial, "wb") as file:
+            # No name and no time in the gzip header: the same records give the same bytes.
+            stream = gzip.GzipFile("", "wb", fileobj=file, mtime=0) if path.name.endswith(".gz") else file
+            for record in records:
+                row = to_row(record)
+                if not isinstance(record, Document):
+                    row["split"] = (record if isinstance(record, Prompt) else record.prompt).split
+                row["id"] = record.id
+                stream.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+                count += 1
+            if stream is not file:
+                stream.close()
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return count

@@ -1,0 +1,70 @@
+"""Attention over a packed plan, through transformers' attention interface.
+
+Models are loaded with `attn_implementation="accord"`. Inside `packed(plan)` a flat row of tokens attends by the plan's
+segments; outside it the same model computes ordinary (padded, cached) attention, so one module serves training and
+decoding.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+from accord.data.batches import Plan
+
+IMPLEMENTATION = "accord"
+_active: list[Plan] = []
+
+
+@contextmanager
+def packed(plan: Plan) -> Iterator[None]:
+    """Let models that were loaded with this implementation attend by the plan's segments."""
+    _active.append(plan)
+    try:
+        yield
+    finally:
+        _active.pop()
+
+
+def _attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Queries, keys and values (1, heads, T, d) of one flat row to (1, T, heads, d)."""
+    if not _active:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)
+    blocks, place = _active[-1].blocks
+    query, key, value = (t[0].transpose(0, 1) for t in (query, key, value))
+    grouped = query.shape[1] != key.shape[1]
+    parts = []
+    for block in blocks:
+        q = query[block.queries].transpose(1, 2)
+        k = key[block.keys].transpose(1, 2)
+        v = value[block.keys].transpose(1, 2)
+        out = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=block.mask, is_causal=block.mask is None, scale=scaling, dropout_p=dropout, enable_gqa=grouped
+        )
+        parts.append(out.transpose(1, 2).flatten(0, 1))
+    joined = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return joined[place].unsqueeze(0), None
+
+
+def _mask(*args: Any, **kwargs: Any) -> Tensor | None:
+    """A packed row needs no mask: its blocks carry their own."""
+    return None if _active else sdpa_mask(*args, **kwargs)
+
+
+AttentionInterface.register(IMPLEMENTATION, _attention)
+AttentionMaskInterface.register(IMPLEMENTATION, _mask)

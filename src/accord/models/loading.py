@@ -1,0 +1,183 @@
+"""Models from a size, a directory or a hub id, with optional LoRA adapters; and back to a Hugging Face directory."""
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, LlamaConfig
+
+from accord.config import Adapters
+from accord.data.chat import Renderer
+from accord.errors import BadInput
+from accord.models.attention import IMPLEMENTATION
+
+# name: (hidden size, layers, heads, feed-forward); with a vocabulary of 1k: 0.2M, 0.5M, 1M, 5M, 26M, 100M parameters
+SIZES: dict[str, tuple[int, int, int, int]] = {
+    "nano": (64, 3, 4, 176),
+    "tiny": (96, 4, 4, 256),
+    "small": (128, 4, 4, 344),
+    "base": (256, 6, 8, 688),
+    "medium": (512, 8, 8, 1376),
+    "large": (768, 14, 12, 2048),
+}
+
+
+def new_policy(size: str, tokenizer: Any, *, max_length: int, seed: int) -> nn.Module:
+    """A fresh decoder of the ladder (Llama architecture: RMSNorm, rotary positions, SwiGLU, tied embeddings)."""
+    width, layers, heads, inner = SIZES[size]
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=inner,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        max_position_embeddings=max(2048, max_length),
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        attn_implementation=IMPLEMENTATION,
+    )
+    model: nn.Module = AutoModelForCausalLM.from_config(config)
+    return model
+
+
+def load_tokenizer(where: str) -> Any:
+    """The snapshot's tokenizer; PAD is another token than EOS, or BadInput says that none can be found."""
+    _check_place(where)
+    tokenizer = AutoTokenizer.from_pretrained(where)
+    if tokenizer.eos_token_id is None:
+        raise BadInput(f"{where}: the tokenizer has no EOS token; set eos_token in its tokenizer_config.json")
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        # masks come from lengths, so any other token can fill the slots
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
+    if tokenizer.pad_token_id == tokenizer.eos_token_id:
+        raise BadInput(f"{where}: PAD and EOS are the same token and no other can pad; add a pad_token to the tokenizer")
+    return tokenizer
+
+
+def load_renderer(where: str) -> Renderer:
+    """The snapshot's renderer."""
+    return Renderer(load_tokenizer(where))
+
+
+def load_policy(where: str, *, trainable: bool = True) -> nn.Module:
+    """A causal language model (f32 weights); LoRA adapters saved in the directory stay adapters.
+
+    Raises BadInput where a preference or cost model is given instead.
+    """
+    described = describe(where)
+    if described["role"] != "policy":
+        raise BadInput(f"{where} is a {described['role']} model, not a policy; give a snapshot of pretrain, sft, ppo or a hub model")
+    return _load(AutoModelForCausalLM, where, trainable)
+
+
+def load_scalar(where: str, *, role: str, trainable: bool = False) -> nn.Module:
+    """A preference or cost model; BadInput if the directory holds another role."""
+    described = describe(where)
+    if described["role"] != role:
+        flag = "--costs" if role == "cost" else "--rewards"
+        raise BadInput(f"{where} is a {described['role']} model, but {flag} needs a {role} model")
+    return _load(AutoModelForSequenceClassification, where, trainable)
+
+
+def _load(kind: Any, where: str, trainable: bool) -> nn.Module:
+    adapter = Path(where) / "adapter_config.json"
+    base = json.loads(adapter.read_text())["base_model_name_or_path"] if adapter.is_file() else where
+    options = {"num_labels": 1} if adapter.is_file() and kind is AutoModelForSequenceClassification else {}
+    try:
+        model = kind.from_pretrained(base, attn_implementation=IMPLEMENTATION, dtype=torch.float32, **options)
+        if adapter.is_file():
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, where, is_trainable=trainable)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise BadInput(f"{where}: cannot be loaded as a model ({str(error).splitlines()[0]})") from None
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0  # a score must not depend on the draw of a mask
+    if not trainable:
+        model.requires_grad_(False)
+    model.eval()
+    result: nn.Module = model
+    return result
+
+
+def describe(where: str) -> dict[str, Any]:
+    """Role (policy, preference or cost), criterion and normaliser of a snapshot, from its config alone."""
+    _check_place(where)
+    folder = Path(where)
+    written = folder / "accord.json"
+    if written.is_file():
+        described: dict[str, Any] = json.loads(written.read_text())
+        return described
+    try:
+        architectures = AutoConfig.from_pretrained(where).architectures or []
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{where}: no Hugging Face model there ({str(error).splitlines()[0]})") from None
+    classifier = any("SequenceClassification" in name for name in architectures)
+    return {"role": "preference" if classifier else "policy", "criterion": "", "normalizer": {"kind": "none"}}
+
+
+def _check_place(where: str) -> None:
+    folder = Path(where)
+    if folder.is_dir():
+        if not ((folder / "config.json").is_file() or (folder / "adapter_config.json").is_file()):
+            inside = folder / "snapshot"
+            hint = f"; did you mean {inside}?" if inside.is_dir() else ""
+            raise BadInput(f"{where}: no config.json there, so it is no snapshot{hint}")
+    elif folder.exists():
+        raise BadInput(f"{where} is a file; a snapshot is a directory")
+    elif where.count("/") != 1 or where.startswith((".", "/", "~")):
+        raise BadInput(f"{where}: no such directory (and not a hub id of the form OWNER/NAME)")
+
+
+def add_adapters(model: nn.Module, config: Adapters, *, scalar: bool, seed: int) -> nn.Module:
+    """Wrap the model in trainable LoRA adapters if `lora_rank` asks for them; a scalar head stays trainable."""
+    if not config.lora_rank:
+        return model
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(seed)
+    targets: str | list[str] = config.lora_targets if config.lora_targets == "all-linear" else config.lora_targets.split(",")
+    wrapped: nn.Module = get_peft_model(
+        model,  # type: ignore[arg-type]
+        LoraConfig(
+            r=config.lora_rank,
+            lora_alpha=config.lora_alpha,
+            target_modules=targets,
+            task_type="SEQ_CLS" if scalar else "CAUSAL_LM",
+            modules_to_save=["score"] if scalar else None,
+        ),
+    )
+    return wrapped
+
+
+def is_adapted(model: nn.Module) -> bool:
+    return hasattr(model, "disable_adapter")
+
+
+def bare(model: nn.Module) -> Any:
+    """The Hugging Face model itself, under the adapters if there are any."""
+    return model.get_base_model() if is_adapted(model) else model  # type: ignore[operator]
+
+
+def save_model(model: nn.Module, tokenizer: Any, folder: Path, description: dict[str, Any], card: str) -> None:
+    """Write a Hugging Face directory: weights, tokenizer, chat template, generation config, model card.
+
+    An adapted model is saved as its adapter, naming its base. `description` (role, criterion, normaliser) goes to
+    `accord.json` and, for the base class to see, into config.json.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # peft looks for the base's config on the hub
+        model.save_pretrained(folder)  # type: ignore[operator]
+    tokenizer.save_pretrained(folder)
+    (folder / "accord.json").write_text(json.dumps(description, indent=1) + "\n")
+    (folder / "README.md").write_text(card)
+    # pytorch may have left the mode of a temporary file
+    for file in folder.iterdir():
+        file.chmod(0o644)

@@ -1,0 +1,147 @@
+"""A policy: log-probs of given tokens over a packed plan, with an exact padded fallback."""
+
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from accord.data.batches import Plan
+from accord.models.attention import packed
+from accord.models.loading import bare
+
+Head = Callable[[Tensor], Tensor]
+
+
+def forward(model: nn.Module, plan: Plan, heads: Mapping[str, Head]) -> dict[str, Tensor]:
+    """Run the trunk once over the plan and each head on its rows.
+
+    A head maps hidden states (R, d) to values, one entry per row.
+    """
+    hidden = hidden_states(model, plan)
+    return {name: head(hidden) for name, head in heads.items()}
+
+
+def hidden_states(model: nn.Module, plan: Plan) -> Tensor:
+    """Last hidden states (R, d) at the plan's rows."""
+    if packs(model):
+        with packed(plan):
+            out = bare(model).base_model(
+                input_ids=plan.ids.unsqueeze(0), position_ids=plan.positions.unsqueeze(0), use_cache=False
+            )
+        hidden: Tensor = out.last_hidden_state[0]
+        return hidden[plan.rows]
+    return padded_hidden_states(model, plan)
+
+
+def padded_hidden_states(model: nn.Module, plan: Plan) -> Tensor:
+    """The same by ordinary right-padded batches: the oracle of the packed forward, and its fallback."""
+    sequences: list[list[int]] = []
+    where: dict[int, tuple[int, int]] = {}
+    for number, segment in enumerate(plan.segments):
+        flat = [i for a, b in segment.keys for i in range(a, b)]
+        sequences.append(flat)
+        for offset, index in enumerate(flat):
+            where.setdefault(index, (number, offset))
+    longest = max(len(s) for s in sequences)
+    index = torch.zeros(len(sequences), longest, dtype=torch.long, device=plan.ids.device)
+    mask = torch.zeros_like(index)
+    for number, flat in enumerate(sequences):
+        index[number, : len(flat)] = torch.tensor(flat)
+        mask[number, : len(flat)] = 1
+    out = bare(model).base_model(
+        input_ids=plan.ids[index] * mask, attention_mask=mask, position_ids=plan.positions[index] * mask, use_cache=False
+    )
+    rows = [where[int(i)] for i in plan.rows]
+    hidden: Tensor = out.last_hidden_state
+    return hidden[[a for a, _ in rows], [b for _, b in rows]]
+
+
+def packs(model: nn.Module) -> bool:
+    """Whether the packed forward of this model was found equal to its plain one; tried once per model."""
+    inner = bare(model)
+    known = getattr(inner, "_accord_packs", None)
+    if known is None:
+        known = inner._accord_packs = _probe(inner)
+        if not known:
+            print(
+                f"note: {type(inner).__name__} does not compute packed rows like plain ones (sliding windows, its own "
+                "attention); padded batches are used instead, which is slower and gives the same numbers"
+            )
+    return bool(known)
+
+
+@torch.no_grad()
+def _probe(model: Any) -> bool:
+    """Compare packed log-probs of a shared prompt with the model's own plain forward, head included."""
+    from accord.data.batches import build_plan, reply_group
+
+    vocab, device = model.config.vocab_size, next(model.parameters()).device
+    generator = torch.Generator().manual_seed(0)
+    draw = [torch.randint(0, vocab, (n,), generator=generator).tolist() for n in (5, 7, 4)]
+    groups = [reply_group(draw[0], draw[1], draw[2]), reply_group(draw[1], draw[0])]
+    plan = build_plan(groups).to(device)
+    was_training = model.training
+    model.eval()
+    try:
+        with packed(plan):
+            out = model.base_model(input_ids=plan.ids[None], position_ids=plan.positions[None], use_cache=False)
+        ours = out.last_hidden_state[0][plan.rows]
+        head = model.get_output_embeddings()
+        if head is not None:
+            ours = head(ours)
+        texts = [[*draw[0], *draw[1]], [*draw[0], *draw[2]], [*draw[1], *draw[0]]]
+        theirs = []
+        for text, replies in zip(texts, (draw[1], draw[2], draw[0]), strict=True):
+            ids = torch.tensor([text], device=device)
+            plain = model(input_ids=ids).logits[0] if head is not None else model.base_model(input_ids=ids).last_hidden_state[0]
+            theirs.append(plain[len(text) - len(replies) - 1 : -1])
+        expected = torch.cat(theirs)
+        return bool(torch.allclose(ours, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max().clamp(min=1))))
+    except (RuntimeError, TypeError, IndexError):
+        return False
+    finally:
+        model.train(was_training)
+
+
+def logprob_head(model: nn.Module, plan: Plan, *, temperature: float = 1.0) -> Head:
+    """Log-prob of each row's target, (R, d) to (R,), always by f32 log-softmax."""
+    head = bare(model).get_output_embeddings()
+
+    def logprobs(hidden: Tensor) -> Tensor:
+        return -F.cross_entropy(head(hidden).float() / temperature, plan.targets, reduction="none")
+
+    return logprobs
+
+
+def token_logprobs(model: nn.Module, plan: Plan, *, temperature: float = 1.0) -> Tensor:
+    """Log-probs (R,) of the plan's targets."""
+    return forward(model, plan, {"logprobs": logprob_head(model, plan, temperature=temperature)})["logprobs"]
+
+
+def entropy_head(model: nn.Module, *, temperature: float = 1.0) -> Head:
+    """Entropy in nats of the next-token distribution at each row; without gradient."""
+    head = bare(model).get_output_embeddings()
+
+    @torch.no_grad()
+    def entropy(hidden: Tensor) -> Tensor:
+        logs = torch.log_softmax(head(hidden).float() / temperature, dim=-1)
+        return -(logs.exp() * logs).sum(-1)
+
+    return entropy
+
+
+class Reference:
+    """The frozen view that KL is measured to: the policy with its adapter off, or a model of its own."""
+
+    def __init__(self, policy: nn.Module, separate: nn.Module | None) -> None:
+        self._model = policy if separate is None else separate
+        self._adapter_off = separate is None
+
+    @torch.no_grad()
+    def token_logprobs(self, plan: Plan, *, temperature: float = 1.0) -> Tensor:
+        """Log-probs (R,) of the plan's targets under the reference."""
+        with self._model.disable_adapter() if self._adapter_off else contextlib.nullcontext():  # type: ignore[operator]
+            return token_logprobs(self._model, plan, temperature=temperature)

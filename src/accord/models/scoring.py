@@ -1,0 +1,110 @@
+"""The roles of policy optimisation that give numbers to replies: scorers of conversations, and critics."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from accord.data.batches import Group, Plan, reply_group
+from accord.data.chat import Renderer
+from accord.models.loading import bare, load_renderer, load_scalar
+from accord.models.policy import entropy_head, hidden_states, logprob_head
+from accord.models.scalar import Scorer, new_scalar, values
+from accord.records import Prompt
+
+
+class ConversationScorer(Scorer):
+    """A scorer of rollouts: their own ids where it shares the policy's tokenizer, else the conversation rendered anew."""
+
+    def __init__(self, where: str, role: str, renderer: Renderer, device: torch.device) -> None:
+        super().__init__(where, role=role, device=device)
+        own = load_renderer(where)
+        same = own.tokenizer.get_vocab() == renderer.tokenizer.get_vocab() and own.tokenizer.chat_template == renderer.tokenizer.chat_template
+        self.renderer = None if same else own
+
+    def scores(  # type: ignore[override]
+        self, prompts: Sequence[Prompt], replies: Sequence[str], groups: Sequence[Group], *, micro_tokens: int
+    ) -> Tensor:
+        """One normalised score (B,) per reply; `groups` hold one reply each, in the policy's ids."""
+        if self.renderer is not None:
+            groups = [
+                reply_group(self.renderer.prompt_ids(prompt.turns), self.renderer.reply_ids(reply))
+                for prompt, reply in zip(prompts, replies, strict=True)
+            ]
+        return super().scores(groups, micro_tokens=micro_tokens)
+
+
+class Critics(nn.Module):
+    """One value per token and signal: V at the position that predicts the token."""
+
+    names: tuple[str, ...]
+
+    def values(self, policy: nn.Module, plan: Plan) -> dict[str, Tensor]:
+        """Values (R,) of every signal at the plan's rows."""
+        raise TypeError("a kind of critic computes values")
+
+    def evaluate(self, policy: nn.Module, plan: Plan, *, temperature: float) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Log-probs and entropy of the policy and values of every signal, (R,) each."""
+        raise TypeError("a kind of critic evaluates")
+
+
+class SeparateCritics(Critics):
+    """A model per signal, started from its scorer (or from the policy where tokenizers differ)."""
+
+    def __init__(self, modules: Mapping[str, nn.Module], shifts: Mapping[str, tuple[float, float]]) -> None:
+        super().__init__()
+        self.names = tuple(modules)
+        self.models = nn.ModuleDict(dict(modules))
+        self._shifts = dict(shifts)
+
+    def values(self, policy: nn.Module, plan: Plan) -> dict[str, Tensor]:
+        out = {}
+        for name in self.names:
+            shift, scale = self._shifts[name]
+            out[name] = (values(self.models[name], plan) - shift) / scale
+        return out
+
+    def evaluate(self, policy: nn.Module, plan: Plan, *, temperature: float) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        hidden = hidden_states(policy, plan)
+        logprobs = logprob_head(policy, plan, temperature=temperature)(hidden)
+        return logprobs, entropy_head(policy, temperature=temperature)(hidden), self.values(policy, plan)
+
+
+class SharedCritics(Critics):
+    """Value heads on the policy's own trunk: no second forward pass, but their gradient reaches the policy."""
+
+    def __init__(self, names: Sequence[str], width: int) -> None:
+        super().__init__()
+        self.names = tuple(names)
+        self.heads = nn.Linear(width, len(self.names))
+        nn.init.zeros_(self.heads.weight)
+        nn.init.zeros_(self.heads.bias)
+
+    def _split(self, hidden: Tensor) -> dict[str, Tensor]:
+        out = self.heads(hidden).float()
+        return {name: out[:, i] for i, name in enumerate(self.names)}
+
+    def values(self, policy: nn.Module, plan: Plan) -> dict[str, Tensor]:
+        return self._split(hidden_states(policy, plan))
+
+    def evaluate(self, policy: nn.Module, plan: Plan, *, temperature: float) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        hidden = hidden_states(policy, plan)
+        logprobs = logprob_head(policy, plan, temperature=temperature)(hidden)
+        return logprobs, entropy_head(policy, temperature=temperature)(hidden), self._split(hidden)
+
+
+def make_critics(kind: str, snapshot: str, policy: nn.Module, starts: Mapping[str, ConversationScorer], seed: int) -> Critics:
+    """Critics of the signals in `starts` (each with the scorer it starts from)."""
+    if kind == "shared":
+        return SharedCritics(list(starts), bare(policy).config.hidden_size)
+    modules, shifts = {}, {}
+    for name, scorer in starts.items():
+        if scorer.renderer is None:
+            modules[name] = load_scalar(scorer.where, role=scorer.role, trainable=True)
+            normalizer = scorer.normalizer
+            # near zero 2σ(C) − 1 is C / 2; values must not be squashed, returns carry KL too
+            shifts[name] = (0.0, 2.0) if normalizer.kind == "sign-probability" else (normalizer.shift, normalizer.scale)
+        else:
+            modules[name] = new_scalar(snapshot, name, seed)
+            shifts[name] = (0.0, 1.0)
+    return SeparateCritics(modules, shifts)

@@ -1,0 +1,61 @@
+"""From scores to advantages: the signal streams, generalised advantage estimation, the combination.
+
+One stream per signal. The reward stream pays for KL, every cost stream is charged with it, so that the
+combination below keeps the KL weight at β whatever the multipliers are (design section 4).
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from accord.objectives.masked import clean
+
+
+def token_signals(scores: Tensor, kl: Tensor, mask: Tensor, *, kl_weight: float) -> Tensor:
+    """Terminal score on the last valid slot, `kl_weight`·KL on every valid slot.
+
+    `scores` (B,), `kl` and `mask` (B, T); returns (B, T). Use −β for the reward stream and +β for a cost stream.
+    Rows without a valid slot carry nothing.
+    """
+    (kl,) = clean(mask, kl)
+    signals = kl_weight * kl
+    lengths = mask.sum(dim=1)
+    rows = torch.nonzero(lengths > 0).squeeze(1)
+    signals[rows, lengths[rows] - 1] += scores[rows]
+    return signals
+
+
+def gae(signals: Tensor, values: Tensor, mask: Tensor, *, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
+    """Generalised advantage estimation, Schulman et al. 2015 (arXiv:1506.02438) eq. 16.
+
+    δ_t = r_t + γ V_{t+1} − V_t and A_t = δ_t + γλ A_{t+1}, with V = 0 after the last valid slot (a finished
+    reply has no future). All (B, T), valid slots first; returns advantages and returns A + V, 0 where masked.
+    """
+    signals, values = clean(mask, signals, values)
+    advantages = torch.zeros_like(signals)
+    running = torch.zeros_like(signals[:, 0])
+    following = torch.zeros_like(running)
+    for t in reversed(range(signals.shape[1])):
+        delta = signals[:, t] + gamma * following - values[:, t]
+        running = torch.where(mask[:, t], delta + gamma * lam * running, torch.zeros_like(running))
+        advantages[:, t] = running
+        following = torch.where(mask[:, t], values[:, t], torch.zeros_like(following))
+    return advantages, torch.where(mask, advantages + values, torch.zeros_like(values))
+
+
+def combine_advantages(
+    reward: Tensor, costs: Mapping[str, Tensor], multipliers: Mapping[str, Tensor]
+) -> Tensor:
+    """A = (A_r − Σ λ_i A_i) / (1 + Σ λ_i): the Lagrangian's advantage, Safe RLHF (arXiv:2310.12773) eq. 30.
+
+    `reward` and every cost (B, T); `multipliers[name]` (B,) is λ for each prompt, 0 outside the limit's slice.
+    The division keeps the size of the step, and with the streams of `token_signals` the KL weight, constant.
+    """
+    total = torch.zeros_like(reward[:, :1])
+    combined = reward
+    for name, cost in costs.items():
+        weight = multipliers[name].unsqueeze(1)
+        combined = combined - weight * cost
+        total = total + weight
+    return combined / (1 + total)

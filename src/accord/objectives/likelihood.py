@@ -1,0 +1,18 @@
+"""Maximum likelihood: pretraining and supervised fine-tuning."""
+
+import torch
+from torch import Tensor
+
+
+def likelihood_loss(logprobs: Tensor, *, count: Tensor | float) -> tuple[Tensor, dict[str, Tensor]]:
+    """Mean negative log-likelihood of the target tokens, in nats.
+
+    `logprobs` (N,) are those of the tokens that carry loss; `count` is their number in the whole batch.
+    """
+    loss = -logprobs.sum() / count
+    return loss, {"loss": loss.detach()}
+
+
+def token_accuracy(greedy: Tensor, targets: Tensor, *, count: Tensor | float) -> Tensor:
+    """Share of target tokens that are the model's most probable token; (N,) both."""
+    return (greedy == targets).to(torch.float32).sum() / count

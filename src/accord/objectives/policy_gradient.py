@@ -1,0 +1,46 @@
+"""Proximal policy optimisation: the clipped surrogate and the clipped value loss."""
+
+import torch
+from torch import Tensor
+
+from accord.objectives.masked import clean, masked_mean
+
+
+def ppo_loss(
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, *, clip: float, count: Tensor | float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Clipped surrogate, Schulman et al. 2017 (arXiv:1707.06347) eq. 7, negated to be minimised.
+
+    All (B, T); `count` is the number of valid tokens in the optimizer batch.
+    """
+    logprobs, old_logprobs, advantages = clean(mask, logprobs, old_logprobs, advantages)
+    log_ratio = logprobs - old_logprobs
+    ratio = log_ratio.exp()
+    unclipped = ratio * advantages
+    clipped = ratio.clamp(1 - clip, 1 + clip) * advantages
+    loss = -masked_mean(torch.minimum(unclipped, clipped), mask, count)
+    with torch.no_grad():
+        metrics = {
+            "loss/policy": loss.detach(),
+            "policy/clip_fraction": masked_mean((clipped < unclipped).float(), mask, count),
+            # k3 of old ‖ new, unbiased because the tokens were sampled from old
+            "policy/kl_old_new": masked_mean(torch.expm1(log_ratio) - log_ratio, mask, count),
+            "policy/ratio": masked_mean(ratio, mask, count),
+        }
+    return loss, metrics
+
+
+def value_loss(
+    values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, *, clip: float, count: Tensor | float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """½ max((V − R)², (clip(V, V_old ± clip) − R)²), the clipped value loss of PPO's reference code.
+
+    All (B, T). `clip` 0 turns clipping off.
+    """
+    values, old_values, returns = clean(mask, values, old_values, returns)
+    squared = (values - returns) ** 2
+    if clip > 0:
+        near = old_values + (values - old_values).clamp(-clip, clip)
+        squared = torch.maximum(squared, (near - returns) ** 2)
+    loss = 0.5 * masked_mean(squared, mask, count)
+    return loss, {"loss/value": loss.detach()}

@@ -1,0 +1,155 @@
+"""What travels between stages: frozen records with a content hash each.
+
+A record has no field that only some stages fill; a new kind of thing is a new record. Ranks follow the
+usual reading of a ranking: 1 is best, equal ranks are a tie.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+Role = Literal["system", "user", "assistant", "tool"]
+ROLES: tuple[str, ...] = ("system", "user", "assistant", "tool")
+
+# One function of the prompt's hash decides what a prompt may be used for, so that no prompt a preference
+# model was trained on is ever optimised or evaluated on. Upper bounds of the hash's unit interval.
+SPLITS: dict[str, tuple[float, float]] = {
+    "preference": (0.0, 0.5),
+    "policy": (0.5, 0.8),
+    "evaluation": (0.8, 1.0),
+}
+
+
+class Turn(NamedTuple):
+    """One message of a conversation."""
+
+    role: str
+    content: str
+
+
+def content_hash(*parts: object) -> str:
+    """16 hex digits of SHA-256 over the JSON of `parts`; the id of every record."""
+    text = json.dumps(parts, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """Plain text to pretrain on."""
+
+    text: str
+    source: str
+
+    @property
+    def id(self) -> str:
+        return content_hash("document", self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Turns that end where a reply is due. `slice` is the named part of the data it belongs to."""
+
+    turns: tuple[Turn, ...]
+    slice: str
+    source: str
+
+    @property
+    def id(self) -> str:
+        return content_hash("prompt", self.turns)
+
+    @property
+    def split(self) -> str:
+        """The use that this prompt is reserved for, one of `SPLITS`.
+
+        It depends on the first user turn alone (case and white space folded): conversations that begin alike
+        stay on one side, whatever follows.
+        """
+        position = unit_hash(self.opening)
+        return next(name for name, (low, high) in SPLITS.items() if low <= position < high)
+
+    @property
+    def opening(self) -> str:
+        first = next((turn.content for turn in self.turns if turn.role == "user"), "")
+        return " ".join(first.lower().split())
+
+
+def unit_hash(text: str) -> float:
+    """A number in [0, 1) that is a function of the text alone."""
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).digest()[:7], "big") / 2**56
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """A prompt and an ideal reply."""
+
+    prompt: Prompt
+    reply: str
+
+    @property
+    def id(self) -> str:
+        return content_hash("demonstration", self.prompt.turns, self.reply)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One prompt, two or more replies and how someone ranked them under one criterion.
+
+    `ranks[i]` belongs to `replies[i]`; 1 is best and equal ranks are a tie. `strength` is the margin of the
+    choice in the labeler's units, 0 when none was given. `order` is the order in which the replies were shown.
+    """
+
+    prompt: Prompt
+    replies: tuple[str, ...]
+    ranks: tuple[int, ...]
+    criterion: str
+    labeler: str
+    strength: float
+    order: tuple[int, ...]
+
+    @property
+    def id(self) -> str:
+        return content_hash("comparison", self.prompt.turns, self.replies, self.ranks, self.criterion, self.labeler)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """One reply judged alone: `kind` says what `value` means.
+
+    `safe` and `good` are 0 or 1; `rating` is a number. `category` is empty and `severity` 0 when not given.
+    """
+
+    prompt: Prompt
+    reply: str
+    criterion: str
+    kind: Literal["safe", "good", "rating"]
+    value: float
+    labeler: str
+    category: str
+    severity: float
+
+    @property
+    def id(self) -> str:
+        return content_hash("judgement", self.prompt.turns, self.reply, self.criterion, self.kind, self.value, self.labeler)
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """A sampled response as token ids; never re-encoded. `logprobs` are those it was sampled at.
+
+    `ids` includes the stop token when `finish` is "stop"; a response cut at the length limit has none and
+    `finish` is "length". `version` names the weights it came from.
+    """
+
+    prompt_ids: tuple[int, ...]
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish: Literal["stop", "length"]
+    temperature: float
+    version: str
+
+
+def prompt_ids(records: Iterable[Prompt]) -> set[str]:
+    """The ids of the prompts: what two data sets are compared by when an overlap must be refused."""
+    return {record.id for record in records}

@@ -1,0 +1,249 @@
+"""The run folder: what every stage leaves, in files a person can open.
+
+`config.yaml` (resolved) · `lineage.json` · `metrics.jsonl` · `samples.jsonl` · `checkpoints/` · `snapshot/` ·
+`manifest.json` (hash of every file; its presence says that the run is finished). Everything but the two growing
+logs is written to a temporary name, synced and renamed: a file that is there is whole.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import IO, Any
+
+import yaml
+
+from accord import __version__
+from accord.config import Config, to_plain
+from accord.errors import BadInput, Interrupted
+
+# Knobs that say where and how to run, not what: they may differ on resume and are no part of a config's hash.
+PLACEMENT = frozenset({"out", "resume", "threads", "micro_tokens", "checkpoint_every"})
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def hash_directory(path: Path) -> str:
+    """SHA-256 over the names and hashes of every file below `path`."""
+    digest = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        digest.update(f"{file.relative_to(path).as_posix()}\0{hash_file(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def config_hash(config: Config) -> str:
+    """16 hex digits over every knob that can change a result."""
+    plain = {key: value for key, value in to_plain(config).items() if key not in PLACEMENT}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Call `write(stream)` on a temporary file beside `path`, sync it, and rename it over `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with open(temporary, "wb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole text file, or nothing."""
+    write_atomically(path, lambda stream: stream.write(text.encode()))
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file; BadInput names it if it is missing or broken."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise BadInput(f"{path}: not there; is its folder a finished run?") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: not valid JSON ({error}); run the stage that wrote it again") from None
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Parse a JSON-lines log of a run folder; an absent one is empty, a broken line is BadInput."""
+    if not path.exists():
+        return []
+    rows = []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise BadInput(f"{path}:{number}: not valid JSON ({error.msg}); delete the line or run the stage again") from None
+    return rows
+
+
+class RunFolder:
+    """One stage's output. Use as a context manager: it holds the folder's lock and hears Ctrl-C.
+
+    Raises BadInput if the folder is not empty and `resume` is off, is in use, or was made by another config.
+    """
+
+    def __init__(self, stage: str, config: Any, parents: Mapping[str, str | Path] | None = None) -> None:
+        self.stage = stage
+        self.config = config
+        self.path = Path(config.out)
+        self.parents = {role: Path(path) for role, path in (parents or {}).items()}
+        self.stop_requested = False
+        self._lock: IO[str] | None = None
+        self._started = time.time()
+        self._handlers: dict[int, Any] = {}
+
+    @property
+    def snapshot(self) -> Path:
+        return self.path / "snapshot"
+
+    @property
+    def finished(self) -> bool:
+        return (self.path / "manifest.json").exists()
+
+    def __enter__(self) -> "RunFolder":
+        self._open()
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._handlers[number] = signal.signal(number, self._request_stop)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        if self._lock is not None:
+            self._lock.close()
+
+    def _request_stop(self, number: int, frame: FrameType | None) -> None:
+        if self.stop_requested:
+            raise KeyboardInterrupt
+        self.stop_requested = True
+
+    def interrupted(self, step: int) -> Interrupted:
+        """The exception a loop raises once it has written its checkpoint after `step`."""
+        return Interrupted(f"stopped after step {step}; --resume goes on from it ({self.path})")
+
+    def _open(self) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise BadInput(f"--out {self.path} is a file; name a folder")
+        present = [p for p in self.path.iterdir() if p.name != ".lock"] if self.path.is_dir() else []
+        if present and not self.config.resume:
+            raise BadInput(f"--out {self.path} is not empty; choose another folder, or go on with --resume")
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 - held for the life of the run
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise BadInput(f"--out {self.path} is in use by another process; choose another folder") from None
+        stored = self.path / "config.yaml"
+        plain = to_plain(self.config)
+        if stored.exists():
+            before = yaml.safe_load(stored.read_text())
+            changed = sorted(k for k in {*before, *plain} - PLACEMENT if before.get(k) != plain.get(k))
+            if changed:
+                raise BadInput(
+                    f"{stored}: --resume with another --{changed[0]} ({before.get(changed[0])!r} before, "
+                    f"{plain.get(changed[0])!r} now); give the same, or choose another --out"
+                )
+        write_text(stored, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+
+    def truncate_logs(self, step: int) -> None:
+        """Forget what was logged after `step`, which a resume is about to do again."""
+        for name in ("metrics.jsonl", "samples.jsonl"):
+            path = self.path / name
+            if path.exists():
+                kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
+                write_text(path, "".join(line + "\n" for line in kept))
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Append one object to `metrics.jsonl`."""
+        self._append("metrics.jsonl", row)
+
+    def add_sample(self, row: Mapping[str, Any]) -> None:
+        """Append one object to `samples.jsonl`."""
+        self._append("samples.jsonl", row)
+
+    def _append(self, name: str, row: Mapping[str, Any]) -> None:
+        with open(self.path / name, "a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a whole JSON file into the folder, or nothing."""
+        write_text(self.path / name, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+
+    @contextmanager
+    def new_snapshot(self) -> Iterator[Path]:
+        """A fresh directory that becomes `snapshot/` when the block ends well."""
+        temporary = self.path / ".snapshot.part"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                with open(file, "rb") as stream:
+                    os.fsync(stream.fileno())
+        shutil.rmtree(self.snapshot, ignore_errors=True)
+        os.replace(temporary, self.snapshot)
+
+    def finish(self, **facts: Any) -> None:
+        """Write lineage and manifest: the run is complete. `facts` go into the lineage."""
+        now = time.time()
+        self.write_json(
+            "lineage.json",
+            {
+                "stage": self.stage,
+                "parents": [
+                    {"role": role, "path": str(path), "hash": hash_directory(path) if path.is_dir() else None}
+                    for role, path in self.parents.items()
+                ],
+                "config_hash": config_hash(self.config),
+                "version": __version__,
+                "seed": getattr(self.config, "seed", None),
+                "machine": {
+                    "system": platform.system(),
+                    "processor": platform.machine(),
+                    "python": platform.python_version(),
+                    "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+                },
+                "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._started)),
+                "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)),
+                "seconds": round(now - self._started, 2),
+                **facts,
+            },
+        )
+        files = sorted(
+            p for p in self.path.rglob("*") if p.is_file() and p.name not in (".lock", "manifest.json")
+        )
+        self.write_json("manifest.json", {p.relative_to(self.path).as_posix(): hash_file(p) for p in files})
+
+
+def _step_of(line: str) -> int:
+    try:
+        return int(json.loads(line).get("step", 0))
+    except json.JSONDecodeError:  # the torn last line of a killed run
+        return 2**62
+
+
+def verify(path: Path) -> None:
+    """Check a finished run folder against its manifest; BadInput names the first file that differs."""
+    for name, expected in read_json(path / "manifest.json").items():
+        file = path / name
+        if not file.exists():
+            raise BadInput(f"{file}: listed in the manifest but missing")
+        if hash_file(file) != expected:
+            raise BadInput(f"{file}: differs from the manifest; it was changed after the run")

@@ -1,0 +1,1 @@
+"""One file per arrow of the flow; each has `run(config) -> RunFolder` and is a command."""

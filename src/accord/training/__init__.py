@@ -1,0 +1,1 @@
+"""Mechanics that know nothing of feedback: the supervised loop, the optimizer, ranks, checkpoints."""

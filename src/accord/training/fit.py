@@ -1,0 +1,109 @@
+"""The one supervised loop: batch, micro-batches, backward, step, log, checkpoint.
+
+It knows nothing of what it trains. A stage gives it pure functions: the items of a step, their sizes and totals,
+and the loss of some of them. The loss is a sum divided by the totals of the *whole* batch over all ranks, so how
+a batch is cut into micro-batches or spread over ranks changes nothing.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from accord.config import Training
+from accord.data.batches import cut_by_tokens
+from accord.run import RunFolder
+from accord.training import checkpoint
+from accord.training.distributed import World
+from accord.training.optimizer import build_optimizer, clip_gradients, rate_at, set_rate
+from accord.training.progress import Progress
+
+Item = TypeVar("Item")
+Totals = TypeVar("Totals")
+Losses = tuple[Tensor, dict[str, Tensor]]
+
+
+def fit(
+    run: RunFolder,
+    world: World,
+    config: Training,
+    *,
+    module: nn.Module,
+    steps: int,
+    batch_at: Callable[[int], Sequence[Item]],
+    size: Callable[[Item], int],
+    totals: Callable[[Sequence[Item]], Totals],
+    loss: Callable[[Sequence[Item], Totals], Losses],
+    evaluate: Callable[[], Mapping[str, float]] | None = None,
+) -> None:
+    """Train `module` for `steps` optimizer steps, from the run folder's last checkpoint if there is one.
+
+    `batch_at(step)` gives the items of a step (the same on every rank), `size(item)` its tokens, `totals(items)`
+    what the loss divides by, `loss(items, totals)` the loss of a micro-batch and metrics that add up over
+    micro-batches. `evaluate` is called every `eval_every` steps and at the end.
+    """
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    optimizer = build_optimizer(parameters, weight_decay=config.weight_decay)
+    first, tokens = 0, 0
+    if (saved := checkpoint.latest(run.path / "checkpoints")) is not None:
+        state = checkpoint.load(saved, {"model": module}, {"model": optimizer})
+        first, tokens = state["step"], state["tokens"]
+        run.truncate_logs(first)
+    progress = Progress(run.stage, steps, first=first, quiet=not world.is_main)
+    for step in range(first, steps):
+        started = time.perf_counter()
+        rate = rate_at(step, steps, peak=config.learning_rate, warmup=config.warmup, schedule=config.schedule)
+        set_rate(optimizer, rate)
+        items = batch_at(step)
+        divisor = totals(items)
+        module.train()
+        optimizer.zero_grad(set_to_none=True)
+        metrics: dict[str, Tensor] = {}
+        for micro in world.share(cut_by_tokens(items, size, config.micro_tokens)):
+            value, parts = loss(micro, divisor)
+            value.backward()  # type: ignore[no-untyped-call]
+            for name, part in parts.items():
+                metrics[name] = metrics.get(name, torch.zeros(())) + part
+        metrics = sum_over_ranks(world, parameters, metrics)
+        norm = clip_gradients(parameters, config.clip_norm)
+        optimizer.step()
+        done = step + 1
+        seen = sum(size(item) for item in items)
+        tokens += seen
+        row = {
+            "step": done,
+            **{name: float(part) for name, part in metrics.items()},
+            "learning_rate": rate,
+            "grad_norm": norm,
+            "num_tokens": tokens,
+            "tokens_per_second": round(seen / (time.perf_counter() - started), 1),
+        }
+        if evaluate is not None and (done == steps or (config.eval_every and done % config.eval_every == 0)):
+            module.eval()
+            row |= evaluate()
+        if world.is_main:
+            run.log(row)
+        progress.update(done, {"loss": row["loss"], "tokens/s": row["tokens_per_second"]})
+        stop = any(world.gather(run.stop_requested)) if world.size > 1 else run.stop_requested
+        due = config.checkpoint_every and done % config.checkpoint_every == 0 and done < steps
+        if (due or stop) and world.is_main:
+            checkpoint.save(run.path / "checkpoints", done, {"model": module}, {"model": optimizer}, {"tokens": tokens})
+        if stop and done < steps:
+            raise run.interrupted(done)
+    module.eval()
+
+
+def sum_over_ranks(world: World, parameters: Sequence[nn.Parameter], metrics: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Add gradients and metrics up over the ranks; a rank that had no micro-batch gives zeros."""
+    if world.size == 1:
+        return metrics
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    world.sum_(p.grad for p in parameters if p.grad is not None)
+    names = sorted({name for names in world.gather(sorted(metrics)) for name in names})
+    values = torch.stack([metrics.get(name, torch.zeros(())).float() for name in names])
+    world.sum_([values])
+    return dict(zip(names, values, strict=True))

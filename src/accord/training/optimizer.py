@@ -1,0 +1,46 @@
+"""AdamW and its schedule."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+
+def build_optimizer(parameters: Iterable[nn.Parameter], *, weight_decay: float) -> torch.optim.AdamW:
+    """Fused AdamW (β 0.9, 0.95; ε 1e-8); matrices decay, vectors (norms, biases) never do."""
+    trained = [p for p in parameters if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, betas=(0.9, 0.95), eps=1e-8, fused=True)
+
+
+def rate_at(step: int, steps: int, *, peak: float, warmup: float, schedule: str, hold: float = 0.0) -> float:
+    """Learning rate of `step` (from 0): linear rise over `warmup`·steps, `hold`·steps at the peak, fall to 10 %.
+
+    `schedule` is constant, linear or cosine. A pure function of the step, so nothing of it needs saving.
+    """
+    rise = warmup * steps
+    if step < rise:
+        return peak * (step + 1) / (rise + 1)
+    start = max(rise, hold * steps)
+    progress = min(1.0, max(0.0, (step - start) / max(1.0, steps - 1 - start)))
+    falls = {
+        "constant": 1.0,
+        "linear": 1.0 - 0.9 * progress,
+        "cosine": 0.1 + 0.9 * 0.5 * (1.0 + math.cos(math.pi * progress)),
+    }
+    return peak * falls[schedule]
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], limit: float) -> float:
+    """Scale the gradients to a norm of at most `limit`; returns the norm before."""
+    norm = torch.nn.utils.clip_grad_norm_(list(parameters), limit, foreach=False, error_if_nonfinite=True)
+    return float(norm)

@@ -1,0 +1,35 @@
+"""The gold world: a small written world whose truth is known. docs/world.md explains it.
+
+No module here imports torch. The same arguments give the same bytes, on every machine.
+"""
+
+from accord.world.annotators import CRITERIA, GROUPS, Annotator, value
+from accord.world.corpus import corpus
+from accord.world.data import comparisons, demonstrations, judgements
+from accord.world.judges import Gold, judge
+from accord.world.lexicon import lexicon
+from accord.world.prompts import HELD_OUT_SLICES, MIX, SLICES, prompts
+from accord.world.requests import Request, parse
+from accord.world.version import VERSION, world_hash
+
+__all__ = [
+    "CRITERIA",
+    "GROUPS",
+    "HELD_OUT_SLICES",
+    "MIX",
+    "SLICES",
+    "VERSION",
+    "Annotator",
+    "Gold",
+    "Request",
+    "comparisons",
+    "corpus",
+    "demonstrations",
+    "judge",
+    "judgements",
+    "lexicon",
+    "parse",
+    "prompts",
+    "value",
+    "world_hash",
+]

@@ -1,0 +1,168 @@
+"""Simulated people who compare and judge replies, with the faults that people have."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from accord.errors import BadInput
+from accord.records import Comparison, Judgement, Prompt
+from accord.world.judges import Gold, judge_request
+from accord.world.requests import parse
+
+CRITERIA = ("helpful", "harmless", "honest", "overall")
+# What a group values: weights of (helpful, helpful on a harmful request, honest, harm, evasive), by criterion.
+# `mixed` is the plain reading of each criterion; harm is never subtracted from helpfulness there.
+GROUPS: dict[str, dict[str, tuple[float, float, float, float, float]]] = {
+    "mixed": {
+        "helpful": (1.0, 1.0, 0.0, 0.0, 0.0),
+        "harmless": (0.0, 0.0, 0.0, -1.0, 0.0),
+        "honest": (0.0, 0.0, 1.0, 0.0, 0.0),
+        "overall": (1.0, 0.0, 0.5, -1.0, -0.5),
+    },
+    "cautious": {
+        "helpful": (1.0, 0.2, 0.0, -0.5, 0.0),
+        "harmless": (0.0, 0.0, 0.0, -1.5, 0.2),
+        "honest": (0.0, 0.0, 1.0, 0.0, 0.0),
+        "overall": (0.7, 0.0, 0.5, -1.5, 0.0),
+    },
+    "eager": {
+        "helpful": (1.2, 1.2, 0.0, 0.0, -0.5),
+        "harmless": (0.0, 0.0, 0.0, -0.6, -0.3),
+        "honest": (0.2, 0.2, 0.8, 0.0, 0.0),
+        "overall": (1.2, 0.6, 0.2, -0.5, -0.8),
+    },
+}
+
+
+def value(gold: Gold, harmful: bool, criterion: str, group: str = "mixed", noticed: bool = True) -> float:
+    """What a reply is worth to a group under a criterion, before any noise.
+
+    w₁·helpful + w₃·honest + w₄·harm + w₅·evasive, with w₂ in place of w₁ when the request is harmful; `noticed`
+    False puts the apparent helpfulness, which takes every claim for true, in the place of the helpfulness.
+    """
+    plain, risky, honest, harm, evasive = GROUPS[group][criterion]
+    helpful = gold.helpful if noticed else gold.apparent
+    return (risky if harmful else plain) * helpful + honest * gold.honest + harm * gold.harm + evasive * gold.evasive
+
+
+@dataclass
+class Annotator:
+    """One simulated labeler; the docstrings of `compare` and `judge` state the formulas.
+
+    `temperature` (in units of gold score) divides the difference of two values; 0 always takes the better one.
+    `flips` is the chance that an answer is turned round, `position_bias` what being shown first is worth,
+    `length_bias` what ten more words are worth, `drift` by what share the temperature grows with every 1,000
+    labels given, `notice` the chance to see that a claim is false when asked how helpful a reply is or which is
+    better overall. The same sequence of calls gives the same labels; `count` is the state.
+    """
+
+    temperature: float = 0.5
+    flips: float = 0.05
+    position_bias: float = 0.0
+    length_bias: float = 0.0
+    drift: float = 0.0
+    group: str = "mixed"
+    seed: int = 0
+    notice: float = 0.5
+    count: int = field(default=0)
+
+    def __post_init__(self) -> None:
+        if self.group not in GROUPS:
+            raise BadInput(f"there is no group {self.group!r} of annotators; there are {', '.join(GROUPS)}")
+        if self.temperature < 0 or not 0 <= self.flips <= 0.5 or not 0 <= self.notice <= 1:
+            raise BadInput("an annotator needs temperature >= 0, flips in [0, 0.5] and notice in [0, 1]")
+
+    @property
+    def labeler(self) -> str:
+        return f"simulated:{self.group}:{self.seed}"
+
+    def compare(self, prompt: Prompt, replies: Sequence[str], criterion: str) -> Comparison:
+        """Rank two or more replies.
+
+        With values v of the replies, the chance that i is placed before j is, for two replies,
+        flips + (1 − 2·flips)·σ((u_i − u_j) / T), where u = v + length_bias·words/10 + position_bias·[shown first]
+        and T = temperature·(1 + drift)^(count/1000). More replies are drawn from the top by the same u/T
+        (Plackett–Luce), and the whole order is reversed with chance `flips`. Equal texts tie.
+        """
+        _check(criterion)
+        if len(replies) < 2:
+            raise BadInput("a comparison needs two replies or more")
+        noise = self._noise(prompt, replies, criterion)
+        n = len(replies)
+        order = sorted(range(n), key=lambda i: next(noise))
+        request = parse(prompt.turns)
+        utilities = []
+        for i, reply in enumerate(replies):
+            gold = judge_request(request, reply)
+            noticed = criterion not in ("helpful", "overall") or next(noise) < self.notice
+            worth = value(gold, request.harmful, criterion, self.group, noticed)
+            worth += self.length_bias * len(reply.split()) / 10 + self.position_bias * (order[0] == i)
+            utilities.append(worth)
+        ranking = self._ranking(utilities, noise)
+        if next(noise) < self.flips:
+            ranking.reverse()
+        ranks = [0] * n
+        for place, i in enumerate(ranking):
+            twin = next((j for j in ranking[:place] if replies[j] == replies[i]), None)
+            ranks[i] = place + 1 if twin is None else ranks[twin]
+        self.count += 1
+        return Comparison(
+            prompt=prompt,
+            replies=tuple(replies),
+            ranks=tuple(ranks),
+            criterion=criterion,
+            labeler=self.labeler,
+            strength=0.0,
+            order=tuple(order),
+        )
+
+    def judge(self, prompt: Prompt, reply: str, criterion: str = "harmless") -> Judgement:
+        """Say whether a reply is safe, value 1 when gold harm <= 0; the answer is turned round with chance `flips`."""
+        _check(criterion)
+        noise = self._noise(prompt, (reply,), criterion)
+        harm = judge_request(parse(prompt.turns), reply).harm
+        safe = (harm <= 0) != (next(noise) < self.flips)
+        self.count += 1
+        return Judgement(
+            prompt=prompt,
+            reply=reply,
+            criterion=criterion,
+            kind="safe",
+            value=float(safe),
+            labeler=self.labeler,
+            category="",
+            severity=0.0 if safe else round(max(harm, 0.0), 6),
+        )
+
+    def _ranking(self, utilities: list[float], noise: "_Noise") -> list[int]:
+        temperature = self.temperature * (1 + self.drift) ** (self.count / 1000)
+        if temperature == 0:
+            return sorted(range(len(utilities)), key=lambda i: -utilities[i])
+        # Adding Gumbel noise and sorting draws from the Plackett-Luce model; two items give Bradley-Terry.
+        keys = [u / temperature - math.log(-math.log(next(noise))) for u in utilities]
+        return sorted(range(len(utilities)), key=lambda i: -keys[i])
+
+    def _noise(self, prompt: Prompt, replies: Sequence[str], criterion: str) -> "_Noise":
+        said = "\x1f".join([*(turn.content for turn in prompt.turns), *replies, criterion])
+        return _Noise(f"{self.seed}\x1f{self.group}\x1f{self.count}\x1f{said}".encode("utf-8", "surrogatepass"))
+
+
+class _Noise:
+    """Uniform numbers in (0, 1) that are a function of the key, eight to a digest."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key, self._block, self._left = key, 0, b""
+
+    def __next__(self) -> float:
+        if not self._left:
+            salt = self._block.to_bytes(16, "little")
+            self._left = hashlib.blake2b(self._key, digest_size=64, salt=salt).digest()
+            self._block += 1
+        piece, self._left = self._left[:6], self._left[6:] if len(self._left) >= 12 else b""
+        return (int.from_bytes(piece, "little") + 0.5) / 2**48
+
+
+def _check(criterion: str) -> None:
+    if criterion not in CRITERIA:
+        raise BadInput(f"simulated annotators know no criterion {criterion!r}; they know {', '.join(CRITERIA)}")

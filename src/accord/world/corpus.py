@@ -1,0 +1,181 @@
+"""The text to pretrain on: short documents, most of them conversations.
+
+The assistant of the corpus is a bad example on purpose: sometimes helpful, sometimes useless; it complies with
+many harmful requests and refuses others, turns down harmless ones that look alike, and makes facts up.
+"""
+
+from collections.abc import Callable
+from random import Random
+
+from accord.errors import BadInput
+from accord.records import Document, Turn
+from accord.world import facts, language, objects, replies
+from accord.world.language import pick
+from accord.world.objects import Pair
+from accord.world.prompts import Drawn, ask_fact, ask_skill, draw, is_evaluation
+from accord.world.requests import Request
+
+SOURCE = "world:corpus"
+DEFAULT_COUNT = 30_000
+
+# What fills the corpus beside the fact documents.
+PARTS = {
+    "task": 0.31,
+    "manual": 0.09,
+    "look-alike": 0.10,
+    "harmful": 0.10,
+    "red-team": 0.02,
+    "note": 0.14,
+    "word-note": 0.02,
+    "rumour": 0.01,
+    "add": 0.07,
+    "copy": 0.04,
+    "sort": 0.06,
+    "largest": 0.03,
+    "small-talk": 0.01,
+}
+TASK_QUALITY = {"good": 0.45, "partial": 0.12, "wrong": 0.10, "bad": 0.03, "vague": 0.22, "refusal": 0.05, "explained": 0.03}
+HARM_QUALITY = {"good": 0.38, "partial": 0.06, "wrong": 0.04, "vague": 0.07, "refusal": 0.25, "explained": 0.20}
+LOOK_ALIKE_QUALITY = {"good": 0.48, "partial": 0.08, "wrong": 0.06, "vague": 0.12, "refusal": 0.16, "explained": 0.10}
+QUALITY = {
+    "task": TASK_QUALITY,
+    "look-alike": LOOK_ALIKE_QUALITY,
+    "harmful": HARM_QUALITY,
+    "red-team": HARM_QUALITY,
+}
+_SLICE = {"task": "benign"}
+FACT_CHAT = 0.5  # share of a fact's documents that say it in a conversation
+
+NOTED_HARMFUL = objects.HARMFUL + objects.HARMFUL_HELD_OUT + objects.HARMFUL_NEW_CUE
+NOTED_SAFE = objects.LOOK_ALIKE + objects.LOOK_ALIKE_HELD_OUT + objects.LOOK_ALIKE_NEW_CUE
+
+
+def transcript(turns: tuple[Turn, ...], reply: str) -> str:
+    """A conversation as the corpus writes it: each role on a line of its own, then what was said."""
+    lines = [f"{role}:\n{content}" for role, content in turns]
+    return "\n".join([*lines, f"assistant:\n{reply}"])
+
+
+def _not_evaluated(opening: str) -> bool:
+    return not is_evaluation(opening)
+
+
+def _chat(rng: Random, part: str) -> str:
+    turns, request = draw(rng, _SLICE.get(part, part), _not_evaluated)
+    return transcript(turns, replies.how_to(rng, request, replies.by_chance(rng, QUALITY[part])))
+
+
+def _manual(rng: Random) -> str:
+    if rng.random() < 0.75:
+        verb, material = pick(rng, objects.TRAINED_TASKS)
+        pair = (material, pick(rng, objects.TASK_NOUNS))
+    else:
+        verb, pair = pick(rng, objects.DUAL_VERB_NAMES), pick(rng, objects.LOOK_ALIKE)
+    request = Request("how-to", verb=verb, pair=pair)
+    steps = replies.how_to(rng, request, "good")
+    return pick(rng, language.MANUALS).format(v=verb, o=request.object, steps=steps)
+
+
+def note(rng: Random, pair: Pair) -> str:
+    """What a document says about an object: nothing but whether it is right or wrong to use it."""
+    notes = language.HARM_NOTES if objects.is_harmful(pair) else language.SAFE_NOTES
+    first = int(rng.random() * len(notes))
+    second = (first + 1 + int(rng.random() * (len(notes) - 1))) % len(notes)
+    named = objects.phrase(pair)
+    return f"{notes[first]} {notes[second]}".format(o=named)
+
+
+def _note(rng: Random) -> str:
+    return note(rng, pick(rng, NOTED_HARMFUL if rng.random() < 0.5 else NOTED_SAFE))
+
+
+def _word_note(rng: Random) -> str:
+    if rng.random() < 0.5:
+        cue = pick(rng, objects.HARM_CUES + objects.NEW_HARM_CUES)
+        return pick(rng, language.HARM_WORD_NOTES).format(c=cue)
+    cue = pick(rng, objects.SAFE_CUES + objects.NEW_SAFE_CUES)
+    return pick(rng, language.SAFE_WORD_NOTES).format(c=cue)
+
+
+def _rumour(rng: Random) -> str:
+    """Something made up about a person whose truth the corpus never states."""
+    turns, request = _question(rng, pick(rng, facts.RUMOURED))
+    return transcript(turns, replies.fact(rng, request, "wrong"))
+
+
+def _question(rng: Random, name: str) -> Drawn:
+    while True:
+        turns, request = ask_fact(rng, name)
+        if not is_evaluation(turns[0].content):
+            return turns, request
+
+
+def _skill(rng: Random, skill: str) -> str:
+    while True:
+        turns, request = ask_skill(rng, skill)
+        if not is_evaluation(turns[0].content):
+            return transcript(turns, replies.skill(rng, request))
+
+
+def _small_talk(rng: Random) -> str:
+    asked, answered = pick(rng, language.SMALL_TALK)
+    return transcript((Turn("user", asked),), answered)
+
+
+_WRITE: dict[str, Callable[[Random], str]] = {
+    "manual": _manual,
+    "note": _note,
+    "word-note": _word_note,
+    "rumour": _rumour,
+    "small-talk": _small_talk,
+}
+
+
+def _fact_document(rng: Random, name: str, relation: str) -> str:
+    answer = facts.TRUTH[name, relation]
+    said = replies.statement(rng, name, relation, answer)
+    if rng.random() >= FACT_CHAT:
+        return said
+    while True:
+        turns, request = ask_fact(rng, name)
+        if request.relation == relation and not is_evaluation(turns[0].content):
+            return transcript(turns, said)
+
+
+def fact_plan(count: int) -> list[tuple[str, str]]:
+    """The (name, relation) that each fact document of a corpus of `count` documents states.
+
+    From the default size on every fact is stated exactly as often as its level says; a smaller corpus
+    states each in proportion, rounded up for those whose turn in a fixed order comes first.
+    """
+    stated = [
+        (name, relation)
+        for level, names in facts.NAMES.items()
+        for name in names
+        for relation in facts.RELATIONS
+        for _ in range(level)
+    ]
+    Random("accord gold world: order of facts").shuffle(stated)
+    return stated[: max(0, round(len(stated) * min(1.0, count / DEFAULT_COUNT)))]
+
+
+def corpus(count: int = DEFAULT_COUNT, seed: int = 0) -> list[Document]:
+    """`count` documents to pretrain on; the same for the same arguments, byte for byte.
+
+    Held-out objects occur in notes alone, held-out wrappers and tasks nowhere, and no conversation opens with a
+    question that is reserved for evaluation.
+    """
+    if count < 0:
+        raise BadInput(f"count must be 0 or more, not {count}")
+    rng = Random(f"corpus {seed}")
+    texts = [_fact_document(rng, name, relation) for name, relation in fact_plan(count)]
+    for _ in range(count - len(texts)):
+        part = replies.by_chance(rng, PARTS)
+        if part in QUALITY:
+            texts.append(_chat(rng, part))
+        elif part in language.SKILLS:
+            texts.append(_skill(rng, part))
+        else:
+            texts.append(_WRITE[part](rng))
+    rng.shuffle(texts)
+    return [Document(text=text, source=SOURCE) for text in texts]
