@@ -1,7 +1,7 @@
-"""Bytes to rows: local files and folders, `hub:` data sets and the gold world, each row with the place it came from.
+"""Bytes to rows: local files and folders, `hub:` data sets and the gold world, each row with its place.
 
-Everything wrong with a file is said here, with the file and the 1-based line; the text of a row is never quoted,
-because preference data holds text that does not belong into a terminal.
+Everything wrong with a file is said here, with the file and the 1-based line; the text of a row is never
+quoted, because preference data holds text that does not belong into a terminal.
 """
 
 import difflib
@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
-from accord.errors import BadInput
 from accord.data.stored import Record, to_row
+from accord.errors import BadInput
 
 ROW_ENDINGS = (".jsonl", ".jsonl.gz", ".parquet")
 TEXT_ENDINGS = (".txt", ".txt.gz", ".md")
@@ -47,11 +47,25 @@ def read_rows(source: str, *, criterion: str = "", max_rows: int = 0, lines: boo
     A text file gives rows of the one column `text`: its documents, or with `lines` its non-blank lines as the
     column `prompt`. `criterion` is passed on to the gold world. Raises BadInput for whatever cannot be read.
     """
-    rows = _open(str(source), criterion, max_rows, lines)
+    rows = _open(source, criterion, max_rows, lines)
     for count, row in enumerate(rows, start=1):
         yield row
         if count == max_rows:
             return
+
+
+def split_columns(source: str) -> tuple[str, dict[str, str]]:
+    """A source and the columns that it names itself: `PATH?prompt=question&completion=answer`.
+
+    `world:` has settings of its own there, and a file whose name holds the question mark is that file.
+    """
+    if source.startswith("world:") or "?" not in source or Path(source).exists():
+        return source, {}
+    bare, _, query = source.rpartition("?")
+    pairs = [pair.partition("=") for pair in re.split("[&,]", query)]
+    if any(not (name and equals and path) for name, equals, path in pairs):
+        raise BadInput(f"{source}: after '?' write FIELD=NAME, several of them joined by ',' or '&'.")
+    return bare, {name: path for name, _, path in pairs}
 
 
 def _open(source: str, criterion: str, max_rows: int, lines: bool) -> Iterator[Row]:
@@ -61,7 +75,7 @@ def _open(source: str, criterion: str, max_rows: int, lines: bool) -> Iterator[R
     if scheme[1] == "hub":
         return _read_hub(source, max_rows)
     if scheme[1] == "world":
-        return _read_world(source, criterion, max_rows)
+        return _read_world(source, criterion)
     raise BadInput(f"{source}: unknown kind of source '{scheme[1]}:'; known are {'; '.join(KINDS)}.")
 
 
@@ -94,7 +108,8 @@ def _files_below(folder: Path) -> list[Path]:
     plain = [file for file in texts if not file.name.endswith(".md")]
     if rows and plain:
         raise BadInput(
-            f"{folder}: holds both data files ({rows[0].name} …) and text files ({plain[0].name} …); name one file, or a folder with one kind."
+            f"{folder}: holds both data files ({rows[0].name} …) and text files ({plain[0].name} …); "
+            "name one file, or a folder with one kind."
         )
     if not rows and not texts:
         raise BadInput(f"{folder}: holds no file that ends in {', '.join(ROW_ENDINGS + TEXT_ENDINGS)}.")
@@ -111,7 +126,8 @@ def _nearest(path: Path) -> str:
     near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.5)
     if near:
         return f" Near it: {', '.join(sorted(near))}."
-    return f" In {path.parent} there is: {', '.join(sorted(names)[:8]) or 'nothing'}{' …' if len(names) > 8 else ''}."
+    listed = ", ".join(sorted(names)[:8]) or "nothing"
+    return f" In {path.parent} there is: {listed}{' …' if len(names) > 8 else ''}."
 
 
 def _read_file(path: Path, lines: bool) -> Iterator[Row]:
@@ -129,7 +145,7 @@ def _read_file(path: Path, lines: bool) -> Iterator[Row]:
 
 
 def _decoded_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(1-based number, text) of each line, decoded; only the newline ends a line, never U+2028 and the like."""
+    """(1-based number, text) of each line; only the newline ends a line, never U+2028 and the like."""
     opened = gzip.open if path.name.endswith(".gz") else open
     number = 0
     try:
@@ -145,7 +161,8 @@ def _decoded_lines(path: Path) -> Iterator[tuple[int, str]]:
                     text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
                 except UnicodeDecodeError as error:
                     raise BadInput(
-                        f"{path}:{number}: not valid UTF-8 (byte {error.start + 1} of the line); convert the file to UTF-8."
+                        f"{path}:{number}: not valid UTF-8 (byte {error.start + 1} of the line); "
+                        "convert the file to UTF-8."
                     ) from None
                 yield number, text
     except gzip.BadGzipFile as error:
@@ -175,7 +192,8 @@ def _read_json(path: Path) -> Iterator[Row]:
     value = _parse_json(text, str(path), counts_lines=True)
     if not isinstance(value, list):
         raise BadInput(
-            f"{path}: holds one JSON {_name(value)} where a list of objects is due; one object a line is a .jsonl file."
+            f"{path}: holds one JSON {_name(value)} where a list of objects is due; "
+            "one object a line is a .jsonl file."
         )
     if not value:
         raise BadInput(f"{path}: the list is empty.")
@@ -206,7 +224,7 @@ def _parse_json(text: str, where: str, counts_lines: bool = False) -> Any:
         raise BadInput(f"{place}: not valid JSON ({error.msg}, column {error.colno}).") from None
     except UnicodeEncodeError:
         raise BadInput(
-            f"{where}: holds half of a surrogate pair (\\ud800–\\udfff), which is not text; repair that escape."
+            f"{where}: holds half of a surrogate pair (\\ud800–\\udfff), which is not text; mend that escape."
         ) from None
     except (ValueError, RecursionError) as error:
         raise BadInput(
@@ -222,7 +240,8 @@ def _name(value: object) -> str:
 
 def _read_text(path: Path) -> Iterator[Row]:
     """Rows of `text`: the whole file, or its pieces where it separates documents with <|endoftext|>."""
-    start, held, found = 1, [], False
+    start, found = 1, False
+    held: list[str] = []
     for number, line in _decoded_lines(path):
         *ends, rest = line.split(DOCUMENT_END)
         for piece in ends:
@@ -290,13 +309,14 @@ def _read_hub(source: str, max_rows: int) -> Iterator[Row]:
     match = HUB.fullmatch(source)
     if match is None:
         raise BadInput(
-            f"{source}: write hub:OWNER/NAME[/SUBSET][:SPLIT][@REVISION], for example hub:Anthropic/hh-rlhf:train."
+            f"{source}: write hub:OWNER/NAME[/SUBSET][:SPLIT][@REVISION], "
+            "for example hub:Anthropic/hh-rlhf:train."
         )
     try:
         from datasets import load_dataset
     except ImportError:
         raise BadInput(
-            f"{source}: reading from the hub needs the package datasets; install it with: pip install 'accord[hf]'"
+            f"{source}: reading from the hub needs datasets; install it with: pip install 'accord[hf]'"
         ) from None
     try:
         # Streaming fetches no more than the rows asked for.
@@ -312,16 +332,17 @@ def _read_hub(source: str, max_rows: int) -> Iterator[Row]:
             f"{source}: the hub gave no such data set ({type(error).__name__}: {_first_line(error)})."
         ) from None
     number = 0
-    for number, value in enumerate(table, start=1):
-        yield Row(dict(value), f"{source} row {number}", source)
+    try:
+        for number, value in enumerate(table, start=1):
+            yield Row(dict(value), f"{source} row {number}", source)
+    except OSError as error:
+        raise BadInput(f"{source}: cannot be read on after row {number} ({_first_line(error)}).") from None
     if number == 0:
         raise BadInput(f"{source}: holds no rows.")
 
 
-def _read_world(source: str, criterion: str, max_rows: int) -> Iterator[Row]:
+def _read_world(source: str, criterion: str) -> Iterator[Row]:
     name, settings = parse_world(source)
-    if max_rows:
-        settings["count"] = min(int(settings["count"]), max_rows)
     if name in ("comparisons", "judgements"):
         settings["criterion"] = criterion or ("helpful" if name == "comparisons" else "harmless")
     from accord import world
@@ -338,17 +359,15 @@ def parse_world(source: str) -> tuple[str, dict[str, Any]]:
     if name not in WORLD_NAMES:
         near = difflib.get_close_matches(name, WORLD_NAMES, n=1)
         raise BadInput(
-            f"{source}: the gold world has no '{name}'{f'; did you mean {near[0]}' if near else ''}; it has {', '.join(WORLD_NAMES)}."
+            f"{source}: the gold world has no '{name}'{f'; did you mean {near[0]}' if near else ''}; "
+            f"it has {', '.join(WORLD_NAMES)}."
         )
-    settings: dict[str, Any] = {"count": 1000, "seed": 0}
+    # The corpus and the demonstrations have a size of their own; the rest has none.
+    settings: dict[str, Any] = {} if name in ("corpus", "demonstrations") else {"count": 1000}
     if part:
         if name != "prompts":
             raise BadInput(f"{source}: only world:prompts has slices.")
-        from accord.world import SLICES
-
         settings["slice"] = part
-        if part not in SLICES:
-            raise BadInput(f"{source}: the gold world has no slice '{part}'; it has {', '.join(SLICES)}.")
     for key, value in parse_qsl(query, keep_blank_values=True):
         if key not in ("count", "seed"):
             raise BadInput(f"{source}: unknown setting '{key}'; known are count and seed.")

@@ -1,27 +1,23 @@
 """Shapes of preference data: which columns make a shape, and what one row of it says.
 
-Every shape is one function from the cells of a row to `Parts`; readers make records from the parts. A row that is
-malformed (wrong type, missing column) raises BadInput with its place; a row that is well formed but of no use raises
-`Dropped` with a reason that is counted.
+Every shape is one function from the cells of a row to `Parts`; readers make records from the parts.
 """
 
 import difflib
-import math
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, get_args
 
+from accord.data.cells import Cells, Dropped, Turns, is_transcript, list_columns, split_transcript
 from accord.errors import BadInput
-from accord.records import ROLES, Turn
+from accord.records import Turn
 
 Kind = Literal["document", "prompt", "demonstration", "comparison", "judgement"]
 RECORD_KINDS: tuple[Kind, ...] = get_args(Kind)
-Turns = tuple[Turn, ...]
+JudgementKind = Literal["safe", "good", "rating"]
+JUDGEMENT_KINDS: tuple[JudgementKind, ...] = get_args(JudgementKind)
 
-# Names that other formats use for our roles.
-ROLE_NAMES = {**{role: role for role in ROLES}, "human": "user", "gpt": "assistant", "observation": "tool"}
-# Fields that every shape takes; the last two only when `columns` names them, because columns that are called
+# Fields that every shape takes; the last three only when `columns` names them, because columns that are called
 # so by chance should not change the prompt.
 COMMON = {
     "slice": "the slice of the prompt",
@@ -31,10 +27,6 @@ COMMON = {
     "context": "text added to the last turn of the prompt, after a blank line",
 }
 ONLY_WHEN_NAMED = ("source", "system", "context")
-
-
-class Dropped(Exception):
-    """A row that gives no record; the argument is the reason it is counted under."""
 
 
 class Ranking(NamedTuple):
@@ -47,11 +39,11 @@ class Ranking(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """A judgement of reply `index`; the criterion "" means the one that the reader asks for."""
+    """A judgement of reply number `reply`; the criterion "" means the one that the reader asks for."""
 
-    index: int
+    reply: int
     criterion: str
-    kind: Literal["safe", "good", "rating"]
+    kind: JudgementKind
     value: float
     category: str = ""
     severity: float = 0.0
@@ -72,138 +64,6 @@ class Parts:
     source: str = ""
     labeler: str = "human"
     stored: tuple[str, str] = ("", "")  # kind and id of a row that Accord wrote
-
-
-@dataclass(frozen=True, slots=True)
-class Cells:
-    """The cells of a row by field; `columns` says which column of the file a field was taken from."""
-
-    values: Mapping[str, Any]
-    where: str
-    columns: Mapping[str, str] = field(default_factory=dict)
-
-    def has(self, name: str) -> bool:
-        return self.values.get(name) is not None
-
-    def get(self, name: str) -> Any:
-        if not self.has(name):
-            raise BadInput(
-                f"{self.where}: column '{self.columns.get(name, name)}' is missing or null; there are {_list(self.values)}."
-            )
-        return self.values[name]
-
-    def wrong(self, name: str, due: str) -> BadInput:
-        return BadInput(f"{self.where}: column '{self.columns.get(name, name)}' must hold {due}.")
-
-    def text(self, name: str) -> str:
-        value = self.get(name)
-        if not isinstance(value, str):
-            raise self.wrong(name, "text")
-        return value
-
-    def number(self, name: str) -> float:
-        value = self.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise self.wrong(name, "a finite number")
-        return value
-
-    def flag(self, name: str) -> bool:
-        value = self.get(name)
-        if isinstance(value, str):
-            value = {"safe": True, "unsafe": False}.get(value.lower(), value)
-        if value not in (0, 1):
-            raise self.wrong(name, "true or false (0 or 1)")
-        return bool(value)
-
-    def index(self, name: str) -> int:
-        value = self.get(name)
-        if isinstance(value, bool) or value not in (0, 1):
-            raise self.wrong(name, "0 or 1, the number of a response")
-        return int(value)
-
-    def items(self, name: str) -> list[Any]:
-        value = self.get(name)
-        if not isinstance(value, list | tuple):
-            raise self.wrong(name, "a list")
-        return list(value)
-
-    def whole_numbers(self, name: str) -> tuple[int, ...]:
-        values = self.items(name)
-        if any(isinstance(v, bool) or not isinstance(v, int | float) or v % 1 != 0 for v in values):
-            raise self.wrong(name, "a list of whole numbers")
-        return tuple(int(v) for v in values)
-
-    def turns(self, name: str) -> Turns:
-        """A prompt or conversation: plain text (one user turn), an HH transcript, or a list of messages."""
-        value = self.get(name)
-        if isinstance(value, str):
-            return parse_transcript(value) if is_transcript(value) else (Turn("user", value),)
-        return self._messages(name, value)
-
-    def side(self, name: str, value: Any, prompt: Turns, strip: bool = False) -> tuple[Turns, str]:
-        """One reply with the prompt it answers: plain text, or messages that end with the assistant's.
-
-        Messages before the last belong to the prompt; where they repeat the prompt they are not added twice.
-        """
-        if isinstance(value, str):
-            return prompt, value.strip() if strip else value
-        turns = self._messages(name, value)
-        if not turns or turns[-1].role != "assistant":
-            raise Dropped("no reply")
-        head = turns[:-1]
-        return (head if head[: len(prompt)] == prompt else prompt + head), turns[-1].content
-
-    def _messages(self, name: str, value: Any) -> Turns:
-        messages = [value] if isinstance(value, dict) else value
-        if not isinstance(messages, list | tuple):
-            raise self.wrong(name, "text or a list of messages")
-        turns = []
-        for message in messages:
-            if not isinstance(message, dict):
-                raise self.wrong(name, "messages that are objects with role and content")
-            role = message["role"] if message.get("role") is not None else message.get("from")
-            content = message["content"] if message.get("content") is not None else message.get("value")
-            if not isinstance(role, str) or role not in ROLE_NAMES:
-                raise self.wrong(name, f"messages whose role is one of {', '.join(ROLE_NAMES)}")
-            if not isinstance(content, str):
-                raise self.wrong(
-                    name, "messages whose content is text (images and tool calls are not supported)"
-                )
-            turns.append(Turn(ROLE_NAMES[role], content))
-        return tuple(turns)
-
-
-# HH transcripts
-
-SPEAKERS = {"Human": "user", "Assistant": "assistant"}
-_SPEAKER = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
-_REPLY = "\n\nAssistant:"
-
-
-def is_transcript(value: object) -> bool:
-    return isinstance(value, str) and value.startswith("\n\nHuman:")
-
-
-def parse_transcript(text: str) -> Turns:
-    """The turns of a prompt in HH form, white space around each removed; a last empty "Assistant:" is not a turn."""
-    bare = text.rstrip()
-    if bare.endswith(_REPLY):
-        text = bare.removesuffix(_REPLY)
-    before, *rest = _SPEAKER.split(text)
-    if before.strip() or not rest or rest[0] != "Human":
-        raise Dropped("malformed transcript")
-    return tuple(Turn(SPEAKERS[who], said.strip()) for who, said in zip(rest[::2], rest[1::2], strict=True))
-
-
-def split_transcript(text: str) -> tuple[Turns, str]:
-    """An HH transcript as its prompt and the last assistant turn.
-
-    Whatever follows the last "Assistant:" is the reply, also where the model went on to write the human's part.
-    """
-    head, mark, reply = text.rpartition(_REPLY)
-    if not mark:
-        raise Dropped("malformed transcript")
-    return parse_transcript(head), reply.strip()
 
 
 # The shapes
@@ -305,7 +165,7 @@ def _severity(cells: Cells) -> float:
     return float(cells.number("severity")) if cells.has("severity") else 0.0
 
 
-def _judged(cells: Cells, kind: Literal["safe", "good", "rating"], value: float) -> Parts:
+def _judged(cells: Cells, kind: JudgementKind, value: float) -> Parts:
     verdict = Verdict(0, "", kind, value, _category(cells, "category"), _severity(cells))
     return replace(_completion(cells), ideal=-1, verdicts=(verdict,))
 
@@ -376,15 +236,16 @@ def _stored(cells: Cells) -> Parts:
     )
 
 
-def _judgement_kind(cells: Cells) -> Literal["safe", "good", "rating"]:
+def _judgement_kind(cells: Cells) -> JudgementKind:
     kind = cells.text("kind")
-    if kind == "safe" or kind == "good" or kind == "rating":
-        return kind
+    for known in JUDGEMENT_KINDS:
+        if kind == known:
+            return known
     raise cells.wrong("kind", "safe, good or rating")
 
 
 class Shape(NamedTuple):
-    """`columns` must be there and `fits` the first row; `optional` may be; `gives` are the kinds of record it can make."""
+    """`columns` must be there and `fits` the first row; `optional` may be; `gives`: the kinds of record."""
 
     columns: tuple[str, ...]
     optional: tuple[str, ...]
@@ -444,7 +305,7 @@ SHAPES: dict[str, Shape] = {
 
 
 def recognise(row: Mapping[str, Any], columns: Mapping[str, str], kind: Kind | None, where: str) -> str:
-    """The name of the shape of a file, from its first row; `kind` None takes any. Raises BadInput with what is there."""
+    """The shape of a file, from its first row; `kind` None takes any. Raises BadInput with what is there."""
     known = sorted(
         {name for shape in SHAPES.values() for name in (*shape.columns, *shape.optional)} | set(COMMON)
     )
@@ -476,13 +337,14 @@ def recognise(row: Mapping[str, Any], columns: Mapping[str, str], kind: Kind | N
         else ""
     )
     raise BadInput(
-        f"{where}: no {wanted} can be read from the columns {_list(row)}{found}. "
-        f"Shapes that give {wanted}: {shapes}. Name other columns with --columns.FIELD NAME, for example --columns.prompt question."
+        f"{where}: no {wanted} can be read from the columns {list_columns(row)}{found}. "
+        f"Shapes that give {wanted}: {shapes}. "
+        "Name other columns with --columns.FIELD NAME, for example --columns.prompt question."
     )
 
 
 def map_columns(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> Cells:
-    """The row with each mapped field put in; NAME may be a path into objects and lists, such as `response.0`."""
+    """The row with each mapped field put in; NAME may be a path into objects and lists: `response.0`."""
     values = {name: value for name, value in row.items() if name not in ONLY_WHEN_NAMED or "record" in row}
     for name, path in columns.items():
         values[name] = _follow(row, path, where)
@@ -499,7 +361,10 @@ def _follow(row: Mapping[str, Any], path: str, where: str) -> Any:
         elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
             value = value[int(step)]
         else:
-            raise BadInput(f"{where}: there is no column '{path}'; there are {_list(row)}.")
+            raise BadInput(
+                f"{where}: there is no column '{path}'; there are {list_columns(row)}. Columns of only one "
+                "of several sources are named in that source: PATH?FIELD=NAME,FIELD=NAME"
+            )
     return value
 
 
@@ -516,17 +381,13 @@ def parse_row(shape: str, row: Mapping[str, Any], columns: Mapping[str, str], wh
         system = (Turn("system", cells.text("system")),)
         parts = replace(parts, prompts=tuple(system + turns for turns in parts.prompts))
     given = {name: cells.text(name) for name in ("slice", "labeler", "source") if cells.has(name)}
-    return replace(parts, **given)
+    return replace(
+        parts,
+        slice=given.get("slice", parts.slice),
+        labeler=given.get("labeler", parts.labeler),
+        source=given.get("source", parts.source),
+    )
 
 
 def _with_context(turns: Turns, extra: str) -> Turns:
     return (*turns[:-1], Turn(turns[-1].role, f"{turns[-1].content}\n\n{extra}")) if turns else turns
-
-
-def _list(row: Mapping[str, Any]) -> str:
-    names = [str(name) for name in row]
-    return (
-        ", ".join(f"'{name}'" for name in names[:20]) + (" …" if len(names) > 20 else "")
-        if names
-        else "(none)"
-    )

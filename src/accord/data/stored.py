@@ -13,7 +13,7 @@ Record = Document | Prompt | Demonstration | Comparison | Judgement
 
 
 def to_row(record: Record) -> dict[str, Any]:
-    """A record as an object for JSON; the key `record` says its kind. Ids and splits are derived, see `write_records`."""
+    """A record as an object for JSON; the key `record` says its kind. `write_records` adds id and split."""
     if isinstance(record, Document):
         return {"record": "document", "text": record.text, "source": record.source}
     prompt = record if isinstance(record, Prompt) else record.prompt
