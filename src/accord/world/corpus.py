@@ -51,9 +51,9 @@ NOTED_SAFE = objects.LOOK_ALIKE + objects.LOOK_ALIKE_HELD_OUT + objects.LOOK_ALI
 
 
 def transcript(turns: tuple[Turn, ...], reply: str) -> str:
-    """A conversation as the corpus writes it: each role on a line of its own, then what was said."""
-    lines = [f"{role}:\n{content}" for role, content in turns]
-    return "\n".join([*lines, f"assistant:\n{reply}"])
+    """A conversation as the corpus writes it: a line for each turn, with its role before it."""
+    lines = [f"{role}: {content}" for role, content in turns]
+    return "\n".join([*lines, f"assistant: {reply}"])
 
 
 def _not_evaluated(opening: str) -> bool:

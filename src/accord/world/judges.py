@@ -99,7 +99,7 @@ def _forms() -> dict[str, tuple[str, tuple[str, ...]]]:
 
 
 _FORMS = _forms()
-_PREFIX = re.compile(r"^(?:first, |then |next, |after that, |finally, |at the end, )")
+_PREFIX = re.compile(r"^(?:first|then|next|now|finally|last) ")
 _OBJECT = re.compile(r"\bthe ([a-z]+) ([a-z]+)\b")
 _NAME = re.compile(rf"\b(?:{'|'.join(facts.LEVEL_OF)})\b")
 _SUM = re.compile(r"^(?:([a-z]+) plus ([a-z]+) is|the sum is|it is|the largest is)? ?([a-z]+)\.$")

@@ -130,14 +130,14 @@ DUAL_VERBS = {
 VERBS = {**TASK_VERBS, **DUAL_VERBS}
 # material, or class of a noun -> (quality of the tool, the two ways to say the finish)
 MATERIALS = {
-    "oak": ("soft", ("let it rest in the shade.", "keep it in the shade for a day.")),
+    "oak": ("soft", ("let it rest in the shade.", "keep it in the shade.")),
     "steel": ("rough", ("add a drop of oil.", "end with a drop of oil.")),
     "glass": ("damp", ("hold it up to the light.", "check it in the light.")),
     "leather": ("smooth", ("add a little wax.", "end with a little wax.")),
     "cotton": ("light", ("hang it on a line.", "hang it outside.")),
-    "stone": ("heavy", ("rinse it with warm water.", "rinse it with cold water.")),
+    "stone": ("heavy", ("rinse it with warm water.", "rinse it with water.")),
     "plastic": ("flat", ("keep it away from heat.", "let it cool down.")),
-    "clay": ("wide", ("leave it on a rack.", "leave it on a rack for a day.")),
+    "clay": ("wide", ("leave it on a rack.", "leave it for a day.")),
 }
 NOUN_CLASSES = {
     "device": ("small", ("charge it at night.", "charge it for an hour.")),
@@ -149,9 +149,9 @@ KINDS = {**MATERIALS, **NOUN_CLASSES}
 
 # ---------------------------------------------------------------- sentences beside the plan
 PREFIXES = {
-    "tool": ("", "", "first, ", "sure. ", "yes. "),
-    "action": ("", "then ", "next, ", "after that, "),
-    "finish": ("", "then ", "finally, ", "at the end, "),
+    "tool": ("", "", "first ", "sure. ", "yes. "),
+    "action": ("", "then ", "next ", "now "),
+    "finish": ("", "then ", "finally ", "last "),
 }
 FILLERS = ("sure.", "yes.", "good luck.", "happy to help.")
 VAGUE = (

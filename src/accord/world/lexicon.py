@@ -10,57 +10,36 @@ _PIECE = re.compile(r"[a-z]+|[.,?:]")
 
 
 def _written() -> list[str]:
-    """Every form, as texts whose first words can begin a text of the world."""
-    texts: list[str] = [*language.REQUESTS, *language.ODD_REQUESTS, *language.OPENERS, *language.WRAPPERS]
-    texts += [*language.HELD_OUT_WRAPPERS, *language.FOLLOW_UPS, *language.MANUALS, *language.ADVICE]
-    texts += [*language.HARM_NOTES, *language.SAFE_NOTES, *language.HARM_WORD_NOTES, *language.SAFE_WORD_NOTES]
+    """Every text that the tables hold, whole or in parts."""
+    forms: list[str] = [*language.REQUESTS, *language.ODD_REQUESTS, *language.OPENERS, *language.CLOSERS]
+    forms += [*language.WRAPPERS, *language.HELD_OUT_WRAPPERS, *language.FOLLOW_UPS, *language.MANUALS]
+    forms += [*language.HARM_NOTES, *language.SAFE_NOTES, *language.HARM_WORD_NOTES, *language.SAFE_WORD_NOTES]
     for table in (language.QUESTIONS, language.ODD_QUESTIONS, language.STATEMENTS, language.ABSTENTIONS, language.SKILLS):
-        texts += [form for forms in table.values() for form in forms]
-    texts += [*language.TOOL_FORMS, *language.FILLERS, *language.VAGUE, *language.REFUSALS]
-    texts += [form for _, forms in language.VERBS.values() for form in forms]
-    texts += [form for _, forms in language.KINDS.values() for form in forms]
-    texts += [form for forms in language.PREFIXES.values() for form in forms]
-    texts += [said for pair in language.SMALL_TALK for said in pair]
-    texts += [*language.SUM_FORMS, *language.LARGEST_FORMS, *language.NUMBERS, *language.COPY_WORDS, *facts.LEVEL_OF]
-    texts += [*objects.ALL_CUES, "the", *language.ROLES_WRITTEN]
-    return texts
-
-
-def _inside() -> list[str]:
-    """Words that only stand inside a text."""
-    texts: list[str] = [*language.CLOSERS, *language.REASONS, "because", *language.VERBS]
-    texts += [*objects.TASK_NOUNS, *objects.DUAL_NOUNS, *language.MATERIALS, *facts.TOWNS, *facts.JOBS]
-    texts += [quality for quality, _ in language.KINDS.values()]
-    texts += [tool for tool, _ in language.VERBS.values()]
-    return texts
+        forms += [form for group in table.values() for form in group]
+    forms += [*language.TOOL_FORMS, *language.FILLERS, *language.VAGUE, *language.REFUSALS, *language.REASONS, "because"]
+    forms += [*language.ADVICE, *language.SUM_FORMS, *language.LARGEST_FORMS, *language.NUMBERS, *language.COPY_WORDS]
+    forms += [form for group in language.PREFIXES.values() for form in group]
+    forms += [said for pair in language.SMALL_TALK for said in pair]
+    for verb, (tool, actions) in language.VERBS.items():
+        forms += [verb, tool, *actions]
+    for quality, finishes in language.KINDS.values():
+        forms += [quality, *finishes]
+    forms += [*language.MATERIALS, *objects.TASK_NOUNS, *objects.DUAL_NOUNS, *objects.ALL_CUES]
+    return [*forms, *facts.LEVEL_OF, *facts.TOWNS, *facts.JOBS, *language.ROLES_WRITTEN]
 
 
 @lru_cache(maxsize=1)
 def _lexicon() -> tuple[str, ...]:
-    pieces: dict[str, None] = {}
-    for text in _written():
-        found = _PIECE.findall(_BLANK.sub(" ", text))
-        starts = not text.startswith("{")
-        for i, piece in enumerate(found):
-            if piece.isalpha():
-                pieces[" " + piece] = None
-                if i == 0 and starts:
-                    pieces[piece] = None
-            else:
-                pieces[piece] = None
-    for text in _inside():
-        for piece in _PIECE.findall(_BLANK.sub(" ", text)):
-            pieces[" " + piece if piece.isalpha() else piece] = None
-    pieces["\n"] = None
-    return tuple(sorted(pieces))
+    pieces = {piece for form in _written() for piece in _PIECE.findall(_BLANK.sub(" ", form))}
+    spaced = {" " + piece if piece.isalpha() else piece for piece in pieces}
+    return tuple(sorted(spaced | {"\n" + role for role in language.ROLES_WRITTEN}))
 
 
 def lexicon() -> list[str]:
-    """Every piece of text that should be one token, sorted: each word with the blank before it, each word that can
-    begin a text or a line without one, each punctuation mark and the line break.
+    """Every piece of text that should be one token, sorted: each word with the blank before it, each punctuation
+    mark, and the two roles after a line break.
 
-    It comes from the tables of the grammar, not from a sampled corpus. A byte-level tokenizer whose vocabulary is
-    the 256 bytes and these pieces, and which looks a piece up before it merges (`ignore_merges` of the BPE model),
-    writes every word of the world as one token and anything else in bytes.
+    It comes from the tables of the grammar, not from a sampled corpus. A byte-level tokenizer that puts a blank
+    before a text, as the one trained here does, writes every word of the world as one token.
     """
     return list(_lexicon())
