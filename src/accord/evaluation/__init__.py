@@ -1,0 +1,1 @@
+"""Numbers about replies and models: intervals, calibration, ratings, and what every metric name means."""

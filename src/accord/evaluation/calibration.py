@@ -1,0 +1,246 @@
+"""Whether a probability means what it says: reliability bins, ECE, Brier, slope and temperature.
+
+For a preference model the probability is P(chosen > rejected) = σ(score difference). Its sign is arbitrary,
+so every comparison is read from the side that the model prefers: confidence σ(|margin|) in [½, 1], outcome
+1 if the labeler agreed. Definitions follow Kadavath et al. 2022 (equal mass) and Naeini et al. 2015 (ECE,
+equal width).
+"""
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from accord.evaluation.statistics import Interval, finite, mean_interval, pair_outcomes, wilson
+
+Array = NDArray[np.float64]
+Binning = Literal["mass", "width"]
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """Mean confidence and accuracy of `n` predictions; `low` and `high` bound the accuracy (Wilson, 95 %)."""
+
+    confidence: float
+    accuracy: float
+    n: int
+    low: float
+    high: float
+
+    def json(self) -> dict[str, Any]:
+        return {key: finite(getattr(self, key)) for key in ("confidence", "accuracy", "low", "high")} | {
+            "n": self.n
+        }
+
+
+class Slope(NamedTuple):
+    """outcome ~ σ(intercept + slope · logit): 1 is calibrated, below 1 over-confident, above 1 too timid."""
+
+    slope: float
+    intercept: float
+
+
+@dataclass(frozen=True, slots=True)
+class PreferenceCalibration:
+    """How far a preference model's probabilities can be believed on `n` comparisons (a tie is half right)."""
+
+    n: int
+    accuracy: Interval
+    tie_rate: float
+    ece: float
+    ece_width: float
+    brier: float
+    log_loss: float
+    slope: float
+    temperature: float
+    bins: tuple[Bin, ...]
+
+    def json(self) -> dict[str, Any]:
+        """The form of `evaluation.json`."""
+        plain = {
+            key: finite(getattr(self, key))
+            for key in ("tie_rate", "ece", "ece_width", "brier", "log_loss", "slope", "temperature")
+        }
+        return {
+            "n": self.n,
+            "accuracy": finite(self.accuracy.mean),
+            "accuracy_interval": self.accuracy.json(),
+            **plain,
+            "bins": [b.json() for b in self.bins],
+        }
+
+
+def reliability_bins(
+    confidence: ArrayLike,
+    outcome: ArrayLike,
+    bins: int = 10,
+    binning: Binning = "mass",
+    bounds: tuple[float, float] = (0.0, 1.0),
+) -> list[Bin]:
+    """Predictions grouped by confidence, empty groups left out; at most `bins` of them.
+
+    `mass` cuts at quantiles (equal confidences stay together, so the order of the data is irrelevant),
+    `width` cuts `bounds` evenly. Confidences in [0, 1], outcomes 0, 1 or ½; anything else is a ValueError.
+    """
+    p, y = _checked(confidence, outcome)
+    if p.size == 0:
+        return []
+    if binning == "mass":
+        edges = np.quantile(p, np.linspace(0, 1, bins + 1))
+    else:
+        edges = np.linspace(*bounds, bins + 1)
+    index = np.searchsorted(edges[1:-1], p)
+    found = []
+    for number in range(bins):
+        inside = index == number
+        n = int(inside.sum())
+        if n:
+            share = wilson(float(y[inside].sum()), n)
+            found.append(Bin(float(p[inside].mean()), share.mean, n, share.low, share.high))
+    return found
+
+
+def expected_calibration_error(bins: Sequence[Bin]) -> float:
+    """Mean over predictions of |accuracy - confidence| of their bin; NaN without bins."""
+    total = sum(b.n for b in bins)
+    return sum(b.n * abs(b.accuracy - b.confidence) for b in bins) / total if total else math.nan
+
+
+def brier(confidence: ArrayLike, outcome: ArrayLike) -> float:
+    """Mean squared distance of probability and outcome; ¼ for a coin's. Never report it without accuracy."""
+    p, y = _checked(confidence, outcome)
+    return float(np.mean((p - y) ** 2)) if p.size else math.nan
+
+
+def log_loss(logits: ArrayLike, outcome: ArrayLike) -> float:
+    """Mean negative log-likelihood in nats of outcomes under σ(logit); finite for any logit."""
+    z, y = np.asarray(logits, dtype=float), np.asarray(outcome, dtype=float)
+    return float(np.mean(np.logaddexp(0, z) - y * z)) if z.size else math.nan
+
+
+def reliability_slope(logits: ArrayLike, outcome: ArrayLike, *, intercept: bool = True) -> Slope:
+    """Maximum-likelihood logistic fit of outcomes on the model's own logits.
+
+    Data that a threshold separates has no finite slope: ±inf (intercept NaN). Needs both outcomes when an
+    intercept is fitted, otherwise NaN.
+    """
+    z, y = np.asarray(logits, dtype=float), np.asarray(outcome, dtype=float)
+    if not intercept:
+        return Slope(_slope_through_zero(z, y), 0.0)
+    if z.size < 2 or np.ptp(z) == 0 or y.min() == y.max():
+        return Slope(math.nan, math.nan)
+    if (side := _separated(z, y)) != 0:
+        return Slope(side * math.inf, math.nan)
+    from scipy import optimize, special
+
+    scale = float(np.abs(z).max())
+    design = np.stack([z / scale, np.ones_like(z)], axis=1)
+
+    def objective(theta: Array) -> tuple[float, Array]:
+        logit = design @ theta
+        return float(np.sum(np.logaddexp(0, logit) - y * logit)), design.T @ (special.expit(logit) - y)
+
+    def curvature(theta: Array) -> Array:
+        p = special.expit(design @ theta)
+        matrix: Array = (design * (p * (1 - p))[:, None]).T @ design
+        return matrix
+
+    theta = optimize.minimize(
+        objective, np.zeros(2), jac=True, hess=curvature, method="trust-exact", tol=1e-9
+    ).x
+    return Slope(float(theta[0] / scale), float(theta[1]))
+
+
+def fit_temperature(logits: ArrayLike, outcome: ArrayLike) -> float:
+    """T that makes σ(logit / T) most likely (Guo et al. 2017): 1 / slope through zero.
+
+    0 where the logits are always right (any sharpening helps), inf where they are no better than chance.
+    """
+    slope = reliability_slope(logits, outcome, intercept=False).slope
+    if math.isnan(slope):
+        return math.nan
+    return 1 / slope if slope > 0 else math.inf
+
+
+def preference_calibration(
+    margins: ArrayLike,
+    bins: int = 10,
+    clusters: Sequence[Hashable] | None = None,
+    seed: int = 0,
+) -> PreferenceCalibration:
+    """Calibration of P(chosen > rejected) = σ(margin), from margins = score(chosen) - score(rejected), in
+    logits.
+
+    A margin of 0 is a tie: half right. `clusters` (such as prompt ids) widen the interval of the accuracy.
+    """
+    data = np.asarray(margins, dtype=float)
+    outcome = pair_outcomes(data)
+    confidence = _expit(np.abs(data))
+    mass = reliability_bins(confidence, outcome, bins, "mass")
+    width = reliability_bins(confidence, outcome, bins, "width", bounds=(0.5, 1.0))
+    return PreferenceCalibration(
+        n=data.size,
+        accuracy=mean_interval(outcome, clusters, seed),
+        tie_rate=float(np.mean(outcome == 0.5)) if data.size else math.nan,
+        ece=expected_calibration_error(mass),
+        ece_width=expected_calibration_error(width),
+        brier=brier(confidence, outcome),
+        log_loss=log_loss(np.abs(data), outcome),
+        slope=reliability_slope(data, np.ones_like(data), intercept=False).slope,
+        temperature=fit_temperature(data, np.ones_like(data)),
+        bins=tuple(mass),
+    )
+
+
+def _slope_through_zero(z: Array, y: Array) -> float:
+    """argmax over b of the likelihood of outcomes under σ(b·z), by bisection on its monotone derivative."""
+    if z.size == 0 or not np.any(z):
+        return math.nan
+    pull = z * (2 * y - 1)
+    if np.all(pull >= 0):
+        return math.inf
+    if np.all(pull <= 0):
+        return -math.inf
+
+    def derivative(b: float) -> float:
+        return float(np.sum(z * (y - _expit(b * z))))
+
+    reach = 1 / float(np.abs(z).max())
+    low, high = -reach, reach
+    while derivative(low) < 0:
+        low *= 2
+    while derivative(high) > 0:
+        high *= 2
+    for _ in range(200):
+        middle = (low + high) / 2
+        if derivative(middle) > 0:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+def _separated(z: Array, y: Array) -> int:
+    """1 if a threshold puts every 1 above every 0, -1 if below, else 0. A tie (½) counts on both sides."""
+    ones, zeros = z[y > 0], z[y < 1]
+    if zeros.max() <= ones.min():
+        return 1
+    return -1 if ones.max() <= zeros.min() else 0
+
+
+def _expit(z: Array) -> Array:
+    return 0.5 * (1 + np.tanh(0.5 * z))
+
+
+def _checked(confidence: ArrayLike, outcome: ArrayLike) -> tuple[Array, Array]:
+    p, y = np.asarray(confidence, dtype=float), np.asarray(outcome, dtype=float)
+    if p.shape != y.shape or p.ndim != 1:
+        raise ValueError(f"{p.shape} confidences beside {y.shape} outcomes")
+    if not (np.all(p >= 0) and np.all(p <= 1)):
+        raise ValueError("confidences must lie in [0, 1]")
+    if not np.isin(y, (0.0, 0.5, 1.0)).all():
+        raise ValueError("outcomes must be 0 or 1 (½ for a tie)")
+    return p, y

@@ -1,0 +1,146 @@
+"""Calibration against scikit-learn, hand-computed values and planted truth."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from sklearn.calibration import calibration_curve
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import brier_score_loss
+from sklearn.metrics import log_loss as sklearn_log_loss
+
+from accord.evaluation import calibration as cal
+
+
+def planted(n=4000, sharpness=1.0, seed=0):
+    """Margins whose true probability of agreement is σ(margin / sharpness)."""
+    rng = np.random.default_rng(seed)
+    size = np.abs(rng.normal(size=n)) * 2
+    agreed = rng.random(n) < 1 / (1 + np.exp(-size / sharpness))
+    return np.where(agreed, size, -size)
+
+
+@pytest.fixture
+def predictions():
+    rng = np.random.default_rng(1)
+    p = rng.random(500)
+    return p, (rng.random(500) < p**1.5).astype(float)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("mass", "quantile"), ("width", "uniform")])
+def test_bins_agree_with_scikit_learn(predictions, ours, theirs):
+    p, y = predictions
+    bins = cal.reliability_bins(p, y, 8, ours)
+    accuracy, confidence = calibration_curve(y, p, n_bins=8, strategy=theirs)
+    assert [b.accuracy for b in bins] == pytest.approx(accuracy)
+    assert [b.confidence for b in bins] == pytest.approx(confidence)
+    assert sum(b.n for b in bins) == 500
+    assert all(b.low < b.accuracy < b.high for b in bins)
+
+
+def test_equal_mass_bins_hold_equally_many_and_do_not_depend_on_order(predictions):
+    p, y = predictions
+    bins = cal.reliability_bins(p, y, 10)
+    assert {b.n for b in bins} == {50}
+    order = np.random.default_rng(0).permutation(p.size)
+    shuffled = cal.reliability_bins(p[order], y[order], 10)
+    assert [b.accuracy for b in shuffled] == pytest.approx([b.accuracy for b in bins])
+    same = cal.reliability_bins([0.7] * 6, [1, 1, 1, 0, 0, 0], 3)
+    assert [(b.accuracy, b.n) for b in same] == [(0.5, 6)]
+
+
+def test_ece_by_hand():
+    # Bins at .25 (2 of 4 right) and .75 (all 4 right): (4·|.5-.25| + 4·|1-.75|) / 8 = .25
+    p = [0.25] * 4 + [0.75] * 4
+    y = [1, 1, 0, 0, 1, 1, 1, 1]
+    assert cal.expected_calibration_error(cal.reliability_bins(p, y, 2, "width")) == pytest.approx(0.25)
+    # Unequal bins weigh by their counts: (1·.9 + 3·.1) / 4
+    uneven = cal.reliability_bins([0.1, 0.9, 0.9, 0.9], [1, 1, 1, 1], 2, "width")
+    assert cal.expected_calibration_error(uneven) == pytest.approx(0.3)
+    assert math.isnan(cal.expected_calibration_error([]))
+
+
+def test_brier_and_log_loss_agree_with_scikit_learn(predictions):
+    p, y = predictions
+    assert cal.brier(p, y) == pytest.approx(brier_score_loss(y, p))
+    logits = np.log(p / (1 - p))
+    assert cal.log_loss(logits, y) == pytest.approx(sklearn_log_loss(y, p))
+    assert cal.log_loss([1e4, -1e4], [1, 1]) == pytest.approx(5000)
+
+
+def test_slope_agrees_with_scikit_learn(predictions):
+    p, y = predictions
+    logits = np.log(p / (1 - p))
+    ours = cal.reliability_slope(logits, y)
+    theirs = LogisticRegression(C=1e9, tol=1e-10, max_iter=1000).fit(logits[:, None], y)
+    assert ours.slope == pytest.approx(theirs.coef_[0, 0], rel=1e-4)
+    assert ours.intercept == pytest.approx(theirs.intercept_[0], rel=1e-4)
+    scaled = cal.reliability_slope(logits * 1000, y)
+    assert scaled.slope == pytest.approx(ours.slope / 1000, rel=1e-4)
+    through_zero = LogisticRegression(C=1e9, tol=1e-10, max_iter=1000, fit_intercept=False).fit(
+        logits[:, None], y
+    )
+    assert cal.reliability_slope(logits, y, intercept=False).slope == pytest.approx(
+        through_zero.coef_[0, 0], rel=1e-4
+    )
+
+
+def test_slope_of_separable_data_is_infinite_and_of_no_data_unknown():
+    assert cal.reliability_slope([-2.0, -1.0, 1.0, 3.0], [0, 0, 1, 1]).slope == math.inf
+    assert cal.reliability_slope([-2.0, -1.0, 1.0, 3.0], [1, 1, 0, 0]).slope == -math.inf
+    assert math.isnan(cal.reliability_slope([1.0, 2.0], [1, 1]).slope)
+    assert cal.reliability_slope([1.0, -2.0], [1, 0], intercept=False).slope == math.inf
+    assert cal.fit_temperature([1.0, -2.0], [1, 0]) == 0.0
+    assert cal.fit_temperature([1.0, -2.0], [0, 1]) == math.inf
+
+
+def test_a_planted_model_is_found_calibrated():
+    got = cal.preference_calibration(planted(5000))
+    assert got.slope == pytest.approx(1.0, abs=0.05)
+    assert got.temperature == pytest.approx(1 / got.slope)
+    assert got.ece < 0.02 and got.ece_width < 0.02
+    assert got.n == 5000 and got.accuracy.low < got.accuracy.mean < got.accuracy.high
+    assert all(0.5 <= b.confidence <= 1 for b in got.bins)
+
+
+def test_an_over_confident_model_is_told_by_its_slope_and_mended_by_its_temperature():
+    margins = planted(5000, sharpness=3.0)
+    got = cal.preference_calibration(margins)
+    assert got.slope == pytest.approx(1 / 3, abs=0.03)
+    assert got.ece > 0.1
+    mended = cal.preference_calibration(margins / got.temperature)
+    assert mended.slope == pytest.approx(1.0, abs=1e-6)
+    assert mended.ece < 0.02
+
+
+def test_b5_ties_are_half_right_in_preference_accuracy():
+    got = cal.preference_calibration([1.0, 0.0, 0.0, -1.0])
+    assert (got.accuracy.mean, got.tie_rate) == (0.5, 0.5)
+
+
+def test_b4_accuracy_does_not_depend_on_how_batches_were_cut():
+    # 7 comparisons in batches of 3: the mean of per-batch means would be (2/3 + 1/3 + 0) / 3 = 1/3.
+    margins = [1.0, 1.0, -1.0, 1.0, -1.0, -1.0, -1.0]
+    assert cal.preference_calibration(margins).accuracy.mean == pytest.approx(3 / 7)
+
+
+def test_preference_calibration_goes_into_json_even_when_there_is_nothing():
+    full = json.loads(json.dumps(cal.preference_calibration(planted(200)).json(), allow_nan=False))
+    assert {"n", "accuracy", "ece", "tie_rate", "slope", "bins"} <= full.keys()
+    assert {"confidence", "accuracy", "n"} <= full["bins"][0].keys()
+    right = json.loads(json.dumps(cal.preference_calibration([1.0, 2.0]).json(), allow_nan=False))
+    assert right["slope"] is None and right["accuracy"] == 1.0
+    empty = json.loads(json.dumps(cal.preference_calibration([]).json(), allow_nan=False))
+    assert empty["n"] == 0 and empty["ece"] is None and empty["bins"] == []
+
+
+def test_bad_probabilities_and_outcomes_are_refused():
+    with pytest.raises(ValueError, match=r"\[0, 1\]"):
+        cal.brier([1.2], [1])
+    with pytest.raises(ValueError, match=r"\[0, 1\]"):
+        cal.brier([math.nan], [1])
+    with pytest.raises(ValueError, match="outcomes"):
+        cal.brier([0.2], [0.3])
+    with pytest.raises(ValueError, match="beside"):
+        cal.brier([0.2, 0.3], [1])
