@@ -347,7 +347,10 @@ def _read_world(source: str, criterion: str) -> Iterator[Row]:
         settings["criterion"] = criterion or ("helpful" if name == "comparisons" else "harmless")
     from accord import world
 
-    records: list[Record] = getattr(world, name)(**settings)
+    try:
+        records: list[Record] = getattr(world, name)(**settings)
+    except BadInput as error:
+        raise BadInput(f"{source}: {error}") from None
     for number, record in enumerate(records, start=1):
         yield Row(to_row(record), f"{source} record {number}", source)
 

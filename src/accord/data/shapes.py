@@ -17,8 +17,8 @@ RECORD_KINDS: tuple[Kind, ...] = get_args(Kind)
 JudgementKind = Literal["safe", "good", "rating"]
 JUDGEMENT_KINDS: tuple[JudgementKind, ...] = get_args(JudgementKind)
 
-# Fields that every shape takes; the last three only when `columns` names them, because columns that are called
-# so by chance should not change the prompt.
+# Fields that every shape takes; the last three only when `columns` names them, because columns that are
+# called so by chance should not change the prompt.
 COMMON = {
     "slice": "the slice of the prompt",
     "labeler": "who said so",
