@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -152,15 +153,15 @@ class _Noise:
     """Uniform numbers in (0, 1) that are a function of the key, eight to a digest."""
 
     def __init__(self, key: bytes) -> None:
-        self._key, self._block, self._left = key, 0, b""
+        self._key, self._block = key, 0
+        self._left: list[int] = []
 
     def __next__(self) -> float:
         if not self._left:
-            salt = self._block.to_bytes(16, "little")
-            self._left = hashlib.blake2b(self._key, digest_size=64, salt=salt).digest()
+            digest = hashlib.blake2b(self._key, digest_size=64, salt=self._block.to_bytes(16, "little")).digest()
+            self._left = list(struct.unpack("<8Q", digest))
             self._block += 1
-        piece, self._left = self._left[:6], self._left[6:] if len(self._left) >= 12 else b""
-        return (int.from_bytes(piece, "little") + 0.5) / 2**48
+        return ((self._left.pop() >> 12) + 0.5) / 2**52
 
 
 def _check(criterion: str) -> None:

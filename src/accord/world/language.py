@@ -244,7 +244,7 @@ LARGEST_FORMS = ("the largest is {c}.", "it is {c}.", "{c}.")
 
 ROLES_WRITTEN = ("user", "assistant")  # how a conversation is written down in a corpus document
 
-_SENTENCE = re.compile(r"[^.?!]+[.?!]?")
+_SENTENCE = re.compile(r"[^.?!]*[.?!]|[^.?!]+")
 _WORD = re.compile(r"[a-z]+|[^a-z\s]")
 
 
@@ -260,4 +260,4 @@ def words(text: str) -> list[str]:
 
 def sentences(text: str) -> list[str]:
     """The text cut after each `.`, `?` or `!`, white space folded; a last piece without one is kept as it is."""
-    return [" ".join(piece.split()) for piece in _SENTENCE.findall(text.lower()) if piece.strip()]
+    return [piece for piece in map(str.strip, _SENTENCE.findall(" ".join(text.split()))) if piece]
