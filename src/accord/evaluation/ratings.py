@@ -1,0 +1,233 @@
+"""Ratings from votes: Bradley-Terry by maximum likelihood, on the Elo scale, with bootstrap intervals.
+
+P(a beats b) = σ(r_a - r_b); Elo = r · 400 / ln 10, so that 400 points are odds of ten to one. The fit sees
+counts, never the order of the votes (sequential Elo depends on it). A tie counts as half a win for each, or
+is a third outcome of its own (Davidson 1970): P(tie) ∝ ν · exp((r_a + r_b) / 2).
+"""
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from accord.evaluation.statistics import Interval
+
+Array = NDArray[np.float64]
+Ties = Literal["half", "davidson"]
+
+ELO = 400 / math.log(10)
+_LARGEST_NU = 1e6
+
+
+class Vote(NamedTuple):
+    """`outcome` is 1 if `first` won, 0 if `second` won, ½ for a tie. `cluster`: what was voted on (a prompt)."""
+
+    first: str
+    second: str
+    outcome: float
+    cluster: Hashable = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ratings:
+    """Elo of every player, best first; `anchor` stands at `base`, or the mean of all does if it is empty.
+
+    `n` counts votes (of a player: those it took part in). `nu` is Davidson's tie parameter, 0 with ties as
+    halves.
+    """
+
+    elo: dict[str, Interval]
+    tie_rate: float
+    nu: float
+    n: int
+    anchor: str
+
+    def win_probability(self, a: str, b: str) -> float:
+        """P(a beats b) of the fit, a tie counting as half a win."""
+        gap = (self.elo[a].mean - self.elo[b].mean) / ELO
+        win = math.exp(gap / 2)
+        return (win + self.nu / 2) / (win + 1 / win + self.nu)
+
+    def json(self) -> dict[str, Any]:
+        return {
+            "elo": {name: interval.json() for name, interval in self.elo.items()},
+            "tie_rate": self.tie_rate,
+            "nu": self.nu,
+            "n": self.n,
+            "anchor": self.anchor,
+        }
+
+
+def fit_ratings(
+    votes: Sequence[Vote],
+    *,
+    ties: Ties = "half",
+    ridge: float = 0.0,
+    anchor: str = "",
+    base: float = 0.0,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Ratings:
+    """Elo ratings with percentile intervals over votes, or over clusters of votes where they name one.
+
+    `ridge` adds ridge · Σ r² / 2 to the negative log-likelihood; without it, players that never lost or
+    never won (or groups that never met) have no finite rating and are refused with ValueError. Resamples in
+    which this happens use a ridge of 0.01. The result is the same for any order of the votes.
+    """
+    if not votes:
+        raise ValueError("no votes to rate")
+    names = sorted({player for vote in votes for player in (vote.first, vote.second)})
+    if anchor and anchor not in names:
+        raise ValueError(f"anchor {anchor!r} has no votes; players are {', '.join(names)}")
+    table, units = _count(votes, names)
+    whole = table.sum(axis=0)
+    if ridge == 0 and not _connected(whole):
+        raise ValueError(
+            "some players never lost, never won or never met the others, so their ratings are infinite; "
+            "collect more votes, or give a ridge such as 0.1"
+        )
+    scores, nu = _fit(whole[None], ties, ridge)
+    rng = np.random.default_rng(seed)
+    drawn = (
+        rng.multinomial(units, np.full(units, 1 / units), size=resamples) if units > 1 else np.empty((0, 1))
+    )
+    if len(drawn):
+        resampled, _ = _fit(np.einsum("bu,uwij->bwij", drawn.astype(float), table), ties, max(ridge, 0.01))
+        low, high = np.quantile(
+            _anchored(resampled, names, anchor, base), ((1 - level) / 2, (1 + level) / 2), axis=0
+        )
+    else:
+        low = high = np.full(len(names), math.nan)
+    elo = _anchored(scores, names, anchor, base)[0]
+    games = whole.sum(axis=0)
+    played = games.sum(axis=0) + games.sum(axis=1)
+    order = sorted(range(len(names)), key=lambda i: (-elo[i], names[i]))
+    tied = sum(vote.outcome == 0.5 for vote in votes)
+    return Ratings(
+        elo={
+            names[i]: Interval(float(elo[i]), float(low[i]), float(high[i]), round(played[i])) for i in order
+        },
+        tie_rate=tied / len(votes),
+        nu=float(nu[0]),
+        n=len(votes),
+        anchor=anchor,
+    )
+
+
+def bradley_terry(wins: Array, ties: Array | None = None, ridge: float = 0.0) -> Array:
+    """Log-strengths (mean 0) from wins[i, j], how often i beat j; a tie in ties[i, j] is half a win for each.
+
+    `ties` counts every tie once, in either triangle. ValueError if no finite maximum exists (give a ridge).
+    """
+    shared = np.zeros_like(wins, dtype=float) if ties is None else np.asarray(ties, dtype=float)
+    counts = np.stack([np.asarray(wins, dtype=float), shared])
+    if ridge == 0 and not _connected(counts):
+        raise ValueError("the wins do not connect all players both ways; give a ridge such as 0.1")
+    scores: Array = _fit(counts[None], "half", ridge)[0][0]
+    return scores
+
+
+def _count(votes: Sequence[Vote], names: Sequence[str]) -> tuple[Array, int]:
+    """Counts `[units, wins | ties, players, players]`: a unit is a cluster, or else one vote."""
+    place = {name: i for i, name in enumerate(names)}
+    rows: dict[Hashable, Array] = {}
+    for index, vote in enumerate(
+        sorted(votes, key=repr)
+    ):  # any order of votes is one order: the resamples too
+        if vote.first == vote.second:
+            raise ValueError(f"{vote.first!r} was compared with itself")
+        if vote.outcome not in (0, 0.5, 1):
+            raise ValueError(f"outcome {vote.outcome!r} is not 0, ½ or 1")
+        unit = ("vote", index) if vote.cluster is None else ("cluster", vote.cluster)
+        table = rows.setdefault(unit, np.zeros((2, len(names), len(names))))
+        first, second = place[vote.first], place[vote.second]
+        winner, loser = (second, first) if vote.outcome == 0 else (first, second)
+        table[int(vote.outcome == 0.5), winner, loser] += 1
+    return np.stack(list(rows.values())), len(rows)
+
+
+def _connected(counts: Array) -> bool:
+    from scipy.sparse.csgraph import connected_components
+
+    beaten = counts[0] + counts[1] + counts[1].T
+    return int(connected_components(beaten > 0, directed=True, connection="strong")[0]) == 1
+
+
+def _anchored(scores: Array, names: Sequence[str], anchor: str, base: float) -> Array:
+    zero = scores[:, [names.index(anchor)]] if anchor else scores.mean(axis=1, keepdims=True)
+    return (scores - zero) * ELO + base
+
+
+def _fit(counts: Array, ties: Ties, ridge: float) -> tuple[Array, Array]:
+    """Scores `[b, players]` (mean 0) and ν `[b]` for tables of counts `[b, wins | ties, players, players]`."""
+    wins, tied = counts[:, 0], counts[:, 1]
+    tied = tied + tied.transpose(0, 2, 1)  # [b, i, j] = ties of the pair, seen from both
+    if ties == "half":
+        return _newton(wins + tied / 2, ridge), np.zeros(len(counts))
+    total = wins + wins.transpose(0, 2, 1) + tied
+    share = tied.sum(axis=(1, 2)) / total.sum(axis=(1, 2))
+    if np.all(share == 0):
+        return _newton(wins, ridge), np.zeros(len(counts))
+    nu = np.clip(2 * share / np.maximum(1 - share, 1 / _LARGEST_NU), 0, _LARGEST_NU)
+    scores = np.zeros(wins.shape[:2])
+    for _ in range(500):
+        # For given ν the likelihood is that of half-wins with another link; ν then has its own fixed point.
+        scores = _newton(wins + tied / 2, ridge, nu)
+        half = np.exp((scores[:, :, None] - scores[:, None, :]) / 2)
+        expected = (total / (half + 1 / half + nu[:, None, None])).sum(axis=(1, 2))
+        updated = np.clip(tied.sum(axis=(1, 2)) / expected, 0, _LARGEST_NU)
+        done = np.allclose(updated, nu, rtol=1e-10, atol=1e-14)
+        nu = updated
+        if done:
+            break
+    return scores, nu
+
+
+def _newton(wins: Array, ridge: float, nu: Array | None = None) -> Array:
+    """Maximum likelihood for `wins[b, i, j]` (half-wins included), by Newton's method with halved steps."""
+    size, players = wins.shape[:2]
+    scores = np.zeros((size, players))
+    games = wins + wins.transpose(0, 2, 1)
+    won = wins.sum(axis=2)
+    extra = np.zeros(size) if nu is None else nu
+    pad = np.ones((players, players)) / players  # fixes the mean, which the likelihood leaves free
+
+    def loss(at: Array) -> Array:
+        gap = at[:, :, None] - at[:, None, :]
+        # log(e^{g/2} + e^{-g/2} + ν), without overflow
+        size_of = np.abs(gap) / 2
+        norm = size_of + np.log1p(np.exp(-2 * size_of) + extra[:, None, None] * np.exp(-size_of))
+        value: Array = (games * norm).sum(axis=(1, 2)) / 2 - (wins * gap / 2).sum(axis=(1, 2))
+        return value + ridge / 2 * (at**2).sum(axis=1)
+
+    now = loss(scores)
+    for _ in range(200):
+        gap = scores[:, :, None] - scores[:, None, :]
+        up = np.exp(np.clip(gap / 2, -300, 300))
+        norm = up + 1 / up + extra[:, None, None]
+        expected = (up + extra[:, None, None] / 2) / norm
+        gradient = (games * expected).sum(axis=2) - won + ridge * scores
+        # derivative of `expected` by the gap
+        slope = games * (1 + extra[:, None, None] * (up + 1 / up) / 4) / norm**2
+        hessian = -slope
+        diagonal = np.arange(players)
+        hessian[:, diagonal, diagonal] = slope.sum(axis=2) - slope[:, diagonal, diagonal] + ridge
+        step = np.linalg.solve(hessian + pad, gradient[:, :, None])[:, :, 0]
+        length = np.ones((size, 1))
+        trial = scores - step
+        after = loss(trial)
+        for _ in range(30):
+            worse = after > now + 1e-12 * np.abs(now)
+            if not worse.any():
+                break
+            length[worse] /= 2
+            trial = np.where(worse[:, None], scores - length * step, trial)
+            after = loss(trial)
+        scores, now = trial, after
+        if np.abs(step).max() < 1e-10:
+            break
+    return scores - scores.mean(axis=1, keepdims=True)
