@@ -113,7 +113,12 @@ def test_a_json_object_in_place_of_a_list_is_refused(tmp_path):
 
 def test_wrong_columns_are_listed_with_the_shapes_and_the_remedy(tmp_path):
     message = refusal(write_lines(tmp_path / "a.jsonl", {"question": "q", "answer": "a"}))
-    for part in ("'question', 'answer'", "preference (prompt, chosen, rejected)", "--columns.FIELD NAME", ":1:"):
+    for part in (
+        "'question', 'answer'",
+        "preference (prompt, chosen, rejected)",
+        "--columns.FIELD NAME",
+        ":1:",
+    ):
         assert part in message
 
 
@@ -170,7 +175,9 @@ def test_an_unknown_ending_is_refused(tmp_path):
 
 def test_blank_lines_and_a_byte_order_mark_are_no_rows(tmp_path):
     path = tmp_path / "a.jsonl"
-    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(GOOD).encode() + b"\n\n" + json.dumps(GOOD).encode() + b"\r\n")
+    path.write_bytes(
+        b"\xef\xbb\xbf" + json.dumps(GOOD).encode() + b"\n\n" + json.dumps(GOOD).encode() + b"\r\n"
+    )
     assert read_comparisons(str(path), "helpful").rows == 2
 
 
@@ -182,7 +189,10 @@ def test_a_line_separator_inside_a_string_ends_no_line(tmp_path):
 
 def test_a_folder_of_rows_is_read_in_order_of_names_with_a_shape_for_each_file(tmp_path):
     (tmp_path / "deep").mkdir()
-    write_lines(tmp_path / "b.jsonl", {"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: q\n\nAssistant: b"})
+    write_lines(
+        tmp_path / "b.jsonl",
+        {"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: q\n\nAssistant: b"},
+    )
     write_lines(tmp_path / "a.jsonl.gz", GOOD)
     write_lines(tmp_path / "deep" / "c.jsonl", {**GOOD, "prompt": "third"})
     write_lines(tmp_path / ".hidden.jsonl", "not json")
@@ -236,7 +246,8 @@ def test_parquet_reads_like_json_lines(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("source", "module", "extra"), [("a.parquet", "pyarrow", "accord[parquet]"), ("hub:a/b", "datasets", "accord[hf]")]
+    ("source", "module", "extra"),
+    [("a.parquet", "pyarrow", "accord[parquet]"), ("hub:a/b", "datasets", "accord[hf]")],
 )
 def test_a_missing_extra_is_named(tmp_path, monkeypatch, source, module, extra):
     monkeypatch.setitem(sys.modules, module, None)
@@ -266,11 +277,23 @@ def hub(monkeypatch):
 def test_a_hub_source_is_taken_apart(hub):
     loaded = read_comparisons("hub:owner/name/sub/set:test[:5%]@v1.2", "helpful")
     assert hub == [
-        {"path": "owner/name", "name": "sub/set", "split": "test[:5%]", "revision": "v1.2", "streaming": False}
+        {
+            "path": "owner/name",
+            "name": "sub/set",
+            "split": "test[:5%]",
+            "revision": "v1.2",
+            "streaming": False,
+        }
     ]
     assert len(loaded.records) == 2
     assert read_prompts("hub:owner/name", max_rows=1).rows == 1
-    assert hub[1] == {"path": "owner/name", "name": None, "split": "train", "revision": None, "streaming": True}
+    assert hub[1] == {
+        "path": "owner/name",
+        "name": None,
+        "split": "train",
+        "revision": None,
+        "streaming": True,
+    }
 
 
 def test_a_hub_source_that_fails_is_bad_input(hub):
