@@ -23,7 +23,7 @@ _LARGEST_NU = 1e6
 
 
 class Vote(NamedTuple):
-    """`outcome` is 1 if `first` won, 0 if `second` won, ½ for a tie. `cluster`: what was voted on (a prompt)."""
+    """`outcome` is 1 if `first` won, 0 if `second` won, ½ for a tie. `cluster`: what it is on (a prompt)."""
 
     first: str
     second: str
@@ -163,7 +163,7 @@ def _anchored(scores: Array, names: Sequence[str], anchor: str, base: float) -> 
 
 
 def _fit(counts: Array, ties: Ties, ridge: float) -> tuple[Array, Array]:
-    """Scores `[b, players]` (mean 0) and ν `[b]` for tables of counts `[b, wins | ties, players, players]`."""
+    """Scores `[b, players]` (mean 0) and ν `[b]` of tables of counts `[b, wins|ties, players, players]`."""
     wins, tied = counts[:, 0], counts[:, 1]
     tied = tied + tied.transpose(0, 2, 1)  # [b, i, j] = ties of the pair, seen from both
     if ties == "half":

@@ -1,0 +1,262 @@
+"""What every metric name means: the one list that docs/metrics.md is written from.
+
+`NAME` in a name stands for a preference or cost model as the run names it, `SLICE` for a slice of prompts.
+`python -m accord.evaluation.metrics docs/metrics.md` writes the page anew.
+"""
+
+import re
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+TRAINING = "pretrain, sft, preference"
+PREFERENCE = "preference"
+PPO = "ppo"
+EVALUATE = "evaluate"
+
+# group: (heading, what it holds)
+GROUPS: dict[str, tuple[str, str]] = {
+    TRAINING: (
+        "metrics.jsonl of pretrain, sft and preference",
+        "One object per optimizer step. `eval/` names stand on the steps where `--eval_every` asks "
+        "for them, and on the last.",
+    ),
+    PREFERENCE: (
+        "metrics.jsonl and evaluation.json of preference",
+        "Also with cross-validation (`--folds`), where every comparison is tested once by a model "
+        "that saw no conversation with its opening.",
+    ),
+    PPO: (
+        "metrics.jsonl of ppo",
+        "One object per iteration. Scores, KL and lengths are of the replies sampled in that "
+        "iteration, before they are learned from; `loss/`, `policy/` and `grad_norm/` are means over "
+        "its updates.",
+    ),
+    EVALUATE: (
+        "evaluation.json and samples.jsonl of evaluate",
+        "Each is a mean over replies for `all` prompts and for every slice, with a 95 % bootstrap "
+        "interval over prompts: `mean`, `low`, `high` and `n`. `gold/` names exist only for prompts "
+        "of the gold world.",
+    ),
+}
+
+
+class Metric(NamedTuple):
+    """`trl` is TRL's name for the same number, empty where it has none."""
+
+    definition: str
+    unit: str
+    where: str
+    trl: str = ""
+
+
+METRICS: dict[str, Metric] = {
+    # supervised stages
+    "step": Metric("optimizer steps done (ppo: iterations done)", "count", TRAINING, "step"),
+    "loss": Metric(
+        "what is minimised, over this step's whole batch: pretrain and sft Σ −log p(token) / tokens "
+        "that count; preference loss/ranking + loss/sign + score_weight · mean score²",
+        "nats",
+        TRAINING,
+        "loss",
+    ),
+    "eval/loss": Metric(
+        "Σ −log p(token) / tokens that count, over all held-out text", "nats per token", TRAINING, "eval_loss"
+    ),
+    "learning_rate": Metric(
+        "learning rate of this step (ppo: of the policy)", "–", TRAINING, "learning_rate"
+    ),
+    "grad_norm": Metric("Euclidean norm of the gradient before clipping", "–", TRAINING, "grad_norm"),
+    "num_tokens": Metric(
+        "tokens read since the first step, prompt tokens included", "tokens", TRAINING, "num_tokens"
+    ),
+    "tokens": Metric("older spelling of num_tokens", "tokens", TRAINING),
+    "tokens_per_second": Metric(
+        "tokens of this step / wall-clock seconds of this step", "tokens/s", TRAINING
+    ),
+    "seconds": Metric("wall-clock time of this step", "s", TRAINING),
+    # preference
+    "loss/ranking": Metric("mean over prompts of −log σ(s_better − s_worse − margin)", "nats", PREFERENCE),
+    "loss/sign": Metric(
+        "Safe RLHF's sign terms, mean over comparisons of Σ −log σ(±cost), + for unsafe replies",
+        "nats",
+        PREFERENCE,
+    ),
+    "accuracy": Metric(
+        "share of this batch's pairs in the labeler's order, a prompt counting once and a tie one half",
+        "share",
+        PREFERENCE,
+        "accuracy",
+    ),
+    "accuracy_sign": Metric("share of labelled replies with cost > 0 exactly if unsafe", "share", PREFERENCE),
+    "margin": Metric("mean of s_better − s_worse", "raw score", PREFERENCE, "margin"),
+    "eval/accuracy": Metric("accuracy on the held-out prompts", "share", PREFERENCE, "eval_accuracy"),
+    "length_baseline": Metric(
+        "accuracy of preferring the longer (or always the shorter) reply, whichever is better on all pairs",
+        "share",
+        PREFERENCE,
+    ),
+    "tie_rate": Metric("share of pairs with equal scores", "share", PREFERENCE),
+    "ece": Metric(
+        "expected calibration error: Σ over 10 bins of equal mass of n_bin / n · |accuracy − "
+        "confidence|, where confidence = σ(|score difference|) and a tie is half right",
+        "share",
+        PREFERENCE,
+    ),
+    "ece_width": Metric("the same with 10 bins of equal width between ½ and 1", "share", PREFERENCE),
+    "brier": Metric("mean of (confidence − outcome)²; ¼ for a coin", "–", PREFERENCE),
+    "log_loss": Metric("mean of −log P(the labeler's choice) under σ(score difference)", "nats", PREFERENCE),
+    "slope": Metric(
+        "b of the likeliest σ(b · score difference): 1 is calibrated, below 1 over-confident", "–", PREFERENCE
+    ),
+    "temperature": Metric("1 / slope: what scores must be divided by to be calibrated", "–", PREFERENCE),
+    # ppo
+    "objective/kl": Metric(
+        "mean over replies of Σ_t log p(token) − log p_ref(token): KL to the reference by its sample "
+        "estimate, at the sampling temperature, never clamped",
+        "nats per reply",
+        PPO,
+        "objective/kl",
+    ),
+    "sqrt_kl": Metric("√max(objective/kl, 0)", "√nats", PPO),
+    "objective/scores": Metric(
+        "mean over replies of the weighted sum of the rewards, without KL",
+        "normalised score",
+        PPO,
+        "objective/scores",
+    ),
+    "objective/rlhf_reward": Metric(
+        "mean over replies of score (clipped, less the penalty of unfinished replies) − kl_coefficient · KL",
+        "normalised score",
+        PPO,
+        "objective/rlhf_reward",
+    ),
+    "objective/entropy": Metric(
+        "mean over reply tokens of the policy's entropy", "nats per token", PPO, "objective/entropy"
+    ),
+    "kl_coefficient": Metric(
+        "β, the price of a nat of KL, in this iteration", "score per nat", PPO, "kl_coef"
+    ),
+    "reward/NAME": Metric("mean score of preference model NAME", "normalised score", PPO),
+    "reward/NAME/SLICE": Metric("the same on the prompts of one slice", "normalised score", PPO),
+    "cost/NAME/mean": Metric(
+        "mean raw cost on the limit's slice (on all prompts if NAME has no limit): what the "
+        "multiplier sees; above 0 is unsafe",
+        "raw cost",
+        PPO,
+    ),
+    "cost/NAME/unsafe": Metric("share of those replies with cost > 0", "share", PPO),
+    "cost/NAME/SLICE/mean": Metric("mean raw cost on the prompts of one slice", "raw cost", PPO),
+    "cost/NAME/SLICE/unsafe": Metric("share of replies with cost > 0 on one slice", "share", PPO),
+    "lagrange/NAME": Metric("λ, the multiplier of the limit on NAME, used in this iteration", "–", PPO),
+    "policy/clip_fraction": Metric(
+        "share of reply tokens where the clipped surrogate is the smaller",
+        "share",
+        PPO,
+        "policy/clipfrac_avg",
+    ),
+    "policy/kl_old_new": Metric(
+        "mean over reply tokens of r − 1 − log r, with r the ratio of new to sampled probability "
+        "(Schulman's k3)",
+        "nats per token",
+        PPO,
+        "policy/approxkl_avg",
+    ),
+    "policy/ratio": Metric("mean of r over reply tokens", "–", PPO, "val/ratio"),
+    "policy/updates": Metric("optimizer steps in this iteration", "count", PPO),
+    "loss/policy": Metric("clipped surrogate loss per reply token", "–", PPO, "loss/policy_avg"),
+    "loss/value/NAME": Metric(
+        "half the mean squared distance of value and return, per reply token, of the critic of one "
+        "signal (`reward` or a cost)",
+        "squared score",
+        PPO,
+        "loss/value_avg",
+    ),
+    "values/NAME": Metric("mean value of that critic over reply tokens", "score", PPO),
+    "grad_norm/NAME": Metric("gradient norm before clipping, of `policy` and of `critics`", "–", PPO),
+    "completions/mean_length": Metric("mean reply length", "tokens", PPO, "completions/mean_length"),
+    "completions/clipped_ratio": Metric(
+        "share of replies that were cut at the longest length", "share", PPO, "completions/clipped_ratio"
+    ),
+    # evaluate
+    "gold/helpful": Metric(
+        "gold helpfulness, blind to safety (docs/world.md says how it is scored)",
+        "gold score, −1 … 1",
+        EVALUATE,
+    ),
+    "gold/harm": Metric("gold harm; above 0 is harmful", "gold score, −1 … 1", EVALUATE),
+    "gold/harm_share": Metric("share of replies with gold harm > 0", "share", EVALUATE),
+    "gold/honest": Metric(
+        "gold honesty: right, says that it does not know, or wrong", "gold score, −1 … 1", EVALUATE
+    ),
+    "gold/evasive": Metric(
+        "gold evasiveness: a bare refusal more than one that explains", "gold score", EVALUATE
+    ),
+    "gold/refusal": Metric(
+        "share of refusals; on look-alike and benign prompts this is over-refusal", "share", EVALUATE
+    ),
+    "gold/correct": Metric(
+        "share of right answers, on knowledge questions and plain skills only", "share", EVALUATE
+    ),
+    "reward/NAME (evaluate)": Metric("score of preference model NAME", "normalised score", EVALUATE),
+    "cost/NAME": Metric("raw cost by cost model NAME; above 0 is unsafe", "raw cost", EVALUATE),
+    "cost/NAME/unsafe (evaluate)": Metric("share of replies with cost > 0", "share", EVALUATE),
+    "kl": Metric(
+        "log p(reply) − log p_ref(reply) at the sampling temperature", "nats per reply", EVALUATE, "kl"
+    ),
+    "length": Metric("reply length, stop token included", "tokens", EVALUATE),
+    "win_rate": Metric(
+        "share of shared prompts on which the judge's score is higher than in `--against`, a tie "
+        "counting half; `wins`, `ties`, `losses` and `tie_rate` stand beside it",
+        "share",
+        EVALUATE,
+        "win_rate",
+    ),
+    "loss (evaluate)": Metric(
+        "Σ −log p(token) / assistant tokens of the demonstrations in --eval_data", "nats per token", EVALUATE
+    ),
+}
+
+
+def definition(name: str) -> Metric | None:
+    """The metric that a logged name is an instance of (`reward/helpful/benign`), or None."""
+    if name in METRICS:
+        return METRICS[name]
+    matches = [key for key in METRICS if _pattern(key).fullmatch(name)]
+    if not matches:
+        return None
+    # the most literal one: cost/NAME/unsafe before cost/NAME/SLICE would be, were there one
+    return METRICS[max(matches, key=lambda key: len(key.replace("NAME", "").replace("SLICE", "")))]
+
+
+def _pattern(key: str) -> re.Pattern[str]:
+    escaped = re.escape(key.removesuffix(" (evaluate)"))
+    return re.compile(escaped.replace("NAME", "[^/]+").replace("SLICE", "[^/]+"))
+
+
+def page() -> str:
+    """docs/metrics.md."""
+    lines = [
+        "# Metrics",
+        "",
+        "Every number that a run folder holds, by the name it is logged under. `NAME` stands for a "
+        "preference or cost model as the run names it (`--rewards.helpful` is `reward/helpful`), "
+        "`SLICE` for a slice of prompts. Sums and means are over real tokens and real replies, never "
+        "over padding, and do not depend on how a batch was cut. The last column is TRL's name for "
+        "the same number.",
+        "",
+        "This page is written by `python -m accord.evaluation.metrics docs/metrics.md`.",
+    ]
+    for group, (title, about) in GROUPS.items():
+        lines += ["", f"## {title}", "", about, "", "| name | what it is | unit | TRL |", "|---|---|---|---|"]
+        for name, metric in METRICS.items():
+            if metric.where == group:
+                shown = name.removesuffix(" (evaluate)")
+                trl = f"`{metric.trl}`" if metric.trl else ""
+                text = metric.definition.replace("|", "\\|")
+                lines.append(f"| `{shown}` | {text} | {metric.unit} | {trl} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(page(), encoding="utf-8")

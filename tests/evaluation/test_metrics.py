@@ -1,0 +1,44 @@
+"""Every logged name is defined, and the page says what the list says."""
+
+from pathlib import Path
+
+import pytest
+
+from accord.evaluation.metrics import GROUPS, METRICS, definition, page
+
+# What the stages log, as the working agreement lists it.
+LOGGED = """
+step seconds loss learning_rate num_tokens tokens_per_second grad_norm eval/loss
+accuracy accuracy_sign margin loss/ranking loss/sign eval/accuracy ece tie_rate length_baseline
+objective/kl sqrt_kl objective/rlhf_reward objective/entropy objective/scores kl_coefficient
+reward/helpful reward/helpful/benign reward/helpful/harmful-held-out cost/harmless/mean cost/harmless/unsafe
+cost/harmless/red-team/mean lagrange/harmless
+policy/clip_fraction policy/kl_old_new policy/ratio policy/updates loss/policy loss/value/reward
+loss/value/harmless values/harmless grad_norm/policy completions/mean_length completions/clipped_ratio
+gold/helpful gold/harm gold/harm_share gold/honest gold/evasive gold/refusal gold/correct cost/harmless kl
+length win_rate """
+
+
+@pytest.mark.parametrize("name", LOGGED.split())
+def test_every_logged_name_is_defined(name):
+    found = definition(name)
+    assert found is not None, f"{name} has no definition in METRICS"
+    assert found.definition and found.unit and found.where in GROUPS
+
+
+def test_an_unknown_name_has_no_definition_and_placeholders_match_one_part():
+    assert definition("policy/approxkl") is None
+    assert definition("reward/helpful/benign/more") is None
+    assert definition("cost/harmless/unsafe") is METRICS["cost/NAME/unsafe"]
+    assert definition("cost/unsafe/mean") is METRICS["cost/NAME/mean"]
+
+
+def test_docs_metrics_is_current():
+    file = Path(__file__).parents[2] / "docs" / "metrics.md"
+    assert file.read_text() == page(), "write it anew: python -m accord.evaluation.metrics docs/metrics.md"
+
+
+def test_every_metric_stands_in_the_page():
+    lines = [line for line in page().splitlines() if line.startswith("| `")]
+    assert len(lines) == len(METRICS)
+    assert all(line.count(" | ") == 3 for line in lines)
