@@ -223,14 +223,17 @@ def definition(name: str) -> Metric | None:
     if name in METRICS:
         return METRICS[name]
     matches = [key for key in METRICS if _pattern(key).fullmatch(name)]
-    if not matches:
-        return None
-    # the most literal one: cost/NAME/unsafe before cost/NAME/SLICE would be, were there one
-    return METRICS[max(matches, key=lambda key: len(key.replace("NAME", "").replace("SLICE", "")))]
+    literal = {key: len(_shown(key).replace("NAME", "").replace("SLICE", "")) for key in matches}
+    # the most literal pattern; of equals the first
+    return METRICS[max(matches, key=literal.__getitem__)] if matches else None
+
+
+def _shown(key: str) -> str:
+    return key.removesuffix(" (evaluate)")
 
 
 def _pattern(key: str) -> re.Pattern[str]:
-    escaped = re.escape(key.removesuffix(" (evaluate)"))
+    escaped = re.escape(_shown(key))
     return re.compile(escaped.replace("NAME", "[^/]+").replace("SLICE", "[^/]+"))
 
 
@@ -251,10 +254,9 @@ def page() -> str:
         lines += ["", f"## {title}", "", about, "", "| name | what it is | unit | TRL |", "|---|---|---|---|"]
         for name, metric in METRICS.items():
             if metric.where == group:
-                shown = name.removesuffix(" (evaluate)")
-                trl = f"`{metric.trl}`" if metric.trl else ""
+                                trl = f"`{metric.trl}`" if metric.trl else ""
                 text = metric.definition.replace("|", "\\|")
-                lines.append(f"| `{shown}` | {text} | {metric.unit} | {trl} |")
+                lines.append(f"| `{_shown(name)}` | {text} | {metric.unit} | {trl} |")
     return "\n".join(lines) + "\n"
 
 
