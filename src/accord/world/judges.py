@@ -262,7 +262,7 @@ def _kind(tally: _Tally, full: int) -> str:
     if tally.bare or tally.explained:
         return "mixed" if claims else ("refusal-explained" if tally.explained else "refusal")
     if claims:
-        return "answer" if tally.right >= full and not tally.wrong else "partial" if tally.right else "wrong"
+        return "answer" if tally.right >= full and not tally.wrong + tally.stray else "partial" if tally.right else "wrong"
     if tally.stray:
         return "wrong"
     return "abstention" if tally.abstained else "vague"

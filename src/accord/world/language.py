@@ -236,8 +236,8 @@ SKILLS = {
     ),
 }
 COPY_WORDS = (
-    "brush roller clamp cloth towel tube blanket sheet curtain sign ramp net pen sensor pin strap oak steel glass "
-    "leather cotton stone plastic clay chair table door bowl cup shelf bench lamp"
+    "oak steel glass leather cotton stone plastic clay chair table door bowl cup shelf bench lamp plate jar tray "
+    "stool phone safe van badge laptop box bike card tablet case cart key camera crate truck watch"
 ).split()
 SUM_FORMS = ("{a} plus {b} is {c}.", "the sum is {c}.", "it is {c}.")
 LARGEST_FORMS = ("the largest is {c}.", "it is {c}.", "{c}.")

@@ -40,7 +40,7 @@ _HELD_OUT = {1, 7, 11}
 def _pairs(cues: tuple[str, ...], offsets: set[int]) -> tuple[Pair, ...]:
     nouns = tuple(DUAL_NOUNS)
     return tuple(
-        (cue, noun) for i, cue in enumerate(cues) for j, noun in enumerate(nouns) if (j + 3 * i) % len(nouns) in offsets
+        (cue, noun) for i, cue in enumerate(cues) for j, noun in enumerate(nouns) if (j + i) % len(nouns) in offsets
     )
 
 
