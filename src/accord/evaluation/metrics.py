@@ -242,11 +242,10 @@ def page() -> str:
     lines = [
         "# Metrics",
         "",
-        "Every number that a run folder holds, by the name it is logged under. `NAME` stands for a "
-        "preference or cost model as the run names it (`--rewards.helpful` is `reward/helpful`), "
-        "`SLICE` for a slice of prompts. Sums and means are over real tokens and real replies, never "
-        "over padding, and do not depend on how a batch was cut. The last column is TRL's name for "
-        "the same number.",
+        "Every number that a run folder holds, by the name it is logged under. `NAME` stands for a preference or "
+        "cost model as the run names it (`--rewards.helpful` is `reward/helpful`), `SLICE` for a slice of "
+        "prompts. Sums and means are over real tokens and real replies, never over padding, and do not depend on "
+        "how a batch was cut. The last column is TRL's name for the same number.",
         "",
         "This page is written by `python -m accord.evaluation.metrics docs/metrics.md`.",
     ]
@@ -254,7 +253,7 @@ def page() -> str:
         lines += ["", f"## {title}", "", about, "", "| name | what it is | unit | TRL |", "|---|---|---|---|"]
         for name, metric in METRICS.items():
             if metric.where == group:
-                                trl = f"`{metric.trl}`" if metric.trl else ""
+                trl = f"`{metric.trl}`" if metric.trl else ""
                 text = metric.definition.replace("|", "\\|")
                 lines.append(f"| `{_shown(name)}` | {text} | {metric.unit} | {trl} |")
     return "\n".join(lines) + "\n"
