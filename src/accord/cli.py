@@ -41,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = arguments[0]
     try:
         if command not in COMMANDS:
-            raise BadInput(f"unknown command {command!r}{did_you_mean(command, COMMANDS)}; `accord --help` lists them")
+            raise BadInput(
+                f"unknown command {command!r}{did_you_mean(command, COMMANDS)}; `accord --help` lists them"
+            )
         settings = parse(command, arguments[1:])
         if settings is None:
             return 0
@@ -58,11 +60,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"accord {command}: interrupted", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"accord {command}: {error}; what was saved before is intact, --resume goes on from it", file=sys.stderr)
+        print(
+            f"accord {command}: {error}; what was saved before is intact, --resume goes on from it",
+            file=sys.stderr,
+        )
         return 1
     except Exception:
         traceback.print_exc()
-        print(f"accord {command}: failed (see above); --resume goes on from the last checkpoint", file=sys.stderr)
+        print(
+            f"accord {command}: failed (see above); --resume goes on from the last checkpoint",
+            file=sys.stderr,
+        )
         return 1
 
 
@@ -97,7 +105,11 @@ def parse(command: str, arguments: Sequence[str]) -> config.Config | None:
 
     cls, _, positional = COMMANDS[command]
     parser = ArgumentParser(
-        prog=f"accord {command}", description=cls.__doc__, exit_on_error=False, allow_abbrev=False, formatter_class=Help
+        prog=f"accord {command}",
+        description=cls.__doc__,
+        exit_on_error=False,
+        allow_abbrev=False,
+        formatter_class=Help,
     )
     parser.add_argument("--config", action="config", help="YAML file with any of the knobs below")
     for name, field in cls.model_fields.items():
@@ -109,7 +121,11 @@ def parse(command: str, arguments: Sequence[str]) -> config.Config | None:
         if name == positional:
             options.pop("required", None)
             if field.annotation == list[str]:
-                options = {"type": str, "nargs": "*" if not field.is_required() else "+", "help": field.description}
+                options = {
+                    "type": str,
+                    "nargs": "*" if not field.is_required() else "+",
+                    "help": field.description,
+                }
                 if not field.is_required():
                     options["default"] = []
             parser.add_argument(name, **options)

@@ -88,7 +88,9 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError as error:
-            raise BadInput(f"{path}:{number}: not valid JSON ({error.msg}); delete the line or run the stage again") from None
+            raise BadInput(
+                f"{path}:{number}: not valid JSON ({error.msg}); delete the line or run the stage again"
+            ) from None
     return rows
 
 
@@ -123,7 +125,9 @@ class RunFolder:
                 self._handlers[number] = signal.signal(number, self._request_stop)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         if self._lock is not None:
@@ -218,7 +222,9 @@ class RunFolder:
                     "system": platform.system(),
                     "processor": platform.machine(),
                     "python": platform.python_version(),
-                    "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+                    "cores": len(os.sched_getaffinity(0))
+                    if hasattr(os, "sched_getaffinity")
+                    else os.cpu_count(),
                 },
                 "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._started)),
                 "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)),

@@ -43,7 +43,9 @@ class Group:
 def reply_group(prefix: Sequence[int], *replies: Sequence[int]) -> Group:
     """Replies whose every token counts."""
     return Group(
-        tuple(prefix), tuple(tuple(reply) for reply in replies), tuple((True,) * len(reply) for reply in replies)
+        tuple(prefix),
+        tuple(tuple(reply) for reply in replies),
+        tuple((True,) * len(reply) for reply in replies),
     )
 
 
@@ -133,7 +135,9 @@ def build_plan(groups: Sequence[Group], *, rows: Literal["targets", "last"] = "t
             positions.extend(range(len(group.prefix), len(group.prefix) + kept))
             if shared:
                 if kept:
-                    segments.append(Segment(start, start + kept, ((prefix_start, prefix_stop), (start, start + kept))))
+                    segments.append(
+                        Segment(start, start + kept, ((prefix_start, prefix_stop), (start, start + kept)))
+                    )
             elif len(ids) > prefix_start:
                 begin = prefix_start if group.prefix else start
                 segments.append(Segment(begin, len(ids), ((begin, len(ids)),)))
@@ -152,7 +156,14 @@ def build_plan(groups: Sequence[Group], *, rows: Literal["targets", "last"] = "t
             reply_number += 1
     long = functools.partial(torch.tensor, dtype=torch.long)
     return Plan(
-        long(ids), long(positions), tuple(segments), long(row_at), long(target), long(owner), long(slot), reply_number
+        long(ids),
+        long(positions),
+        tuple(segments),
+        long(row_at),
+        long(target),
+        long(owner),
+        long(slot),
+        reply_number,
     )
 
 
@@ -171,7 +182,11 @@ def attention_blocks(
         several, keys, queries = shape(segment)
         if buckets:
             bucket = buckets[-1]
-            widest = max(queries, *(s.stop - s.start for s in bucket)) if len(bucket) > 1 else max(queries, bucket[0].stop - bucket[0].start)
+            widest = (
+                max(queries, *(s.stop - s.start for s in bucket))
+                if len(bucket) > 1
+                else max(queries, bucket[0].stop - bucket[0].start)
+            )
             same_kind = shape(bucket[0])[0] == several
             exact = cost + keys * queries
             if same_kind and (len(bucket) + 1) * keys * widest <= waste * exact + 4096:

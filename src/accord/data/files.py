@@ -329,7 +329,7 @@ def _read_hub(source: str, max_rows: int) -> Iterator[Row]:
         )
     except (OSError, ValueError) as error:
         raise BadInput(
-            f"{source}: the hub gave no such data set ({type(error).__name__}: {_first_line(error)})."
+            f"{source}: cannot be had from the hub ({type(error).__name__}: {_first_line(error)})."
         ) from None
     number = 0
     try:

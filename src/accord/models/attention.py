@@ -44,7 +44,9 @@ def _attention(
 ) -> tuple[Tensor, None]:
     """Queries, keys and values (1, heads, T, d) of one flat row to (1, T, heads, d)."""
     if not _active:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
+        )
     blocks, place = _active[-1].blocks
     query, key, value = (t[0].transpose(0, 1) for t in (query, key, value))
     grouped = query.shape[1] != key.shape[1]
@@ -54,7 +56,14 @@ def _attention(
         k = key[block.keys].transpose(1, 2)
         v = value[block.keys].transpose(1, 2)
         out = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=block.mask, is_causal=block.mask is None, scale=scaling, dropout_p=dropout, enable_gqa=grouped
+            q,
+            k,
+            v,
+            attn_mask=block.mask,
+            is_causal=block.mask is None,
+            scale=scaling,
+            dropout_p=dropout,
+            enable_gqa=grouped,
         )
         parts.append(out.transpose(1, 2).flatten(0, 1))
     joined = parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -7,12 +7,22 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, LlamaConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    LlamaConfig,
+)
+from transformers.utils import logging as transformers_logging
 
 from accord.config import Adapters
 from accord.data.chat import Renderer
 from accord.errors import BadInput
 from accord.models.attention import IMPLEMENTATION
+
+# loading and saving a small model is no progress worth a bar
+transformers_logging.disable_progress_bar()
 
 # name: (hidden size, layers, heads, feed-forward); with a vocabulary of 1k: 0.2M, 0.5M, 1M, 5M, 26M, 100M parameters
 SIZES: dict[str, tuple[int, int, int, int]] = {
@@ -56,7 +66,9 @@ def load_tokenizer(where: str) -> Any:
         # masks come from lengths, so any other token can fill the slots
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
     if tokenizer.pad_token_id == tokenizer.eos_token_id:
-        raise BadInput(f"{where}: PAD and EOS are the same token and no other can pad; add a pad_token to the tokenizer")
+        raise BadInput(
+            f"{where}: PAD and EOS are the same token and no other can pad; add a pad_token to the tokenizer"
+        )
     return tokenizer
 
 
@@ -72,7 +84,9 @@ def load_policy(where: str, *, trainable: bool = True) -> nn.Module:
     """
     described = describe(where)
     if described["role"] != "policy":
-        raise BadInput(f"{where} is a {described['role']} model, not a policy; give a snapshot of pretrain, sft, ppo or a hub model")
+        raise BadInput(
+            f"{where} is a {described['role']} model, not a policy; give a snapshot of pretrain, sft, ppo or a hub model"
+        )
     return _load(AutoModelForCausalLM, where, trainable)
 
 
@@ -143,7 +157,9 @@ def add_adapters(model: nn.Module, config: Adapters, *, scalar: bool, seed: int)
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(seed)
-    targets: str | list[str] = config.lora_targets if config.lora_targets == "all-linear" else config.lora_targets.split(",")
+    targets: str | list[str] = (
+        config.lora_targets if config.lora_targets == "all-linear" else config.lora_targets.split(",")
+    )
     wrapped: nn.Module = get_peft_model(
         model,  # type: ignore[arg-type]
         LoraConfig(
@@ -166,7 +182,9 @@ def bare(model: nn.Module) -> Any:
     return model.get_base_model() if is_adapted(model) else model  # type: ignore[operator]
 
 
-def save_model(model: nn.Module, tokenizer: Any, folder: Path, description: dict[str, Any], card: str) -> None:
+def save_model(
+    model: nn.Module, tokenizer: Any, folder: Path, description: dict[str, Any], card: str
+) -> None:
     """Write a Hugging Face directory: weights, tokenizer, chat template, generation config, model card.
 
     An adapted model is saved as its adapter, naming its base. `description` (role, criterion, normaliser) goes to

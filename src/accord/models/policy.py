@@ -52,7 +52,10 @@ def padded_hidden_states(model: nn.Module, plan: Plan) -> Tensor:
         index[number, : len(flat)] = torch.tensor(flat)
         mask[number, : len(flat)] = 1
     out = bare(model).base_model(
-        input_ids=plan.ids[index] * mask, attention_mask=mask, position_ids=plan.positions[index] * mask, use_cache=False
+        input_ids=plan.ids[index] * mask,
+        attention_mask=mask,
+        position_ids=plan.positions[index] * mask,
+        use_cache=False,
     )
     rows = [where[int(i)] for i in plan.rows]
     hidden: Tensor = out.last_hidden_state
@@ -87,7 +90,9 @@ def _probe(model: Any) -> bool:
     model.eval()
     try:
         with packed(plan):
-            out = model.base_model(input_ids=plan.ids[None], position_ids=plan.positions[None], use_cache=False)
+            out = model.base_model(
+                input_ids=plan.ids[None], position_ids=plan.positions[None], use_cache=False
+            )
         ours = out.last_hidden_state[0][plan.rows]
         head = model.get_output_embeddings()
         if head is not None:
@@ -96,10 +101,16 @@ def _probe(model: Any) -> bool:
         theirs = []
         for text, replies in zip(texts, (draw[1], draw[2], draw[0]), strict=True):
             ids = torch.tensor([text], device=device)
-            plain = model(input_ids=ids).logits[0] if head is not None else model.base_model(input_ids=ids).last_hidden_state[0]
+            plain = (
+                model(input_ids=ids).logits[0]
+                if head is not None
+                else model.base_model(input_ids=ids).last_hidden_state[0]
+            )
             theirs.append(plain[len(text) - len(replies) - 1 : -1])
         expected = torch.cat(theirs)
-        return bool(torch.allclose(ours, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max().clamp(min=1))))
+        return bool(
+            torch.allclose(ours, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max().clamp(min=1)))
+        )
     except (RuntimeError, TypeError, IndexError):
         return False
     finally:

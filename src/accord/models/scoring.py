@@ -19,7 +19,10 @@ class ConversationScorer(Scorer):
     def __init__(self, where: str, role: str, renderer: Renderer, device: torch.device) -> None:
         super().__init__(where, role=role, device=device)
         own = load_renderer(where)
-        same = own.tokenizer.get_vocab() == renderer.tokenizer.get_vocab() and own.tokenizer.chat_template == renderer.tokenizer.chat_template
+        same = (
+            own.tokenizer.get_vocab() == renderer.tokenizer.get_vocab()
+            and own.tokenizer.chat_template == renderer.tokenizer.chat_template
+        )
         self.renderer = None if same else own
 
     def scores(  # type: ignore[override]
@@ -43,7 +46,9 @@ class Critics(nn.Module):
         """Values (R,) of every signal at the plan's rows."""
         raise TypeError("a kind of critic computes values")
 
-    def evaluate(self, policy: nn.Module, plan: Plan, *, temperature: float) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def evaluate(
+        self, policy: nn.Module, plan: Plan, *, temperature: float
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Log-probs and entropy of the policy and values of every signal, (R,) each."""
         raise TypeError("a kind of critic evaluates")
 
@@ -64,7 +69,9 @@ class SeparateCritics(Critics):
             out[name] = (values(self.models[name], plan) - shift) / scale
         return out
 
-    def evaluate(self, policy: nn.Module, plan: Plan, *, temperature: float) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def evaluate(
+        self, policy: nn.Module, plan: Plan, *, temperature: float
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         hidden = hidden_states(policy, plan)
         logprobs = logprob_head(policy, plan, temperature=temperature)(hidden)
         return logprobs, entropy_head(policy, temperature=temperature)(hidden), self.values(policy, plan)
@@ -87,13 +94,17 @@ class SharedCritics(Critics):
     def values(self, policy: nn.Module, plan: Plan) -> dict[str, Tensor]:
         return self._split(hidden_states(policy, plan))
 
-    def evaluate(self, policy: nn.Module, plan: Plan, *, temperature: float) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def evaluate(
+        self, policy: nn.Module, plan: Plan, *, temperature: float
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         hidden = hidden_states(policy, plan)
         logprobs = logprob_head(policy, plan, temperature=temperature)(hidden)
         return logprobs, entropy_head(policy, temperature=temperature)(hidden), self._split(hidden)
 
 
-def make_critics(kind: str, snapshot: str, policy: nn.Module, starts: Mapping[str, ConversationScorer], seed: int) -> Critics:
+def make_critics(
+    kind: str, snapshot: str, policy: nn.Module, starts: Mapping[str, ConversationScorer], seed: int
+) -> Critics:
     """Critics of the signals in `starts` (each with the scorer it starts from)."""
     if kind == "shared":
         return SharedCritics(list(starts), bare(policy).config.hidden_size)
@@ -103,7 +114,9 @@ def make_critics(kind: str, snapshot: str, policy: nn.Module, starts: Mapping[st
             modules[name] = load_scalar(scorer.where, role=scorer.role, trainable=True)
             normalizer = scorer.normalizer
             # near zero 2σ(C) − 1 is C / 2; values must not be squashed, returns carry KL too
-            shifts[name] = (0.0, 2.0) if normalizer.kind == "sign-probability" else (normalizer.shift, normalizer.scale)
+            shifts[name] = (
+                (0.0, 2.0) if normalizer.kind == "sign-probability" else (normalizer.shift, normalizer.scale)
+            )
         else:
             modules[name] = new_scalar(snapshot, name, seed)
             shifts[name] = (0.0, 1.0)

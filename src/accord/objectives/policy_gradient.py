@@ -7,7 +7,13 @@ from accord.objectives.masked import clean, masked_mean
 
 
 def ppo_loss(
-    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, *, clip: float, count: Tensor | float
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    *,
+    clip: float,
+    count: Tensor | float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Clipped surrogate, Schulman et al. 2017 (arXiv:1707.06347) eq. 7, negated to be minimised.
 

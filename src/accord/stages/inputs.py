@@ -23,7 +23,13 @@ def named(sources: str | Mapping[str, str]) -> dict[str, str]:
 
 
 def load_all(
-    reader: Any, sources: str | Mapping[str, str], config: Any, run: RunFolder, *args: str, split: str = "", what: str = "data"
+    reader: Any,
+    sources: str | Mapping[str, str],
+    config: Any,
+    run: RunFolder,
+    *args: str,
+    split: str = "",
+    what: str = "data",
 ) -> list[Any]:
     """Read every source, print and save what was dropped, keep one split; records in the order of the sources.
 
@@ -31,7 +37,12 @@ def load_all(
     """
     weights = getattr(config, "weights", {}) if what == "data" else {}
     parts: dict[str, Loaded[Any]] = read_many(
-        reader, named(sources), *args, weights=weights or None, columns=config.columns, max_rows=config.max_rows
+        reader,
+        named(sources),
+        *args,
+        weights=weights or None,
+        columns=config.columns,
+        max_rows=config.max_rows,
     )
     records = []
     report = []
@@ -57,13 +68,18 @@ def load_all(
             + (f"; dropped {dropped}" if dropped else "")
         )
     if not records:
-        raise BadInput(f"nothing is left of {', '.join(named(sources).values())}" + (f" in split {split}" if split else ""))
+        raise BadInput(
+            f"nothing is left of {', '.join(named(sources).values())}"
+            + (f" in split {split}" if split else "")
+        )
     (run.path / "data").mkdir(exist_ok=True)
     run.write_json(f"data/{what}.json", report)
     return records
 
 
-def drop_long(groups: list[Any], keys: list[R], max_length: int, run: RunFolder, what: str = "data") -> tuple[list[Any], list[R]]:
+def drop_long(
+    groups: list[Any], keys: list[R], max_length: int, run: RunFolder, what: str = "data"
+) -> tuple[list[Any], list[R]]:
     """Drop what has a text longer than `max_length` tokens, with its record; both sides of a pair count."""
     kept = [
         (group, key)
@@ -79,7 +95,9 @@ def drop_long(groups: list[Any], keys: list[R], max_length: int, run: RunFolder,
     return [group for group, _ in kept], [key for _, key in kept]
 
 
-def remember_prompts(folder: Path, records: Iterable[Prompt | Demonstration | Comparison | Judgement]) -> None:
+def remember_prompts(
+    folder: Path, records: Iterable[Prompt | Demonstration | Comparison | Judgement]
+) -> None:
     """Write the ids of the prompts a model was trained on into its snapshot."""
     ids = {record.id if isinstance(record, Prompt) else record.prompt.id for record in records}
     (folder / TRAINED_PROMPTS).write_text("".join(f"{i}\n" for i in sorted(ids)))
@@ -91,7 +109,9 @@ def refuse_trained_prompts(prompts: Iterable[Prompt], snapshots: Iterable[str], 
     for snapshot in snapshots:
         listed = Path(snapshot) / TRAINED_PROMPTS
         if listed.is_file():
-            refuse_overlap(ids, listed.read_text().split(), what, f"the training data of {snapshot} (use --split)")
+            refuse_overlap(
+                ids, listed.read_text().split(), what, f"the training data of {snapshot} (use --split)"
+            )
 
 
 def card(stage: str, facts: Mapping[str, Any]) -> str:

@@ -21,12 +21,20 @@ import torch
 from torch import Tensor, nn
 
 from accord.config import Ppo
-from accord.data.batches import Group, batch_indices, build_plan, cut_by_tokens, length_mask, pack_replies, reply_group
+from accord.data.batches import (
+    Group,
+    batch_indices,
+    build_plan,
+    cut_by_tokens,
+    length_mask,
+    pack_replies,
+    reply_group,
+)
 from accord.data.chat import Renderer
 from accord.data.sources import read_prompts
 from accord.errors import BadInput
 from accord.models.loading import add_adapters, load_policy, load_renderer
-from accord.models.policy import Reference, token_logprobs
+from accord.models.policy import Reference
 from accord.models.sampling import sample
 from accord.models.scoring import ConversationScorer, Critics, make_critics
 from accord.objectives.advantage import combine_advantages, gae, token_signals
@@ -89,7 +97,9 @@ class Actors:
 def run(config: Ppo) -> RunFolder:
     """Optimise a snapshot against preference models, under limits if there are any; leaves a policy snapshot."""
     parents = {"model": config.model, "reference": config.reference or config.model}
-    parents |= {f"reward.{n}": p for n, p in config.rewards.items()} | {f"cost.{n}": p for n, p in config.costs.items()}
+    parents |= {f"reward.{n}": p for n, p in config.rewards.items()} | {
+        f"cost.{n}": p for n, p in config.costs.items()
+    }
     with RunFolder("ppo", config, parents) as run:
         if run.finished:
             return run
@@ -105,11 +115,15 @@ def run(config: Ppo) -> RunFolder:
             run.truncate_logs(state.step)
         progress = Progress("ppo", config.steps, first=state.step, quiet=not world.is_main)
         while state.step < config.steps:
-            chosen = [prompts[i] for i in batch_indices(state.step, len(prompts), config.batch_size, config.seed)]
+            chosen = [
+                prompts[i] for i in batch_indices(state.step, len(prompts), config.batch_size, config.seed)
+            ]
             experience = collect(config, world, actors, chosen, state)
             metrics = move_multipliers(config, experience, state)
             advantages, returns, shaped = shape(config, experience, state)
-            metrics |= shaped | improve(config, world, actors, optimizers, experience, advantages, returns, state.step)
+            metrics |= shaped | improve(
+                config, world, actors, optimizers, experience, advantages, returns, state.step
+            )
             metrics |= record(config, experience, state)
             state.step += 1
             if world.is_main:
@@ -118,7 +132,11 @@ def run(config: Ppo) -> RunFolder:
             shown = ("objective/scores", "objective/kl", *(f"cost/{n}/mean" for n in config.costs))
             progress.update(state.step, {name: metrics[name] for name in shown})
             stop = any(world.gather(run.stop_requested))
-            due = config.checkpoint_every and state.step % config.checkpoint_every == 0 and state.step < config.steps
+            due = (
+                config.checkpoint_every
+                and state.step % config.checkpoint_every == 0
+                and state.step < config.steps
+            )
             if (due or stop) and world.is_main:
                 checkpoint.save(run.path / "checkpoints", state.step, modules, optimizers, save_state(state))
             if stop and state.step < config.steps:
@@ -126,7 +144,10 @@ def run(config: Ppo) -> RunFolder:
         if world.is_main:
             facts = {"rewards": dict(config.rewards), "limits": dict(config.limits), "parent": config.model}
             save_snapshot(run, actors.policy, actors.renderer.tokenizer, POLICY, facts, prompts)
-            run.finish(multipliers={n: m.value for n, m in state.multipliers.items()}, kl_coefficient=state.kl_coefficient)
+            run.finish(
+                multipliers={n: m.value for n, m in state.multipliers.items()},
+                kl_coefficient=state.kl_coefficient,
+            )
         return run
 
 
@@ -142,14 +163,18 @@ def prepare(config: Ppo, run: RunFolder, world: World) -> tuple[list[Prompt], Ac
         present = {p.slice for p in prompts}
         for wanted in slices.split(","):
             if wanted not in present:
-                raise BadInput(f"--limit_slices.{name} {wanted}: no prompt of that slice; there are {', '.join(sorted(present))}")
+                raise BadInput(
+                    f"--limit_slices.{name} {wanted}: no prompt of that slice; there are {', '.join(sorted(present))}"
+                )
     rendered = [reply_group(renderer.prompt_ids(p.turns), ()) for p in prompts]
     rendered, prompts = drop_long(rendered, prompts, config.max_length - config.max_new_tokens, run)
     policy = add_adapters(load_policy(config.model), config, scalar=False, seed=config.seed).to(device)
     if not any(p.requires_grad for p in policy.parameters()):
         raise BadInput(f"{config.model}: nothing to train; its adapter is frozen")
     adapted_here = bool(config.lora_rank) and not config.reference
-    separate = None if adapted_here else load_policy(config.reference or config.model, trainable=False).to(device)
+    separate = (
+        None if adapted_here else load_policy(config.reference or config.model, trainable=False).to(device)
+    )
     starts = {REWARD: next(iter(rewards.values())), **costs}
     critics = make_critics(config.critic, config.model, policy, starts, config.seed).to(device)
     return prompts, Actors(policy, Reference(policy, separate), renderer, rewards, costs, critics)
@@ -176,12 +201,16 @@ def collect(config: Ppo, world: World, actors: Actors, prompts: Sequence[Prompt]
     for part in cut_by_tokens(groups, lambda g: g.tokens, config.micro_tokens):
         plan = build_plan(part).to(world.device)
         stop = start + len(part)
-        reference[start:stop] = plan.scatter(actors.reference.token_logprobs(plan, temperature=config.temperature), width).cpu()
+        reference[start:stop] = plan.scatter(
+            actors.reference.token_logprobs(plan, temperature=config.temperature), width
+        ).cpu()
         for name, value in actors.critics.values(actors.policy, plan).items():
             values[name][start:stop] = plan.scatter(value, width).cpu()
         start = stop
     scores = {
-        name: scorer.scores(own, [actors.renderer.text(r.ids) for r in rollouts], groups, micro_tokens=config.micro_tokens)
+        name: scorer.scores(
+            own, [actors.renderer.text(r.ids) for r in rollouts], groups, micro_tokens=config.micro_tokens
+        )
         for name, scorer in {**actors.rewards, **actors.costs}.items()
     }
     mask = length_mask(lengths, width)
@@ -277,7 +306,9 @@ def shape(
         streams[name] = token_signals(experience.scores[name].clamp(-bound, bound), kl, mask, kl_weight=beta)
     advantages, returns = {}, {}
     for name, stream in streams.items():
-        advantages[name], returns[name] = gae(stream, experience.values[name], mask, gamma=config.gamma, lam=config.lam)
+        advantages[name], returns[name] = gae(
+            stream, experience.values[name], mask, gamma=config.gamma, lam=config.lam
+        )
     limited = {name: advantages[name] for name in config.limits}
     weights = {n: state.multipliers[n].value * in_slice(config, n, experience).float() for n in limited}
     combined = combine_advantages(advantages[REWARD], limited, weights)
@@ -305,9 +336,14 @@ def improve(
     step: int,
 ) -> dict[str, float]:
     """`ppo_epochs` passes of mini-batches over the experience; metrics are means over the updates."""
-    rates = {"policy": config.learning_rate, "critics": config.critic_learning_rate if config.critic == "separate" else config.learning_rate}
+    rates = {
+        "policy": config.learning_rate,
+        "critics": config.critic_learning_rate if config.critic == "separate" else config.learning_rate,
+    }
     for name, peak in rates.items():
-        rate = rate_at(step, config.steps, peak=peak, warmup=config.warmup, schedule=config.schedule, hold=0.5)
+        rate = rate_at(
+            step, config.steps, peak=peak, warmup=config.warmup, schedule=config.schedule, hold=0.5
+        )
         set_rate(optimizers[name], rate)
     trained = {"policy": list(actors.policy.parameters()), "critics": list(actors.critics.parameters())}
     trained = {name: [p for p in parameters if p.requires_grad] for name, parameters in trained.items()}
@@ -323,8 +359,12 @@ def improve(
             for optimizer in optimizers.values():
                 optimizer.zero_grad(set_to_none=True)
             metrics: dict[str, Tensor] = {}
-            for micro in world.share(cut_by_tokens(rows, lambda i: experience.groups[i].tokens, config.micro_tokens)):
-                loss, parts = micro_loss(config, actors, experience, advantages, returns, micro, count, weight, world.device)
+            for micro in world.share(
+                cut_by_tokens(rows, lambda i: experience.groups[i].tokens, config.micro_tokens)
+            ):
+                loss, parts = micro_loss(
+                    config, actors, experience, advantages, returns, micro, count, weight, world.device
+                )
                 loss.backward()  # type: ignore[no-untyped-call]
                 for name, part in parts.items():
                     metrics[name] = metrics.get(name, torch.zeros(())) + part.cpu()
@@ -337,7 +377,11 @@ def improve(
                 sums[name] = sums.get(name, 0.0) + float(part)
     actors.policy.eval()
     averages = {name: total / updates for name, total in sums.items()}
-    return {**averages, "policy/updates": updates, "learning_rate": optimizers["policy"].param_groups[0]["lr"]}
+    return {
+        **averages,
+        "policy/updates": updates,
+        "learning_rate": optimizers["policy"].param_groups[0]["lr"],
+    }
 
 
 def micro_loss(
@@ -360,14 +404,26 @@ def micro_loss(
         return matrix[rows].to(device)
 
     with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-        logprobs, entropy, values = actors.critics.evaluate(actors.policy, plan, temperature=config.temperature)
+        logprobs, entropy, values = actors.critics.evaluate(
+            actors.policy, plan, temperature=config.temperature
+        )
     loss, metrics = ppo_loss(
-        plan.scatter(logprobs, width), there(experience.logprobs), there(advantages), mask, clip=config.clip, count=count
+        plan.scatter(logprobs, width),
+        there(experience.logprobs),
+        there(advantages),
+        mask,
+        clip=config.clip,
+        count=count,
     )
     metrics["objective/entropy"] = entropy.sum() / count
     for name, value in values.items():
         part, parts = value_loss(
-            plan.scatter(value, width), there(experience.values[name]), there(returns[name]), mask, clip=config.value_clip, count=count
+            plan.scatter(value, width),
+            there(experience.values[name]),
+            there(returns[name]),
+            mask,
+            clip=config.value_clip,
+            count=count,
         )
         loss = loss + value_weight * part
         metrics[f"loss/value/{name}"] = parts["loss/value"]
@@ -389,17 +445,29 @@ def record(config: Ppo, experience: Experience, state: State) -> dict[str, float
     places = {s: torch.tensor([p.slice == s for p in experience.prompts]) for s in slices}
     for name in config.rewards:
         metrics[f"reward/{name}"] = float(experience.scores[name].mean())
-        metrics |= {f"reward/{name}/{s}": float(experience.scores[name][inside].mean()) for s, inside in places.items()}
+        metrics |= {
+            f"reward/{name}/{s}": float(experience.scores[name][inside].mean())
+            for s, inside in places.items()
+        }
     for name in config.costs:
-        metrics |= {f"cost/{name}/{s}/mean": float(experience.scores[name][inside].mean()) for s, inside in places.items()}
+        metrics |= {
+            f"cost/{name}/{s}/mean": float(experience.scores[name][inside].mean())
+            for s, inside in places.items()
+        }
     if config.kl_target:
         state.kl_coefficient = adapt_kl_coefficient(
-            state.kl_coefficient, float(kl.mean()), target=config.kl_target, horizon=config.kl_horizon, samples=len(kl)
+            state.kl_coefficient,
+            float(kl.mean()),
+            target=config.kl_target,
+            horizon=config.kl_horizon,
+            samples=len(kl),
         )
     return metrics
 
 
-def add_samples(run: RunFolder, renderer: Renderer, experience: Experience, step: int, *, count: int = 4) -> None:
+def add_samples(
+    run: RunFolder, renderer: Renderer, experience: Experience, step: int, *, count: int = 4
+) -> None:
     """Log gold metrics of the batch where prompts come from the gold world, and a few replies beside their numbers."""
     for prompt, rollout, i in list(zip(experience.prompts, experience.rollouts, range(count), strict=False)):
         reply = renderer.text(rollout.ids)
@@ -412,7 +480,8 @@ def add_samples(run: RunFolder, renderer: Renderer, experience: Experience, step
                 "reply": reply,
                 "finish": rollout.finish,
                 "kl": float(experience.kl[i].sum()),
-                "scores": {name: float(score[i]) for name, score in experience.scores.items()} | gold_scores(prompt, reply),
+                "scores": {name: float(score[i]) for name, score in experience.scores.items()}
+                | gold_scores(prompt, reply),
             }
         )
 

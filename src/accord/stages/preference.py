@@ -73,26 +73,49 @@ def run(config: Preference) -> RunFolder:
         model = train(run, world, config, kept, labelled, held_out)
         normalizer = fit_normalizer(config, model, kept, world)
         if world.is_main:
-            description = {"role": config.role, "criterion": config.criterion, "normalizer": normalizer.as_json()}
-            facts = {"role": config.role, "criterion": config.criterion, "data": named(config.data), "parent": config.model}
+            description = {
+                "role": config.role,
+                "criterion": config.criterion,
+                "normalizer": normalizer.as_json(),
+            }
+            facts = {
+                "role": config.role,
+                "criterion": config.criterion,
+                "data": named(config.data),
+                "parent": config.model,
+            }
             trained = [i.prompt for i in [*kept, *labelled]]
             save_snapshot(run, model, renderer.tokenizer, description, facts, trained)
             scores = score_items(model, held_out, config.micro_tokens, world)
-            run.write_json("evaluation.json", summarise(config, *(folds or (held_out, scores)), cross_validated=bool(folds)))
+            run.write_json(
+                "evaluation.json",
+                summarise(config, *(folds or (held_out, scores)), cross_validated=bool(folds)),
+            )
             run.finish(comparisons=len(items), labels=sum(len(i.unsafe) for i in labelled))
         return run
 
 
 def read_items(config: Preference, run: RunFolder, renderer: Renderer) -> tuple[list[Item], list[Item]]:
     """Comparisons and separately labelled replies as items; refuses a cost model without both safety labels."""
-    comparisons: list[Comparison] = load_all(read_comparisons, config.data, config, run, config.criterion, split=config.split)
+    comparisons: list[Comparison] = load_all(
+        read_comparisons, config.data, config, run, config.criterion, split=config.split
+    )
     comparisons = [c for c in comparisons if c.criterion == config.criterion]
     judgements: list[Judgement] = []
     if config.safety_data:
         judgements = load_all(
-            read_judgements, config.safety_data, config, run, config.criterion, split=config.split, what="safety_data"
+            read_judgements,
+            config.safety_data,
+            config,
+            run,
+            config.criterion,
+            split=config.split,
+            what="safety_data",
         )
-    items = [comparison_item(renderer, c, cost=config.role == "cost", use_strength=config.use_strength) for c in comparisons]
+    items = [
+        comparison_item(renderer, c, cost=config.role == "cost", use_strength=config.use_strength)
+        for c in comparisons
+    ]
     tied = sum(1 for item in items if not item.pairs)
     if tied:
         print(f"{tied} of {len(items)} comparisons are ties throughout and rank nothing")
@@ -122,8 +145,12 @@ def comparison_item(renderer: Renderer, comparison: Comparison, *, cost: bool, u
     pairs = tuple((i, j) for i in range(len(ranks)) for j in range(len(ranks)) if ranks[i] < ranks[j])
     if cost:
         pairs = tuple((j, i) for i, j in pairs)
-    group = reply_group(renderer.prompt_ids(comparison.prompt.turns), *(renderer.reply_ids(r) for r in comparison.replies))
-    return Item(comparison.prompt, comparison.replies, group, pairs, comparison.strength if use_strength else 0.0, ())
+    group = reply_group(
+        renderer.prompt_ids(comparison.prompt.turns), *(renderer.reply_ids(r) for r in comparison.replies)
+    )
+    return Item(
+        comparison.prompt, comparison.replies, group, pairs, comparison.strength if use_strength else 0.0, ()
+    )
 
 
 def judgement_item(renderer: Renderer, judgement: Judgement) -> Item:
@@ -133,7 +160,12 @@ def judgement_item(renderer: Renderer, judgement: Judgement) -> Item:
 
 
 def train(
-    run: RunFolder, world: World, config: Preference, items: Sequence[Item], labelled: Sequence[Item], held_out: Sequence[Item]
+    run: RunFolder,
+    world: World,
+    config: Preference,
+    items: Sequence[Item],
+    labelled: Sequence[Item],
+    held_out: Sequence[Item],
 ) -> nn.Module:
     """A scalar model fitted to comparisons and labels; an epoch passes once over both."""
     model = new_scalar(config.model, config.criterion, config.seed)
@@ -174,7 +206,9 @@ def totals(items: Sequence[Item]) -> Totals:
     )
 
 
-def item_loss(model: nn.Module, items: Sequence[Item], whole: Totals, config: Preference, device: torch.device) -> Losses:
+def item_loss(
+    model: nn.Module, items: Sequence[Item], whole: Totals, config: Preference, device: torch.device
+) -> Losses:
     """Ranking and sign terms and the score regulariser of some items, over the whole batch's totals."""
     plan = build_plan([item.group for item in items], rows="last").to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
@@ -209,11 +243,15 @@ def item_loss(model: nn.Module, items: Sequence[Item], whole: Totals, config: Pr
 
 
 @torch.no_grad()
-def score_items(model: nn.Module, items: Sequence[Item], micro_tokens: int, world: World) -> list[list[float]]:
+def score_items(
+    model: nn.Module, items: Sequence[Item], micro_tokens: int, world: World
+) -> list[list[float]]:
     """Raw scores of every item's replies."""
     flat: list[float] = []
     for part in cut_by_tokens(items, lambda item: item.group.tokens, micro_tokens):
-        flat += values(model, build_plan([item.group for item in part], rows="last").to(world.device)).tolist()
+        flat += values(
+            model, build_plan([item.group for item in part], rows="last").to(world.device)
+        ).tolist()
     out, start = [], 0
     for item in items:
         out.append(flat[start : start + len(item.texts)])
@@ -225,7 +263,9 @@ def mean_accuracy(items: Sequence[Item], scores: Sequence[Sequence[float]]) -> f
     """Share of pairs in the right order, a prompt counting once and a tie one half."""
     total = 0.0
     for item, s in zip(items, scores, strict=True):
-        total += sum(1.0 if s[i] > s[j] else 0.5 if s[i] == s[j] else 0.0 for i, j in item.pairs) / len(item.pairs)
+        total += sum(1.0 if s[i] > s[j] else 0.5 if s[i] == s[j] else 0.0 for i, j in item.pairs) / len(
+            item.pairs
+        )
     return total / len(items)
 
 
@@ -236,7 +276,9 @@ def fit_normalizer(config: Preference, model: nn.Module, items: Sequence[Item], 
         kind = "sign-probability" if config.role == "cost" else "standard"
     if kind != "standard":
         return Normalizer(kind)
-    raw = torch.tensor([s for scores in score_items(model, items, config.micro_tokens, world) for s in scores])
+    raw = torch.tensor(
+        [s for scores in score_items(model, items, config.micro_tokens, world) for s in scores]
+    )
     return Normalizer("standard", float(raw.mean()), float(raw.std().clamp(min=1e-6)))
 
 
@@ -264,7 +306,9 @@ def cross_validate(
     return tested, scores
 
 
-def summarise(config: Preference, items: Sequence[Item], scores: Sequence[Sequence[float]], *, cross_validated: bool) -> dict[str, object]:
+def summarise(
+    config: Preference, items: Sequence[Item], scores: Sequence[Sequence[float]], *, cross_validated: bool
+) -> dict[str, object]:
     """Accuracy by slice beside a length-only baseline, and calibration of the preference probabilities."""
     sign = -1.0 if config.role == "cost" else 1.0
     records = []
@@ -272,7 +316,12 @@ def summarise(config: Preference, items: Sequence[Item], scores: Sequence[Sequen
         for i, j in item.pairs:
             better, worse = (j, i) if config.role == "cost" else (i, j)
             records.append(
-                (item.prompt.slice, item.prompt.id, sign * (s[better] - s[worse]), len(item.texts[better]) - len(item.texts[worse]))
+                (
+                    item.prompt.slice,
+                    item.prompt.id,
+                    sign * (s[better] - s[worse]),
+                    len(item.texts[better]) - len(item.texts[worse]),
+                )
             )
     return {
         "criterion": config.criterion,

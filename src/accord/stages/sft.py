@@ -33,7 +33,9 @@ def run(config: Sft) -> RunFolder:
         renderer = load_renderer(config.model)
         demonstrations: list[Demonstration] = load_all(read_demonstrations, config.data, config, run)
         if config.eval_data:
-            held_out: list[Demonstration] = load_all(read_demonstrations, config.eval_data, config, run, what="eval_data")
+            held_out: list[Demonstration] = load_all(
+                read_demonstrations, config.eval_data, config, run, what="eval_data"
+            )
         else:
             held_out = [d for d in demonstrations if unit_hash(d.prompt.opening + "sft") < 0.05]
             demonstrations = [d for d in demonstrations if unit_hash(d.prompt.opening + "sft") >= 0.05]
@@ -42,7 +44,9 @@ def run(config: Sft) -> RunFolder:
         groups = [conversation_group(renderer, d, config.train_on) for d in demonstrations]
         groups, demonstrations = drop_long(groups, demonstrations, config.max_length, run)
         eval_groups = [conversation_group(renderer, d, config.train_on) for d in held_out]
-        model = add_adapters(load_policy(config.model), config, scalar=False, seed=config.seed).to(world.device)
+        model = add_adapters(load_policy(config.model), config, scalar=False, seed=config.seed).to(
+            world.device
+        )
 
         def loss(items: Sequence[Group], count: int) -> Losses:
             plan = build_plan(items).to(world.device)
@@ -54,7 +58,9 @@ def run(config: Sft) -> RunFolder:
             config,
             module=model,
             steps=math.ceil(config.epochs * steps_per_epoch(len(groups), config.batch_size)),
-            batch_at=lambda step: [groups[i] for i in batch_indices(step, len(groups), config.batch_size, config.seed)],
+            batch_at=lambda step: [
+                groups[i] for i in batch_indices(step, len(groups), config.batch_size, config.seed)
+            ],
             size=lambda group: group.tokens,
             totals=lambda items: sum(group.trained for group in items),
             loss=loss,

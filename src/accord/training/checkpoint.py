@@ -15,7 +15,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 
-def save(folder: Path, step: int, modules: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer], state: Mapping[str, Any]) -> None:
+def save(
+    folder: Path,
+    step: int,
+    modules: Mapping[str, nn.Module],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    state: Mapping[str, Any],
+) -> None:
     """Write the trained parameters, the optimizers, torch's random state and `state` (JSON) after `step`."""
     target = folder / f"step-{step:08d}"
     temporary = folder / f".{target.name}.part"
@@ -46,7 +52,9 @@ def latest(folder: Path) -> Path | None:
     return max(folder.glob("step-*"), default=None)
 
 
-def load(checkpoint: Path, modules: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]) -> dict[str, Any]:
+def load(
+    checkpoint: Path, modules: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
+) -> dict[str, Any]:
     """Restore in place everything that `save` wrote; returns the JSON state with its `step`."""
     tensors = load_file(checkpoint / "tensors.safetensors")
     torch.set_rng_state(tensors["random/torch"])

@@ -8,8 +8,24 @@ from collections.abc import Mapping
 class Progress:
     """Prints at most one line every `interval` seconds, and the last step always."""
 
-    def __init__(self, what: str, steps: int, *, unit: str = "step", first: int = 0, interval: float = 5.0, quiet: bool = False) -> None:
-        self.what, self.steps, self.unit, self.first, self.interval, self.quiet = what, steps, unit, first, interval, quiet
+    def __init__(
+        self,
+        what: str,
+        steps: int,
+        *,
+        unit: str = "step",
+        first: int = 0,
+        interval: float = 5.0,
+        quiet: bool = False,
+    ) -> None:
+        self.what, self.steps, self.unit, self.first, self.interval, self.quiet = (
+            what,
+            steps,
+            unit,
+            first,
+            interval,
+            quiet,
+        )
         self.started = time.monotonic()
         self.printed = self.started
 
@@ -22,4 +38,8 @@ class Progress:
         rate = max(step - self.first, 1) / max(now - self.started, 1e-9)
         left = (self.steps - step) / rate
         shown = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
-        print(f"{self.what}: {self.unit} {step}/{self.steps}  {shown}  {rate:.2f}/s, {left:.0f} s left", file=sys.stderr, flush=True)
+        print(
+            f"{self.what}: {self.unit} {step}/{self.steps}  {shown}  {rate:.2f}/s, {left:.0f} s left",
+            file=sys.stderr,
+            flush=True,
+        )

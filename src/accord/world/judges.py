@@ -80,17 +80,17 @@ def _forms() -> dict[str, tuple[str, tuple[str, ...]]]:
             for tool, _ in language.VERBS.values():
                 table[form.format(q=quality, tool=tool)] = ("tool", (quality, tool))
     for verb, (_, actions) in language.VERBS.items():
-        table.update({form: ("action", (verb,)) for form in actions})
+        table.update(dict.fromkeys(actions, ("action", (verb,))))
     for kind, (_, finishes) in language.KINDS.items():
-        table.update({form: ("finish", (kind,)) for form in finishes})
-    table.update({form: ("filler", ()) for form in language.FILLERS})
-    table.update({form: ("vague", ()) for form in language.VAGUE})
-    table.update({form: ("advice", ()) for form in language.ADVICE})
+        table.update(dict.fromkeys(finishes, ("finish", (kind,))))
+    table.update(dict.fromkeys(language.FILLERS, ("filler", ())))
+    table.update(dict.fromkeys(language.VAGUE, ("vague", ())))
+    table.update(dict.fromkeys(language.ADVICE, ("advice", ())))
     for refusal in REFUSALS:
         table[refusal + "."] = ("refusal", ())
         table.update({f"{refusal}, because {reason}.": ("explained", (reason,)) for reason in REASONS})
     for relation, forms in ABSTENTIONS.items():
-        table.update({form: ("abstention", (relation,)) for form in forms})
+        table.update(dict.fromkeys(forms, ("abstention", (relation,))))
     for relation, forms in language.STATEMENTS.items():
         for form in forms:
             for answer in facts.RELATIONS[relation]:

@@ -215,10 +215,7 @@ SMALL_TALK = (
 )
 
 # ---------------------------------------------------------------- plain skills
-NUMBERS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-    "seventeen eighteen"
-).split()
+NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen"]
 SKILLS = {
     "add": ("what is {a} plus {b}?", "add {a} and {b}.", "how much is {a} and {b}?", "tell me {a} plus {b}."),
     "copy": ("say this again: {w}.", "repeat after me: {w}.", "copy these words: {w}.", "please repeat: {w}."),
@@ -235,10 +232,7 @@ SKILLS = {
         "what is the largest of these: {w}?",
     ),
 }
-COPY_WORDS = (
-    "oak steel glass leather cotton stone plastic clay chair table door bowl cup shelf bench lamp plate jar tray "
-    "stool phone safe van badge laptop box bike card tablet case cart key camera crate truck watch"
-).split()
+COPY_WORDS = ["oak", "steel", "glass", "leather", "cotton", "stone", "plastic", "clay", "chair", "table", "door", "bowl", "cup", "shelf", "bench", "lamp", "plate", "jar", "tray", "stool", "phone", "safe", "van", "badge", "laptop", "box", "bike", "card", "tablet", "case", "cart", "key", "camera", "crate", "truck", "watch"]
 SUM_FORMS = ("{a} plus {b} is {c}.", "the sum is {c}.", "it is {c}.")
 LARGEST_FORMS = ("the largest is {c}.", "it is {c}.", "{c}.")
 

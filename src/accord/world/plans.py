@@ -4,7 +4,7 @@ The verb decides the tool and the action, the material (or the class of the noun
 finish. So a plan is composed of two parts that are each seen often, and carries over to pairs never seen.
 """
 
-from functools import lru_cache
+from functools import cache
 from typing import NamedTuple
 
 from accord.world import language, objects
@@ -18,7 +18,7 @@ class Plan(NamedTuple):
     finish: tuple[str, ...]
 
 
-@lru_cache(maxsize=None)
+@cache
 def plan(verb: str, pair: tuple[str, str]) -> Plan:
     """The plan of doing `verb` to the object `pair`, its sentences filled in."""
     tool, actions = language.VERBS[verb]

@@ -1,0 +1,166 @@
+"""The flow on the gold world as configs: what `demo` and `claims` run, by scale.
+
+Numbers that were found by trial are in one place here, with the reason beside them.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accord.config import Annotate, Evaluate, Ppo, Preference, Pretrain, Sample, Sft
+
+HARM_SLICES = "harmful,red-team"
+COST_SLICES = "harmful,red-team,look-alike"
+EVALUATED = {
+    slice: f"world:prompts/{slice}"
+    for slice in (
+        "benign",
+        "harmful",
+        "red-team",
+        "look-alike",
+        "knowledge",
+        "skills",
+        "benign-held-out",
+        "harmful-held-out",
+        "look-alike-held-out",
+        "red-team-held-out",
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Sizes of one scale. Counts are of documents, demonstrations, prompts per slice, PPO iterations."""
+
+    size: str
+    documents: int
+    pretrain_steps: int
+    demonstrations: int
+    preference_prompts: int
+    policy_prompts: int
+    iterations: int
+    rollouts: int
+    evaluated: int
+
+
+SCALES: dict[str, Scale] = {
+    "small": Scale("tiny", 30_000, 330, 2_500, 3_000, 6_000, 45, 256, 150),
+    "medium": Scale("small", 60_000, 1_200, 5_000, 8_000, 20_000, 100, 512, 400),
+    "large": Scale("medium", 200_000, 6_000, 20_000, 30_000, 60_000, 200, 1024, 1_000),
+}
+
+
+@dataclass(frozen=True)
+class GoldFlow:
+    """Configs of one run of the flow below `root`, all from one seed."""
+
+    root: Path
+    scale: Scale
+    seed: int
+    resume: bool
+    threads: int = 0
+
+    def _common(self, name: str) -> dict[str, Any]:
+        folder = self.root / name
+        resume = self.resume and folder.exists()
+        return {"out": str(folder), "seed": self.seed, "resume": resume, "threads": self.threads}
+
+    def snapshot(self, name: str) -> str:
+        return str(self.root / name / "snapshot")
+
+    def pretrain(self) -> Pretrain:
+        return Pretrain(
+            **self._common("pretrain"),
+            model=self.scale.size,
+            data=f"world:corpus?count={self.scale.documents}&seed={self.seed}",
+            steps=self.scale.pretrain_steps,
+            max_length=160,
+        )
+
+    def sft(self) -> Sft:
+        return Sft(
+            **self._common("sft"),
+            model=self.snapshot("pretrain"),
+            data=f"world:demonstrations?count={self.scale.demonstrations}&seed={self.seed}",
+            max_length=160,
+        )
+
+    def sample(self) -> Sample:
+        return Sample(
+            **self._common("sample"),
+            model=self.snapshot("sft"),
+            data=f"world:prompts?count={2 * self.scale.preference_prompts}&seed={self.seed + 100}",
+            split="preference",
+            samples=2,
+            max_new_tokens=40,
+        )
+
+    def annotate(self) -> Annotate:
+        return Annotate(
+            **self._common("annotate"), samples=str(self.root / "sample"), slices={"harmless": COST_SLICES}
+        )
+
+    def helpful(self) -> Preference:
+        return Preference(
+            **self._common("helpful"),
+            model=self.snapshot("sft"),
+            data=str(self.root / "annotate" / "comparisons-helpful.jsonl"),
+            criterion="helpful",
+            max_length=200,
+        )
+
+    def harmless(self) -> Preference:
+        return Preference(
+            **self._common("harmless"),
+            model=self.snapshot("sft"),
+            data=str(self.root / "annotate" / "comparisons-harmless.jsonl"),
+            safety_data=str(self.root / "annotate" / "judgements-harmless.jsonl"),
+            criterion="harmless",
+            role="cost",
+            max_length=200,
+        )
+
+    def ppo(self, name: str = "ppo", **changes: Any) -> Ppo:
+        settings: dict[str, Any] = {
+            **self._common(name),
+            "model": self.snapshot("sft"),
+            "data": f"world:prompts?count={self.scale.policy_prompts}&seed={self.seed + 200}",
+            "split": "policy",
+            "rewards": {"helpful": self.snapshot("helpful")},
+            "steps": self.scale.iterations,
+            "batch_size": self.scale.rollouts,
+            "max_new_tokens": 40,
+            "max_length": 200,
+            "critic": "shared",
+            "checkpoint_every": 20,
+        }
+        return Ppo(**{**settings, **changes})
+
+    def limited(self, name: str = "limited", **changes: Any) -> Ppo:
+        """PPO with a limit on harm, held on the harmful and red-team slices.
+
+        The training limit is stricter than the one that is promised (0): the cost model is trained on other
+        objects than the held-out ones and is a little surer of itself there.
+        """
+        settings: dict[str, Any] = {
+            "costs": {"harmless": self.snapshot("harmless")},
+            "limits": {"harmless": -0.6},
+            "limit_slices": {"harmless": HARM_SLICES},
+        }
+        return self.ppo(name, **{**settings, **changes})
+
+    def evaluate(self, of: str, **changes: Any) -> Evaluate:
+        settings: dict[str, Any] = {
+            **self._common(f"evaluate-{of}"),
+            "model": self.snapshot(of),
+            "reference": "" if of in ("pretrain", "sft") else self.snapshot("sft"),
+            "data": {
+                s: f"{source}?count={5 * self.scale.evaluated}&seed={self.seed + 300}"
+                for s, source in EVALUATED.items()
+            },
+            "split": "evaluation",
+            "rewards": {"helpful": self.snapshot("helpful")},
+            "costs": {"harmless": self.snapshot("harmless")},
+            "max_new_tokens": 40,
+        }
+        return Evaluate(**{**settings, **changes})

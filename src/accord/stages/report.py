@@ -1,0 +1,21 @@
+"""Report: run folders → one self-contained HTML page."""
+
+from pathlib import Path
+
+from accord.config import Report
+from accord.errors import BadInput
+from accord.run import write_text
+
+
+def run(config: Report) -> Path:
+    """Write the page; returns its path."""
+    from accord.reporting import build_report
+
+    folders = [Path(folder) for folder in config.runs]
+    for folder in folders:
+        if not folder.is_dir():
+            raise BadInput(f"{folder}: no such run folder")
+    page = build_report(folders, title=config.title)
+    write_text(Path(config.out), page)
+    print(f"wrote {config.out}")
+    return Path(config.out)
