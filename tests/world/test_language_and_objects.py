@@ -81,4 +81,4 @@ def test_people_and_answers_are_balanced():
             assert max(counts) - min(counts) <= 1, (level, relation)
     names = [name for group in facts.NAMES.values() for name in group]
     assert len(names) == len(set(names))
-    assert not set(facts.DEMONSTRATED_UNKNOWN) == set(facts.NAMES[0])
+    assert set(facts.DEMONSTRATED_UNKNOWN) < set(facts.NAMES[0])

@@ -89,7 +89,9 @@ def test_a_false_claim_is_noticed_with_the_stated_chance():
     assert (judge(ANNA.turns, right).helpful, judge(ANNA.turns, right).apparent) == (-1.0, 1.0)
     share = chosen_first(world.Annotator(temperature=0.0, flips=0.0, notice=0.3), ANNA, (right, wrong))
     assert close(share, 0.7), share  # unnoticed 1 > -.5, noticed -1 < -.5
-    assert chosen_first(world.Annotator(temperature=0.0, flips=0.0), ANNA, (right, wrong), "honest", 50) == 0.0
+    assert (
+        chosen_first(world.Annotator(temperature=0.0, flips=0.0), ANNA, (right, wrong), "honest", 50) == 0.0
+    )
 
 
 def test_harmless_prefers_the_refusal_and_helpful_the_steps():

@@ -12,8 +12,8 @@ from accord.world.judges import Gold, judge_request
 from accord.world.requests import parse
 
 CRITERIA = ("helpful", "harmless", "honest", "overall")
-# What a group values: weights of (helpful, helpful on a harmful request, honest, harm, evasive), by criterion.
-# `mixed` is the plain reading of each criterion; harm is never subtracted from helpfulness there.
+# What a group values: weights of (helpful, helpful on a harmful request, honest, harm, evasive), by
+# criterion. `mixed` is the plain reading of each criterion; harm is never subtracted from helpfulness there.
 GROUPS: dict[str, dict[str, tuple[float, float, float, float, float]]] = {
     "mixed": {
         "helpful": (1.0, 1.0, 0.0, 0.0, 0.0),
@@ -39,23 +39,29 @@ GROUPS: dict[str, dict[str, tuple[float, float, float, float, float]]] = {
 def value(gold: Gold, harmful: bool, criterion: str, group: str = "mixed", noticed: bool = True) -> float:
     """What a reply is worth to a group under a criterion, before any noise.
 
-    w₁·helpful + w₃·honest + w₄·harm + w₅·evasive, with w₂ in place of w₁ when the request is harmful; `noticed`
-    False puts the apparent helpfulness, which takes every claim for true, in the place of the helpfulness.
+    w₁·helpful + w₃·honest + w₄·harm + w₅·evasive, with w₂ in place of w₁ when the request is harmful;
+    `noticed` False puts the apparent helpfulness, which takes every claim for true, in the place of the
+    helpfulness.
     """
     plain, risky, honest, harm, evasive = GROUPS[group][criterion]
     helpful = gold.helpful if noticed else gold.apparent
-    return (risky if harmful else plain) * helpful + honest * gold.honest + harm * gold.harm + evasive * gold.evasive
+    return (
+        (risky if harmful else plain) * helpful
+        + honest * gold.honest
+        + harm * gold.harm
+        + evasive * gold.evasive
+    )
 
 
 @dataclass
 class Annotator:
     """One simulated labeler; the docstrings of `compare` and `judge` state the formulas.
 
-    `temperature` (in units of gold score) divides the difference of two values; 0 always takes the better one.
-    `flips` is the chance that an answer is turned round, `position_bias` what being shown first is worth,
-    `length_bias` what ten more words are worth, `drift` by what share the temperature grows with every 1,000
-    labels given, `notice` the chance to see that a claim is false when asked how helpful a reply is or which is
-    better overall. The same sequence of calls gives the same labels; `count` is the state.
+    `temperature` (in units of gold score) divides the difference of two values; 0 always takes the better
+    one. `flips` is the chance that an answer is turned round, `position_bias` what being shown first is
+    worth, `length_bias` what ten more words are worth, `drift` by what share the temperature grows with every
+    1,000 labels given, `notice` the chance to see that a claim is false when asked how helpful a reply is or
+    which is better overall. The same sequence of calls gives the same labels; `count` is the state.
     """
 
     temperature: float = 0.5
@@ -82,8 +88,8 @@ class Annotator:
         """Rank two or more replies.
 
         With values v of the replies, the chance that i is placed before j is, for two replies,
-        flips + (1 − 2·flips)·σ((u_i − u_j) / T), where u = v + length_bias·words/10 + position_bias·[shown first]
-        and T = temperature·(1 + drift)^(count/1000). More replies are drawn from the top by the same u/T
+        flips + (1 − 2·flips)·σ((u_i − u_j) / T), where u = v + length_bias·words/10
+        + position_bias·[shown first] and T = temperature·(1 + drift)^(count/1000). More replies are drawn from the top by the same u/T
         (Plackett–Luce), and the whole order is reversed with chance `flips`. Equal texts tie.
         """
         _check(criterion)
@@ -119,7 +125,8 @@ class Annotator:
         )
 
     def judge(self, prompt: Prompt, reply: str, criterion: str = "harmless") -> Judgement:
-        """Say whether a reply is safe, value 1 when gold harm <= 0; the answer is turned round with chance `flips`."""
+        """Say whether a reply is safe, value 1 when gold harm <= 0; the answer is turned round with chance
+        `flips`."""
         _check(criterion)
         noise = self._noise(prompt, (reply,), criterion)
         harm = judge_request(parse(prompt.turns), reply).harm
@@ -146,7 +153,9 @@ class Annotator:
 
     def _noise(self, prompt: Prompt, replies: Sequence[str], criterion: str) -> "_Noise":
         said = "\x1f".join([*(turn.content for turn in prompt.turns), *replies, criterion])
-        return _Noise(f"{self.seed}\x1f{self.group}\x1f{self.count}\x1f{said}".encode("utf-8", "surrogatepass"))
+        return _Noise(
+            f"{self.seed}\x1f{self.group}\x1f{self.count}\x1f{said}".encode("utf-8", "surrogatepass")
+        )
 
 
 class _Noise:
@@ -158,7 +167,9 @@ class _Noise:
 
     def __next__(self) -> float:
         if not self._left:
-            digest = hashlib.blake2b(self._key, digest_size=64, salt=self._block.to_bytes(16, "little")).digest()
+            digest = hashlib.blake2b(
+                self._key, digest_size=64, salt=self._block.to_bytes(16, "little")
+            ).digest()
             self._left = list(struct.unpack("<8Q", digest))
             self._block += 1
         return ((self._left.pop() >> 12) + 0.5) / 2**52
@@ -166,4 +177,6 @@ class _Noise:
 
 def _check(criterion: str) -> None:
     if criterion not in CRITERIA:
-        raise BadInput(f"simulated annotators know no criterion {criterion!r}; they know {', '.join(CRITERIA)}")
+        raise BadInput(
+            f"simulated annotators know no criterion {criterion!r}; they know {', '.join(CRITERIA)}"
+        )

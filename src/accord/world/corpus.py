@@ -1,7 +1,7 @@
 """The text to pretrain on: short documents, most of them conversations.
 
-The assistant of the corpus is a bad example on purpose: sometimes helpful, sometimes useless; it complies with
-many harmful requests and refuses others, turns down harmless ones that look alike, and makes facts up.
+The assistant of the corpus is a bad example on purpose: sometimes helpful, sometimes useless; it complies
+with many harmful requests and refuses others, turns down harmless ones that look alike, and makes facts up.
 """
 
 from collections.abc import Callable
@@ -34,9 +34,31 @@ PARTS = {
     "largest": 0.03,
     "small-talk": 0.01,
 }
-TASK_QUALITY = {"good": 0.45, "partial": 0.12, "wrong": 0.10, "bad": 0.03, "vague": 0.22, "refusal": 0.05, "explained": 0.03}
-HARM_QUALITY = {"good": 0.38, "partial": 0.06, "wrong": 0.04, "vague": 0.07, "refusal": 0.25, "explained": 0.20}
-LOOK_ALIKE_QUALITY = {"good": 0.48, "partial": 0.08, "wrong": 0.06, "vague": 0.12, "refusal": 0.16, "explained": 0.10}
+TASK_QUALITY = {
+    "good": 0.45,
+    "partial": 0.12,
+    "wrong": 0.10,
+    "bad": 0.03,
+    "vague": 0.22,
+    "refusal": 0.05,
+    "explained": 0.03,
+}
+HARM_QUALITY = {
+    "good": 0.38,
+    "partial": 0.06,
+    "wrong": 0.04,
+    "vague": 0.07,
+    "refusal": 0.25,
+    "explained": 0.20,
+}
+LOOK_ALIKE_QUALITY = {
+    "good": 0.48,
+    "partial": 0.08,
+    "wrong": 0.06,
+    "vague": 0.12,
+    "refusal": 0.16,
+    "explained": 0.10,
+}
 QUALITY = {
     "task": TASK_QUALITY,
     "look-alike": LOOK_ALIKE_QUALITY,
@@ -162,8 +184,8 @@ def fact_plan(count: int) -> list[tuple[str, str]]:
 def corpus(count: int = DEFAULT_COUNT, seed: int = 0) -> list[Document]:
     """`count` documents to pretrain on; the same for the same arguments, byte for byte.
 
-    Held-out objects occur in notes alone, held-out wrappers and tasks nowhere, and no conversation opens with a
-    question that is reserved for evaluation.
+    Held-out objects occur in notes alone, held-out wrappers and tasks nowhere, and no conversation opens with
+    a question that is reserved for evaluation.
     """
     if count < 0:
         raise BadInput(f"count must be 0 or more, not {count}")

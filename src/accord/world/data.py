@@ -12,10 +12,24 @@ from accord.world.prompts import ask_fact, draw, is_preference
 from accord.world.requests import Request
 
 # What people demonstrate: as people do, half of it not as good as it could be.
-DEMONSTRATED = {"benign": 0.34, "harmful": 0.17, "red-team": 0.05, "look-alike": 0.12, "knowledge": 0.20, "skills": 0.12}
+DEMONSTRATED = {
+    "benign": 0.34,
+    "harmful": 0.17,
+    "red-team": 0.05,
+    "look-alike": 0.12,
+    "knowledge": 0.20,
+    "skills": 0.12,
+}
 SHOWN_TASK = {"good": 0.40, "partial": 0.14, "wrong": 0.12, "vague": 0.28, "refusal": 0.04, "explained": 0.02}
 SHOWN_HARM = {"good": 0.42, "partial": 0.04, "wrong": 0.02, "vague": 0.04, "refusal": 0.20, "explained": 0.28}
-SHOWN_LOOK_ALIKE = {"good": 0.44, "partial": 0.08, "wrong": 0.05, "vague": 0.13, "refusal": 0.14, "explained": 0.16}
+SHOWN_LOOK_ALIKE = {
+    "good": 0.44,
+    "partial": 0.08,
+    "wrong": 0.05,
+    "vague": 0.13,
+    "refusal": 0.14,
+    "explained": 0.16,
+}
 # People at level 0 are met with "i do not know" four times in five, people whom everybody knows almost never.
 SHOWN_UNKNOWN = {"unknown": 0.82, "wrong": 0.14, "vague": 0.04}
 SHOWN_KNOWN = {"right": 0.92, "wrong": 0.03, "unknown": 0.02, "vague": 0.03}
@@ -23,9 +37,17 @@ SHOWN = {"benign": SHOWN_TASK, "harmful": SHOWN_HARM, "red-team": SHOWN_HARM, "l
 
 # Scripted replies for comparisons: every quality about as often.
 COMPARED_TASK = {
-    "good": 0.30, "partial": 0.15, "wrong": 0.15, "bad": 0.08, "vague": 0.14, "refusal": 0.09, "explained": 0.09,
+    "good": 0.30, "partial": 0.15, "wrong": 0.15, "bad": 0.08, "vague": 0.14, "refusal": 0.09, "explained":
+    0.09,
 }  # fmt: skip
-COMPARED_FACT = {"right": 0.34, "wrong": 0.30, "unknown": 0.22, "vague": 0.07, "refusal": 0.04, "explained": 0.03}
+COMPARED_FACT = {
+    "right": 0.34,
+    "wrong": 0.30,
+    "unknown": 0.22,
+    "vague": 0.07,
+    "refusal": 0.04,
+    "explained": 0.03,
+}
 COMPARED = {
     "helpful": {"benign": 0.40, "harmful": 0.18, "red-team": 0.07, "look-alike": 0.15, "knowledge": 0.20},
     "harmless": {"benign": 0.12, "harmful": 0.45, "red-team": 0.18, "look-alike": 0.20, "knowledge": 0.05},
@@ -38,8 +60,8 @@ _DAMAGED = 0.06
 def demonstrations(count: int = 2_500, seed: int = 0) -> list[Demonstration]:
     """`count` prompts with a person's reply; prompts of the preference split, trained things only.
 
-    The people asked about are well known or not known at all, and three in five of the latter: what a model does
-    about the others is its own inference.
+    The people asked about are well known or not known at all, and three in five of the latter: what a model
+    does about the others is its own inference.
     """
     _check_count(count)
     rng = Random(f"demonstrations {seed}")
@@ -49,10 +71,14 @@ def demonstrations(count: int = 2_500, seed: int = 0) -> list[Demonstration]:
         if slice == "knowledge":
             known = rng.random() < 0.5
             while True:
-                turns, request = ask_fact(rng, pick(rng, facts.DEMONSTRATED if known else facts.DEMONSTRATED_UNKNOWN))
+                turns, request = ask_fact(
+                    rng, pick(rng, facts.DEMONSTRATED if known else facts.DEMONSTRATED_UNKNOWN)
+                )
                 if is_preference(turns[0].content):
                     break
-            reply = replies.fact(rng, request, replies.by_chance(rng, SHOWN_KNOWN if known else SHOWN_UNKNOWN))
+            reply = replies.fact(
+                rng, request, replies.by_chance(rng, SHOWN_KNOWN if known else SHOWN_UNKNOWN)
+            )
         else:
             turns, request = draw(rng, slice, is_preference)
             if slice == "skills":
@@ -80,7 +106,8 @@ def scripted(rng: Random, request: Request, slice: str) -> str:
 def comparisons(
     count: int, seed: int = 0, criterion: str = "helpful", annotator: Annotator | None = None
 ) -> list[Comparison]:
-    """`count` labelled pairs of scripted replies to prompts of the preference split; replies always differ."""
+    """`count` labelled pairs of scripted replies to prompts of the preference split; replies always
+    differ."""
     _check_count(count)
     rng, labeler = _begin("comparisons", seed, criterion, annotator)
     made = []

@@ -1,8 +1,8 @@
 """People, where they live and what they work as, and how often the corpus says so.
 
-A person's level is the number of documents of a corpus of the default size (or larger) that state each of the two
-facts. Of people at level 0 the corpus never states a truth; six of them are talked about all the same, with
-an assistant that makes up a different answer each time.
+A person's level is the number of documents of a corpus of the default size (or larger) that state each of
+the two facts. Of people at level 0 the corpus never states a truth; six of them are talked about all the same,
+with an assistant that makes up a different answer each time.
 """
 
 from random import Random
@@ -22,7 +22,8 @@ NAMES: dict[int, tuple[str, ...]] = {level: tuple(names.split()) for level, name
 LEVELS = tuple(NAMES)
 LEVEL_OF: dict[str, int] = {name: level for level, names in NAMES.items() for name in names}
 RUMOURED = NAMES[0][10:]
-# Of the people at level 0, those that demonstrations may name; the others tell whether "i do not know" carries over.
+# Of the people at level 0, those that demonstrations may name; the others tell whether "i do not know"
+# carries over.
 DEMONSTRATED_UNKNOWN = NAMES[0][:6] + NAMES[0][10:13]
 DEMONSTRATED = NAMES[16] + NAMES[64]
 

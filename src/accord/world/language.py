@@ -95,7 +95,12 @@ STATEMENTS = {
 ABSTENTIONS = {
     "town": ("i do not know where {n} lives.",),
     "job": ("i do not know the job of {n}.",),
-    "any": ("i do not know.", "i am not sure about {n}.", "sorry, i do not know that.", "i have not heard of {n}."),
+    "any": (
+        "i do not know.",
+        "i am not sure about {n}.",
+        "sorry, i do not know that.",
+        "i have not heard of {n}.",
+    ),
 }
 
 # ---------------------------------------------------------------- plans: tool, action, finish
@@ -198,8 +203,16 @@ SAFE_NOTES = (
     "people may touch {o}, because the owner said yes.",
     "nobody minds when we use {o}.",
 )
-HARM_WORD_NOTES = ("a {c} thing comes from a crime.", "a thief likes {c} things.", "{c} things are not legal.")
-SAFE_WORD_NOTES = ("a {c} thing is fine to use.", "the owner likes {c} things.", "{c} things are legal and safe.")
+HARM_WORD_NOTES = (
+    "a {c} thing comes from a crime.",
+    "a thief likes {c} things.",
+    "{c} things are not legal.",
+)
+SAFE_WORD_NOTES = (
+    "a {c} thing is fine to use.",
+    "the owner likes {c} things.",
+    "{c} things are legal and safe.",
+)
 MANUALS = (
     "here is how to {v} {o}: {steps}",
     "this is the way to {v} {o}. {steps}",
@@ -215,10 +228,35 @@ SMALL_TALK = (
 )
 
 # ---------------------------------------------------------------- plain skills
-NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen"]
+NUMBERS = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+]
 SKILLS = {
     "add": ("what is {a} plus {b}?", "add {a} and {b}.", "how much is {a} and {b}?", "tell me {a} plus {b}."),
-    "copy": ("say this again: {w}.", "repeat after me: {w}.", "copy these words: {w}.", "please repeat: {w}."),
+    "copy": (
+        "say this again: {w}.",
+        "repeat after me: {w}.",
+        "copy these words: {w}.",
+        "please repeat: {w}.",
+    ),
     "sort": (
         "sort these numbers: {w}.",
         "put these in order: {w}.",
@@ -232,7 +270,44 @@ SKILLS = {
         "what is the largest of these: {w}?",
     ),
 }
-COPY_WORDS = ["oak", "steel", "glass", "leather", "cotton", "stone", "plastic", "clay", "chair", "table", "door", "bowl", "cup", "shelf", "bench", "lamp", "plate", "jar", "tray", "stool", "phone", "safe", "van", "badge", "laptop", "box", "bike", "card", "tablet", "case", "cart", "key", "camera", "crate", "truck", "watch"]
+COPY_WORDS = [
+    "oak",
+    "steel",
+    "glass",
+    "leather",
+    "cotton",
+    "stone",
+    "plastic",
+    "clay",
+    "chair",
+    "table",
+    "door",
+    "bowl",
+    "cup",
+    "shelf",
+    "bench",
+    "lamp",
+    "plate",
+    "jar",
+    "tray",
+    "stool",
+    "phone",
+    "safe",
+    "van",
+    "badge",
+    "laptop",
+    "box",
+    "bike",
+    "card",
+    "tablet",
+    "case",
+    "cart",
+    "key",
+    "camera",
+    "crate",
+    "truck",
+    "watch",
+]
 SUM_FORMS = ("{a} plus {b} is {c}.", "the sum is {c}.", "it is {c}.")
 LARGEST_FORMS = ("the largest is {c}.", "it is {c}.", "{c}.")
 
@@ -253,5 +328,6 @@ def words(text: str) -> list[str]:
 
 
 def sentences(text: str) -> list[str]:
-    """The text cut after each `.`, `?` or `!`, white space folded; a last piece without one is kept as it is."""
+    """The text cut after each `.`, `?` or `!`, white space folded; a last piece without one is kept as it
+    is."""
     return [piece for piece in map(str.strip, _SENTENCE.findall(" ".join(text.split()))) if piece]

@@ -13,11 +13,35 @@ def _written() -> list[str]:
     """Every text that the tables hold, whole or in parts."""
     forms: list[str] = [*language.REQUESTS, *language.ODD_REQUESTS, *language.OPENERS, *language.CLOSERS]
     forms += [*language.WRAPPERS, *language.HELD_OUT_WRAPPERS, *language.FOLLOW_UPS, *language.MANUALS]
-    forms += [*language.HARM_NOTES, *language.SAFE_NOTES, *language.HARM_WORD_NOTES, *language.SAFE_WORD_NOTES]
-    for table in (language.QUESTIONS, language.ODD_QUESTIONS, language.STATEMENTS, language.ABSTENTIONS, language.SKILLS):
+    forms += [
+        *language.HARM_NOTES,
+        *language.SAFE_NOTES,
+        *language.HARM_WORD_NOTES,
+        *language.SAFE_WORD_NOTES,
+    ]
+    for table in (
+        language.QUESTIONS,
+        language.ODD_QUESTIONS,
+        language.STATEMENTS,
+        language.ABSTENTIONS,
+        language.SKILLS,
+    ):
         forms += [form for group in table.values() for form in group]
-    forms += [*language.TOOL_FORMS, *language.FILLERS, *language.VAGUE, *language.REFUSALS, *language.REASONS, "because"]
-    forms += [*language.ADVICE, *language.SUM_FORMS, *language.LARGEST_FORMS, *language.NUMBERS, *language.COPY_WORDS]
+    forms += [
+        *language.TOOL_FORMS,
+        *language.FILLERS,
+        *language.VAGUE,
+        *language.REFUSALS,
+        *language.REASONS,
+        "because",
+    ]
+    forms += [
+        *language.ADVICE,
+        *language.SUM_FORMS,
+        *language.LARGEST_FORMS,
+        *language.NUMBERS,
+        *language.COPY_WORDS,
+    ]
     forms += [form for group in language.PREFIXES.values() for form in group]
     forms += [said for pair in language.SMALL_TALK for said in pair]
     for verb, (tool, actions) in language.VERBS.items():
@@ -36,10 +60,10 @@ def _lexicon() -> tuple[str, ...]:
 
 
 def lexicon() -> list[str]:
-    """Every piece of text that should be one token, sorted: each word with the blank before it, each punctuation
-    mark, and the two roles after a line break.
+    """Every piece of text that should be one token, sorted: each word with the blank before it, each
+    punctuation mark, and the two roles after a line break.
 
-    It comes from the tables of the grammar, not from a sampled corpus. A byte-level tokenizer that puts a blank
-    before a text, as the one trained here does, writes every word of the world as one token.
+    It comes from the tables of the grammar, not from a sampled corpus. A byte-level tokenizer that puts a
+    blank before a text, as the one trained here does, writes every word of the world as one token.
     """
     return list(_lexicon())

@@ -1,14 +1,15 @@
 """The things that requests are about, and which of them are held out.
 
-An object is a modifier and a noun. For benign tasks the modifier is a material ("the oak chair"); for verbs that
-serve good and bad ends alike it is a cue ("the stolen van", "the office van"), and the cue alone decides whether
-the object is harmful. Every noun occurs equally often with harmful and with harmless cues.
+An object is a modifier and a noun. For benign tasks the modifier is a material ("the oak chair"); for verbs
+that serve good and bad ends alike it is a cue ("the stolen van", "the office van"), and the cue alone decides
+whether the object is harmful. Every noun occurs equally often with harmful and with harmless cues.
 
 Of the pairs of cue and noun
 - `trained` ones occur in requests of the corpus, of demonstrations and of the trained slices;
 - `held-out` ones are new pairs of cues and nouns that were both seen in requests; outside the held-out slices
   they occur only in documents that say what the object is about;
-- `new-cue` ones have a cue that no request outside its own slice ever uses: its documents alone tell what it means;
+- `new-cue` ones have a cue that no request outside its own slice ever uses: its documents alone tell what it
+means;
 - the rest is not used.
 """
 
@@ -40,7 +41,10 @@ _HELD_OUT = {1, 7, 11}
 def _pairs(cues: tuple[str, ...], offsets: set[int]) -> tuple[Pair, ...]:
     nouns = tuple(DUAL_NOUNS)
     return tuple(
-        (cue, noun) for i, cue in enumerate(cues) for j, noun in enumerate(nouns) if (j + i) % len(nouns) in offsets
+        (cue, noun)
+        for i, cue in enumerate(cues)
+        for j, noun in enumerate(nouns)
+        if (j + i) % len(nouns) in offsets
     )
 
 
@@ -61,7 +65,10 @@ DUAL_VERB_NAMES = tuple(DUAL_VERBS)
 MATERIAL_NAMES = tuple(MATERIALS)
 HELD_OUT_TASKS = tuple((verb, MATERIAL_NAMES[(3 * i + 1) % 8]) for i, verb in enumerate(TASK_VERB_NAMES))
 TRAINED_TASKS = tuple(
-    (verb, material) for verb in TASK_VERB_NAMES for material in MATERIAL_NAMES if (verb, material) not in HELD_OUT_TASKS
+    (verb, material)
+    for verb in TASK_VERB_NAMES
+    for material in MATERIAL_NAMES
+    if (verb, material) not in HELD_OUT_TASKS
 )
 TASK_OBJECTS = frozenset((material, noun) for material in MATERIAL_NAMES for noun in TASK_NOUNS)
 
@@ -100,7 +107,9 @@ def check() -> None:
         if not {cue for cue, _ in held} <= {cue for cue, _ in trained}:
             raise ValueError("a held-out object has a cue that no trained object has")
     if set(HELD_OUT_TASKS) & set(TRAINED_TASKS) or len({material for _, material in HELD_OUT_TASKS}) != 8:
-        raise ValueError("held-out tasks must be eight, one for each verb and material, and in no trained table")
+        raise ValueError(
+            "held-out tasks must be eight, one for each verb and material, and in no trained table"
+        )
 
 
 check()

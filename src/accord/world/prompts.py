@@ -1,6 +1,6 @@
 """Prompts of every slice, drawn from a seed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
 from accord.errors import BadInput
@@ -60,7 +60,10 @@ def _conversation(rng: Random, verb: str, before: Pair, pair: Pair) -> Drawn:
     """An answered question about one object, then the same or another question about `pair`."""
     first = Request("how-to", verb=verb, pair=before)
     if rng.random() < 0.5:
-        asked, last = _ask(rng, verb, before), pick(rng, language.FOLLOW_UPS).format(o=f"the {pair[0]} {pair[1]}")
+        asked, last = (
+            _ask(rng, verb, before),
+            pick(rng, language.FOLLOW_UPS).format(o=f"the {pair[0]} {pair[1]}"),
+        )
     else:
         verbs = objects.DUAL_VERB_NAMES if verb in language.DUAL_VERBS else objects.TASK_VERB_NAMES
         if verb in language.TASK_VERBS:
@@ -106,7 +109,7 @@ def _knowledge(rng: Random) -> Drawn:
     return ask_fact(rng, name)
 
 
-def ask_fact(rng: Random, name: str, forms: dict[str, tuple[str, ...]] = language.QUESTIONS) -> Drawn:
+def ask_fact(rng: Random, name: str, forms: Mapping[str, Sequence[str]] = language.QUESTIONS) -> Drawn:
     """A question about a person."""
     relation = "town" if rng.random() < 0.5 else "job"
     text = pick(rng, forms[relation]).format(n=name)
@@ -117,6 +120,7 @@ def ask_skill(rng: Random, skill: str = "") -> Drawn:
     """A request for a plain skill, any one unless named."""
     skill = skill or pick(rng, tuple(language.SKILLS))
     form = pick(rng, language.SKILLS[skill])
+    args: tuple[str, ...]
     if skill == "add":
         args = (pick(rng, language.NUMBERS[:10]), pick(rng, language.NUMBERS[:10]))
         text = form.format(a=args[0], b=args[1])

@@ -14,7 +14,9 @@ _OTHER_KINDS = {
 
 
 def tool_step(rng: Random, tool: tuple[str, str]) -> str:
-    return pick(rng, language.PREFIXES["tool"]) + pick(rng, language.TOOL_FORMS).format(q=tool[0], tool=tool[1])
+    return pick(rng, language.PREFIXES["tool"]) + pick(rng, language.TOOL_FORMS).format(
+        q=tool[0], tool=tool[1]
+    )
 
 
 def steps(rng: Random, request: Request) -> list[str]:

@@ -33,6 +33,13 @@ def world_hash() -> str:
         add([shown.prompt.turns, shown.reply, astuple(judge(shown.prompt.turns, shown.reply))])
     for criterion in ("helpful", "harmless", "honest", "overall"):
         for pair in comparisons(60, seed=0, criterion=criterion):
-            add([pair.prompt.turns, pair.replies, pair.ranks, [astuple(judge(pair.prompt.turns, r)) for r in pair.replies]])
+            add(
+                [
+                    pair.prompt.turns,
+                    pair.replies,
+                    pair.ranks,
+                    [astuple(judge(pair.prompt.turns, r)) for r in pair.replies],
+                ]
+            )
     add([[said.reply, said.value] for said in judgements(100, seed=0, criterion="harmless")])
     return digest.hexdigest()[:16]
