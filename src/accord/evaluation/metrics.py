@@ -243,8 +243,8 @@ def page() -> str:
         "# Metrics",
         "",
         "Every number that a run folder holds, by the name it is logged under. `NAME` stands for a "
-        "preference or cost model as the run names it (`--rewards.helpful` is `reward/helpful`), `SLICE` for a "
-        "slice of prompts. Sums and means are over real tokens and real replies, never over padding, and do "
+        "preference or cost model as the run names it (`--rewards.helpful` is `reward/helpful`), `SLICE` for "
+        "a slice of prompts. Sums and means are over real tokens and real replies, never over padding, and do "
         "not depend on how a batch was cut. The last column is TRL's name for the same number.",
         "",
         "This page is written by `python -m accord.evaluation.metrics docs/metrics.md`.",
