@@ -65,7 +65,8 @@ def uniforms(seed: int, rows: np.ndarray, step: int) -> np.ndarray:
     """One number in [0, 1) per row, a pure function of (seed, row, step): splitmix64 finaliser, three rounds."""
     with np.errstate(over="ignore"):
         state = rows * np.uint64(0x9E3779B97F4A7C15) + np.uint64(step) * np.uint64(0xD1B54A32D192ED03)
-        state ^= np.uint64((seed * 0x2545F4914F6CDD1D) % 2**64)
+        # the constant keeps seed 0, row 0, step 0 off the finaliser's fixed point, 0
+        state ^= np.uint64((seed * 0x2545F4914F6CDD1D + 0xA0761D6478BD642F) % 2**64)
         for _ in range(3):
             state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
             state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
