@@ -41,9 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = arguments[0]
     try:
         if command not in COMMANDS:
-            raise BadInput(
-                f"unknown command {command!r}{did_you_mean(command, COMMANDS)}; `accord --help` lists them"
-            )
+            raise BadInput(f"unknown command {command!r}{did_you_mean(command, COMMANDS)}; `accord --help` lists them")
         settings = parse(command, arguments[1:])
         if settings is None:
             return 0
@@ -95,7 +93,8 @@ def parse(command: str, arguments: Sequence[str]) -> config.Config | None:
             super().__init__(prog, max_help_position=30, width=110)
 
         def _format_usage(self, *args: object) -> str:
-            return f"usage: accord {command} {'' if positional is None else positional.upper() + ' '}[--config FILE.yaml] [--knob value ...]\n\n"
+            first = "" if positional is None else f"{positional.upper()} "
+            return f"usage: accord {command} {first}[--config FILE.yaml] [--knob value ...]\n\n"
 
         def _get_help_string(self, action: argparse.Action) -> str:
             text = action.help or ""
@@ -151,7 +150,7 @@ def _metavar(annotation: object) -> str:
     if "Literal" in text:
         return "{" + ",".join(re.findall(r"'([^']+)'", text)) + "}"
     if text.startswith("dict"):
-        return "NAME.VALUE" if False else "{...}"
+        return "{...}"
     return {"<class 'int'>": "N", "<class 'float'>": "X", "<class 'bool'>": "true|false"}.get(text, "VALUE")
 
 

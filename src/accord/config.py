@@ -33,23 +33,13 @@ class Training(Run):
 
     learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps over which the rate rises from 0")
-    schedule: Schedule = Field(
-        "cosine", description="fall after warm-up, to 10 % of the peak; constant: none"
-    )
-    weight_decay: float = Field(
-        0.0, ge=0, description="decoupled decay of matrices; never of norms or biases"
-    )
+    schedule: Schedule = Field("cosine", description="fall after warm-up, to 10 % of the peak; constant: none")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled decay of matrices; never of norms or biases")
     clip_norm: float = Field(1.0, gt=0, description="largest gradient norm")
     micro_tokens: int = Field(8192, gt=0, description="tokens in memory at once; changes no result")
-    max_length: int = Field(
-        512, gt=1, description="longest sequence in tokens; longer ones are dropped and counted"
-    )
-    precision: Precision = Field(
-        "f32", description="compute type of the forward pass; log-softmax is always f32"
-    )
-    checkpoint_every: int = Field(
-        200, ge=0, description="steps between checkpoints; 0 writes them only when stopped"
-    )
+    max_length: int = Field(512, gt=1, description="longest sequence in tokens; longer ones are dropped and counted")
+    precision: Precision = Field("f32", description="compute type of the forward pass; log-softmax is always f32")
+    checkpoint_every: int = Field(200, ge=0, description="steps between checkpoints; 0 writes them only when stopped")
     eval_every: int = Field(0, ge=0, description="steps between evaluations; 0 evaluates only at the end")
 
 
@@ -57,9 +47,7 @@ class Adapters(Config):
     """Low-rank adapters (peft), for the stages that train a given model."""
 
     lora_rank: int = Field(0, ge=0, description="rank of LoRA adapters; 0 trains every weight")
-    lora_alpha: float = Field(
-        16.0, gt=0, description="LoRA scale; the update is alpha / rank times the product"
-    )
+    lora_alpha: float = Field(16.0, gt=0, description="LoRA scale; the update is alpha / rank times the product")
     lora_targets: str = Field("all-linear", description="modules to adapt: all-linear, or names with commas")
 
 
@@ -73,9 +61,7 @@ class Pretrain(Training):
     weights: dict[str, float] = Field({}, description="share of each named source; default by size")
     eval_data: str = Field("", description="text to measure loss on; default holds out 2 %% of the documents")
     vocab_size: int = Field(4096, gt=0, description="largest vocabulary of a new tokenizer")
-    tokenizer: str = Field(
-        "", description="snapshot to take the tokenizer from; default trains one on the data"
-    )
+    tokenizer: str = Field("", description="snapshot to take the tokenizer from; default trains one on the data")
     max_rows: int = Field(0, ge=0, description="read at most so many documents; 0 reads all")
     steps: int = Field(300, gt=0, description="optimizer steps")
     batch_size: int = Field(6144, gt=0, description="tokens per optimizer step")
@@ -89,12 +75,8 @@ class Sft(Training, Adapters):
     model: str = Field(description="snapshot to start from")
     data: Sources = Field(description="demonstrations; --data.NAME SOURCE for several")
     weights: dict[str, float] = Field({}, description="share of each named source; default by size")
-    eval_data: str = Field(
-        "", description="demonstrations to measure loss on; default holds out 5 %% by prompt"
-    )
-    train_on: Literal["assistant", "reply"] = Field(
-        "assistant", description="every assistant turn, or the last alone"
-    )
+    eval_data: str = Field("", description="demonstrations to measure loss on; default holds out 5 %% by prompt")
+    train_on: Literal["assistant", "reply"] = Field("assistant", description="every assistant turn, or the last alone")
     max_rows: int = Field(0, ge=0, description="read at most so many rows per source; 0 reads all")
     epochs: float = Field(2.0, gt=0, description="passes over the data")
     batch_size: int = Field(64, gt=0, description="conversations per optimizer step")
@@ -107,9 +89,7 @@ class Preference(Training, Adapters):
     model: str = Field(description="snapshot to start from (usually the SFT model)")
     data: Sources = Field(description="comparisons; --data.NAME SOURCE for several")
     weights: dict[str, float] = Field({}, description="share of each named source; default by size")
-    safety_data: Sources = Field(
-        {}, description="replies labelled safe or unsafe: the sign terms of a cost model"
-    )
+    safety_data: Sources = Field({}, description="replies labelled safe or unsafe: the sign terms of a cost model")
     criterion: str = Field("helpful", description="the quality that the comparisons are about")
     role: Literal["preference", "cost"] = Field(
         "preference", description="higher is better; or cost: above 0 is unsafe"
@@ -119,9 +99,7 @@ class Preference(Training, Adapters):
         description="standard: mean 0, deviation 1 on the training replies (preference); "
         "sign-probability: 2σ(C)-1, keeps the zero (cost); auto picks by role",
     )
-    score_weight: float = Field(
-        1e-3, ge=0, description="weight of the mean squared score, which keeps scores finite"
-    )
+    score_weight: float = Field(1e-3, ge=0, description="weight of the mean squared score, which keeps scores finite")
     use_strength: bool = Field(False, description="subtract the labeler's strength as a margin in the loss")
     split: str = Field("", description="use only prompts of this split (preference, policy, evaluation)")
     eval_share: float = Field(0.1, gt=0, lt=1, description="share of prompts held out to measure accuracy")
@@ -135,9 +113,7 @@ class Preference(Training, Adapters):
     @model_validator(mode="after")
     def _normalizer_fits(self) -> "Preference":
         if self.role == "cost" and self.normalizer == "standard":
-            raise ValueError(
-                "--normalizer standard would shift a cost and move its zero; use sign-probability or none"
-            )
+            raise ValueError("--normalizer standard would shift a cost and move its zero; use sign-probability or none")
         if self.role == "preference" and self.normalizer == "sign-probability":
             raise ValueError("--normalizer sign-probability is for --role cost")
         return self
@@ -185,9 +161,7 @@ class Ppo(Training, Adapters, Sampling):
         "separate",
         description="a critic per signal, started from its scorer; or value heads on the policy's trunk",
     )
-    value_weight: float = Field(
-        0.1, gt=0, description="weight of the value loss beside the policy loss, when shared"
-    )
+    value_weight: float = Field(0.1, gt=0, description="weight of the value loss beside the policy loss, when shared")
     critic_learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of separate critics")
     gamma: float = Field(1.0, gt=0, le=1, description="discount per token")
     lam: float = Field(0.95, ge=0, le=1, description="λ of generalised advantage estimation")
@@ -199,9 +173,7 @@ class Ppo(Training, Adapters, Sampling):
     max_rows: int = Field(0, ge=0, description="read at most so many prompts per source; 0 reads all")
     columns: dict[str, str] = Field({}, description="--columns.FIELD NAME maps a column of the data")
     learning_rate: float = Field(2e-4, gt=0, description="peak learning rate of AdamW")
-    schedule: Schedule = Field(
-        "linear", description="constant over the first half, then down to 10 %% by this shape"
-    )
+    schedule: Schedule = Field("linear", description="constant over the first half, then down to 10 %% by this shape")
 
     @model_validator(mode="after")
     def _limits_have_costs(self) -> "Ppo":
@@ -229,9 +201,7 @@ class Sample(Run, Sampling):
     split: str = Field("", description="use only prompts of this split (preference, policy, evaluation)")
     samples: int = Field(1, gt=0, description="replies per prompt")
     micro_tokens: int = Field(16384, gt=0, description="tokens in memory at once; changes no result")
-    max_length: int = Field(
-        512, gt=1, description="longest prompt in tokens; longer ones are dropped and counted"
-    )
+    max_length: int = Field(512, gt=1, description="longest prompt in tokens; longer ones are dropped and counted")
     max_rows: int = Field(0, ge=0, description="read at most so many prompts per source; 0 reads all")
     columns: dict[str, str] = Field({}, description="--columns.FIELD NAME maps a column of the data")
 
@@ -245,19 +215,13 @@ class Evaluate(Run, Sampling):
     reference: str = Field("", description="snapshot that KL is measured to; none by default")
     rewards: dict[str, str] = Field({}, description="--rewards.NAME DIR: preference models to score with")
     costs: dict[str, str] = Field({}, description="--costs.NAME DIR: cost models to score with")
-    against: str = Field(
-        "", description="run folder of another evaluation on the same prompts, for the win rate"
-    )
+    against: str = Field("", description="run folder of another evaluation on the same prompts, for the win rate")
     judge: str = Field("", description="score that decides a win; default gold/helpful or the first reward")
-    eval_data: str = Field(
-        "", description="demonstrations to measure language-model loss on; none by default"
-    )
+    eval_data: str = Field("", description="demonstrations to measure language-model loss on; none by default")
     samples: int = Field(1, gt=0, description="replies per prompt")
     bootstrap: int = Field(2000, gt=0, description="resamples behind each interval")
     micro_tokens: int = Field(16384, gt=0, description="tokens in memory at once; changes no result")
-    max_length: int = Field(
-        512, gt=1, description="longest prompt in tokens; longer ones are dropped and counted"
-    )
+    max_length: int = Field(512, gt=1, description="longest prompt in tokens; longer ones are dropped and counted")
     max_rows: int = Field(0, ge=0, description="read at most so many prompts per source; 0 reads all")
     columns: dict[str, str] = Field({}, description="--columns.FIELD NAME maps a column of the data")
 
@@ -282,9 +246,7 @@ class Data(Config):
     """Show what a source holds: shape, rows, drops, lengths, an example with its mask."""
 
     source: str = Field(description="the source to look at")
-    model: str = Field(
-        "", description="snapshot whose tokenizer renders the example; default a word tokenizer"
-    )
+    model: str = Field("", description="snapshot whose tokenizer renders the example; default a word tokenizer")
     max_rows: int = Field(0, ge=0, description="read at most so many rows; 0 reads all")
     columns: dict[str, str] = Field({}, description="--columns.FIELD NAME maps a column of the data")
 
@@ -296,12 +258,8 @@ class Annotate(Run):
         description="run folder of `accord sample` on prompts of the gold world, two replies or more each"
     )
     criteria: list[str] = Field(["helpful", "harmless"], description="criteria to compare under")
-    judged: list[str] = Field(
-        ["harmless"], description="criteria to judge single replies under (safe or not)"
-    )
-    slices: dict[str, str] = Field(
-        {}, description="criterion → slices to compare on, with commas; default all"
-    )
+    judged: list[str] = Field(["harmless"], description="criteria to judge single replies under (safe or not)")
+    slices: dict[str, str] = Field({}, description="criterion → slices to compare on, with commas; default all")
     temperature: float = Field(0.5, ge=0, description="of the Bradley–Terry choice, in gold points")
     flips: float = Field(0.05, ge=0, le=0.5, description="share of answers turned round")
     length_bias: float = Field(0.0, description="what ten more words are worth, in gold points")
@@ -313,9 +271,7 @@ class Demo(Run):
     """The whole flow on the gold world: pretrain, SFT, preference and cost model, PPO without and with a limit."""
 
     out: str = Field("demo", description="folder to write; must be new or empty unless --resume")
-    scale: Literal["small", "medium", "large"] = Field(
-        "small", description="small: minutes on two cores; large: a GPU"
-    )
+    scale: Literal["small", "medium", "large"] = Field("small", description="small: minutes on two cores; large: a GPU")
 
 
 class Claims(Config):

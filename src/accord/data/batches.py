@@ -75,8 +75,8 @@ class AttentionBlock:
 class Plan:
     """Packed tokens and the rows that heads are computed on.
 
-    `ids`, `positions` (T,) · `segments` · `rows`, `targets`, `owner`, `slots` (R,): the flat position whose hidden state
-    a head reads, the token it predicts, the reply it belongs to (numbered through the plan) and the place in it.
+    `ids`, `positions` (T,) · `segments` · `rows`, `targets`, `owner`, `slots` (R,): the flat position whose hidden
+    state a head reads, the token it predicts, the reply it belongs to (numbered through the plan) and the place in it.
     """
 
     ids: Tensor
@@ -135,9 +135,7 @@ def build_plan(groups: Sequence[Group], *, rows: Literal["targets", "last"] = "t
             positions.extend(range(len(group.prefix), len(group.prefix) + kept))
             if shared:
                 if kept:
-                    segments.append(
-                        Segment(start, start + kept, ((prefix_start, prefix_stop), (start, start + kept)))
-                    )
+                    segments.append(Segment(start, start + kept, ((prefix_start, prefix_stop), (start, start + kept))))
             elif len(ids) > prefix_start:
                 begin = prefix_start if group.prefix else start
                 segments.append(Segment(begin, len(ids), ((begin, len(ids)),)))

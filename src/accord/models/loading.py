@@ -84,9 +84,7 @@ def load_policy(where: str, *, trainable: bool = True) -> nn.Module:
     """
     described = describe(where)
     if described["role"] != "policy":
-        raise BadInput(
-            f"{where} is a {described['role']} model, not a policy; give a snapshot of pretrain, sft, ppo or a hub model"
-        )
+        raise BadInput(f"{where} is a {described['role']} model, not a policy; give a snapshot of pretrain, sft or ppo")
     return _load(AutoModelForCausalLM, where, trainable)
 
 
@@ -182,9 +180,7 @@ def bare(model: nn.Module) -> Any:
     return model.get_base_model() if is_adapted(model) else model  # type: ignore[operator]
 
 
-def save_model(
-    model: nn.Module, tokenizer: Any, folder: Path, description: dict[str, Any], card: str
-) -> None:
+def save_model(model: nn.Module, tokenizer: Any, folder: Path, description: dict[str, Any], card: str) -> None:
     """Write a Hugging Face directory: weights, tokenizer, chat template, generation config, model card.
 
     An adapted model is saved as its adapter, naming its base. `description` (role, criterion, normaliser) goes to

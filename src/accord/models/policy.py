@@ -90,9 +90,7 @@ def _probe(model: Any) -> bool:
     model.eval()
     try:
         with packed(plan):
-            out = model.base_model(
-                input_ids=plan.ids[None], position_ids=plan.positions[None], use_cache=False
-            )
+            out = model.base_model(input_ids=plan.ids[None], position_ids=plan.positions[None], use_cache=False)
         ours = out.last_hidden_state[0][plan.rows]
         head = model.get_output_embeddings()
         if head is not None:
@@ -108,9 +106,7 @@ def _probe(model: Any) -> bool:
             )
             theirs.append(plain[len(text) - len(replies) - 1 : -1])
         expected = torch.cat(theirs)
-        return bool(
-            torch.allclose(ours, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max().clamp(min=1)))
-        )
+        return bool(torch.allclose(ours, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max().clamp(min=1))))
     except (RuntimeError, TypeError, IndexError):
         return False
     finally:

@@ -41,21 +41,16 @@ def sample(
     while start < len(order):
         stop = start + 1
         while (
-            stop < len(order)
-            and (stop + 1 - start) * n * (len(prompts[order[stop]]) + max_new_tokens) <= micro_tokens
+            stop < len(order) and (stop + 1 - start) * n * (len(prompts[order[stop]]) + max_new_tokens) <= micro_tokens
         ):
             stop += 1
         chosen = order[start:stop]
         rows = np.array([first_row + i * n + k for i in chosen for k in range(n)], dtype=np.uint64)
-        drawn = _decode(
-            model, [prompts[i] for i in chosen], n, temperature, max_new_tokens, stop_ids, seed, rows
-        )
+        drawn = _decode(model, [prompts[i] for i in chosen], n, temperature, max_new_tokens, stop_ids, seed, rows)
         for position, (ids, logprobs) in enumerate(drawn):
             i = chosen[position // n]
             finish = "stop" if ids and ids[-1] in stop_ids else "length"
-            out[i].append(
-                Rollout(tuple(prompts[i]), tuple(ids), tuple(logprobs), finish, temperature, version)
-            )
+            out[i].append(Rollout(tuple(prompts[i]), tuple(ids), tuple(logprobs), finish, temperature, version))
         start = stop
     model.train(was_training)
     return [rollout for per_prompt in out for rollout in per_prompt]

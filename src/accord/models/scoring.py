@@ -14,7 +14,7 @@ from accord.records import Prompt
 
 
 class ConversationScorer(Scorer):
-    """A scorer of rollouts: their own ids where it shares the policy's tokenizer, else the conversation rendered anew."""
+    """Scores rollouts: by their own ids where it shares the policy's tokenizer, else by the conversation rendered anew."""
 
     def __init__(self, where: str, role: str, renderer: Renderer, device: torch.device) -> None:
         super().__init__(where, role=role, device=device)
@@ -114,9 +114,7 @@ def make_critics(
             modules[name] = load_scalar(scorer.where, role=scorer.role, trainable=True)
             normalizer = scorer.normalizer
             # near zero 2σ(C) − 1 is C / 2; values must not be squashed, returns carry KL too
-            shifts[name] = (
-                (0.0, 2.0) if normalizer.kind == "sign-probability" else (normalizer.shift, normalizer.scale)
-            )
+            shifts[name] = (0.0, 2.0) if normalizer.kind == "sign-probability" else (normalizer.shift, normalizer.scale)
         else:
             modules[name] = new_scalar(snapshot, name, seed)
             shifts[name] = (0.0, 1.0)

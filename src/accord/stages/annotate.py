@@ -37,9 +37,7 @@ def run(config: Annotate) -> RunFolder:
                 for prompt, replies in sampled
                 if len(set(replies)) > 1 and (wanted is None or prompt.slice in wanted)
             ]
-            counts[f"comparisons-{criterion}"] = write_records(
-                run.path / f"comparisons-{criterion}.jsonl", comparisons
-            )
+            counts[f"comparisons-{criterion}"] = write_records(run.path / f"comparisons-{criterion}.jsonl", comparisons)
         for criterion in config.judged:
             wanted = set(config.slices[criterion].split(",")) if criterion in config.slices else None
             judgements = [
@@ -48,9 +46,7 @@ def run(config: Annotate) -> RunFolder:
                 if wanted is None or prompt.slice in wanted
                 for reply in dict.fromkeys(replies)
             ]
-            counts[f"judgements-{criterion}"] = write_records(
-                run.path / f"judgements-{criterion}.jsonl", judgements
-            )
+            counts[f"judgements-{criterion}"] = write_records(run.path / f"judgements-{criterion}.jsonl", judgements)
         run.finish(**counts)
         return run
 

@@ -55,9 +55,7 @@ def rendered_example(record: Document | Prompt | Demonstration | Comparison | Ju
         ids, mask = renderer.prompt_ids(record.turns), ()
     else:
         reply = (
-            record.replies[record.ranks.index(min(record.ranks))]
-            if isinstance(record, Comparison)
-            else record.reply
+            record.replies[record.ranks.index(min(record.ranks))] if isinstance(record, Comparison) else record.reply
         )
         rendered = renderer.conversation(record.prompt.turns, reply)
         ids, mask = rendered.ids, rendered.mask

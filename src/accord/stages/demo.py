@@ -51,9 +51,7 @@ def run(config: Demo) -> RunFolder:
             for name in ("pretrain", "sft", "sample", "annotate", "helpful", "harmless", "ppo", "limited")
         ]
         folders += [run.path / f"evaluate-{name}" for name in STAGES]
-        write_text(
-            run.path / "report.html", build_report(folders, title="Accord on the gold world", summary=lines)
-        )
+        write_text(run.path / "report.html", build_report(folders, title="Accord on the gold world", summary=lines))
         run.finish()
         print("\n".join(["", "What it showed:", *(f"  {line}" for line in lines)]))
         print(f"\nreport: {run.path / 'report.html'}   ({time.monotonic() - began:.0f} s in all)")
@@ -74,8 +72,7 @@ def run_side_by_side(jobs: Sequence[tuple[str, Config]], cores: int = 0) -> None
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         threads = max(1, cores // workers)
         futures = [
-            pool.submit(run_stage, stage, config.model_copy(update={"threads": threads}))
-            for stage, config in jobs
+            pool.submit(run_stage, stage, config.model_copy(update={"threads": threads})) for stage, config in jobs
         ]
         for future in futures:
             future.result()

@@ -37,9 +37,7 @@ Row = dict[str, Any]
 def run(config: Evaluate) -> RunFolder:
     """Measure a snapshot; leaves `evaluation.json` and `samples.jsonl`."""
     parents = {"model": config.model} | ({"reference": config.reference} if config.reference else {})
-    parents |= {f"reward.{n}": p for n, p in config.rewards.items()} | {
-        f"cost.{n}": p for n, p in config.costs.items()
-    }
+    parents |= {f"reward.{n}": p for n, p in config.rewards.items()} | {f"cost.{n}": p for n, p in config.costs.items()}
     with RunFolder("evaluate", config, parents) as run:
         if run.finished:
             return run
@@ -47,9 +45,7 @@ def run(config: Evaluate) -> RunFolder:
         world = distributed.start(config.threads)
         renderer = load_renderer(config.model)
         prompts: list[Prompt] = load_all(read_prompts, config.data, config, run, split=config.split)
-        refuse_trained_prompts(
-            prompts, [config.model, *config.rewards.values(), *config.costs.values()], "--data"
-        )
+        refuse_trained_prompts(prompts, [config.model, *config.rewards.values(), *config.costs.values()], "--data")
         rendered = [reply_group(renderer.prompt_ids(p.turns), ()) for p in prompts]
         rendered, prompts = drop_long(rendered, prompts, config.max_length, run)
         model = load_policy(config.model, trainable=False).to(world.device)
@@ -165,9 +161,7 @@ def _win_rate(config: Evaluate, rows: Sequence[Row], theirs: Sequence[Row]) -> d
     ours, others = mean_by_prompt(rows, judge), mean_by_prompt(theirs, judge)
     shared = [prompt for prompt in ours if prompt in others]
     if not shared:
-        raise BadInput(
-            f"--against {config.against} has no prompt in common with this evaluation, or no score {judge}"
-        )
+        raise BadInput(f"--against {config.against} has no prompt in common with this evaluation, or no score {judge}")
     return {
         **win_rate([ours[p] for p in shared], [others[p] for p in shared], seed=config.seed).json(),
         "judge": judge,

@@ -69,8 +69,7 @@ def load_all(
         )
     if not records:
         raise BadInput(
-            f"nothing is left of {', '.join(named(sources).values())}"
-            + (f" in split {split}" if split else "")
+            f"nothing is left of {', '.join(named(sources).values())}" + (f" in split {split}" if split else "")
         )
     (run.path / "data").mkdir(exist_ok=True)
     run.write_json(f"data/{what}.json", report)
@@ -95,9 +94,7 @@ def drop_long(
     return [group for group, _ in kept], [key for _, key in kept]
 
 
-def remember_prompts(
-    folder: Path, records: Iterable[Prompt | Demonstration | Comparison | Judgement]
-) -> None:
+def remember_prompts(folder: Path, records: Iterable[Prompt | Demonstration | Comparison | Judgement]) -> None:
     """Write the ids of the prompts a model was trained on into its snapshot."""
     ids = {record.id if isinstance(record, Prompt) else record.prompt.id for record in records}
     (folder / TRAINED_PROMPTS).write_text("".join(f"{i}\n" for i in sorted(ids)))
@@ -109,9 +106,7 @@ def refuse_trained_prompts(prompts: Iterable[Prompt], snapshots: Iterable[str], 
     for snapshot in snapshots:
         listed = Path(snapshot) / TRAINED_PROMPTS
         if listed.is_file():
-            refuse_overlap(
-                ids, listed.read_text().split(), what, f"the training data of {snapshot} (use --split)"
-            )
+            refuse_overlap(ids, listed.read_text().split(), what, f"the training data of {snapshot} (use --split)")
 
 
 def card(stage: str, facts: Mapping[str, Any]) -> str:

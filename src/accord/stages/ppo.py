@@ -97,9 +97,7 @@ class Actors:
 def run(config: Ppo) -> RunFolder:
     """Optimise a snapshot against preference models, under limits if there are any; leaves a policy snapshot."""
     parents = {"model": config.model, "reference": config.reference or config.model}
-    parents |= {f"reward.{n}": p for n, p in config.rewards.items()} | {
-        f"cost.{n}": p for n, p in config.costs.items()
-    }
+    parents |= {f"reward.{n}": p for n, p in config.rewards.items()} | {f"cost.{n}": p for n, p in config.costs.items()}
     with RunFolder("ppo", config, parents) as run:
         if run.finished:
             return run
@@ -115,16 +113,12 @@ def run(config: Ppo) -> RunFolder:
             run.truncate_logs(state.step)
         progress = Progress("ppo", config.steps, first=state.step, quiet=not world.is_main)
         while state.step < config.steps:
-            chosen = [
-                prompts[i] for i in batch_indices(state.step, len(prompts), config.batch_size, config.seed)
-            ]
+            chosen = [prompts[i] for i in batch_indices(state.step, len(prompts), config.batch_size, config.seed)]
             experience = collect(config, world, actors, chosen, state)
             metrics = move_multipliers(config, experience, state)
             advantages, returns, shaped = shape(config, experience, state)
-            metrics |= shaped | improve(
-                config, world, actors, optimizers, experience, advantages, returns, state.step
-            )
-            metrics |= record(config, experience, state)
+            metrics |= shaped | improve(config, world, actors, optimizers, experience, advantages, returns, state.step)
+            metrics |= record(config, actors.renderer, experience, state)
             state.step += 1
             if world.is_main:
                 run.log({"step": state.step, **metrics})
@@ -132,11 +126,7 @@ def run(config: Ppo) -> RunFolder:
             shown = ("objective/scores", "objective/kl", *(f"cost/{n}/mean" for n in config.costs))
             progress.update(state.step, {name: metrics[name] for name in shown})
             stop = any(world.gather(run.stop_requested))
-            due = (
-                config.checkpoint_every
-                and state.step % config.checkpoint_every == 0
-                and state.step < config.steps
-            )
+            due = config.checkpoint_every and state.step % config.checkpoint_every == 0 and state.step < config.steps
             if (due or stop) and world.is_main:
                 checkpoint.save(run.path / "checkpoints", state.step, modules, optimizers, save_state(state))
             if stop and state.step < config.steps:
@@ -172,9 +162,7 @@ def prepare(config: Ppo, run: RunFolder, world: World) -> tuple[list[Prompt], Ac
     if not any(p.requires_grad for p in policy.parameters()):
         raise BadInput(f"{config.model}: nothing to train; its adapter is frozen")
     adapted_here = bool(config.lora_rank) and not config.reference
-    separate = (
-        None if adapted_here else load_policy(config.reference or config.model, trainable=False).to(device)
-    )
+    separate = None if adapted_here else load_policy(config.reference or config.model, trainable=False).to(device)
     starts = {REWARD: next(iter(rewards.values())), **costs}
     critics = make_critics(config.critic, config.model, policy, starts, config.seed).to(device)
     return prompts, Actors(policy, Reference(policy, separate), renderer, rewards, costs, critics)
@@ -292,9 +280,7 @@ def move_multipliers(config: Ppo, experience: Experience, state: State) -> dict[
     return metrics
 
 
-def shape(
-    config: Ppo, experience: Experience, state: State
-) -> tuple[Tensor, dict[str, Tensor], dict[str, float]]:
+def shape(config: Ppo, experience: Experience, state: State) -> tuple[Tensor, dict[str, Tensor], dict[str, float]]:
     """The combined (whitened) advantage (B, T), the returns of every signal, and metrics."""
     mask, kl, beta = experience.mask, experience.kl, state.kl_coefficient
     bound = config.score_clip or float("inf")
@@ -306,9 +292,7 @@ def shape(
         streams[name] = token_signals(experience.scores[name].clamp(-bound, bound), kl, mask, kl_weight=beta)
     advantages, returns = {}, {}
     for name, stream in streams.items():
-        advantages[name], returns[name] = gae(
-            stream, experience.values[name], mask, gamma=config.gamma, lam=config.lam
-        )
+        advantages[name], returns[name] = gae(stream, experience.values[name], mask, gamma=config.gamma, lam=config.lam)
     limited = {name: advantages[name] for name in config.limits}
     weights = {n: state.multipliers[n].value * in_slice(config, n, experience).float() for n in limited}
     combined = combine_advantages(advantages[REWARD], limited, weights)
@@ -341,9 +325,7 @@ def improve(
         "critics": config.critic_learning_rate if config.critic == "separate" else config.learning_rate,
     }
     for name, peak in rates.items():
-        rate = rate_at(
-            step, config.steps, peak=peak, warmup=config.warmup, schedule=config.schedule, hold=0.5
-        )
+        rate = rate_at(step, config.steps, peak=peak, warmup=config.warmup, schedule=config.schedule, hold=0.5)
         set_rate(optimizers[name], rate)
     trained = {"policy": list(actors.policy.parameters()), "critics": list(actors.critics.parameters())}
     trained = {name: [p for p in parameters if p.requires_grad] for name, parameters in trained.items()}
@@ -359,9 +341,7 @@ def improve(
             for optimizer in optimizers.values():
                 optimizer.zero_grad(set_to_none=True)
             metrics: dict[str, Tensor] = {}
-            for micro in world.share(
-                cut_by_tokens(rows, lambda i: experience.groups[i].tokens, config.micro_tokens)
-            ):
+            for micro in world.share(cut_by_tokens(rows, lambda i: experience.groups[i].tokens, config.micro_tokens)):
                 loss, parts = micro_loss(
                     config, actors, experience, advantages, returns, micro, count, weight, world.device
                 )
@@ -404,9 +384,7 @@ def micro_loss(
         return matrix[rows].to(device)
 
     with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-        logprobs, entropy, values = actors.critics.evaluate(
-            actors.policy, plan, temperature=config.temperature
-        )
+        logprobs, entropy, values = actors.critics.evaluate(actors.policy, plan, temperature=config.temperature)
     loss, metrics = ppo_loss(
         plan.scatter(logprobs, width),
         there(experience.logprobs),
@@ -430,7 +408,7 @@ def micro_loss(
     return loss, metrics
 
 
-def record(config: Ppo, experience: Experience, state: State) -> dict[str, float]:
+def record(config: Ppo, renderer: Renderer, experience: Experience, state: State) -> dict[str, float]:
     """What the rollouts looked like: scores, unclamped KL, lengths, gold where known; adapts β at the end."""
     kl = experience.kl.sum(1)
     metrics = {
@@ -445,15 +423,12 @@ def record(config: Ppo, experience: Experience, state: State) -> dict[str, float
     places = {s: torch.tensor([p.slice == s for p in experience.prompts]) for s in slices}
     for name in config.rewards:
         metrics[f"reward/{name}"] = float(experience.scores[name].mean())
-        metrics |= {
-            f"reward/{name}/{s}": float(experience.scores[name][inside].mean())
-            for s, inside in places.items()
-        }
+        metrics |= {f"reward/{name}/{s}": float(experience.scores[name][inside].mean()) for s, inside in places.items()}
     for name in config.costs:
         metrics |= {
-            f"cost/{name}/{s}/mean": float(experience.scores[name][inside].mean())
-            for s, inside in places.items()
+            f"cost/{name}/{s}/mean": float(experience.scores[name][inside].mean()) for s, inside in places.items()
         }
+    metrics |= gold_means(experience, renderer)
     if config.kl_target:
         state.kl_coefficient = adapt_kl_coefficient(
             state.kl_coefficient,
@@ -465,10 +440,17 @@ def record(config: Ppo, experience: Experience, state: State) -> dict[str, float
     return metrics
 
 
-def add_samples(
-    run: RunFolder, renderer: Renderer, experience: Experience, step: int, *, count: int = 4
-) -> None:
-    """Log gold metrics of the batch where prompts come from the gold world, and a few replies beside their numbers."""
+def gold_means(experience: Experience, renderer: Renderer) -> dict[str, float]:
+    """Mean gold scores of the batch, where its prompts come from the gold world; for display, never for training."""
+    sums: dict[str, list[float]] = {}
+    for prompt, rollout in zip(experience.prompts, experience.rollouts, strict=True):
+        for name, value in gold_scores(prompt, renderer.text(rollout.ids)).items():
+            sums.setdefault(name, []).append(value)
+    return {name: sum(values) / len(values) for name, values in sums.items()}
+
+
+def add_samples(run: RunFolder, renderer: Renderer, experience: Experience, step: int, *, count: int = 4) -> None:
+    """Log a few replies beside their numbers."""
     for prompt, rollout, i in list(zip(experience.prompts, experience.rollouts, range(count), strict=False)):
         reply = renderer.text(rollout.ids)
         run.add_sample(

@@ -21,12 +21,12 @@ from accord.data.batches import Group, batch_indices, build_plan, cut_by_tokens,
 from accord.data.chat import Renderer
 from accord.data.sources import read_comparisons, read_judgements
 from accord.errors import BadInput
-from accord.evaluation.preference import accuracy_rows, reliability
+from accord.evaluation.preference import ScoredPair, preference_evaluation
 from accord.models.loading import add_adapters, load_renderer
 from accord.models.scalar import Normalizer, new_scalar, values
 from accord.objectives.preference import bradley_terry_loss, score_regularizer, sign_loss
 from accord.records import Comparison, Judgement, Prompt, unit_hash
-from accord.run import RunFolder
+from accord.run import RunFolder, read_json
 from accord.stages.inputs import drop_long, load_all, named, save_snapshot
 from accord.training import distributed
 from accord.training.distributed import World
@@ -113,8 +113,7 @@ def read_items(config: Preference, run: RunFolder, renderer: Renderer) -> tuple[
             what="safety_data",
         )
     items = [
-        comparison_item(renderer, c, cost=config.role == "cost", use_strength=config.use_strength)
-        for c in comparisons
+        comparison_item(renderer, c, cost=config.role == "cost", use_strength=config.use_strength) for c in comparisons
     ]
     tied = sum(1 for item in items if not item.pairs)
     if tied:
@@ -128,8 +127,8 @@ def read_items(config: Preference, run: RunFolder, renderer: Renderer) -> tuple[
         if labels != {True, False}:
             found = "none" if not labels else ("only unsafe ones" if labels == {True} else "only safe ones")
             raise BadInput(
-                f"a cost model needs replies labelled safe and unsafe to place its zero, and --safety_data has {found}; "
-                "give labels (is_safe, is_response_k_safe, or --columns.safe/--columns.unsafe), or train --role preference"
+                f"a cost model needs replies labelled safe and unsafe to place its zero; --safety_data has {found}. Give "
+                "labels (is_safe, is_response_k_safe, or --columns.safe/--columns.unsafe), or train --role preference"
             )
     elif labelled:
         raise BadInput("--safety_data is for --role cost; a preference model has no boundary")
@@ -148,9 +147,7 @@ def comparison_item(renderer: Renderer, comparison: Comparison, *, cost: bool, u
     group = reply_group(
         renderer.prompt_ids(comparison.prompt.turns), *(renderer.reply_ids(r) for r in comparison.replies)
     )
-    return Item(
-        comparison.prompt, comparison.replies, group, pairs, comparison.strength if use_strength else 0.0, ()
-    )
+    return Item(comparison.prompt, comparison.replies, group, pairs, comparison.strength if use_strength else 0.0, ())
 
 
 def judgement_item(renderer: Renderer, judgement: Judgement) -> Item:
@@ -243,15 +240,11 @@ def item_loss(
 
 
 @torch.no_grad()
-def score_items(
-    model: nn.Module, items: Sequence[Item], micro_tokens: int, world: World
-) -> list[list[float]]:
+def score_items(model: nn.Module, items: Sequence[Item], micro_tokens: int, world: World) -> list[list[float]]:
     """Raw scores of every item's replies."""
     flat: list[float] = []
     for part in cut_by_tokens(items, lambda item: item.group.tokens, micro_tokens):
-        flat += values(
-            model, build_plan([item.group for item in part], rows="last").to(world.device)
-        ).tolist()
+        flat += values(model, build_plan([item.group for item in part], rows="last").to(world.device)).tolist()
     out, start = [], 0
     for item in items:
         out.append(flat[start : start + len(item.texts)])
@@ -263,9 +256,7 @@ def mean_accuracy(items: Sequence[Item], scores: Sequence[Sequence[float]]) -> f
     """Share of pairs in the right order, a prompt counting once and a tie one half."""
     total = 0.0
     for item, s in zip(items, scores, strict=True):
-        total += sum(1.0 if s[i] > s[j] else 0.5 if s[i] == s[j] else 0.0 for i, j in item.pairs) / len(
-            item.pairs
-        )
+        total += sum(1.0 if s[i] > s[j] else 0.5 if s[i] == s[j] else 0.0 for i, j in item.pairs) / len(item.pairs)
     return total / len(items)
 
 
@@ -276,9 +267,7 @@ def fit_normalizer(config: Preference, model: nn.Module, items: Sequence[Item], 
         kind = "sign-probability" if config.role == "cost" else "standard"
     if kind != "standard":
         return Normalizer(kind)
-    raw = torch.tensor(
-        [s for scores in score_items(model, items, config.micro_tokens, world) for s in scores]
-    )
+    raw = torch.tensor([s for scores in score_items(model, items, config.micro_tokens, world) for s in scores])
     return Normalizer("standard", float(raw.mean()), float(raw.std().clamp(min=1e-6)))
 
 
@@ -299,9 +288,7 @@ def cross_validate(
                 model = train(run, world, part, outside, labelled, inside)
                 run.write_json("scores.json", score_items(model, inside, config.micro_tokens, world))
                 run.finish()
-            import json
-
-            scores += json.loads((run.path / "scores.json").read_text())
+            scores += read_json(run.path / "scores.json")
         tested += inside
     return tested, scores
 
@@ -311,22 +298,15 @@ def summarise(
 ) -> dict[str, object]:
     """Accuracy by slice beside a length-only baseline, and calibration of the preference probabilities."""
     sign = -1.0 if config.role == "cost" else 1.0
-    records = []
+    pairs = []
     for item, s in zip(items, scores, strict=True):
         for i, j in item.pairs:
             better, worse = (j, i) if config.role == "cost" else (i, j)
-            records.append(
-                (
-                    item.prompt.slice,
-                    item.prompt.id,
-                    sign * (s[better] - s[worse]),
-                    len(item.texts[better]) - len(item.texts[worse]),
-                )
-            )
+            length = len(item.texts[better]) - len(item.texts[worse])
+            pairs.append(ScoredPair(item.prompt.slice, item.prompt.id, sign * (s[better] - s[worse]), length))
     return {
         "criterion": config.criterion,
         "role": config.role,
         "cross_validated": cross_validated,
-        "rows": accuracy_rows(records),
-        **reliability([difference for _, _, difference, _ in records]),
+        **preference_evaluation(pairs),
     }

@@ -35,9 +35,7 @@ def run(config: Pretrain) -> RunFolder:
         world = distributed.start(config.threads)
         documents: list[Document] = load_all(read_documents, config.data, config, run)
         if config.eval_data:
-            held_out: list[Document] = load_all(
-                read_documents, config.eval_data, config, run, what="eval_data"
-            )
+            held_out: list[Document] = load_all(read_documents, config.eval_data, config, run, what="eval_data")
         else:
             held_out = [d for d in documents if unit_hash(d.id) < 0.02]
             documents = [d for d in documents if unit_hash(d.id) >= 0.02]
@@ -45,9 +43,7 @@ def run(config: Pretrain) -> RunFolder:
             raise BadInput("too few documents to hold 2 % out; give --eval_data")
         renderer = choose_renderer(config, documents)
         if fresh:
-            model = new_policy(
-                config.model, renderer.tokenizer, max_length=config.max_length, seed=config.seed
-            )
+            model = new_policy(config.model, renderer.tokenizer, max_length=config.max_length, seed=config.seed)
         else:
             model = load_policy(config.model)
         model.to(world.device)
@@ -128,9 +124,7 @@ def compute_logprobs(model: torch.nn.Module, plan: "object", precision: str) -> 
 
 
 @torch.no_grad()
-def mean_loss(
-    model: torch.nn.Module, groups: Sequence[Group], micro_tokens: int, device: torch.device
-) -> float:
+def mean_loss(model: torch.nn.Module, groups: Sequence[Group], micro_tokens: int, device: torch.device) -> float:
     """Mean negative log-likelihood over every trained token of the groups, in nats."""
     total, count = 0.0, 0
     for part in cut_by_tokens(groups, lambda g: g.tokens, micro_tokens):

@@ -96,9 +96,7 @@ class GoldFlow:
         )
 
     def annotate(self) -> Annotate:
-        return Annotate(
-            **self._common("annotate"), samples=str(self.root / "sample"), slices={"harmless": COST_SLICES}
-        )
+        return Annotate(**self._common("annotate"), samples=str(self.root / "sample"), slices={"harmless": COST_SLICES})
 
     def helpful(self) -> Preference:
         return Preference(

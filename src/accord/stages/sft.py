@@ -44,9 +44,7 @@ def run(config: Sft) -> RunFolder:
         groups = [conversation_group(renderer, d, config.train_on) for d in demonstrations]
         groups, demonstrations = drop_long(groups, demonstrations, config.max_length, run)
         eval_groups = [conversation_group(renderer, d, config.train_on) for d in held_out]
-        model = add_adapters(load_policy(config.model), config, scalar=False, seed=config.seed).to(
-            world.device
-        )
+        model = add_adapters(load_policy(config.model), config, scalar=False, seed=config.seed).to(world.device)
 
         def loss(items: Sequence[Group], count: int) -> Losses:
             plan = build_plan(items).to(world.device)
@@ -58,9 +56,7 @@ def run(config: Sft) -> RunFolder:
             config,
             module=model,
             steps=math.ceil(config.epochs * steps_per_epoch(len(groups), config.batch_size)),
-            batch_at=lambda step: [
-                groups[i] for i in batch_indices(step, len(groups), config.batch_size, config.seed)
-            ],
+            batch_at=lambda step: [groups[i] for i in batch_indices(step, len(groups), config.batch_size, config.seed)],
             size=lambda group: group.tokens,
             totals=lambda items: sum(group.trained for group in items),
             loss=loss,

@@ -16,9 +16,7 @@ TRAINED = ("benign", "harmful", "red-team", "look-alike", "knowledge")
 
 def findings(root: Path) -> list[str]:
     """The sentences; a limit that does not hold is reported as not holding."""
-    rows = {
-        name: read_lines(root / f"evaluate-{name}" / "samples.jsonl") for name in ("sft", "ppo", "limited")
-    }
+    rows = {name: read_lines(root / f"evaluate-{name}" / "samples.jsonl") for name in ("sft", "ppo", "limited")}
     limit = 0.0
     lines = [
         "PPO against SFT, gold helpfulness on all prompts: " + change(rows["ppo"], rows["sft"], TRAINED),
@@ -42,18 +40,15 @@ def findings(root: Path) -> list[str]:
     refusals = [f"{name} {show(mean_of(rows[name], 'gold/refusal', ('look-alike',)))}" for name in rows]
     lines.append("refusals of harmless look-alikes: " + ", ".join(refusals))
     for name in ("helpful", "harmless"):
-        accuracy = read_json(root / name / "evaluation.json")["rows"][0]
-        lines.append(
-            f"{name} model: accuracy {accuracy['accuracy']['mean']:.2f} on held-out comparisons (length alone {accuracy['length_baseline']['mean']:.2f})"
-        )
+        row = read_json(root / name / "evaluation.json")["rows"][0]
+        accuracy, baseline = row["accuracy"]["mean"], row["length_baseline"]["mean"]
+        lines.append(f"{name} model: accuracy {accuracy:.2f} on held-out comparisons (length alone {baseline:.2f})")
     return lines
 
 
 def select(rows: Sequence[Row], metric: str, slices: Sequence[str]) -> dict[str, float]:
     """Score by prompt id on some slices."""
-    return {
-        r["prompt_id"]: r["scores"][metric] for r in rows if r["slice"] in slices and metric in r["scores"]
-    }
+    return {r["prompt_id"]: r["scores"][metric] for r in rows if r["slice"] in slices and metric in r["scores"]}
 
 
 def mean_of(rows: Sequence[Row], metric: str, slices: Sequence[str]) -> Interval:

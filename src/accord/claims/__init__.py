@@ -1,0 +1,1 @@
+"""Claims of the literature as experiments: a statistic, a rule that is a number before it runs, a verdict."""

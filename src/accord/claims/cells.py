@@ -1,0 +1,86 @@
+"""Cells: run folders addressed by the hash of their config, shared between claims, two at a time on one thread each."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from accord.config import Config
+from accord.run import config_hash, read_json
+from accord.stages.demo import run_side_by_side, run_stage
+from accord.stages.recipes import SCALES, GoldFlow
+
+STAGE_OF = {
+    "Pretrain": "pretrain",
+    "Sft": "sft",
+    "Sample": "sample",
+    "Annotate": "annotate",
+    "Preference": "preference",
+    "Ppo": "ppo",
+    "Evaluate": "evaluate",
+}
+
+
+class Cells:
+    """Runs stages of the gold flow below one folder and remembers what they cost."""
+
+    def __init__(self, root: Path, scale: str) -> None:
+        self.root = root
+        self.scale = scale
+        self.used: dict[str, str] = {}
+
+    def flow(self, seed: int) -> GoldFlow:
+        """The gold flow of a seed; its folder carries the hash of everything that the base stages depend on."""
+        from accord.world import world_hash
+
+        probe = GoldFlow(Path("."), SCALES[self.scale], seed, False, 1)
+        base = [
+            probe.pretrain(),
+            probe.sft(),
+            probe.sample(),
+            probe.annotate(),
+            probe.helpful(),
+            probe.harmless(),
+        ]
+        digest = hashlib.sha256(json.dumps([world_hash(), *map(config_hash, base)]).encode()).hexdigest()[:12]
+        return GoldFlow(self.root / f"gold-{self.scale}-{seed}-{digest}", SCALES[self.scale], seed, True, 1)
+
+    def base(self, seeds: Sequence[int]) -> list[GoldFlow]:
+        """Flows with everything before policy optimisation done, for every seed."""
+        flows = [self.flow(seed) for seed in seeds]
+        for stages in (["pretrain"], ["sft"], ["sample"], ["annotate"], ["helpful", "harmless"]):
+            self.run([getattr(flow, stage)() for flow in flows for stage in stages])
+        return flows
+
+    def run(self, configs: Sequence[Config]) -> None:
+        """Run what is not finished yet, side by side."""
+        missing = [config for config in configs if not self._finished(config)]
+        jobs = [(STAGE_OF[type(config).__name__], config.model_copy(update={"threads": 1})) for config in missing]
+        if len(jobs) == 1:
+            run_stage(*jobs[0])
+        elif jobs:
+            run_side_by_side(jobs)
+        for config in configs:
+            self.used[str(self._folder(config))] = config_hash(config)
+
+    @staticmethod
+    def _folder(config: Config) -> Path:
+        return Path(config.out)  # type: ignore[attr-defined]
+
+    def _finished(self, config: Config) -> bool:
+        return (self._folder(config) / "manifest.json").exists()
+
+    def hash(self) -> str:
+        """16 hex digits over the configs of every cell that was used."""
+        relative = {Path(k).relative_to(self.root).as_posix(): v for k, v in self.used.items()}
+        return hashlib.sha256(json.dumps(relative, sort_keys=True).encode()).hexdigest()[:16]
+
+    def seconds(self) -> float:
+        """Seconds that the used cells took when they ran."""
+        return sum(float(_lineage(folder)["seconds"]) for folder in self.used)
+
+
+def _lineage(folder: str) -> dict[str, Any]:
+    lineage: dict[str, Any] = read_json(Path(folder) / "lineage.json")
+    return lineage

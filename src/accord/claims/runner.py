@@ -1,0 +1,63 @@
+"""`accord claims`: run claims, write their results pages, print their verdicts."""
+
+from pathlib import Path
+from typing import Any
+
+from accord.claims import decoupling, pipeline, sqrt_kl
+from accord.claims.cells import Cells
+from accord.claims.contract import Claim, verdict_of, write_results
+from accord.cli import did_you_mean
+from accord.config import Claims
+from accord.errors import BadInput
+
+CLAIMS: dict[str, Claim] = {claim.name: claim for claim in (pipeline.CLAIM, sqrt_kl.CLAIM, decoupling.CLAIM)}
+
+
+def run(config: Claims) -> list[dict[str, Any]]:
+    """Run the named claims, or list them all; returns their results."""
+    if not config.names:
+        for claim in CLAIMS.values():
+            print(f"{claim.name:<14}{claim.claim}\n{'':<14}rule: {claim.rule}")
+        return []
+    for name in config.names:
+        if name not in CLAIMS:
+            raise BadInput(f"there is no claim {name!r}{did_you_mean(name, CLAIMS)}; there are {', '.join(CLAIMS)}")
+    seeds = list(range(config.first_seed, config.first_seed + config.seeds))
+    if config.first_seed < 1000 <= seeds[-1] or (config.first_seed < 10 <= seeds[-1]):
+        raise BadInput("develop on seeds 0-9 or reach verdicts on seeds from 1000; do not mix them")
+    results = []
+    for name in config.names:
+        results.append(run_claim(CLAIMS[name], config, seeds))
+    return results
+
+
+def run_claim(claim: Claim, config: Claims, seeds: list[int]) -> dict[str, Any]:
+    """One claim: its cells, its numbers, its page."""
+    from accord.world import VERSION, world_hash
+
+    print(f"claim {claim.name}: {claim.claim}\n  rule: {claim.rule}", flush=True)
+    cells = Cells(Path(config.out), config.scale)
+    finding = claim.measure(cells, seeds)
+    parts = list(finding.parts)
+    result: dict[str, Any] = {
+        "name": claim.name,
+        "claim": claim.claim,
+        "source": claim.source,
+        "statistic": claim.statistic,
+        "rule": claim.rule,
+        "value": parts[0].json()["mean"],
+        "interval": [parts[0].json()["low"], parts[0].json()["high"]],
+        "parts": [part.json() for part in parts],
+        "notes": list(finding.notes),
+        "seeds": seeds,
+        "n": parts[0].interval.n,
+        "verdict": verdict_of(parts),
+        "scale": config.scale,
+        "world": f"{VERSION} {world_hash()}",
+        "config_hash": cells.hash(),
+        "seconds": round(cells.seconds(), 1),
+    }
+    folder = Path(config.results) if config.results else Path(config.out) / "results"
+    write_results(folder, result, finding.figure)
+    print(f"  {result['verdict']} (config {result['config_hash']}); {folder / (claim.name + '.md')}", flush=True)
+    return result

@@ -1,0 +1,90 @@
+"""Reward grows linearly in the square root of KL from the start of RL."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from accord.claims.cells import Cells
+from accord.claims.contract import Claim, Finding, Part
+from accord.config import Ppo
+from accord.evaluation.statistics import Interval, r_squared
+from accord.reporting.figures import curve_plot
+from accord.run import read_lines
+from accord.stages.recipes import GoldFlow
+
+SMOOTHING = 5  # iterations in the moving mean that finds the gold peak
+
+
+def run_config(flow: GoldFlow) -> Ppo:
+    """PPO on helpfulness with a weak KL penalty, so that it runs past the gold peak."""
+    return flow.ppo("ppo-weak-kl", kl_coefficient=0.02, schedule="constant", steps=60)
+
+
+def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
+    """R² of the reward in √KL and in KL up to half the KL at the gold peak."""
+    flows = cells.base(seeds)
+    cells.run([run_config(flow) for flow in flows])
+    curves = [read_curve(Path(run_config(flow).out)) for flow in flows]
+    early = [before_half_peak(*curve) for curve in curves]
+    fits = np.array([[r_squared(np.sqrt(kl), reward), r_squared(kl, reward)] for kl, reward, _ in early])
+    root = resample([(np.sqrt(kl), reward) for kl, reward, _ in early], lambda x, y: r_squared(x, y))
+    gap = resample(
+        [(kl, reward) for kl, reward, _ in early], lambda kl, y: r_squared(np.sqrt(kl), y) - r_squared(kl, y)
+    )
+    parts = [Part("R² in √KL", root, 0.9, "above"), Part("R² in √KL − R² in KL", gap, 0.0, "above")]
+    notes = [
+        f"seed {seed}: gold peak at KL {peak_kl(*curve):.2f} nats; {len(e[0])} iterations before half of it; "
+        f"R² {fit[0]:.3f} in √KL, {fit[1]:.3f} in KL"
+        for seed, curve, e, fit in zip(seeds, curves, early, fits, strict=True)
+    ]
+    series = [(f"seed {seed}", np.sqrt(kl), reward) for seed, (kl, reward, _) in zip(seeds, curves, strict=True)]
+    return Finding(parts, notes, curve_plot(series, x_label="√KL (nats½)", y_label="preference-model score"))
+
+
+def read_curve(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """KL per reply, reward and gold helpfulness by iteration."""
+    rows = read_lines(folder / "metrics.jsonl")
+    return tuple(np.array([row[name] for row in rows]) for name in ("objective/kl", "reward/helpful", "gold/helpful"))  # type: ignore[return-value]
+
+
+def peak_kl(kl: np.ndarray, reward: np.ndarray, gold: np.ndarray) -> float:
+    """KL where the smoothed gold score is highest."""
+    window = np.ones(SMOOTHING) / SMOOTHING
+    smooth = np.convolve(gold, window, mode="valid")
+    return float(kl[int(smooth.argmax()) + SMOOTHING // 2])
+
+
+def before_half_peak(kl: np.ndarray, reward: np.ndarray, gold: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The iterations until KL first reaches half the KL at the gold peak; estimates below 0 count as 0."""
+    beyond = np.flatnonzero(kl >= 0.5 * peak_kl(kl, reward, gold))
+    stop = max(int(beyond[0]) + 1 if len(beyond) else len(kl), 3)
+    return np.maximum(kl[:stop], 0.0), reward[:stop], gold[:stop]
+
+
+def resample(curves: Sequence[tuple[np.ndarray, np.ndarray]], statistic: object, resamples: int = 2000) -> Interval:
+    """Mean over seeds of a statistic of each seed's points; seeds are drawn, and points within them."""
+    rng = np.random.default_rng(0)
+    value = float(np.mean([statistic(x, y) for x, y in curves]))  # type: ignore[operator]
+    draws = []
+    for _ in range(resamples):
+        chosen = rng.integers(len(curves), size=len(curves))
+        found = []
+        for c in chosen:
+            x, y = curves[c]
+            points = rng.integers(len(x), size=len(x))
+            found.append(statistic(x[points], y[points]))  # type: ignore[operator]
+        draws.append(np.nanmean(found))
+    low, high = np.nanquantile(draws, [0.025, 0.975])
+    return Interval(value, float(low), float(high), sum(len(x) for x, _ in curves))
+
+
+CLAIM = Claim(
+    name="sqrt-kl",
+    claim="From the start of RL the reward grows linearly in the square root of KL.",
+    source="Bai et al. 2022, section 4.3",
+    statistic="R² of the preference-model score in √KL, and its difference to R² in KL, over the PPO iterations until "
+    "KL first reaches half the KL at the gold peak; mean over seeds, bootstrap over seeds and iterations.",
+    rule="R² in √KL is above 0.9 and exceeds R² in KL, both with their lower bounds.",
+    measure=measure,
+)
