@@ -52,12 +52,12 @@ def test_a_missing_folder_is_named_with_the_part_that_exists(tmp_path):
 def test_an_empty_file_is_refused(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(gzip.compress(b"") if name.endswith(".gz") else b"")
-    assert "empty" in refusal(str(path))
+    assert "file is empty" in refusal(str(path))
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.txt"])
 def test_a_file_of_blank_lines_is_empty(tmp_path, name):
-    assert "empty" in refusal(write_lines(tmp_path / name, "", "  ", ""))
+    assert "file is empty" in refusal(write_lines(tmp_path / name, "", "  ", ""))
 
 
 @pytest.mark.parametrize("content", [b"\x00\x01\x02", b"PAR1\x15\x04", b"PK\x03\x04abc", b"\x1f\x8b\x08abc"])
@@ -65,7 +65,7 @@ def test_a_binary_file_is_refused(tmp_path, content):
     path = tmp_path / "a.jsonl"
     path.write_bytes(content)
     message = refusal(str(path))
-    assert f"{path}:1" in message and "binary" in message
+    assert f"{path}:1" in message and "is a binary file" in message
 
 
 def test_invalid_utf8_is_named_with_its_line(tmp_path):
