@@ -87,9 +87,7 @@ def test_bad_json_in_a_list_is_named_with_its_line(tmp_path):
     assert f"{path}:3: not valid JSON" in refusal(str(path))
 
 
-@pytest.mark.parametrize(
-    ("line", "what"), [("[1]", "list"), ('"x"', "string"), ("3", "number"), ("null", "null")]
-)
+@pytest.mark.parametrize(("line", "what"), [("[1]", "list"), ('"x"', "string"), ("3", "number"), ("null", "null")])
 def test_a_row_that_is_no_object_is_named_with_its_line(tmp_path, line, what):
     source = write_lines(tmp_path / "a.jsonl", GOOD, line)
     message = refusal(source)
@@ -175,9 +173,7 @@ def test_an_unknown_ending_is_refused(tmp_path):
 
 def test_blank_lines_and_a_byte_order_mark_are_no_rows(tmp_path):
     path = tmp_path / "a.jsonl"
-    path.write_bytes(
-        b"\xef\xbb\xbf" + json.dumps(GOOD).encode() + b"\n\n" + json.dumps(GOOD).encode() + b"\r\n"
-    )
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(GOOD).encode() + b"\n\n" + json.dumps(GOOD).encode() + b"\r\n")
     assert read_comparisons(str(path), "helpful").rows == 2
 
 

@@ -46,8 +46,7 @@ READ = {
 
 def write_pairs(path: Path, count: int, **extra: object) -> str:
     rows = [
-        {"prompt": f"{path.stem} {i}?", "chosen": f"good {i}", "rejected": f"bad {i}", **extra}
-        for i in range(count)
+        {"prompt": f"{path.stem} {i}?", "chosen": f"good {i}", "rejected": f"bad {i}", **extra} for i in range(count)
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(path)
@@ -70,9 +69,7 @@ words = st.text(alphabet=st.characters(exclude_categories=("Cs",)), min_size=1).
 def test_own_comparisons_read_back_whatever_their_text(tmp_path_factory, texts, strength, labeler):
     path = tmp_path_factory.mktemp("own") / "comparisons.jsonl"
     pairs = [
-        Comparison(
-            Prompt((Turn("user", p),), a, b), (a + "1", b + "2"), (1, 1), "helpful", labeler, strength, (1, 0)
-        )
+        Comparison(Prompt((Turn("user", p),), a, b), (a + "1", b + "2"), (1, 1), "helpful", labeler, strength, (1, 0))
         for p, a, b in texts
         if a.strip() + "1" != b.strip() + "2"
     ]

@@ -112,10 +112,7 @@ def test_a8_both_sides_are_looked_at(tmp_path):
     ranked = {"prompt": "p", "responses": ["a", "b", "c"], "ranks": [1, 2, 3]}
     rows = [
         ranked,
-        *(
-            {**ranked, "responses": r}
-            for r in (["", "b", "c"], ["a", "", "c"], ["a", "b", ""], ["a", "b", "b"])
-        ),
+        *({**ranked, "responses": r} for r in (["", "b", "c"], ["a", "", "c"], ["a", "b", ""], ["a", "b", "b"])),
     ]
     loaded = read_comparisons(write_rows(tmp_path, *rows), "helpful")
     assert loaded.drops == {"empty reply": 3, "equal replies": 1}
@@ -176,9 +173,7 @@ def test_a_prompt_ends_where_a_reply_is_due(tmp_path):
         {**good, "prompt": [user("p"), {"role": "tool", "content": "7"}]},
     ]
     loaded = read_prompts(write_rows(tmp_path, *rows))
-    assert (
-        loaded.drops == {"prompt ends with the assistant": 1, "empty prompt": 2} and len(loaded.records) == 2
-    )
+    assert loaded.drops == {"prompt ends with the assistant": 1, "empty prompt": 2} and len(loaded.records) == 2
 
 
 # Judgements, rankings, demonstrations

@@ -116,9 +116,7 @@ class Cells:
             if not isinstance(role, str) or role not in ROLE_NAMES:
                 raise self.wrong(name, f"messages whose role is one of {', '.join(ROLE_NAMES)}")
             if not isinstance(content, str):
-                raise self.wrong(
-                    name, "messages whose content is text (images and tool calls are not supported)"
-                )
+                raise self.wrong(name, "messages whose content is text (images and tool calls are not supported)")
             turns.append(Turn(ROLE_NAMES[role], content))
         return tuple(turns)
 
@@ -158,8 +156,4 @@ def split_transcript(text: str) -> tuple[Turns, str]:
 
 def list_columns(row: Mapping[str, Any]) -> str:
     names = [str(name) for name in row]
-    return (
-        ", ".join(f"'{name}'" for name in names[:20]) + (" …" if len(names) > 20 else "")
-        if names
-        else "(none)"
-    )
+    return ", ".join(f"'{name}'" for name in names[:20]) + (" …" if len(names) > 20 else "") if names else "(none)"

@@ -139,9 +139,7 @@ def _read_file(path: Path, lines: bool) -> Iterator[Row]:
         return _read_json(path)
     if path.name.endswith(TEXT_ENDINGS):
         return _read_lines(path) if lines else _read_text(path)
-    raise BadInput(
-        f"{path}: unknown ending; a file ends in {', '.join(('.json', *ROW_ENDINGS, *TEXT_ENDINGS))}."
-    )
+    raise BadInput(f"{path}: unknown ending; a file ends in {', '.join(('.json', *ROW_ENDINGS, *TEXT_ENDINGS))}.")
 
 
 def _decoded_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -151,12 +149,8 @@ def _decoded_lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
         with opened(path, "rb") as stream:
             for number, raw in enumerate(stream, start=1):
-                if b"\0" in raw or (
-                    number == 1 and raw.startswith((b"\x1f\x8b", b"PAR1", b"PK\x03\x04", b"%PDF"))
-                ):
-                    raise BadInput(
-                        f"{path}:{number}: this is a binary file, not text; check the file or its ending."
-                    )
+                if b"\0" in raw or (number == 1 and raw.startswith((b"\x1f\x8b", b"PAR1", b"PK\x03\x04", b"%PDF"))):
+                    raise BadInput(f"{path}:{number}: this is a binary file, not text; check the file or its ending.")
                 try:
                     text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
                 except UnicodeDecodeError as error:
@@ -192,17 +186,14 @@ def _read_json(path: Path) -> Iterator[Row]:
     value = _parse_json(text, str(path), counts_lines=True)
     if not isinstance(value, list):
         raise BadInput(
-            f"{path}: holds one JSON {_name(value)} where a list of objects is due; "
-            "one object a line is a .jsonl file."
+            f"{path}: holds one JSON {_name(value)} where a list of objects is due; one object a line is a .jsonl file."
         )
     if not value:
         raise BadInput(f"{path}: the list is empty.")
     for number, entry in enumerate(value, start=1):
         where = f"{path} entry {number}"
         if not isinstance(entry, dict):
-            raise BadInput(
-                f"{where}: is a JSON {_name(entry)}; each entry must be an object with named columns."
-            )
+            raise BadInput(f"{where}: is a JSON {_name(entry)}; each entry must be an object with named columns.")
         yield Row(entry, where, str(path))
 
 
@@ -286,9 +277,7 @@ def _read_parquet(path: Path) -> Iterator[Row]:
                     yield Row(value, f"{path} row {number}", str(path))
     except (ValueError, OSError) as error:
         # pyarrow's own errors are ValueErrors; those of the rows' readers are BadInput and pass.
-        raise BadInput(
-            f"{path}: not a readable parquet file, after row {number} ({_first_line(error)})."
-        ) from None
+        raise BadInput(f"{path}: not a readable parquet file, after row {number} ({_first_line(error)}).") from None
     if number == 0:
         raise BadInput(f"{path}: the file holds no rows.")
 
@@ -300,17 +289,14 @@ def _first_line(error: Exception) -> str:
 # Hub and world
 
 
-HUB = re.compile(
-    r"hub:(?P<name>[^/:@]+/[^/:@]+)(?:/(?P<subset>[^:@]+))?(?::(?P<split>[^@]+))?(?:@(?P<revision>.+))?"
-)
+HUB = re.compile(r"hub:(?P<name>[^/:@]+/[^/:@]+)(?:/(?P<subset>[^:@]+))?(?::(?P<split>[^@]+))?(?:@(?P<revision>.+))?")
 
 
 def _read_hub(source: str, max_rows: int) -> Iterator[Row]:
     match = HUB.fullmatch(source)
     if match is None:
         raise BadInput(
-            f"{source}: write hub:OWNER/NAME[/SUBSET][:SPLIT][@REVISION], "
-            "for example hub:Anthropic/hh-rlhf:train."
+            f"{source}: write hub:OWNER/NAME[/SUBSET][:SPLIT][@REVISION], for example hub:Anthropic/hh-rlhf:train."
         )
     try:
         from datasets import load_dataset

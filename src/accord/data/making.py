@@ -12,9 +12,7 @@ from accord.errors import BadInput
 from accord.records import Comparison, Demonstration, Document, Judgement, Prompt
 
 
-def with_shapes(
-    rows: Iterable[Row], columns: Mapping[str, str] | None, kind: Kind | None
-) -> Iterator[tuple[Row, str]]:
+def with_shapes(rows: Iterable[Row], columns: Mapping[str, str] | None, kind: Kind | None) -> Iterator[tuple[Row, str]]:
     """Each row with its shape, which the first row of its file decides."""
     file, shape = "", ""
     for row in rows:
@@ -32,8 +30,7 @@ def check_id(parts: Parts, kind: Kind, name: str, row: Row) -> None:
     stored_kind, stored_id = parts.stored
     if stored_kind == kind and stored_id and stored_id != name:
         raise BadInput(
-            f"{row.where}: the id of this {kind} does not fit its content; "
-            "if the change is meant, remove the key 'id'."
+            f"{row.where}: the id of this {kind} does not fit its content; if the change is meant, remove the key 'id'."
         )
 
 

@@ -82,9 +82,7 @@ def _hh(cells: Cells) -> Parts:
 def _preference(cells: Cells) -> Parts:
     prompt = cells.turns("prompt")
     strip = is_transcript(cells.values["prompt"])
-    return _pair(
-        cells, tuple(cells.side(name, cells.get(name), prompt, strip) for name in ("chosen", "rejected"))
-    )
+    return _pair(cells, tuple(cells.side(name, cells.get(name), prompt, strip) for name in ("chosen", "rejected")))
 
 
 def _implicit(cells: Cells) -> Parts:
@@ -106,9 +104,7 @@ def _safe_rlhf(cells: Cells) -> Parts:
             "safe",
             float(cells.flag(f"is_response_{i}_safe")),
             _category(cells, f"response_{i}_harm_category"),
-            float(cells.number(f"response_{i}_severity_level"))
-            if cells.has(f"response_{i}_severity_level")
-            else 0.0,
+            float(cells.number(f"response_{i}_severity_level")) if cells.has(f"response_{i}_severity_level") else 0.0,
         )
         for i in (0, 1)
         if cells.has(f"is_response_{i}_safe")
@@ -155,9 +151,7 @@ def _rankings(cells: Cells) -> Parts:
 
 def _completion(cells: Cells) -> Parts:
     prompt = cells.turns("prompt")
-    turns, reply = cells.side(
-        "completion", cells.get("completion"), prompt, is_transcript(cells.values["prompt"])
-    )
+    turns, reply = cells.side("completion", cells.get("completion"), prompt, is_transcript(cells.values["prompt"]))
     return Parts(prompts=(turns,), replies=(reply,), ideal=0)
 
 
@@ -277,25 +271,19 @@ SHAPES: dict[str, Shape] = {
         ("prompt", "comparison", "judgement"),
         _safe_rlhf,
     ),
-    "safe and unsafe": Shape(
-        ("prompt", "safe", "unsafe"), ("margin", *_LABELS), (*_CHOICE, "judgement"), _safe_unsafe
-    ),
+    "safe and unsafe": Shape(("prompt", "safe", "unsafe"), ("margin", *_LABELS), (*_CHOICE, "judgement"), _safe_unsafe),
     "rankings": Shape(("prompt", "responses", "ranks"), (), _CHOICE, _rankings),
     "hh transcripts": Shape(
         ("chosen", "rejected"),
         ("margin",),
         _CHOICE,
         _hh,
-        lambda row: (
-            isinstance(row["chosen"], str) and (is_transcript(row["chosen"]) or row.get("prompt") is None)
-        ),
+        lambda row: isinstance(row["chosen"], str) and (is_transcript(row["chosen"]) or row.get("prompt") is None),
     ),
     "preference": Shape(("prompt", "chosen", "rejected"), ("margin",), _CHOICE, _preference),
     "preference, implicit prompt": Shape(("chosen", "rejected"), ("margin",), _CHOICE, _implicit),
     "unpaired": Shape(("prompt", "completion", "label"), _LABELS, ("prompt", "judgement"), _unpaired),
-    "safety labels": Shape(
-        ("prompt", "completion", "is_safe"), _LABELS, ("prompt", "judgement"), _safety_label
-    ),
+    "safety labels": Shape(("prompt", "completion", "is_safe"), _LABELS, ("prompt", "judgement"), _safety_label),
     "ratings": Shape(("prompt", "completion", "rating"), _LABELS, ("prompt", "judgement"), _rating),
     "prompt and completion": Shape(("prompt", "completion"), (), ("prompt", "demonstration"), _completion),
     "messages": Shape(("messages",), (), ("prompt", "demonstration"), _conversation),
@@ -306,9 +294,7 @@ SHAPES: dict[str, Shape] = {
 
 def recognise(row: Mapping[str, Any], columns: Mapping[str, str], kind: Kind | None, where: str) -> str:
     """The shape of a file, from its first row; `kind` None takes any. Raises BadInput with what is there."""
-    known = sorted(
-        {name for shape in SHAPES.values() for name in (*shape.columns, *shape.optional)} | set(COMMON)
-    )
+    known = sorted({name for shape in SHAPES.values() for name in (*shape.columns, *shape.optional)} | set(COMMON))
     for name in columns:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
@@ -326,9 +312,7 @@ def recognise(row: Mapping[str, Any], columns: Mapping[str, str], kind: Kind | N
         if kind is None or kind in SHAPES[name].gives:
             return name
     shapes = "; ".join(
-        f"{name} ({', '.join(shape.columns)})"
-        for name, shape in SHAPES.items()
-        if kind is None or kind in shape.gives
+        f"{name} ({', '.join(shape.columns)})" for name, shape in SHAPES.items() if kind is None or kind in shape.gives
     )
     wanted = f"{kind}s" if kind else "records"
     found = (

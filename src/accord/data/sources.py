@@ -55,9 +55,7 @@ class Loaded(Generic[R]):
     duplicates: int = 0
 
 
-def read_documents(
-    source: str, *, columns: Mapping[str, str] | None = None, max_rows: int = 0
-) -> Loaded[Document]:
+def read_documents(source: str, *, columns: Mapping[str, str] | None = None, max_rows: int = 0) -> Loaded[Document]:
     """Plain text to pretrain on: text files (each a document, or cut at <|endoftext|>) or a `text` column."""
     return cast(Loaded[Document], _load("document", source, columns, max_rows, "", ""))
 
@@ -141,9 +139,7 @@ def _load(
 
 
 def _counts(drops: Mapping[str, int]) -> str:
-    return (
-        ", ".join(f"{count} × {reason}" for reason, count in sorted(drops.items()) if count) or "none dropped"
-    )
+    return ", ".join(f"{count} × {reason}" for reason, count in sorted(drops.items()) if count) or "none dropped"
 
 
 # Several sources, splits
@@ -167,16 +163,12 @@ def read_many(
     weights = weights or {}
     if weights and set(weights) != set(sources):
         odd = sorted(set(weights) ^ set(sources))
-        raise BadInput(
-            f"--weights must name the same sources as --data; only one of them names {', '.join(odd)}."
-        )
+        raise BadInput(f"--weights must name the same sources as --data; only one of them names {', '.join(odd)}.")
     if any(not (math.isfinite(weight) and weight > 0) for weight in weights.values()):
         raise BadInput("--weights must be numbers above 0; to leave a source out, take it out of --data.")
     named: dict[str, Any] = {"columns": columns, "max_rows": max_rows}
     loaded = {
-        name: reader(source, *args, **named)
-        if reader is read_documents
-        else reader(source, *args, slice=name, **named)
+        name: reader(source, *args, **named) if reader is read_documents else reader(source, *args, slice=name, **named)
         for name, source in sources.items()
     }
     total = sum(len(part.records) for part in loaded.values())
@@ -197,9 +189,7 @@ def _weigh(loaded: Loaded[R], count: int) -> Loaded[R]:
     if times == 0:
         drops["over its weight"] = len(loaded.records) - rest
     repeats = max(0, count - len(loaded.records))
-    return replace(
-        loaded, records=loaded.records * times + extra, drops=drops, duplicates=loaded.duplicates + repeats
-    )
+    return replace(loaded, records=loaded.records * times + extra, drops=drops, duplicates=loaded.duplicates + repeats)
 
 
 def prompt_of(record: Prompt | Demonstration | Comparison | Judgement) -> Prompt:

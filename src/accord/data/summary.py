@@ -126,8 +126,4 @@ def _words(text: str) -> int:
 def quantiles(values: list[int]) -> tuple[int, ...]:
     """The 0, 25, 50, 75 and 100 % quantiles, each a value that occurs; empty for no values."""
     ordered = sorted(values)
-    return (
-        tuple(ordered[round(share * (len(ordered) - 1))] for share in (0, 0.25, 0.5, 0.75, 1))
-        if ordered
-        else ()
-    )
+    return tuple(ordered[round(share * (len(ordered) - 1))] for share in (0, 0.25, 0.5, 0.75, 1)) if ordered else ()
