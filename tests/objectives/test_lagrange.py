@@ -1,0 +1,66 @@
+"""Multipliers of both rules by hand."""
+
+import math
+
+import pytest
+
+from accord.objectives.lagrange import RULES, Multiplier, proportional_integral, safe_rlhf
+
+
+def test_proportional_integral_by_hand():
+    # λ_I = 2·exp(0.05·0.6), λ = λ_I·exp(1·0.6)
+    state = proportional_integral(Multiplier(2.0, 2.0), cost=0.5, limit=-0.1, rate=0.05, gain=1.0, bound=10.0)
+    assert state.integral == pytest.approx(2 * math.exp(0.03))
+    assert state.value == pytest.approx(2 * math.exp(0.63))
+    # the next step starts from the integral alone; satisfied: both fall
+    state = proportional_integral(state, cost=-0.4, limit=-0.1, rate=0.05, gain=1.0, bound=10.0)
+    assert state.integral == pytest.approx(2 * math.exp(0.015))
+    assert state.value == pytest.approx(2 * math.exp(0.015 - 0.3))
+
+
+def test_gain_0_is_the_integral_alone():
+    state = proportional_integral(Multiplier(1.0, 7.0), cost=1.0, limit=0.0, rate=0.1, gain=0.0, bound=10.0)
+    assert state.value == state.integral == pytest.approx(math.exp(0.1))
+
+
+def test_safe_rlhf_by_hand():
+    # log λ += 0.1 · 2 · 0.5
+    state = safe_rlhf(Multiplier(9.9, 2.0), cost=0.7, limit=0.2, rate=0.1, gain=99.0, bound=10.0)
+    assert state.value == state.integral == pytest.approx(2 * math.exp(0.1))
+
+
+@pytest.mark.parametrize("rule", RULES.values())
+def test_d6_violation_raises_and_slack_lowers_the_multiplier(rule):
+    start = Multiplier(1.0, 1.0)
+    settings = {"rate": 0.05, "gain": 1.0, "bound": 10.0}
+    assert rule(start, 0.5, 0.0, **settings).value > 1.0
+    assert rule(start, -0.5, 0.0, **settings).value < 1.0
+    assert rule(start, -0.5, -0.5, **settings).value == 1.0
+    # a negative limit is violated by a cost that a limit of 0 allows
+    assert rule(start, -0.2, -0.5, **settings).value > 1.0
+
+
+@pytest.mark.parametrize("rule", RULES.values())
+def test_bound_caps_and_zero_stays_zero(rule):
+    settings = {"rate": 1.0, "gain": 1.0, "bound": 3.0}
+    state = Multiplier(2.9, 2.9)
+    for _ in range(5):
+        state = rule(state, 1.0, 0.0, **settings)
+    assert state.value == 3.0 and state.integral <= 3.0
+    assert rule(Multiplier(0.0, 0.0), 5.0, 0.0, **settings).value == 0.0
+
+
+def test_d4_a_small_multiplier_recovers_under_the_default_rule_and_not_under_safe_rlhfs():
+    """D4: from λ = 1e-4 with the cost 1 over its limit, λ reaches 1 within 200 steps of rate 0.05."""
+
+    def steps_until_one(rule):
+        state = Multiplier(1e-4, 1e-4)
+        for step in range(1, 1001):
+            state = rule(state, 1.0, 0.0, rate=0.05, gain=1.0, bound=10.0)
+            if state.value >= 1.0:
+                return step
+        return None
+
+    # log(1e4) = 9.21 = 0.05·n + 1 gives n = 165
+    assert steps_until_one(proportional_integral) == 165
+    assert steps_until_one(safe_rlhf) is None
