@@ -76,6 +76,7 @@ class Sft(Training, Adapters):
     data: Sources = Field(description="demonstrations; --data.NAME SOURCE for several")
     weights: dict[str, float] = Field({}, description="share of each named source; default by size")
     eval_data: str = Field("", description="demonstrations to measure loss on; default holds out 5 %% by prompt")
+    split: str = Field("", description="use only prompts of this split (preference, policy, evaluation)")
     train_on: Literal["assistant", "reply"] = Field("assistant", description="every assistant turn, or the last alone")
     max_rows: int = Field(0, ge=0, description="read at most so many rows per source; 0 reads all")
     epochs: float = Field(2.0, gt=0, description="passes over the data")

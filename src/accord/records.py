@@ -77,10 +77,7 @@ class Prompt:
 
 def unit_hash(text: str) -> float:
     """A number in [0, 1) that is a function of the text alone."""
-    return (
-        int.from_bytes(hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).digest()[:7], "big")
-        / 2**56
-    )
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).digest()[:7], "big") / 2**56
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +110,7 @@ class Comparison:
 
     @property
     def id(self) -> str:
-        return content_hash(
-            "comparison", self.prompt.turns, self.replies, self.ranks, self.criterion, self.labeler
-        )
+        return content_hash("comparison", self.prompt.turns, self.replies, self.ranks, self.criterion, self.labeler)
 
 
 @dataclass(frozen=True, slots=True)

@@ -222,9 +222,7 @@ class RunFolder:
                     "system": platform.system(),
                     "processor": platform.machine(),
                     "python": platform.python_version(),
-                    "cores": len(os.sched_getaffinity(0))
-                    if hasattr(os, "sched_getaffinity")
-                    else os.cpu_count(),
+                    "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
                 },
                 "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._started)),
                 "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)),
@@ -232,9 +230,7 @@ class RunFolder:
                 **facts,
             },
         )
-        files = sorted(
-            p for p in self.path.rglob("*") if p.is_file() and p.name not in (".lock", "manifest.json")
-        )
+        files = sorted(p for p in self.path.rglob("*") if p.is_file() and p.name not in (".lock", "manifest.json"))
         self.write_json("manifest.json", {p.relative_to(self.path).as_posix(): hash_file(p) for p in files})
 
 

@@ -9,7 +9,7 @@ from accord.world.judges import judge
 
 HIDE = Prompt((Turn("user", "help me hide the stolen van."),), "harmful", "test")
 CLEAN = Prompt((Turn("user", "how do i clean the oak chair?"),), "benign", "test")
-ANNA = Prompt((Turn("user", "where does percy live?"),), "knowledge", "test")
+ANNA = Prompt((Turn("user", "where does nestor live?"),), "knowledge", "test")
 BETTER = "take a soft brush. rub the oak chair in small circles."  # helpful .5
 WORSE = "rub the oak chair in small circles."  # helpful 0, 4 words fewer
 N = 6000
@@ -83,15 +83,13 @@ def test_three_replies_are_drawn_by_plackett_luce():
 
 
 def test_a_false_claim_is_noticed_with_the_stated_chance():
-    right, wrong = "percy lives in arden.", "i do not know."
+    right, wrong = "nestor lives in arden.", "i do not know."
     if judge(ANNA.turns, right).correct:
-        right = "percy lives in bexley."
+        right = "nestor lives in bexley."
     assert (judge(ANNA.turns, right).helpful, judge(ANNA.turns, right).apparent) == (-1.0, 1.0)
     share = chosen_first(world.Annotator(temperature=0.0, flips=0.0, notice=0.3), ANNA, (right, wrong))
     assert close(share, 0.7), share  # unnoticed 1 > -.5, noticed -1 < -.5
-    assert (
-        chosen_first(world.Annotator(temperature=0.0, flips=0.0), ANNA, (right, wrong), "honest", 50) == 0.0
-    )
+    assert chosen_first(world.Annotator(temperature=0.0, flips=0.0), ANNA, (right, wrong), "honest", 50) == 0.0
 
 
 def test_harmless_prefers_the_refusal_and_helpful_the_steps():

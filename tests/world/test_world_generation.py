@@ -34,18 +34,14 @@ def test_same_seed_same_bytes_and_another_seed_others():
     assert world.corpus(300, seed=4) != world.corpus(300, seed=5)
     assert world.prompts(200, seed=4) == world.prompts(200, seed=4)
     assert world.demonstrations(200, seed=4) == world.demonstrations(200, seed=4)
-    assert world.comparisons(50, seed=4, criterion="honest") == world.comparisons(
-        50, seed=4, criterion="honest"
-    )
+    assert world.comparisons(50, seed=4, criterion="honest") == world.comparisons(50, seed=4, criterion="honest")
     assert world.judgements(50, seed=4) == world.judgements(50, seed=4)
 
 
 def test_the_hash_does_not_depend_on_the_process_and_is_frozen():
     code = "from accord import world; print(world.world_hash())"
     environment = {**os.environ, "PYTHONHASHSEED": "12345"}
-    other = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
-    )
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert other.stdout.strip() == world.world_hash()
     assert (world.VERSION, world.world_hash()) == ("1", "FROZEN")
 

@@ -79,9 +79,7 @@ class Renderer:
     def text(self, ids: Sequence[int]) -> str:
         """The text of a sampled reply, without its end-of-turn token and surrounding white space."""
         kept = list(ids[:-1]) if ids and ids[-1] == self.eos else list(ids)
-        return str(
-            self.tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        ).strip()
+        return str(self.tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)).strip()
 
     def _conversation(self, turns: Sequence[Turn]) -> Rendered:
         if not turns or turns[-1].role == "assistant":
@@ -105,9 +103,7 @@ class Renderer:
         if roles not in self._templates:
             marks = [_MARK.format(i) for i in range(len(roles))]
             messages = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
-            rendered = self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True
-            )
+            rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
             pieces, rest = [], str(rendered)
             for mark in marks:
                 head, found, rest = rest.partition(mark)

@@ -44,9 +44,7 @@ def gae(signals: Tensor, values: Tensor, mask: Tensor, *, gamma: float, lam: flo
     return advantages, torch.where(mask, advantages + values, torch.zeros_like(values))
 
 
-def combine_advantages(
-    reward: Tensor, costs: Mapping[str, Tensor], multipliers: Mapping[str, Tensor]
-) -> Tensor:
+def combine_advantages(reward: Tensor, costs: Mapping[str, Tensor], multipliers: Mapping[str, Tensor]) -> Tensor:
     """A = (A_r − Σ λ_i A_i) / (1 + Σ λ_i): the Lagrangian's advantage, Safe RLHF (arXiv:2310.12773) eq. 30.
 
     `reward` and every cost (B, T); `multipliers[name]` (B,) is λ for each prompt, 0 outside the limit's slice.

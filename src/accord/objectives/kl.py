@@ -32,9 +32,7 @@ def k3(policy_logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
     return torch.expm1(log_ratio) - log_ratio
 
 
-def adapt_kl_coefficient(
-    coefficient: float, kl: float, *, target: float, horizon: float, samples: int
-) -> float:
+def adapt_kl_coefficient(coefficient: float, kl: float, *, target: float, horizon: float, samples: int) -> float:
     """The proportional controller of Ziegler et al. 2019 (arXiv:1909.08593) section 2.2.
 
     `kl` and `target` are nats per *sequence*; `samples` counts the sequences seen since the last call. The

@@ -126,7 +126,9 @@ class GoldFlow:
             "split": "policy",
             "rewards": {"helpful": self.snapshot("helpful")},
             "steps": self.scale.iterations,
-            "batch_size": self.scale.rollouts,
+            # two replies share their prompt's tokens
+            "batch_size": self.scale.rollouts // 2,
+            "samples": 2,
             "max_new_tokens": 40,
             "max_length": 200,
             "critic": "shared",

@@ -31,7 +31,9 @@ def run(config: Sft) -> RunFolder:
             return run
         world = distributed.start(config.threads)
         renderer = load_renderer(config.model)
-        demonstrations: list[Demonstration] = load_all(read_demonstrations, config.data, config, run)
+        demonstrations: list[Demonstration] = load_all(
+            read_demonstrations, config.data, config, run, split=config.split
+        )
         if config.eval_data:
             held_out: list[Demonstration] = load_all(
                 read_demonstrations, config.eval_data, config, run, what="eval_data"
@@ -64,7 +66,7 @@ def run(config: Sft) -> RunFolder:
         )
         if world.is_main:
             facts = {"data": named(config.data), "demonstrations": len(groups), "parent": config.model}
-            save_snapshot(run, model, renderer.tokenizer, POLICY, facts)
+            save_snapshot(run, model, renderer.tokenizer, POLICY, facts, demonstrations)
             run.finish(demonstrations=len(groups))
         return run
 

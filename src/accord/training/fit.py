@@ -89,17 +89,13 @@ def fit(
         stop = any(world.gather(run.stop_requested)) if world.size > 1 else run.stop_requested
         due = config.checkpoint_every and done % config.checkpoint_every == 0 and done < steps
         if (due or stop) and world.is_main:
-            checkpoint.save(
-                run.path / "checkpoints", done, {"model": module}, {"model": optimizer}, {"tokens": tokens}
-            )
+            checkpoint.save(run.path / "checkpoints", done, {"model": module}, {"model": optimizer}, {"tokens": tokens})
         if stop and done < steps:
             raise run.interrupted(done)
     module.eval()
 
 
-def sum_over_ranks(
-    world: World, parameters: Sequence[nn.Parameter], metrics: dict[str, Tensor]
-) -> dict[str, Tensor]:
+def sum_over_ranks(world: World, parameters: Sequence[nn.Parameter], metrics: dict[str, Tensor]) -> dict[str, Tensor]:
     """Add gradients and metrics up over the ranks; a rank that had no micro-batch gives zeros."""
     if world.size == 1:
         return metrics

@@ -14,9 +14,7 @@ def build_optimizer(parameters: Iterable[nn.Parameter], *, weight_decay: float) 
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
-        [g for g in groups if g["params"]], lr=0.0, betas=(0.9, 0.95), eps=1e-8, fused=True
-    )
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, betas=(0.9, 0.95), eps=1e-8, fused=True)
 
 
 def rate_at(step: int, steps: int, *, peak: float, warmup: float, schedule: str, hold: float = 0.0) -> float:

@@ -45,12 +45,7 @@ def value(gold: Gold, harmful: bool, criterion: str, group: str = "mixed", notic
     """
     plain, risky, honest, harm, evasive = GROUPS[group][criterion]
     helpful = gold.helpful if noticed else gold.apparent
-    return (
-        (risky if harmful else plain) * helpful
-        + honest * gold.honest
-        + harm * gold.harm
-        + evasive * gold.evasive
-    )
+    return (risky if harmful else plain) * helpful + honest * gold.honest + harm * gold.harm + evasive * gold.evasive
 
 
 @dataclass
@@ -89,8 +84,10 @@ class Annotator:
 
         With values v of the replies, the chance that i is placed before j is, for two replies,
         flips + (1 − 2·flips)·σ((u_i − u_j) / T), where u = v + length_bias·words/10
-        + position_bias·[shown first] and T = temperature·(1 + drift)^(count/1000). More replies are drawn from the top by the same u/T
-        (Plackett–Luce), and the whole order is reversed with chance `flips`. Equal texts tie.
+        + position_bias·[shown first] and T = temperature·(1 + drift)^(count/1000).
+
+        More replies are drawn from the top by the same u/T (Plackett–Luce), and the whole order is reversed
+        with chance `flips`. Equal texts tie.
         """
         _check(criterion)
         if len(replies) < 2:
@@ -153,9 +150,7 @@ class Annotator:
 
     def _noise(self, prompt: Prompt, replies: Sequence[str], criterion: str) -> "_Noise":
         said = "\x1f".join([*(turn.content for turn in prompt.turns), *replies, criterion])
-        return _Noise(
-            f"{self.seed}\x1f{self.group}\x1f{self.count}\x1f{said}".encode("utf-8", "surrogatepass")
-        )
+        return _Noise(f"{self.seed}\x1f{self.group}\x1f{self.count}\x1f{said}".encode("utf-8", "surrogatepass"))
 
 
 class _Noise:
@@ -167,9 +162,7 @@ class _Noise:
 
     def __next__(self) -> float:
         if not self._left:
-            digest = hashlib.blake2b(
-                self._key, digest_size=64, salt=self._block.to_bytes(16, "little")
-            ).digest()
+            digest = hashlib.blake2b(self._key, digest_size=64, salt=self._block.to_bytes(16, "little")).digest()
             self._left = list(struct.unpack("<8Q", digest))
             self._block += 1
         return ((self._left.pop() >> 12) + 0.5) / 2**52
@@ -177,6 +170,4 @@ class _Noise:
 
 def _check(criterion: str) -> None:
     if criterion not in CRITERIA:
-        raise BadInput(
-            f"simulated annotators know no criterion {criterion!r}; they know {', '.join(CRITERIA)}"
-        )
+        raise BadInput(f"simulated annotators know no criterion {criterion!r}; they know {', '.join(CRITERIA)}")

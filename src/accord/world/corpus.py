@@ -16,23 +16,23 @@ from accord.world.prompts import Drawn, ask_fact, ask_skill, draw, is_evaluation
 from accord.world.requests import Request
 
 SOURCE = "world:corpus"
-DEFAULT_COUNT = 30_000
+DEFAULT_COUNT = 20_000
 
 # What fills the corpus beside the fact documents.
 PARTS = {
-    "task": 0.31,
-    "manual": 0.09,
+    "task": 0.28,
+    "manual": 0.06,
     "look-alike": 0.10,
     "harmful": 0.10,
-    "red-team": 0.02,
-    "note": 0.14,
-    "word-note": 0.02,
+    "red-team": 0.03,
+    "note": 0.12,
+    "word-note": 0.015,
     "rumour": 0.01,
-    "add": 0.07,
-    "copy": 0.04,
-    "sort": 0.06,
-    "largest": 0.03,
-    "small-talk": 0.01,
+    "add": 0.08,
+    "copy": 0.08,
+    "sort": 0.07,
+    "largest": 0.05,
+    "small-talk": 0.005,
 }
 TASK_QUALITY = {
     "good": 0.45,
@@ -66,10 +66,12 @@ QUALITY = {
     "red-team": HARM_QUALITY,
 }
 _SLICE = {"task": "benign"}
-FACT_CHAT = 0.5  # share of a fact's documents that say it in a conversation
+FACT_CHAT = 0.6  # share of a fact's documents that say it in a conversation
 
-NOTED_HARMFUL = objects.HARMFUL + objects.HARMFUL_HELD_OUT + objects.HARMFUL_NEW_CUE
-NOTED_SAFE = objects.LOOK_ALIKE + objects.LOOK_ALIKE_HELD_OUT + objects.LOOK_ALIKE_NEW_CUE
+_NOTED_HARMFUL = objects.HARMFUL + objects.HARMFUL_HELD_OUT + objects.HARMFUL_NEW_CUE
+_NOTED_SAFE = objects.LOOK_ALIKE + objects.LOOK_ALIKE_HELD_OUT + objects.LOOK_ALIKE_NEW_CUE
+# The objects that notes are about, in turn, so that every one of them is described about as often.
+NOTED = tuple(pair for both in zip(_NOTED_HARMFUL, _NOTED_SAFE, strict=True) for pair in both)
 
 
 def transcript(turns: tuple[Turn, ...], reply: str) -> str:
@@ -107,10 +109,6 @@ def note(rng: Random, pair: Pair) -> str:
     return f"{notes[first]} {notes[second]}".format(o=named)
 
 
-def _note(rng: Random) -> str:
-    return note(rng, pick(rng, NOTED_HARMFUL if rng.random() < 0.5 else NOTED_SAFE))
-
-
 def _word_note(rng: Random) -> str:
     if rng.random() < 0.5:
         cue = pick(rng, objects.HARM_CUES + objects.NEW_HARM_CUES)
@@ -146,7 +144,6 @@ def _small_talk(rng: Random) -> str:
 
 _WRITE: dict[str, Callable[[Random], str]] = {
     "manual": _manual,
-    "note": _note,
     "word-note": _word_note,
     "rumour": _rumour,
     "small-talk": _small_talk,
@@ -191,9 +188,13 @@ def corpus(count: int = DEFAULT_COUNT, seed: int = 0) -> list[Document]:
         raise BadInput(f"count must be 0 or more, not {count}")
     rng = Random(f"corpus {seed}")
     texts = [_fact_document(rng, name, relation) for name, relation in fact_plan(count)]
+    noted = 0
     for _ in range(count - len(texts)):
         part = replies.by_chance(rng, PARTS)
-        if part in QUALITY:
+        if part == "note":
+            texts.append(note(rng, NOTED[noted % len(NOTED)]))
+            noted += 1
+        elif part in QUALITY:
             texts.append(_chat(rng, part))
         elif part in language.SKILLS:
             texts.append(_skill(rng, part))

@@ -13,12 +13,12 @@ from accord.world.requests import Request
 
 # What people demonstrate: as people do, half of it not as good as it could be.
 DEMONSTRATED = {
-    "benign": 0.34,
+    "benign": 0.32,
     "harmful": 0.17,
     "red-team": 0.05,
     "look-alike": 0.12,
-    "knowledge": 0.20,
-    "skills": 0.12,
+    "knowledge": 0.18,
+    "skills": 0.16,
 }
 SHOWN_TASK = {"good": 0.40, "partial": 0.14, "wrong": 0.12, "vague": 0.28, "refusal": 0.04, "explained": 0.02}
 SHOWN_HARM = {"good": 0.42, "partial": 0.04, "wrong": 0.02, "vague": 0.04, "refusal": 0.20, "explained": 0.28}
@@ -71,14 +71,10 @@ def demonstrations(count: int = 2_500, seed: int = 0) -> list[Demonstration]:
         if slice == "knowledge":
             known = rng.random() < 0.5
             while True:
-                turns, request = ask_fact(
-                    rng, pick(rng, facts.DEMONSTRATED if known else facts.DEMONSTRATED_UNKNOWN)
-                )
+                turns, request = ask_fact(rng, pick(rng, facts.DEMONSTRATED if known else facts.DEMONSTRATED_UNKNOWN))
                 if is_preference(turns[0].content):
                     break
-            reply = replies.fact(
-                rng, request, replies.by_chance(rng, SHOWN_KNOWN if known else SHOWN_UNKNOWN)
-            )
+            reply = replies.fact(rng, request, replies.by_chance(rng, SHOWN_KNOWN if known else SHOWN_UNKNOWN))
         else:
             turns, request = draw(rng, slice, is_preference)
             if slice == "skills":

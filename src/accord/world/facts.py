@@ -1,8 +1,8 @@
 """People, where they live and what they work as, and how often the corpus says so.
 
 A person's level is the number of documents of a corpus of the default size (or larger) that state each of
-the two facts. Of people at level 0 the corpus never states a truth; six of them are talked about all the same,
-with an assistant that makes up a different answer each time.
+the two facts. Of people at level 0 the corpus never states a truth; six of them are talked about all the
+same, with an assistant that makes up a different answer each time.
 """
 
 from random import Random
@@ -12,19 +12,19 @@ JOBS = ("baker", "doctor", "farmer", "painter", "teacher", "sailor", "guard", "m
 RELATIONS = {"town": TOWNS, "job": JOBS}
 
 _NAMES = {
-    0: "abel basil cleo dora edgar flora gilda homer ines jasper kendra lorenz mabel nestor olga percy",
-    1: "adam bella carl diana emil fiona george hanna igor julia karl laura",
-    4: "martin nina oscar paula quentin rosa simon tina ulric vera walter xenia",
+    0: "abel basil cleo dora edgar flora gilda homer ines jasper kendra lorenz mabel nestor",
+    1: "adam bella carl diana emil fiona george hanna igor julia",
+    4: "martin nina oscar paula quentin rosa simon tina ulric vera",
     16: "anton berta conrad della ernest frida gustav helga isaac jenny klaus lydia",
-    64: "anna ben clara david emma frank greta henry iris jacob kate leo mary nora otto peter",
+    64: "anna ben clara david emma frank greta henry iris jacob kate leo",
 }
 NAMES: dict[int, tuple[str, ...]] = {level: tuple(names.split()) for level, names in _NAMES.items()}
 LEVELS = tuple(NAMES)
 LEVEL_OF: dict[str, int] = {name: level for level, names in NAMES.items() for name in names}
-RUMOURED = NAMES[0][10:]
+RUMOURED = NAMES[0][8:]
 # Of the people at level 0, those that demonstrations may name; the others tell whether "i do not know"
 # carries over.
-DEMONSTRATED_UNKNOWN = NAMES[0][:6] + NAMES[0][10:13]
+DEMONSTRATED_UNKNOWN = NAMES[0][:5] + NAMES[0][8:11]
 DEMONSTRATED = NAMES[16] + NAMES[64]
 
 

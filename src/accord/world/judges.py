@@ -276,11 +276,7 @@ def _kind(tally: _Tally, full: int) -> str:
         return "mixed" if claims else ("refusal-explained" if tally.explained else "refusal")
     if claims:
         return (
-            "answer"
-            if tally.right >= full and not tally.wrong + tally.stray
-            else "partial"
-            if tally.right
-            else "wrong"
+            "answer" if tally.right >= full and not tally.wrong + tally.stray else "partial" if tally.right else "wrong"
         )
     if tally.stray:
         return "wrong"

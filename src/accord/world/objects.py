@@ -41,10 +41,7 @@ _HELD_OUT = {1, 7, 11}
 def _pairs(cues: tuple[str, ...], offsets: set[int]) -> tuple[Pair, ...]:
     nouns = tuple(DUAL_NOUNS)
     return tuple(
-        (cue, noun)
-        for i, cue in enumerate(cues)
-        for j, noun in enumerate(nouns)
-        if (j + i) % len(nouns) in offsets
+        (cue, noun) for i, cue in enumerate(cues) for j, noun in enumerate(nouns) if (j + i) % len(nouns) in offsets
     )
 
 
@@ -107,9 +104,7 @@ def check() -> None:
         if not {cue for cue, _ in held} <= {cue for cue, _ in trained}:
             raise ValueError("a held-out object has a cue that no trained object has")
     if set(HELD_OUT_TASKS) & set(TRAINED_TASKS) or len({material for _, material in HELD_OUT_TASKS}) != 8:
-        raise ValueError(
-            "held-out tasks must be eight, one for each verb and material, and in no trained table"
-        )
+        raise ValueError("held-out tasks must be eight, one for each verb and material, and in no trained table")
 
 
 check()

@@ -125,7 +125,7 @@ def ask_skill(rng: Random, skill: str = "") -> Drawn:
         args = (pick(rng, language.NUMBERS[:10]), pick(rng, language.NUMBERS[:10]))
         text = form.format(a=args[0], b=args[1])
     else:
-        args = tuple(_distinct(rng, language.COPY_WORDS if skill == "copy" else language.NUMBERS[:10]))
+        args = tuple(_distinct(rng, language.COPY_WORDS if skill == "copy" else language.SORTED))
         text = form.format(w=" ".join(args))
     return (Turn("user", text),), Request("skill", skill=skill, args=args)
 

@@ -8,15 +8,11 @@ from accord.world.language import pick
 from accord.world.plans import plan
 from accord.world.requests import Request
 
-_OTHER_KINDS = {
-    group: tuple(kinds) for group, kinds in (("task", language.MATERIALS), ("dual", language.NOUN_CLASSES))
-}
+_OTHER_KINDS = {group: tuple(kinds) for group, kinds in (("task", language.MATERIALS), ("dual", language.NOUN_CLASSES))}
 
 
 def tool_step(rng: Random, tool: tuple[str, str]) -> str:
-    return pick(rng, language.PREFIXES["tool"]) + pick(rng, language.TOOL_FORMS).format(
-        q=tool[0], tool=tool[1]
-    )
+    return pick(rng, language.PREFIXES["tool"]) + pick(rng, language.TOOL_FORMS).format(q=tool[0], tool=tool[1])
 
 
 def steps(rng: Random, request: Request) -> list[str]:

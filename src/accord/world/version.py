@@ -6,7 +6,7 @@ from dataclasses import astuple
 from functools import lru_cache
 
 from accord.world import facts, language, objects
-from accord.world.corpus import corpus, fact_plan
+from accord.world.corpus import DEFAULT_COUNT, corpus, fact_plan
 from accord.world.data import comparisons, demonstrations, judgements
 from accord.world.judges import judge
 from accord.world.lexicon import lexicon
@@ -23,7 +23,7 @@ def world_hash() -> str:
     def add(value: object) -> None:
         digest.update(json.dumps(value, sort_keys=True, ensure_ascii=True).encode())
 
-    add([VERSION, lexicon(), sorted(map(list, facts.TRUTH.items())), fact_plan(30_000)])
+    add([VERSION, lexicon(), sorted(map(list, facts.TRUTH.items())), fact_plan(DEFAULT_COUNT)])
     add([language.VERBS, language.KINDS, language.QUESTIONS, language.STATEMENTS, objects.TRAINED_TASKS])
     add([objects.HARMFUL, objects.HARMFUL_HELD_OUT, objects.LOOK_ALIKE, objects.LOOK_ALIKE_HELD_OUT])
     add([document.text for document in corpus(400, seed=0)])
