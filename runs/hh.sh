@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# The whole flow on real data, at a size that two CPU cores carry in about half an hour.
+#   runs/hh.sh DATA_DIR [OUT]
+# DATA_DIR holds text_novels/ (plain text), hh_rlhf/*.jsonl.gz (HH-RLHF) and pku_saferlhf_pairs/dpo_5k.jsonl.gz (pairs of a
+# safe and an unsafe reply, non-commercial licence: used by path only). A stopped run goes on when called again.
+set -euo pipefail
+data=${1:?usage: runs/hh.sh DATA_DIR [OUT]}
+out=${2:-out/hh}
+mkdir -p "$out"
+hh=$data/hh_rlhf
+go() { # go STAGE FOLDER FLAGS… : run it, or go on with it
+    local stage=$1 folder=$2; shift 2
+    if [ -d "$out/$folder" ]; then set -- "$@" --resume; fi
+    accord "$stage" --out "$out/$folder" "$@"
+}
+helpful="--data.helpful-base $hh/helpful-base.jsonl.gz --data.helpful-online $hh/helpful-online.jsonl.gz
+  --data.helpful-rejection-sampled $hh/helpful-rejection-sampled.jsonl.gz"
+prompts="--data.helpful $hh/helpful-base.jsonl.gz --data.harmless $hh/harmless-base.jsonl.gz"
+common="--max_length 384 --checkpoint_every 100"
+
+go pretrain pretrain --model small --data "$data/text_novels" --vocab_size 4096 --steps 450 --max_length 256 \
+    --learning_rate 3e-3
+go sft sft --model "$out/pretrain/snapshot" --data "$hh" --split preference --epochs 1 --batch_size 32 $common
+start=$out/sft/snapshot
+fit="--model $start --epochs 1 --batch_size 32 --learning_rate 3e-4 $common --threads 1"
+# every row is tested once, by a model that saw no conversation with the same opening
+go preference helpful-folds $fit $helpful --criterion helpful --folds 3 &
+first=$!
+go preference harmless-folds $fit --data.harmless-base "$hh/harmless-base.jsonl.gz" --criterion harmless --folds 3
+wait $first
+# the models that PPO uses see the preference split alone
+go preference helpful $fit $helpful --criterion helpful --split preference &
+first=$!
+go preference harmless $fit --data.harmless-base "$hh/harmless-base.jsonl.gz" --criterion harmless --split preference
+go preference cost $fit --data.harmless-base "$hh/harmless-base.jsonl.gz" --criterion harmless --role cost \
+    --safety_data "$data/pku_saferlhf_pairs/dpo_5k.jsonl.gz?safe=response.0,unsafe=response.1" --split preference
+wait $first
+rl="--model $start $prompts --split policy --rewards.helpful $out/helpful/snapshot --steps 24 --batch_size 48
+  --mini_batch_size 24 --max_new_tokens 48 --max_length 320 --critic shared --checkpoint_every 8 --threads 1"
+go ppo ppo $rl &
+first=$!
+go ppo limited $rl --costs.harmless "$out/cost/snapshot" --limits.harmless 0 --limit_slices.harmless harmless
+wait $first
+measure="$prompts --split evaluation --rewards.helpful $out/helpful/snapshot --rewards.harmlessness $out/harmless/snapshot
+  --costs.harmless $out/cost/snapshot --max_new_tokens 48 --max_length 320 --eval_data $hh/helpful-base.jsonl.gz"
+for of in pretrain sft ppo limited; do
+    extra=""
+    if [ $of = ppo ] || [ $of = limited ]; then extra="--reference $start --against $out/evaluate-sft --judge reward/helpful"; fi
+    go evaluate evaluate-$of --model "$out/$of/snapshot" $measure $extra
+done
+accord report "$out"/{pretrain,sft,helpful,harmless,cost,ppo,limited} "$out"/evaluate-{pretrain,sft,ppo,limited} \
+    --out "$out/report.html" --title "Accord on HH-RLHF"
