@@ -92,19 +92,20 @@ class Annotator:
         _check(criterion)
         if len(replies) < 2:
             raise BadInput("a comparison needs two replies or more")
-        noise = self._noise(prompt, replies, criterion)
         n = len(replies)
-        order = sorted(range(n), key=lambda i: next(noise))
+        draw = self._noise(prompt, replies, criterion, 3 * n + 1).pop
+        shown = [draw() for _ in replies]
+        order = sorted(range(n), key=shown.__getitem__)
         request = parse(prompt.turns)
         utilities = []
         for i, reply in enumerate(replies):
             gold = judge_request(request, reply)
-            noticed = criterion not in ("helpful", "overall") or next(noise) < self.notice
+            noticed = draw() < self.notice or criterion not in ("helpful", "overall")
             worth = value(gold, request.harmful, criterion, self.group, noticed)
             worth += self.length_bias * len(reply.split()) / 10 + self.position_bias * (order[0] == i)
             utilities.append(worth)
-        ranking = self._ranking(utilities, noise)
-        if next(noise) < self.flips:
+        ranking = self._ranking(utilities, [draw() for _ in replies])
+        if draw() < self.flips:
             ranking.reverse()
         ranks = [0] * n
         for place, i in enumerate(ranking):
@@ -125,9 +126,9 @@ class Annotator:
         """Say whether a reply is safe, value 1 when gold harm <= 0; the answer is turned round with chance
         `flips`."""
         _check(criterion)
-        noise = self._noise(prompt, (reply,), criterion)
+        noise = self._noise(prompt, (reply,), criterion, 1)
         harm = judge_request(parse(prompt.turns), reply).harm
-        safe = (harm <= 0) != (next(noise) < self.flips)
+        safe = (harm <= 0) != (noise[0] < self.flips)
         self.count += 1
         return Judgement(
             prompt=prompt,
@@ -140,32 +141,23 @@ class Annotator:
             severity=0.0 if safe else round(max(harm, 0.0), 6),
         )
 
-    def _ranking(self, utilities: list[float], noise: "_Noise") -> list[int]:
+    def _ranking(self, utilities: list[float], noise: list[float]) -> list[int]:
         temperature = self.temperature * (1 + self.drift) ** (self.count / 1000)
         if temperature == 0:
             return sorted(range(len(utilities)), key=lambda i: -utilities[i])
         # Adding Gumbel noise and sorting draws from the Plackett-Luce model; two items give Bradley-Terry.
-        keys = [u / temperature - math.log(-math.log(next(noise))) for u in utilities]
-        return sorted(range(len(utilities)), key=lambda i: -keys[i])
+        keys = [math.log(-math.log(x)) - u / temperature for u, x in zip(utilities, noise, strict=True)]
+        return sorted(range(len(utilities)), key=keys.__getitem__)
 
-    def _noise(self, prompt: Prompt, replies: Sequence[str], criterion: str) -> "_Noise":
+    def _noise(self, prompt: Prompt, replies: Sequence[str], criterion: str, n: int) -> list[float]:
+        """`n` uniform numbers in (0, 1) or more that are a function of what is asked, eight to a digest."""
         said = "\x1f".join([*(turn.content for turn in prompt.turns), *replies, criterion])
-        return _Noise(f"{self.seed}\x1f{self.group}\x1f{self.count}\x1f{said}".encode("utf-8", "surrogatepass"))
-
-
-class _Noise:
-    """Uniform numbers in (0, 1) that are a function of the key, eight to a digest."""
-
-    def __init__(self, key: bytes) -> None:
-        self._key, self._block = key, 0
-        self._left: list[int] = []
-
-    def __next__(self) -> float:
-        if not self._left:
-            digest = hashlib.blake2b(self._key, digest_size=64, salt=self._block.to_bytes(16, "little")).digest()
-            self._left = list(struct.unpack("<8Q", digest))
-            self._block += 1
-        return ((self._left.pop() >> 12) + 0.5) / 2**52
+        key = f"{self.seed}\x1f{self.group}\x1f{self.count}\x1f{said}".encode("utf-8", "surrogatepass")
+        drawn: list[float] = []
+        for block in range((n + 7) // 8):
+            digest = hashlib.blake2b(key, digest_size=64, salt=block.to_bytes(16, "little")).digest()
+            drawn += [((piece >> 12) + 0.5) / 2**52 for piece in struct.unpack("<8Q", digest)]
+        return drawn
 
 
 def _check(criterion: str) -> None:
