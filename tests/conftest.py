@@ -10,9 +10,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 
-WORDS = (
-    "the cat dog runs sees a red blue small big stone river bakes bread with salt and why how me help please".split()
-)
+TEXT = "the cat dog runs sees a red blue small big stone river bakes bread with salt and why how me help please"
+WORDS = TEXT.split()
 
 
 @pytest.fixture(scope="session", autouse=True)

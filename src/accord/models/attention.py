@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from accord.data.batches import Plan
@@ -43,6 +43,10 @@ def _attention(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Queries, keys and values (1, heads, T, d) of one flat row to (1, T, heads, d)."""
+    if kwargs.get("softcap") is not None:
+        if _active:
+            raise RuntimeError("soft-capped attention is computed in padded batches only")
+        return _softcapped(module, query, key, value, attention_mask, scaling, dropout, float(kwargs["softcap"]))
     if not _active:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
@@ -68,6 +72,28 @@ def _attention(
         parts.append(out.transpose(1, 2).flatten(0, 1))
     joined = parts[0] if len(parts) == 1 else torch.cat(parts)
     return joined[place].unsqueeze(0), None
+
+
+def _softcapped(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scaling: float | None,
+    dropout: float,
+    cap: float,
+) -> tuple[Tensor, None]:
+    """Attention with scores cap·tanh(score / cap), which the fused kernels cannot do (Gemma 2)."""
+    key, value = (repeat_kv(t, query.shape[1] // t.shape[1]) for t in (key, value))
+    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    scores = cap * torch.tanh(scores / cap)
+    if mask is None:
+        queries, keys = scores.shape[-2:]
+        mask = torch.ones(queries, keys, dtype=torch.bool, device=query.device).tril(keys - queries)
+    scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    weights = F.dropout(scores.float().softmax(-1).to(query.dtype), dropout, module.training)
+    return (weights @ value).transpose(1, 2).contiguous(), None
 
 
 def _mask(*args: Any, **kwargs: Any) -> Tensor | None:

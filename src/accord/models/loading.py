@@ -109,14 +109,22 @@ def _load(kind: Any, where: str, trainable: bool) -> nn.Module:
             model = PeftModel.from_pretrained(model, where, is_trainable=trainable)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise BadInput(f"{where}: cannot be loaded as a model ({str(error).splitlines()[0]})") from None
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0  # a score must not depend on the draw of a mask
+    switch_dropout_off(model)
     if not trainable:
         model.requires_grad_(False)
     model.eval()
     result: nn.Module = model
     return result
+
+
+def switch_dropout_off(model: nn.Module) -> None:
+    """A score must not depend on the draw of a mask: layers, and rates that modules hand to functions."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name, value in vars(module).items():
+            if "drop" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
 
 
 def describe(where: str) -> dict[str, Any]:

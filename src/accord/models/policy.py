@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from accord.data.batches import Plan
+from accord.errors import BadInput
 from accord.models.attention import packed
 from accord.models.loading import bare
 
@@ -26,7 +27,7 @@ def forward(model: nn.Module, plan: Plan, heads: Mapping[str, Head]) -> dict[str
 
 def hidden_states(model: nn.Module, plan: Plan) -> Tensor:
     """Last hidden states (R, d) at the plan's rows."""
-    if packs(model):
+    if packs(model, longest=max(sum(b - a for a, b in s.keys) for s in plan.segments)):
         with packed(plan):
             out = bare(model).base_model(
                 input_ids=plan.ids.unsqueeze(0), position_ids=plan.positions.unsqueeze(0), use_cache=False
@@ -62,23 +63,47 @@ def padded_hidden_states(model: nn.Module, plan: Plan) -> Tensor:
     return hidden[[a for a, _ in rows], [b for _, b in rows]]
 
 
-def packs(model: nn.Module) -> bool:
-    """Whether the packed forward of this model was found equal to its plain one; tried once per model."""
+def packs(model: nn.Module, *, longest: int = 0) -> bool:
+    """Whether the packed forward of this model equals its plain one on texts of up to `longest` tokens.
+
+    Tried once per model on short texts; an attention window is read from the config, because only a text longer
+    than it would show it.
+    """
     inner = bare(model)
     known = getattr(inner, "_accord_packs", None)
     if known is None:
         known = inner._accord_packs = _probe(inner)
         if not known:
-            print(
-                f"note: {type(inner).__name__} does not compute packed rows like plain ones (sliding windows, its own "
-                "attention); padded batches are used instead, which is slower and gives the same numbers"
-            )
+            _say_padded(inner)
+    window = _window(inner.config)
+    if known and window and longest > window:
+        if not getattr(inner, "_accord_said_padded", False):
+            inner._accord_said_padded = True
+            _say_padded(inner)
+        return False
     return bool(known)
+
+
+def _say_padded(inner: nn.Module) -> None:
+    print(
+        f"note: {type(inner).__name__} does not compute packed rows like plain ones (sliding windows, its own "
+        "attention); padded batches are used instead, which is slower and gives the same numbers"
+    )
+
+
+def _window(config: Any) -> int:
+    """The shortest reach of any attention layer in tokens; 0 where none is bounded."""
+    sliding = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    reaches = [r for r in (sliding, getattr(config, "attention_chunk_size", None)) if r]
+    return min(reaches, default=0)
 
 
 @torch.no_grad()
 def _probe(model: Any) -> bool:
-    """Compare packed log-probs of a shared prompt with the model's own plain forward, head included."""
+    """Compare packed log-probs of a shared prompt with the model's own plain forward, head included.
+
+    Raises BadInput where not even padded batches give the model's own numbers.
+    """
     from accord.data.batches import build_plan, reply_group
 
     vocab, device = model.config.vocab_size, next(model.parameters()).device
@@ -88,37 +113,64 @@ def _probe(model: Any) -> bool:
     plan = build_plan(groups).to(device)
     was_training = model.training
     model.eval()
+    head = logits_head(model) if model.get_output_embeddings() is not None else None
+    texts = [[*draw[0], *draw[1]], [*draw[0], *draw[2]], [*draw[1], *draw[0]]]
+    theirs = []
+    for text, replies in zip(texts, (draw[1], draw[2], draw[0]), strict=True):
+        ids = torch.tensor([text], device=device)
+        plain = (
+            model(input_ids=ids).logits[0] if head is not None else model.base_model(input_ids=ids).last_hidden_state[0]
+        )
+        theirs.append(plain[len(text) - len(replies) - 1 : -1])
+    expected = torch.cat(theirs)
+    scale = float(expected.abs().max().clamp(min=1))
+
+    def same(hidden: Tensor) -> bool:
+        ours = hidden if head is None else head(hidden)
+        return bool(torch.allclose(ours, expected, rtol=1e-3, atol=1e-4 * scale))
+
     try:
         with packed(plan):
             out = model.base_model(input_ids=plan.ids[None], position_ids=plan.positions[None], use_cache=False)
-        ours = out.last_hidden_state[0][plan.rows]
-        head = model.get_output_embeddings()
-        if head is not None:
-            ours = head(ours)
-        texts = [[*draw[0], *draw[1]], [*draw[0], *draw[2]], [*draw[1], *draw[0]]]
-        theirs = []
-        for text, replies in zip(texts, (draw[1], draw[2], draw[0]), strict=True):
-            ids = torch.tensor([text], device=device)
-            plain = (
-                model(input_ids=ids).logits[0]
-                if head is not None
-                else model.base_model(input_ids=ids).last_hidden_state[0]
-            )
-            theirs.append(plain[len(text) - len(replies) - 1 : -1])
-        expected = torch.cat(theirs)
-        return bool(torch.allclose(ours, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max().clamp(min=1))))
+        if same(out.last_hidden_state[0][plan.rows]):
+            return True
     except (RuntimeError, TypeError, IndexError):
-        return False
+        pass  # an attention of its own that a flat row does not fit
     finally:
         model.train(was_training)
+    model.eval()
+    if not same(padded_hidden_states(model, plan)):
+        raise BadInput(
+            f"{type(model).__name__} computes its logits in a way that is not known here, so its log-probs "
+            "would be wrong; use another architecture"
+        )
+    model.train(was_training)
+    return False
+
+
+def logits_head(model: nn.Module) -> Head:
+    """Hidden states (R, d) to logits (R, V) in f32, with what some architectures do after the output matrix."""
+    inner = bare(model)
+    matrix, config = inner.get_output_embeddings(), inner.config
+    cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
+    factor = getattr(config, "logit_scale", None) or 1.0  # Cohere
+    factor /= getattr(config, "logits_scaling", None) or 1.0  # Granite
+
+    def logits(hidden: Tensor) -> Tensor:
+        out: Tensor = matrix(hidden).float()
+        if factor != 1.0:
+            out = out * factor
+        return cap * torch.tanh(out / cap) if cap else out
+
+    return logits
 
 
 def logprob_head(model: nn.Module, plan: Plan, *, temperature: float = 1.0) -> Head:
     """Log-prob of each row's target, (R, d) to (R,), always by f32 log-softmax."""
-    head = bare(model).get_output_embeddings()
+    head = logits_head(model)
 
     def logprobs(hidden: Tensor) -> Tensor:
-        return -F.cross_entropy(head(hidden).float() / temperature, plan.targets, reduction="none")
+        return -F.cross_entropy(head(hidden) / temperature, plan.targets, reduction="none")
 
     return logprobs
 
@@ -130,11 +182,11 @@ def token_logprobs(model: nn.Module, plan: Plan, *, temperature: float = 1.0) ->
 
 def entropy_head(model: nn.Module, *, temperature: float = 1.0) -> Head:
     """Entropy in nats of the next-token distribution at each row; without gradient."""
-    head = bare(model).get_output_embeddings()
+    head = logits_head(model)
 
     @torch.no_grad()
     def entropy(hidden: Tensor) -> Tensor:
-        logs = torch.log_softmax(head(hidden).float() / temperature, dim=-1)
+        logs = torch.log_softmax(head(hidden) / temperature, dim=-1)
         return -(logs.exp() * logs).sum(-1)
 
     return entropy

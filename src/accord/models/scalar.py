@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from accord.data.batches import Group, Plan, build_plan, cut_by_tokens
 from accord.models.attention import IMPLEMENTATION
-from accord.models.loading import bare, describe, load_scalar
+from accord.models.loading import bare, describe, load_scalar, switch_dropout_off
 from accord.models.policy import hidden_states
 
 
@@ -30,9 +30,7 @@ def new_scalar(snapshot: str, criterion: str, seed: int) -> nn.Module:
         )
     torch.manual_seed(seed)
     nn.init.normal_(model.score.weight, std=1.0 / (config.hidden_size + 1) ** 0.5)
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
+    switch_dropout_off(model)
     result: nn.Module = model
     return result
 

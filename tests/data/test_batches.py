@@ -1,0 +1,151 @@
+"""The plan by hand, orders that see every item once per epoch, budgets."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from accord.data.batches import (
+    Group,
+    batch_indices,
+    build_plan,
+    cut_by_tokens,
+    length_mask,
+    pack_replies,
+    reply_group,
+    steps_per_epoch,
+    token_batches,
+)
+
+
+def test_plan_of_a_shared_prompt_by_hand():
+    plan = build_plan([reply_group((5, 6), (7, 8, 9), (4,)), reply_group((1,), (2, 3))])
+    # the last token of a reply predicts nothing and is not run
+    assert plan.ids.tolist() == [5, 6, 7, 8, 1, 2]
+    assert plan.positions.tolist() == [0, 1, 2, 3, 0, 1]
+    assert plan.rows.tolist() == [1, 2, 3, 1, 4, 5]
+    assert plan.targets.tolist() == [7, 8, 9, 4, 2, 3]
+    assert plan.owner.tolist() == [0, 0, 0, 1, 2, 2]
+    assert plan.slots.tolist() == [0, 1, 2, 0, 0, 1]
+    assert [(s.start, s.stop, s.keys) for s in plan.segments] == [
+        (0, 2, ((0, 2),)),
+        (2, 4, ((0, 2), (2, 4))),
+        (4, 6, ((4, 6),)),
+    ]
+
+
+def test_plan_for_scores_reads_the_last_token_of_every_reply():
+    plan = build_plan([reply_group((5, 6), (7, 8), (9,)), reply_group((), (1, 2, 3))], rows="last")
+    assert plan.ids.tolist() == [5, 6, 7, 8, 9, 1, 2, 3]
+    assert plan.ids[plan.rows].tolist() == [8, 9, 3]
+    assert plan.positions[plan.rows].tolist() == [3, 2, 2]
+
+
+def test_masks_choose_rows_and_the_first_token_of_a_text_is_predicted_by_nothing():
+    group = Group((), ((1, 2, 3, 4),), ((True, False, True, True),))
+    plan = build_plan([group])
+    assert plan.targets.tolist() == [3, 4]
+    assert group.trained == 2 == len(plan.rows)
+
+
+def test_scatter_puts_rows_back_into_replies():
+    plan = build_plan([reply_group((5,), (7, 8), (9,))])
+    assert plan.scatter(torch.tensor([1.0, 2.0, 3.0])).tolist() == [[1.0, 2.0], [3.0, 0.0]]
+    assert plan.scatter(torch.tensor([1.0, 2.0, 3.0]), 3, -1.0).tolist() == [[1.0, 2.0, -1.0], [3.0, -1.0, -1.0]]
+
+
+groups = st.lists(
+    st.tuples(
+        st.lists(st.integers(0, 9), max_size=4),
+        st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=5), min_size=1, max_size=3),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@given(groups)
+def test_a9_rows_are_exactly_the_trained_tokens(specs):
+    made = [reply_group(prefix, *replies) for prefix, replies in specs]
+    plan = build_plan(made)
+    assert len(plan.rows) == sum(group.trained for group in made)
+    expected = [token for prefix, replies in specs for reply in replies for j, token in enumerate(reply) if j or prefix]
+    assert plan.targets.tolist() == expected
+    # every query belongs to exactly one segment and sees itself
+    covered = [i for s in plan.segments for i in range(s.start, s.stop)]
+    assert sorted(covered) == list(range(len(plan.ids)))
+    assert all(s.keys[-1] == (s.start, s.stop) for s in plan.segments)
+
+
+@given(groups)
+def test_blocks_let_every_query_see_its_keys_and_no_others(specs):
+    plan = build_plan([reply_group(prefix, *replies) for prefix, replies in specs], rows="last")
+    blocks, place = plan.blocks
+    expected = {
+        i: [k for a, b in s.keys[:-1] for k in range(a, b)] + list(range(s.start, i + 1))
+        for s in plan.segments
+        for i in range(s.start, s.stop)
+    }
+    offset, seen = 0, {}
+    for block in blocks:
+        count, wide = block.queries.shape
+        for i in range(count):
+            for q in range(wide):
+                keys = block.keys[i, : q + 1] if block.mask is None else block.keys[i][block.mask[i, 0, q]]
+                seen[offset + i * wide + q] = keys.tolist()
+        offset += count * wide
+    assert {i: seen[int(place[i])] for i in expected} == expected
+
+
+@given(st.integers(1, 30), st.integers(1, 12), st.integers(0, 5), st.integers(0, 4))
+def test_f3_every_epoch_sees_every_item_exactly_once(count, batch, seed, epoch):
+    per = steps_per_epoch(count, batch)
+    seen = [i for step in range(epoch * per, (epoch + 1) * per) for i in batch_indices(step, count, batch, seed)]
+    assert sorted(seen) == list(range(count))
+
+
+def test_f1_the_order_is_a_function_of_seed_and_step_alone():
+    """F1: nothing carried from step to step, so a resume at the first, middle or last step of an epoch is exact."""
+    forward = [batch_indices(step, 10, 4, 3) for step in range(9)]
+    backward = [batch_indices(step, 10, 4, 3) for step in reversed(range(9))]
+    assert forward == backward[::-1]
+    assert forward[0:3] != forward[3:6]  # a fresh order each epoch
+    assert [len(batch) for batch in forward[:3]] == [4, 4, 2]
+    assert batch_indices(0, 10, 4, 4) != forward[0]
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=20), st.integers(1, 20), st.integers(0, 3))
+def test_f3_token_batches_see_every_item_exactly_once_and_keep_their_budget(lengths, budget, seed):
+    at = token_batches(lengths, budget, seed)
+    seen, step = [], 0
+    while len(seen) < 2 * len(lengths):
+        batch = at(step)
+        assert sum(lengths[i] for i in batch) <= budget or len(batch) == 1
+        seen += batch
+        step += 1
+    assert sorted(seen[: len(lengths)]) == sorted(seen[len(lengths) :]) == list(range(len(lengths)))
+    assert token_batches(lengths, budget, seed)(step - 1) == batch  # any step first: the same batch
+
+
+def test_cut_by_tokens_keeps_order_and_budget():
+    assert cut_by_tokens([3, 3, 5, 9, 1], lambda n: n, 6) == [[3, 3], [5], [9], [1]]
+    assert cut_by_tokens([], lambda n: n, 6) == []
+
+
+def test_c22_a_prompt_set_smaller_than_a_batch_is_a_batch():
+    assert sorted(batch_indices(0, 3, 256, 0)) == [0, 1, 2]
+    assert sorted(batch_indices(7, 3, 256, 0)) == [0, 1, 2]
+
+
+def test_length_mask_and_packing():
+    assert length_mask([2, 0], 3).tolist() == [[True, True, False], [False] * 3]
+    assert pack_replies([[1.0, 2.0], []], 3).tolist() == [[1.0, 2.0, 0.0], [0.0] * 3]
+
+
+@pytest.mark.parametrize("lengths", [[1], [4, 4], [1, 60, 2, 59, 30]])
+def test_padding_costs_little(lengths):
+    """Segments of like size are padded together: the work stays near the exact one."""
+    plan = build_plan([reply_group((), tuple(range(n))) for n in lengths], rows="last")
+    blocks, _ = plan.blocks
+    padded = sum(block.queries.numel() * block.keys.shape[1] for block in blocks)
+    assert padded <= 1.25 * sum(n * n for n in lengths) + 4096 * len(blocks)

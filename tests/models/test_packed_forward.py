@@ -1,0 +1,262 @@
+"""The packed forward against the padded one and against the model's own, for the common architectures."""
+
+import copy
+
+import pytest
+import torch
+import transformers
+from torch.nn import functional as F
+from transformers import AutoModelForCausalLM
+
+from accord.data.batches import build_plan, reply_group
+from accord.errors import BadInput
+from accord.models import policy as policy_module
+from accord.models.attention import packed
+from accord.models.policy import (
+    entropy_head,
+    forward,
+    hidden_states,
+    logprob_head,
+    packs,
+    padded_hidden_states,
+    token_logprobs,
+)
+
+COMMON = {
+    "vocab_size": 40,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
+GROUPED = {**COMMON, "num_key_value_heads": 2, "max_position_embeddings": 64}
+# name: (config class, its settings, whether it packs)
+ARCHITECTURES = {
+    "llama": ("LlamaConfig", GROUPED, True),
+    "llama-tied": ("LlamaConfig", {**GROUPED, "tie_word_embeddings": True}, True),
+    "qwen2": ("Qwen2Config", GROUPED, True),
+    "qwen3": ("Qwen3Config", {**GROUPED, "head_dim": 4}, True),
+    "mistral": ("MistralConfig", {**GROUPED, "sliding_window": None}, True),
+    "mistral-window": ("MistralConfig", {**GROUPED, "sliding_window": 4}, False),
+    "gpt2": ("GPT2Config", {"vocab_size": 40, "n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 64}, True),
+    "gpt-neox": ("GPTNeoXConfig", {**COMMON, "max_position_embeddings": 64}, True),
+    "gemma": ("GemmaConfig", {**GROUPED, "head_dim": 4}, True),
+    "gemma2-window": (
+        "Gemma2Config",
+        {**GROUPED, "head_dim": 4, "sliding_window": 4, "final_logit_softcapping": 0.5},
+        False,
+    ),
+    "cohere": ("CohereConfig", {**GROUPED, "logit_scale": 0.3}, True),
+    "granite": ("GraniteConfig", {**GROUPED, "logits_scaling": 3.0}, True),
+}
+GROUPS = [
+    reply_group((1, 5, 9, 3), (7, 2, 8, 11, 12), (4, 6), (13,)),
+    reply_group((3, 3), (17, 18, 19, 20)),
+    reply_group((), (21, 22, 23, 24, 25, 26, 27)),
+]
+
+
+def make(name, implementation="accord"):
+    kind, settings, _ = ARCHITECTURES[name]
+    config = getattr(transformers, kind)(**settings, bos_token_id=1, eos_token_id=2, pad_token_id=0)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=implementation)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(4.0)
+    return model.eval()
+
+
+def plain_logprobs(model, groups):
+    """The model's own forward, one sequence at a time: the oracle."""
+    out = []
+    for group in groups:
+        for reply in group.replies:
+            ids = torch.tensor([[*group.prefix, *reply]])
+            logs = F.log_softmax(model(input_ids=ids).logits[0].float(), -1)
+            for j, token in enumerate(reply):
+                if j or group.prefix:
+                    out.append(logs[len(group.prefix) + j - 1, token])
+    return torch.stack(out)
+
+
+def gradients(model, loss):
+    model.zero_grad()
+    loss.backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_packed_padded_and_plain_agree_with_gradients(name, capsys):
+    model = make(name)
+    plan = build_plan(GROUPS)
+    weights = torch.randn(len(plan.rows), generator=torch.Generator().manual_seed(1))
+    assert packs(model) is ARCHITECTURES[name][2]
+    said = capsys.readouterr().out
+    assert ("does not compute packed rows" in said) is not ARCHITECTURES[name][2]
+    ours = token_logprobs(model, plan)
+    head = logprob_head(model, plan)
+    padded = head(padded_hidden_states(model, plan))
+    own = "eager" if name.startswith("gemma2") else "sdpa"
+    plain = plain_logprobs(make(name, own), GROUPS)
+    assert torch.allclose(ours, plain, atol=1e-5)
+    assert torch.allclose(padded, plain, atol=1e-5)
+    mine = gradients(model, (weights * ours).sum())
+    twin = make(name, own)
+    theirs = gradients(twin, (weights * plain_logprobs(twin, GROUPS)).sum())
+    assert mine.keys() == theirs.keys()
+    for key in theirs:
+        assert torch.allclose(mine[key], theirs[key], atol=2e-5 * float(theirs[key].abs().max().clamp(min=1))), key
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gpt-neox", "qwen3"])
+def test_packed_agrees_with_eager_attention(name):
+    plan = build_plan(GROUPS)
+    ours = token_logprobs(make(name), plan)
+    assert torch.allclose(ours, plain_logprobs(make(name, "eager"), GROUPS), atol=1e-5)
+
+
+def test_a_window_shorter_than_the_text_is_respected(capsys):
+    """The probe's short texts fit into a window of 30; a text of 50 tokens does not."""
+    settings = {**GROUPED, "sliding_window": 30}
+    config = transformers.MistralConfig(**settings, bos_token_id=1, eos_token_id=2, pad_token_id=0)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="accord").eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(8.0)
+    twin = AutoModelForCausalLM.from_config(copy.deepcopy(config), attn_implementation="sdpa").eval()
+    twin.load_state_dict(model.state_dict())
+    generator = torch.Generator().manual_seed(0)
+    text = torch.randint(3, 40, (50,), generator=generator).tolist()
+    groups = [reply_group(text[:5], text[5:]), reply_group(text[:4], text[4:9])]
+    ours, plain = token_logprobs(model, build_plan(groups)), plain_logprobs(twin, groups)
+    assert torch.allclose(ours, plain, atol=2e-5)
+    assert "does not compute packed rows" in capsys.readouterr().out
+    short = groups[1:]
+    assert packs(model) and torch.allclose(
+        token_logprobs(model, build_plan(short)), plain_logprobs(twin, short), atol=2e-5
+    )
+
+
+def test_replies_that_share_a_prompt_equal_separate_texts():
+    model = make("llama")
+    shared = build_plan(GROUPS)
+    separate = build_plan([reply_group(g.prefix, reply) for g in GROUPS for reply in g.replies])
+    weights = torch.randn(len(shared.rows), generator=torch.Generator().manual_seed(1))
+    a, b = token_logprobs(model, shared), token_logprobs(model, separate)
+    assert torch.allclose(a, b, atol=1e-5)
+    ours, theirs = (
+        gradients(model, (weights * a).sum()),
+        gradients(model, (weights * token_logprobs(model, separate)).sum()),
+    )
+    assert all(torch.allclose(ours[k], theirs[k], atol=1e-5) for k in theirs)
+
+
+def test_a13_no_left_and_right_padding_agree():
+    """A13: positions start at the first real token, whatever stands before it."""
+    model, twin = make("llama"), make("llama", "sdpa")
+    groups = [reply_group((1, 5, 9, 3), (7, 2, 8, 11, 12)), reply_group((3, 3), (17, 18))]
+    ours = token_logprobs(model, build_plan(groups))
+    texts = [[*g.prefix, *g.replies[0]] for g in groups]
+    width = max(map(len, texts))
+    rows = []
+    for left in (True, False):
+        ids, mask = torch.zeros(2, width, dtype=torch.long), torch.zeros(2, width, dtype=torch.long)
+        for i, text in enumerate(texts):
+            at = slice(width - len(text), width) if left else slice(0, len(text))
+            ids[i, at], mask[i, at] = torch.tensor(text), 1
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        logs = F.log_softmax(twin(input_ids=ids, attention_mask=mask, position_ids=positions).logits.float(), -1)
+        found = []
+        for i, group in enumerate(groups):
+            first = (width - len(texts[i])) if left else 0
+            for j, token in enumerate(group.replies[0]):
+                found.append(logs[i, first + len(group.prefix) + j - 1, token])
+        rows.append(torch.stack(found))
+    assert torch.allclose(ours, rows[0], atol=1e-5) and torch.allclose(ours, rows[1], atol=1e-5)
+
+
+def test_a2_pad_and_unknown_ids_inside_a_text_are_ordinary_tokens():
+    """A2: id 0 is the PAD; a text that holds it is attended and scored like any other, packed and padded."""
+    model = make("llama")
+    groups = [reply_group((1, 0, 9), (7, 0, 0, 8)), reply_group((3,), (17, 0))]
+    plan = build_plan(groups)
+    plain = plain_logprobs(make("llama", "sdpa"), groups)
+    assert torch.allclose(token_logprobs(model, plan), plain, atol=1e-5)
+    assert torch.allclose(logprob_head(model, plan)(padded_hidden_states(model, plan)), plain, atol=1e-5)
+
+
+def test_the_padded_slots_of_the_fallback_do_not_matter(monkeypatch):
+    """Slots beyond a text hold id 0 and are masked: another filler gives the same log-probs."""
+    model = make("llama")
+    plan = build_plan(GROUPS)
+    monkeypatch.setattr(policy_module, "packs", lambda *_, **__: False)
+    before = token_logprobs(model, plan)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[0] += 100.0
+    assert torch.allclose(token_logprobs(model, plan), before, atol=1e-5)
+
+
+def test_c21_dropout_in_a_config_is_off_in_training_and_scoring(tmp_path, tokenizer):
+    """C21: models are loaded with every dropout at 0, the attention's too, so two evaluations are one."""
+    from accord.models.loading import load_policy, save_model
+    from accord.models.scalar import new_scalar, values
+
+    for kind, settings in (
+        ("GPT2Config", {"vocab_size": len(tokenizer), "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32}),
+        ("LlamaConfig", {**GROUPED, "vocab_size": len(tokenizer), "attention_dropout": 0.5}),
+        ("GPTNeoXConfig", {**COMMON, "vocab_size": len(tokenizer), "attention_dropout": 0.5, "hidden_dropout": 0.5}),
+    ):
+        config = getattr(transformers, kind)(**settings)
+        for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop"):
+            if hasattr(config, name):
+                setattr(config, name, 0.5)
+        where = tmp_path / kind
+        plain = {"role": "policy", "criterion": "", "normalizer": {"kind": "none"}}
+        save_model(AutoModelForCausalLM.from_config(config), tokenizer, where, plain, "")
+        plan = build_plan(GROUPS)
+        model = load_policy(str(where)).train()
+        assert torch.equal(token_logprobs(model, plan), token_logprobs(model, plan)), kind
+        scalar = new_scalar(str(where), "helpful", 0).train()
+        assert torch.equal(values(scalar, plan), values(scalar, plan)), kind
+
+
+def test_heads_of_one_forward_agree_with_the_full_distribution():
+    model = make("llama")
+    plan = build_plan(GROUPS)
+    out = forward(
+        model,
+        plan,
+        {
+            "logprobs": logprob_head(model, plan, temperature=0.7),
+            "entropy": entropy_head(model, temperature=0.7),
+        },
+    )
+    logs = F.log_softmax(model.lm_head(hidden_states(model, plan)) / 0.7, -1)
+    assert torch.allclose(out["logprobs"], logs.gather(1, plan.targets[:, None])[:, 0], atol=1e-6)
+    assert torch.allclose(out["entropy"], -(logs.exp() * logs).sum(-1), atol=1e-6)
+
+
+def test_a_model_whose_logits_are_computed_otherwise_is_refused(monkeypatch):
+    model = make("llama")
+    plain = model.forward
+
+    def odd(*args, **kwargs):
+        out = plain(*args, **kwargs)
+        out.logits = out.logits**3
+        return out
+
+    monkeypatch.setattr(model, "forward", odd)
+    with pytest.raises(BadInput, match="not known here"):
+        token_logprobs(model, build_plan(GROUPS))
+
+
+def test_packed_is_left_even_when_the_block_fails():
+    model = make("llama")
+    plan = build_plan(GROUPS)
+    with pytest.raises(ZeroDivisionError), packed(plan):
+        raise ZeroDivisionError
+    ids = torch.tensor([[1, 2, 3]])
+    assert torch.allclose(model(input_ids=ids).logits, make("llama", "sdpa")(input_ids=ids).logits, atol=1e-6)
