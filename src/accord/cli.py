@@ -3,10 +3,12 @@
 import argparse
 import difflib
 import importlib
+import inspect
 import re
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -84,54 +86,9 @@ def parse(command: str, arguments: Sequence[str]) -> config.Config | None:
 
     Raises BadInput that names the key, with the nearest spelling of one that does not exist.
     """
-    from jsonargparse import ArgumentParser, DefaultHelpFormatter
-
-    class Help(DefaultHelpFormatter):
-        """Knob, unit and default; the types that argparse would repeat only fill the screen."""
-
-        def __init__(self, prog: str) -> None:
-            super().__init__(prog, max_help_position=30, width=110)
-
-        def _format_usage(self, *args: object) -> str:
-            first = "" if positional is None else f"{positional.upper()} "
-            return f"usage: accord {command} {first}[--config FILE.yaml] [--knob value ...]\n\n"
-
-        def _get_help_string(self, action: argparse.Action) -> str:
-            text = action.help or ""
-            if action.default in (None, argparse.SUPPRESS, "", {}, []) or "%(default)s" in text:
-                return text
-            return f"{text} (%(default)s)"
-
-    cls, _, positional = COMMANDS[command]
-    parser = ArgumentParser(
-        prog=f"accord {command}",
-        description=cls.__doc__,
-        exit_on_error=False,
-        allow_abbrev=False,
-        formatter_class=Help,
-    )
-    parser.add_argument("--config", action="config", help="YAML file with any of the knobs below")
-    for name, field in cls.model_fields.items():
-        options: dict[str, object] = {"type": field.annotation, "help": field.description}
-        if field.is_required() and name != positional:
-            options["required"] = True
-        if not field.is_required():
-            options["default"] = field.default
-        if name == positional:
-            options.pop("required", None)
-            if field.annotation == list[str]:
-                options = {
-                    "type": str,
-                    "nargs": "*" if not field.is_required() else "+",
-                    "help": field.description,
-                }
-                if not field.is_required():
-                    options["default"] = []
-            parser.add_argument(name, **options)
-        else:
-            parser.add_argument(f"--{name}", **options, metavar=_metavar(field.annotation))
+    cls = COMMANDS[command][0]
     try:
-        values = parser.parse_args(_spell_out_switches(cls, arguments)).as_dict()
+        values = build_parser(command).parse_args(_spell_out_switches(cls, arguments)).as_dict()
     except SystemExit as stop:
         if stop.code in (0, None):
             return None
@@ -145,13 +102,102 @@ def parse(command: str, arguments: Sequence[str]) -> config.Config | None:
         raise BadInput(_explain_validation(error)) from None
 
 
-def _metavar(annotation: object) -> str:
+def build_parser(command: str) -> Any:
+    """The jsonargparse parser of one command; `format_help()` of it is what --help prints."""
+    from jsonargparse import ArgumentParser, DefaultHelpFormatter
+
+    cls, _, positional = COMMANDS[command]
+    shown = f" {_positional_usage(cls, positional)}" if positional else ""
+    required = {name for name, field in cls.model_fields.items() if field.is_required()}
+
+    class Help(DefaultHelpFormatter):
+        """Knob, unit and default; the types that argparse would repeat only fill the screen."""
+
+        def __init__(self, prog: str) -> None:
+            super().__init__(prog, max_help_position=30, width=110)
+
+        def _format_usage(self, *args: object) -> str:
+            return f"usage: accord {command}{shown} [--config FILE.yaml] [--knob value ...]\n\n"
+
+        def _get_help_string(self, action: argparse.Action) -> str:
+            text = action.help or ""
+            if action.dest in required:
+                return f"{text} (required)"
+            if action.default in (None, argparse.SUPPRESS, "", {}, []):
+                return text
+            default = str(action.default).lower() if isinstance(action.default, bool) else action.default
+            return f"{text} ({default})"
+
+    parser = ArgumentParser(
+        prog=f"accord {command}",
+        description=cls.__doc__,
+        exit_on_error=False,
+        allow_abbrev=False,
+        formatter_class=Help,
+    )
+    parser.add_argument("--config", action="config", metavar="FILE", help="YAML file with any of the knobs below")
+    for action in parser._actions:
+        if action.dest == "help":
+            action.help = "show this text and exit"
+        if action.dest == "print_config":
+            action.help, action.metavar = "print all knobs as YAML for --config and exit", ""
+    for title, names in grouped_fields(cls).items():
+        group = parser.add_argument_group(title)
+        for name in names:
+            field = cls.model_fields[name]
+            options: dict[str, object] = {"type": field.annotation, "help": field.description}
+            if not field.is_required():
+                options["default"] = field.default
+            if name != positional:
+                if field.is_required():
+                    options["required"] = True
+                group.add_argument(f"--{name}", **options, metavar=_metavar(name, field.annotation))
+            elif field.annotation == list[str]:
+                options |= {"type": str, "nargs": "+" if field.is_required() else "*"}
+                parser.add_argument(name, **options)
+            else:
+                parser.add_argument(name, **options)
+    return parser
+
+
+# bases of the configs: what their knobs are about; a stage's own knobs come first
+_SHARED = {
+    config.Sampling: "drawing replies",
+    config.Adapters: "adapters",
+    config.Training: "training",
+    config.Supervised: "training",
+    config.Run: "run folder",
+}
+
+
+def grouped_fields(cls: type[config.Config]) -> dict[str, list[str]]:
+    """Knobs by heading: the command's own, then those that it shares with others."""
+    groups: dict[str, list[str]] = {"knobs": [], **{title: [] for title in _SHARED.values()}}
+    for name in cls.model_fields:
+        base = next((b for b in reversed(cls.__mro__) if name in inspect.get_annotations(b)), cls)
+        groups[_SHARED.get(base, "knobs")].append(name)
+    own = list(inspect.get_annotations(cls))
+    groups["knobs"].sort(key=lambda name: own.index(name) if name in own else len(own))
+    return {title: names for title, names in groups.items() if names}
+
+
+def _positional_usage(cls: type[config.Config], name: str) -> str:
+    field = cls.model_fields[name]
+    word = name.upper() if field.annotation is str else name.upper().removesuffix("S")
+    several = f"{word} [{word} ...]" if field.is_required() else f"[{word} ...]"
+    return word if field.annotation is str else several
+
+
+def _metavar(name: str, annotation: object) -> str:
     text = str(annotation)
     if "Literal" in text:
         return "{" + ",".join(re.findall(r"'([^']+)'", text)) + "}"
+    if annotation == config.Sources:
+        return "SOURCE"
     if text.startswith("dict"):
         return "{...}"
-    return {"<class 'int'>": "N", "<class 'float'>": "X", "<class 'bool'>": "true|false"}.get(text, "VALUE")
+    words = {"<class 'int'>": "N", "<class 'float'>": "X", "<class 'bool'>": "[true|false]"}
+    return words.get(text, "PATH" if name == "out" else "TEXT")
 
 
 def _spell_out_switches(cls: type[config.Config], arguments: Sequence[str]) -> list[str]:

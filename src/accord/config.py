@@ -35,11 +35,16 @@ class Training(Run):
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps over which the rate rises from 0")
     schedule: Schedule = Field("cosine", description="fall after warm-up, to 10 % of the peak; constant: none")
     weight_decay: float = Field(0.0, ge=0, description="decoupled decay of matrices; never of norms or biases")
-    clip_norm: float = Field(1.0, gt=0, description="largest gradient norm")
+    clip_norm: float = Field(1.0, gt=0, description="largest gradient norm; a longer gradient is scaled down")
     micro_tokens: int = Field(8192, gt=0, description="tokens in memory at once; changes no result")
     max_length: int = Field(512, gt=1, description="longest sequence in tokens; longer ones are dropped and counted")
     precision: Precision = Field("f32", description="compute type of the forward pass; log-softmax is always f32")
-    checkpoint_every: int = Field(200, ge=0, description="steps between checkpoints; 0 writes them only when stopped")
+    checkpoint_every: int = Field(200, ge=0, description="steps between checkpoints; 0 writes one only when stopped")
+
+
+class Supervised(Training):
+    """What the stages that `training.fit` runs share."""
+
     eval_every: int = Field(0, ge=0, description="steps between evaluations; 0 evaluates only at the end")
 
 
@@ -51,45 +56,48 @@ class Adapters(Config):
     lora_targets: str = Field("all-linear", description="modules to adapt: all-linear, or names with commas")
 
 
-class Pretrain(Training):
+class Pretrain(Supervised):
     """Train a language model on text, from nothing or on from a snapshot."""
 
     model: str = Field(
-        "small", description="size of a new model (nano tiny small base large), or a snapshot to go on from"
+        "small",
+        description="size of a new model (nano 0.2M, tiny 0.5M, small 1M, base 5M, medium 26M, large 100M parameters), "
+        "or a snapshot to go on from",
     )
     data: Sources = Field(description="text to train on; --data.NAME SOURCE for several")
-    weights: dict[str, float] = Field({}, description="share of each named source; default by size")
-    eval_data: str = Field("", description="text to measure loss on; default holds out 2 %% of the documents")
+    weights: dict[str, float] = Field({}, description="--weights.NAME X: share of each source; default by size")
+    eval_data: str = Field("", description="text to measure loss on; default holds out 2 % of the documents")
     vocab_size: int = Field(4096, gt=0, description="largest vocabulary of a new tokenizer")
     tokenizer: str = Field("", description="snapshot to take the tokenizer from; default trains one on the data")
     max_rows: int = Field(0, ge=0, description="read at most so many documents; 0 reads all")
     steps: int = Field(300, gt=0, description="optimizer steps")
     batch_size: int = Field(6144, gt=0, description="tokens per optimizer step")
-    columns: dict[str, str] = Field({}, description="--columns.FIELD NAME maps a column of the data")
+    columns: dict[str, str] = Field({}, description="--columns.FIELD NAME: the column that holds FIELD")
     learning_rate: float = Field(6e-3, gt=0, description="peak learning rate of AdamW")
+    max_length: int = Field(512, gt=1, description="longest sequence in tokens; a longer document is cut in pieces")
 
 
-class Sft(Training, Adapters):
+class Sft(Supervised, Adapters):
     """Supervised fine-tuning on demonstrations: loss on assistant tokens alone."""
 
     model: str = Field(description="snapshot to start from")
     data: Sources = Field(description="demonstrations; --data.NAME SOURCE for several")
-    weights: dict[str, float] = Field({}, description="share of each named source; default by size")
-    eval_data: str = Field("", description="demonstrations to measure loss on; default holds out 5 %% by prompt")
+    weights: dict[str, float] = Field({}, description="--weights.NAME X: share of each source; default by size")
+    eval_data: str = Field("", description="demonstrations to measure loss on; default holds out 5 % by prompt")
     split: str = Field("", description="use only prompts of this split (preference, policy, evaluation)")
     train_on: Literal["assistant", "reply"] = Field("assistant", description="every assistant turn, or the last alone")
     max_rows: int = Field(0, ge=0, description="read at most so many rows per source; 0 reads all")
     epochs: float = Field(2.0, gt=0, description="passes over the data")
     batch_size: int = Field(64, gt=0, description="conversations per optimizer step")
-    columns: dict[str, str] = Field({}, description="--columns.FIELD NAME maps a column of the data")
+    columns: dict[str, str] = Field({}, description="--columns.FIELD NAME: the column that holds FIELD")
 
 
-class Preference(Training, Adapters):
+class Preference(Supervised, Adapters):
     """Train a preference model or a cost model on comparisons."""
 
     model: str = Field(description="snapshot to start from (usually the SFT model)")
     data: Sources = Field(description="comparisons; --data.NAME SOURCE for several")
-    weights: dict[str, float] = Field({}, description="share of each named source; default by size")
+    weights: dict[str, float] = Field({}, description="--weights.NAME X: share of each source; default by size")
     safety_data: Sources = Field({}, description="replies labelled safe or unsafe: the sign terms of a cost model")
     criterion: str = Field("helpful", description="the quality that the comparisons are about")
     role: Literal["preference", "cost"] = Field(
@@ -97,8 +105,8 @@ class Preference(Training, Adapters):
     )
     normalizer: Literal["auto", "none", "standard", "sign-probability"] = Field(
         "auto",
-        description="standard: mean 0, deviation 1 on the training replies (preference); "
-        "sign-probability: 2σ(C)-1, keeps the zero (cost); auto picks by role",
+        description="of the saved scores: standard (a preference model's; mean 0, deviation 1 on the training "
+        "replies), sign-probability (a cost C as 2σ(C) - 1; keeps its zero), none; auto picks by role",
     )
     score_weight: float = Field(1e-3, ge=0, description="weight of the mean squared score, which keeps scores finite")
     use_strength: bool = Field(False, description="subtract the labeler's strength as a margin in the loss")
@@ -108,7 +116,7 @@ class Preference(Training, Adapters):
     max_rows: int = Field(0, ge=0, description="read at most so many rows per source; 0 reads all")
     epochs: float = Field(2.0, gt=0, description="passes over the data")
     batch_size: int = Field(64, gt=0, description="comparisons per optimizer step")
-    columns: dict[str, str] = Field({}, description="--columns.FIELD NAME maps a column of the data")
+    columns: dict[str, str] = Field({}, description="--columns.FIELD NAME: the column that holds FIELD")
     learning_rate: float = Field(7e-4, gt=0, description="peak learning rate of AdamW")
 
     @model_validator(mode="after")
@@ -134,21 +142,23 @@ class Ppo(Training, Adapters, Sampling):
     reference: str = Field("", description="snapshot that KL is measured to; default the model itself")
     data: Sources = Field(description="prompts; --data.NAME SOURCE names a slice")
     split: str = Field("", description="use only prompts of this split (preference, policy, evaluation)")
-    rewards: dict[str, str] = Field(description="--rewards.NAME DIR: preference models, summed")
-    reward_weights: dict[str, float] = Field({}, description="weight of each reward; default 1")
+    rewards: dict[str, str] = Field(description="--rewards.NAME DIR: preference models; their sum is maximised")
+    reward_weights: dict[str, float] = Field(
+        {}, description="--reward_weights.NAME X: its weight in the sum; default 1"
+    )
     costs: dict[str, str] = Field({}, description="--costs.NAME DIR: cost models")
-    limits: dict[str, float] = Field({}, description="--limits.NAME NUMBER: bound on the expected cost NAME")
+    limits: dict[str, float] = Field({}, description="--limits.NAME X: bound on the expected cost; may be negative")
     limit_slices: dict[str, str] = Field(
-        {}, description="--limit_slices.NAME a,b: slices the limit holds on; default all prompts"
+        {}, description="--limit_slices.NAME A,B: slices that the limit holds on; default all"
     )
     multiplier_rule: Literal["pi", "safe-rlhf"] = Field(
-        "pi", description="how a multiplier moves; see docs/objectives.md"
+        "pi", description="how λ moves: proportional and integral, or Safe RLHF's (docs/objectives.md)"
     )
-    multiplier_rate: float = Field(0.05, ge=0, description="integral rate α of a multiplier")
-    multiplier_gain: float = Field(1.0, ge=0, description="proportional gain k of a multiplier")
+    multiplier_rate: float = Field(0.05, ge=0, description="integral rate α of λ, per unit of cost and iteration")
+    multiplier_gain: float = Field(1.0, ge=0, description="proportional gain k of λ, per unit of cost")
     multiplier_init: float = Field(2.0, ge=0, description="λ at the start; 0 stays 0")
-    multiplier_bound: float = Field(10.0, gt=0, description="largest λ; reaching it is reported")
-    kl_coefficient: float = Field(0.2, ge=0, description="β, the price of a nat of KL")
+    multiplier_bound: float = Field(10.0, gt=0, description="largest λ")
+    kl_coefficient: float = Field(0.2, ge=0, description="β, the price of a nat of KL, in score")
     kl_target: float = Field(0.0, ge=0, description="nats per reply that β adapts to; 0 keeps β fixed")
     kl_horizon: float = Field(10000.0, gt=0, description="replies over which β adapts")
     steps: int = Field(40, gt=0, description="iterations of sampling and improving")
@@ -172,9 +182,9 @@ class Ppo(Training, Adapters, Sampling):
         0.0, ge=0, description="subtracted from the reward of a reply without a stop token"
     )
     max_rows: int = Field(0, ge=0, description="read at most so many prompts per source; 0 reads all")
-    columns: dict[str, str] = Field({}, description="--columns.FIELD NAME maps a column of the data")
+    columns: dict[str, str] = Field({}, description="--columns.FIELD NAME: the column that holds FIELD")
     learning_rate: float = Field(2e-4, gt=0, description="peak learning rate of AdamW")
-    schedule: Schedule = Field("linear", description="constant over the first half, then down to 10 %% by this shape")
+    schedule: Schedule = Field("linear", description="constant over the first half, then down to 10 % by this shape")
 
     @model_validator(mode="after")
     def _limits_have_costs(self) -> "Ppo":
@@ -204,7 +214,7 @@ class Sample(Run, Sampling):
     micro_tokens: int = Field(16384, gt=0, description="tokens in memory at once; changes no result")
     max_length: int = Field(512, gt=1, description="longest prompt in tokens; longer ones are dropped and counted")
     max_rows: int = Field(0, ge=0, description="read at most so many prompts per source; 0 reads all")
-    columns: dict[str, str] = Field({}, description="--columns.FIELD NAME maps a column of the data")
+    columns: dict[str, str] = Field({}, description="--columns.FIELD NAME: the column that holds FIELD")
 
 
 class Evaluate(Run, Sampling):
@@ -224,7 +234,7 @@ class Evaluate(Run, Sampling):
     micro_tokens: int = Field(16384, gt=0, description="tokens in memory at once; changes no result")
     max_length: int = Field(512, gt=1, description="longest prompt in tokens; longer ones are dropped and counted")
     max_rows: int = Field(0, ge=0, description="read at most so many prompts per source; 0 reads all")
-    columns: dict[str, str] = Field({}, description="--columns.FIELD NAME maps a column of the data")
+    columns: dict[str, str] = Field({}, description="--columns.FIELD NAME: the column that holds FIELD")
 
 
 class Report(Config):
@@ -249,7 +259,7 @@ class Data(Config):
     source: str = Field(description="the source to look at")
     model: str = Field("", description="snapshot whose tokenizer renders the example; default a word tokenizer")
     max_rows: int = Field(0, ge=0, description="read at most so many rows; 0 reads all")
-    columns: dict[str, str] = Field({}, description="--columns.FIELD NAME maps a column of the data")
+    columns: dict[str, str] = Field({}, description="--columns.FIELD NAME: the column that holds FIELD")
 
 
 class Annotate(Run):
@@ -279,10 +289,10 @@ class Claims(Config):
     """Run experiments on claims of the literature and write their verdicts."""
 
     names: list[str] = Field([], description="claims to run; none lists them")
-    scale: Literal["small", "medium", "large"] = Field("small", description="size of every cell")
-    seeds: int = Field(3, gt=0, description="seeds per cell")
+    scale: Literal["small", "medium", "large"] = Field("small", description="size of every run")
+    seeds: int = Field(3, gt=0, description="seeds to run, one after the other from --first_seed")
     first_seed: int = Field(0, ge=0, description="0-9 to develop; verdicts come from 1000 on")
-    out: str = Field("claims", description="folder of the cells, shared between claims")
+    out: str = Field("claims", description="folder of the runs, shared between claims")
     results: str = Field("", description="folder for the results pages; default OUT/results")
 
 

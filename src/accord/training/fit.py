@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from accord.config import Training
+from accord.config import Supervised
 from accord.data.batches import cut_by_tokens
 from accord.run import RunFolder
 from accord.training import checkpoint
@@ -28,7 +28,7 @@ Losses = tuple[Tensor, dict[str, Tensor]]
 def fit(
     run: RunFolder,
     world: World,
-    config: Training,
+    config: Supervised,
     *,
     module: nn.Module,
     steps: int,
