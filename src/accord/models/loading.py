@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -98,16 +99,16 @@ def load_scalar(where: str, *, role: str, trainable: bool = False) -> nn.Module:
 
 
 def _load(kind: Any, where: str, trainable: bool) -> nn.Module:
-    adapter = Path(where) / "adapter_config.json"
-    base = json.loads(adapter.read_text())["base_model_name_or_path"] if adapter.is_file() else where
-    options = {"num_labels": 1} if adapter.is_file() and kind is AutoModelForSequenceClassification else {}
+    adapted = base_of(where)
+    base = adapted or where
+    options = {"num_labels": 1} if adapted and kind is AutoModelForSequenceClassification else {}
     try:
         model = kind.from_pretrained(base, attn_implementation=IMPLEMENTATION, dtype=torch.float32, **options)
-        if adapter.is_file():
+        if adapted:
             from peft import PeftModel
 
             model = PeftModel.from_pretrained(model, where, is_trainable=trainable)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise BadInput(f"{where}: cannot be loaded as a model ({str(error).splitlines()[0]})") from None
     switch_dropout_off(model)
     if not trainable:
@@ -115,6 +116,12 @@ def _load(kind: Any, where: str, trainable: bool) -> nn.Module:
     model.eval()
     result: nn.Module = model
     return result
+
+
+def base_of(where: str) -> str:
+    """The snapshot or hub id that an adapter's directory builds on; empty where there is no adapter."""
+    adapter = Path(where) / "adapter_config.json"
+    return str(json.loads(adapter.read_text())["base_model_name_or_path"]) if adapter.is_file() else ""
 
 
 def switch_dropout_off(model: nn.Module) -> None:
@@ -157,8 +164,19 @@ def _check_place(where: str) -> None:
 
 
 def add_adapters(model: nn.Module, config: Adapters, *, scalar: bool, seed: int) -> nn.Module:
-    """Wrap the model in trainable LoRA adapters if `lora_rank` asks for them; a scalar head stays trainable."""
+    """Wrap the model in trainable LoRA adapters if `lora_rank` asks for them; a scalar head stays trainable.
+
+    A snapshot that is an adapter already goes on with it: another on top could not be saved without losing it.
+    """
     if not config.lora_rank:
+        return model
+    if is_adapted(model):
+        rank = model.active_peft_config.r  # type: ignore[union-attr]
+        if rank != config.lora_rank:
+            raise BadInput(
+                f"--lora_rank {config.lora_rank}: the snapshot is an adapter of rank {rank} already, and training "
+                f"goes on with it; give --lora_rank {rank}"
+            )
         return model
     from peft import LoraConfig, get_peft_model
 

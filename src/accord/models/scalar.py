@@ -14,20 +14,27 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from accord.data.batches import Group, Plan, build_plan, cut_by_tokens
 from accord.models.attention import IMPLEMENTATION
-from accord.models.loading import bare, describe, load_scalar, switch_dropout_off
+from accord.models.loading import bare, base_of, describe, load_policy, load_scalar, switch_dropout_off
 from accord.models.policy import hidden_states
 
 
 def new_scalar(snapshot: str, criterion: str, seed: int) -> nn.Module:
-    """A policy snapshot's trunk under a fresh scalar head; seeded before the head is drawn."""
-    config = AutoConfig.from_pretrained(snapshot)
+    """A policy snapshot's trunk under a fresh scalar head; seeded before the head is drawn.
+
+    The adapter of an adapted snapshot is merged into the trunk.
+    """
+    base = base_of(snapshot)
+    config = AutoConfig.from_pretrained(base or snapshot)
     config.num_labels = 1
     config.id2label, config.label2id = {0: criterion}, {criterion: 0}
     torch.manual_seed(seed)
     with _quiet():
         model: Any = AutoModelForSequenceClassification.from_pretrained(
-            snapshot, config=config, attn_implementation=IMPLEMENTATION, dtype=torch.float32
+            base or snapshot, config=config, attn_implementation=IMPLEMENTATION, dtype=torch.float32
         )
+    if base:
+        merged: Any = load_policy(snapshot)
+        model.base_model.load_state_dict(merged.merge_and_unload().base_model.state_dict())
     torch.manual_seed(seed)
     nn.init.normal_(model.score.weight, std=1.0 / (config.hidden_size + 1) ** 0.5)
     switch_dropout_off(model)

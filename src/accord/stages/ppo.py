@@ -33,7 +33,7 @@ from accord.data.batches import (
 from accord.data.chat import Renderer
 from accord.data.sources import read_prompts
 from accord.errors import BadInput
-from accord.models.loading import add_adapters, load_policy, load_renderer
+from accord.models.loading import add_adapters, base_of, load_policy, load_renderer
 from accord.models.policy import Reference
 from accord.models.sampling import sample
 from accord.models.scoring import ConversationScorer, Critics, make_critics
@@ -161,7 +161,7 @@ def prepare(config: Ppo, run: RunFolder, world: World) -> tuple[list[Prompt], Ac
     policy = add_adapters(load_policy(config.model), config, scalar=False, seed=config.seed).to(device)
     if not any(p.requires_grad for p in policy.parameters()):
         raise BadInput(f"{config.model}: nothing to train; its adapter is frozen")
-    adapted_here = bool(config.lora_rank) and not config.reference
+    adapted_here = bool(config.lora_rank) and not config.reference and not base_of(config.model)
     separate = None if adapted_here else load_policy(config.reference or config.model, trainable=False).to(device)
     starts = {REWARD: next(iter(rewards.values())), **costs}
     critics = make_critics(config.critic, config.model, policy, starts, config.seed).to(device)

@@ -1,0 +1,179 @@
+"""Rollouts: their log-probs, their random streams, where they end."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from accord.data.batches import build_plan, reply_group
+from accord.models.policy import token_logprobs
+from accord.models.sampling import draw_tokens, sample, uniforms
+
+VOCAB = 12
+STOP = frozenset({2})
+PROMPTS = [(1, 5, 9), (1, 4), (1, 3, 3, 7, 8), (1, 6, 10, 11)]
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCAB,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=64,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+    built = AutoModelForCausalLM.from_config(config, attn_implementation="accord").eval()
+    with torch.no_grad():
+        for parameter in built.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(6.0)
+    return built
+
+
+def draw(model, prompts=PROMPTS, **changes):
+    settings = {"n": 3, "temperature": 1.0, "max_new_tokens": 10, "stop_ids": STOP, "seed": 5}
+    return sample(model, prompts, **{**settings, **changes})
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_c19_log_probs_are_those_of_the_packed_forward_at_the_same_temperature(model, temperature):
+    rollouts = draw(model, temperature=temperature)
+    plan = build_plan([reply_group(r.prompt_ids, r.ids) for r in rollouts])
+    ours = token_logprobs(model, plan, temperature=temperature)
+    drawn = torch.tensor([lp for r in rollouts for lp in r.logprobs])
+    assert torch.allclose(ours, drawn, atol=1e-5)
+    assert all(r.temperature == temperature for r in rollouts)
+
+
+def test_same_seed_same_replies_whatever_the_batch(model):
+    whole = draw(model)
+    for micro_tokens in (1, 40, 90):
+        again = draw(model, micro_tokens=micro_tokens)
+        assert [r.ids for r in again] == [r.ids for r in whole]
+        assert np.allclose(
+            np.concatenate([r.logprobs for r in again]), np.concatenate([r.logprobs for r in whole]), atol=1e-5
+        )
+    # one prompt alone, told its place in the whole
+    alone = draw(model, PROMPTS[2:3], first_row=2 * 3)
+    assert [r.ids for r in alone] == [r.ids for r in whole[6:9]]
+    assert [r.prompt_ids for r in whole] == [p for p in PROMPTS for _ in range(3)]
+
+
+def test_c24_two_samples_of_one_prompt_differ_and_so_do_seeds(model):
+    rollouts = draw(model, PROMPTS[:1], n=8, max_new_tokens=8)
+    assert len({r.ids for r in rollouts}) > 4
+    assert [r.ids for r in draw(model, PROMPTS[:1], n=8, max_new_tokens=8, seed=6)] != [r.ids for r in rollouts]
+
+
+def test_c25_equal_prompts_in_one_batch_and_on_two_ranks_get_different_replies(model):
+    same = [PROMPTS[0]] * 6
+    whole = draw(model, same, n=1, max_new_tokens=8)
+    assert len({r.ids for r in whole}) > 3
+    shares = [[draw(model, [same[i]], n=1, max_new_tokens=8, first_row=i)[0] for i in range(r, 6, 2)] for r in (0, 1)]
+    assert [shares[i % 2][i // 2].ids for i in range(6)] == [r.ids for r in whole]
+
+
+def test_the_first_draw_of_seed_0_is_not_the_first_token():
+    """Seed 0, row 0, step 0 is a fixed point of the mixer unless something is added."""
+    assert uniforms(0, np.zeros(1, dtype=np.uint64), 0)[0] > 0.01
+
+
+def test_uniforms_are_uniform_and_independent():
+    rows = np.arange(400, dtype=np.uint64)
+    table = np.stack([uniforms(seed, rows, step) for seed in (0, 1, 2) for step in range(10)])
+    assert table.min() >= 0 and table.max() < 1
+    assert stats.kstest(table.ravel(), "uniform").pvalue > 1e-3
+    correlations = np.corrcoef(table) - np.eye(len(table))
+    assert np.abs(correlations).max() < 0.25
+    assert len(np.unique(table)) == table.size
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_draws_follow_the_softmax(temperature):
+    logits = torch.tensor([0.0, 1.0, -1.0, 2.0, -30.0])
+    uniform = torch.from_numpy(uniforms(3, np.arange(20_000, dtype=np.uint64), 0))
+    tokens, logprobs = draw_tokens(logits.expand(20_000, -1), uniform, temperature)
+    expected = torch.softmax(logits.double() / temperature, -1)
+    counts = torch.bincount(tokens, minlength=5)
+    assert counts[4] == 0
+    assert stats.chisquare(counts[:4], 20_000 * expected[:4] / expected[:4].sum()).pvalue > 1e-3
+    assert torch.allclose(logprobs, expected.log()[tokens].float(), atol=1e-5)
+
+
+def test_the_last_and_first_token_can_be_drawn_and_impossible_ones_never():
+    logits = torch.tensor([[0.0, -torch.inf, 0.0]])
+    top = torch.nextafter(torch.tensor(1.0, dtype=torch.double), torch.tensor(0.0, dtype=torch.double))
+    assert draw_tokens(logits, top[None], 1.0)[0].item() == 2
+    assert draw_tokens(logits, torch.zeros(1, dtype=torch.double), 1.0)[0].item() == 0
+    assert draw_tokens(logits, torch.full((1,), 0.5, dtype=torch.double), 1.0)[0].item() == 2
+
+
+def test_first_tokens_of_a_model_follow_its_softmax(model):
+    rollouts = draw(model, PROMPTS[:1], n=4000, max_new_tokens=1)
+    logits = model(input_ids=torch.tensor([PROMPTS[0]])).logits[0, -1]
+    expected = torch.softmax(logits.detach().double(), -1).numpy()
+    counts = np.bincount([r.ids[0] for r in rollouts], minlength=VOCAB)
+    likely = expected * 4000 >= 5
+    rest = (counts[~likely].sum(), 4000 * expected[~likely].sum())
+    observed = np.append(counts[likely], rest[0])
+    wanted = np.append(4000 * expected[likely], rest[1])
+    keep = wanted > 0.5
+    assert stats.chisquare(observed[keep], wanted[keep] * observed[keep].sum() / wanted[keep].sum()).pvalue > 1e-3
+
+
+def test_c2_a_reply_ends_with_a_token_of_the_stop_set_and_others_are_flagged(model):
+    rollouts = draw(model, n=20, stop_ids=frozenset({2, 7}), max_new_tokens=6)
+    finishes = {r.finish for r in rollouts}
+    assert finishes == {"stop", "length"}
+    for r in rollouts:
+        inside = [t in (2, 7) for t in r.ids]
+        assert not any(inside[:-1])
+        assert (r.finish == "stop") is inside[-1]
+        assert r.finish == "stop" or len(r.ids) == 6
+        assert len(r.ids) == len(r.logprobs)
+
+
+class Constant(nn.Module):
+    """A model that always wants one token."""
+
+    def __init__(self, model, token):
+        super().__init__()
+        self.model, self.token = model, token
+
+    def forward(self, **inputs):
+        out = self.model(**inputs)
+        out.logits[:] = 0.0
+        out.logits[..., self.token] = 100.0
+        return out
+
+
+def test_c26_an_empty_answer_is_a_reply_of_one_stop_token(model):
+    for rollout in draw(Constant(model, 2), n=2):
+        assert rollout.ids == (2,) and rollout.finish == "stop"
+        assert rollout.logprobs == pytest.approx((0.0,))
+    for rollout in draw(Constant(model, 3), n=2, max_new_tokens=4):
+        assert rollout.ids == (3,) * 4 and rollout.finish == "length"
+
+
+def test_a_mixed_batch_in_which_rows_end_at_different_times_keeps_its_rows(model):
+    """Rows that stop leave the batch and its cache; the others must not notice."""
+    whole = draw(model, n=12, max_new_tokens=20, stop_ids=frozenset({2, 7, 8}))
+    assert len({len(r.ids) for r in whole}) > 4
+    plan = build_plan([reply_group(r.prompt_ids, r.ids) for r in whole])
+    drawn = torch.tensor([lp for r in whole for lp in r.logprobs])
+    assert torch.allclose(token_logprobs(model, plan), drawn, atol=2e-5)
+
+
+def test_sampling_leaves_the_mode_of_the_model_as_it_was(model):
+    model.train()
+    draw(model, n=1, max_new_tokens=1)
+    assert model.training
+    model.eval()

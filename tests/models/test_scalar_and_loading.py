@@ -1,0 +1,279 @@
+"""Preference and cost models, saving and loading, adapters, roles."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+from accord.config import Sft
+from accord.data.batches import build_plan, reply_group
+from accord.errors import BadInput
+from accord.models.loading import (
+    add_adapters,
+    bare,
+    load_policy,
+    load_renderer,
+    load_scalar,
+    load_tokenizer,
+    new_policy,
+    save_model,
+)
+from accord.models.policy import Reference, token_logprobs
+from accord.models.scalar import Normalizer, Scorer, new_scalar, values
+from accord.models.scoring import ConversationScorer, make_critics
+from accord.records import Turn
+
+CPU = torch.device("cpu")
+POLICY = {"role": "policy", "criterion": "", "normalizer": {"kind": "none", "shift": 0.0, "scale": 1.0}}
+
+
+def texts(renderer):
+    out = []
+    for prompt, replies in (
+        ("why", ("the cat", "a dog runs with salt and bread")),
+        ("how me help please", ("", "stone")),
+    ):
+        ids = renderer.prompt_ids((Turn("user", prompt),))
+        out.append(reply_group(ids, *(renderer.reply_ids(reply) for reply in replies)))
+    return out
+
+
+def test_b1_the_score_is_that_of_the_last_token_and_of_the_transformers_class(snapshots, renderer):
+    """B1 and design section 5: padded on the right by transformers or packed by us, one number."""
+    scorer = Scorer(str(snapshots / "reward"), role="preference", device=CPU)
+    groups = texts(renderer)
+    ours = scorer.raw_scores(groups, micro_tokens=64)
+    rows = [[*g.prefix, *reply] for g in groups for reply in g.replies]
+    model = AutoModelForSequenceClassification.from_pretrained(snapshots / "reward")
+    tokenizer = AutoTokenizer.from_pretrained(snapshots / "reward")
+    batch = tokenizer.pad({"input_ids": rows}, return_tensors="pt")
+    with torch.no_grad():
+        theirs = model(**batch).logits[:, 0]
+        alone = torch.stack([model(input_ids=torch.tensor([row])).logits[0, 0] for row in rows])
+    assert torch.allclose(ours, theirs, atol=1e-5) and torch.allclose(ours, alone, atol=1e-5)
+    assert model.config.id2label == {0: "helpful"}
+    assert len(set(ours.tolist())) == 4
+
+
+def test_a6_b10_scores_do_not_depend_on_micro_batches(snapshots, renderer):
+    scorer = Scorer(str(snapshots / "reward"), role="preference", device=CPU)
+    groups = texts(renderer)
+    assert torch.allclose(scorer.scores(groups, micro_tokens=1), scorer.scores(groups, micro_tokens=10_000), atol=1e-6)
+
+
+def test_b3_the_same_seed_gives_the_same_head(snapshots):
+    torch.manual_seed(99)
+    first = new_scalar(str(snapshots / "policy"), "helpful", 4)
+    torch.manual_seed(1)
+    second = new_scalar(str(snapshots / "policy"), "helpful", 4)
+    other = new_scalar(str(snapshots / "policy"), "helpful", 5)
+    assert torch.equal(first.score.weight, second.score.weight)
+    assert not torch.equal(first.score.weight, other.score.weight)
+
+
+def test_b9_a_cost_normaliser_keeps_the_zero():
+    cost = Normalizer("sign-probability")
+    raw = torch.tensor([-3.0, 0.0, 0.5, 1e4])
+    assert cost(raw)[1] == 0.0
+    assert torch.allclose(cost(raw), 2 * torch.sigmoid(raw) - 1)
+    assert torch.equal(torch.sign(cost(raw)), torch.sign(raw))
+    assert torch.allclose(Normalizer("standard", 2.0, 4.0)(raw), (raw - 2) / 4)
+    assert torch.equal(Normalizer()(raw), raw)
+
+
+def test_f7_save_and_reload_gives_the_same_log_probs(tmp_path, snapshots, tokenizer, renderer):
+    model = load_policy(str(snapshots / "policy"))
+    plan = build_plan(texts(renderer))
+    save_model(model, tokenizer, tmp_path / "again", POLICY, "")
+    again = load_policy(str(tmp_path / "again"))
+    assert torch.equal(token_logprobs(model, plan), token_logprobs(again, plan))
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "again")
+    ids = torch.tensor([[1, 20, 30, 40]])
+    assert torch.allclose(plain(input_ids=ids).logits, model(input_ids=ids).logits, atol=1e-6)
+    assert load_tokenizer(str(tmp_path / "again")).chat_template == tokenizer.chat_template
+
+
+def test_f8_tied_embeddings_stay_tied_and_reload(tmp_path, tokenizer, nano, renderer):
+    model = new_policy(nano, tokenizer, max_length=64, seed=3)
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    with torch.no_grad():
+        model.lm_head.weight[5] += 1.0
+    save_model(model, tokenizer, tmp_path / "tied", POLICY, "")
+    again = load_policy(str(tmp_path / "tied"))
+    assert again.lm_head.weight is again.model.embed_tokens.weight
+    assert torch.equal(again.lm_head.weight, model.lm_head.weight)
+    plan = build_plan(texts(renderer))
+    assert torch.equal(token_logprobs(model.eval(), plan), token_logprobs(again, plan))
+
+
+def lora(model, *, scalar=False, **changes):
+    config = Sft(model="x", data="x", out="x", lora_rank=2, **changes)
+    return add_adapters(model, config, scalar=scalar, seed=0)
+
+
+def move(model):
+    """Change every trained parameter, as training would."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+
+
+def test_an_adapter_that_is_off_is_the_reference(snapshots, renderer):
+    plan = build_plan(texts(renderer))
+    before = token_logprobs(load_policy(str(snapshots / "policy")), plan)
+    model = lora(load_policy(str(snapshots / "policy")))
+    move(model)
+    reference = Reference(model, None)
+    assert torch.equal(reference.token_logprobs(plan), before)
+    assert not torch.allclose(token_logprobs(model, plan), before, atol=1e-3)
+    trained = {n for n, p in model.named_parameters() if p.requires_grad}
+    assert trained and all("lora_" in name for name in trained)
+
+
+def test_f7_adapters_of_a_policy_and_a_scalar_model_survive_saving(tmp_path, snapshots, tokenizer, renderer):
+    plan = build_plan(texts(renderer))
+    model = lora(load_policy(str(snapshots / "policy")))
+    move(model)
+    save_model(model, tokenizer, tmp_path / "policy", POLICY, "")
+    again = load_policy(str(tmp_path / "policy"), trainable=False)
+    assert torch.allclose(token_logprobs(model, plan), token_logprobs(again, plan), atol=1e-6)
+    last = build_plan(texts(renderer), rows="last")
+    scalar = lora(new_scalar(str(snapshots / "policy"), "helpful", 0), scalar=True)
+    move(scalar)
+    described = {**POLICY, "role": "preference", "criterion": "helpful"}
+    save_model(scalar, tokenizer, tmp_path / "scalar", described, "")
+    again = load_scalar(str(tmp_path / "scalar"), role="preference")
+    assert torch.allclose(values(scalar, last), values(again, last), atol=1e-6)
+
+
+def test_a_scalar_model_starts_from_an_adapted_snapshot(tmp_path, snapshots, tokenizer, renderer):
+    """The trunk under the new head is the adapted policy, not its base."""
+    from accord.models.policy import hidden_states
+
+    model = lora(load_policy(str(snapshots / "policy")))
+    move(model)
+    save_model(model, tokenizer, tmp_path / "adapted", POLICY, "")
+    plan = build_plan(texts(renderer), rows="last")
+    scalar = new_scalar(str(tmp_path / "adapted"), "helpful", 0)
+    assert torch.allclose(hidden_states(scalar, plan), hidden_states(model, plan), atol=1e-5)
+    assert all(p.requires_grad for p in scalar.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("reward", lambda where: load_policy(where)),
+        ("cost", lambda where: load_policy(where)),
+        ("cost", lambda where: load_scalar(where, role="preference")),
+        ("reward", lambda where: load_scalar(where, role="cost")),
+        ("policy", lambda where: load_scalar(where, role="preference")),
+    ],
+)
+def test_a_model_of_another_role_is_refused(snapshots, name, call):
+    with pytest.raises(BadInput, match=r"is a (policy|preference|cost) model"):
+        call(str(snapshots / name))
+
+
+def test_places_that_are_no_snapshot_are_refused_by_name(tmp_path, snapshots):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "empty").mkdir()
+    shutil.copytree(snapshots / "policy", tmp_path / "run" / "snapshot")
+    for where, message in (
+        (tmp_path / "missing", "no such directory"),
+        (tmp_path / "file", "is a file"),
+        (tmp_path / "empty", "no config.json"),
+        (tmp_path / "run", r"did you mean .*snapshot"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            load_policy(str(where))
+    shutil.copytree(snapshots / "policy", tmp_path / "broken")
+    (tmp_path / "broken" / "model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(BadInput, match="broken"):
+        load_policy(str(tmp_path / "broken"))
+
+
+def other_tokenizer():
+    from accord.data.chat import train_tokenizer
+
+    return train_tokenizer(["entirely other words of another world"] * 5, 280)
+
+
+def test_b10_a_scorer_with_another_tokenizer_renders_the_conversation_anew(tmp_path, snapshots, renderer, nano):
+    """B10: the same score as by itself, and never the policy's ids."""
+    from accord.records import Prompt
+
+    tokenizer = other_tokenizer()
+    save_model(new_policy(nano, tokenizer, max_length=64, seed=1), tokenizer, tmp_path / "p", POLICY, "")
+    described = {**POLICY, "role": "preference", "criterion": "helpful"}
+    save_model(new_scalar(str(tmp_path / "p"), "helpful", 0), tokenizer, tmp_path / "r", described, "")
+    scorer = ConversationScorer(str(tmp_path / "r"), "preference", renderer, CPU)
+    assert scorer.renderer is not None
+    prompt = Prompt((Turn("user", "why"),), "", "by hand")
+    ids = renderer.prompt_ids(prompt.turns)
+    mine = [reply_group(ids, renderer.reply_ids("the cat"))]
+    got = scorer.scores([prompt], ["the cat"], mine, micro_tokens=100)
+    own = load_renderer(str(tmp_path / "r"))
+    alone = Scorer(str(tmp_path / "r"), role="preference", device=CPU).scores(
+        [reply_group(own.prompt_ids(prompt.turns), own.reply_ids("the cat"))], micro_tokens=100
+    )
+    assert torch.equal(got, alone)
+    same = ConversationScorer(str(snapshots / "reward"), "preference", renderer, CPU)
+    assert same.renderer is None
+    # its critic starts from the policy, in the policy's ids
+    policy = load_policy(str(snapshots / "policy"))
+    critics = make_critics("separate", str(snapshots / "policy"), policy, {"reward": scorer}, 0)
+    plan = build_plan(texts(renderer))
+    assert critics.values(policy, plan)["reward"].shape == (len(plan.rows),)
+
+
+@pytest.mark.parametrize("kind", ["separate", "shared"])
+def test_critics_give_one_value_per_token_and_signal(snapshots, renderer, kind):
+    policy = load_policy(str(snapshots / "policy"))
+    starts = {
+        "reward": ConversationScorer(str(snapshots / "reward"), "preference", renderer, CPU),
+        "harm": ConversationScorer(str(snapshots / "cost"), "cost", renderer, CPU),
+    }
+    critics = make_critics(kind, str(snapshots / "policy"), policy, starts, 0)
+    plan = build_plan(texts(renderer))
+    logprobs, entropy, out = critics.evaluate(policy, plan, temperature=0.7)
+    assert set(out) == {"reward", "harm"} and all(v.shape == (len(plan.rows),) for v in out.values())
+    assert torch.allclose(logprobs, token_logprobs(policy, plan, temperature=0.7), atol=1e-6)
+    assert (entropy > 0).all()
+    for name, value in critics.values(policy, plan).items():
+        assert torch.allclose(value, out[name], atol=1e-6)
+    if kind == "separate":
+        # a critic is its scorer read at every token: at the end of the reply it says the score
+        last = build_plan(texts(renderer), rows="last")
+        expected = values(starts["harm"].model, last)
+        assert torch.allclose(values(critics.models["harm"], last), expected, atol=1e-6)
+
+
+def test_b11_values_do_not_depend_on_the_temperature(snapshots, renderer):
+    policy = load_policy(str(snapshots / "policy"))
+    starts = {"reward": ConversationScorer(str(snapshots / "reward"), "preference", renderer, CPU)}
+    critics = make_critics("separate", str(snapshots / "policy"), policy, starts, 0)
+    plan = build_plan(texts(renderer))
+    hot, cold = (critics.evaluate(policy, plan, temperature=t)[2]["reward"] for t in (2.0, 0.5))
+    assert torch.equal(hot, cold)
+
+
+def test_description_survives_and_a_plain_classifier_is_a_preference_model(tmp_path, snapshots):
+    from accord.models.loading import describe
+
+    assert describe(str(snapshots / "cost"))["role"] == "cost"
+    shutil.copytree(snapshots / "reward", tmp_path / "plain")
+    (tmp_path / "plain" / "accord.json").unlink()
+    assert describe(str(tmp_path / "plain"))["role"] == "preference"
+    shutil.copytree(snapshots / "policy", tmp_path / "policy")
+    (tmp_path / "policy" / "accord.json").unlink()
+    assert describe(str(tmp_path / "policy"))["role"] == "policy"
+    assert json.loads((snapshots / "cost" / "accord.json").read_text())["criterion"] == "harmless"
+
+
+def test_bare_is_the_model_itself(snapshots):
+    model = load_policy(str(snapshots / "policy"))
+    assert bare(model) is model
