@@ -106,6 +106,8 @@ class RunFolder:
         self.path = Path(config.out)
         self.parents = {role: Path(path) for role, path in (parents or {}).items()}
         self.stop_requested = False
+        # under torchrun or accelerate every rank opens the folder, and the first alone writes it
+        self.is_main = os.environ.get("RANK", "0") == "0"
         self._lock: IO[str] | None = None
         self._started = time.time()
         self._handlers: dict[int, Any] = {}
@@ -143,6 +145,8 @@ class RunFolder:
         return Interrupted(f"stopped after step {step}; --resume goes on from it ({self.path})")
 
     def _open(self) -> None:
+        if not self.is_main:
+            return
         if self.path.exists() and not self.path.is_dir():
             raise BadInput(f"--out {self.path} is a file; name a folder")
         present = [p for p in self.path.iterdir() if p.name != ".lock"] if self.path.is_dir() else []
@@ -153,7 +157,15 @@ class RunFolder:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
+            self._lock.close()
             raise BadInput(f"--out {self.path} is in use by another process; choose another folder") from None
+        try:
+            self._write_config()
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def _write_config(self) -> None:
         stored = self.path / "config.yaml"
         plain = to_plain(self.config)
         if stored.exists():
@@ -170,7 +182,7 @@ class RunFolder:
         """Forget what was logged after `step`, which a resume is about to do again."""
         for name in ("metrics.jsonl", "samples.jsonl"):
             path = self.path / name
-            if path.exists():
+            if self.is_main and path.exists():
                 kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
                 write_text(path, "".join(line + "\n" for line in kept))
 
@@ -183,12 +195,14 @@ class RunFolder:
         self._append("samples.jsonl", row)
 
     def _append(self, name: str, row: Mapping[str, Any]) -> None:
-        with open(self.path / name, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+        if self.is_main:
+            with open(self.path / name, "a", encoding="utf-8") as stream:
+                stream.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a whole JSON file into the folder, or nothing."""
-        write_text(self.path / name, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+        if self.is_main:
+            write_text(self.path / name, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
 
     @contextmanager
     def new_snapshot(self) -> Iterator[Path]:
@@ -206,6 +220,8 @@ class RunFolder:
 
     def finish(self, **facts: Any) -> None:
         """Write lineage and manifest: the run is complete. `facts` go into the lineage."""
+        if not self.is_main:
+            return
         now = time.time()
         self.write_json(
             "lineage.json",

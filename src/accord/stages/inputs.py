@@ -71,7 +71,6 @@ def load_all(
         raise BadInput(
             f"nothing is left of {', '.join(named(sources).values())}" + (f" in split {split}" if split else "")
         )
-    (run.path / "data").mkdir(exist_ok=True)
     run.write_json(f"data/{what}.json", report)
     return records
 

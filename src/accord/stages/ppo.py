@@ -181,7 +181,7 @@ def collect(config: Ppo, world: World, actors: Actors, prompts: Sequence[Prompt]
     groups = [reply_group(r.prompt_ids, r.ids) for r in rollouts]
     actors.policy.eval()
     lengths = [len(r.ids) for r in rollouts]
-    width = max(lengths)
+    width = max(lengths, default=0)  # a rank may have no prompt
     sampled = pack_replies([r.logprobs for r in rollouts], width)
     reference = torch.zeros_like(sampled)
     values = {name: torch.zeros_like(sampled) for name in actors.critics.names}

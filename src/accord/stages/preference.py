@@ -68,6 +68,8 @@ def run(config: Preference) -> RunFolder:
         folds = cross_validate(config, world, items, labelled) if config.folds else None
         held_out = [i for i in items if unit_hash(i.prompt.opening + "preference") < config.eval_share]
         kept = [i for i in items if unit_hash(i.prompt.opening + "preference") >= config.eval_share]
+        # labels are often about the very replies that are compared: what is measured on must not be among them
+        labelled = [i for i in labelled if unit_hash(i.prompt.opening + "preference") >= config.eval_share]
         if not held_out or not kept:
             raise BadInput("too few prompts to hold some out; raise --eval_share or give more data")
         model = train(run, world, config, kept, labelled, held_out)
@@ -284,11 +286,15 @@ def cross_validate(
         if not inside or not outside:
             raise BadInput(f"--folds {config.folds}: fold {k} is empty; use fewer folds")
         with RunFolder("preference-fold", part) as run:
-            if not run.finished:
-                model = train(run, world, part, outside, labelled, inside)
-                run.write_json("scores.json", score_items(model, inside, config.micro_tokens, world))
+            if run.finished:
+                scored = read_json(run.path / "scores.json")
+            else:
+                unseen = [i for i in labelled if int(unit_hash(i.prompt.opening + "fold") * config.folds) != k]
+                model = train(run, world, part, outside, unseen, inside)
+                scored = score_items(model, inside, config.micro_tokens, world)
+                run.write_json("scores.json", scored)
                 run.finish()
-            scores += read_json(run.path / "scores.json")
+            scores += scored
         tested += inside
     return tested, scores
 

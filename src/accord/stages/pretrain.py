@@ -41,7 +41,11 @@ def run(config: Pretrain) -> RunFolder:
             documents = [d for d in documents if unit_hash(d.id) >= 0.02]
         if not documents or not held_out:
             raise BadInput("too few documents to hold 2 % out; give --eval_data")
+        if not world.is_main:
+            world.gather(None)  # the main process makes the tokenizer, the others wait and read it
         renderer = choose_renderer(config, documents)
+        if world.is_main:
+            world.gather(None)
         if fresh:
             model = new_policy(config.model, renderer.tokenizer, max_length=config.max_length, seed=config.seed)
         else:

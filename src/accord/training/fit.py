@@ -104,6 +104,6 @@ def sum_over_ranks(world: World, parameters: Sequence[nn.Parameter], metrics: di
             parameter.grad = torch.zeros_like(parameter)
     world.sum_(p.grad for p in parameters if p.grad is not None)
     names = sorted({name for names in world.gather(sorted(metrics)) for name in names})
-    values = torch.stack([metrics.get(name, torch.zeros(())).float() for name in names])
+    values = torch.stack([metrics.get(name, torch.zeros(())).float().to(world.device) for name in names])
     world.sum_([values])
     return dict(zip(names, values, strict=True))
