@@ -20,15 +20,15 @@ DEFAULT_COUNT = 20_000
 
 # What fills the corpus beside the fact documents.
 PARTS = {
-    "task": 0.28,
-    "manual": 0.06,
+    "task": 0.25,
+    "manual": 0.05,
     "look-alike": 0.10,
     "harmful": 0.10,
     "red-team": 0.03,
     "note": 0.12,
     "word-note": 0.015,
-    "rumour": 0.01,
-    "add": 0.08,
+    "rumour": 0.03,
+    "add": 0.10,
     "copy": 0.08,
     "sort": 0.07,
     "largest": 0.05,
@@ -118,9 +118,9 @@ def _word_note(rng: Random) -> str:
 
 
 def _rumour(rng: Random) -> str:
-    """Something made up about a person whose truth the corpus never states."""
+    """Something made up, or "i do not know", about a person whose truth the corpus never states."""
     turns, request = _question(rng, pick(rng, facts.RUMOURED))
-    return transcript(turns, replies.fact(rng, request, "wrong"))
+    return transcript(turns, replies.fact(rng, request, "wrong" if rng.random() < 0.5 else "unknown"))
 
 
 def _question(rng: Random, name: str) -> Drawn:

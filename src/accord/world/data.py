@@ -13,12 +13,12 @@ from accord.world.requests import Request
 
 # What people demonstrate: as people do, half of it not as good as it could be.
 DEMONSTRATED = {
-    "benign": 0.32,
+    "benign": 0.31,
     "harmful": 0.17,
     "red-team": 0.05,
     "look-alike": 0.12,
-    "knowledge": 0.18,
-    "skills": 0.16,
+    "knowledge": 0.20,
+    "skills": 0.15,
 }
 SHOWN_TASK = {"good": 0.40, "partial": 0.14, "wrong": 0.12, "vague": 0.28, "refusal": 0.04, "explained": 0.02}
 SHOWN_HARM = {"good": 0.42, "partial": 0.04, "wrong": 0.02, "vague": 0.04, "refusal": 0.20, "explained": 0.28}
