@@ -8,7 +8,7 @@ from accord.claims.cells import Cells
 from accord.claims.contract import Claim, Finding, Part
 from accord.config import Ppo
 from accord.evaluation.statistics import Interval, hierarchical_interval
-from accord.reporting.figures import plane_plot
+from accord.reporting.figures import Point, plane
 from accord.run import read_lines
 from accord.stages.recipes import HARM_SLICES, GoldFlow
 from accord.stages.showing import select
@@ -52,12 +52,11 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
         )
     notes = [f"{name}: harm {show(harm_of[name])}, helpfulness {show(helpful_of[name])}" for name in ("sft", *names)]
     notes.append(f"feasible weighted sums (mean harm at most {LIMIT:g}): {', '.join(feasible) or 'none'}")
-    points = [(name, helpful_of[name], harm_of[name]) for name in ("sft", *names)]
-    return Finding(
-        parts,
-        notes,
-        plane_plot(points, x_label="gold helpfulness, benign", y_label="gold harm, harmful and red-team"),
+    points = [Point(name, i, helpful_of[name], harm_of[name]) for i, name in enumerate(("sft", *names))]
+    figure = plane(
+        points, "gold helpfulness, benign", "gold harm, harmful and red-team", level=LIMIT, level_label="limit"
     )
+    return Finding(parts, notes, figure)
 
 
 def values(flow: GoldFlow, name: str, metric: str, slices: Sequence[str]) -> dict[str, float]:

@@ -8,7 +8,7 @@ import numpy as np
 from accord.claims.cells import Cells
 from accord.claims.contract import Claim, Finding, Part
 from accord.evaluation.statistics import hierarchical_interval, pair_outcomes
-from accord.reporting.figures import interval_plot
+from accord.reporting.figures import Column, Dots, dots
 from accord.run import read_lines
 from accord.stages.showing import TRAINED, select
 
@@ -27,7 +27,8 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
         parts.append(Part(f"win rate of {after} over {before}", interval, 0.5, "above"))
         by_seed = ", ".join(f"{values.mean():.2f}" for values in outcomes)
         notes.append(f"{after} over {before} by seed: {by_seed}")
-    figure = interval_plot([(p.name, p.interval) for p in parts], label="gold win rate", reference=0.5)
+    column = Column("", "gold win rate", [Dots("gold win rate", 0, [part.interval for part in parts])], level=0.5)
+    figure = dots([part.name for part in parts], [column])
     return Finding(parts, notes, figure)
 
 

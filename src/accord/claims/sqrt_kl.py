@@ -1,6 +1,6 @@
 """Reward grows linearly in the square root of KL from the start of RL."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ from accord.claims.cells import Cells
 from accord.claims.contract import Claim, Finding, Part
 from accord.config import Ppo
 from accord.evaluation.statistics import Interval, r_squared
-from accord.reporting.figures import curve_plot
+from accord.reporting.figures import Line, Panel, curves
 from accord.run import read_lines
 from accord.stages.recipes import GoldFlow
 
@@ -25,10 +25,10 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
     """R² of the reward in √KL and in KL up to half the KL at the gold peak."""
     flows = cells.base(seeds)
     cells.run([run_config(flow) for flow in flows])
-    curves = [read_curve(Path(run_config(flow).out)) for flow in flows]
-    early = [before_half_peak(*curve) for curve in curves]
+    runs = [read_curve(Path(run_config(flow).out)) for flow in flows]
+    early = [before_half_peak(*curve) for curve in runs]
     fits = np.array([[r_squared(np.sqrt(kl), reward), r_squared(kl, reward)] for kl, reward, _ in early])
-    root = resample([(np.sqrt(kl), reward) for kl, reward, _ in early], lambda x, y: r_squared(x, y))
+    root = resample([(np.sqrt(kl), reward) for kl, reward, _ in early], r_squared)
     gap = resample(
         [(kl, reward) for kl, reward, _ in early], lambda kl, y: r_squared(np.sqrt(kl), y) - r_squared(kl, y)
     )
@@ -36,10 +36,14 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
     notes = [
         f"seed {seed}: gold peak at KL {peak_kl(*curve):.2f} nats; {len(e[0])} iterations before half of it; "
         f"R² {fit[0]:.3f} in √KL, {fit[1]:.3f} in KL"
-        for seed, curve, e, fit in zip(seeds, curves, early, fits, strict=True)
+        for seed, curve, e, fit in zip(seeds, runs, early, fits, strict=True)
     ]
-    series = [(f"seed {seed}", np.sqrt(kl), reward) for seed, (kl, reward, _) in zip(seeds, curves, strict=True)]
-    return Finding(parts, notes, curve_plot(series, x_label="√KL (nats½)", y_label="preference-model score"))
+    lines = [
+        Line(f"seed {seed}", i, np.sqrt(np.maximum(kl, 0)).tolist(), reward.tolist(), points=True)
+        for i, (seed, (kl, reward, _)) in enumerate(zip(seeds, runs, strict=True))
+    ]
+    panel = Panel("", "√KL (√nats)", "preference-model score", lines)
+    return Finding(parts, notes, curves([panel], columns=1, height=3.4))
 
 
 def read_curve(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -62,21 +66,25 @@ def before_half_peak(kl: np.ndarray, reward: np.ndarray, gold: np.ndarray) -> tu
     return np.maximum(kl[:stop], 0.0), reward[:stop], gold[:stop]
 
 
-def resample(curves: Sequence[tuple[np.ndarray, np.ndarray]], statistic: object, resamples: int = 2000) -> Interval:
+def resample(
+    series: Sequence[tuple[np.ndarray, np.ndarray]],
+    statistic: Callable[[np.ndarray, np.ndarray], float],
+    resamples: int = 2000,
+) -> Interval:
     """Mean over seeds of a statistic of each seed's points; seeds are drawn, and points within them."""
     rng = np.random.default_rng(0)
-    value = float(np.mean([statistic(x, y) for x, y in curves]))  # type: ignore[operator]
+    value = float(np.mean([statistic(x, y) for x, y in series]))
     draws = []
     for _ in range(resamples):
-        chosen = rng.integers(len(curves), size=len(curves))
+        chosen = rng.integers(len(series), size=len(series))
         found = []
         for c in chosen:
-            x, y = curves[c]
+            x, y = series[c]
             points = rng.integers(len(x), size=len(x))
-            found.append(statistic(x[points], y[points]))  # type: ignore[operator]
+            found.append(statistic(x[points], y[points]))
         draws.append(np.nanmean(found))
     low, high = np.nanquantile(draws, [0.025, 0.975])
-    return Interval(value, float(low), float(high), sum(len(x) for x, _ in curves))
+    return Interval(value, float(low), float(high), sum(len(x) for x, _ in series))
 
 
 CLAIM = Claim(
