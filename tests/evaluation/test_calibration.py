@@ -78,12 +78,8 @@ def test_slope_agrees_with_scikit_learn(predictions):
     assert ours.intercept == pytest.approx(theirs.intercept_[0], rel=1e-4)
     scaled = cal.reliability_slope(logits * 1000, y)
     assert scaled.slope == pytest.approx(ours.slope / 1000, rel=1e-4)
-    through_zero = LogisticRegression(C=1e9, tol=1e-10, max_iter=1000, fit_intercept=False).fit(
-        logits[:, None], y
-    )
-    assert cal.reliability_slope(logits, y, intercept=False).slope == pytest.approx(
-        through_zero.coef_[0, 0], rel=1e-4
-    )
+    through_zero = LogisticRegression(C=1e9, tol=1e-10, max_iter=1000, fit_intercept=False).fit(logits[:, None], y)
+    assert cal.reliability_slope(logits, y, intercept=False).slope == pytest.approx(through_zero.coef_[0, 0], rel=1e-4)
 
 
 def test_slope_of_separable_data_is_infinite_and_of_no_data_unknown():

@@ -88,9 +88,7 @@ def test_b5_a_tie_is_half_a_win_for_each():
 
 def test_davidson_by_hand_and_against_a_general_optimiser():
     # Two players, 4 wins, 1 loss, 5 ties: the fit is exact, P(tie) = ½ and the odds of a win 4 to 1.
-    got = rt.fit_ratings(
-        [Vote("a", "b", 1)] * 4 + [Vote("a", "b", 0)] + [Vote("a", "b", 0.5)] * 5, ties="davidson"
-    )
+    got = rt.fit_ratings([Vote("a", "b", 1)] * 4 + [Vote("a", "b", 0)] + [Vote("a", "b", 0.5)] * 5, ties="davidson")
     assert (got.elo["a"].mean - got.elo["b"].mean) / rt.ELO == pytest.approx(math.log(4), rel=1e-6)
     assert got.nu == pytest.approx(5 / 2, rel=1e-6)  # 5 ties / sqrt(4 · 1)
 

@@ -98,9 +98,7 @@ def covers(draw, interval, truth):
     return np.mean([i.low <= truth <= i.high for i in got])
 
 
-@pytest.mark.parametrize(
-    ("n", "method"), [(60, "expanded"), (60, "percentile"), (60, "bca"), (12, "expanded")]
-)
+@pytest.mark.parametrize(("n", "method"), [(60, "expanded"), (60, "percentile"), (60, "bca"), (12, "expanded")])
 def test_g3_interval_covers_the_truth_95_percent_of_the_time(n, method):
     coverage = covers(
         lambda rng: rng.normal(size=n),
@@ -123,9 +121,7 @@ def test_g3_clustered_interval_covers_and_the_unclustered_one_does_not():
 
 
 def test_g3_few_seeds_cover_as_the_module_says():
-    three = covers(
-        lambda rng: rng.normal(size=3), lambda v, i: st.mean_interval(v, seed=i, resamples=500), 0.0
-    )
+    three = covers(lambda rng: rng.normal(size=3), lambda v, i: st.mean_interval(v, seed=i, resamples=500), 0.0)
     assert 0.65 <= three <= 0.85
 
 

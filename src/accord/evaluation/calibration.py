@@ -31,9 +31,7 @@ class Bin:
     high: float
 
     def json(self) -> dict[str, Any]:
-        return {key: finite(getattr(self, key)) for key in ("confidence", "accuracy", "low", "high")} | {
-            "n": self.n
-        }
+        return {key: finite(getattr(self, key)) for key in ("confidence", "accuracy", "low", "high")} | {"n": self.n}
 
 
 class Slope(NamedTuple):
@@ -148,9 +146,7 @@ def reliability_slope(logits: ArrayLike, outcome: ArrayLike, *, intercept: bool 
         matrix: Array = (design * (p * (1 - p))[:, None]).T @ design
         return matrix
 
-    theta = optimize.minimize(
-        objective, np.zeros(2), jac=True, hess=curvature, method="trust-exact", tol=1e-9
-    ).x
+    theta = optimize.minimize(objective, np.zeros(2), jac=True, hess=curvature, method="trust-exact", tol=1e-9).x
     return Slope(float(theta[0] / scale), float(theta[1]))
 
 

@@ -63,17 +63,11 @@ METRICS: dict[str, Metric] = {
     "eval/loss": Metric(
         "Σ −log p(token) / tokens that count, over all held-out text", "nats per token", TRAINING, "eval_loss"
     ),
-    "learning_rate": Metric(
-        "learning rate of this step (ppo: of the policy)", "–", TRAINING, "learning_rate"
-    ),
+    "learning_rate": Metric("learning rate of this step (ppo: of the policy)", "–", TRAINING, "learning_rate"),
     "grad_norm": Metric("Euclidean norm of the gradient before clipping", "–", TRAINING, "grad_norm"),
-    "num_tokens": Metric(
-        "tokens read since the first step, prompt tokens included", "tokens", TRAINING, "num_tokens"
-    ),
+    "num_tokens": Metric("tokens read since the first step, prompt tokens included", "tokens", TRAINING, "num_tokens"),
     "tokens": Metric("older spelling of num_tokens", "tokens", TRAINING),
-    "tokens_per_second": Metric(
-        "tokens of this step / wall-clock seconds of this step", "tokens/s", TRAINING
-    ),
+    "tokens_per_second": Metric("tokens of this step / wall-clock seconds of this step", "tokens/s", TRAINING),
     "seconds": Metric("wall-clock time of this step", "s", TRAINING),
     # preference
     "loss/ranking": Metric("mean over prompts of −log σ(s_better − s_worse − margin)", "nats", PREFERENCE),
@@ -134,9 +128,7 @@ METRICS: dict[str, Metric] = {
     "objective/entropy": Metric(
         "mean over reply tokens of the policy's entropy", "nats per token", PPO, "objective/entropy"
     ),
-    "kl_coefficient": Metric(
-        "β, the price of a nat of KL, in this iteration", "score per nat", PPO, "kl_coef"
-    ),
+    "kl_coefficient": Metric("β, the price of a nat of KL, in this iteration", "score per nat", PPO, "kl_coef"),
     "reward/NAME": Metric("mean score of preference model NAME", "normalised score", PPO),
     "reward/NAME/SLICE": Metric("the same on the prompts of one slice", "normalised score", PPO),
     "cost/NAME/mean": Metric(
@@ -156,8 +148,7 @@ METRICS: dict[str, Metric] = {
         "policy/clipfrac_avg",
     ),
     "policy/kl_old_new": Metric(
-        "mean over reply tokens of r − 1 − log r, with r the ratio of new to sampled probability "
-        "(Schulman's k3)",
+        "mean over reply tokens of r − 1 − log r, with r the ratio of new to sampled probability (Schulman's k3)",
         "nats per token",
         PPO,
         "policy/approxkl_avg",
@@ -186,24 +177,16 @@ METRICS: dict[str, Metric] = {
     ),
     "gold/harm": Metric("gold harm; above 0 is harmful", "gold score, −1 … 1", EVALUATE),
     "gold/harm_share": Metric("share of replies with gold harm > 0", "share", EVALUATE),
-    "gold/honest": Metric(
-        "gold honesty: right, says that it does not know, or wrong", "gold score, −1 … 1", EVALUATE
-    ),
-    "gold/evasive": Metric(
-        "gold evasiveness: a bare refusal more than one that explains", "gold score", EVALUATE
-    ),
+    "gold/honest": Metric("gold honesty: right, says that it does not know, or wrong", "gold score, −1 … 1", EVALUATE),
+    "gold/evasive": Metric("gold evasiveness: a bare refusal more than one that explains", "gold score", EVALUATE),
     "gold/refusal": Metric(
         "share of refusals; on look-alike and benign prompts this is over-refusal", "share", EVALUATE
     ),
-    "gold/correct": Metric(
-        "share of right answers, on knowledge questions and plain skills only", "share", EVALUATE
-    ),
+    "gold/correct": Metric("share of right answers, on knowledge questions and plain skills only", "share", EVALUATE),
     "reward/NAME (evaluate)": Metric("score of preference model NAME", "normalised score", EVALUATE),
     "cost/NAME": Metric("raw cost by cost model NAME; above 0 is unsafe", "raw cost", EVALUATE),
     "cost/NAME/unsafe (evaluate)": Metric("share of replies with cost > 0", "share", EVALUATE),
-    "kl": Metric(
-        "log p(reply) − log p_ref(reply) at the sampling temperature", "nats per reply", EVALUATE, "kl"
-    ),
+    "kl": Metric("log p(reply) − log p_ref(reply) at the sampling temperature", "nats per reply", EVALUATE, "kl"),
     "length": Metric("reply length, stop token included", "tokens", EVALUATE),
     "win_rate": Metric(
         "share of shared prompts on which the judge's score is higher than in `--against`, a tie "

@@ -92,14 +92,10 @@ def fit_ratings(
         )
     scores, nu = _fit(whole[None], ties, ridge)
     rng = np.random.default_rng(seed)
-    drawn = (
-        rng.multinomial(units, np.full(units, 1 / units), size=resamples) if units > 1 else np.empty((0, 1))
-    )
+    drawn = rng.multinomial(units, np.full(units, 1 / units), size=resamples) if units > 1 else np.empty((0, 1))
     if len(drawn):
         resampled, _ = _fit(np.einsum("bu,uwij->bwij", drawn.astype(float), table), ties, max(ridge, 0.01))
-        low, high = np.quantile(
-            _anchored(resampled, names, anchor, base), ((1 - level) / 2, (1 + level) / 2), axis=0
-        )
+        low, high = np.quantile(_anchored(resampled, names, anchor, base), ((1 - level) / 2, (1 + level) / 2), axis=0)
     else:
         low = high = np.full(len(names), math.nan)
     elo = _anchored(scores, names, anchor, base)[0]
@@ -108,9 +104,7 @@ def fit_ratings(
     order = sorted(range(len(names)), key=lambda i: (-elo[i], names[i]))
     tied = sum(vote.outcome == 0.5 for vote in votes)
     return Ratings(
-        elo={
-            names[i]: Interval(float(elo[i]), float(low[i]), float(high[i]), round(played[i])) for i in order
-        },
+        elo={names[i]: Interval(float(elo[i]), float(low[i]), float(high[i]), round(played[i])) for i in order},
         tie_rate=tied / len(votes),
         nu=float(nu[0]),
         n=len(votes),
@@ -135,9 +129,7 @@ def _count(votes: Sequence[Vote], names: Sequence[str]) -> tuple[Array, int]:
     """Counts `[units, wins | ties, players, players]`: a unit is a cluster, or else one vote."""
     place = {name: i for i, name in enumerate(names)}
     rows: dict[Hashable, Array] = {}
-    for index, vote in enumerate(
-        sorted(votes, key=repr)
-    ):  # any order of votes is one order: the resamples too
+    for index, vote in enumerate(sorted(votes, key=repr)):  # any order of votes is one order: the resamples too
         if vote.first == vote.second:
             raise ValueError(f"{vote.first!r} was compared with itself")
         if vote.outcome not in (0, 0.5, 1):

@@ -130,9 +130,7 @@ def mean_interval(
     def mean(weights: Array) -> Array:
         return (weights @ data) / weights.sum(axis=1)
 
-    return bootstrap(
-        mean, data.size, clusters=clusters, resamples=resamples, level=level, seed=seed, method=method
-    )
+    return bootstrap(mean, data.size, clusters=clusters, resamples=resamples, level=level, seed=seed, method=method)
 
 
 def paired_difference(
@@ -249,13 +247,9 @@ def win_rate(
     outcome = pair_outcomes(a - b, ties_within)
     wins, ties = int((outcome == 1).sum()), int((outcome == 0.5).sum())
     rate = (
-        share_interval(outcome, clusters, seed, level)
-        if ties == 0
-        else mean_interval(outcome, clusters, seed, level)
+        share_interval(outcome, clusters, seed, level) if ties == 0 else mean_interval(outcome, clusters, seed, level)
     )
-    return WinRate(
-        rate, ties / outcome.size if outcome.size else math.nan, wins, ties, outcome.size - wins - ties
-    )
+    return WinRate(rate, ties / outcome.size if outcome.size else math.nan, wins, ties, outcome.size - wins - ties)
 
 
 def pair_outcomes(margins: ArrayLike, ties_within: float = 0.0) -> Array:

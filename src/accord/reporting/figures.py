@@ -1,8 +1,8 @@
 """Figures as SVG text: plain data in, one `<svg>` out, text kept as text, colours left to the page.
 
-Nothing here knows of runs or pages. Colours are drawn as hex codes and handed to the page as CSS variables with
-those codes as fallback, so that one figure serves light and dark. pyplot is never touched: a figure lives as long
-as the call. What is NaN is a gap; callers say in words how much was missing.
+Nothing here knows of runs or pages. Colours are drawn as hex codes and handed to the page as CSS variables
+with those codes as fallback, so that one figure serves light and dark. pyplot is never touched: a figure
+lives as long as the call. What is NaN is a gap; callers say in words how much was missing.
 """
 
 import hashlib
@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from accord.evaluation.statistics import Interval
@@ -29,7 +30,8 @@ MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 INK, MUTED, GRID, PAPER = "#1d2431", "#69727f", "#e2e5ea", "#fdfdfc"
 WIDTH = 7.6  # inches; SVG units are points, 72 to the inch
 
-_CSS = {INK: "currentColor", MUTED: "var(--muted, #69727f)", GRID: "var(--grid, #e2e5ea)", PAPER: "var(--paper, #fdfdfc)"}
+_CSS = {INK: "currentColor"}
+_CSS |= {color: f"var(--{name}, {color})" for name, color in (("muted", MUTED), ("grid", GRID), ("paper", PAPER))}
 _CSS |= {light: f"var(--s{index}, {light})" for index, (light, _) in enumerate(SERIES)}
 
 _STYLE: dict[str, Any] = {
@@ -66,6 +68,7 @@ _STYLE: dict[str, Any] = {
     "lines.linewidth": 1.5,
     "lines.markersize": 4,
     "svg.fonttype": "none",
+    "svg.hashsalt": "accord",  # the same bytes in every run
     "figure.facecolor": "none",
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
@@ -164,6 +167,8 @@ def curves(panels: Sequence[Panel], *, columns: int = 2, label: str = "curves", 
             if panel.from_zero:
                 axis.set_ylim(bottom=min(0.0, axis.get_ylim()[0]))
             axis.margins(x=0.02)
+            if all(math.isfinite(x) and x == int(x) for line in panel.lines for x in line.x):
+                axis.xaxis.get_major_locator().set_params(integer=True)
         _legend(canvas)
         return _svg(canvas, label)
 
@@ -234,15 +239,14 @@ def reliability(models: Sequence[Reliability], *, label: str = "reliability") ->
 def plane(
     points: Sequence[Point], xlabel: str, ylabel: str, *, level: float | None = None, level_label: str = ""
 ) -> str:
-    """Points with interval crosses, joined in their order; below `level` is where one wants to be."""
+    """Points with interval crosses, each with its name; `level` draws a horizontal line."""
     with _styled():
-        canvas = _canvas(1, 1, 5.6, 3.7)
+        canvas = _canvas(1, 1, WIDTH, 3.5)
         axis = canvas.axes.flat[0]
         _titles(axis, "", xlabel, ylabel)
         known = [p for p in points if math.isfinite(p.x.mean) and math.isfinite(p.y.mean)]
         if level is not None:
             _level(axis, level, level_label, vertical=False)
-        axis.plot([p.x.mean for p in known], [p.y.mean for p in known], color=MUTED, lw=0.9, linestyle=(0, (2, 2)))
         for point in known:
             color = SERIES[point.color % len(SERIES)][0]
             if math.isfinite(point.x.low) and math.isfinite(point.x.high):
@@ -296,8 +300,10 @@ def _styled() -> Any:
 def _canvas(rows: int, columns: int, width: float, height: float, **options: Any) -> _Canvas:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06, wspace=0.03, hspace=0.03)
+    figure = Figure(figsize=(width, height), layout=layout)
     FigureCanvasSVG(figure)
     return _Canvas(figure, figure.subplots(rows, columns, squeeze=False, **options))
 
@@ -311,7 +317,7 @@ def _titles(axis: Any, title: str, xlabel: str, ylabel: str) -> None:
 def _lonely(values: Sequence[float]) -> bool:
     """Whether a line would show nothing: fewer than two neighbouring finite points."""
     known = [math.isfinite(value) for value in values]
-    return not any(a and b for a, b in zip(known, known[1:], strict=False))
+    return not any(a and b for a, b in pairwise(known))
 
 
 def _level(axis: Any, at: float, label: str, *, vertical: bool) -> None:

@@ -69,7 +69,8 @@ class RunData:
 def load_run(path: Path | str) -> RunData:
     """Read a run folder; what is missing is left out.
 
-    Raises BadInput that names the file, and the line, of what is broken, and for a folder with nothing to read.
+    Raises BadInput that names the file, and the line, of what is broken, and for a folder with nothing to
+    read.
     """
     folder = Path(path)
     if not folder.is_dir():

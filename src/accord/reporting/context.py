@@ -1,0 +1,181 @@
+"""Which snapshots a report speaks of, in which order, by which name and colour; and their scores by prompt."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from accord.evaluation.statistics import Interval, mean_interval, paired_difference
+from accord.reporting.runs import FLOW, RunData, display_names, load_run, measured_run, model_name, number
+
+# The order in which slices are shown; others follow by name.
+SLICES = ("all", "benign", "harmful", "red-team", "look-alike", "knowledge", "skills")
+RESAMPLES = 2000
+
+LABELS = {
+    "gold/helpful": "Gold helpfulness",
+    "gold/harm": "Gold harm",
+    "gold/harm_share": "Share of harmful replies",
+    "gold/honest": "Gold honesty",
+    "gold/evasive": "Gold evasiveness",
+    "gold/refusal": "Refusals",
+    "gold/correct": "Right answers",
+    "kl": "KL to the reference",
+    "length": "Reply length",
+}
+UNITS = {
+    "gold/helpful": "gold score",
+    "gold/harm": "gold score, above 0 is harmful",
+    "kl": "nats per reply",
+    "length": "tokens",
+}
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """An evaluated snapshot: its evaluation and, where it was given, the run that made it."""
+
+    label: str
+    color: int
+    evaluation: RunData
+    source: RunData | None
+
+    def by_prompt(self, metric: str, slices: Sequence[str] = ()) -> dict[str, float]:
+        """Mean score over each prompt's replies, on some slices (all of them if none is named)."""
+        sums: dict[str, list[float]] = {}
+        for row in self.evaluation.samples:
+            value = number((row.get("scores") or {}).get(metric))
+            if math.isfinite(value) and (not slices or row.get("slice") in slices):
+                sums.setdefault(str(row.get("prompt_id")), []).append(value)
+        return {prompt: sum(values) / len(values) for prompt, values in sums.items()}
+
+    def mean(self, metric: str, slices: Sequence[str]) -> Interval:
+        """Mean over the prompts of several slices together, from the samples."""
+        return mean_interval(list(self.by_prompt(metric, slices).values()), resamples=RESAMPLES)
+
+
+@dataclass(frozen=True)
+class Context:
+    runs: Sequence[RunData]
+    names: Sequence[str]
+    snapshots: Sequence[Snapshot]
+
+    def name(self, run: RunData) -> str:
+        return next(name for name, other in zip(self.names, self.runs, strict=True) if other is run)
+
+    def color(self, run: RunData) -> int:
+        """The colour of the snapshot that a run made; one of its own for a run that was not evaluated."""
+        for snapshot in self.snapshots:
+            if snapshot.source is run:
+                return snapshot.color
+        rest = [r for r in self.runs if r.metrics and all(s.source is not r for s in self.snapshots)]
+        place = next((i for i, other in enumerate(rest) if other is run), 0)
+        return len(self.snapshots) + place
+
+    def stage(self, *stages: str) -> list[RunData]:
+        """Runs of these stages, in the order of their snapshots."""
+        return sorted((run for run in self.runs if run.stage in stages), key=self.color)
+
+    @property
+    def slices(self) -> list[str]:
+        """Every slice that some snapshot was measured on, in the order of reading."""
+        found = {name for snapshot in self.snapshots for name in snapshot.evaluation.slices}
+        known = [name for name in SLICES if name in found]
+        return known + sorted(found - set(known))
+
+    @property
+    def baseline(self) -> Snapshot | None:
+        """What changes are measured from: the SFT snapshot, or else the first."""
+        sft = [s for s in self.snapshots if s.source is not None and s.source.stage == "sft"]
+        return sft[0] if sft else (self.snapshots[0] if self.snapshots else None)
+
+    @property
+    def helpful(self) -> str | None:
+        """The measure of help: gold where the truth is known, else the first reward."""
+        return self._first("gold/helpful", "reward/")
+
+    @property
+    def harm(self) -> str | None:
+        """The measure of harm: gold where the truth is known, else the first cost."""
+        return self._first("gold/harm", "cost/")
+
+    def metrics(self) -> list[str]:
+        """Every metric that some snapshot has, in the order of the artefacts."""
+        found: dict[str, None] = {}
+        for snapshot in self.snapshots:
+            for measured in snapshot.evaluation.slices.values():
+                found |= dict.fromkeys(key for key in measured if isinstance(measured[key], dict))
+        return list(found)
+
+    def _first(self, gold: str, prefix: str) -> str | None:
+        names = self.metrics()
+        if gold in names:
+            return gold
+        return next((name for name in names if name.startswith(prefix) and name.count("/") == 1), None)
+
+
+def load_context(paths: Sequence[Path | str]) -> Context:
+    """Read the run folders and put the evaluated snapshots into the order of the flow."""
+    runs = [load_run(path) for path in paths]
+    names = display_names(runs)
+    found = []
+    for place, run in enumerate(runs):
+        if run.slices:
+            source = measured_run(run, runs)
+            label = names[runs.index(source)] if source is not None else model_name(run)
+            found.append((_position(source, run, place), label, names[place], run, source))
+    found.sort(key=lambda item: item[0])
+    labels = [label for _, label, *_ in found]
+    snapshots = [
+        Snapshot(label if labels.count(label) == 1 else f"{label} ({own})", color, run, source)
+        for color, (_, label, own, run, source) in enumerate(found)
+    ]
+    return Context(runs, names, snapshots)
+
+
+def _position(source: RunData | None, run: RunData, place: int) -> tuple[int, int, int]:
+    # A free PPO run comes before the one under limits, whatever their folders are called.
+    if source is None or source.stage not in FLOW:
+        return (len(FLOW), 0, place)
+    return (FLOW.index(source.stage), int(bool(source.config.get("limits"))), place)
+
+
+def label_of(metric: str) -> str:
+    """A metric in words."""
+    if metric in LABELS:
+        return LABELS[metric]
+    kind, _, name = metric.partition("/")
+    if kind == "reward":
+        return f"Score of preference model “{name}”"
+    if kind == "cost" and name.endswith("/unsafe"):
+        return f"Share of replies unsafe to cost model “{name.removesuffix('/unsafe')}”"
+    return f"Cost by cost model “{name}”" if kind == "cost" else metric
+
+
+def unit_of(metric: str) -> str:
+    if metric in UNITS:
+        return UNITS[metric]
+    if metric.startswith("reward/"):
+        return "normalised score"
+    if metric.startswith("cost/") and metric.count("/") == 1:
+        return "raw cost, above 0 is unsafe"
+    return "share of replies"
+
+
+def paired(after: Snapshot, before: Snapshot, metric: str, slices: Sequence[str] = ()) -> Interval | None:
+    """Change from `before` to `after` over the prompts that both answered; None where they share none."""
+    a, b = after.by_prompt(metric, slices), before.by_prompt(metric, slices)
+    shared = [prompt for prompt in a if prompt in b]
+    if not shared:
+        return None
+    return paired_difference([a[p] for p in shared], [b[p] for p in shared], resamples=RESAMPLES)
+
+
+def limits_of(run: RunData) -> list[tuple[str, float, tuple[str, ...]]]:
+    """(NAME, limit, slices it holds on; none means all prompts) of a PPO run."""
+    limits = run.config.get("limits") or {}
+    slices = run.config.get("limit_slices") or {}
+    return [
+        (name, number(limit), tuple(part for part in str(slices.get(name) or "").split(",") if part))
+        for name, limit in limits.items()
+    ]

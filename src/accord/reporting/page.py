@@ -1,0 +1,70 @@
+"""Run folders to one self-contained HTML page: no script, no request, all text escaped."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+from accord import __version__
+from accord.errors import BadInput
+from accord.reporting import figures, outcome_sections, training_sections
+from accord.reporting.blocks import Cell, Section, Verdicts
+from accord.reporting.context import Context, load_context
+
+
+def build_report(runs: Sequence[Path | str], *, title: str = "Accord report", summary: Sequence[str] = ()) -> str:
+    """The page for these run folders (any stages, any order), as HTML.
+
+    `summary` are lines of what was shown, put first; without it the page says what the evaluations themselves
+    show. A section is there if its numbers are. Raises BadInput for a folder that is missing, holds nothing, or
+    has a broken file.
+    """
+    if not runs:
+        raise BadInput("nothing to report on; name at least one run folder")
+    context = load_context(runs)
+    makers = (
+        outcome_sections.plane_section,
+        outcome_sections.samples_section,
+        outcome_sections.outcome_section,
+        training_sections.reward_section,
+        training_sections.limits_section,
+        outcome_sections.capability_section,
+        training_sections.preference_section,
+        training_sections.curves_section,
+        training_sections.lineage_section,
+    )
+    made = [maker(context) for maker in makers]
+    return render(title, [summary_section(context, summary), *(section for section in made if section is not None)])
+
+
+def summary_section(context: Context, lines: Sequence[str]) -> Section:
+    """What was shown, in lines with intervals."""
+    section = Section("summary", "What it showed", "")
+    section.blocks.append(training_sections.tiles(context))
+    verdicts = [Cell(line) for line in lines] or outcome_sections.findings(context)
+    if verdicts:
+        section.blocks.append(Verdicts(verdicts))
+        section.lead = "From the evaluations below; brackets are 95 % intervals."
+    for snapshot in context.snapshots:
+        section.cite(context.name(snapshot.evaluation), snapshot.evaluation, "samples.jsonl")
+    return section
+
+
+def render(title: str, sections: Sequence[Section]) -> str:
+    """Sections to HTML. Only figures are trusted markup."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("accord.reporting"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["figure"] = Markup
+    return environment.get_template("page.html").render(
+        title=title,
+        sections=sections,
+        version=__version__,
+        light=figures.css_variables(dark=False),
+        dark=figures.css_variables(dark=True),
+    )

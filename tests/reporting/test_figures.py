@@ -1,0 +1,98 @@
+"""Figures are valid SVG with text as text, colours as variables, and leave nothing behind."""
+
+import math
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from accord.evaluation.statistics import Interval
+from accord.reporting import figures as fg
+
+NAN = math.nan
+INTERVAL = Interval(0.4, 0.3, 0.5, 10)
+UNKNOWN = Interval(NAN, NAN, NAN, 0)
+
+
+def made():
+    lines = [fg.Line("a", 0, [1, 2, 3], [1.0, NAN, 2.0]), fg.Line("b", 1, [1, 2, 3], [3.0, 2.0, 1.0], dashed=True)]
+    return {
+        "curves": fg.curves([fg.Panel("Loss", "step", "nats", lines, level=1.5, level_label="limit 1.5")] * 3),
+        "dots": fg.dots(
+            ["benign", "harmful"],
+            [
+                fg.Column(
+                    "Help", "score", [fg.Dots("sft", 0, [INTERVAL, None]), fg.Dots("ppo", 1, [UNKNOWN, INTERVAL])], 0
+                )
+            ],
+        ),
+        "reliability": fg.reliability([fg.Reliability("m", 0, [(0.6, 0.6, 0.5, 0.7, 10), (NAN, 1, 0, 1, 0)])]),
+        "plane": fg.plane(
+            [fg.Point("sft", 0, INTERVAL, INTERVAL), fg.Point("x", 1, UNKNOWN, INTERVAL)], "help", "harm"
+        ),
+        "bars": fg.bars(["pretrain", "sft"], [95.0, NAN], "time (s)"),
+    }
+
+
+@pytest.mark.parametrize("name", made())
+def test_a_figure_is_valid_svg_with_text_as_text(name):
+    svg = made()[name]
+    root = ElementTree.fromstring(svg)
+    assert root.tag.endswith("svg") and root.get("role") == "img" and root.get("aria-label")
+    texts = ["".join(element.itertext()).strip() for element in root.iter() if element.tag.endswith("text")]
+    expected = {
+        "curves": "limit 1.5",
+        "dots": "harmful",
+        "reliability": "pairs per bin",
+        "plane": "help",
+        "bars": "n/a",
+    }
+    assert expected[name] in texts
+    assert "DejaVu" not in svg and "<style" not in svg and "metadata" not in svg
+    assert not re.search(r"(href|src)=\"(?!#)", svg)
+
+
+def test_colours_are_variables_of_the_page_with_a_fallback():
+    svg = made()["curves"]
+    assert "currentColor" in svg and "var(--s0, #3568c9)" in svg and "var(--grid, #e2e5ea)" in svg
+    bare = re.sub(r"var\([^)]*\)", "", svg)
+    assert not set(re.findall(r"#[0-9a-f]{6}\b", bare)) - {"#000000"}
+    assert "--s0: #3568c9;" in fg.css_variables(dark=False) and "--s0: #85abff;" in fg.css_variables(dark=True)
+
+
+def test_ids_of_two_figures_on_one_page_differ_and_references_hold():
+    ids = [re.findall(r'\bid="([^"]+)"', svg) for svg in made().values()]
+    flat = [name for own in ids for name in own]
+    assert len(flat) == len(set(flat))
+    for svg, own in zip(made().values(), ids, strict=True):
+        wanted = set(re.findall(r'xlink:href="#([^"]+)"', svg)) | set(re.findall(r"url\(#([^)]+)\)", svg))
+        assert wanted <= set(own)
+
+
+def test_the_same_data_give_the_same_bytes():
+    assert made() == made()
+
+
+def test_names_are_text_not_formulas_and_not_markup():
+    svg = fg.curves([fg.Panel("a $x^2$ <b>&", "step", "nats", [fg.Line("<script>", 0, [1, 2], [1, 2])])], label='"<x>')
+    root = ElementTree.fromstring(svg)
+    assert "a $x^2$ <b>&" in [element.text for element in root.iter() if element.tag.endswith("text")]
+    assert root.get("aria-label") == '"<x>'
+    assert "<script>" not in svg
+
+
+def test_figures_leave_pyplot_and_its_settings_alone():
+    import matplotlib
+    from matplotlib import pyplot
+
+    before = matplotlib.rcParams["font.size"]
+    made()
+    assert pyplot.get_fignums() == [] and matplotlib.rcParams["font.size"] == before
+
+
+def test_nothing_but_nan_still_draws():
+    line = fg.Line("a", 0, [NAN, NAN], [NAN, NAN])
+    ElementTree.fromstring(fg.curves([fg.Panel("t", "x", "y", [line])]))
+    ElementTree.fromstring(fg.plane([fg.Point("x", 0, UNKNOWN, UNKNOWN)], "x", "y", level=0.0, level_label="limit"))
+    ElementTree.fromstring(fg.dots(["a"], [fg.Column("t", "x", [fg.Dots("s", 0, [UNKNOWN])])]))
+    ElementTree.fromstring(fg.bars(["a"], [NAN], "s"))
