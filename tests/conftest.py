@@ -100,10 +100,107 @@ def files(tmp_path_factory):
     )
     write(
         "judgements.jsonl",
-        [{"prompt": p, "response": sentence(generator), "is_safe": bool(i % 2)} for i, p in enumerate(prompts[:40])],
+        [{"prompt": p, "completion": sentence(generator), "is_safe": bool(i % 2)} for i, p in enumerate(prompts[:40])],
     )
     return root
 
 
 def read_rows(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+class Commands:
+    """Command lines on tiny models and files, and what a run of one leaves."""
+
+    def __init__(self, snapshots, files):
+        self.snapshots, self.files = snapshots, files
+
+    def line(self, name, out, **changes):
+        s, f = self.snapshots, self.files
+        training = {"threads": 1, "max_length": 48, "learning_rate": 1e-3}
+        knobs = {
+            "pretrain": {**training, "model": "nano", "data": f / "documents.jsonl", "steps": 6}
+            | {"batch_size": 300, "vocab_size": 290, "eval_data": f / "documents.jsonl"},
+            "sft": {**training, "model": s / "policy", "data": f / "demonstrations.jsonl", "batch_size": 30},
+            "preference": {**training, "model": s / "policy", "data": f / "comparisons.jsonl", "batch_size": 30},
+            "cost": {**training, "model": s / "policy", "data": f / "comparisons.jsonl", "batch_size": 30}
+            | {"role": "cost", "criterion": "harmless", "safety_data": f / "judgements.jsonl"},
+            "ppo": {**training, "model": s / "policy", "data": f / "prompts.jsonl", "max_new_tokens": 6}
+            | {"rewards.helpful": s / "reward", "steps": 4, "batch_size": 8, "mini_batch_size": 4},
+            "sample": {"threads": 1, "model": s / "policy", "data": f / "prompts.jsonl", "max_new_tokens": 6},
+            "evaluate": {"threads": 1, "model": s / "policy", "data": f / "prompts.jsonl"}
+            | {"max_new_tokens": 6, "rewards.helpful": s / "reward", "costs.harmless": s / "cost", "bootstrap": 20},
+        }
+        knobs["limited"] = {
+            **{k: v for k, v in knobs["ppo"].items() if k != "data"},
+            "data.plain": f / "prompts.jsonl",
+            "data.harmful": f / "harmful.jsonl",
+            "costs.harm": s / "cost",
+            "limits.harm": -0.5,
+            "limit_slices.harm": "harmful",
+        }
+        command = {"cost": "preference", "limited": "ppo"}.get(name, name)
+        chosen = {**knobs[name], "out": out, **changes}
+        return [command, *(part for k, v in chosen.items() if v is not None for part in (f"--{k}", str(v)))]
+
+    def run(self, name, out, **changes):
+        from accord.cli import main
+
+        return main(self.line(name, out, **changes))
+
+
+@pytest.fixture(scope="session")
+def commands(snapshots, files):
+    return Commands(snapshots, files)
+
+
+@pytest.fixture
+def stop_after(monkeypatch):
+    """`stop_after(step)` asks the next run to stop once it has logged that step, as Ctrl-C would."""
+    from accord.run import RunFolder
+
+    plain = RunFolder.log
+
+    def install(step):
+        def log(self, row):
+            plain(self, row)
+            if row["step"] == step:
+                self.stop_requested = True
+
+        monkeypatch.setattr(RunFolder, "log", log)
+
+    yield install
+    monkeypatch.setattr(RunFolder, "log", plain)
+
+
+def metrics_of(folder):
+    """Rows of metrics.jsonl without the clock."""
+    rows = read_rows(Path(folder) / "metrics.jsonl")
+    return [{k: v for k, v in row.items() if k not in ("tokens_per_second", "seconds")} for row in rows]
+
+
+def weights_of(folder):
+    from safetensors.torch import load_file
+
+    out = {}
+    for file in sorted((Path(folder) / "snapshot").glob("*.safetensors")):
+        out.update({f"{file.name}/{k}": v for k, v in load_file(file).items()})
+    return out
+
+
+@pytest.fixture(scope="session")
+def same_run():
+    """Assert that two run folders hold the same numbers and weights, bit for bit."""
+    import torch
+
+    def check(a, b):
+        rows, others = metrics_of(a), metrics_of(b)
+        assert len(rows) == len(others)
+        for row, other in zip(rows, others, strict=True):
+            assert row == other
+        mine, theirs = weights_of(a), weights_of(b)
+        assert mine.keys() == theirs.keys() and mine
+        for key in mine:
+            assert torch.equal(mine[key], theirs[key]), key
+
+    return check

@@ -1,0 +1,168 @@
+"""Stop anywhere, go on, and nothing is different: parameters, optimizer, metrics, KL coefficient, multipliers."""
+
+import errno
+import json
+import os
+import shutil
+
+import pytest
+import torch
+
+from accord.training import checkpoint
+
+# command: (its changes, the steps to stop after: first, middle and last of an epoch, and the run's last but one)
+# 24 prompts in batches of 8 are 3 iterations an epoch; about 76 conversations in batches of 30 are 3 steps an epoch
+CASES = {
+    "pretrain": ({}, (1, 4)),
+    "sft": ({"eval_every": 2}, (1, 3, 4, 5)),
+    "preference": ({}, (1, 3, 5)),
+    "cost": ({}, (2, 3)),
+    "ppo": ({"kl_target": 0.01, "kl_horizon": 20}, (1, 3)),
+    "limited": ({"samples": 2, "kl_target": 0.01, "kl_horizon": 20, "critic": "shared"}, (1, 2, 3)),
+}
+
+
+@pytest.fixture(scope="module")
+def whole_runs(commands, tmp_path_factory):
+    """Uninterrupted runs, made once."""
+    done = {}
+
+    def get(name):
+        if name not in done:
+            done[name] = tmp_path_factory.mktemp("whole") / name
+            assert commands.run(name, done[name], **CASES[name][0]) == 0
+        return done[name]
+
+    return get
+
+
+@pytest.mark.parametrize(("name", "step"), [(n, s) for n, (_, steps) in CASES.items() for s in steps])
+def test_f1_f2_resume_is_bit_exact(
+    name, step, commands, whole_runs, stop_after, same_run, tmp_path, capsys, monkeypatch
+):
+    changes = CASES[name][0]
+    stop_after(step)
+    assert commands.run(name, tmp_path / "run", **changes) == 1
+    assert f"stopped after step {step}" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "manifest.json").exists()
+    stop_after(-1)
+    assert commands.run(name, tmp_path / "run", resume="true", **changes) == 0
+    same_run(tmp_path / "run", whole_runs(name))
+
+
+def test_f5_d3_the_kl_coefficient_and_the_multipliers_come_back(commands, whole_runs, stop_after, tmp_path):
+    """F5 and D3: what was saved is what the uninterrupted run had at that step, to the bit."""
+    stop_after(2)
+    assert commands.run("limited", tmp_path / "run", **CASES["limited"][0]) == 1
+    state = json.loads((checkpoint.latest(tmp_path / "run" / "checkpoints") / "state.json").read_text())
+    rows = [json.loads(line) for line in (whole_runs("limited") / "metrics.jsonl").read_text().splitlines()]
+    assert state["step"] == 2
+    assert state["kl_coefficient"] == rows[2]["kl_coefficient"] != rows[0]["kl_coefficient"]
+    integral, value = state["multipliers"]["harm"]
+    assert value == rows[1]["lagrange/harm"] != 2.0
+    assert integral != value
+
+
+def test_steps_logged_after_the_checkpoint_are_not_logged_twice(commands, whole_runs, same_run, tmp_path, monkeypatch):
+    """Killed between checkpoints: what came after the last one is forgotten and done again."""
+    from accord.run import RunFolder
+
+    plain = RunFolder.log
+
+    def dies(self, row):
+        plain(self, row)
+        if row["step"] == 5:
+            raise MemoryError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "log", dies)
+        assert commands.run("sft", tmp_path / "run", checkpoint_every=2, **CASES["sft"][0]) == 1
+    with open(tmp_path / "run" / "metrics.jsonl", "a") as stream:
+        stream.write('{"step": 6, "lo')  # a torn line
+    assert commands.run("sft", tmp_path / "run", resume="true", checkpoint_every=2, **CASES["sft"][0]) == 0
+    same_run(tmp_path / "run", whole_runs("sft"))
+
+
+@pytest.mark.parametrize("where", ["save_file", "fsync", "replace"])
+def test_f6_a_save_that_fails_leaves_the_checkpoint_before_it_whole(
+    where, commands, whole_runs, same_run, tmp_path, monkeypatch, capsys
+):
+    """F6 and a full disk: exit 1, the last checkpoint loads, and --resume ends where it should."""
+
+    def fails(original):
+        def call(*arguments, **settings):
+            writing = list((tmp_path / "run" / "checkpoints").glob(".step-00000004.part"))
+            if writing and (where == "fsync" or "step-00000004.part" in str(arguments)):
+                if where == "save_file":
+                    arguments[1].write_bytes(b"half a file")
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return original(*arguments, **settings)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        if where == "save_file":
+            patch.setattr(checkpoint, "save_file", fails(checkpoint.save_file))
+        else:
+            patch.setattr(os, where, fails(getattr(os, where)))
+        assert commands.run("sft", tmp_path / "run", checkpoint_every=2, **CASES["sft"][0]) == 1
+    assert "No space left" in capsys.readouterr().err
+    assert checkpoint.latest(tmp_path / "run" / "checkpoints").name == "step-00000002"
+    assert commands.run("sft", tmp_path / "run", resume="true", checkpoint_every=2, **CASES["sft"][0]) == 0
+    same_run(tmp_path / "run", whole_runs("sft"))
+
+
+def test_f6_a_kill_in_the_middle_of_a_save(commands, whole_runs, same_run, tmp_path, monkeypatch):
+    """The process ends between two files of the checkpoint, nothing is cleaned up."""
+
+    def dies(tensors, path):
+        path.write_bytes(b"half")
+        raise SystemExit(137)
+
+    with monkeypatch.context() as patch:
+        real = checkpoint.save_file
+        patch.setattr(checkpoint, "save_file", lambda t, p: dies(t, p) if "00000004" in str(p) else real(t, p))
+        with pytest.raises(SystemExit):
+            commands.run("sft", tmp_path / "run", checkpoint_every=2, **CASES["sft"][0])
+    assert commands.run("sft", tmp_path / "run", resume="true", checkpoint_every=2, **CASES["sft"][0]) == 0
+    same_run(tmp_path / "run", whole_runs("sft"))
+
+
+def test_only_the_newest_checkpoint_is_kept_and_it_holds_no_pickle(commands, tmp_path, stop_after):
+    stop_after(5)
+    assert commands.run("sft", tmp_path / "run", checkpoint_every=1) == 1
+    (folder,) = (tmp_path / "run" / "checkpoints").iterdir()
+    assert folder.name == "step-00000005"
+    assert {f.name for f in folder.iterdir()} == {"tensors.safetensors", "state.json"}
+
+
+def test_f4_resume_with_another_config_raises(commands, tmp_path, stop_after, capsys):
+    stop_after(1)
+    assert commands.run("sft", tmp_path / "run") == 1
+    assert commands.run("sft", tmp_path / "run", resume="true", learning_rate=0.5) == 2
+    assert "--learning_rate" in capsys.readouterr().err
+
+
+def test_a_finished_run_is_not_done_again(commands, whole_runs, tmp_path):
+    shutil.copytree(whole_runs("pretrain"), tmp_path / "run")
+    before = (tmp_path / "run" / "manifest.json").read_text()
+    assert commands.run("pretrain", tmp_path / "run", resume="true") == 0
+    assert (tmp_path / "run" / "manifest.json").read_text() == before
+
+
+def test_optimizer_and_random_state_round_trip(tmp_path):
+    torch.manual_seed(3)
+    module = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=0.1, fused=True)
+    module(torch.randn(4, 3)).sum().backward()
+    optimizer.step()
+    checkpoint.save(tmp_path, 7, {"m": module}, {"o": optimizer}, {"tokens": 12})
+    expected = torch.randn(3)
+    other = torch.nn.Linear(3, 2)
+    fresh = torch.optim.AdamW(other.parameters(), lr=0.1, fused=True)
+    state = checkpoint.load(checkpoint.latest(tmp_path), {"m": other}, {"o": fresh})
+    assert state == {"step": 7, "tokens": 12}
+    assert torch.equal(torch.randn(3), expected)
+    assert torch.equal(other.weight, module.weight)
+    for mine, theirs in zip(optimizer.state.values(), fresh.state.values(), strict=True):
+        assert all(torch.equal(mine[k], theirs[k]) and mine[k].dtype == theirs[k].dtype for k in mine)
