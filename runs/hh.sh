@@ -18,8 +18,8 @@ helpful="--data.helpful-base $hh/helpful-base.jsonl.gz --data.helpful-online $hh
 prompts="--data.helpful $hh/helpful-base.jsonl.gz --data.harmless $hh/harmless-base.jsonl.gz"
 common="--max_length 384 --checkpoint_every 100"
 
-go pretrain pretrain --model small --data "$data/text_novels" --vocab_size 4096 --steps 450 --max_length 256 \
-    --learning_rate 3e-3
+go pretrain pretrain --model small --data "$data/text_novels" --vocab_size 4096 --steps 400 --batch_size 4096 \
+    --max_length 256 --learning_rate 4e-3 --matrix_learning_rate 0.02
 go sft sft --model "$out/pretrain/snapshot" --data "$hh" --split preference --epochs 1 --batch_size 32 $common
 start=$out/sft/snapshot
 fit="--model $start --epochs 1 --batch_size 32 --learning_rate 3e-4 $common --threads 1"

@@ -45,6 +45,9 @@ class Training(Run):
 class Supervised(Training):
     """What the stages that `training.fit` runs share."""
 
+    matrix_learning_rate: float = Field(
+        0.0, ge=0, description="peak learning rate of Muon on hidden matrices; 0 trains them by AdamW too"
+    )
     eval_every: int = Field(0, ge=0, description="steps between evaluations; 0 evaluates only at the end")
 
 

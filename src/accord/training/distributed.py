@@ -58,7 +58,9 @@ def start(threads: int = 0) -> World:
 
     from accelerate import PartialState
 
-    state = PartialState()
+    # without an accelerator PartialState has to be told, or every rank would take itself for the only one
+    spread = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    state = PartialState(cpu=True) if spread and not torch.cuda.is_available() else PartialState()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     torch.set_num_threads(threads or max(1, cores // state.num_processes))
     return World(state.process_index, state.num_processes, state.device)

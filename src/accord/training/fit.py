@@ -17,7 +17,7 @@ from accord.data.batches import cut_by_tokens
 from accord.run import RunFolder
 from accord.training import checkpoint
 from accord.training.distributed import World
-from accord.training.optimizer import build_optimizer, clip_gradients, rate_at, set_rate
+from accord.training.optimizer import build_optimizers, clip_gradients, rate_at, set_rate
 from accord.training.progress import Progress
 
 Item = TypeVar("Item")
@@ -45,21 +45,23 @@ def fit(
     micro-batches. `evaluate` is called every `eval_every` steps and at the end.
     """
     parameters = [p for p in module.parameters() if p.requires_grad]
-    optimizer = build_optimizer(parameters, weight_decay=config.weight_decay)
+    peaks = {"adamw": config.learning_rate, "muon": config.matrix_learning_rate}
+    optimizers = build_optimizers(module, weight_decay=config.weight_decay, with_muon=config.matrix_learning_rate > 0)
     first, tokens = 0, 0
     if (saved := checkpoint.latest(run.path / "checkpoints")) is not None:
-        state = checkpoint.load(saved, {"model": module}, {"model": optimizer})
+        state = checkpoint.load(saved, {"model": module}, optimizers)
         first, tokens = state["step"], state["tokens"]
         run.truncate_logs(first)
     progress = Progress(run.stage, steps, first=first, quiet=not world.is_main)
     for step in range(first, steps):
         started = time.perf_counter()
-        rate = rate_at(step, steps, peak=config.learning_rate, warmup=config.warmup, schedule=config.schedule)
-        set_rate(optimizer, rate)
+        for name, optimizer in optimizers.items():
+            rate = rate_at(step, steps, peak=peaks[name], warmup=config.warmup, schedule=config.schedule)
+            set_rate(optimizer, rate)
+            optimizer.zero_grad(set_to_none=True)
         items = batch_at(step)
         divisor = totals(items)
         module.train()
-        optimizer.zero_grad(set_to_none=True)
         metrics: dict[str, Tensor] = {}
         for micro in world.share(cut_by_tokens(items, size, config.micro_tokens)):
             value, parts = loss(micro, divisor)
@@ -68,14 +70,15 @@ def fit(
                 metrics[name] = metrics.get(name, torch.zeros(())) + part
         metrics = sum_over_ranks(world, parameters, metrics)
         norm = clip_gradients(parameters, config.clip_norm)
-        optimizer.step()
+        for optimizer in optimizers.values():
+            optimizer.step()
         done = step + 1
         seen = sum(size(item) for item in items)
         tokens += seen
         row = {
             "step": done,
             **{name: float(part) for name, part in metrics.items()},
-            "learning_rate": rate,
+            "learning_rate": optimizers["adamw"].param_groups[0]["lr"],
             "grad_norm": norm,
             "num_tokens": tokens,
             "tokens_per_second": round(seen / (time.perf_counter() - started), 1),
@@ -89,7 +92,7 @@ def fit(
         stop = any(world.gather(run.stop_requested)) if world.size > 1 else run.stop_requested
         due = config.checkpoint_every and done % config.checkpoint_every == 0 and done < steps
         if (due or stop) and world.is_main:
-            checkpoint.save(run.path / "checkpoints", done, {"model": module}, {"model": optimizer}, {"tokens": tokens})
+            checkpoint.save(run.path / "checkpoints", done, {"model": module}, optimizers, {"tokens": tokens})
         if stop and done < steps:
             raise run.interrupted(done)
     module.eval()

@@ -1,4 +1,4 @@
-"""AdamW and its schedule."""
+"""AdamW, Muon and their schedule."""
 
 import math
 from collections.abc import Iterable
@@ -15,6 +15,28 @@ def build_optimizer(parameters: Iterable[nn.Parameter], *, weight_decay: float) 
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, betas=(0.9, 0.95), eps=1e-8, fused=True)
+
+
+def build_optimizers(module: nn.Module, *, weight_decay: float, with_muon: bool) -> dict[str, torch.optim.Optimizer]:
+    """AdamW for everything; or Muon (Jordan et al. 2024; momentum 0.95) for the hidden matrices and AdamW for the rest.
+
+    Hidden matrices are the weights of linear layers except those that read out: the language-model head, which may
+    be tied to the embedding, and a scalar head.
+    """
+    heads = {
+        id(p)
+        for name, m in module.named_modules()
+        if name.endswith(("lm_head", "embed_out", "score"))
+        for p in m.parameters()
+    }
+    hidden = [m.weight for m in module.modules() if isinstance(m, nn.Linear) and m.weight.requires_grad]
+    matrices = {id(p): p for p in hidden if id(p) not in heads} if with_muon else {}
+    optimizers: dict[str, torch.optim.Optimizer] = {
+        "adamw": build_optimizer((p for p in module.parameters() if id(p) not in matrices), weight_decay=weight_decay)
+    }
+    if matrices:
+        optimizers["muon"] = torch.optim.Muon(matrices.values(), lr=0.0, weight_decay=weight_decay, momentum=0.95)
+    return optimizers
 
 
 def rate_at(step: int, steps: int, *, peak: float, warmup: float, schedule: str, hold: float = 0.0) -> float:
