@@ -20,10 +20,8 @@ def sampled(n=600, seed=0, ties=0.0, prompts=0):
     votes = []
     for index in range(n):
         a, b = rng.sample(sorted(STRENGTH), 2)
-        if rng.random() < ties:
-            outcome = 0.5
-        else:
-            outcome = float(rng.random() < 1 / (1 + math.exp(STRENGTH[b] - STRENGTH[a])))
+        tied, won = rng.random() < ties, rng.random() < 1 / (1 + math.exp(STRENGTH[b] - STRENGTH[a]))
+        outcome = 0.5 if tied else float(won)
         votes.append(Vote(a, b, outcome, f"p{index % prompts}" if prompts else None))
     return votes
 

@@ -147,10 +147,8 @@ def preference_evaluation(role, criterion):
     return {"criterion": criterion, "role": role, "rows": rows, "bins": bins, "ece": 0.034}
 
 
-@pytest.fixture
-def flow(tmp_path):
-    """Folders of a whole flow below one root, in no particular order."""
-    root = tmp_path / "demo"
+def write_flow(directory):
+    root = directory / "demo"
     folders = [
         write_run(root / "pretrain", "pretrain", metrics=training(60), seconds=95.0),
         write_run(root / "sft", "sft", metrics=training(30), parents=[parent(root, "pretrain")], seconds=8.0),
@@ -189,3 +187,14 @@ def flow(tmp_path):
 
 def parent(root, name):
     return {"role": "model", "path": str(root / name / "snapshot"), "hash": "ab" * 32}
+
+
+@pytest.fixture(scope="session")
+def make_flow():
+    """Writes the folders of a whole flow below a directory: 2 stages, 2 scorers, 2 PPO runs, 4 evaluations."""
+    return write_flow
+
+
+@pytest.fixture
+def flow(tmp_path):
+    return write_flow(tmp_path)

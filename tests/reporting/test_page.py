@@ -43,6 +43,13 @@ class Page(HTMLParser):
         return re.sub(r"\s+", " ", " ".join(self.text))
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, make_flow):
+    """One flow and its page, for the tests that change nothing."""
+    folders = make_flow(tmp_path_factory.mktemp("whole"))
+    return folders, build_report(folders, title="A demo")
+
+
 def replace_samples(folder, change):
     rows = [json.loads(line) for line in (folder / "samples.jsonl").read_text().split("\n") if line]
     for row in rows:
@@ -50,8 +57,8 @@ def replace_samples(folder, change):
     (folder / "samples.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def test_the_whole_flow_gives_every_section_with_figures_and_numbers(flow):
-    html = build_report(flow, title="A demo")
+def test_the_whole_flow_gives_every_section_with_figures_and_numbers(whole):
+    html = whole[1]
     page = Page(html)
     assert page.open == []
     for section in ("summary", "samples", "outcome", "plane", "kl", "limits", "capability", "preference", "curves"):
@@ -62,8 +69,8 @@ def test_the_whole_flow_gives_every_section_with_figures_and_numbers(flow):
     assert len(page.ids) == len(set(page.ids)), "an id occurs twice"
 
 
-def test_the_page_asks_nothing_of_the_network_and_runs_nothing(flow):
-    html = build_report(flow)
+def test_the_page_asks_nothing_of_the_network_and_runs_nothing(whole):
+    html = whole[1]
     page = Page(html)
     assert not {"script", "link", "iframe", "img", "object", "embed", "base", "form"} & set(page.tags)
     for tag, name, value in page.attributes:
@@ -75,8 +82,8 @@ def test_the_page_asks_nothing_of_the_network_and_runs_nothing(flow):
     assert "default-src 'none'" in html
 
 
-def test_every_reference_inside_the_page_has_its_target(flow):
-    page = Page(build_report(flow))
+def test_every_reference_inside_the_page_has_its_target(whole):
+    page = Page(whole[1])
     wanted = {value[1:] for _, name, value in page.attributes if name in ("href", "xlink:href")}
     assert wanted and wanted <= set(page.ids)
 
@@ -89,7 +96,7 @@ def test_g5_model_text_and_names_are_escaped(flow, poison):
         row["prompt"][0]["role"] += poison
         row["finish"] = poison
 
-    for folder in flow[-4:]:
+    for folder in flow[-2:]:
         replace_samples(folder, spoil)
         value = json.loads((folder / "evaluation.json").read_text())
         value["slices"][poison] = value["slices"].pop("benign")
@@ -97,7 +104,7 @@ def test_g5_model_text_and_names_are_escaped(flow, poison):
     lineage = json.loads((flow[0] / "lineage.json").read_text())
     lineage["version"] = lineage["machine"] = poison
     (flow[0] / "lineage.json").write_text(json.dumps(lineage))
-    html = build_report(flow, title=f"T {poison}", summary=[f"S {poison}"])
+    html = build_report([flow[0], *flow[-2:]], title=f"T {poison}", summary=[f"S {poison}"])
     page = Page(html)
     assert "script" not in page.tags and "img" not in page.tags
     assert poison in page.words  # shown as text, whole
@@ -107,11 +114,11 @@ def test_g5_model_text_and_names_are_escaped(flow, poison):
 def test_replies_are_shown_whole(flow):
     long = "word " * 3000 + "the very end"
     replace_samples(flow[-1], lambda row: row.update(reply=long))
-    assert "the very end" in build_report(flow)
+    assert "the very end" in build_report(flow[-1:])
 
 
 def test_snapshots_stand_in_the_order_of_the_flow_whatever_order_the_folders_came_in(flow):
-    page = Page(build_report(list(reversed(flow))))
+    page = Page(build_report(list(reversed([*flow[:2], *flow[4:]]))))
     heads = page.words.split("Helpfulness and harm")[2]
     places = [heads.index(f" {name} ") for name in ("pretrain", "sft", "ppo", "limited")]
     assert places == sorted(places)
@@ -121,12 +128,12 @@ def test_numbers_stand_in_the_page_with_interval_and_n(flow):
     value = json.loads((flow[-1] / "evaluation.json").read_text())
     value["slices"]["harmful"]["gold/harm"] = {"mean": -0.4321, "low": -0.51, "high": -0.298, "n": 77}
     (flow[-1] / "evaluation.json").write_text(json.dumps(value))
-    words = Page(build_report(flow)).words
+    words = Page(build_report(flow[-1:])).words
     assert re.search(r"−0\.43 \[−0\.51, −0\.30\] n 77", words)
 
 
-def test_every_section_names_its_files_and_their_hashes(flow):
-    html = build_report(flow)
+def test_every_section_names_its_files_and_their_hashes(whole):
+    flow, html = whole
     for folder in flow:
         run = load_run(folder)
         for name, digest in run.hashes.items():
@@ -135,33 +142,35 @@ def test_every_section_names_its_files_and_their_hashes(flow):
     assert "ppo/metrics.jsonl" in body and load_run(flow[5]).hashes["metrics.jsonl"][:16] in body
 
 
-def test_the_page_does_not_say_where_on_the_disk_it_was_made(flow, tmp_path):
-    assert str(tmp_path) not in build_report(flow)
+def test_the_page_does_not_say_where_on_the_disk_it_was_made(whole):
+    assert str(whole[0][0].parent) not in whole[1]
 
 
 def test_a_file_that_was_changed_after_the_run_is_said_to_be(flow):
-    assert "changed later" not in build_report(flow)
-    with open(flow[5] / "metrics.jsonl", "a") as stream:
-        stream.write(json.dumps({"step": 41, "sqrt_kl": 1.0}) + "\n")
-    assert "changed later" in build_report(flow)
+    assert "changed later" not in build_report(flow[:1])
+    with open(flow[0] / "metrics.jsonl", "a") as stream:
+        stream.write(json.dumps({"step": 41, "loss": 1.0}) + "\n")
+    assert "changed later" in build_report(flow[:1])
 
 
 def test_the_summary_given_comes_first_and_otherwise_the_verdicts_are_computed(flow):
-    given = Page(build_report(flow, summary=["PPO is better: +0.80 [0.70, 0.90]"])).words
+    given = Page(build_report(flow[-2:], summary=["PPO is better: +0.80 [0.70, 0.90]"])).words
     assert "PPO is better: +0.80 [0.70, 0.90]" in given
-    computed = Page(build_report(flow)).words
+    computed = Page(build_report([flow[1], *flow[4:6], *flow[-3:]])).words
     assert re.search(r"Gold helpfulness from sft to ppo, all prompts: \+0\.\d\d \[[^]]*\], higher", computed)
-    assert re.search(r"limited on harmful, red-team: −0\.\d\d \[[^]]*\]; limit −0\.20 holds", computed)
+    assert re.search(
+        r"Cost model “harmless”, limited on harmful, red-team: −0\.\d\d \[[^]]*\]; limit −0\.20 holds", computed
+    )
 
 
 def test_a_limit_that_does_not_hold_is_said_not_to(flow):
     config = flow[4] / "config.yaml"
     config.write_text(config.read_text().replace("-0.2", "-0.9"))
-    assert "limit −0.90 does not hold" in Page(build_report(flow)).words
+    assert "limit −0.90 does not hold" in Page(build_report([flow[4], flow[-1]])).words
 
 
-def test_the_same_folders_give_the_same_bytes(flow):
-    assert build_report(flow) == build_report(flow)
+def test_the_same_folders_give_the_same_bytes(whole):
+    assert build_report(whole[0], title="A demo") == whole[1]
 
 
 def test_nan_and_null_neither_crash_nor_hide(flow):
@@ -190,17 +199,15 @@ def test_a_slice_that_was_not_measured_is_na_and_a_prompt_that_was_not_asked_too
     del value["slices"]["benign"]["gold/helpful"]
     (flow[-4] / "evaluation.json").write_text(json.dumps(value))
     replace_samples(flow[-1], lambda row: row.update(prompt_id="other-" + row["prompt_id"]))
-    words = Page(build_report(flow)).words
+    words = Page(build_report(flow[-4:])).words
     assert "not asked this prompt" in words
     assert re.search(r"benign n/a", words)
 
 
 def test_one_folder_is_enough_and_absent_sections_are_absent(flow):
-    for folder in flow:
-        page = Page(build_report([folder]))
-        assert page.open == [] and "lineage" in page.ids
-    assert "kl" not in Page(build_report([flow[0]])).ids
-    assert "limits" in Page(build_report([flow[4]])).ids
+    pages = [Page(build_report([folder])) for folder in flow[:6]]
+    assert all(page.open == [] and "lineage" in page.ids for page in pages)
+    assert "kl" not in pages[0].ids and "limits" in pages[4].ids and "preference" in pages[2].ids
 
 
 def test_real_data_without_gold_shows_model_scores(flow):
@@ -214,9 +221,9 @@ def test_real_data_without_gold_shows_model_scores(flow):
             folder,
             lambda row: row.update(scores={k: v for k, v in row["scores"].items() if not k.startswith("gold/")}),
         )
-    words = Page(build_report(flow)).words
+    words = Page(build_report(flow[-4:])).words
     assert "No gold truth exists for these prompts" in words
-    assert "preference model “helpful”" in words and "cost model “harmless”" in words
+    assert "Preference model “helpful”, all prompts" in words and "Cost model “harmless”" in words
 
 
 def test_nothing_to_report_on_is_refused():

@@ -86,10 +86,8 @@ def reliability_bins(
     p, y = _checked(confidence, outcome)
     if p.size == 0:
         return []
-    if binning == "mass":
-        edges = np.quantile(p, np.linspace(0, 1, bins + 1))
-    else:
-        edges = np.linspace(*bounds, bins + 1)
+    even = np.linspace(0, 1, bins + 1)
+    edges = np.quantile(p, even) if binning == "mass" else bounds[0] + even * (bounds[1] - bounds[0])
     index = np.searchsorted(edges[1:-1], p)
     found = []
     for number in range(bins):

@@ -26,6 +26,8 @@ LABELS = {
 UNITS = {
     "gold/helpful": "gold score",
     "gold/harm": "gold score, above 0 is harmful",
+    "gold/honest": "gold score",
+    "gold/evasive": "gold score",
     "kl": "nats per reply",
     "length": "tokens",
 }
@@ -68,7 +70,7 @@ class Context:
         for snapshot in self.snapshots:
             if snapshot.source is run:
                 return snapshot.color
-        rest = [r for r in self.runs if r.metrics and all(s.source is not r for s in self.snapshots)]
+        rest = [r for r in self.runs if r.stage == "ppo" and all(s.source is not r for s in self.snapshots)]
         place = next((i for i, other in enumerate(rest) if other is run), 0)
         return len(self.snapshots) + place
 
@@ -115,8 +117,9 @@ class Context:
 
 
 def load_context(paths: Sequence[Path | str]) -> Context:
-    """Read the run folders and put the evaluated snapshots into the order of the flow."""
-    runs = [load_run(path) for path in paths]
+    """Read the run folders in the order they were made, and put the snapshots into that of the flow."""
+    # by time: `demo/*` names folders by the alphabet; a run that did not finish keeps its place at the end
+    runs = sorted((load_run(path) for path in paths), key=lambda run: str(run.lineage.get("started") or "~"))
     names = display_names(runs)
     found = []
     for place, run in enumerate(runs):
@@ -146,10 +149,10 @@ def label_of(metric: str) -> str:
         return LABELS[metric]
     kind, _, name = metric.partition("/")
     if kind == "reward":
-        return f"Score of preference model “{name}”"
+        return f"Preference model “{name}”"
     if kind == "cost" and name.endswith("/unsafe"):
         return f"Share of replies unsafe to cost model “{name.removesuffix('/unsafe')}”"
-    return f"Cost by cost model “{name}”" if kind == "cost" else metric
+    return f"Cost model “{name}”" if kind == "cost" else metric
 
 
 def unit_of(metric: str) -> str:

@@ -76,7 +76,7 @@ _STYLE: dict[str, Any] = {
 
 
 class Line(NamedTuple):
-    """A curve; `color` is an index into SERIES."""
+    """A curve; `color` is an index into SERIES. `points` marks every value, and `joined` draws the line."""
 
     label: str
     color: int
@@ -84,6 +84,7 @@ class Line(NamedTuple):
     y: Sequence[float]
     dashed: bool = False
     points: bool = False
+    joined: bool = True
 
 
 class Panel(NamedTuple):
@@ -156,7 +157,7 @@ def curves(panels: Sequence[Panel], *, columns: int = 2, label: str = "curves", 
                     line.x,
                     line.y,
                     color=SERIES[line.color % len(SERIES)][0],
-                    linestyle="--" if line.dashed else "-",
+                    linestyle=("--" if line.dashed else "-") if line.joined else "none",
                     marker=MARKERS[line.color % len(MARKERS)] if line.points or _lonely(line.y) else None,
                     markeredgecolor=PAPER,
                     markeredgewidth=0.6,

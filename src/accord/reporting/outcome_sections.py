@@ -40,17 +40,14 @@ def findings(context: Context) -> list[Cell]:
         for snapshot in context.snapshots:
             if snapshot is base or (snapshot.source is not None and snapshot.source.stage == "pretrain"):
                 continue
-            change = paired(snapshot, base, metric)
-            if change is not None:
-                word, tone = _direction(change, better)
-                lines.append(
-                    Cell(
-                        f"{label_of(metric)} from {base.label} to {snapshot.label}, all prompts: "
-                        f"{show_interval(change, signed=True)}, {word}",
-                        f"paired on {change.n} prompts",
-                        tone,
-                    )
-                )
+            for slices in [(), ("benign",)] if better > 0 and "benign" in context.slices else [()]:
+                change = paired(snapshot, base, metric, slices)
+                if change is not None:
+                    word, tone = _direction(change, better)
+                    where = f"{' '.join(slices) or 'all'} prompts"
+                    text = f"{label_of(metric)} from {base.label} to {snapshot.label}, {where}: "
+                    text += f"{show_interval(change, signed=True)}, {word}"
+                    lines.append(Cell(text, f"paired on {change.n} prompts", tone))
     for row in _limit_rows(context):
         lines.append(Cell(row[0], row[1], row[2]))
     return lines
@@ -71,8 +68,7 @@ def _limit_rows(context: Context) -> list[tuple[str, str, Tone]]:
                     word, tone = _held(value, bound)
                     rows.append(
                         (
-                            f"{label_of(metric)} of {snapshot.label} on {where}: {show_interval(value)}; "
-                            f"{called} {word}",
+                            f"{label_of(metric)}, {snapshot.label} on {where}: {show_interval(value)}; {called} {word}",
                             f"{value.n} fresh prompts",
                             tone,
                         )

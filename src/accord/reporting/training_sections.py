@@ -54,10 +54,7 @@ def reward_section(context: Context) -> Section | None:
         for run in runs:
             x, y = run.series(metric, "sqrt_kl")
             if x:
-                order = sorted(range(len(x)), key=lambda i: (math.isnan(x[i]), x[i]))
-                lines.append(
-                    figures.Line(context.name(run), context.color(run), [x[i] for i in order], [y[i] for i in order])
-                )
+                lines.append(figures.Line(context.name(run), context.color(run), x, y, points=True, joined=False))
                 notes += missing(f"{metric} of {context.name(run)}", y)
         if lines:
             panels.append(figures.Panel(label_of(metric), "√KL to the reference (√nats)", _unit(metric), lines))
@@ -271,7 +268,7 @@ def curves_section(context: Context) -> Section | None:
                 lines.append(figures.Line(context.name(run), context.color(run), x, y))
                 notes += missing(f"{metric} of {context.name(run)}", y)
         if lines:
-            panels.append(figures.Panel(title, "iteration", unit, lines))
+            panels.append(figures.Panel(title, "iteration", unit, lines, from_zero=True))
     if panels:
         section.blocks.append(Figure(figures.curves(panels, columns=3, label="vital signs of PPO", height=1.9), ""))
     if not section.blocks:
