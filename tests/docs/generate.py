@@ -1,0 +1,142 @@
+"""Writes the generated parts of docs/: `python tests/docs/generate.py`. A test compares them with the pages."""
+
+import re
+import tomllib
+from pathlib import Path
+
+from accord.claims.runner import CLAIMS
+from accord.cli import COMMANDS, build_parser
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+BEGIN = "<!-- written by `python tests/docs/generate.py` from here -->"
+END = "<!-- to here -->"
+
+# command: what the page says about it beyond its help, and a line that runs as it stands, in this order
+EXAMPLES: dict[str, tuple[str, str]] = {
+    "demo": (
+        "Runs every other stage below `--out` and writes `report.html` there.",
+        "accord demo --out demo",
+    ),
+    "data": (
+        "Trains nothing and writes nothing. [data.md](data.md) says what a source may be.",
+        "accord data 'world:comparisons?count=200&seed=1'",
+    ),
+    "pretrain": (
+        "Writes a policy snapshot. `--batch_size` counts tokens here, and here alone.",
+        "accord pretrain --model tiny --data 'world:corpus?count=5000&seed=0' --steps 100 --max_length 160 \\\n"
+        "    --out runs/pretrain",
+    ),
+    "sft": (
+        "Writes a policy snapshot.",
+        "accord sft --model runs/pretrain/snapshot --data 'world:demonstrations?count=1000&seed=0' \\\n"
+        "    --max_length 160 --out runs/sft",
+    ),
+    "preference": (
+        "Writes a preference model or, with `--role cost`, a cost model, and `evaluation.json`.",
+        "accord preference --model runs/sft/snapshot --data 'world:comparisons?count=1000&seed=0' \\\n"
+        "    --criterion helpful --max_length 200 --out runs/helpful\n"
+        "accord preference --model runs/sft/snapshot --data 'world:comparisons?count=1000&seed=0' \\\n"
+        "    --safety_data 'world:judgements?count=1000&seed=0' --criterion harmless --role cost \\\n"
+        "    --max_length 200 --out runs/harmless",
+    ),
+    "ppo": (
+        "Writes a policy snapshot. Without `--limits` no cost has any influence; a cost without a limit is measured "
+        "and nothing else.",
+        "accord ppo --model runs/sft/snapshot --data 'world:prompts?count=2000&seed=1' --split policy \\\n"
+        "    --rewards.helpful runs/helpful/snapshot --costs.harmless runs/harmless/snapshot \\\n"
+        "    --limits.harmless 0 --limit_slices.harmless harmful,red-team \\\n"
+        "    --critic shared --steps 10 --max_new_tokens 40 --max_length 200 --out runs/ppo",
+    ),
+    "sample": (
+        "Writes `samples.jsonl`.",
+        "accord sample --model runs/ppo/snapshot --data 'world:prompts?count=50&seed=2' --samples 2 \\\n"
+        "    --max_new_tokens 40 --out runs/sample",
+    ),
+    "evaluate": (
+        "Writes `evaluation.json` and `samples.jsonl`.",
+        "accord evaluate --model runs/ppo/snapshot --reference runs/sft/snapshot \\\n"
+        "    --data.benign 'world:prompts/benign?count=300&seed=3' \\\n"
+        "    --data.harmful 'world:prompts/harmful?count=300&seed=3' --split evaluation \\\n"
+        "    --rewards.helpful runs/helpful/snapshot --costs.harmless runs/harmless/snapshot \\\n"
+        "    --max_new_tokens 40 --out runs/evaluation",
+    ),
+    "report": (
+        "Writes one HTML page that needs no other file.",
+        "accord report runs/sft runs/helpful runs/harmless runs/ppo runs/evaluation --out report.html",
+    ),
+    "chat": (
+        "Reads lines until an empty one; `/reset` forgets the conversation.",
+        "accord chat runs/ppo/snapshot",
+    ),
+    "claims": (
+        "Writes a page, a figure and a JSON file for every claim; [claims.md](claims.md) says how.",
+        "accord claims pipeline sqrt-kl --seeds 3",
+    ),
+}
+
+
+def commands() -> str:
+    """One section per command: a sentence, an example, the help text."""
+    sections = []
+    for name, (sentence, example) in EXAMPLES.items():
+        text = build_parser(name).format_help().rstrip()
+        lines = [f"## {name}", "", sentence, "", "```bash", example, "```", "", "```text"]
+        sections.append("\n".join([*lines, *(line.rstrip() for line in text.splitlines()), "```"]))
+    assert set(EXAMPLES) == set(COMMANDS), "every command needs an example in tests/docs/generate.py"
+    return "\n\n".join(sections)
+
+
+def claims() -> str:
+    """One section per claim, with the statistic and the rule as they stand in its code."""
+    return "\n\n".join(
+        f"### {claim.name}\n\n> {claim.claim} ({claim.source})\n\n**Statistic.** {claim.statistic}\n\n"
+        f"**Rule.** {claim.rule}"
+        for claim in CLAIMS.values()
+    )
+
+
+def between_marks(text: str, written: str) -> str:
+    """The page with what stands between the marks made anew."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{written}\n\n{END}{after}"
+
+
+TRAPS = DOCS.parent / "tests" / "traps.toml"
+TRAP_ROW = re.compile(r"^\| ([A-G]\d+) \| (.+?) \| (.*?) ?\|$", re.MULTILINE)
+
+
+def trap_guards() -> dict[str, str]:
+    """What keeps each trap out, by id: its test, or the reason why there is none."""
+    entries = tomllib.loads(TRAPS.read_text()) if TRAPS.exists() else {}
+    entries = entries.get("traps", entries)
+    guards = {}
+    for trap, entry in entries.items():
+        tests = [entry["test"]] if isinstance(entry.get("test"), str) else entry.get("test", [])
+        shown = [f"`{test.removeprefix('tests/')}`" for test in tests]
+        guards[trap] = " ".join(shown) or f"no test: {entry['reason']}"
+    return guards
+
+
+def with_guards(text: str) -> str:
+    """docs/traps.md with the last column of its tables made anew from tests/traps.toml."""
+    guards = trap_guards()
+    return TRAP_ROW.sub(lambda row: f"| {row[1]} | {row[2]} | {guards.get(row[1], '')} |".replace("|  |", "| |"), text)
+
+
+PAGES = {
+    "commands.md": lambda text: between_marks(text, commands()),
+    "claims.md": lambda text: between_marks(text, claims()),
+    "traps.md": with_guards,
+}
+
+
+def rewritten(page: str) -> str:
+    """The page as it should stand."""
+    return PAGES[page]((DOCS / page).read_text())
+
+
+if __name__ == "__main__":
+    for page in PAGES:
+        (DOCS / page).write_text(rewritten(page))
+        print(f"wrote docs/{page}")
