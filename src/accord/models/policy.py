@@ -72,7 +72,9 @@ def packs(model: nn.Module, *, longest: int = 0) -> bool:
     inner = bare(model)
     known = getattr(inner, "_accord_packs", None)
     if known is None:
-        known = inner._accord_packs = _probe(inner)
+        device = next(inner.parameters()).device.type
+        with torch.autocast(device, enabled=False):  # bf16 rounds away what is looked for
+            known = inner._accord_packs = _probe(inner)
         if not known:
             _say_padded(inner)
     window = _window(inner.config)

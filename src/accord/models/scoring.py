@@ -42,6 +42,10 @@ class Critics(nn.Module):
 
     names: tuple[str, ...]
 
+    def parts(self) -> list[nn.Module]:
+        """What is clipped by its own gradient norm: no signal's critic may slow another's."""
+        return [self]
+
     def values(self, policy: nn.Module, plan: Plan) -> dict[str, Tensor]:
         """Values (R,) of every signal at the plan's rows."""
         raise TypeError("a kind of critic computes values")
@@ -61,6 +65,9 @@ class SeparateCritics(Critics):
         self.names = tuple(modules)
         self.models = nn.ModuleDict(dict(modules))
         self._shifts = dict(shifts)
+
+    def parts(self) -> list[nn.Module]:
+        return list(self.models.values())
 
     def values(self, policy: nn.Module, plan: Plan) -> dict[str, Tensor]:
         out = {}

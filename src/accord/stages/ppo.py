@@ -12,6 +12,7 @@ limits are held on named slices; multipliers move by a proportional-integral rul
 only the combined advantage is whitened; PPO without limits is the same loop with no costs.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -327,8 +328,12 @@ def improve(
     for name, peak in rates.items():
         rate = rate_at(step, config.steps, peak=peak, warmup=config.warmup, schedule=config.schedule, hold=0.5)
         set_rate(optimizers[name], rate)
-    trained = {"policy": list(actors.policy.parameters()), "critics": list(actors.critics.parameters())}
-    trained = {name: [p for p in parameters if p.requires_grad] for name, parameters in trained.items()}
+    parts: dict[str, list[nn.Module]] = {"policy": [actors.policy], "critics": actors.critics.parts()}
+    trained = {
+        name: [[p for p in module.parameters() if p.requires_grad] for module in modules]
+        for name, modules in parts.items()
+    }
+    everything = [p for lists in trained.values() for parameters in lists for p in parameters]
     weight = 1.0 if config.critic == "separate" else config.value_weight
     sums: dict[str, float] = {}
     updates = 0
@@ -348,9 +353,10 @@ def improve(
                 loss.backward()  # type: ignore[no-untyped-call]
                 for name, part in parts.items():
                     metrics[name] = metrics.get(name, torch.zeros(())) + part.cpu()
-            metrics = sum_over_ranks(world, [p for ps in trained.values() for p in ps], metrics)
+            metrics = sum_over_ranks(world, everything, metrics)
             for name, optimizer in optimizers.items():
-                metrics[f"grad_norm/{name}"] = torch.tensor(clip_gradients(trained[name], config.clip_norm))
+                norms = [clip_gradients(parameters, config.clip_norm) for parameters in trained[name]]
+                metrics[f"grad_norm/{name}"] = torch.tensor(math.hypot(*norms))
                 optimizer.step()
             updates += 1
             for name, part in metrics.items():
