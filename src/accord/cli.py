@@ -161,7 +161,7 @@ def build_parser(command: str) -> Any:
 
 
 # bases of the configs: what their knobs are about; a stage's own knobs come first
-_SHARED = {
+_SHARED: dict[type, str] = {
     config.Sampling: "drawing replies",
     config.Adapters: "adapters",
     config.Training: "training",

@@ -96,8 +96,9 @@ class Plan:
     def to(self, device: torch.device) -> "Plan":
         if self.ids.device == device:
             return self
-        moved = (t.to(device) for t in (self.rows, self.targets, self.owner, self.slots))
-        return Plan(self.ids.to(device), self.positions.to(device), self.segments, *moved, self.replies)
+        rows, targets, owner, slots = (t.to(device) for t in (self.rows, self.targets, self.owner, self.slots))
+        ids, positions = self.ids.to(device), self.positions.to(device)
+        return Plan(ids, positions, self.segments, rows, targets, owner, slots, self.replies)
 
     def scatter(self, values: Tensor, width: int | None = None, fill: float = 0.0) -> Tensor:
         """Values (R,) of the rows as a (replies, width) matrix, `fill` where a reply has no token."""

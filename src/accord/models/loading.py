@@ -185,7 +185,7 @@ def add_adapters(model: nn.Module, config: Adapters, *, scalar: bool, seed: int)
         config.lora_targets if config.lora_targets == "all-linear" else config.lora_targets.split(",")
     )
     wrapped: nn.Module = get_peft_model(
-        model,  # type: ignore[arg-type]
+        model,
         LoraConfig(
             r=config.lora_rank,
             lora_alpha=config.lora_alpha,

@@ -44,8 +44,8 @@ def padded_hidden_states(model: nn.Module, plan: Plan) -> Tensor:
     for number, segment in enumerate(plan.segments):
         flat = [i for a, b in segment.keys for i in range(a, b)]
         sequences.append(flat)
-        for offset, index in enumerate(flat):
-            where.setdefault(index, (number, offset))
+        for offset, place in enumerate(flat):
+            where.setdefault(place, (number, offset))
     longest = max(len(s) for s in sequences)
     index = torch.zeros(len(sequences), longest, dtype=torch.long, device=plan.ids.device)
     mask = torch.zeros_like(index)

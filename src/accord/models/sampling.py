@@ -5,6 +5,7 @@ drawn by inverting the cumulative distribution.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -49,7 +50,7 @@ def sample(
         drawn = _decode(model, [prompts[i] for i in chosen], n, temperature, max_new_tokens, stop_ids, seed, rows)
         for position, (ids, logprobs) in enumerate(drawn):
             i = chosen[position // n]
-            finish = "stop" if ids and ids[-1] in stop_ids else "length"
+            finish: Literal["stop", "length"] = "stop" if ids and ids[-1] in stop_ids else "length"
             out[i].append(Rollout(tuple(prompts[i]), tuple(ids), tuple(logprobs), finish, temperature, version))
         start = stop
     model.train(was_training)

@@ -62,7 +62,8 @@ def _quiet() -> Any:
 
 def values(model: nn.Module, plan: Plan) -> Tensor:
     """The scalar head at every row of the plan: (R,)."""
-    return bare(model).score(hidden_states(model, plan)).squeeze(-1).float()  # type: ignore[no-any-return]
+    scores: Tensor = bare(model).score(hidden_states(model, plan))
+    return scores.squeeze(-1).float()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from accord.records import Prompt
 
 
 class ConversationScorer(Scorer):
-    """Scores rollouts: by their own ids where it shares the policy's tokenizer, else by the conversation rendered anew."""
+    """Scores rollouts: by their own ids where it shares the policy's tokenizer, else by the conversation anew."""
 
     def __init__(self, where: str, role: str, renderer: Renderer, device: torch.device) -> None:
         super().__init__(where, role=role, device=device)

@@ -51,8 +51,9 @@ def rendered_example(record: Document | Prompt | Demonstration | Comparison | Ju
         renderer = load_renderer(model)
     else:
         renderer = Renderer(train_tokenizer([turn.content for turn in prompt_of(record).turns], 400))
+    mask: tuple[bool, ...] = ()
     if isinstance(record, Prompt):
-        ids, mask = renderer.prompt_ids(record.turns), ()
+        ids = renderer.prompt_ids(record.turns)
     else:
         reply = (
             record.replies[record.ranks.index(min(record.ranks))] if isinstance(record, Comparison) else record.reply

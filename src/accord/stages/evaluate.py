@@ -80,10 +80,10 @@ def measure(
     for role, prefix, scorers in (("preference", "reward", config.rewards), ("cost", "cost", config.costs)):
         for name, where in scorers.items():
             scorer = ConversationScorer(where, role, renderer, device)
-            scores = scorer.scores(prompts, texts, groups, micro_tokens=config.micro_tokens).tolist()
-            columns[f"{prefix}/{name}"] = scores
+            column = scorer.scores(prompts, texts, groups, micro_tokens=config.micro_tokens).tolist()
+            columns[f"{prefix}/{name}"] = column
             if role == "cost":
-                columns[f"cost/{name}/unsafe"] = [float(score > 0) for score in scores]
+                columns[f"cost/{name}/unsafe"] = [float(score > 0) for score in column]
     if config.reference:
         reference = load_policy(config.reference, trainable=False).to(device)
         theirs = sequence_logprobs(reference, groups, config.temperature, config.micro_tokens, device)

@@ -328,10 +328,10 @@ def improve(
     for name, peak in rates.items():
         rate = rate_at(step, config.steps, peak=peak, warmup=config.warmup, schedule=config.schedule, hold=0.5)
         set_rate(optimizers[name], rate)
-    parts: dict[str, list[nn.Module]] = {"policy": [actors.policy], "critics": actors.critics.parts()}
+    clipped: dict[str, list[nn.Module]] = {"policy": [actors.policy], "critics": actors.critics.parts()}
     trained = {
         name: [[p for p in module.parameters() if p.requires_grad] for module in modules]
-        for name, modules in parts.items()
+        for name, modules in clipped.items()
     }
     everything = [p for lists in trained.values() for parameters in lists for p in parameters]
     weight = 1.0 if config.critic == "separate" else config.value_weight
@@ -350,7 +350,7 @@ def improve(
                 loss, parts = micro_loss(
                     config, actors, experience, advantages, returns, micro, count, weight, world.device
                 )
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 for name, part in parts.items():
                     metrics[name] = metrics.get(name, torch.zeros(())) + part.cpu()
             metrics = sum_over_ranks(world, everything, metrics)

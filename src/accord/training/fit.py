@@ -65,7 +65,7 @@ def fit(
         metrics: dict[str, Tensor] = {}
         for micro in world.share(cut_by_tokens(items, size, config.micro_tokens)):
             value, parts = loss(micro, divisor)
-            value.backward()  # type: ignore[no-untyped-call]
+            value.backward()
             for name, part in parts.items():
                 metrics[name] = metrics.get(name, torch.zeros(())) + part
         metrics = sum_over_ranks(world, parameters, metrics)
