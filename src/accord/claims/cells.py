@@ -69,7 +69,12 @@ class Cells:
         return Path(config.out)  # type: ignore[attr-defined]
 
     def _finished(self, config: Config) -> bool:
-        return (self._folder(config) / "manifest.json").exists()
+        """Whether the folder holds a finished run of exactly this config.
+
+        One of another config is left to the stage, which refuses it: an old number must not stand for a new recipe.
+        """
+        folder = self._folder(config)
+        return (folder / "manifest.json").exists() and _lineage(str(folder))["config_hash"] == config_hash(config)
 
     def hash(self) -> str:
         """16 hex digits over the configs of every cell that was used."""

@@ -35,7 +35,7 @@ from accord.data.chat import Renderer
 from accord.data.sources import read_prompts
 from accord.errors import BadInput
 from accord.models.loading import add_adapters, base_of, load_policy, load_renderer
-from accord.models.policy import Reference
+from accord.models.policy import Reference, token_logprobs
 from accord.models.sampling import sample
 from accord.models.scoring import ConversationScorer, Critics, make_critics
 from accord.objectives.advantage import combine_advantages, gae, token_signals
@@ -186,15 +186,21 @@ def collect(config: Ppo, world: World, actors: Actors, prompts: Sequence[Prompt]
     sampled = pack_replies([r.logprobs for r in rollouts], width)
     reference = torch.zeros_like(sampled)
     values = {name: torch.zeros_like(sampled) for name in actors.critics.names}
+    # the sampler computes in f32; the ratio must compare numbers of one arithmetic, or rounding looks like learning
+    low = config.precision == "bf16"
     start = 0
     for part in cut_by_tokens(groups, lambda g: g.tokens, config.micro_tokens):
         plan = build_plan(part).to(world.device)
         stop = start + len(part)
-        reference[start:stop] = plan.scatter(
-            actors.reference.token_logprobs(plan, temperature=config.temperature), width
-        ).cpu()
-        for name, value in actors.critics.values(actors.policy, plan).items():
-            values[name][start:stop] = plan.scatter(value, width).cpu()
+        with torch.autocast(world.device.type, torch.bfloat16, enabled=low):
+            reference[start:stop] = plan.scatter(
+                actors.reference.token_logprobs(plan, temperature=config.temperature), width
+            ).cpu()
+            for name, value in actors.critics.values(actors.policy, plan).items():
+                values[name][start:stop] = plan.scatter(value, width).cpu()
+            if low:
+                again = token_logprobs(actors.policy, plan, temperature=config.temperature)
+                sampled[start:stop] = plan.scatter(again, width).cpu()
         start = stop
     scores = {
         name: scorer.scores(
@@ -431,9 +437,10 @@ def record(config: Ppo, renderer: Renderer, experience: Experience, state: State
         metrics[f"reward/{name}"] = float(experience.scores[name].mean())
         metrics |= {f"reward/{name}/{s}": float(experience.scores[name][inside].mean()) for s, inside in places.items()}
     for name in config.costs:
-        metrics |= {
-            f"cost/{name}/{s}/mean": float(experience.scores[name][inside].mean()) for s, inside in places.items()
-        }
+        for s, inside in places.items():
+            costs = experience.scores[name][inside]
+            metrics[f"cost/{name}/{s}/mean"] = float(costs.mean())
+            metrics[f"cost/{name}/{s}/unsafe"] = float((costs > 0).float().mean())
     metrics |= gold_means(experience, renderer)
     if config.kl_target:
         state.kl_coefficient = adapt_kl_coefficient(

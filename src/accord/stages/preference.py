@@ -130,7 +130,8 @@ def read_items(config: Preference, run: RunFolder, renderer: Renderer) -> tuple[
             found = "none" if not labels else ("only unsafe ones" if labels == {True} else "only safe ones")
             raise BadInput(
                 f"a cost model needs replies labelled safe and unsafe to place its zero; --safety_data has {found}. "
-                "Give labels (is_safe, is_response_k_safe, or --columns.safe/--columns.unsafe), or train --role preference"
+                "Give labels (is_safe, is_response_k_safe, or --columns.safe and --columns.unsafe), or train "
+                "--role preference"
             )
     elif labelled:
         raise BadInput("--safety_data is for --role cost; a preference model has no boundary")
