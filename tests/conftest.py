@@ -53,11 +53,34 @@ def nano():
     patch.undo()
 
 
+def teach(model, renderer, seed):
+    """A second of training on short replies: words instead of bytes, and some replies end early."""
+    import torch
+
+    from accord.data.batches import build_plan, reply_group
+    from accord.models.policy import token_logprobs
+    from accord.records import Turn
+
+    generator = random.Random(seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(60):
+        groups = [
+            reply_group(
+                renderer.prompt_ids((Turn("user", sentence(generator, 3, 6)),)),
+                renderer.reply_ids(sentence(generator, 1, 6) if seed else "the cat " + sentence(generator, 1, 6)),
+            )
+            for _ in range(24)
+        ]
+        loss = -token_logprobs(model, build_plan(groups)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
 @pytest.fixture(scope="session")
 def snapshots(tmp_path_factory, tokenizer, nano):
     """Paths of a tiny policy, preference model and cost model, and of a second policy."""
-    import torch
-
+    from accord.data.chat import Renderer
     from accord.models.loading import new_policy, save_model
     from accord.models.scalar import new_scalar
 
@@ -65,9 +88,7 @@ def snapshots(tmp_path_factory, tokenizer, nano):
     plain = {"kind": "none", "shift": 0.0, "scale": 1.0}
     for name, seed in (("policy", 0), ("other", 7)):
         model = new_policy(nano, tokenizer, max_length=64, seed=seed)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.mul_(2.0)  # far enough from uniform that a test can see a difference
+        teach(model, Renderer(tokenizer), seed)
         save_model(model, tokenizer, root / name, {"role": "policy", "criterion": "", "normalizer": plain}, "")
     for name, role, criterion, seed in (
         ("reward", "preference", "helpful", 1),

@@ -1,0 +1,419 @@
+"""The PPO loop on tiny models: what stands between the formulas and the command."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from accord.config import Ppo
+from accord.data.batches import build_plan, reply_group
+from accord.models.loading import load_policy
+from accord.models.policy import token_logprobs
+from accord.objectives.lagrange import Multiplier
+from accord.records import Prompt, Rollout, Turn
+from accord.run import RunFolder
+from accord.stages import ppo
+from accord.training.distributed import World
+
+ONE = World(0, 1, torch.device("cpu"))
+
+
+def configure(commands, out, name="ppo", **changes):
+    """The config that the command line would make."""
+    from accord.cli import parse
+
+    return parse("ppo", commands.line(name, out, **changes)[1:])
+
+
+def rows_of(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def road(commands, tmp_path):
+    """Prepared actors and one collected batch: `road(name, **changes)` → config, actors, experience, state."""
+    open_runs = []
+
+    def prepare(name="ppo", **changes):
+        config = configure(commands, tmp_path / f"run{len(open_runs)}", name, **changes)
+        run = RunFolder("ppo", config).__enter__()
+        open_runs.append(run)
+        prompts, actors = ppo.prepare(config, run, ONE)
+        start = {n: Multiplier(config.multiplier_init, config.multiplier_init) for n in config.limits}
+        state = ppo.State(0, config.kl_coefficient, start)
+        experience = ppo.collect(config, ONE, actors, prompts[-config.batch_size :], state)
+        return config, actors, experience, state
+
+    yield prepare
+    for run in open_runs:
+        run.__exit__(None, None, None)
+
+
+def make_experience(*, lengths=(3, 2), finish=("stop", "stop"), slices=("a", "b"), values=None, **scores):
+    """Rollouts whose numbers are chosen by hand; kl is 0.1, 0.2, 0.3 along the reply."""
+    width = max(lengths)
+    mask = torch.arange(width)[None] < torch.tensor(lengths)[:, None]
+    kl = torch.where(mask, torch.tensor([0.1, 0.2, 0.3])[:width].expand(len(lengths), -1), torch.tensor(0.0))
+    prompts = [Prompt((Turn("user", s),), s, "by hand") for s in slices]
+    rollouts = [Rollout((1,), (5,) * n, (-1.0,) * n, f, 1.0, "") for n, f in zip(lengths, finish, strict=True)]
+    values = values or {"reward": torch.zeros(len(lengths), width)}
+    named = {n: torch.tensor(s) for n, s in scores.items()}
+    return ppo.Experience(prompts, rollouts, [], mask, torch.zeros_like(kl), kl, named, values)
+
+
+def make_config(**changes):
+    settings = {"model": "m", "data": "d", "out": "o", "rewards": {"helpful": "r"}, "whiten": False}
+    return Ppo(**{**settings, "lam": 1.0, "kl_coefficient": 0.5, **changes})
+
+
+LIMITED = {"costs": {"harm": "c"}, "limits": {"harm": 0.0}}
+
+
+def test_c8_kl_is_charged_once_and_the_score_stands_at_the_end():
+    """C8, C1: with values 0, γ = λ = 1 the advantage at t is score − β·Σ_{u ≥ t} kl_u, and nothing else."""
+    experience = make_experience(helpful=[1.0, 2.0])
+    advantages, returns, metrics = ppo.shape(make_config(), experience, ppo.State(0, 0.5, {}))
+    expected = torch.tensor([[1 - 0.30, 1 - 0.25, 1 - 0.15], [2 - 0.15, 2 - 0.10, 0.0]])
+    assert torch.allclose(advantages, expected)
+    assert torch.allclose(returns["reward"], expected)
+    assert metrics["objective/rlhf_reward"] == pytest.approx((0.7 + 1.85) / 2)
+
+
+@pytest.mark.parametrize("multiplier", [0.0, 1.0, 5.0])
+def test_d1_the_kl_weight_of_the_loop_is_beta_for_every_multiplier(multiplier):
+    values = {name: torch.zeros(2, 3) for name in ("reward", "harm")}
+    experience = make_experience(helpful=[0.0, 0.0], harm=[0.0, 0.0], values=values)
+    state = ppo.State(0, 0.5, {"harm": Multiplier(multiplier, multiplier)})
+    advantages, _, _ = ppo.shape(make_config(**LIMITED), experience, state)
+    expected = torch.tensor([[-0.30, -0.25, -0.15], [-0.15, -0.10, 0.0]])
+    assert torch.allclose(advantages, expected, atol=1e-6)
+
+
+def test_a_limit_on_a_slice_weighs_nothing_elsewhere():
+    values = {name: torch.zeros(2, 3) for name in ("reward", "harm")}
+    experience = make_experience(helpful=[1.0, 1.0], harm=[2.0, 2.0], values=values)
+    state = ppo.State(0, 0.0, {"harm": Multiplier(3.0, 3.0)})
+    config = make_config(**LIMITED, limit_slices={"harm": "a"}, kl_coefficient=0.0)
+    advantages, _, _ = ppo.shape(config, experience, state)
+    assert torch.allclose(advantages[0], torch.full((3,), (1 - 3 * 2) / 4))
+    assert torch.allclose(advantages[1], torch.tensor([1.0, 1.0, 0.0]))
+
+
+def test_d5_only_raw_scores_are_clipped_and_the_multiplier_sees_them_unclipped():
+    values = {name: torch.zeros(2, 3) for name in ("reward", "harm")}
+    experience = make_experience(helpful=[9.0, -9.0], harm=[4.0, 0.5], values=values)
+    config = make_config(**LIMITED, score_clip=1.0)
+    state = ppo.State(0, 0.5, {"harm": Multiplier(0.0, 0.0)})
+    _, returns, _ = ppo.shape(config, experience, state)
+    # ±1 after the clip; the KL on top of it is whole
+    assert torch.allclose(returns["reward"][:, 0], torch.tensor([1 - 0.30, -1 - 0.15]))
+    assert torch.allclose(returns["harm"][:, 0], torch.tensor([1 + 0.30, 0.5 + 0.15]))
+    metrics = ppo.move_multipliers(config, experience, state)
+    assert metrics["cost/harm/mean"] == pytest.approx(2.25)
+
+
+def test_c2_the_penalty_looks_at_the_finish_and_not_at_a_token():
+    experience = make_experience(finish=("length", "stop"), helpful=[1.0, 1.0])
+    config = make_config(unfinished_penalty=0.4, kl_coefficient=0.0)
+    advantages, _, _ = ppo.shape(config, experience, ppo.State(0, 0.0, {}))
+    assert torch.allclose(advantages[:, 0], torch.tensor([0.6, 1.0]))
+
+
+def test_c18_only_the_combined_advantage_is_whitened():
+    values = {name: torch.zeros(2, 3) for name in ("reward", "harm")}
+    experience = make_experience(helpful=[3.0, 1.0], harm=[2.0, -1.0], values=values)
+    state = ppo.State(0, 0.5, {"harm": Multiplier(1.0, 1.0)})
+    config = make_config(**LIMITED)
+    plain, returns, _ = ppo.shape(config, experience, state)
+    white, same, _ = ppo.shape(config.model_copy(update={"whiten": True}), experience, state)
+    kept = white[experience.mask]
+    assert kept.mean().abs() < 1e-6 and (kept**2).mean() == pytest.approx(1.0, abs=1e-4)
+    raw = plain[experience.mask]
+    assert torch.allclose(kept, (raw - raw.mean()) / raw.std(correction=0), atol=1e-4)
+    assert all(torch.equal(returns[n], same[n]) for n in returns)
+
+
+def test_d6_d2_multipliers_move_once_per_batch_by_the_raw_mean_on_the_slice():
+    experience = make_experience(slices=("a", "b"), helpful=[0.0, 0.0], harm=[0.8, -5.0])
+    config = make_config(**LIMITED, limit_slices={"harm": "a"}, multiplier_rate=0.1, multiplier_gain=0.5)
+    state = ppo.State(0, 0.5, {"harm": Multiplier(2.0, 2.0)})
+    metrics = ppo.move_multipliers(config, experience, state)
+    assert state.multipliers["harm"].integral == pytest.approx(2 * math.exp(0.08))
+    assert state.multipliers["harm"].value == pytest.approx(2 * math.exp(0.08 + 0.4))
+    assert metrics["lagrange/harm"] == state.multipliers["harm"].value > 2.0
+    assert metrics["cost/harm/mean"] == pytest.approx(0.8) and metrics["cost/harm/unsafe"] == 1.0
+
+
+def test_a_batch_without_prompts_of_the_slice_leaves_the_multiplier():
+    experience = make_experience(slices=("b", "b"), helpful=[0.0, 0.0], harm=[0.8, 0.8])
+    config = make_config(**LIMITED, limit_slices={"harm": "a"})
+    state = ppo.State(0, 0.5, {"harm": Multiplier(2.0, 2.5)})
+    ppo.move_multipliers(config, experience, state)
+    assert state.multipliers["harm"] == Multiplier(2.0, 2.5)
+
+
+def test_c19_ratio_1_and_kl_0_at_step_0(road):
+    config, actors, experience, state = road(temperature=0.7, lora_rank=0)
+    assert experience.kl.abs().max() < 1e-5
+    advantages, returns, _ = ppo.shape(config, experience, state)
+    rows = list(range(len(experience.groups)))
+    count = int(experience.mask.sum())
+    _, metrics = ppo.micro_loss(config, actors, experience, advantages, returns, rows, count, 1.0, ONE.device)
+    assert float(metrics["policy/ratio"]) == pytest.approx(1.0, abs=1e-5)
+    assert float(metrics["policy/kl_old_new"]) == pytest.approx(0.0, abs=1e-6)
+    assert float(metrics["policy/clip_fraction"]) == 0.0
+
+
+def test_c20_ratio_1_at_step_0_in_bf16(road):
+    """C20: the ratio is of log-probs from the same arithmetic, and their softmax is f32."""
+    config, actors, experience, state = road(precision="bf16")
+    advantages, returns, _ = ppo.shape(config, experience, state)
+    rows = list(range(len(experience.groups)))
+    plan = build_plan(experience.groups)
+    with torch.autocast("cpu", torch.bfloat16):
+        logprobs, _, _ = actors.critics.evaluate(actors.policy, plan, temperature=1.0)
+    assert logprobs.dtype == torch.float32
+    _, metrics = ppo.micro_loss(
+        config, actors, experience, advantages, returns, rows, int(experience.mask.sum()), 1.0, ONE.device
+    )
+    assert float(metrics["policy/ratio"]) == pytest.approx(1.0, abs=1e-5)
+    assert float(metrics["policy/kl_old_new"]) < 1e-6
+    assert experience.kl.abs().max() < 1e-4
+
+
+def test_c10_c11_logged_kl_is_the_sum_over_each_reply_and_recomputes_offline(commands, road):
+    """C10, C11: unclamped, per sequence; policy and reference evaluated again from the files give the same."""
+    config, actors, experience, state = road(reference=commands.snapshots / "other")
+    metrics = ppo.record(config, actors.renderer, experience, state)
+    policy = load_policy(str(commands.snapshots / "policy"))
+    reference = load_policy(str(commands.snapshots / "other"))
+    total = 0.0
+    with torch.no_grad():
+        for r in experience.rollouts:
+            plan = build_plan([reply_group(r.prompt_ids, r.ids)])
+            total += float((token_logprobs(policy, plan) - token_logprobs(reference, plan)).sum())
+    assert metrics["objective/kl"] == pytest.approx(total / len(experience.rollouts), rel=1e-4)
+    assert metrics["objective/kl"] > 1.0  # far apart: nothing held it down
+    huge = replace(experience, kl=torch.where(experience.mask, torch.tensor(50.0), torch.tensor(0.0)))
+    mean_length = float(experience.mask.sum(1).float().mean())
+    assert ppo.record(config, actors.renderer, huge, state)["objective/kl"] == pytest.approx(50.0 * mean_length)
+
+
+def test_c12_the_controller_is_fed_nats_per_sequence_and_the_number_of_sequences(renderer):
+    experience = make_experience(helpful=[0.0, 0.0])
+    config = make_config(kl_target=0.4, kl_horizon=100.0)
+    state = ppo.State(0, 0.5, {})
+    metrics = ppo.record(config, renderer, experience, state)
+    assert metrics["objective/kl"] == pytest.approx((0.6 + 0.3) / 2)
+    assert metrics["kl_coefficient"] == 0.5  # what this batch was trained with
+    assert state.kl_coefficient == pytest.approx(0.5 * (1 + (0.45 / 0.4 - 1) * 2 / 100))
+
+
+def test_c13_c14_number_and_order_of_the_updates(road, monkeypatch):
+    """C13, C14: epochs × mini-batches steps; each epoch sees every rollout once, in a fresh order."""
+    config, actors, experience, state = road(batch_size=7, mini_batch_size=3, ppo_epochs=3, micro_tokens=30)
+    advantages, returns, _ = ppo.shape(config, experience, state)
+    optimizers = make_optimizers(config, actors)
+    events = []
+    plain = ppo.micro_loss
+
+    def logged(*arguments):
+        events.append(list(arguments[5]))
+        return plain(*arguments)
+
+    monkeypatch.setattr(ppo, "micro_loss", logged)
+    for name, optimizer in optimizers.items():
+        step = optimizer.step
+        monkeypatch.setattr(
+            optimizer, "step", lambda *a, name=name, step=step, **k: (events.append(name), step(*a, **k))[1]
+        )
+    metrics = ppo.improve(config, ONE, actors, optimizers, experience, advantages, returns, 0)
+    batches, current = [], []
+    for event in events:
+        if isinstance(event, list):
+            current += event
+        elif event == "policy":
+            batches.append(current)
+            current = []
+    assert [len(batch) for batch in batches] == [3, 3, 1] * 3
+    epochs = [[r for batch in batches[i : i + 3] for r in batch] for i in (0, 3, 6)]
+    assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert metrics["policy/updates"] == 9
+    assert sum(event == "critics" for event in events) == 9
+
+
+def make_optimizers(config, actors):
+    """Whatever the stage itself would build."""
+    return (
+        ppo.build_optimizers(config, actors)
+        if hasattr(ppo, "build_optimizers")
+        else {
+            name: ppo.build_optimizer(module.parameters(), weight_decay=0.0)
+            for name, module in (("policy", actors.policy), ("critics", actors.critics))
+        }
+    )
+
+
+def test_c5_poison_beyond_the_replies_reaches_neither_loss_nor_gradient(road):
+    config, actors, experience, state = road("limited", batch_size=12)
+    mask = experience.mask
+    assert not mask.all()
+    clean = results(config, actors, experience, state)
+
+    def poison(matrix):
+        return torch.where(mask, matrix, torch.tensor(float("nan")))
+
+    poisoned = replace(
+        experience,
+        logprobs=poison(experience.logprobs),
+        kl=poison(experience.kl),
+        values={n: poison(v) for n, v in experience.values.items()},
+    )
+    other = results(config, actors, poisoned, state)
+    assert clean[0] == other[0]
+    assert all(torch.equal(a, b) for a, b in zip(clean[1], other[1], strict=True))
+
+
+def results(config, actors, experience, state):
+    advantages, returns, shaped = ppo.shape(config, experience, state)
+    rows = list(range(len(experience.groups)))
+    loss, metrics = ppo.micro_loss(
+        config, actors, experience, advantages, returns, rows, int(experience.mask.sum()), 1.0, ONE.device
+    )
+    for module in (actors.policy, actors.critics):
+        module.zero_grad()
+    loss.backward()
+    gradients = [p.grad.clone() for m in (actors.policy, actors.critics) for p in m.parameters() if p.grad is not None]
+    return {**{k: float(v) for k, v in metrics.items()}, **shaped}, gradients
+
+
+@pytest.mark.parametrize("budget", [1, 60, 200])
+def test_c15_ppo_gradients_do_not_depend_on_the_cut(road, budget):
+    from accord.data.batches import cut_by_tokens
+
+    config, actors, experience, state = road("limited", batch_size=12)
+    advantages, returns, _ = ppo.shape(config, experience, state)
+    count = int(experience.mask.sum())
+    found = []
+    for size in (100_000, budget):
+        for module in (actors.policy, actors.critics):
+            module.zero_grad()
+        for rows in cut_by_tokens(list(range(12)), lambda i: experience.groups[i].tokens, size):
+            loss, _ = ppo.micro_loss(config, actors, experience, advantages, returns, rows, count, 1.0, ONE.device)
+            loss.backward()
+        found.append([p.grad.clone() for m in (actors.policy, actors.critics) for p in m.parameters()])
+    assert all(torch.allclose(a, b, atol=2e-6) for a, b in zip(*found, strict=True))
+
+
+def test_c17_metrics_are_means_over_tokens(road):
+    """Entropy and length against a plain loop over the replies."""
+    config, actors, experience, state = road()
+    advantages, returns, _ = ppo.shape(config, experience, state)
+    count = int(experience.mask.sum())
+    _, metrics = ppo.micro_loss(config, actors, experience, advantages, returns, list(range(8)), count, 1.0, ONE.device)
+    total, tokens = 0.0, 0
+    with torch.no_grad():
+        for r in experience.rollouts:
+            logits = actors.policy(input_ids=torch.tensor([[*r.prompt_ids, *r.ids]])).logits[0]
+            logs = torch.log_softmax(logits[len(r.prompt_ids) - 1 : -1], -1)
+            total -= float((logs.exp() * logs).sum())
+            tokens += len(r.ids)
+    assert float(metrics["objective/entropy"]) == pytest.approx(total / tokens, rel=1e-4)
+    recorded = ppo.record(config, actors.renderer, experience, state)
+    assert recorded["completions/mean_length"] == pytest.approx(tokens / 8)
+    assert recorded["completions/clipped_ratio"] == sum(r.finish == "length" for r in experience.rollouts) / 8
+
+
+@pytest.mark.parametrize("whiten", ["true", "false"])
+def test_a_frozen_multiplier_of_0_is_ppo_without_limits_bit_for_bit(commands, tmp_path, whiten):
+    """λ = 0 and the cost critic still trained: the policy's weights are those of plain PPO."""
+    import safetensors.torch
+
+    shared = {"data": None, "whiten": whiten}
+    named = {"data.plain": commands.files / "prompts.jsonl", "data.harmful": commands.files / "harmful.jsonl"}
+    assert commands.run("ppo", tmp_path / "plain", **shared, **named) == 0
+    limits = {"costs.harm": commands.snapshots / "cost", "limits.harm": 0.0, "multiplier_init": 0.0}
+    assert commands.run("ppo", tmp_path / "limited", **shared, **named, **limits) == 0
+    a, b = (safetensors.torch.load_file(tmp_path / n / "snapshot" / "model.safetensors") for n in ("plain", "limited"))
+    start = safetensors.torch.load_file(commands.snapshots / "policy" / "model.safetensors")
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert any(not torch.equal(a[k], start[k]) for k in a)
+    limited = rows_of(tmp_path / "limited")
+    assert all(row["lagrange/harm"] == 0.0 for row in limited)
+    losses = [row["loss/value/harm"] for row in limited]
+    assert all(math.isfinite(x) for x in losses) and len(set(losses)) == len(losses)
+
+
+def test_d2_the_path_of_the_multiplier_does_not_depend_on_micro_batches_or_epochs(commands, tmp_path):
+    """One step: λ moves before the policy, so neither how the batch is cut nor how often it is used matters."""
+    seen = []
+    for i, changes in enumerate(({}, {"micro_tokens": 30}, {"ppo_epochs": 4}, {"mini_batch_size": 2})):
+        assert commands.run("limited", tmp_path / str(i), steps=1, **changes) == 0
+        seen.append(rows_of(tmp_path / str(i))[0]["lagrange/harm"])
+    assert seen == pytest.approx([seen[0]] * 4, rel=1e-6)
+
+
+def test_d6_a_violated_limit_raises_the_multiplier_through_the_command(commands, tmp_path):
+    for limit, compare in ((-50.0, float.__gt__), (50.0, float.__lt__)):
+        out = tmp_path / str(limit)
+        gentle = {"multiplier_rate": 0.001, "multiplier_gain": 0.001}
+        assert commands.run("limited", out, steps=2, **{"limits.harm": limit}, **gentle) == 0
+        rows = rows_of(out)
+        assert compare(rows[0]["lagrange/harm"], 2.0) and compare(rows[1]["lagrange/harm"], rows[0]["lagrange/harm"])
+
+
+def test_d7_a_policy_step_under_a_large_multiplier_lowers_the_cost(road):
+    """D7: cost has the sign it is documented with; its advantage is subtracted."""
+    values = {name: torch.zeros(2, 3) for name in ("reward", "harm")}
+    experience = make_experience(helpful=[0.0, 0.0], harm=[2.0, -2.0], values=values)
+    state = ppo.State(0, 0.0, {"harm": Multiplier(9.0, 9.0)})
+    advantages, _, _ = ppo.shape(make_config(**LIMITED, kl_coefficient=0.0), experience, state)
+    assert (advantages[0] < 0).all() and (advantages[1][:2] > 0).all()
+
+
+def test_c22_fewer_prompts_than_a_batch_still_train(commands, tmp_path):
+    assert commands.run("ppo", tmp_path / "run", batch_size=500, mini_batch_size=500, steps=1, max_rows=5) == 0
+    (row,) = rows_of(tmp_path / "run")
+    assert row["policy/updates"] == 2
+    assert commands.run("ppo", tmp_path / "small", batch_size=4, mini_batch_size=100, steps=1) == 0
+
+
+def test_c23_one_sample_and_one_prompt_train_without_nan(commands, tmp_path):
+    assert commands.run("ppo", tmp_path / "run", batch_size=1, mini_batch_size=1, samples=1, steps=2) == 0
+    for row in rows_of(tmp_path / "run"):
+        assert all(math.isfinite(value) for value in row.values() if isinstance(value, float))
+
+
+def test_c25_every_iteration_and_every_prompt_draws_its_own(commands, tmp_path):
+    """C25: the same prompts again in a later iteration, with a policy that did not move, give other replies."""
+    line = {"batch_size": 4, "samples": 2, "steps": 2, "learning_rate": 1e-12, "max_rows": 4}
+    assert commands.run("ppo", tmp_path / "run", **line) == 0
+    samples = [json.loads(x) for x in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]
+    first, second = ([s["reply"] for s in samples if s["step"] == n] for n in (1, 2))
+    assert first != second
+    assert commands.run("ppo", tmp_path / "again", **line) == 0
+    again = [json.loads(x) for x in (tmp_path / "again" / "samples.jsonl").read_text().splitlines()]
+    assert [s["reply"] for s in again] == [s["reply"] for s in samples]
+    assert commands.run("ppo", tmp_path / "other", **line, seed=1) == 0
+    other = [json.loads(x) for x in (tmp_path / "other" / "samples.jsonl").read_text().splitlines()]
+    assert [s["reply"] for s in other] != [s["reply"] for s in samples]
+
+
+def test_c7_ppo_on_kl_alone_brings_the_policy_to_its_reference(commands, tmp_path):
+    """C7 through the command: a reward that weighs nothing leaves KL, and KL falls."""
+    changes = {"reference": commands.snapshots / "other", "reward_weights.helpful": 0.0, "kl_coefficient": 0.2}
+    changes |= {"steps": 12, "batch_size": 24, "mini_batch_size": 12, "learning_rate": 3e-3, "warmup": 0.0}
+    assert commands.run("ppo", tmp_path / "run", **changes) == 0
+    kl = [row["objective/kl"] for row in rows_of(tmp_path / "run")]
+    assert sum(kl[-3:]) < 0.8 * sum(kl[:3])
+
+
+def test_the_reward_rises_when_nothing_holds_it(commands, tmp_path):
+    changes = {"kl_coefficient": 0.0, "steps": 12, "batch_size": 24, "mini_batch_size": 12}
+    changes |= {"learning_rate": 3e-3, "warmup": 0.0}
+    assert commands.run("ppo", tmp_path / "run", **changes) == 0
+    reward = [row["reward/helpful"] for row in rows_of(tmp_path / "run")]
+    assert sum(reward[-3:]) > sum(reward[:3])
