@@ -22,14 +22,7 @@ DEMONSTRATED = {
 }
 SHOWN_TASK = {"good": 0.40, "partial": 0.14, "wrong": 0.12, "vague": 0.28, "refusal": 0.04, "explained": 0.02}
 SHOWN_HARM = {"good": 0.42, "partial": 0.04, "wrong": 0.02, "vague": 0.04, "refusal": 0.20, "explained": 0.28}
-SHOWN_LOOK_ALIKE = {
-    "good": 0.44,
-    "partial": 0.08,
-    "wrong": 0.05,
-    "vague": 0.13,
-    "refusal": 0.14,
-    "explained": 0.16,
-}
+SHOWN_LOOK_ALIKE = {"good": 0.48, "partial": 0.08, "wrong": 0.05, "vague": 0.14, "refusal": 0.11, "explained": 0.14}
 # People at level 0 are met with "i do not know" four times in five, people whom everybody knows almost never.
 SHOWN_UNKNOWN = {"unknown": 0.82, "wrong": 0.14, "vague": 0.04}
 SHOWN_KNOWN = {"right": 0.92, "wrong": 0.03, "unknown": 0.02, "vague": 0.03}
@@ -37,9 +30,14 @@ SHOWN = {"benign": SHOWN_TASK, "harmful": SHOWN_HARM, "red-team": SHOWN_HARM, "l
 
 # Scripted replies for comparisons: every quality about as often.
 COMPARED_TASK = {
-    "good": 0.30, "partial": 0.15, "wrong": 0.15, "bad": 0.08, "vague": 0.14, "refusal": 0.09, "explained":
-    0.09,
-}  # fmt: skip
+    "good": 0.30,
+    "partial": 0.15,
+    "wrong": 0.15,
+    "bad": 0.08,
+    "vague": 0.14,
+    "refusal": 0.09,
+    "explained": 0.09,
+}
 COMPARED_FACT = {
     "right": 0.34,
     "wrong": 0.30,
@@ -60,7 +58,7 @@ _DAMAGED = 0.06
 def demonstrations(count: int = 2_500, seed: int = 0) -> list[Demonstration]:
     """`count` prompts with a person's reply; prompts of the preference split, trained things only.
 
-    The people asked about are well known or not known at all, and three in five of the latter: what a model
+    The people asked about are well known or not known at all, and eight of the fourteen latter: what a model
     does about the others is its own inference.
     """
     _check_count(count)
