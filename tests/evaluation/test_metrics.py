@@ -8,11 +8,11 @@ from accord.evaluation.metrics import GROUPS, METRICS, definition, page
 
 # What the stages log, as the working agreement lists it.
 LOGGED = """
-step seconds loss learning_rate num_tokens tokens_per_second grad_norm eval/loss
-accuracy accuracy_sign margin loss/ranking loss/sign eval/accuracy ece tie_rate length_baseline
+step loss learning_rate num_tokens tokens_per_second grad_norm eval/loss
+accuracy accuracy_sign margin loss/ranking loss/sign eval/accuracy ece slope tie_rate length_baseline
 objective/kl sqrt_kl objective/rlhf_reward objective/entropy objective/scores kl_coefficient
 reward/helpful reward/helpful/benign reward/helpful/harmful-held-out cost/harmless/mean cost/harmless/unsafe
-cost/harmless/red-team/mean lagrange/harmless
+cost/harmless/red-team/mean cost/harmless/red-team/unsafe lagrange/harmless
 policy/clip_fraction policy/kl_old_new policy/ratio policy/updates loss/policy loss/value/reward
 loss/value/harmless values/harmless grad_norm/policy completions/mean_length completions/clipped_ratio
 gold/helpful gold/harm gold/harm_share gold/honest gold/evasive gold/refusal gold/correct cost/harmless kl

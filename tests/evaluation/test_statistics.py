@@ -50,8 +50,9 @@ def test_clusters_are_drawn_whole():
 
 
 def test_each_value_weighs_the_same_in_unequal_clusters():
-    got = st.mean_interval([1.0, 1.0, 1.0, 5.0], ["a", "a", "a", "b"])
-    assert got.mean == 2.0
+    assert st.mean_interval([1.0, 1.0, 1.0, 5.0], ["a", "a", "a", "b"]).mean == 2.0
+    same = st.mean_interval([3.0] * 4, ["a", "a", "a", "b"])
+    assert (same.low, same.high) == pytest.approx((3.0, 3.0))
 
 
 def test_one_value_or_one_cluster_has_no_interval():

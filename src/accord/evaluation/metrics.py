@@ -66,9 +66,7 @@ METRICS: dict[str, Metric] = {
     "learning_rate": Metric("learning rate of this step (ppo: of the policy)", "–", TRAINING, "learning_rate"),
     "grad_norm": Metric("Euclidean norm of the gradient before clipping", "–", TRAINING, "grad_norm"),
     "num_tokens": Metric("tokens read since the first step, prompt tokens included", "tokens", TRAINING, "num_tokens"),
-    "tokens": Metric("older spelling of num_tokens", "tokens", TRAINING),
     "tokens_per_second": Metric("tokens of this step / wall-clock seconds of this step", "tokens/s", TRAINING),
-    "seconds": Metric("wall-clock time of this step", "s", TRAINING),
     # preference
     "loss/ranking": Metric("mean over prompts of −log σ(s_better − s_worse − margin)", "nats", PREFERENCE),
     "loss/sign": Metric(
@@ -97,13 +95,9 @@ METRICS: dict[str, Metric] = {
         "share",
         PREFERENCE,
     ),
-    "ece_width": Metric("the same with 10 bins of equal width between ½ and 1", "share", PREFERENCE),
-    "brier": Metric("mean of (confidence − outcome)²; ¼ for a coin", "–", PREFERENCE),
-    "log_loss": Metric("mean of −log P(the labeler's choice) under σ(score difference)", "nats", PREFERENCE),
     "slope": Metric(
         "b of the likeliest σ(b · score difference): 1 is calibrated, below 1 over-confident", "–", PREFERENCE
     ),
-    "temperature": Metric("1 / slope: what scores must be divided by to be calibrated", "–", PREFERENCE),
     # ppo
     "objective/kl": Metric(
         "mean over replies of Σ_t log p(token) − log p_ref(token): KL to the reference by its sample "
