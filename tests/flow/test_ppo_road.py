@@ -10,7 +10,7 @@ import torch
 from accord.config import Ppo
 from accord.data.batches import build_plan, reply_group
 from accord.models.loading import load_policy
-from accord.models.policy import token_logprobs
+from accord.models.policy import hidden_states, logprobs_and_entropy, token_logprobs
 from accord.objectives.lagrange import Multiplier
 from accord.records import Prompt, Rollout, Turn
 from accord.run import RunFolder
@@ -173,7 +173,7 @@ def test_c20_ratio_1_at_step_0_in_bf16(road):
     rows = list(range(len(experience.groups)))
     plan = build_plan(experience.groups)
     with torch.autocast("cpu", torch.bfloat16):
-        logprobs, _, _ = actors.critics.evaluate(actors.policy, plan, temperature=1.0)
+        logprobs, _ = logprobs_and_entropy(actors.policy, plan, hidden_states(actors.policy, plan))
     assert logprobs.dtype == torch.float32
     _, metrics = ppo.micro_loss(
         config, actors, experience, advantages, returns, rows, int(experience.mask.sum()), 1.0, ONE.device

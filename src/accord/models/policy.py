@@ -182,16 +182,16 @@ def token_logprobs(model: nn.Module, plan: Plan, *, temperature: float = 1.0) ->
     return forward(model, plan, {"logprobs": logprob_head(model, plan, temperature=temperature)})["logprobs"]
 
 
-def entropy_head(model: nn.Module, *, temperature: float = 1.0) -> Head:
-    """Entropy in nats of the next-token distribution at each row; without gradient."""
-    head = logits_head(model)
+def logprobs_and_entropy(
+    model: nn.Module, plan: Plan, hidden: Tensor, *, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Log-probs of the plan's targets and entropy in nats at each row, (R,) both, from one set of logits.
 
-    @torch.no_grad()
-    def entropy(hidden: Tensor) -> Tensor:
-        logs = torch.log_softmax(head(hidden) / temperature, dim=-1)
-        return -(logs.exp() * logs).sum(-1)
-
-    return entropy
+    The entropy has no gradient.
+    """
+    logits = logits_head(model)(hidden) / temperature
+    logs = torch.log_softmax(logits.detach(), dim=-1)
+    return -F.cross_entropy(logits, plan.targets, reduction="none"), -(logs.exp() * logs).sum(-1)
 
 
 class Reference:

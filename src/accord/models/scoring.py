@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from accord.data.batches import Group, Plan, reply_group
 from accord.data.chat import Renderer
 from accord.models.loading import bare, load_renderer, load_scalar
-from accord.models.policy import entropy_head, hidden_states, logprob_head
+from accord.models.policy import hidden_states
 from accord.models.scalar import Scorer, new_scalar, values
 from accord.records import Prompt
 
@@ -46,15 +46,9 @@ class Critics(nn.Module):
         """What is clipped by its own gradient norm: no signal's critic may slow another's."""
         return [self]
 
-    def values(self, policy: nn.Module, plan: Plan) -> dict[str, Tensor]:
-        """Values (R,) of every signal at the plan's rows."""
+    def values(self, policy: nn.Module, plan: Plan, hidden: Tensor | None = None) -> dict[str, Tensor]:
+        """Values (R,) of every signal at the plan's rows; `hidden` are the policy's hidden states there, if known."""
         raise TypeError("a kind of critic computes values")
-
-    def evaluate(
-        self, policy: nn.Module, plan: Plan, *, temperature: float
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Log-probs and entropy of the policy and values of every signal, (R,) each."""
-        raise TypeError("a kind of critic evaluates")
 
 
 class SeparateCritics(Critics):
@@ -69,19 +63,12 @@ class SeparateCritics(Critics):
     def parts(self) -> list[nn.Module]:
         return list(self.models.values())
 
-    def values(self, policy: nn.Module, plan: Plan) -> dict[str, Tensor]:
+    def values(self, policy: nn.Module, plan: Plan, hidden: Tensor | None = None) -> dict[str, Tensor]:
         out = {}
         for name in self.names:
             shift, scale = self._shifts[name]
             out[name] = (values(self.models[name], plan) - shift) / scale
         return out
-
-    def evaluate(
-        self, policy: nn.Module, plan: Plan, *, temperature: float
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        hidden = hidden_states(policy, plan)
-        logprobs = logprob_head(policy, plan, temperature=temperature)(hidden)
-        return logprobs, entropy_head(policy, temperature=temperature)(hidden), self.values(policy, plan)
 
 
 class SharedCritics(Critics):
@@ -94,19 +81,9 @@ class SharedCritics(Critics):
         nn.init.zeros_(self.heads.weight)
         nn.init.zeros_(self.heads.bias)
 
-    def _split(self, hidden: Tensor) -> dict[str, Tensor]:
-        out = self.heads(hidden).float()
+    def values(self, policy: nn.Module, plan: Plan, hidden: Tensor | None = None) -> dict[str, Tensor]:
+        out = self.heads(hidden_states(policy, plan) if hidden is None else hidden).float()
         return {name: out[:, i] for i, name in enumerate(self.names)}
-
-    def values(self, policy: nn.Module, plan: Plan) -> dict[str, Tensor]:
-        return self._split(hidden_states(policy, plan))
-
-    def evaluate(
-        self, policy: nn.Module, plan: Plan, *, temperature: float
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        hidden = hidden_states(policy, plan)
-        logprobs = logprob_head(policy, plan, temperature=temperature)(hidden)
-        return logprobs, entropy_head(policy, temperature=temperature)(hidden), self._split(hidden)
 
 
 def make_critics(

@@ -55,7 +55,9 @@ def run(config: Evaluate) -> RunFolder:
             run.add_sample(row)
         result = summarise(config, rows)
         if config.eval_data:
-            held_out = load_all(read_demonstrations, config.eval_data, config, run, what="eval_data")
+            held_out = load_all(
+                read_demonstrations, config.eval_data, config, run, split=config.split, what="eval_data"
+            )
             groups = [conversation_group(renderer, d, "assistant") for d in held_out]
             groups, _ = drop_long(groups, held_out, config.max_length, run, "eval_data")
             result["loss"] = mean_loss(model, groups, config.micro_tokens, world.device)

@@ -35,7 +35,7 @@ from accord.data.chat import Renderer
 from accord.data.sources import read_prompts
 from accord.errors import BadInput
 from accord.models.loading import add_adapters, base_of, load_policy, load_renderer
-from accord.models.policy import Reference, token_logprobs
+from accord.models.policy import Reference, hidden_states, logprobs_and_entropy, token_logprobs
 from accord.models.sampling import sample
 from accord.models.scoring import ConversationScorer, Critics, make_critics
 from accord.objectives.advantage import combine_advantages, gae, token_signals
@@ -396,7 +396,9 @@ def micro_loss(
         return matrix[rows].to(device)
 
     with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-        logprobs, entropy, values = actors.critics.evaluate(actors.policy, plan, temperature=config.temperature)
+        hidden = hidden_states(actors.policy, plan)
+        logprobs, entropy = logprobs_and_entropy(actors.policy, plan, hidden, temperature=config.temperature)
+        values = actors.critics.values(actors.policy, plan, hidden)
     loss, metrics = ppo_loss(
         plan.scatter(logprobs, width),
         there(experience.logprobs),
