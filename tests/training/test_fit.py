@@ -103,6 +103,8 @@ def test_micro_tokens_changes_no_result(name, commands, tmp_path):
 SCRIPT = """
 import sys
 from accord.cli import main
+from accord.models import loading
+loading.SIZES["nano"] = (16, 2, 2, 32)
 for line in sys.argv[1:]:
     code = main(line.split("\\t"))
     if code:
@@ -116,12 +118,8 @@ def test_c15_c16_two_ranks_give_what_one_process_gives(commands, tmp_path):
 
     from safetensors.torch import load_file
 
-    names = {
-        "pretrain": {"steps": 3},
-        "sft": {},
-        "cost": {"folds": 2, "epochs": 1},
-        "limited": {"steps": 3, "samples": 2},
-    }
+    names = {"pretrain": {"steps": 2}, "cost": {"folds": 2, "epochs": 1, "max_rows": 30}}
+    names["limited"] = {"steps": 2, "samples": 2}
     (tmp_path / "script.py").write_text(SCRIPT)
     lines = ["\t".join(commands.line(n, tmp_path / f"two-{n}", micro_tokens=60, **c)) for n, c in names.items()]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
