@@ -94,7 +94,10 @@ def parse(command: str, arguments: Sequence[str]) -> config.Config | None:
             return None
         raise
     except (argparse.ArgumentError, TypeError, ValueError, OSError) as error:
-        raise BadInput(_explain(str(error), cls)) from None
+        message = _explain(str(error), cls)
+        if "arsing config" in message and "--config" in arguments[:-1]:
+            message = f"{arguments[list(arguments).index('--config') + 1]}: {message}"
+        raise BadInput(message) from None
     values.pop("config", None)
     try:
         return cls(**values)

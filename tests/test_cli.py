@@ -1,0 +1,134 @@
+"""The command line: one table, help that documents every knob, errors that name the key."""
+
+import re
+
+import pytest
+
+from accord import __version__
+from accord.cli import COMMANDS, main, parse
+
+
+def fails(capsys, *arguments):
+    """The one message of a command that ends with exit code 2."""
+    assert main([str(a) for a in arguments]) == 2
+    err = capsys.readouterr().err
+    lines = [line for line in err.splitlines() if line.strip()]
+    assert len(lines) == 1, err
+    assert "Traceback" not in err
+    assert lines[0].startswith(f"accord {arguments[0]}: ")
+    return lines[0]
+
+
+def test_overview_lists_every_command(capsys):
+    assert main([]) == 0
+    out = capsys.readouterr().out
+    assert main(["--help"]) == 0
+    assert capsys.readouterr().out == out
+    for name in COMMANDS:
+        assert re.search(rf"^  {name}\s+\S", out, re.M), name
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"accord {__version__}\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_documents_every_knob_and_fits(command, capsys):
+    assert main([command, "--help"]) == 0
+    out = capsys.readouterr().out
+    cls, _, positional = COMMANDS[command]
+    for name, field in cls.model_fields.items():
+        assert (f"--{name}" in out) or name == positional, name
+        assert field.description, name
+    assert len(out.splitlines()) <= 110
+    assert max(map(len, out.splitlines())) <= 130
+
+
+def test_unknown_command_offers_the_nearest(capsys):
+    assert "did you mean preference" in fails(capsys, "preferences", "--x", 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ["sft", "--model", "m", "--data", "d", "--out", "o", "--learning_rte", "1"],
+            ["learning_rte", "learning_rate"],
+        ),
+        (["sft", "--model", "m", "--data", "d", "--out", "o", "--batch_size", "many"], ["batch_size"]),
+        (["sft", "--model", "m", "--data", "d", "--out", "o", "--batch_size", "-4"], ["batch_size", "greater than 0"]),
+        (["sft", "--model", "m", "--data", "d", "--out", "o", "--schedule", "cosin"], ["schedule"]),
+        (["sft", "--model", "m", "--out", "o"], ["data"]),
+        (["sft"], ["--model", "--data", "--out"]),
+        (["ppo", "--model", "m", "--data", "d", "--out", "o"], ["rewards"]),
+        (
+            ["ppo", "--model", "m", "--data", "d", "--out", "o", "--rewards.a", "r", "--limits.harm", "0"],
+            ["--limits.harm", "--costs.harm"],
+        ),
+        (
+            ["ppo", "--model", "m", "--data", "d", "--out", "o", "--rewards.a", "r", "--costs.a", "r"],
+            ["both a reward and a cost"],
+        ),
+        (
+            ["preference", "--model", "m", "--data", "d", "--out", "o", "--role", "cost", "--normalizer", "standard"],
+            ["zero"],
+        ),
+    ],
+)
+def test_f4_what_cannot_be_meant_is_refused_by_name(arguments, words, capsys):
+    message = fails(capsys, *arguments)
+    assert all(word in message for word in words), message
+
+
+def test_a_yaml_file_gives_knobs_and_flags_win(tmp_path):
+    (tmp_path / "c.yaml").write_text("model: m\ndata:\n  a: one.jsonl\n  b: two.jsonl\nepochs: 3\nseed: 5\n")
+    config = parse("sft", ["--config", str(tmp_path / "c.yaml"), "--out", "o", "--seed", "9"])
+    assert config.data == {"a": "one.jsonl", "b": "two.jsonl"}
+    assert config.epochs == 3 and config.seed == 9
+
+
+def test_f4_an_unknown_key_in_a_yaml_file_is_refused(tmp_path, capsys):
+    (tmp_path / "c.yaml").write_text("model: m\ndata: d\nepoch: 3\n")
+    message = fails(capsys, "sft", "--config", tmp_path / "c.yaml", "--out", "o")
+    assert "epoch" in message
+
+
+@pytest.mark.parametrize(("content", "word"), [("model: [", "c.yaml"), (None, "c.yaml")])
+def test_a_broken_or_missing_yaml_file_is_named(tmp_path, capsys, content, word):
+    if content is not None:
+        (tmp_path / "c.yaml").write_text(content)
+    assert word in fails(capsys, "sft", "--config", tmp_path / "c.yaml", "--out", "o", "--model", "m", "--data", "d")
+
+
+LINE = (
+    "--model m --data.a x --data.b y --out o --rewards.helpful r --costs.harm c --limits.harm -0.5 "
+    "--limit_slices.harm a,b --resume"
+)
+
+
+def test_dotted_flags_make_dictionaries():
+    config = parse(
+        "ppo",
+        LINE.split(),
+    )
+    assert config.data == {"a": "x", "b": "y"}
+    assert config.limits == {"harm": -0.5} and config.limit_slices == {"harm": "a,b"}
+    assert config.resume is True
+
+
+def test_an_interrupt_and_a_failure_end_with_1(monkeypatch, capsys, tmp_path):
+    import accord.stages.report as report
+
+    for error, word in (
+        (KeyboardInterrupt(), "interrupted"),
+        (OSError(28, "No space left on device"), "No space left"),
+        (RuntimeError("boom"), "boom"),
+    ):
+
+        def breaks(config, error=error):
+            raise error
+
+        monkeypatch.setattr(report, "run", breaks)
+        assert main(["report", str(tmp_path)]) == 1
+        assert word in capsys.readouterr().err

@@ -1,0 +1,186 @@
+"""The run folder: whole files, one owner, lineage and manifest that add up."""
+
+import fcntl
+import json
+import os
+import signal
+
+import pytest
+import yaml
+
+from accord.config import Sft
+from accord.errors import BadInput, Interrupted
+from accord.run import (
+    RunFolder,
+    config_hash,
+    hash_directory,
+    hash_file,
+    read_json,
+    read_lines,
+    verify,
+    write_atomically,
+    write_text,
+)
+
+
+def config(out, **changes):
+    return Sft(model="m", data="d", out=str(out), **changes)
+
+
+def test_a_finished_run_holds_its_config_lineage_and_manifest(tmp_path):
+    parent = tmp_path / "parent"
+    parent.mkdir()
+    (parent / "file").write_text("x")
+    with RunFolder("sft", config(tmp_path / "run"), {"model": parent}) as run:
+        assert not run.finished
+        run.log({"step": 1, "loss": 0.5})
+        run.add_sample({"reply": "é"})
+        with run.new_snapshot() as folder:
+            (folder / "config.json").write_text("{}")
+        run.finish(extra=3)
+        assert run.finished
+    assert yaml.safe_load((run.path / "config.yaml").read_text())["model"] == "m"
+    lineage = read_json(run.path / "lineage.json")
+    assert lineage["parents"] == [{"role": "model", "path": str(parent), "hash": hash_directory(parent)}]
+    assert lineage["stage"] == "sft" and lineage["extra"] == 3 and lineage["seed"] == 0
+    assert lineage["config_hash"] == config_hash(config("elsewhere"))
+    manifest = read_json(run.path / "manifest.json")
+    assert set(manifest) == {"config.yaml", "lineage.json", "metrics.jsonl", "samples.jsonl", "snapshot/config.json"}
+    assert manifest["metrics.jsonl"] == hash_file(run.path / "metrics.jsonl")
+    assert not [p for p in run.path.rglob("*") if ".part" in p.name]
+    verify(run.path)
+
+
+def test_verify_names_the_first_file_that_was_changed_or_lost(tmp_path):
+    with RunFolder("sft", config(tmp_path / "run")) as run:
+        run.log({"step": 1})
+        run.write_json("a.json", {"x": 1})
+        run.finish()
+    (run.path / "a.json").write_text("{}")
+    with pytest.raises(BadInput, match=r"a\.json: differs"):
+        verify(run.path)
+    (run.path / "a.json").unlink()
+    with pytest.raises(BadInput, match=r"a\.json: listed in the manifest but missing"):
+        verify(run.path)
+
+
+def test_a_folder_that_is_not_empty_is_refused_without_resume(tmp_path):
+    (tmp_path / "something").write_text("x")
+    with pytest.raises(BadInput, match="not empty"), RunFolder("sft", config(tmp_path)):
+        pass
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["something"]
+
+
+def test_a_folder_in_use_is_refused(tmp_path):
+    with RunFolder("sft", config(tmp_path / "run")) as first:
+        with pytest.raises(BadInput, match="in use"), RunFolder("sft", config(tmp_path / "run", resume=True)):
+            pass
+        first.log({"step": 1})
+    with RunFolder("sft", config(tmp_path / "run", resume=True)):
+        pass  # the lock went with its holder
+
+
+def test_the_lock_is_let_go_when_the_run_fails(tmp_path):
+    with pytest.raises(ZeroDivisionError), RunFolder("sft", config(tmp_path / "run")):
+        raise ZeroDivisionError
+    with open(tmp_path / "run" / ".lock") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(BadInput, match="is a file"), RunFolder("sft", config(tmp_path / "file")):
+        pass
+
+
+def test_resume_with_another_knob_is_refused_and_placement_may_change(tmp_path):
+    with RunFolder("sft", config(tmp_path / "run")):
+        pass
+    with (
+        pytest.raises(BadInput, match=r"--epochs \(2.0 before, 3.0 now\)"),
+        RunFolder("sft", config(tmp_path / "run", resume=True, epochs=3.0)),
+    ):
+        pass
+    changed = config(tmp_path / "run", resume=True, micro_tokens=17, threads=2, checkpoint_every=5)
+    with RunFolder("sft", changed):
+        pass
+
+
+def test_config_hash_is_blind_to_placement_and_nothing_else(tmp_path):
+    assert config_hash(config("a")) == config_hash(config("b", micro_tokens=3, threads=1))
+    assert config_hash(config("a")) != config_hash(config("a", seed=1))
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_rest(tmp_path):
+    path = tmp_path / "a.json"
+    write_text(path, "old")
+
+    def breaks(stream):
+        stream.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(path, breaks)
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_snapshot_that_fails_leaves_the_old_one(tmp_path):
+    with RunFolder("sft", config(tmp_path / "run")) as run:
+        with run.new_snapshot() as folder:
+            (folder / "weights").write_text("old")
+        with pytest.raises(OSError), run.new_snapshot() as folder:
+            (folder / "weights").write_text("half")
+            raise OSError(28, "No space left on device")
+        assert (run.snapshot / "weights").read_text() == "old"
+
+
+def test_truncate_forgets_later_steps_and_torn_lines(tmp_path):
+    with RunFolder("sft", config(tmp_path / "run")) as run:
+        for step in (1, 2, 3):
+            run.log({"step": step})
+        with open(run.path / "metrics.jsonl", "a") as stream:
+            stream.write('{"step": 4, "loss')
+        run.truncate_logs(2)
+        assert [row["step"] for row in read_lines(run.path / "metrics.jsonl")] == [1, 2]
+
+
+def test_reading_what_is_broken_names_the_file_and_line(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"x": 1}\nnot json\n')
+    with pytest.raises(BadInput, match=r"a\.jsonl:2"):
+        read_lines(tmp_path / "a.jsonl")
+    assert read_lines(tmp_path / "missing.jsonl") == []
+    (tmp_path / "a.json").write_text("{")
+    with pytest.raises(BadInput, match=r"a\.json: not valid JSON"):
+        read_json(tmp_path / "a.json")
+    with pytest.raises(BadInput, match="not there"):
+        read_json(tmp_path / "missing.json")
+
+
+def test_ctrl_c_asks_once_and_insists_twice(tmp_path):
+    before = signal.getsignal(signal.SIGINT)
+    with RunFolder("sft", config(tmp_path / "run")) as run:
+        assert not run.stop_requested
+        os.kill(os.getpid(), signal.SIGINT)
+        assert run.stop_requested
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        assert isinstance(run.interrupted(3), Interrupted)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_only_the_first_rank_writes(tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    with RunFolder("sft", config(tmp_path / "run")) as run:
+        run.log({"step": 1})
+        run.write_json("a.json", {})
+        run.truncate_logs(0)
+        run.finish()
+    assert not (tmp_path / "run").exists() or not list((tmp_path / "run").iterdir())
+
+
+def test_f6_every_file_of_a_run_is_written_whole(tmp_path):
+    with RunFolder("sft", config(tmp_path / "run")) as run:
+        run.write_json("a.json", {"x": [1, 2]})
+        assert json.loads((run.path / "a.json").read_text()) == {"x": [1, 2]}
+        assert sorted(p.name for p in run.path.iterdir()) == [".lock", "a.json", "config.yaml"]

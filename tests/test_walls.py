@@ -1,0 +1,92 @@
+"""The walls between the rooms, the size of files, and a command line that answers without torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import accord
+
+SOURCE = Path(accord.__file__).parent
+FILES = sorted(SOURCE.rglob("*.py"))
+
+
+def imports(path):
+    """Every module that a file imports, at the top or inside a function."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def names(files):
+    return [str(path.relative_to(SOURCE)) for path in files]
+
+
+OBJECTIVES = [path for path in FILES if path.parent.name == "objectives"]
+
+
+@pytest.mark.parametrize("path", OBJECTIVES, ids=names(OBJECTIVES))
+def test_objectives_import_torch_and_themselves_alone(path):
+    standard = set(sys.stdlib_module_names)
+    for name in imports(path):
+        root = name.split(".")[0]
+        assert root in standard or root == "torch" or name.startswith("accord.objectives"), name
+
+
+LOWER = [path for path in FILES if path.parent.name in ("data", "models", "training", "objectives", "world")]
+
+
+@pytest.mark.parametrize("path", LOWER, ids=names(LOWER))
+def test_lower_rooms_never_import_stages(path):
+    assert not [name for name in imports(path) if name.startswith("accord.stages")]
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in FILES if p.parent.name in ("world",)] + [SOURCE / "data" / "sources.py"], ids=lambda p: p.name
+)
+def test_the_world_and_the_sources_do_without_torch(path):
+    assert not [name for name in imports(path) if name.split(".")[0] in ("torch", "transformers")]
+
+
+def test_training_knows_nothing_of_feedback():
+    for path in FILES:
+        if path.parent.name == "training":
+            assert not [
+                n for n in imports(path) if n.startswith(("accord.objectives", "accord.models", "accord.records"))
+            ], path
+
+
+@pytest.mark.parametrize("path", FILES, ids=names(FILES))
+def test_files_stay_readable(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 600
+    for word in ("TODO", "FIXME", "XXX", "NotImplementedError", "pickle.load", "torch.load", "yaml.load("):
+        assert word not in text, word
+
+
+def in_fresh_process(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+
+
+def test_the_command_line_is_imported_without_heavy_packages():
+    done = in_fresh_process(
+        "import sys, accord.cli, accord.config, accord.records, accord.run\n"
+        "heavy = {'torch', 'transformers', 'matplotlib', 'scipy', 'sklearn', 'numpy'} & set(sys.modules)\n"
+        "sys.exit(repr(heavy) if heavy else 0)"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_needs_no_torch():
+    done = in_fresh_process(
+        "import sys\nfrom accord.cli import main\nassert main(['ppo', '--help']) == 0\nsys.exit('torch' in sys.modules)"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--kl_coefficient" in done.stdout
