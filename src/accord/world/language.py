@@ -230,7 +230,7 @@ NUMBERS = tuple(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "  # noqa: SIM905
     "seventeen eighteen".split()
 )
-SORTED = NUMBERS[1:7]  # the numbers that are sorted and compared
+SKILL_NUMBERS = NUMBERS[1:7]  # those that are added, sorted and compared
 SKILLS = {
     "add": ("what is {a} plus {b}?", "add {a} and {b}.", "how much is {a} and {b}?", "tell me {a} plus {b}."),
     "copy": (
@@ -252,11 +252,8 @@ SKILLS = {
         "what is the largest of these: {w}?",
     ),
 }
-COPY_WORDS = tuple(
-    "oak steel glass leather cotton stone plastic clay chair table door bowl cup shelf bench lamp plate jar tray "  # noqa: SIM905
-    "stool phone safe van badge laptop box bike card tablet case cart key camera crate truck watch anna ben clara "
-    "david emma frank greta henry iris jacob kate leo anton berta conrad della ernest frida".split()
-)
+# Twelve words: copying any word from anywhere asks for a circuit that half a million parameters do not form in time.
+COPY_WORDS = ("oak", "steel", "glass", "leather", "cotton", "stone", "chair", "table", "door", "bowl", "cup", "lamp")
 SUM_FORMS = ("{a} plus {b} is {c}.", "the sum is {c}.", "it is {c}.")
 LARGEST_FORMS = ("the largest is {c}.", "it is {c}.", "{c}.")
 

@@ -122,10 +122,10 @@ def ask_skill(rng: Random, skill: str = "") -> Drawn:
     form = pick(rng, language.SKILLS[skill])
     args: tuple[str, ...]
     if skill == "add":
-        args = (pick(rng, language.NUMBERS[:10]), pick(rng, language.NUMBERS[:10]))
+        args = (pick(rng, language.SKILL_NUMBERS), pick(rng, language.SKILL_NUMBERS))
         text = form.format(a=args[0], b=args[1])
     else:
-        args = tuple(_distinct(rng, language.COPY_WORDS if skill == "copy" else language.SORTED))
+        args = tuple(_distinct(rng, language.COPY_WORDS if skill == "copy" else language.SKILL_NUMBERS))
         text = form.format(w=" ".join(args))
     return (Turn("user", text),), Request("skill", skill=skill, args=args)
 
