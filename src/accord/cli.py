@@ -228,10 +228,22 @@ def _explain(message: str, cls: type[config.Config]) -> str:
     )
     if unknown:
         key = unknown.groups()[-1] if unknown.lastindex == 2 else unknown.group(3)
+        if unknown.lastindex == 2 and not unknown.group(1):
+            return f"{key!r} stands alone; a value follows its knob, --knob value"
         return f"unknown key {key!r}{did_you_mean(key.split('.')[0], cls.model_fields)}"
     missing = re.search(r"arguments are required: (.+)", flat)
     if missing:
-        return "missing " + ", ".join(f"--{name.strip()}" for name in missing.group(1).split(","))
+        names = [name.strip() for name in missing.group(1).split(",")]
+        positional = next(at for known, _, at in COMMANDS.values() if known is cls)
+        return "missing " + ", ".join(_positional_usage(cls, n) if n == positional else f"--{n}" for n in names)
+    wrong = re.fullmatch(r"Parser key \"([\w.]+)\": (?:Expected a )?(.+)", flat)
+    if wrong:
+        key, text = wrong.groups()
+        kinds = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
+        text = re.sub(r"<class '(\w+)'>", lambda kind: kinds.get(kind[1], kind[1]), text)
+        text = re.sub(r"typing.Literal\[(.+?)\]", lambda names: "one of " + names[1].replace("'", ""), text)
+        text = re.sub(r"^dict\b", f"names, --{key}.NAME VALUE", text)
+        flat = f"--{key}: expected {text}" if "Expected a" in flat else f"--{key}: {text}"
     flat = re.sub(r"\[type=[^\]]*\]", "", flat)
     return re.sub(r"\d+ validation errors? for [\w-]+", "", flat).strip()
 

@@ -109,6 +109,7 @@ class RunFolder:
         # under torchrun or accelerate every rank opens the folder, and the first alone writes it
         self.is_main = os.environ.get("RANK", "0") == "0"
         self._lock: IO[str] | None = None
+        self._fresh = False
         self._started = time.time()
         self._handlers: dict[int, Any] = {}
 
@@ -134,11 +135,20 @@ class RunFolder:
             signal.signal(number, handler)
         if self._lock is not None:
             self._lock.close()
+        if kind is not None and issubclass(kind, BadInput):
+            self._forget()
+
+    def _forget(self) -> None:
+        """Remove a new folder in which nothing was done, so that the same call with its input mended can follow."""
+        if self._fresh and {p.name for p in self.path.iterdir()} <= {".lock", "config.yaml", "data", "tokenizer"}:
+            shutil.rmtree(self.path)
 
     def _request_stop(self, number: int, frame: FrameType | None) -> None:
         if self.stop_requested:
             raise KeyboardInterrupt
         self.stop_requested = True
+        if self.is_main:
+            os.write(2, b"\nstopping after this step; once more stops at once\n")  # print is not safe in a handler
 
     def interrupted(self, step: int) -> Interrupted:
         """The exception a loop raises once it has written its checkpoint after `step`."""
@@ -152,6 +162,7 @@ class RunFolder:
         present = [p for p in self.path.iterdir() if p.name != ".lock"] if self.path.is_dir() else []
         if present and not self.config.resume:
             raise BadInput(f"--out {self.path} is not empty; choose another folder, or go on with --resume")
+        self._fresh = not present
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 - held for the life of the run
         try:
