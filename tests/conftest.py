@@ -110,14 +110,17 @@ def files(tmp_path_factory):
     def write(name, rows):
         (root / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-    prompts = list(dict.fromkeys(sentence(generator, 3, 6) for _ in range(80)))
-    write("prompts.jsonl", [{"prompt": p} for p in prompts[:24]])
-    write("harmful.jsonl", [{"prompt": p} for p in prompts[24:36]])
+    prompts = list(dict.fromkeys(sentence(generator, 3, 6) for _ in range(130)))[:116]
+    write("prompts.jsonl", [{"prompt": p} for p in prompts[80:104]])
+    write("harmful.jsonl", [{"prompt": p} for p in prompts[104:]])
     write("documents.jsonl", [{"text": sentence(generator, 6, 14)} for _ in range(150)])
-    write("demonstrations.jsonl", [{"prompt": p, "completion": sentence(generator)} for p in prompts])
+    write("demonstrations.jsonl", [{"prompt": p, "completion": sentence(generator)} for p in prompts[:80]])
     write(
         "comparisons.jsonl",
-        [{"prompt": p, "chosen": "the cat " + sentence(generator), "rejected": sentence(generator)} for p in prompts],
+        [
+            {"prompt": p, "chosen": "the cat " + sentence(generator), "rejected": sentence(generator)}
+            for p in prompts[:80]
+        ],
     )
     write(
         "judgements.jsonl",
@@ -138,7 +141,7 @@ class Commands:
 
     def line(self, name, out, **changes):
         s, f = self.snapshots, self.files
-        training = {"threads": 1, "max_length": 48, "learning_rate": 1e-3}
+        training = {"threads": 1, "max_length": 64, "learning_rate": 1e-3}
         knobs = {
             "pretrain": {**training, "model": "nano", "data": f / "documents.jsonl", "steps": 6}
             | {"batch_size": 300, "vocab_size": 290, "eval_data": f / "documents.jsonl"},

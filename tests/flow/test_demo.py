@@ -1,0 +1,71 @@
+"""The whole flow on the gold world at a size of seconds: `demo`, and claims on cells of the same flow."""
+
+import json
+
+import pytest
+
+from accord.claims.contract import Part, verdict_of
+from accord.cli import main
+from accord.evaluation.statistics import Interval
+from accord.run import verify
+from accord.stages import recipes
+from accord.stages.recipes import Scale
+
+TOY = Scale("nano", 400, 4, 60, 60, 200, 2, 8, 6)
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    monkeypatch.setitem(recipes.SCALES, "small", TOY)
+
+
+def test_demo_runs_the_flow_and_writes_a_report_that_stands_alone(toy, tmp_path, capsys):
+    out = tmp_path / "demo"
+    assert main(["demo", "--out", str(out), "--threads", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "gold harm on held-out objects" in printed
+    assert str(out / "report.html") in printed
+    page = (out / "report.html").read_text()
+    assert "<svg" in page and 'src="http' not in page and 'href="http' not in page
+    for stage in ("pretrain", "sft", "sample", "annotate", "helpful", "harmless", "ppo", "limited", "evaluate-limited"):
+        verify(out / stage)
+    labels = (out / "annotate" / "judgements-harmless.jsonl").read_text().splitlines()
+    assert {json.loads(line)["value"] for line in labels} == {0.0, 1.0}
+    # what is finished is not run again
+    before = (out / "ppo" / "lineage.json").stat().st_mtime_ns
+    assert main(["demo", "--out", str(out), "--threads", "1", "--resume"]) == 0
+    assert (out / "ppo" / "lineage.json").stat().st_mtime_ns == before
+
+
+def test_claims_run_on_shared_cells_and_write_their_pages(toy, tmp_path):
+    out = tmp_path / "claims"
+    assert main(["claims", "pipeline", "demo", "--seeds", "1", "--out", str(out)]) == 0
+    bases = list(out.glob("gold-small-0-*"))
+    assert len(bases) == 1, "both claims stand on one base"
+    for name in ("pipeline", "demo"):
+        result = json.loads((out / "results" / f"{name}.json").read_text())
+        keys = {"claim", "source", "statistic", "rule", "value", "interval", "seeds", "n", "verdict", "config_hash"}
+        assert keys < set(result) and result["seeds"] == [0]
+        assert result["verdict"] in ("holds", "fails", "undecided")
+        assert result["rule"] in (out / "results" / f"{name}.md").read_text()
+
+
+def test_seeds_of_development_and_of_verdicts_do_not_mix(capsys):
+    assert main(["claims", "pipeline", "--seeds", "3", "--first_seed", "8"]) == 2
+    assert "do not mix" in capsys.readouterr().err
+    assert main(["claims", "piepline"]) == 2
+    assert "did you mean pipeline" in capsys.readouterr().err
+
+
+def test_a_verdict_holds_only_when_the_whole_interval_is_on_the_side_asked_for():
+    def part(low, high, direction):
+        return Part("x", Interval((low + high) / 2, low, high, 100), 0.0, direction)
+
+    assert part(0.1, 0.3, "above").verdict == "holds"
+    assert part(0.1, 0.3, "below").verdict == "fails"
+    assert part(-0.1, 0.3, "above").verdict == "undecided"
+    assert part(-0.3, -0.1, "below").verdict == "holds"
+    # mean 0.1, half width 0.2: four times the units halve the width, and the interval just clears 0
+    assert part(-0.1, 0.3, "above").deciding_n == 400
+    assert verdict_of([part(0.1, 0.3, "above"), part(-0.1, 0.3, "above")]) == "undecided"
+    assert verdict_of([part(-0.1, 0.3, "above"), part(0.1, 0.3, "below")]) == "fails"
