@@ -47,8 +47,9 @@ def test_a_broken_file_is_bad_input_that_names_it(flow, name, text, message):
         load_run(flow[5])
 
 
-def test_binary_rubbish_is_bad_input(flow):
-    (flow[5] / "metrics.jsonl").write_bytes(b"\xff\xfe\x00\x01")
+@pytest.mark.parametrize("rubbish", [b"\xff\xfe\x00\x01", b"\x80abc"])
+def test_binary_rubbish_is_bad_input(flow, rubbish):
+    (flow[5] / "metrics.jsonl").write_bytes(rubbish)
     with pytest.raises(BadInput, match=r"metrics\.jsonl:1"):
         load_run(flow[5])
 
@@ -78,6 +79,7 @@ def test_series_and_names_of_metrics(flow):
     run = load_run(flow[4])
     assert run.names("lagrange/") == ["harmless"]
     assert run.names("cost/", "/mean") == ["harmless"]
+    assert run.names("completions/", "_ratio") == ["clipped"]
     x, y = run.series("lagrange/harmless")
     assert x[:2] == [1.0, 2.0] and y[0] == 5.0
     assert run.series("absent") == ([], [])
