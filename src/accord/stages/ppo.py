@@ -125,7 +125,7 @@ def run(config: Ppo) -> RunFolder:
                 run.log({"step": state.step, **metrics})
                 add_samples(run, actors.renderer, experience, state.step)
             shown = ("objective/scores", "objective/kl", *(f"cost/{n}/mean" for n in config.costs))
-            progress.update(state.step, {name: metrics[name] for name in shown})
+            progress.update(state.step, {name: metrics[name] for name in shown if name in metrics})
             stop = any(world.gather(run.stop_requested))
             due = config.checkpoint_every and state.step % config.checkpoint_every == 0 and state.step < config.steps
             if (due or stop) and world.is_main:
