@@ -13,10 +13,10 @@ from accord.errors import BadInput
 from accord.models import policy as policy_module
 from accord.models.attention import packed
 from accord.models.policy import (
-    entropy_head,
     forward,
     hidden_states,
     logprob_head,
+    logprobs_and_entropy,
     packs,
     padded_hidden_states,
     token_logprobs,
@@ -226,17 +226,13 @@ def test_c21_dropout_in_a_config_is_off_in_training_and_scoring(tmp_path, tokeni
 def test_heads_of_one_forward_agree_with_the_full_distribution():
     model = make("llama")
     plan = build_plan(GROUPS)
-    out = forward(
-        model,
-        plan,
-        {
-            "logprobs": logprob_head(model, plan, temperature=0.7),
-            "entropy": entropy_head(model, temperature=0.7),
-        },
-    )
-    logs = F.log_softmax(model.lm_head(hidden_states(model, plan)) / 0.7, -1)
-    assert torch.allclose(out["logprobs"], logs.gather(1, plan.targets[:, None])[:, 0], atol=1e-6)
-    assert torch.allclose(out["entropy"], -(logs.exp() * logs).sum(-1), atol=1e-6)
+    hidden = hidden_states(model, plan)
+    logprobs, entropy = logprobs_and_entropy(model, plan, hidden, temperature=0.7)
+    logs = F.log_softmax(model.lm_head(hidden) / 0.7, -1)
+    assert torch.allclose(logprobs, logs.gather(1, plan.targets[:, None])[:, 0], atol=1e-6)
+    assert torch.allclose(entropy, -(logs.exp() * logs).sum(-1), atol=1e-6)
+    head = logprob_head(model, plan, temperature=0.7)
+    assert torch.equal(forward(model, plan, {"logprobs": head})["logprobs"], logprobs)
 
 
 def test_a_model_whose_logits_are_computed_otherwise_is_refused(monkeypatch):
