@@ -26,6 +26,7 @@ from accord import __version__
 from accord.config import Config, to_plain
 from accord.errors import BadInput, Interrupted
 
+TORN = 2**62  # the step of the torn last line that a killed run can leave
 # Knobs that say where and how to run, not what: they may differ on resume and are no part of a config's hash.
 PLACEMENT = frozenset({"out", "resume", "threads", "micro_tokens", "checkpoint_every"})
 
@@ -84,7 +85,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(_lines(path), 1):
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError as error:
@@ -150,9 +151,9 @@ class RunFolder:
         if self.is_main:
             os.write(2, b"\nstopping after this step; once more stops at once\n")  # print is not safe in a handler
 
-    def interrupted(self, step: int) -> Interrupted:
+    def interrupted(self, step: int, unit: str = "step") -> Interrupted:
         """The exception a loop raises once it has written its checkpoint after `step`."""
-        return Interrupted(f"stopped after step {step}; --resume goes on from it ({self.path})")
+        return Interrupted(f"stopped after {unit} {step}; --resume goes on from it ({self.path})")
 
     def _open(self) -> None:
         if not self.is_main:
@@ -194,8 +195,20 @@ class RunFolder:
         for name in ("metrics.jsonl", "samples.jsonl"):
             path = self.path / name
             if self.is_main and path.exists():
-                kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
-                write_text(path, "".join(line + "\n" for line in kept))
+                write_text(path, "".join(line + "\n" for line in _lines(path) if _step_of(line) <= step))
+
+    def keep_samples(self, multiple: int) -> int:
+        """Keep the longest start of `samples.jsonl` that is a multiple of so many whole lines; returns their number."""
+        path = self.path / "samples.jsonl"
+        if not path.exists():
+            return 0
+        lines = _lines(path)
+        if lines and _step_of(lines[-1]) == TORN:
+            lines.pop()
+        kept = lines[: len(lines) // multiple * multiple]
+        if self.is_main:
+            write_text(path, "".join(line + "\n" for line in kept))
+        return len(kept)
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Append one object to `metrics.jsonl`."""
@@ -244,6 +257,7 @@ class RunFolder:
                 ],
                 "config_hash": config_hash(self.config),
                 "version": __version__,
+                **_world(self.config),
                 "seed": getattr(self.config, "seed", None),
                 "machine": {
                     "system": platform.system(),
@@ -261,11 +275,25 @@ class RunFolder:
         self.write_json("manifest.json", {p.relative_to(self.path).as_posix(): hash_file(p) for p in files})
 
 
+def _world(config: Config) -> dict[str, str]:
+    """Version and hash of the gold world, where the run read from it."""
+    if '"world:' not in json.dumps(to_plain(config)):
+        return {}
+    from accord.world import VERSION, world_hash
+
+    return {"world": f"{VERSION} {world_hash()}"}
+
+
+def _lines(path: Path) -> list[str]:
+    """Lines of a log. Not `splitlines`: a model's text may hold U+2028 and its like, which JSON leaves as they are."""
+    return path.read_text(encoding="utf-8").removesuffix("\n").split("\n") if path.stat().st_size else []
+
+
 def _step_of(line: str) -> int:
     try:
         return int(json.loads(line).get("step", 0))
-    except json.JSONDecodeError:  # the torn last line of a killed run
-        return 2**62
+    except json.JSONDecodeError:
+        return TORN
 
 
 def verify(path: Path) -> None:

@@ -163,7 +163,9 @@ def public_functions():
 
 def test_every_objective_is_listed_and_every_listed_one_exists():
     pages = [path.read_text() for path in (ROOT / "docs").glob("*.md")]
-    listed = {name for text in pages for name in re.findall(r"^\| `(\w+\.\w+)` \|", text, re.MULTILINE)}
+    rows = {name for text in pages for name in re.findall(r"^\| `(\w+\.\w+)` \|", text, re.MULTILINE)}
+    files = {"json", "jsonl", "md", "parquet", "svg", "yaml"}  # tables of files have rows of the same look
+    listed = {name for name in rows if name.rpartition(".")[2] not in files}
     missing, unknown = public_functions() - listed, listed - public_functions()
     assert not missing, (
         f"give each a row `| `module.function` | formula | shapes | source |` in docs/: {sorted(missing)}"

@@ -22,12 +22,12 @@ from accord.evaluation.statistics import mean_interval, win_rate
 from accord.models.loading import load_policy, load_renderer
 from accord.models.policy import token_logprobs
 from accord.models.scoring import ConversationScorer
-from accord.records import Prompt, Rollout
+from accord.records import Prompt
 from accord.run import RunFolder, read_lines
 from accord.stages.gold import gold_scores
 from accord.stages.inputs import drop_long, load_all, refuse_trained_prompts
 from accord.stages.pretrain import mean_loss
-from accord.stages.sample import draw
+from accord.stages.sample import Drawn, draw
 from accord.stages.sft import conversation_group
 from accord.training import distributed
 
@@ -41,7 +41,6 @@ def run(config: Evaluate) -> RunFolder:
     with RunFolder("evaluate", config, parents) as run:
         if run.finished:
             return run
-        run.truncate_logs(-1)
         world = distributed.start(config.threads)
         renderer = load_renderer(config.model)
         prompts: list[Prompt] = load_all(read_prompts, config.data, config, run, split=config.split)
@@ -49,10 +48,11 @@ def run(config: Evaluate) -> RunFolder:
         rendered = [reply_group(renderer.prompt_ids(p.turns), ()) for p in prompts]
         rendered, prompts = drop_long(rendered, prompts, config.max_length, run)
         model = load_policy(config.model, trainable=False).to(world.device)
-        drawn = draw(model, renderer, prompts, config, seed=config.seed)
-        rows = measure(config, renderer, drawn, model, world.device)
-        for row in rows:
-            run.add_sample(row)
+        measures = Measures(config, renderer, world.device)
+        for drawn in draw(run, model, renderer, prompts, config):
+            for row in measures.rows(drawn):
+                run.add_sample(row)
+        rows = read_lines(run.path / "samples.jsonl")
         result = summarise(config, rows)
         if config.eval_data:
             held_out = load_all(
@@ -66,47 +66,50 @@ def run(config: Evaluate) -> RunFolder:
         return run
 
 
-def measure(
-    config: Evaluate,
-    renderer: Renderer,
-    drawn: Sequence[tuple[Prompt, Sequence[Rollout]]],
-    model: nn.Module,
-    device: torch.device,
-) -> list[Row]:
-    """One row per reply: the text, every score, KL to the reference."""
-    prompts = [prompt for prompt, replies in drawn for _ in replies]
-    rollouts = [rollout for _, replies in drawn for rollout in replies]
-    texts = [renderer.text(r.ids) for r in rollouts]
-    groups = [reply_group(r.prompt_ids, r.ids) for r in rollouts]
-    columns: dict[str, list[float]] = {"length": [float(len(r.ids)) for r in rollouts]}
-    for role, prefix, scorers in (("preference", "reward", config.rewards), ("cost", "cost", config.costs)):
-        for name, where in scorers.items():
-            scorer = ConversationScorer(where, role, renderer, device)
-            column = scorer.scores(prompts, texts, groups, micro_tokens=config.micro_tokens).tolist()
-            columns[f"{prefix}/{name}"] = column
-            if role == "cost":
-                columns[f"cost/{name}/unsafe"] = [float(score > 0) for score in column]
-    if config.reference:
-        reference = load_policy(config.reference, trainable=False).to(device)
-        theirs = sequence_logprobs(reference, groups, config.temperature, config.micro_tokens, device)
-        columns["kl"] = [sum(r.logprobs) - t for r, t in zip(rollouts, theirs, strict=True)]
-    rows = []
-    for i, (prompt, rollout, text) in enumerate(zip(prompts, rollouts, texts, strict=True)):
-        scores = {name: values[i] for name, values in columns.items()} | gold_scores(prompt, text)
-        rows.append(
-            {
-                "prompt_id": prompt.id,
-                "slice": prompt.slice,
-                "prompt": [turn._asdict() for turn in prompt.turns],
-                "reply": text,
-                "scores": scores,
-                "kl": scores.get("kl"),
-                "finish": rollout.finish,
-                "model": config.model,
-                "temperature": config.temperature,
-            }
-        )
-    return rows
+class Measures:
+    """The scorers and the reference of an evaluation, loaded once."""
+
+    def __init__(self, config: Evaluate, renderer: Renderer, device: torch.device) -> None:
+        self.config, self.renderer, self.device = config, renderer, device
+        self.rewards = {n: ConversationScorer(p, "preference", renderer, device) for n, p in config.rewards.items()}
+        self.costs = {n: ConversationScorer(p, "cost", renderer, device) for n, p in config.costs.items()}
+        self.reference = load_policy(config.reference, trainable=False).to(device) if config.reference else None
+
+    def rows(self, drawn: Drawn) -> list[Row]:
+        """One row per reply: the text, every score, KL to the reference."""
+        config = self.config
+        prompts = [prompt for prompt, replies in drawn for _ in replies]
+        rollouts = [rollout for _, replies in drawn for rollout in replies]
+        texts = [self.renderer.text(r.ids) for r in rollouts]
+        groups = [reply_group(r.prompt_ids, r.ids) for r in rollouts]
+        columns: dict[str, list[float]] = {"length": [float(len(r.ids)) for r in rollouts]}
+        for name, scorer in self.rewards.items():
+            column = scorer.scores(prompts, texts, groups, micro_tokens=config.micro_tokens)
+            columns[f"reward/{name}"] = column.tolist()
+        for name, scorer in self.costs.items():
+            column = scorer.scores(prompts, texts, groups, micro_tokens=config.micro_tokens)
+            columns[f"cost/{name}"] = column.tolist()
+            columns[f"cost/{name}/unsafe"] = (column > 0).double().tolist()
+        if self.reference is not None:
+            theirs = sequence_logprobs(self.reference, groups, config.temperature, config.micro_tokens, self.device)
+            columns["kl"] = [sum(r.logprobs) - t for r, t in zip(rollouts, theirs, strict=True)]
+        rows = []
+        for i, (prompt, rollout, text) in enumerate(zip(prompts, rollouts, texts, strict=True)):
+            scores = {name: values[i] for name, values in columns.items()} | gold_scores(prompt, text)
+            rows.append(
+                {
+                    "prompt_id": prompt.id,
+                    "slice": prompt.slice,
+                    "prompt": [turn._asdict() for turn in prompt.turns],
+                    "reply": text,
+                    "scores": scores,
+                    "kl": scores.get("kl"),
+                    "finish": rollout.finish,
+                    "model": config.model,
+                    "temperature": config.temperature,
+                }
+            )
+        return rows
 
 
 @torch.no_grad()
