@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from accord.config import Config
+from accord.config import Config, to_plain
 from accord.run import config_hash, read_json
 from accord.stages.demo import run_side_by_side, run_stage
 from accord.stages.recipes import SCALES, GoldFlow
@@ -62,18 +62,19 @@ class Cells:
         elif jobs:
             run_side_by_side(jobs)
         for config in configs:
-            self.used[str(self._folder(config))] = config_hash(config)
+            self.used[config.out] = config_hash(self._portable(config))  # type: ignore[attr-defined]
 
-    @staticmethod
-    def _folder(config: Config) -> Path:
-        return Path(config.out)  # type: ignore[attr-defined]
+    def _portable(self, config: Config) -> Config:
+        """The config with its paths counted from the root: where cells lie is no part of what they are."""
+        plain = json.dumps(to_plain(config)).replace(json.dumps(str(self.root))[1:-1] + "/", "")
+        return type(config)(**json.loads(plain))
 
     def _finished(self, config: Config) -> bool:
         """Whether the folder holds a finished run of exactly this config.
 
         One of another config is left to the stage, which refuses it: an old number must not stand for a new recipe.
         """
-        folder = self._folder(config)
+        folder = Path(config.out)  # type: ignore[attr-defined]
         return (folder / "manifest.json").exists() and _lineage(str(folder))["config_hash"] == config_hash(config)
 
     def hash(self) -> str:
