@@ -8,8 +8,8 @@ from typing import Any
 
 from accord.config import Config, to_plain
 from accord.run import config_hash, read_json
-from accord.stages.demo import run_side_by_side, run_stage
 from accord.stages.recipes import SCALES, GoldFlow
+from accord.stages.workers import Workers
 
 STAGE_OF = {
     "Pretrain": "pretrain",
@@ -56,11 +56,9 @@ class Cells:
     def run(self, configs: Sequence[Config]) -> None:
         """Run what is not finished yet, side by side."""
         missing = [config for config in configs if not self._finished(config)]
-        jobs = [(STAGE_OF[type(config).__name__], config.model_copy(update={"threads": 1})) for config in missing]
-        if len(jobs) == 1:
-            run_stage(*jobs[0])
-        elif jobs:
-            run_side_by_side(jobs)
+        if missing:
+            with Workers() as workers:
+                workers.run([(STAGE_OF[type(config).__name__], config) for config in missing])
         for config in configs:
             self.used[config.out] = config_hash(self._portable(config))  # type: ignore[attr-defined]
 

@@ -150,8 +150,8 @@ def _probe(model: Any) -> bool:
     return False
 
 
-def logits_head(model: nn.Module) -> Head:
-    """Hidden states (R, d) to logits (R, V) in f32, with what some architectures do after the output matrix."""
+def logits_head(model: nn.Module, *, temperature: float = 1.0) -> Head:
+    """Hidden states (R, d) to logits / temperature (R, V) in f32, with what some architectures do after the matrix."""
     inner = bare(model)
     matrix, config = inner.get_output_embeddings(), inner.config
     cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
@@ -162,17 +162,19 @@ def logits_head(model: nn.Module) -> Head:
         out: Tensor = matrix(hidden).float()
         if factor != 1.0:
             out = out * factor
-        return cap * torch.tanh(out / cap) if cap else out
+        if cap:
+            out = cap * torch.tanh(out / cap)
+        return out if temperature == 1.0 else out / temperature
 
     return logits
 
 
 def logprob_head(model: nn.Module, plan: Plan, *, temperature: float = 1.0) -> Head:
     """Log-prob of each row's target, (R, d) to (R,), always by f32 log-softmax."""
-    head = logits_head(model)
+    head = logits_head(model, temperature=temperature)
 
     def logprobs(hidden: Tensor) -> Tensor:
-        return -F.cross_entropy(head(hidden) / temperature, plan.targets, reduction="none")
+        return -F.cross_entropy(head(hidden), plan.targets, reduction="none")
 
     return logprobs
 
@@ -189,7 +191,7 @@ def logprobs_and_entropy(
 
     The entropy has no gradient.
     """
-    logits = logits_head(model)(hidden) / temperature
+    logits = logits_head(model, temperature=temperature)(hidden)
     logs = torch.log_softmax(logits.detach(), dim=-1)
     return -F.cross_entropy(logits, plan.targets, reduction="none"), -(logs.exp() * logs).sum(-1)
 

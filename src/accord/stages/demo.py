@@ -2,30 +2,27 @@
 
     pretrain → sft → sample → simulated people → helpful model, cost model → PPO, PPO with a limit → evaluate → report
 
-Stages that do not depend on each other run side by side, one thread each.
+Stages that do not depend on each other run side by side; the first two are spread over the cores as ranks.
 """
 
-import importlib
-import multiprocessing
-import os
 import time
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 
-from accord.config import Config, Demo
+from accord.config import Demo
 from accord.run import RunFolder
 from accord.stages.recipes import SCALES, GoldFlow
 from accord.stages.showing import findings
+from accord.stages.workers import Job, Workers
 
 STAGES = ("pretrain", "sft", "ppo", "limited")
+SPREAD = ("pretrain", "sft")
 
 
 def run(config: Demo) -> RunFolder:
     """Run the flow and write `report.html`; prints what it showed."""
     began = time.monotonic()
-    with RunFolder("demo", config) as run:
+    with RunFolder("demo", config) as run, Workers(config.threads) as workers:
         flow = GoldFlow(run.path, SCALES[config.scale], config.seed, config.resume, config.threads)
-        steps: list[tuple[str, list[tuple[str, Config]]]] = [
+        steps: list[tuple[str, list[Job]]] = [
             ("pretrain on the corpus", [("pretrain", flow.pretrain())]),
             ("fine-tune on demonstrations", [("sft", flow.sft())]),
             ("sample two replies per prompt", [("sample", flow.sample())]),
@@ -40,7 +37,10 @@ def run(config: Demo) -> RunFolder:
         for number, (title, jobs) in enumerate(steps, 1):
             started = time.monotonic()
             print(f"[{number}/{len(steps)}] {title}", flush=True)
-            run_side_by_side(jobs)
+            if len(jobs) == 1 and jobs[0][0] in SPREAD:
+                workers.run_spread(jobs[0])
+            else:
+                workers.run(jobs)
             print(f"      {time.monotonic() - started:.0f} s", flush=True)
         lines = findings(run.path)
         from accord.reporting import build_report
@@ -56,29 +56,3 @@ def run(config: Demo) -> RunFolder:
         print("\n".join(["", "What it showed:", *(f"  {line}" for line in lines)]))
         print(f"\nreport: {run.path / 'report.html'}   ({time.monotonic() - began:.0f} s in all)")
         return run
-
-
-def run_side_by_side(jobs: Sequence[tuple[str, Config]], cores: int = 0) -> None:
-    """Run stages in processes of their own, as many at a time as there are cores, one thread each; a single one here.
-
-    Raises what the first failing stage raised.
-    """
-    if len(jobs) == 1:
-        run_stage(*jobs[0])
-        return
-    cores = cores or len(os.sched_getaffinity(0))
-    workers = max(1, min(cores, len(jobs)))
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        threads = max(1, cores // workers)
-        futures = [
-            pool.submit(run_stage, stage, config.model_copy(update={"threads": threads})) for stage, config in jobs
-        ]
-        for future in futures:
-            future.result()
-
-
-def run_stage(stage: str, config: Config) -> None:
-    """Run one stage by name."""
-    module = importlib.import_module(f"accord.stages.{stage}")
-    module.run(config)

@@ -352,7 +352,7 @@ def improve(
             for optimizer in optimizers.values():
                 optimizer.zero_grad(set_to_none=True)
             metrics: dict[str, Tensor] = {}
-            for micro in world.share(cut_by_tokens(rows, lambda i: experience.groups[i].tokens, config.micro_tokens)):
+            for micro in world.micro_batches(rows, lambda i: experience.groups[i].tokens, config.micro_tokens):
                 loss, parts = micro_loss(
                     config, actors, experience, advantages, returns, micro, count, weight, world.device
                 )

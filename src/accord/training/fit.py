@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from accord.config import Supervised
-from accord.data.batches import cut_by_tokens
 from accord.run import RunFolder
 from accord.training import checkpoint
 from accord.training.distributed import World
@@ -63,7 +62,7 @@ def fit(
         divisor = totals(items)
         module.train()
         metrics: dict[str, Tensor] = {}
-        for micro in world.share(cut_by_tokens(items, size, config.micro_tokens)):
+        for micro in world.micro_batches(items, size, config.micro_tokens):
             value, parts = loss(micro, divisor)
             value.backward()
             for name, part in parts.items():

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from accord.training.muon import Muon
+
 
 def build_optimizer(parameters: Iterable[nn.Parameter], *, weight_decay: float) -> torch.optim.AdamW:
     """Fused AdamW (β 0.9, 0.95; ε 1e-8); matrices decay, vectors (norms, biases) never do."""
@@ -35,7 +37,7 @@ def build_optimizers(module: nn.Module, *, weight_decay: float, with_muon: bool)
         "adamw": build_optimizer((p for p in module.parameters() if id(p) not in matrices), weight_decay=weight_decay)
     }
     if matrices:
-        optimizers["muon"] = torch.optim.Muon(matrices.values(), lr=0.0, weight_decay=weight_decay, momentum=0.95)
+        optimizers["muon"] = Muon(matrices.values(), lr=0.0, weight_decay=weight_decay)
     return optimizers
 
 

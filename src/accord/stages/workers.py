@@ -1,0 +1,94 @@
+"""Processes that run stages: several side by side, or one spread over all of them as ranks.
+
+They live as long as the object, so that each imports torch once.
+"""
+
+import importlib
+import multiprocessing
+import os
+import signal
+import socket
+from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from types import TracebackType
+
+from accord.config import Config
+
+Job = tuple[str, Config]
+MOST = 4  # more processes than this would be idle in most steps of a flow
+
+
+class Workers:
+    """Up to `MOST` processes on the cores of this machine (or on `cores` of them). Use as a context manager."""
+
+    def __init__(self, cores: int = 0) -> None:
+        available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.cores = cores or available
+        self.count = min(self.cores, MOST)
+        self._others = set(multiprocessing.active_children())
+        self._pool = ProcessPoolExecutor(self.count, multiprocessing.get_context("spawn"), _ignore_interrupts)
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=kind is None, cancel_futures=True)
+
+    def run(self, jobs: Sequence[Job]) -> None:
+        """Run independent stages, sharing the cores. Raises what the first failing one raised, when all have ended."""
+        threads = max(1, self.cores // min(self.count, len(jobs)))
+        futures = [self._pool.submit(run_stage, stage, _with_threads(config, threads)) for stage, config in jobs]
+        for future in futures:
+            future.result()
+
+    def run_spread(self, job: Job) -> None:
+        """Run one stage as ranks of one world, each with its share of the cores. Raises what a rank raised."""
+        if self.count == 1:
+            return self.run([job])
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        config = _with_threads(job[1], self.cores // self.count)
+        futures = [self._pool.submit(_run_rank, job[0], config, rank, self.count, port) for rank in range(self.count)]
+        done, waiting = wait(futures, return_when=FIRST_EXCEPTION)
+        if waiting:
+            self._let_go(waiting)
+        for future in done:
+            future.result()
+
+    def _let_go(self, waiting: set[Future[None]]) -> None:
+        """Ranks whose peer failed would wait for it for ever, unless they fail by themselves soon."""
+        if wait(waiting, timeout=10).not_done:
+            for process in set(multiprocessing.active_children()) - self._others:
+                process.terminate()
+
+
+def run_stage(stage: str, config: Config) -> None:
+    """Run one stage by name, in this process."""
+    importlib.import_module(f"accord.stages.{stage}").run(config)
+
+
+def _run_rank(stage: str, config: Config, rank: int, size: int, port: int) -> None:
+    """Run a stage as one rank, by the environment that torchrun would set."""
+    from accord.training import distributed
+
+    ours = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_PORT": port}
+    environment = {"MASTER_ADDR": "127.0.0.1"} | {name: str(value) for name, value in ours.items()}
+    os.environ.update(environment)
+    try:
+        run_stage(stage, config)
+    finally:
+        distributed.stop()
+        for name in environment:
+            del os.environ[name]
+
+
+def _with_threads(config: Config, threads: int) -> Config:
+    return config.model_copy(update={"threads": threads})
+
+
+def _ignore_interrupts() -> None:
+    """Ctrl-C reaches the whole group: a running stage hears it by its own handler, an idle worker need not."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
