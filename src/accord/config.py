@@ -168,7 +168,7 @@ class Ppo(Training, Adapters, Sampling):
     batch_size: int = Field(256, gt=0, description="prompts per iteration")
     samples: int = Field(1, gt=0, description="replies per prompt")
     ppo_epochs: int = Field(2, gt=0, description="passes over each iteration's rollouts")
-    mini_batch_size: int = Field(128, gt=0, description="rollouts per optimizer step")
+    mini_batch_size: int = Field(128, gt=0, description="rollouts per optimizer step; a prompt's stay together")
     clip: float = Field(0.2, gt=0, description="clip range of the policy ratio")
     value_clip: float = Field(0.0, ge=0, description="clip range of values; 0 does not clip")
     critic: Literal["separate", "shared"] = Field(

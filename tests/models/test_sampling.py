@@ -62,7 +62,7 @@ def test_same_seed_same_replies_whatever_the_batch(model):
             np.concatenate([r.logprobs for r in again]), np.concatenate([r.logprobs for r in whole]), atol=1e-5
         )
     # one prompt alone, told its place in the whole
-    alone = draw(model, PROMPTS[2:3], first_row=2 * 3)
+    alone = draw(model, PROMPTS[2:3], numbers=[2])
     assert [r.ids for r in alone] == [r.ids for r in whole[6:9]]
     assert [r.prompt_ids for r in whole] == [p for p in PROMPTS for _ in range(3)]
 
@@ -77,7 +77,7 @@ def test_c25_equal_prompts_in_one_batch_and_on_two_ranks_get_different_replies(m
     same = [PROMPTS[0]] * 6
     whole = draw(model, same, n=1, max_new_tokens=8)
     assert len({r.ids for r in whole}) > 3
-    shares = [[draw(model, [same[i]], n=1, max_new_tokens=8, first_row=i)[0] for i in range(r, 6, 2)] for r in (0, 1)]
+    shares = [[draw(model, [same[i]], n=1, max_new_tokens=8, numbers=[i])[0] for i in range(r, 6, 2)] for r in (0, 1)]
     assert [shares[i % 2][i // 2].ids for i in range(6)] == [r.ids for r in whole]
 
 

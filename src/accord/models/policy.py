@@ -191,9 +191,9 @@ def logprobs_and_entropy(
 
     The entropy has no gradient.
     """
-    logits = logits_head(model, temperature=temperature)(hidden)
-    logs = torch.log_softmax(logits.detach(), dim=-1)
-    return -F.cross_entropy(logits, plan.targets, reduction="none"), -(logs.exp() * logs).sum(-1)
+    logs = torch.log_softmax(logits_head(model, temperature=temperature)(hidden), dim=-1)
+    entropy = -(logs.detach().exp() * logs.detach()).sum(-1)
+    return logs.gather(1, plan.targets.unsqueeze(1)).squeeze(1), entropy
 
 
 class Reference:

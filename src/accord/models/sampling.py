@@ -26,14 +26,16 @@ def sample(
     stop_ids: frozenset[int],
     seed: int,
     version: str = "",
-    first_row: int = 0,
+    numbers: Sequence[int] | None = None,
     micro_tokens: int = 65536,
 ) -> list[Rollout]:
     """`n` rollouts per prompt, prompt by prompt.
 
-    `first_row` numbers the first reply in the random stream: give the rank's own offset when prompts are shared out.
+    `numbers` are the prompts' numbers in the random stream (default: their places): where prompts are shared out over
+    ranks, or come in chunks, their places in the whole.
     A reply ends with a token of `stop_ids` (finish "stop") or at `max_new_tokens` ("length").
     """
+    places = range(len(prompts)) if numbers is None else numbers
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     out: list[list[Rollout]] = [[] for _ in prompts]
     was_training = model.training
@@ -41,13 +43,16 @@ def sample(
     start = 0
     while start < len(order):
         stop = start + 1
-        while (
-            stop < len(order) and (stop + 1 - start) * n * (len(prompts[order[stop]]) + max_new_tokens) <= micro_tokens
-        ):
+        shortest = len(prompts[order[start]])
+        while stop < len(order):
+            longest, rows = len(prompts[order[stop]]), (stop + 1 - start) * n
+            # every row pays for the longest prompt at each step; below 64 rows a step costs the same anyway
+            if rows * (longest + max_new_tokens) > micro_tokens or (longest > 2 * shortest + 4 and rows > 64):
+                break
             stop += 1
         chosen = order[start:stop]
-        rows = np.array([first_row + i * n + k for i in chosen for k in range(n)], dtype=np.uint64)
-        drawn = _decode(model, [prompts[i] for i in chosen], n, temperature, max_new_tokens, stop_ids, seed, rows)
+        numbered = np.array([places[i] * n + k for i in chosen for k in range(n)], dtype=np.uint64)
+        drawn = _decode(model, [prompts[i] for i in chosen], n, temperature, max_new_tokens, stop_ids, seed, numbered)
         for position, (ids, logprobs) in enumerate(drawn):
             i = chosen[position // n]
             finish: Literal["stop", "length"] = "stop" if ids and ids[-1] in stop_ids else "length"

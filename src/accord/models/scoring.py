@@ -28,7 +28,7 @@ class ConversationScorer(Scorer):
     def scores(  # type: ignore[override]
         self, prompts: Sequence[Prompt], replies: Sequence[str], groups: Sequence[Group], *, micro_tokens: int
     ) -> Tensor:
-        """One normalised score (B,) per reply; `groups` hold one reply each, in the policy's ids."""
+        """One normalised score (B,) per reply; `groups` hold the same replies in the policy's ids."""
         if self.renderer is not None:
             groups = [
                 reply_group(self.renderer.prompt_ids(prompt.turns), self.renderer.reply_ids(reply))

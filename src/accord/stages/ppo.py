@@ -59,9 +59,10 @@ REWARD = "reward"  # the name of the summed reward's signal; costs go by their o
 
 @dataclass(frozen=True)
 class Experience:
-    """One iteration's rollouts. B replies, T slots; everything on the CPU, masked slots are 0.
+    """One iteration's rollouts. B replies, prompt by prompt, T slots; everything on the CPU, masked slots are 0.
 
-    `scores[name]` (B,) normalised, `values[signal]`, `logprobs`, `kl` (B, T); `kl` is k1 of the sampled tokens.
+    `groups` hold a prompt and its replies, which share its tokens. `scores[name]` (B,) normalised, `values[signal]`,
+    `logprobs`, `kl` (B, T); `kl` is k1 of the sampled tokens.
     """
 
     prompts: list[Prompt]
@@ -173,13 +174,20 @@ def prepare(config: Ppo, run: RunFolder, world: World) -> tuple[list[Prompt], Ac
 def collect(config: Ppo, world: World, actors: Actors, prompts: Sequence[Prompt], state: State) -> Experience:
     """Sample replies to the prompts and evaluate them under every role. Each rank does its share; all get the whole."""
     numbered = world.share(list(enumerate(prompts)))
-    rollouts: list[Rollout] = []
-    for position, prompt in numbered if world.size > 1 else []:
-        rollouts += draw(config, actors, [prompt], state.step, position)
-    if world.size == 1:
-        rollouts = draw(config, actors, prompts, state.step, 0)
+    rollouts = sample(
+        actors.policy,
+        [actors.renderer.prompt_ids(prompt.turns) for _, prompt in numbered],
+        n=config.samples,
+        temperature=config.temperature,
+        max_new_tokens=config.max_new_tokens,
+        stop_ids=frozenset({actors.renderer.eos}),
+        seed=config.seed * 1_000_003 + state.step,
+        version=f"step-{state.step}",
+        numbers=[number for number, _ in numbered],
+    )
     own = [prompt for _, prompt in numbered for _ in range(config.samples)]
-    groups = [reply_group(r.prompt_ids, r.ids) for r in rollouts]
+    replies = [rollouts[i : i + config.samples] for i in range(0, len(rollouts), config.samples)]
+    groups = [reply_group(some[0].prompt_ids, *(r.ids for r in some)) for some in replies]
     actors.policy.eval()
     lengths = [len(r.ids) for r in rollouts]
     width = max(lengths, default=0)  # a rank may have no prompt
@@ -191,7 +199,7 @@ def collect(config: Ppo, world: World, actors: Actors, prompts: Sequence[Prompt]
     start = 0
     for part in cut_by_tokens(groups, lambda g: g.tokens, config.micro_tokens):
         plan = build_plan(part).to(world.device)
-        stop = start + len(part)
+        stop = start + plan.replies
         with torch.autocast(world.device.type, torch.bfloat16, enabled=low):
             reference[start:stop] = plan.scatter(
                 actors.reference.token_logprobs(plan, temperature=config.temperature), width
@@ -213,21 +221,6 @@ def collect(config: Ppo, world: World, actors: Actors, prompts: Sequence[Prompt]
     return gather(world, Experience(own, rollouts, groups, mask, sampled, kl, scores, values), config.samples)
 
 
-def draw(config: Ppo, actors: Actors, prompts: Sequence[Prompt], step: int, first: int) -> list[Rollout]:
-    """`config.samples` rollouts per prompt; `first` is the place of the first prompt in the whole batch."""
-    return sample(
-        actors.policy,
-        [actors.renderer.prompt_ids(p.turns) for p in prompts],
-        n=config.samples,
-        temperature=config.temperature,
-        max_new_tokens=config.max_new_tokens,
-        stop_ids=frozenset({actors.renderer.eos}),
-        seed=config.seed * 1_000_003 + step,
-        version=f"step-{step}",
-        first_row=first * config.samples,
-    )
-
-
 def gather(world: World, part: Experience, samples: int) -> Experience:
     """Every rank's experience as one, in the order of the prompts."""
     if world.size == 1:
@@ -245,7 +238,7 @@ def gather(world: World, part: Experience, samples: int) -> Experience:
     return Experience(
         whole(part.prompts),
         whole(part.rollouts),
-        whole(part.groups),
+        world.interleave(part.groups),
         stack(part.mask),
         stack(part.logprobs),
         stack(part.kl),
@@ -343,16 +336,17 @@ def improve(
     weight = 1.0 if config.critic == "separate" else config.value_weight
     sums: dict[str, float] = {}
     updates = 0
+    prompts_at_once = max(1, config.mini_batch_size // config.samples)
     actors.policy.train()
     for epoch in range(config.ppo_epochs):
         order = np.random.default_rng([config.seed, step, epoch]).permutation(len(experience.groups))
-        for start in range(0, len(order), config.mini_batch_size):
-            rows = order[start : start + config.mini_batch_size].tolist()
-            count = int(experience.mask[rows].sum())
+        for start in range(0, len(order), prompts_at_once):
+            chosen = order[start : start + prompts_at_once].tolist()
+            count = int(experience.mask[rows_of(chosen, config.samples)].sum())
             for optimizer in optimizers.values():
                 optimizer.zero_grad(set_to_none=True)
             metrics: dict[str, Tensor] = {}
-            for micro in world.micro_batches(rows, lambda i: experience.groups[i].tokens, config.micro_tokens):
+            for micro in world.micro_batches(chosen, lambda i: experience.groups[i].tokens, config.micro_tokens):
                 loss, parts = micro_loss(
                     config, actors, experience, advantages, returns, micro, count, weight, world.device
                 )
@@ -382,13 +376,14 @@ def micro_loss(
     experience: Experience,
     advantages: Tensor,
     returns: Mapping[str, Tensor],
-    rows: Sequence[int],
+    chosen: Sequence[int],
     count: int,
     value_weight: float,
     device: torch.device,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Policy and value losses of some rollouts, divided by the whole mini-batch's tokens."""
-    plan = build_plan([experience.groups[i] for i in rows]).to(device)
+    """Policy and value losses of the replies to some prompts, divided by the whole mini-batch's tokens."""
+    rows = rows_of(chosen, config.samples)
+    plan = build_plan([experience.groups[i] for i in chosen]).to(device)
     mask = experience.mask[rows].to(device)
     width = mask.shape[1]
 
@@ -420,6 +415,11 @@ def micro_loss(
         loss = loss + value_weight * part
         metrics[f"loss/value/{name}"] = parts["loss/value"]
     return loss, metrics
+
+
+def rows_of(prompts: Sequence[int], samples: int) -> list[int]:
+    """Places of the replies to the prompts with these places."""
+    return [i * samples + k for i in prompts for k in range(samples)]
 
 
 def record(config: Ppo, renderer: Renderer, experience: Experience, state: State) -> dict[str, float]:

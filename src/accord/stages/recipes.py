@@ -44,7 +44,7 @@ class Scale:
 
 
 SCALES: dict[str, Scale] = {
-    "small": Scale("tiny", 20_000, 620, 2_500, 3_000, 6_000, 45, 256, 150),
+    "small": Scale("tiny", 20_000, 480, 2_500, 2_500, 6_000, 36, 256, 120),
     "medium": Scale("small", 60_000, 1_200, 5_000, 8_000, 20_000, 100, 512, 400),
     "large": Scale("medium", 200_000, 6_000, 20_000, 30_000, 60_000, 200, 1024, 1_000),
 }
@@ -133,6 +133,9 @@ class GoldFlow:
             # two replies share their prompt's tokens
             "batch_size": self.scale.rollouts // 2,
             "samples": 2,
+            # one pass in small steps: what two passes in large ones reach, for half of the work
+            "ppo_epochs": 1,
+            "mini_batch_size": 64,
             "max_new_tokens": 40,
             "max_length": 200,
             "critic": "shared",

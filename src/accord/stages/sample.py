@@ -72,7 +72,7 @@ def draw(
             max_new_tokens=config.max_new_tokens,
             stop_ids=frozenset({renderer.eos}),
             seed=config.seed,
-            first_row=first * n,
+            numbers=range(first, first + len(chunk)),
             micro_tokens=config.micro_tokens,
         )
         yield [(prompt, rollouts[i * n : (i + 1) * n]) for i, prompt in enumerate(chunk)]
