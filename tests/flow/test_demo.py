@@ -39,10 +39,10 @@ def test_demo_runs_the_flow_and_writes_a_report_that_stands_alone(toy, tmp_path,
 
 def test_claims_run_on_shared_cells_and_write_their_pages(toy, tmp_path):
     out = tmp_path / "claims"
-    assert main(["claims", "pipeline", "demo", "--seeds", "1", "--out", str(out)]) == 0
+    assert main(["claims", "pipeline", "demo", "gates", "--seeds", "1", "--out", str(out)]) == 0
     bases = list(out.glob("gold-small-0-*"))
-    assert len(bases) == 1, "both claims stand on one base"
-    for name in ("pipeline", "demo"):
+    assert len(bases) == 1, "all claims stand on one base"
+    for name in ("pipeline", "demo", "gates"):
         result = json.loads((out / "results" / f"{name}.json").read_text())
         keys = {"claim", "source", "statistic", "rule", "value", "interval", "seeds", "n", "verdict", "config_hash"}
         assert keys < set(result) and result["seeds"] == [0]
