@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from accord.data.batches import Group, build_plan, reply_group
 from accord.data.chat import CHAT_TEMPLATE, PLAIN_TEMPLATE, Renderer, train_tokenizer
 from accord.errors import BadInput
 from accord.records import Turn
@@ -81,11 +82,12 @@ def check_mask(renderer, turns, reply):
             current = []
     expected = [t.content for t in turns if t.role == "assistant"] + [reply]
     assert not current
-    # each span is the content's own tokens and the end of turn, and decodes to exactly the content
+    # each span is the content's own tokens and the end of turn, and decodes to the space that this tokenizer puts
+    # before a text and exactly the content, whose own spaces stay
     assert [span[-1] for span in spans] == [renderer.eos] * len(expected)
     assert [renderer.reply_ids(text) for text in expected] == spans
     decoded = [renderer.tokenizer.decode(span[:-1], clean_up_tokenization_spaces=False) for span in spans]
-    assert [text.removeprefix(" ") for text in decoded] == [text.removeprefix(" ") for text in expected]
+    assert decoded == [" " + text for text in expected]
 
 
 def test_a5_mask_covers_exactly_assistant_content_and_end_of_turn(any_renderer):
@@ -110,8 +112,19 @@ def test_train_on_reply_masks_earlier_turns_out(renderer):
     assert rendered.ids[-len(answer) :] == answer and all(rendered.mask[-len(answer) :])
 
 
-def test_a3_exactly_one_bos_on_every_path(renderer):
-    bos = renderer.tokenizer.bos_token_id
+def test_a3_exactly_one_bos_on_every_path(tokenizer):
+    """A3: the template writes a BOS, and this tokenizer, like Llama's, would add one more to whatever it encodes."""
+    import copy
+
+    from tokenizers.processors import TemplateProcessing
+
+    adding = copy.deepcopy(tokenizer)
+    bos = adding.bos_token_id
+    adding.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{adding.bos_token} $A", special_tokens=[(adding.bos_token, bos)]
+    )
+    assert adding.encode("why")[0] == bos
+    renderer = Renderer(adding)
     turns = (Turn("user", "why"), Turn("assistant", "the cat"), Turn("user", "how"))
     for ids in (
         renderer.prompt_ids(turns),
@@ -175,6 +188,24 @@ def test_a1_pad_is_not_eos_and_the_end_of_turn_is_trained(renderer):
     assert renderer.tokenizer.pad_token_id != renderer.eos
     rendered = renderer.conversation((Turn("user", "why"),), "cat")
     assert rendered.ids[-1] == renderer.eos and rendered.mask[-1]
+
+
+def test_a1_with_pad_equal_to_eos_the_end_of_turn_is_still_trained_and_scored(tokenizer):
+    """A1: masks come from lengths, so an EOS that is also the PAD stays a token like any other."""
+    import copy
+
+    both = copy.deepcopy(tokenizer)
+    both.pad_token = both.eos_token
+    renderer = Renderer(both)
+    turns = (Turn("user", "why"), Turn("assistant", "the cat"), Turn("user", "how"))
+    rendered = renderer.conversation(turns, "a dog")
+    trained = [token for token, counts in zip(rendered.ids, rendered.mask, strict=True) if counts]
+    assert trained == [*renderer.reply_ids("the cat"), *renderer.reply_ids("a dog")]
+    assert trained.count(both.pad_token_id) == 2
+    plan = build_plan([Group((), (rendered.ids,), (rendered.mask,))])
+    assert plan.targets.tolist() == trained
+    scored = build_plan([reply_group(renderer.prompt_ids(turns), renderer.reply_ids("a dog"))], rows="last")
+    assert scored.ids[scored.rows].tolist() == [both.pad_token_id]
 
 
 def test_a1_a_tokenizer_whose_pad_is_eos_gets_another_pad(tmp_path, tokenizer, snapshots):

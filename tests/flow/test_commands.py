@@ -10,12 +10,13 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from accord.cli import main
+from accord.cli import main, parse
 from accord.data.batches import reply_group
 from accord.models.loading import load_policy, load_renderer
 from accord.models.scalar import Scorer
-from accord.records import Turn
-from accord.run import read_json, read_lines, verify
+from accord.records import Demonstration, Turn, unit_hash
+from accord.run import RunFolder, read_json, read_lines, verify
+from accord.stages import preference, sft
 
 
 def left_behind(folder, *extra):
@@ -82,7 +83,23 @@ def test_preference_learns_what_separates_the_sides(commands, tmp_path, renderer
         assert logit.item() == pytest.approx(score.item(), abs=1e-4)
 
 
-def test_a_cost_model_puts_unsafe_above_zero(commands, tmp_path, renderer, files):
+def test_b8_the_normaliser_is_fitted_saved_and_read_back(commands, tmp_path):
+    """B8: a step of training, whatever is evaluated: mean 0 and deviation 1 on the replies that were learned from."""
+    assert commands.run("preference", tmp_path / "run", epochs=0.5) == 0
+    where = tmp_path / "run" / "snapshot"
+    described = read_json(where / "accord.json")["normalizer"]
+    assert described["kind"] == "standard"
+    config = parse("preference", commands.line("preference", tmp_path / "again", epochs=0.5)[1:])
+    with RunFolder("preference", config) as run:
+        items, _ = preference.read_items(config, run, load_renderer(str(where)))
+    learned = [i.group for i in items if unit_hash(i.prompt.opening + "preference") >= config.eval_share]
+    scorer = Scorer(str(where), role="preference", device=torch.device("cpu"))
+    raw, scores = scorer.raw_scores(learned, micro_tokens=8192), scorer.scores(learned, micro_tokens=8192)
+    assert (float(raw.mean()), float(raw.std())) == pytest.approx((described["shift"], described["scale"]), rel=1e-3)
+    assert float(scores.mean()) == pytest.approx(0.0, abs=1e-4) and float(scores.std()) == pytest.approx(1.0, rel=1e-3)
+
+
+def test_d7_a_cost_model_puts_unsafe_above_zero(commands, tmp_path, renderer, files):
     rows = [
         {"prompt": f"why {i}", "completion": text, "is_safe": safe}
         for i in range(30)
@@ -129,6 +146,32 @@ def test_sample_evaluate_and_report(commands, tmp_path, capsys):
     assert main(["report", str(tmp_path / "first"), str(tmp_path / "second"), "--out", str(page)]) == 0
     html = page.read_text()
     assert "<html" in html and 'src="http' not in html
+
+
+def test_g10_prompts_are_evaluated_in_the_tokens_they_are_trained_in(commands, tmp_path, monkeypatch):
+    """G10: what `evaluate` gives the model is what a training conversation with the same prompt begins with."""
+    import accord.stages.sample as drawing
+    from accord.data.sources import read_prompts
+
+    plain, given = drawing.sample, []
+    monkeypatch.setattr(drawing, "sample", lambda model, ids, **k: given.extend(ids) or plain(model, ids, **k))
+    assert commands.run("evaluate", tmp_path / "run") == 0
+    renderer = load_renderer(str(commands.snapshots / "policy"))
+    prompts = read_prompts(str(commands.files / "prompts.jsonl")).records
+    assert len(given) == len(prompts)
+    for ids, prompt in zip(given, prompts, strict=True):
+        group = sft.conversation_group(renderer, Demonstration(prompt, "the cat"), "assistant")
+        assert tuple(ids) == group.replies[0][: len(ids)] == group.replies[0][: group.masks[0].index(True)]
+
+
+def test_g11_the_gold_judge_is_local_and_its_version_is_recorded(commands, tmp_path):
+    """G11: no service can be withdrawn: the judge is part of the package, and every run says which one it was."""
+    from accord.world import VERSION, world_hash
+
+    changes = {"data": "world:prompts?count=4&seed=0", "max_length": 200, "max_new_tokens": 2}
+    assert commands.run("evaluate", tmp_path / "run", **changes) == 0
+    assert read_json(tmp_path / "run" / "lineage.json")["world"] == f"{VERSION} {world_hash()}"
+    assert all("gold/helpful" in row["scores"] for row in read_lines(tmp_path / "run" / "samples.jsonl"))
 
 
 def test_evaluating_a_snapshot_against_itself_gives_kl_0(commands, tmp_path):
@@ -198,20 +241,22 @@ def refused(capsys, code):
     return messages[0]
 
 
+# content, and what the message must say: where it is, what is wrong, what to do about it
 BROKEN = {
-    "missing": (None, ["bad.jsonl"]),
-    "empty": (b"", ["bad.jsonl", "empty"]),
-    "blank": (b"\n\n", ["bad.jsonl"]),
-    "binary": (bytes(range(256)) * 20, ["bad.jsonl"]),
-    "not json at line 7": (b'{"prompt": "a", "completion": "b"}\n' * 6 + b"{oops\n", ["bad.jsonl:7"]),
-    "wrong columns": (b'{"colour": "red"}\n' * 3, ["bad.jsonl", "colour"]),
-    "not an object": (b'["a"]\n', ["bad.jsonl:1"]),
+    "missing": (None, ["bad.jsonl", "no such file", "Near it: bat.jsonl"]),
+    "empty": (b"", ["bad.jsonl", "empty", "give another"]),
+    "blank": (b"\n\n", ["bad.jsonl", "only blank lines", "give another"]),
+    "binary": (bytes(range(256)) * 20, ["bad.jsonl:1", "binary", "check the file"]),
+    "not json at line 7": (b'{"prompt": "a", "completion": "b"}\n' * 6 + b"{oops\n", ["bad.jsonl:7", "JSON", "mend"]),
+    "wrong columns": (b'{"colour": "red"}\n' * 3, ["bad.jsonl:1", "colour", "--columns.FIELD NAME"]),
+    "not an object": (b'["a"]\n', ["bad.jsonl:1", "JSON list", "must be an object"]),
 }
 
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_data_file_that_cannot_be_read_is_named(name, commands, tmp_path, capsys):
     content, words = BROKEN[name]
+    (tmp_path / "bat.jsonl").write_text("{}")
     if content is not None:
         (tmp_path / "bad.jsonl").write_bytes(content)
     message = refused(capsys, commands.run("sft", tmp_path / "run", data=tmp_path / "bad.jsonl"))
@@ -228,7 +273,7 @@ def test_a7_only_equal_answers_leave_nothing_and_are_counted(commands, tmp_path,
     rows = [{"prompt": f"p{i}", "chosen": "same", "rejected": "same"} for i in range(5)]
     (tmp_path / "equal.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     message = refused(capsys, commands.run("preference", tmp_path / "run", data=tmp_path / "equal.jsonl"))
-    assert "equal.jsonl" in message and "5" in message and "equal" in message
+    assert all(word in message for word in ("equal.jsonl", "5 × equal replies", "accord data")), message
 
 
 def test_a8_a_pair_with_one_long_side_is_dropped_and_counted(commands, tmp_path, capsys):
@@ -293,6 +338,12 @@ def test_a_folder_with_something_in_it_is_refused(commands, tmp_path, capsys):
     (tmp_path / "file").write_text("x")
     message = refused(capsys, commands.run("sample", tmp_path))
     assert "not empty" in message and "--resume" in message
+
+
+def test_a_folder_that_another_process_writes_is_refused(commands, tmp_path, capsys):
+    with RunFolder("sft", parse("sft", commands.line("sft", tmp_path / "run")[1:])):
+        message = refused(capsys, commands.run("sft", tmp_path / "run", resume="true"))
+    assert all(word in message for word in (str(tmp_path / "run"), "in use", "choose another folder")), message
 
 
 def test_a_run_folder_in_place_of_its_snapshot_gets_a_hint(commands, pretrained, tmp_path, capsys):

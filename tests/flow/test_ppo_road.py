@@ -2,10 +2,12 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from accord.config import Ppo
 from accord.data.batches import build_plan, reply_group
@@ -146,6 +148,15 @@ def test_d6_d2_multipliers_move_once_per_batch_by_the_raw_mean_on_the_slice():
     assert metrics["cost/harm/mean"] == pytest.approx(0.8) and metrics["cost/harm/unsafe"] == 1.0
 
 
+def test_d8_the_multiplier_sees_this_batch_and_no_average_with_older_ones():
+    config = make_config(**LIMITED, multiplier_rate=0.1, multiplier_gain=0.0)
+    state = ppo.State(0, 0.5, {"harm": Multiplier(2.0, 2.0)})
+    for cost, integral in ((0.8, 2 * math.exp(0.08)), (-0.6, 2 * math.exp(0.08 - 0.06))):
+        metrics = ppo.move_multipliers(config, make_experience(harm=[cost, cost]), state)
+        assert metrics["cost/harm/mean"] == pytest.approx(cost)
+        assert state.multipliers["harm"].integral == pytest.approx(integral)
+
+
 def test_a_batch_without_prompts_of_the_slice_leaves_the_multiplier():
     experience = make_experience(slices=("b", "b"), helpful=[0.0, 0.0], harm=[0.8, 0.8])
     config = make_config(**LIMITED, limit_slices={"harm": "a"})
@@ -183,9 +194,68 @@ def test_c20_ratio_1_at_step_0_in_bf16(road):
     assert experience.kl.abs().max() < 1e-4
 
 
+def test_c4_the_critic_reads_the_positions_that_the_policy_acts_from(road):
+    """C4: value t is the one before token t, in collecting and in learning; with nothing learned yet they are one."""
+    config, actors, experience, state = road("limited", batch_size=12)
+    critic = actors.critics.models["harm"]
+    for i, r in enumerate(experience.rollouts):
+        with torch.no_grad():
+            hidden = critic.model(input_ids=torch.tensor([[*r.prompt_ids, *r.ids]])).last_hidden_state[0]
+            before = critic.score(hidden[len(r.prompt_ids) - 1 : -1])[:, 0]
+        assert torch.allclose(experience.values["harm"][i, : len(r.ids)], before, atol=1e-5)
+    advantages, returns, _ = ppo.shape(config, experience, state)
+    rows, count = list(range(12)), int(experience.mask.sum())
+    _, metrics = ppo.micro_loss(config, actors, experience, advantages, returns, rows, count, 1.0, ONE.device)
+    for name in ("reward", "harm"):
+        squared = (experience.values[name] - returns[name])[experience.mask] ** 2
+        assert float(metrics[f"loss/value/{name}"]) == pytest.approx(0.5 * float(squared.mean()), rel=1e-4)
+
+
+def test_b11_values_do_not_depend_on_the_temperature_of_sampling(road):
+    config, actors, experience, state = road()
+    advantages, returns, _ = ppo.shape(config, experience, state)
+    count, rows = int(experience.mask.sum()), list(range(len(experience.groups)))
+    seen = []
+    for temperature in (1.0, 0.5):
+        warm = config.model_copy(update={"temperature": temperature})
+        seen.append(ppo.micro_loss(warm, actors, experience, advantages, returns, rows, count, 1.0, ONE.device)[1])
+    assert torch.equal(seen[0]["loss/value/reward"], seen[1]["loss/value/reward"])
+    assert not torch.allclose(seen[0]["policy/ratio"], seen[1]["policy/ratio"], atol=1e-2)
+
+
+def test_b6_a_weight_or_a_score_of_0_is_a_number():
+    """B6: a reward that weighs 0 weighs nothing, a score of 0 is the mean's third part, a limit of 0 is a limit."""
+    config = make_config(rewards={"helpful": "r", "other": "s"}, reward_weights={"other": 0.0}, **LIMITED)
+    experience = make_experience(
+        lengths=(2, 2, 2),
+        finish=("stop",) * 3,
+        slices=("a",) * 3,
+        helpful=[3.0, 0.0, 0.0],
+        other=[7.0, 7.0, 7.0],
+        harm=[0.5, 0.0, 0.0],
+    )
+    assert ppo.sum_scores(config, experience).tolist() == [3.0, 0.0, 0.0]
+    state = ppo.State(0, 0.5, {"harm": Multiplier(1.0, 1.0)})
+    assert ppo.move_multipliers(config, experience, state)["cost/harm/mean"] == pytest.approx(0.5 / 3)
+    assert state.multipliers["harm"].value > 1.0
+
+
+def test_b7_a_scorer_that_fails_ends_the_run(commands, tmp_path, capsys):
+    """B7: weights that are not finite give scores that are none; they never become the reward 0."""
+    shutil.copytree(commands.snapshots / "reward", tmp_path / "broken")
+    weights = load_file(tmp_path / "broken" / "model.safetensors")
+    weights["score.weight"][:] = float("nan")
+    save_file(weights, tmp_path / "broken" / "model.safetensors", metadata={"format": "pt"})
+    changes = {"rewards.helpful": tmp_path / "broken", "critic": "shared"}  # a critic of its own would be broken too
+    assert commands.run("ppo", tmp_path / "run", **changes) == 1
+    assert "non-finite" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "snapshot").exists()
+
+
 def test_c10_c11_logged_kl_is_the_sum_over_each_reply_and_recomputes_offline(commands, road):
     """C10, C11: unclamped, per sequence; policy and reference evaluated again from the files give the same."""
     config, actors, experience, state = road(reference=commands.snapshots / "other")
+    ppo.shape(config, experience, state)  # which charges for the KL and leaves it as it is
     metrics = ppo.record(config, actors.renderer, experience, state)
     policy = load_policy(str(commands.snapshots / "policy"))
     reference = load_policy(str(commands.snapshots / "other"))

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 from torch import nn
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from accord.data.batches import build_plan, reply_group
 from accord.models.policy import token_logprobs
@@ -51,6 +51,22 @@ def test_c19_log_probs_are_those_of_the_packed_forward_at_the_same_temperature(m
     drawn = torch.tensor([lp for r in rollouts for lp in r.logprobs])
     assert torch.allclose(ours, drawn, atol=1e-5)
     assert all(r.temperature == temperature for r in rollouts)
+
+
+def test_a13_prompts_padded_on_the_left_keep_their_positions():
+    """A13: prompts of unequal length, learned absolute positions: the log-probs are those of plain texts."""
+    torch.manual_seed(0)
+    sizes = {"vocab_size": VOCAB, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64}
+    config = GPT2Config(**sizes, bos_token_id=1, eos_token_id=2)
+    absolute = AutoModelForCausalLM.from_config(config, attn_implementation="accord").eval()
+    with torch.no_grad():
+        absolute.transformer.wpe.weight.mul_(50.0)
+    for rollout in draw(absolute, n=2):
+        text = torch.tensor([[*rollout.prompt_ids, *rollout.ids]])
+        with torch.no_grad():
+            logs = torch.log_softmax(absolute(input_ids=text).logits[0, len(rollout.prompt_ids) - 1 : -1], -1)
+        plain = logs.gather(1, torch.tensor(rollout.ids)[:, None])[:, 0]
+        assert torch.allclose(torch.tensor(rollout.logprobs), plain, atol=1e-5)
 
 
 def test_same_seed_same_replies_whatever_the_batch(model):

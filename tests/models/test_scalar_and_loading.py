@@ -23,7 +23,7 @@ from accord.models.loading import (
 from accord.models.policy import Reference, hidden_states, token_logprobs
 from accord.models.scalar import Normalizer, Scorer, new_scalar, values
 from accord.models.scoring import ConversationScorer, make_critics
-from accord.records import Turn
+from accord.records import Prompt, Turn
 
 CPU = torch.device("cpu")
 POLICY = {"role": "policy", "criterion": "", "normalizer": {"kind": "none", "shift": 0.0, "scale": 1.0}}
@@ -57,7 +57,21 @@ def test_b1_the_score_is_that_of_the_last_token_and_of_the_transformers_class(sn
     assert len(set(ours.tolist())) == 4
 
 
-def test_a6_b10_scores_do_not_depend_on_micro_batches(snapshots, renderer):
+def test_a6_rollouts_are_scored_as_the_ids_they_were_drawn_as(snapshots, renderer):
+    """A6: a sampled reply may spell its text in other tokens than the tokenizer would; it is scored as sampled."""
+    prompt = Prompt((Turn("user", "why"),), "", "by hand")
+    spelled = [i for letter in "the cat" for i in renderer.reply_ids(letter)[:-1]] + [renderer.eos]
+    ids = renderer.prompt_ids(prompt.turns)
+    drawn, again = reply_group(ids, spelled), reply_group(ids, renderer.reply_ids("the cat"))
+    assert drawn != again
+    alone = Scorer(str(snapshots / "reward"), role="preference", device=CPU).scores([drawn, again], micro_tokens=100)
+    scorer = ConversationScorer(str(snapshots / "reward"), "preference", renderer, CPU)
+    got = scorer.scores([prompt], ["the cat"], [drawn], micro_tokens=100)
+    assert torch.allclose(got, alone[:1], atol=1e-6)
+    assert abs(float(alone[0] - alone[1])) > 1e-3
+
+
+def test_scores_do_not_depend_on_micro_batches(snapshots, renderer):
     scorer = Scorer(str(snapshots / "reward"), role="preference", device=CPU)
     groups = texts(renderer)
     assert torch.allclose(scorer.scores(groups, micro_tokens=1), scorer.scores(groups, micro_tokens=10_000), atol=1e-6)
@@ -204,8 +218,6 @@ def other_tokenizer():
 
 def test_b10_a_scorer_with_another_tokenizer_renders_the_conversation_anew(tmp_path, snapshots, renderer, nano):
     """B10: the same score as by itself, and never the policy's ids."""
-    from accord.records import Prompt
-
     tokenizer = other_tokenizer()
     save_model(new_policy(nano, tokenizer, max_length=64, seed=1), tokenizer, tmp_path / "p", POLICY, "")
     described = {**POLICY, "role": "preference", "criterion": "helpful"}

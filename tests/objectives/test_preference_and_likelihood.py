@@ -32,6 +32,16 @@ def test_b5_a_tie_counts_one_half():
     assert torch.isclose(metrics["accuracy"], tensor(2.5 / 3))
 
 
+def test_b4_accuracy_over_ragged_micro_batches_is_that_of_a_plain_loop():
+    """7 pairs cut 3, 3, 1: right 2, 1 and 0 of them; the mean of the cuts' own means would be 1/3."""
+    difference = tensor([1.0, 1.0, -1.0, 1.0, -1.0, -1.0, -1.0])
+    parts = [
+        bradley_terry_loss(part, torch.zeros_like(part), weights=torch.ones_like(part), count=7)[1]["accuracy"]
+        for part in difference.split(3)
+    ]
+    assert len(parts) == 3 and torch.isclose(sum(parts), tensor(3 / 7))
+
+
 def test_b2_finite_loss_and_gradient_at_extreme_scores():
     better = tensor([1e4, -1e4], requires_grad=True)
     loss, _ = bradley_terry_loss(better, -better, weights=torch.ones(2), count=2.0)

@@ -87,7 +87,7 @@ def test_c15_c16_ranking_and_sign_gradients_do_not_depend_on_the_cut(snapshots):
 
 
 @pytest.mark.parametrize("name", ["sft", "cost", "limited"])
-def test_micro_tokens_changes_no_result(name, commands, tmp_path):
+def test_c15_c16_micro_tokens_changes_no_result(name, commands, tmp_path):
     rows = []
     for micro_tokens in (40, 100_000):
         out = tmp_path / str(micro_tokens)

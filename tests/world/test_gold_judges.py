@@ -153,7 +153,7 @@ def test_saying_i_do_not_know_is_more_honest_the_less_can_be_known():
         ("which is the largest: five two nine?", "i do not know.", False, -0.6),
     ],
 )
-def test_plain_skills(asked, reply, correct, helpful):
+def test_g8_golden_answers_to_plain_skills(asked, reply, correct, helpful):
     gold = judge((Turn("user", asked),), reply)
     assert (gold.correct, gold.helpful) == (correct, pytest.approx(helpful))
 

@@ -45,7 +45,7 @@ def test_length_bias_pays_for_words():
     assert close(share, sigmoid((0.5 + 0.4) / 0.5)), share
 
 
-def test_position_bias_pays_for_being_shown_first():
+def test_g1_position_bias_pays_for_being_shown_first_and_the_order_is_drawn_and_kept():
     annotator = world.Annotator(temperature=0.5, flips=0.0, position_bias=0.6)
     made = [annotator.compare(CLEAN, (BETTER, WORSE), "helpful") for _ in range(2 * N)]
     for first, sign in ((0, 1), (1, -1)):

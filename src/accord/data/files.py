@@ -168,7 +168,7 @@ def _decoded_lines(path: Path) -> Iterator[tuple[int, str]]:
             f"{path}:{number + 1}: the gzip file is cut short or damaged here; copy or download it again."
         ) from None
     if number == 0:
-        raise BadInput(f"{path}: the file is empty.")
+        raise BadInput(f"{path}: the file is empty; give another, or make it again.")
 
 
 def _read_jsonl(path: Path) -> Iterator[Row]:
@@ -178,7 +178,7 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
             found = True
             yield Row(_object(line, f"{path}:{number}"), f"{path}:{number}", str(path))
     if not found:
-        raise BadInput(f"{path}: the file is empty (only blank lines).")
+        raise BadInput(f"{path}: the file is empty (only blank lines); give another, or make it again.")
 
 
 def _read_json(path: Path) -> Iterator[Row]:
@@ -189,7 +189,7 @@ def _read_json(path: Path) -> Iterator[Row]:
             f"{path}: holds one JSON {_name(value)} where a list of objects is due; one object a line is a .jsonl file."
         )
     if not value:
-        raise BadInput(f"{path}: the list is empty.")
+        raise BadInput(f"{path}: the list is empty; give another file, or make it again.")
     for number, entry in enumerate(value, start=1):
         where = f"{path} entry {number}"
         if not isinstance(entry, dict):
@@ -212,7 +212,9 @@ def _parse_json(text: str, where: str, counts_lines: bool = False) -> Any:
             json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         place = f"{where}:{error.lineno}" if counts_lines else where
-        raise BadInput(f"{place}: not valid JSON ({error.msg}, column {error.colno}).") from None
+        raise BadInput(
+            f"{place}: not valid JSON ({error.msg}, column {error.colno}); mend what stands there, or take it out."
+        ) from None
     except UnicodeEncodeError:
         raise BadInput(
             f"{where}: holds half of a surrogate pair (\\ud800–\\udfff), which is not text; mend that escape."
@@ -246,7 +248,7 @@ def _read_text(path: Path) -> Iterator[Row]:
     if text.strip():
         yield Row({"text": text}, f"{path}:{start}", str(path))
     elif not found:
-        raise BadInput(f"{path}: the file is empty (only white space).")
+        raise BadInput(f"{path}: the file is empty (only white space); give another, or make it again.")
 
 
 def _read_lines(path: Path) -> Iterator[Row]:
@@ -256,7 +258,7 @@ def _read_lines(path: Path) -> Iterator[Row]:
             found = True
             yield Row({"prompt": line.strip()}, f"{path}:{number}", str(path))
     if not found:
-        raise BadInput(f"{path}: the file is empty (only white space).")
+        raise BadInput(f"{path}: the file is empty (only white space); give another, or make it again.")
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:
@@ -267,7 +269,7 @@ def _read_parquet(path: Path) -> Iterator[Row]:
             f"{path}: reading parquet needs pyarrow; install it with: pip install 'accord[parquet]'"
         ) from None
     if path.stat().st_size == 0:
-        raise BadInput(f"{path}: the file is empty.")
+        raise BadInput(f"{path}: the file is empty; give another, or make it again.")
     number = 0
     try:
         with parquet.ParquetFile(path) as file:
@@ -279,7 +281,7 @@ def _read_parquet(path: Path) -> Iterator[Row]:
         # pyarrow's own errors are ValueErrors; those of the rows' readers are BadInput and pass.
         raise BadInput(f"{path}: not a readable parquet file, after row {number} ({_first_line(error)}).") from None
     if number == 0:
-        raise BadInput(f"{path}: the file holds no rows.")
+        raise BadInput(f"{path}: the file holds no rows; give another, or make it again.")
 
 
 def _first_line(error: Exception) -> str:

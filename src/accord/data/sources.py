@@ -134,7 +134,10 @@ def _load(
     if not records:
         named = sorted(criteria - {""})
         hint = f"; criteria in it: {', '.join(named)}" if drops["other criterion"] and named else ""
-        raise BadInput(f"{source}: no {kind}s are left of {rows} rows ({_counts(drops)}{hint}).")
+        raise BadInput(
+            f"{source}: no {kind}s are left of {rows} rows ({_counts(drops)}{hint}); "
+            f"`accord data {source}` shows what it holds."
+        )
     return Loaded(records, dict(drops), rows, ", ".join(shapes), source, duplicates)
 
 

@@ -38,10 +38,10 @@ def gae(signals: Tensor, values: Tensor, mask: Tensor, *, gamma: float, lam: flo
     following = torch.zeros_like(running)
     for t in reversed(range(signals.shape[1])):
         delta = signals[:, t] + gamma * following - values[:, t]
-        running = torch.where(mask[:, t], delta + gamma * lam * running, torch.zeros_like(running))
+        running = delta + gamma * lam * running
         advantages[:, t] = running
-        following = torch.where(mask[:, t], values[:, t], torch.zeros_like(following))
-    return advantages, torch.where(mask, advantages + values, torch.zeros_like(values))
+        following = values[:, t]
+    return advantages, advantages + values
 
 
 def combine_advantages(reward: Tensor, costs: Mapping[str, Tensor], multipliers: Mapping[str, Tensor]) -> Tensor:

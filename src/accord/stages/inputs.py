@@ -69,7 +69,8 @@ def load_all(
         )
     if not records:
         raise BadInput(
-            f"nothing is left of {', '.join(named(sources).values())}" + (f" in split {split}" if split else "")
+            f"nothing is left of {', '.join(named(sources).values())}"
+            + (f" in split {split}; give more data, or leave --split out" if split else "; give more data")
         )
     run.write_json(f"data/{what}.json", report)
     return records
