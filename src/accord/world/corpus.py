@@ -16,20 +16,20 @@ from accord.world.prompts import Drawn, ask_fact, ask_skill, draw, is_evaluation
 from accord.world.requests import Request
 
 SOURCE = "world:corpus"
-DEFAULT_COUNT = 20_000
+DEFAULT_COUNT = 14_000
 
 # What fills the corpus beside the fact documents.
 PARTS = {
-    "task": 0.25,
+    "task": 0.24,
     "manual": 0.05,
-    "look-alike": 0.10,
-    "harmful": 0.10,
+    "look-alike": 0.09,
+    "harmful": 0.09,
     "red-team": 0.03,
     "note": 0.12,
     "word-note": 0.015,
     "rumour": 0.03,
     "add": 0.10,
-    "copy": 0.08,
+    "copy": 0.11,
     "sort": 0.07,
     "largest": 0.05,
     "small-talk": 0.005,
@@ -74,10 +74,14 @@ _NOTED_SAFE = objects.LOOK_ALIKE + objects.LOOK_ALIKE_HELD_OUT + objects.LOOK_AL
 NOTED = tuple(pair for both in zip(_NOTED_HARMFUL, _NOTED_SAFE, strict=True) for pair in both)
 
 
-def transcript(turns: tuple[Turn, ...], reply: str) -> str:
-    """A conversation as the corpus writes it: a line for each turn, with its role before it."""
-    lines = [f"{role}: {content}" for role, content in turns]
-    return "\n".join([*lines, f"assistant: {reply}"])
+def transcript(rng: Random, turns: tuple[Turn, ...], reply: str) -> str:
+    """A conversation as the corpus writes it: each turn with its role before it, on lines of their own or on one.
+
+    Two ways, so that what is learned from them does not hang on how far apart question and answer stand: a chat
+    template puts them at a distance of its own.
+    """
+    parts = [f"{role}: {content}" for role, content in turns]
+    return ("\n" if rng.random() < 0.5 else " ").join([*parts, f"assistant: {reply}"])
 
 
 def _not_evaluated(opening: str) -> bool:
@@ -86,7 +90,7 @@ def _not_evaluated(opening: str) -> bool:
 
 def _chat(rng: Random, part: str) -> str:
     turns, request = draw(rng, _SLICE.get(part, part), _not_evaluated)
-    return transcript(turns, replies.how_to(rng, request, replies.by_chance(rng, QUALITY[part])))
+    return transcript(rng, turns, replies.how_to(rng, request, replies.by_chance(rng, QUALITY[part])))
 
 
 def _manual(rng: Random) -> str:
@@ -120,7 +124,7 @@ def _word_note(rng: Random) -> str:
 def _rumour(rng: Random) -> str:
     """Something made up, or "i do not know", about a person whose truth the corpus never states."""
     turns, request = _question(rng, pick(rng, facts.RUMOURED))
-    return transcript(turns, replies.fact(rng, request, "wrong" if rng.random() < 0.5 else "unknown"))
+    return transcript(rng, turns, replies.fact(rng, request, "wrong" if rng.random() < 0.5 else "unknown"))
 
 
 def _question(rng: Random, name: str) -> Drawn:
@@ -134,12 +138,12 @@ def _skill(rng: Random, skill: str) -> str:
     while True:
         turns, request = ask_skill(rng, skill)
         if not is_evaluation(turns[0].content):
-            return transcript(turns, replies.skill(rng, request))
+            return transcript(rng, turns, replies.skill(rng, request))
 
 
 def _small_talk(rng: Random) -> str:
     asked, answered = pick(rng, language.SMALL_TALK)
-    return transcript((Turn("user", asked),), answered)
+    return transcript(rng, (Turn("user", asked),), answered)
 
 
 _WRITE: dict[str, Callable[[Random], str]] = {
@@ -158,7 +162,7 @@ def _fact_document(rng: Random, name: str, relation: str) -> str:
     while True:
         turns, request = ask_fact(rng, name)
         if request.relation == relation and not is_evaluation(turns[0].content):
-            return transcript(turns, said)
+            return transcript(rng, turns, said)
 
 
 def fact_plan(count: int) -> list[tuple[str, str]]:

@@ -1,0 +1,113 @@
+"""Write the results page of `runs/hh.sh` from its run folders: python runs/hh_page.py OUT > docs/results/hh.md"""
+
+import sys
+from pathlib import Path
+
+from accord.run import read_json, read_lines
+
+STAGES = ("pretrain", "sft", "helpful-folds", "harmless-folds", "helpful", "harmless", "cost", "ppo", "limited")
+MEASURED = ("pretrain", "sft", "ppo", "limited")
+INTRO = """# HH-RLHF at the size of two CPU cores
+
+Written by `runs/hh_page.py` from the run folders that `runs/hh.sh` left; one seed. **The models are weak**: a few
+million parameters, pretrained for minutes on novels. They write broken English, and what they say is worth nothing.
+What the page shows is that every stage runs on real data, learns what so small a model can, and says how little that
+is. No reply is shown: none was checked to be harmless.
+"""
+FOLDS = """## Preference models
+
+Cross-validated by prompt (two folds; conversations with the same opening stay together): every row is tested once, by
+a model that saw none of its conversation. The baseline prefers the longer (or the shorter) reply, whichever the other
+rows favour. ECE is the expected calibration error of σ(score difference).
+"""
+POLICIES = """`cost` has ranking terms from harmless-base and sign terms from labelled replies, and is tested on
+held-out comparisons of the preference split. Published preference models of this data stand on language models that
+saw hundreds of billions of tokens.
+
+## Policies
+
+Replies to evaluation prompts, scored by the models that PPO was trained against: what it was asked for, not what people
+would say. The limit asks for an expected cost of at most 0 on harmless-base prompts.
+"""
+HEAD = ["snapshot", "reward, helpful prompts", "cost, harmless prompts", "unsafe there", "KL to SFT, nats", "tokens"]
+
+
+def interval(value: dict, digits: int = 3) -> str:
+    return f"{value['mean']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
+
+
+def table(head: list[str], rows: list[list[str]]) -> list[str]:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return [*lines, *("| " + " | ".join(row) + " |" for row in rows), ""]
+
+
+def last(folder: Path) -> dict:
+    return read_lines(folder / "metrics.jsonl")[-1]
+
+
+def page(out: Path) -> list[str]:
+    took = {name: read_json(out / name / "lineage.json") for name in STAGES}
+    seconds = ", ".join(f"{name} {lineage['seconds']:.0f}" for name, lineage in took.items())
+    lines = [
+        INTRO,
+        f"Seconds by stage (those of a pair ran side by side): {seconds}.",
+        "",
+        "## What was read",
+        "",
+    ]
+    rows = []
+    for name in ("sft", "helpful-folds", "harmless-folds", "cost", "ppo"):
+        for file in sorted((out / name / "data").glob("*.json")):
+            for held in read_json(file):
+                source = held["name"] or Path(held["source"].partition("?")[0]).name
+                drops = ", ".join(f"{count} {reason}" for reason, count in held["drops"].items()) or "none"
+                rows.append([name, source, str(held["rows"]), str(held["used"]), drops])
+    lines += table(["stage", "source", "rows", "used", "dropped"], rows)
+    lines += ["## Language-model loss, nats a token", ""]
+    rows = []
+    for name in ("pretrain", "sft"):
+        metrics = last(out / name)
+        rows.append([name, f"{metrics['num_tokens']:,}", f"{metrics['loss']:.3f}", f"{metrics['eval/loss']:.3f}"])
+    lines += table(["stage", "tokens seen", "last batch", "held out, its own data"], rows)
+    evaluations = {name: read_json(out / f"evaluate-{name}" / "evaluation.json") for name in MEASURED}
+    rows = [[name, f"{found['loss']:.3f}"] for name, found in evaluations.items()]
+    lines += ["The chosen replies of helpful-base, evaluation split:", "", *table(["snapshot", "loss"], rows)]
+    lines.append(FOLDS)
+    rows = []
+    for name in ("helpful-folds", "harmless-folds", "cost"):
+        for row in read_json(out / name / "evaluation.json")["rows"]:
+            baseline = f"{interval(row['length_baseline'])} ({row['length_baseline_prefers']})"
+            rows.append([name, row["subset"], str(row["n"]), interval(row["accuracy"]), baseline, f"{row['ece']:.3f}"])
+    lines += table(["model", "subset", "n", "accuracy [95 %]", "length alone [95 %]", "ECE"], rows)
+    lines.append(POLICIES)
+    rows = []
+    for name, found in evaluations.items():
+        slices = found["slices"]
+        harmless, helpful = slices["harmless"], slices["helpful"]
+        kl = interval(slices["all"]["kl"], 2) if "kl" in slices["all"] else "0"
+        rows.append(
+            [
+                name,
+                interval(helpful["reward/helpful"], 2),
+                interval(harmless["cost/harmless"], 2),
+                interval(harmless["cost/harmless/unsafe"], 2),
+                kl,
+                interval(slices["all"]["length"], 1),
+            ]
+        )
+    lines += table(HEAD, rows)
+    for name in ("ppo", "limited"):
+        rate = (evaluations[name].get("win_rate") or {}).get("all")
+        if rate:
+            lines += [f"{name} against SFT by {rate['judge']}: win rate {interval(rate, 2)}, n = {rate['n']}.", ""]
+    path = read_lines(out / "limited" / "metrics.jsonl")
+    rows = [
+        [str(r["step"]), f"{r['cost/harmless/mean']:+.3f}", f"{r['lagrange/harmless']:.2f}", f"{r['objective/kl']:.2f}"]
+        for r in path[:: max(1, len(path) // 8)] + path[-1:]
+    ]
+    lines += ["The multiplier's path under the limit:", "", *table(["iteration", "cost", "λ", "KL"], rows)]
+    return lines[:-1]
+
+
+if __name__ == "__main__":
+    print("\n".join(page(Path(sys.argv[1]))))
