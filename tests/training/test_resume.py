@@ -57,10 +57,11 @@ def test_f1_f2_resume_is_bit_exact(
 
 def test_f5_d3_the_kl_coefficient_and_the_multipliers_come_back(commands, whole_runs, stop_after, tmp_path):
     """F5 and D3: what was saved is what the uninterrupted run had at that step, to the bit."""
+    whole = whole_runs("limited")  # before any run is told to stop
     stop_after(2)
     assert commands.run("limited", tmp_path / "run", **CASES["limited"][0]) == 1
     state = json.loads((checkpoint.latest(tmp_path / "run" / "checkpoints") / "state.json").read_text())
-    rows = [json.loads(line) for line in (whole_runs("limited") / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
     assert state["step"] == 2
     assert state["kl_coefficient"] == rows[2]["kl_coefficient"] != rows[0]["kl_coefficient"]
     integral, value = state["multipliers"]["harm"]
