@@ -190,6 +190,19 @@ class Dpo(Supervised, Adapters):
         {}, description=f"--loss_options.NAME X: what else the loss reads: {', '.join(DIRECT_OPTIONS)}"
     )
     strength_margin: float = Field(0.0, ge=0, description="margin in the loss per unit of the labeler's strength")
+    rewards: dict[str, str] = Field({}, description="--rewards.NAME DIR: preference models of other criteria (MODPO)")
+    costs: dict[str, str] = Field({}, description="--costs.NAME DIR: cost models, for margins or limits")
+    margin_weights: dict[str, float] = Field(
+        {}, description="--margin_weights.NAME W: W times the score difference (of a cost, its negative) is margin"
+    )
+    safety_data: Sources = Field({}, description="replies labelled safe or unsafe: an unsafe one never wins (SafeDPO)")
+    safety_margin: float = Field(0.0, ge=0, description="margin between a safe and an unsafe reply (SafeDPO's Δ)")
+    limits: dict[str, float] = Field(
+        {}, description="--limits.NAME X: bound on the mean cost, checked on replies sampled at the end"
+    )
+    limit_slices: dict[str, str] = Field(
+        {}, description="--limit_slices.NAME A,B: slices that the limit holds on; default all"
+    )
     reference: str = Field("", description="snapshot that log-ratios are taken to; default the model itself")
     cache_reference: bool = Field(
         True, description="compute the reference's log-probs once, before training; false: at every step"
@@ -241,8 +254,34 @@ class Dpo(Supervised, Adapters):
             inside = low <= value <= high if closed else low < value < high
             if not inside and not (option == "label_smoothing" and value == 0 and "exo" not in self.losses):
                 raise ValueError(f"--loss_options.{option} {value:g} must be between {low:g} and {high:g}")
-        if self.strength_margin and not TAKE_MARGIN & set(self.losses):
-            raise ValueError(f"--strength_margin: {', '.join(self.losses)} does not read it")
+        margins = ("strength_margin", "margin_weights", "safety_margin")
+        given = [name for name in margins if getattr(self, name)]
+        if given and not TAKE_MARGIN & set(self.losses):
+            raise ValueError(f"--{given[0]}: {', '.join(self.losses)} does not read it")
+        return self
+
+    @model_validator(mode="after")
+    def _other_objectives_fit(self) -> "Dpo":
+        scorers = {**self.rewards, **self.costs}
+        for knob, needed, flag in (
+            ("margin_weights", scorers, "rewards"),
+            ("limits", self.costs, "costs"),
+            ("limit_slices", self.limits, "limits"),
+        ):
+            for name in getattr(self, knob):
+                if name not in needed:
+                    raise ValueError(f"--{knob}.{name} has nothing to read; add --{flag}.{name}")
+        for name in scorers:
+            if name not in {*self.margin_weights, *self.limits}:
+                raise ValueError(f"{name} is not used; add --margin_weights.{name} W, or --limits.{name} X for a cost")
+        if clash := set(self.rewards) & set(self.costs):
+            raise ValueError(f"{min(clash)} is both a reward and a cost; give them different names")
+        if self.limits and not self.kl_prompts:
+            raise ValueError("--limits are checked on sampled replies; --kl_prompts must be above 0")
+        if self.safety_margin and not self.safety_data:
+            raise ValueError("--safety_margin has no labels to read; add --safety_data SOURCE")
+        if self.safety_data and self.family != PAIRED:
+            raise ValueError(f"--safety_data orders pairs; {', '.join(self.losses)} compares {self.family}")
         return self
 
     @model_validator(mode="after")

@@ -7,15 +7,19 @@ import pytest
 import torch
 
 from accord.config import DIRECT_LOSSES, LISTWISE, UNPAIRED, Dpo
-from accord.data.batches import build_plan
+from accord.data.batches import batch_indices, build_plan, reply_group
+from accord.errors import BadInput
 from accord.evaluation.metrics import definition
 from accord.models import reference as references
 from accord.models.loading import load_policy, load_renderer
 from accord.models.policy import token_logprobs
+from accord.models.scalar import Scorer
 from accord.objectives.implicit import sequence_logprobs
+from accord.records import Judgement, Prompt, Turn
 from accord.run import RunFolder, read_json, read_lines, verify
-from accord.stages.direct_data import read_material
+from accord.stages.direct_data import Item, prefer_safe, read_material
 from accord.stages.direct_evaluation import HeldOut
+from accord.stages.direct_objectives import score_margins
 from accord.stages.dpo import frozen_model, make_reference
 from accord.training.distributed import World
 
@@ -107,7 +111,11 @@ def test_e4_rewards_are_0_at_the_first_step_and_the_loss_is_ln_2(name, commands,
     assert second["rewards/chosen"] != 0.0
 
 
-@pytest.mark.parametrize("changes", [{}, {"cache_reference": "false"}, {"lora_rank": 2}, {"refresh_every": 3}])
+ADAPTERS = [{}, {"cache_reference": "false"}, {"lora_rank": 2}, {"refresh_every": 3}]
+ADAPTERS += [{"lora_rank": 2, "cache_reference": "false"}]
+
+
+@pytest.mark.parametrize("changes", ADAPTERS)
 def test_e4_the_reference_of_an_sft_adapter_is_that_adapter_not_its_base(changes, adapted, commands, tmp_path):
     assert commands.run("dpo", tmp_path / "run", model=adapted, **changes) == 0
     first = rows_of(tmp_path / "run")[0]
@@ -302,10 +310,9 @@ def test_the_strength_of_a_choice_becomes_a_margin(commands, tmp_path):
     assert rows_of(tmp_path / "run")[0]["loss"] == pytest.approx(math.log(1 + math.exp(1.0)), abs=1e-6)
 
 
+SIDES = ("chosen", "rejected")
 SHAPES = {
-    "HH transcripts": lambda r: {
-        side: f"\n\nHuman: {r['prompt']}\n\nAssistant: {r[side]}" for side in ("chosen", "rejected")
-    },
+    "HH transcripts": lambda r: {side: f"\n\nHuman: {r['prompt']}\n\nAssistant: {r[side]}" for side in SIDES},
     "conversations": lambda r: {
         "prompt": [{"role": "user", "content": r["prompt"]}],
         "chosen": [{"role": "assistant", "content": r["chosen"]}],
@@ -373,6 +380,10 @@ REFUSED = {
     "a reference nobody reads": ({"loss": "simpo", "reference": "x/y"}, ["--reference", "simpo has no reference"]),
     "a refresh of a given reference": ({"refresh_every": 2, "reference": "x/y"}, ["--refresh_every"]),
     "a cache of what is not kept": ({"cache_reference": "false", "reference_cache": "c"}, ["--reference_cache"]),
+    "a scorer nobody reads": ({"costs.harm": "x/y"}, ["harm is not used", "--limits.harm"]),
+    "a limit without a cost": ({"limits.harm": 0}, ["--limits.harm", "--costs.harm"]),
+    "a safety margin without labels": ({"safety_margin": 1}, ["--safety_margin", "--safety_data"]),
+    "safety labels for single replies": ({"safety_data": "x.jsonl", "loss": "kto"}, ["--safety_data", "kto"]),
     "no data": ({"data": None}, ["--data"]),
     "single replies for pairs": ({"unpaired_data": "x.jsonl"}, ["--unpaired_data", "kto"]),
 }
@@ -404,6 +415,81 @@ def test_a8_a_pair_with_one_long_side_is_dropped_and_counted_here_too(commands, 
     rows[1]["chosen"] = "the cat " * 100
     assert commands.run("dpo", tmp_path / "run", data=write(tmp_path / "long.jsonl", rows)) == 0
     assert "dropped 2 of" in capsys.readouterr().out
+
+
+def an_item(ranks, *texts):
+    n = range(len(ranks))
+    pairs = tuple((i, j) for i in n for j in n if ranks[i] < ranks[j])
+    prompt = Prompt((Turn("user", "why"),), "", "file")
+    return Item(-1, "id", prompt, texts, reply_group((1,), *([k] for k in n)), ranks, pairs, (0.25,) * len(pairs), ())
+
+
+def label(text, safe):
+    return Judgement(Prompt((Turn("user", "why"),), "", "file"), text, "harmless", "safe", float(safe), "x", "", 0.0)
+
+
+def test_safedpo_lets_the_safe_reply_win_and_drops_pairs_of_two_unsafe_ones(capsys):
+    labels = [label("bad", False), label("worse", False), label("good", True), label("fine", True)]
+    items = [
+        an_item((1, 2), "bad", "good"),
+        an_item((1, 2), "good", "bad"),
+        an_item((1, 2), "good", "fine"),
+        an_item((1, 2), "bad", "worse"),
+        an_item((1, 2), "bad", "unlabelled"),
+        an_item((1, 2, 3), "bad", "good", "worse"),
+    ]
+    kept = prefer_safe(items, labels, 2.0)
+    assert [item.pairs for item in kept] == [((1, 0),), ((0, 1),), ((0, 1),), ((0, 1),), ((1, 0), (1, 2))]
+    assert [item.margins for item in kept] == [(2.25,), (2.25,), (0.25,), (0.25,), (2.25, 2.25)]
+    assert "7 pairs with both labels; 2 turned round, 2 of two unsafe" in capsys.readouterr().out
+    with pytest.raises(BadInput, match="labels no reply"):
+        prefer_safe(items, labels[:1], 0.0)
+    with pytest.raises(BadInput, match="nothing is left"):
+        prefer_safe(items[3:4], labels, 0.0)
+
+
+def test_safety_labels_reach_the_loss(commands, tmp_path, capsys):
+    """With a margin of 2 on every pair, each of a safe and an unsafe reply, the first loss is that of a margin of 2."""
+    rows = read_lines(commands.files / "comparisons.jsonl")
+    labels = [{"prompt": r["prompt"], "completion": r[s], "is_safe": s == "rejected"} for r in rows for s in SIDES]
+    changes = {"safety_data": write(tmp_path / "labels.jsonl", labels), "safety_margin": 2.0}
+    assert commands.run("dpo", tmp_path / "run", **changes) == 0
+    assert "73 turned round" in capsys.readouterr().out
+    assert rows_of(tmp_path / "run")[0]["loss"] == pytest.approx(math.log(1 + math.exp(2.0)), abs=1e-6)
+
+
+def test_modpo_margins_are_score_differences_and_limits_are_checked(commands, tmp_path, capsys):
+    """Margins recomputed with the scorers; a cost counts against a reply."""
+    s = commands.snapshots
+    weights = {"margin_weights.again": 0.5, "margin_weights.harm": 2.0}
+    changes = {"rewards.again": s / "reward", "costs.harm": s / "cost", **weights, "limits.harm": 1e6, "kl_prompts": 6}
+    assert commands.run("dpo", tmp_path / "run", **changes) == 0
+    assert "limit harm 1e+06: holds" in capsys.readouterr().out
+    config = Dpo(
+        model=str(s / "policy"),
+        data=str(commands.files / "comparisons.jsonl"),
+        out=str(tmp_path / "again"),
+        rewards={"again": str(s / "reward")},
+        costs={"harm": str(s / "cost")},
+        margin_weights={"again": 0.5, "harm": 2.0},
+    )
+    renderer = load_renderer(config.model)
+    with RunFolder("dpo", config) as run:
+        items = read_material(config, run, renderer).items
+    scored = score_margins(config, items, renderer, ALONE.device)
+    reward = Scorer(str(s / "reward"), role="preference", device=ALONE.device)
+    cost = Scorer(str(s / "cost"), role="cost", device=ALONE.device)
+    for item in scored[:5]:
+        (r,), (c,) = ([m.scores([item.group], micro_tokens=500)] for m in (reward, cost))
+        expected = 0.5 * (r[0] - r[1]) - 2.0 * (c[0] - c[1])
+        assert item.pairs == ((0, 1),) and item.margins[0] == pytest.approx(expected.item(), abs=1e-4)
+    first = [scored[i].margins[0] for i in batch_indices(0, len(scored), 30, 0)]
+    loss = sum(math.log(1 + math.exp(margin)) for margin in first) / len(first)
+    assert rows_of(tmp_path / "run")[0]["loss"] == pytest.approx(loss, abs=1e-4)
+    limit = read_json(tmp_path / "run" / "evaluation.json")["limits"]["harm"]
+    costs = [row["scores"]["cost/harm"] for row in read_lines(tmp_path / "run" / "samples.jsonl")]
+    assert limit["mean"] == pytest.approx(sum(costs) / 6) and limit["n"] == 6 and limit["verdict"] == "holds"
+    assert limit["unsafe"] == sum(c > 0 for c in costs) / 6
 
 
 def test_the_report_shows_a_dpo_run(trained, tmp_path):

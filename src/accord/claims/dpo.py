@@ -25,7 +25,12 @@ BEST_OF = (1, 2, 4, 8, 16)
 
 # method: the settings that make its line on the plane; the first stands for the method. Found on seeds 0-9.
 SETTINGS: dict[str, dict[str, dict[str, object]]] = {
-    "dpo": {"dpo": {}, "dpo-0.03": {"beta": 0.03}, "dpo-0.3": {"beta": 0.3}},
+    "dpo": {
+        "dpo": {},
+        # three times the rate: past the gold peak, the further the smaller β is
+        "dpo-0.3": {"beta": 0.3, "learning_rate": 3e-4},
+        "dpo-0.03": {"beta": 0.03, "learning_rate": 3e-4},
+    },
     "ipo": {"ipo": {"loss": "ipo"}},
     "kto": {"kto": {"loss": "kto"}},
     "simpo": {"simpo": {"loss": "simpo"}},

@@ -32,8 +32,8 @@ GROUPS: dict[str, tuple[str, str]] = {
         "Rewards are implicit: β log π/π_ref of the first loss that has any, summed or averaged over tokens as "
         "that loss does. Means are over comparisons, a ranking counting once; of kto and bco `chosen` are the good "
         "replies and `rejected` the bad ones. `evaluation.json` also holds accuracy beside `length_baseline`, `ece`, "
-        "`slope` and `bins` of the implicit reward on the held-out comparisons, as a preference model's does, and `kl` "
-        "and `sqrt_kl` of replies sampled to held-out prompts.",
+        "`slope` and `bins` of the implicit reward on the held-out comparisons, as a preference model's does; `kl`, "
+        "`sqrt_kl` and the checked `limits` of replies sampled to held-out prompts.",
     ),
     PPO: (
         "metrics.jsonl of ppo",

@@ -62,8 +62,7 @@ def dpo(pairs: Pairs, *, beta: float = 0.1, reduction: Reduction = "sum", count:
     With a margin: Amini et al. 2024 (ODPO, arXiv:2402.10571). TRL's `sigmoid` (no margin).
     """
     a_w, a_l = pairs.log_ratios(reduction)
-    values = -F.logsigmoid(beta * (a_w - a_l) - pairs.margin)
-    return _finish("dpo", values, pairs, beta * a_w, beta * a_l, count)
+    return _logistic("dpo", pairs, beta, a_w, a_l, count)
 
 
 def dpo_norm(pairs: Pairs, *, beta: float = 5.0, reduction: Reduction = "mean", count: Count) -> Losses:
@@ -72,8 +71,7 @@ def dpo_norm(pairs: Pairs, *, beta: float = 5.0, reduction: Reduction = "mean", 
     arXiv:2411.15124, section 5. β is on the scale of a token. TRL's `sigmoid_norm`.
     """
     a_w, a_l = pairs.log_ratios(reduction)
-    values = -F.logsigmoid(beta * (a_w - a_l) - pairs.margin)
-    return _finish("dpo_norm", values, pairs, beta * a_w, beta * a_l, count)
+    return _logistic("dpo_norm", pairs, beta, a_w, a_l, count)
 
 
 def dpo_length(
@@ -260,8 +258,7 @@ def dpo_forward_kl(pairs: Pairs, *, beta: float = 0.1, reduction: Reduction = "s
     finite, and the gradient keeps its sign. TRL's f_divergence_type forward_kl, which overflows there.
     """
     s_w, s_l = (_forward_kl(a) for a in pairs.log_ratios(reduction))
-    values = -F.logsigmoid(beta * (s_w - s_l) - pairs.margin)
-    return _finish("dpo_forward_kl", values, pairs, beta * s_w, beta * s_l, count)
+    return _logistic("dpo_forward_kl", pairs, beta, s_w, s_l, count)
 
 
 def dpo_js(pairs: Pairs, *, beta: float = 0.1, reduction: Reduction = "sum", count: Count) -> Losses:
@@ -270,8 +267,7 @@ def dpo_js(pairs: Pairs, *, beta: float = 0.1, reduction: Reduction = "sum", cou
     Wang et al. 2023 (f-DPO, arXiv:2309.16240) table 1. TRL's f_divergence_type js_divergence.
     """
     s_w, s_l = (_jensen_shannon(a) for a in pairs.log_ratios(reduction))
-    values = -F.logsigmoid(beta * (s_w - s_l) - pairs.margin)
-    return _finish("dpo_js", values, pairs, beta * s_w, beta * s_l, count)
+    return _logistic("dpo_js", pairs, beta, s_w, s_l, count)
 
 
 def dpo_alpha(
@@ -283,8 +279,7 @@ def dpo_alpha(
     other end: its f_alpha_divergence_coef is 1 − α. The exponential is bounded as in `dpo_forward_kl`.
     """
     s_w, s_l = (_alpha(a, alpha) for a in pairs.log_ratios(reduction))
-    values = -F.logsigmoid(beta * (s_w - s_l) - pairs.margin)
-    return _finish("dpo_alpha", values, pairs, beta * s_w, beta * s_l, count)
+    return _logistic("dpo_alpha", pairs, beta, s_w, s_l, count)
 
 
 def nll(pairs: Pairs, *, reduction: Reduction = "mean", count: Count) -> Losses:
@@ -365,6 +360,12 @@ def _jensen_shannon(log_ratio: Tensor) -> Tensor:
 
 def _alpha(log_ratio: Tensor, alpha: float) -> Tensor:
     return (1 - _bounded_exp(-alpha * log_ratio)) / alpha
+
+
+def _logistic(name: str, pairs: Pairs, beta: float, s_w: Tensor, s_l: Tensor, count: Count) -> Losses:
+    """−log σ(β (s_w − s_l) − margin) of what stands for the log-ratios."""
+    values = -F.logsigmoid(beta * (s_w - s_l) - pairs.margin)
+    return _finish(name, values, pairs, beta * s_w, beta * s_l, count)
 
 
 def _smoothed(logits: Tensor, label_smoothing: float) -> Tensor:

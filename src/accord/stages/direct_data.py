@@ -17,7 +17,8 @@ from accord.stages.inputs import drop_long, load_all
 class Item:
     """Replies to one prompt with what is known about them; `number` is its place among all that a run looks at.
 
-    `ranks[k]` of reply k (1 is best) give `pairs` of (better, worse); `labels` are (reply, good) for unpaired losses.
+    `ranks[k]` of reply k (1 is best) gives `pairs` of (better, worse), each with its margin; `labels` are (reply, good)
+    for unpaired losses.
     """
 
     number: int
@@ -26,13 +27,9 @@ class Item:
     texts: tuple[str, ...]
     group: Group
     ranks: tuple[int, ...]
+    pairs: tuple[tuple[int, int], ...]
+    margins: tuple[float, ...]
     labels: tuple[tuple[int, bool], ...]
-    strength: float
-
-    @property
-    def pairs(self) -> tuple[tuple[int, int], ...]:
-        n = range(len(self.ranks))
-        return tuple((i, j) for i in n for j in n if self.ranks[i] < self.ranks[j])
 
 
 @dataclass(frozen=True)
@@ -77,6 +74,11 @@ def read_material(config: Dpo, run: RunFolder, renderer: Renderer) -> Material:
     mismatched: list[Item] = []
     if "kto" in config.losses:
         items, mismatched = mismatch(items, config.max_length)
+    if config.safety_data:
+        labels = load_all(
+            read_judgements, config.safety_data, config, run, config.criterion, split=config.split, what="safety_data"
+        )
+        items = prefer_safe(items, labels, config.safety_margin)
     numbered = [replace(item, number=number) for number, item in enumerate([*items, *held_out, *mismatched])]
     return Material(numbered[: len(items)], numbered[len(items) :][: len(held_out)], numbered[len(items + held_out) :])
 
@@ -88,7 +90,7 @@ def read_comparison_items(config: Dpo, run: RunFolder, renderer: Renderer) -> tu
         read: list[Comparison] = []
         if sources:
             read = load_all(read_comparisons, sources, config, run, config.criterion, split=split, what=what)
-        items = [comparison_item(renderer, c) for c in read if c.criterion == config.criterion]
+        items = [comparison_item(renderer, c, config) for c in read if c.criterion == config.criterion]
         tied = sum(not item.pairs for item in items)
         # texts that differ may have the same tokens, and a loss of ln 2 for ever
         kept = [item for item in items if item.pairs and len(set(item.group.replies)) == len(item.group.replies)]
@@ -120,21 +122,51 @@ def read_single_items(config: Dpo, run: RunFolder, renderer: Renderer) -> list[I
     return [judgement_item(renderer, j) for j in judged]
 
 
-def comparison_item(renderer: Renderer, comparison: Comparison) -> Item:
+def comparison_item(renderer: Renderer, comparison: Comparison, config: Dpo) -> Item:
     """A comparison or ranking; for unpaired losses the best replies are good, the last ones bad, others unlabelled."""
     best, last = min(comparison.ranks), max(comparison.ranks)
     labels = tuple((k, rank == best) for k, rank in enumerate(comparison.ranks) if rank in (best, last))
     replies = (renderer.reply_ids(reply) for reply in comparison.replies)
     group = reply_group(renderer.prompt_ids(comparison.prompt.turns), *replies)
     c = comparison
-    return Item(-1, c.id, c.prompt, c.replies, group, c.ranks, labels, c.strength)
+    n = range(len(c.ranks))
+    pairs = tuple((i, j) for i in n for j in n if c.ranks[i] < c.ranks[j])
+    margins = (config.strength_margin * c.strength,) * len(pairs)
+    return Item(-1, c.id, c.prompt, c.replies, group, c.ranks, pairs, margins, labels)
 
 
 def judgement_item(renderer: Renderer, judgement: Judgement) -> Item:
     """One reply labelled good, or safe, or not."""
     group = reply_group(renderer.prompt_ids(judgement.prompt.turns), renderer.reply_ids(judgement.reply))
     labels = ((0, judgement.value > 0),)
-    return Item(-1, judgement.id, judgement.prompt, (judgement.reply,), group, (1,), labels, 0.0)
+    return Item(-1, judgement.id, judgement.prompt, (judgement.reply,), group, (1,), (), (), labels)
+
+
+def prefer_safe(items: Sequence[Item], labels: Sequence[Judgement], margin: float) -> list[Item]:
+    """SafeDPO's pairs: the safe reply wins whatever was chosen, two unsafe ones are no pair, and `margin` is asked for.
+
+    Kim et al. 2025 (arXiv:2505.20065) section 4. Pairs of two safe replies, or without both labels, stay as they are.
+    """
+    unsafe = {(j.prompt.id, j.reply): j.value == 0 for j in labels if j.kind == "safe"}
+    kept, turned, dropped, labelled = [], 0, 0, 0
+    for item in items:
+        pairs, margins = [], []
+        for (i, j), old in zip(item.pairs, item.margins, strict=True):
+            u = [unsafe.get((item.prompt.id, item.texts[k])) for k in (i, j)]
+            labelled += None not in u
+            dropped += u == [True, True]
+            turned += u == [True, False]
+            if u != [True, True]:
+                pairs.append((j, i) if u == [True, False] else (i, j))
+                margins.append(old + (margin if set(u) == {True, False} else 0.0))
+        if pairs:
+            kept.append(replace(item, pairs=tuple(pairs), margins=tuple(margins)))
+    print(f"safety: {labelled} pairs with both labels; {turned} turned round, {dropped} of two unsafe replies dropped")
+    if not labelled:
+        raise BadInput("--safety_data labels no reply of --data; its prompts and replies must be the same texts")
+    if not kept:
+        raise BadInput("--safety_data: every pair is of two unsafe replies; nothing is left to learn from")
+    return kept
 
 
 def mismatch(items: Sequence[Item], max_length: int) -> tuple[list[Item], list[Item]]:
@@ -157,7 +189,7 @@ def mismatch(items: Sequence[Item], max_length: int) -> tuple[list[Item], list[I
             kept.append(item)
             group = reply_group(item.group.prefix, other.group.replies[0])
             name = f"{item.id} {other.id}"
-            mismatched.append(Item(-1, name, item.prompt, other.texts[:1], group, (1,), (), 0.0))
+            mismatched.append(Item(-1, name, item.prompt, other.texts[:1], group, (1,), (), (), ()))
     if len(kept) < len(items):
         print(f"dropped {len(items) - len(kept)} of {len(items)}: no other prompt's reply fits beside their prompt")
     if not kept:

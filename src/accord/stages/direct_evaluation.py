@@ -21,6 +21,7 @@ from accord.objectives.direct import LOSSES, implicit_rewards
 from accord.objectives.kl import sqrt_kl
 from accord.run import RunFolder, write_text
 from accord.stages.direct_data import Item
+from accord.stages.direct_objectives import check_limits
 from accord.stages.evaluate import sequence_logprobs
 from accord.training.distributed import World
 
@@ -120,10 +121,10 @@ MEASURED = (
 )
 
 
-def sampled_kl(
+def measure_samples(
     config: Dpo, run: RunFolder, policy: nn.Module, renderer: Renderer, items: Sequence[Item], device: torch.device
 ) -> dict[str, Any]:
-    """KL to the reference (without one, to the start) in nats per reply, from replies to some held-out prompts."""
+    """Replies to some held-out prompts: KL to the reference (without one, to the start) in nats per reply, limits."""
     prompts = list({item.prompt.id: item.prompt for item in items}.values())[: config.kl_prompts]
     rollouts = sample(
         policy,
@@ -139,7 +140,7 @@ def sampled_kl(
     reference = load_policy(config.reference or config.model, trainable=False).to(device)
     theirs = sequence_logprobs(reference, groups, 1.0, config.micro_tokens, device)
     kl = [sum(rollout.logprobs) - other for rollout, other in zip(rollouts, theirs, strict=True)]
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "prompt_id": prompt.id,
             "slice": prompt.slice,
@@ -151,6 +152,9 @@ def sampled_kl(
         }
         for prompt, rollout, value in zip(prompts, rollouts, kl, strict=True)
     ]
+    result: dict[str, Any] = {}
+    if config.limits:
+        result["limits"] = check_limits(config, renderer, prompts, rollouts, rows, device)
     write_text(run.path / "samples.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     interval = mean_interval(kl, seed=config.seed)
-    return {"kl": interval.json(), "sqrt_kl": sqrt_kl(interval.mean)}
+    return {"kl": interval.json(), "sqrt_kl": sqrt_kl(interval.mean), **result}

@@ -10,7 +10,7 @@ needs to know of its whole batch (KTO's KL, BCO's shift, AOT's ranks) is compute
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,8 @@ from accord.objectives.direct_unpaired import Rankings, Singles, kl_estimate, re
 from accord.objectives.implicit import Reduction, reduce, sequence_logprobs, token_counts
 from accord.run import RunFolder
 from accord.stages.direct_data import Item, Material, read_material
-from accord.stages.direct_evaluation import HeldOut, keywords, sampled_kl
+from accord.stages.direct_evaluation import HeldOut, keywords, measure_samples
+from accord.stages.direct_objectives import score_margins
 from accord.stages.inputs import named, save_snapshot
 from accord.stages.pretrain import POLICY, compute_logprobs
 from accord.training import distributed
@@ -88,12 +89,14 @@ def run(config: Dpo) -> RunFolder:
     """Train a policy on comparisons; leaves a policy snapshot and `evaluation.json`."""
     start = config.reference or config.model
     parents = {"model": config.model, **({"reference": start} if config.needs_reference else {})}
+    parents |= {f"reward.{n}": p for n, p in config.rewards.items()} | {f"cost.{n}": p for n, p in config.costs.items()}
     with RunFolder("dpo", config, parents) as run:
         if run.finished:
             return run
         world = distributed.start(config.threads)
         renderer = load_renderer(config.model)
         material = read_material(config, run, renderer)
+        material = replace(material, items=score_margins(config, material.items, renderer, world.device))
         items = material.items
         policy = add_adapters(load_policy(config.model), config, scalar=False, seed=config.seed).to(world.device)
         if not any(p.requires_grad for p in policy.parameters()):
@@ -124,7 +127,7 @@ def run(config: Dpo) -> RunFolder:
         result = {"criterion": config.criterion, "role": "implicit", "loss": config.losses, **held_out.summarise()}
         if world.is_main:
             if material.held_out and config.kl_prompts:
-                result |= sampled_kl(config, run, policy, renderer, material.held_out, world.device)
+                result |= measure_samples(config, run, policy, renderer, material.held_out, world.device)
             facts = {"loss": config.losses, "data": named(config.data or config.unpaired_data), "parent": config.model}
             save_snapshot(run, policy, renderer.tokenizer, POLICY, facts, [item.prompt for item in items])
             run.write_json("evaluation.json", result)
@@ -250,15 +253,15 @@ def pairs_of(config: Dpo, items: Sequence[Item], sums: Tensor, reference: Tensor
     chosen, rejected, weights, margins = [], [], [], []
     first = 0
     for item in items:
-        for i, j in item.pairs:
+        for (i, j), margin in zip(item.pairs, item.margins, strict=True):
             chosen.append(first + i)
             rejected.append(first + j)
             weights.append(1.0 / len(item.pairs))
-            margins.append(config.strength_margin * item.strength)
+            margins.append(margin)
         first += len(item.texts)
-    weight, margin = (torch.tensor(column, device=sums.device) for column in (weights, margins))
+    of_pair = (torch.tensor(column, device=sums.device) for column in (weights, margins))
     a, b = chosen, rejected
-    return Pairs(sums[a], sums[b], reference[a], reference[b], tokens[a], tokens[b], weight, margin)
+    return Pairs(sums[a], sums[b], reference[a], reference[b], tokens[a], tokens[b], *of_pair)
 
 
 def singles_of(config: Dpo, items: Sequence[Item], sums: Tensor, reference: Tensor, tokens: Tensor) -> Singles:
