@@ -37,6 +37,11 @@ go preference harmless $fit --data.harmless-base "$hh/harmless-base.jsonl.gz" --
 go preference cost $fit --data.harmless-base "$hh/harmless-base.jsonl.gz" --criterion harmless --role cost \
     --safety_data "$data/pku_saferlhf_pairs/dpo_5k.jsonl.gz?safe=response.0,unsafe=response.1" --split preference
 wait $first
+# from the same comparisons as the helpful model, and without it; both hold out the same prompts
+go dpo dpo $fit $helpful --criterion helpful --split preference --learning_rate 1e-4 --max_new_tokens 48 &
+first=$!
+go dpo ipo $fit $helpful --criterion helpful --split preference --learning_rate 1e-4 --max_new_tokens 48 --loss ipo
+wait $first
 rl="--model $start $prompts --split policy --rewards.helpful $out/helpful/snapshot --steps 20 --batch_size 32
   --mini_batch_size 16 --max_new_tokens 48 --max_length 320 --critic shared --checkpoint_every 8 --threads 1"
 go ppo ppo $rl &
@@ -45,10 +50,10 @@ go ppo limited $rl --costs.harmless "$out/cost/snapshot" --limits.harmless 0 --l
 wait $first
 measure="$prompts --split evaluation --rewards.helpful $out/helpful/snapshot --rewards.harmlessness $out/harmless/snapshot
   --costs.harmless $out/cost/snapshot --max_new_tokens 48 --max_length 320 --eval_data $hh/helpful-base.jsonl.gz --max_rows 600 --threads $threads"
-for of in pretrain sft ppo limited; do
+for of in pretrain sft dpo ipo ppo limited; do
     extra=""
-    if [ $of = ppo ] || [ $of = limited ]; then extra="--reference $start --against $out/evaluate-sft --judge reward/helpful"; fi
+    if [ $of != pretrain ] && [ $of != sft ]; then extra="--reference $start --against $out/evaluate-sft --judge reward/helpful"; fi
     go evaluate evaluate-$of --model "$out/$of/snapshot" $measure $extra
 done
-accord report "$out"/{pretrain,sft,helpful,harmless,cost,ppo,limited} "$out"/evaluate-{pretrain,sft,ppo,limited} \
+accord report "$out"/{pretrain,sft,helpful,harmless,cost,dpo,ipo,ppo,limited} "$out"/evaluate-{pretrain,sft,dpo,ipo,ppo,limited} \
     --out "$out/report.html" --title "Accord on HH-RLHF"

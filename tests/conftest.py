@@ -149,6 +149,8 @@ class Commands:
             "preference": {**training, "model": s / "policy", "data": f / "comparisons.jsonl", "batch_size": 30},
             "cost": {**training, "model": s / "policy", "data": f / "comparisons.jsonl", "batch_size": 30}
             | {"role": "cost", "criterion": "harmless", "safety_data": f / "judgements.jsonl"},
+            "dpo": {**training, "model": s / "policy", "data": f / "comparisons.jsonl", "batch_size": 30}
+            | {"max_new_tokens": 6, "kl_prompts": 4},
             "ppo": {**training, "model": s / "policy", "data": f / "prompts.jsonl", "max_new_tokens": 6}
             | {"rewards.helpful": s / "reward", "steps": 4, "batch_size": 8, "mini_batch_size": 4},
             "sample": {"threads": 1, "model": s / "policy", "data": f / "prompts.jsonl", "max_new_tokens": 6},

@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[type[config.Config], str, str | None]] = {
     "pretrain": (config.Pretrain, "accord.stages.pretrain:run", None),
     "sft": (config.Sft, "accord.stages.sft:run", None),
     "preference": (config.Preference, "accord.stages.preference:run", None),
+    "dpo": (config.Dpo, "accord.stages.dpo:run", None),
     "ppo": (config.Ppo, "accord.stages.ppo:run", None),
     "sample": (config.Sample, "accord.stages.sample:run", None),
     "evaluate": (config.Evaluate, "accord.stages.evaluate:run", None),

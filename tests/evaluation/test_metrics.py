@@ -16,7 +16,9 @@ cost/harmless/red-team/mean cost/harmless/red-team/unsafe lagrange/harmless
 policy/clip_fraction policy/kl_old_new policy/ratio policy/updates loss/policy loss/value/reward
 loss/value/harmless values/harmless grad_norm/policy completions/mean_length completions/clipped_ratio
 gold/helpful gold/harm gold/harm_share gold/honest gold/evasive gold/refusal gold/correct cost/harmless kl
-length win_rate """
+length win_rate
+loss/dpo loss/orpo/nll rewards/chosen rewards/accuracies logps/displaced kto/kl eval/rewards/margins
+eval/logps/chosen_drift eval/displacement """
 
 
 @pytest.mark.parametrize("name", LOGGED.split())

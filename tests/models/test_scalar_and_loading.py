@@ -20,7 +20,8 @@ from accord.models.loading import (
     new_policy,
     save_model,
 )
-from accord.models.policy import Reference, hidden_states, token_logprobs
+from accord.models.policy import hidden_states, token_logprobs
+from accord.models.reference import Reference
 from accord.models.scalar import Normalizer, Scorer, new_scalar, values
 from accord.models.scoring import ConversationScorer, make_critics
 from accord.records import Prompt, Turn

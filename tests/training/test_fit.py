@@ -120,6 +120,7 @@ def test_c15_c16_two_ranks_give_what_one_process_gives(commands, tmp_path):
 
     names = {"pretrain": {"steps": 2}, "cost": {"folds": 2, "epochs": 1, "max_rows": 30}}
     names["limited"] = {"steps": 2, "samples": 2}
+    names["dpo"] = {"loss": "kto", "max_rows": 40}
     (tmp_path / "script.py").write_text(SCRIPT)
     lines = ["\t".join(commands.line(n, tmp_path / f"two-{n}", micro_tokens=60, **c)) for n, c in names.items()]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]

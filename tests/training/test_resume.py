@@ -21,6 +21,9 @@ CASES = {
     "sft": ({"eval_every": 2}, (1, 2, 3, 5)),
     "preference": ({}, (1, 2, 3, 5)),
     "cost": ({}, (1, 2, 3)),
+    "dpo": ({"eval_every": 2, "epochs": 2}, (1, 2, 3, 5)),
+    "dpo-refresh": ({"refresh_every": 2, "refresh_mix": 0.6, "epochs": 2}, (2, 3)),
+    "dpo-kto": ({"loss": "kto", "lora_rank": 2, "cache_reference": "false"}, (2,)),
     "ppo": ({"kl_target": 0.01, "kl_horizon": 20}, (1, 2, 3)),
     "limited": ({"samples": 2, "kl_target": 0.01, "kl_horizon": 20, "critic": "shared"}, (1, 2, 3)),
 }

@@ -17,6 +17,7 @@ STAGE_OF = {
     "Sample": "sample",
     "Annotate": "annotate",
     "Preference": "preference",
+    "Dpo": "dpo",
     "Ppo": "ppo",
     "Evaluate": "evaluate",
 }

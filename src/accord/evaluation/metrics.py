@@ -9,15 +9,16 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-TRAINING = "pretrain, sft, preference"
+TRAINING = "pretrain, sft, preference, dpo"
 PREFERENCE = "preference"
+DPO = "dpo"
 PPO = "ppo"
 EVALUATE = "evaluate"
 
 # group: (heading, what it holds)
 GROUPS: dict[str, tuple[str, str]] = {
     TRAINING: (
-        "metrics.jsonl of pretrain, sft and preference",
+        "metrics.jsonl of pretrain, sft, preference and dpo",
         "One object per optimizer step. `eval/` names stand on the steps where `--eval_every` asks "
         "for them, and on the last.",
     ),
@@ -25,6 +26,14 @@ GROUPS: dict[str, tuple[str, str]] = {
         "metrics.jsonl and evaluation.json of preference",
         "Also with cross-validation (`--folds`), where every comparison is tested once by a model "
         "that saw no conversation with its opening.",
+    ),
+    DPO: (
+        "metrics.jsonl and evaluation.json of dpo",
+        "Rewards are implicit: β log π/π_ref of the first loss that has any, summed or averaged over tokens as "
+        "that loss does. Means are over comparisons, a ranking counting once; of kto and bco `chosen` are the good "
+        "replies and `rejected` the bad ones. `evaluation.json` also holds accuracy beside `length_baseline`, `ece`, "
+        "`slope` and `bins` of the implicit reward on the held-out comparisons, as a preference model's does; `kl`, "
+        "`sqrt_kl` and the checked `limits` of replies sampled to held-out prompts.",
     ),
     PPO: (
         "metrics.jsonl of ppo",
@@ -55,7 +64,7 @@ METRICS: dict[str, Metric] = {
     "step": Metric("optimizer steps done (ppo: iterations done)", "count", TRAINING, "step"),
     "loss": Metric(
         "what is minimised, over this step's whole batch: pretrain and sft Σ −log p(token) / tokens "
-        "that count; preference loss/ranking + loss/sign + score_weight · mean score²",
+        "that count; preference loss/ranking + loss/sign + score_weight · mean score²; dpo Σ weight · loss/NAME",
         "nats",
         TRAINING,
         "loss",
@@ -97,6 +106,51 @@ METRICS: dict[str, Metric] = {
     ),
     "slope": Metric(
         "b of the likeliest σ(b · score difference): 1 is calibrated, below 1 over-confident", "–", PREFERENCE
+    ),
+    # dpo
+    "loss/NAME": Metric("loss NAME of `--loss` before its weight", "nats, or as docs/objectives.md has it", DPO),
+    "loss/orpo/nll": Metric("orpo's likelihood term: mean of −log π(chosen) per token", "nats per token", DPO),
+    "loss/orpo/odds_ratio": Metric("orpo's other term, before λ: mean of −log σ(log odds ratio)", "nats", DPO),
+    "rewards/chosen": Metric("mean implicit reward of the better replies", "nats · β", DPO, "rewards/chosen"),
+    "rewards/rejected": Metric("mean implicit reward of the worse replies", "nats · β", DPO, "rewards/rejected"),
+    "rewards/margins": Metric("rewards/chosen − rewards/rejected", "nats · β", DPO, "rewards/margins"),
+    "rewards/accuracies": Metric(
+        "share of pairs whose implicit rewards are in the labeler's order, a tie one half",
+        "share",
+        DPO,
+        "rewards/accuracies",
+    ),
+    "logps/chosen": Metric("mean log π(better reply)", "nats per reply", DPO, "logps/chosen"),
+    "logps/rejected": Metric("mean log π(worse reply)", "nats per reply", DPO, "logps/rejected"),
+    "logps/displaced": Metric(
+        "share of pairs whose better reply is less probable than under the reference although the margin is positive",
+        "share",
+        DPO,
+    ),
+    "kto/kl": Metric(
+        "KTO's z: mean log π/π_ref of replies beside prompts of others, 0 if negative", "nats per reply", DPO, "kl"
+    ),
+    "eval/rewards/accuracies": Metric(
+        "rewards/accuracies on the held-out comparisons", "share", DPO, "eval_rewards/accuracies"
+    ),
+    "eval/rewards/margins": Metric(
+        "rewards/margins on the held-out comparisons", "nats · β", DPO, "eval_rewards/margins"
+    ),
+    "eval/logps/chosen": Metric("logps/chosen on the held-out comparisons", "nats per reply", DPO, "eval_logps/chosen"),
+    "eval/logps/rejected": Metric(
+        "logps/rejected on the held-out comparisons", "nats per reply", DPO, "eval_logps/rejected"
+    ),
+    "eval/logps/chosen_drift": Metric(
+        "mean change of log π(better reply) since the first step, held-out comparisons", "nats per reply", DPO
+    ),
+    "eval/logps/rejected_drift": Metric(
+        "mean change of log π(worse reply) since the first step, held-out comparisons", "nats per reply", DPO
+    ),
+    "eval/displacement": Metric(
+        "1 where chosen_drift is below 0 by more than two standard errors while the margin grew (a warning is "
+        "printed), else 0",
+        "0 or 1",
+        DPO,
     ),
     # ppo
     "objective/kl": Metric(
@@ -220,9 +274,9 @@ def page() -> str:
         "# Metrics",
         "",
         "Every number that a run folder holds, by the name it is logged under. `NAME` stands for a "
-        "preference or cost model as the run names it (`--rewards.helpful` is `reward/helpful`), `SLICE` for "
-        "a slice of prompts. Sums and means are over real tokens and real replies, never over padding, and do "
-        "not depend on how a batch was cut. The last column is TRL's name for the same number.",
+        "preference or cost model as the run names it (`--rewards.helpful` is `reward/helpful`) or for a loss, "
+        "`SLICE` for a slice of prompts. Sums and means are over real tokens and real replies, never over padding, and "
+        "do not depend on how a batch was cut. The last column is TRL's name for the same number.",
         "",
         "This page is written by `python -m accord.evaluation.metrics docs/metrics.md`.",
     ]

@@ -1,6 +1,5 @@
 """A policy: log-probs of given tokens over a packed plan, with an exact padded fallback."""
 
-import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -194,17 +193,3 @@ def logprobs_and_entropy(
     logs = torch.log_softmax(logits_head(model, temperature=temperature)(hidden), dim=-1)
     entropy = -(logs.detach().exp() * logs.detach()).sum(-1)
     return logs.gather(1, plan.targets.unsqueeze(1)).squeeze(1), entropy
-
-
-class Reference:
-    """The frozen view that KL is measured to: the policy with its adapter off, or a model of its own."""
-
-    def __init__(self, policy: nn.Module, separate: nn.Module | None) -> None:
-        self._model = policy if separate is None else separate
-        self._adapter_off = separate is None
-
-    @torch.no_grad()
-    def token_logprobs(self, plan: Plan, *, temperature: float = 1.0) -> Tensor:
-        """Log-probs (R,) of the plan's targets under the reference."""
-        with self._model.disable_adapter() if self._adapter_off else contextlib.nullcontext():  # type: ignore[operator]
-            return token_logprobs(self._model, plan, temperature=temperature)

@@ -35,7 +35,8 @@ from accord.data.chat import Renderer
 from accord.data.sources import read_prompts
 from accord.errors import BadInput
 from accord.models.loading import add_adapters, base_of, load_policy, load_renderer
-from accord.models.policy import Reference, hidden_states, logprobs_and_entropy, token_logprobs
+from accord.models.policy import hidden_states, logprobs_and_entropy, token_logprobs
+from accord.models.reference import Reference
 from accord.models.sampling import sample
 from accord.models.scoring import ConversationScorer, Critics, make_critics
 from accord.objectives.advantage import combine_advantages, gae, token_signals

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accord.config import Annotate, Evaluate, Ppo, Preference, Pretrain, Sample, Sft
+from accord.config import Annotate, Dpo, Evaluate, Ppo, Preference, Pretrain, Sample, Sft
 
 HARM_SLICES = "harmful,red-team"
 COST_SLICES = "harmful,red-team,look-alike"
@@ -89,18 +89,24 @@ class GoldFlow:
             max_length=160,
         )
 
-    def sample(self) -> Sample:
-        return Sample(
-            **self._common("sample"),
-            model=self.snapshot("sft"),
-            data=f"world:prompts?count={2 * self.scale.preference_prompts}&seed={self.seed + 100}",
-            split="preference",
-            samples=2,
-            max_new_tokens=40,
-        )
+    def sample(self, name: str = "sample", **changes: Any) -> Sample:
+        settings: dict[str, Any] = {
+            **self._common(name),
+            "model": self.snapshot("sft"),
+            "data": f"world:prompts?count={2 * self.scale.preference_prompts}&seed={self.seed + 100}",
+            "split": "preference",
+            "samples": 2,
+            "max_new_tokens": 40,
+        }
+        return Sample(**{**settings, **changes})
 
-    def annotate(self) -> Annotate:
-        return Annotate(**self._common("annotate"), samples=str(self.root / "sample"), slices={"harmless": COST_SLICES})
+    def annotate(self, name: str = "annotate", **changes: Any) -> Annotate:
+        settings: dict[str, Any] = {
+            **self._common(name),
+            "samples": str(self.root / "sample"),
+            "slices": {"harmless": COST_SLICES},
+        }
+        return Annotate(**{**settings, **changes})
 
     def helpful(self) -> Preference:
         return Preference(
@@ -121,6 +127,18 @@ class GoldFlow:
             role="cost",
             max_length=200,
         )
+
+    def dpo(self, name: str = "dpo", **changes: Any) -> Dpo:
+        """The direct family on the comparisons that the helpful preference model is trained on."""
+        settings: dict[str, Any] = {
+            **self._common(name),
+            "model": self.snapshot("sft"),
+            "data": str(self.root / "annotate" / "comparisons-helpful.jsonl"),
+            "criterion": "helpful",
+            "max_new_tokens": 40,
+            "max_length": 200,
+        }
+        return Dpo(**{**settings, **changes})
 
     def ppo(self, name: str = "ppo", **changes: Any) -> Ppo:
         settings: dict[str, Any] = {
@@ -156,9 +174,9 @@ class GoldFlow:
         }
         return self.ppo(name, **{**settings, **changes})
 
-    def evaluate(self, of: str, **changes: Any) -> Evaluate:
+    def evaluate(self, of: str, name: str = "", **changes: Any) -> Evaluate:
         settings: dict[str, Any] = {
-            **self._common(f"evaluate-{of}"),
+            **self._common(name or f"evaluate-{of}"),
             "model": self.snapshot(of),
             "reference": "" if of in ("pretrain", "sft") else self.snapshot("sft"),
             "data": {

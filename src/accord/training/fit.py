@@ -36,19 +36,22 @@ def fit(
     totals: Callable[[Sequence[Item]], Totals],
     loss: Callable[[Sequence[Item], Totals], Losses],
     evaluate: Callable[[], Mapping[str, float]] | None = None,
+    kept: Mapping[str, nn.Module] | None = None,
 ) -> None:
     """Train `module` for `steps` optimizer steps, from the run folder's last checkpoint if there is one.
 
     `batch_at(step)` gives the items of a step (the same on every rank), `size(item)` its tokens, `totals(items)`
     what the loss divides by, `loss(items, totals)` the loss of a micro-batch and metrics that add up over
-    micro-batches. `evaluate` is called every `eval_every` steps and at the end.
+    micro-batches. `evaluate` is called every `eval_every` steps and at the end. `kept` are modules that change without
+    a gradient: checkpoints hold them too.
     """
+    modules = {"model": module, **(kept or {})}
     parameters = [p for p in module.parameters() if p.requires_grad]
     peaks = {"adamw": config.learning_rate, "muon": config.matrix_learning_rate}
     optimizers = build_optimizers(module, weight_decay=config.weight_decay, with_muon=config.matrix_learning_rate > 0)
     first, tokens = 0, 0
     if (saved := checkpoint.latest(run.path / "checkpoints")) is not None:
-        state = checkpoint.load(saved, {"model": module}, optimizers)
+        state = checkpoint.load(saved, modules, optimizers)
         first, tokens = state["step"], state["tokens"]
         run.truncate_logs(first)
     progress = Progress(run.stage, steps, first=first, quiet=not world.is_main)
@@ -91,7 +94,7 @@ def fit(
         stop = any(world.gather(run.stop_requested)) if world.size > 1 else run.stop_requested
         due = config.checkpoint_every and done % config.checkpoint_every == 0 and done < steps
         if (due or stop) and world.is_main:
-            checkpoint.save(run.path / "checkpoints", done, {"model": module}, optimizers, {"tokens": tokens})
+            checkpoint.save(run.path / "checkpoints", done, modules, optimizers, {"tokens": tokens})
         if stop and done < steps:
             raise run.interrupted(done)
     module.eval()

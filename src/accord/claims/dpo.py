@@ -1,0 +1,202 @@
+"""DPO matches PPO at a fraction of the compute: the direct family, PPO and best-of-n on one reward–KL plane."""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from accord.claims.cells import Cells
+from accord.claims.contract import Claim, Finding, Part
+from accord.claims.decoupling import show, values
+from accord.claims.sqrt_kl import run_config as weak_kl
+from accord.config import Annotate, Dpo, Evaluate, Sample
+from accord.evaluation.statistics import Interval, hierarchical_interval
+from accord.reporting.figures import Line, Panel, curves
+from accord.run import read_json, read_lines
+from accord.stages.recipes import EVALUATED, GoldFlow
+from accord.stages.showing import TRAINED
+
+MARGIN = 0.05  # gold points that still count as a match
+SHARE = 0.33  # of PPO's seconds that count as a fraction
+ROUNDS = 3
+DRAWN = 16
+BEST_OF = (1, 2, 4, 8, 16)
+
+# method: the settings that make its line on the plane; the first stands for the method. Found on seeds 0-9.
+SETTINGS: dict[str, dict[str, dict[str, object]]] = {
+    "dpo": {
+        "dpo": {},
+        # three times the rate: past the gold peak, the further the smaller β is
+        "dpo-0.3": {"beta": 0.3, "learning_rate": 3e-4},
+        "dpo-0.03": {"beta": 0.03, "learning_rate": 3e-4},
+    },
+    "ipo": {"ipo": {"loss": "ipo"}},
+    "kto": {"kto": {"loss": "kto"}},
+    "simpo": {"simpo": {"loss": "simpo"}},
+}
+
+
+def online(flow: GoldFlow) -> list[tuple[Sample, Annotate, Dpo]]:
+    """DPO in rounds on replies of the policy as it then is: as many prompts in all as the other methods had.
+
+    Each round starts from the policy before it; the reference stays SFT.
+    """
+    prompts = 2 * flow.scale.preference_prompts // ROUNDS
+    rounds = []
+    before = "sft"
+    for number in range(ROUNDS):
+        name = f"online-{number}"
+        sample = flow.sample(
+            f"{name}-sample",
+            model=flow.snapshot(before),
+            data=f"world:prompts?count={prompts}&seed={flow.seed + 110 + number}",
+        )
+        annotate = flow.annotate(f"{name}-annotate", samples=sample.out, criteria=["helpful"], judged=[], slices={})
+        data = str(Path(annotate.out) / "comparisons-helpful.jsonl")
+        train = flow.dpo(name, model=flow.snapshot(before), reference=flow.snapshot("sft"), data=data)
+        rounds.append((sample, annotate, train))
+        before = name
+    return rounds
+
+
+def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
+    """Gold scores, KL, seconds and tokens of every method on the same evaluation prompts."""
+    flows = cells.base(seeds)
+    settings = {name: changes for lines in SETTINGS.values() for name, changes in lines.items()}
+    cells.run(
+        [c for flow in flows for c in (flow.ppo(), weak_kl(flow), *(flow.dpo(n, **s) for n, s in settings.items()))]
+    )
+    rounds = [online(flow) for flow in flows]
+    for number in range(ROUNDS):
+        for kind in range(3):
+            cells.run([of_seed[number][kind] for of_seed in rounds])
+    last = f"online-{ROUNDS - 1}"
+    names = ["sft", *settings, last, "ppo", "ppo-weak-kl"]
+    cells.run([flow.evaluate(name) for flow in flows for name in names])
+    cells.run([drawn(flow) for flow in flows])
+
+    def level(name: str, metric: str, slices: Sequence[str] = TRAINED) -> list[np.ndarray]:
+        return [np.array(list(values(flow, name, metric, slices).values())) for flow in flows]
+
+    def against(name: str, other: str, slices: Sequence[str] = TRAINED) -> Interval:
+        pairs = [(values(f, name, "gold/helpful", slices), values(f, other, "gold/helpful", slices)) for f in flows]
+        return hierarchical_interval([np.array([a[p] - b[p] for p in a if p in b]) for a, b in pairs])
+
+    steps: dict[str, Callable[[GoldFlow], list[str]]] = {
+        "sft": lambda flow: [],
+        **{name: lambda flow, name=name: ["sample", "annotate", name] for name in settings},  # type: ignore[misc]
+        last: lambda flow: [Path(c.out).name for one in online(flow) for c in one],
+        "ppo": lambda flow: ["sample", "annotate", "helpful", "ppo"],
+        "ppo-weak-kl": lambda flow: ["sample", "annotate", "helpful", "ppo-weak-kl"],
+    }
+    seconds = {n: np.array([sum(seconds_of(f, s) for s in folders(f)) for f in flows]) for n, folders in steps.items()}
+    parts = [
+        Part("gold helpfulness, DPO − PPO", against("dpo", "ppo"), -MARGIN, "above"),
+        Part("seconds from SFT to the policy, DPO / PPO", ratio(seconds["dpo"], seconds["ppo"]), SHARE, "below"),
+    ]
+    gold = {name: hierarchical_interval(level(name, "gold/helpful")) for name in names}
+    kl = {name: hierarchical_interval(level(name, "kl")) for name in names if name != "sft"}
+    notes = []
+    for name in names:
+        distance = f"KL {show(kl[name])}, " if name in kl else ""
+        tax = hierarchical_interval(level(name, "gold/correct", ("skills",)))
+        score = hierarchical_interval(level(name, "reward/helpful"))
+        tokens = np.mean([tokens_of(flow, steps[name](flow)) for flow in flows])
+        notes.append(
+            f"{name}: gold helpfulness {show(gold[name])}, {distance}preference-model score {score.mean:+.2f}, right "
+            f"answers on skills {tax.mean:.2f}, {seconds[name].mean():.0f} s, {tokens / 1000:.0f} thousand tokens"
+        )
+    others = [name for name in names if name not in ("sft", "ppo", "dpo")]
+    notes += [f"gold helpfulness, {name} − ppo: {show(against(name, 'ppo'))}" for name in others]
+    notes += [f"the same on {slice} prompts, dpo − ppo: {show(against('dpo', 'ppo', (slice,)))}" for slice in TRAINED]
+    best = [best_of(read_lines(Path(drawn(flow).out) / "samples.jsonl")) for flow in flows]
+    bound = [best_of_kl(n) for n in BEST_OF]
+    for i, n in enumerate(BEST_OF[1:], 1):
+        found = hierarchical_interval([of_seed[i] for of_seed in best])
+        notes.append(
+            f"best of {n} by the preference model: gold helpfulness {show(found)}, KL at most {bound[i]:.2f}, "
+            f"{n} replies for every one that is shown"
+        )
+    lines = [
+        Line(method, color, [math.sqrt(max(kl[n].mean, 0)) for n in on], [gold[n].mean for n in on], points=True)
+        for color, (method, on) in enumerate(
+            [(m, in_order(of, kl)) for m, of in SETTINGS.items()]
+            + [("online dpo", [last]), ("ppo", in_order(("ppo", "ppo-weak-kl"), kl))]
+        )
+    ]
+    heights = [float(np.mean([of_seed[i].mean() for of_seed in best])) for i in range(len(BEST_OF))]
+    lines.append(Line("best of n", len(lines), [math.sqrt(b) for b in bound], heights, dashed=True, points=True))
+    return Finding(parts, notes, curves([Panel("", "√KL (√nats)", "gold helpfulness", lines)], columns=1, height=3.6))
+
+
+def drawn(flow: GoldFlow) -> Evaluate:
+    """Many replies of SFT to the evaluation prompts, with their scores: best-of-n for every n is computed from them."""
+    count = 5 * flow.scale.evaluated
+    data = {s: f"{EVALUATED[s]}?count={count}&seed={flow.seed + 300}" for s in TRAINED}
+    return flow.evaluate("sft", "evaluate-sft-drawn", samples=DRAWN, data=data, costs={})
+
+
+def best_of(rows: Sequence[dict]) -> list[np.ndarray]:
+    """For each n of BEST_OF, each prompt's expected gold score of the reply that the preference model likes best of n.
+
+    The mean over every subset of n of a prompt's replies: the reply with i lower ones is the best of C(i, n − 1) of
+    them.
+    """
+    by_prompt: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        scored = (row["scores"]["reward/helpful"], row["scores"]["gold/helpful"])
+        by_prompt.setdefault(row["prompt_id"], []).append(scored)
+    tables = [np.array([gold for _, gold in sorted(replies)]) for replies in by_prompt.values()]
+    out = []
+    for n in BEST_OF:
+        weights = np.array([math.comb(i, n - 1) for i in range(DRAWN)]) / math.comb(DRAWN, n)
+        out.append(np.array([float(weights @ table) for table in tables]))
+    return out
+
+
+def best_of_kl(n: int) -> float:
+    """log n − (n − 1) / n nats: how far best-of-n is from its base at most (Beirami et al. 2024, arXiv:2401.01879)."""
+    return math.log(n) - (n - 1) / n
+
+
+def in_order(names: Sequence[str] | dict, kl: dict[str, Interval]) -> list[str]:
+    """Settings by their KL, so that the line goes to the right."""
+    return sorted(names, key=lambda name: kl[name].mean)
+
+
+def ratio(above: np.ndarray, below: np.ndarray) -> Interval:
+    """Mean over seeds of a quotient, seeds drawn."""
+    return hierarchical_interval([np.array([value]) for value in above / below])
+
+
+def seconds_of(flow: GoldFlow, name: str) -> float:
+    return float(read_json(flow.root / name / "lineage.json")["seconds"])
+
+
+def tokens_of(flow: GoldFlow, folders: Sequence[str]) -> float:
+    """Tokens trained on, one that is read twice counting twice; of PPO the replies alone."""
+    total = 0.0
+    ppo = flow.ppo()
+    for name in folders:
+        rows = read_lines(flow.root / name / "metrics.jsonl")
+        total += rows[-1].get("num_tokens", 0) if rows else 0
+        replies = ppo.batch_size * ppo.samples * ppo.ppo_epochs
+        total += sum(row.get("completions/mean_length", 0.0) for row in rows) * replies
+    return total
+
+
+CLAIM = Claim(
+    name="dpo",
+    claim="DPO, which trains on the comparisons themselves, matches PPO on a preference model made from the same "
+    "comparisons, at a fraction of the compute.",
+    source="Rafailov et al. 2023 (arXiv:2305.18290); against it Xu et al. 2024 (arXiv:2404.10719), Ivison et al. 2024 "
+    "(arXiv:2406.09279)",
+    statistic="Paired difference in gold helpfulness of DPO and PPO, one reply each to the same evaluation prompts, "
+    "and the quotient of their seconds from SFT on (sampling, labels, preference model, policy; one thread each); "
+    "bootstrap over seeds and prompts. IPO, KTO, SimPO, three rounds of online DPO, PPO with a weak KL penalty and "
+    "best-of-n from as many comparisons stand beside them on one plane of gold helpfulness over √KL.",
+    rule=f"The difference is above −{MARGIN:g} gold points and the quotient below {SHARE:g}, both with their whole "
+    "intervals.",
+    measure=measure,
+)

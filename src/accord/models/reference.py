@@ -1,0 +1,146 @@
+"""References: the frozen view that KL and log-ratios are measured to, token by token or summed over replies.
+
+Sums of whole replies are what the direct family subtracts. They are computed once before training and kept under a
+key of everything that decides them; or anew at every step from a frozen view; or are 0 where a loss has no reference.
+"""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from accord.data.batches import Group, Plan, build_plan
+from accord.models.policy import token_logprobs
+from accord.objectives.implicit import sequence_logprobs
+from accord.run import write_atomically
+from accord.training.distributed import World
+
+Parts = Sequence[Sequence[int]]
+Logprobs = Callable[[Plan], Tensor]
+
+
+class Reference:
+    """The frozen view of single tokens: the policy with its adapter off, or a model of its own."""
+
+    def __init__(self, policy: nn.Module, separate: nn.Module | None) -> None:
+        self._model = policy if separate is None else separate
+        self._adapter_off = separate is None
+
+    @torch.no_grad()
+    def token_logprobs(self, plan: Plan, *, temperature: float = 1.0) -> Tensor:
+        """Log-probs (R,) of the plan's targets under the reference."""
+        with self._model.disable_adapter() if self._adapter_off else contextlib.nullcontext():  # type: ignore[operator]
+            return token_logprobs(self._model, plan, temperature=temperature)
+
+
+@dataclass(frozen=True)
+class ReplyReference:
+    """log π_ref(y|x) of whole replies, by the number that a group has in its run.
+
+    `kept[i]` (replies of group i,) was computed before training; without it `logprobs` is asked anew for a plan's
+    tokens; without either everything is 0, for losses that have no reference.
+    """
+
+    kept: Sequence[Tensor] | None = None
+    logprobs: Logprobs | None = None
+
+    @torch.no_grad()
+    def sums(self, numbers: Sequence[int], plan: Plan) -> Tensor:
+        """(replies,) of a plan that packs the groups of these numbers."""
+        if self.kept is not None:
+            return torch.cat([self.kept[number] for number in numbers]).to(plan.ids.device)
+        if self.logprobs is not None:
+            return sequence_logprobs(self.logprobs(plan), plan.owner, plan.replies, "sum")
+        return torch.zeros(plan.replies, device=plan.ids.device)
+
+    def of(self, numbers: Sequence[int], groups: Sequence[Group], parts: Parts, world: World) -> list[Tensor]:
+        """(replies,) of every group by itself, on the CPU and on every rank; `parts` as in `reply_sums`."""
+        if self.kept is not None:
+            return [self.kept[number] for number in numbers]
+        if self.logprobs is not None:
+            return reply_sums(self.logprobs, groups, parts, world)
+        return [torch.zeros(len(group.replies)) for group in groups]
+
+
+@torch.no_grad()
+def follow(reference: nn.Module, policy: nn.Module, mix: float) -> None:
+    """π_ref ← mix · π + (1 − mix) · π_ref over what is trained: TR-DPO, Gorbatovski et al. 2024 (arXiv:2404.09656)."""
+    theirs = dict(reference.named_parameters())
+    for name, parameter in policy.named_parameters():
+        if parameter.requires_grad:
+            theirs[name].lerp_(parameter, mix)
+
+
+@torch.no_grad()
+def reply_sums(logprobs: Logprobs, groups: Sequence[Group], parts: Parts, world: World) -> list[Tensor]:
+    """Summed log-probs (replies,) of every group's replies, on the CPU and on every rank.
+
+    `logprobs` gives a plan's token log-probs; `parts` are micro-batches as indices of groups. A training step on the
+    same micro-batch with the same weights has the same bits, so that rewards at the first step are exactly 0.
+    """
+    done: list[tuple[Sequence[int], list[Tensor]]] = []
+    for part in world.share(parts):
+        plan = build_plan([groups[i] for i in part]).to(world.device)
+        flat = sequence_logprobs(logprobs(plan), plan.owner, plan.replies, "sum").cpu()
+        done.append((part, list(flat.split([len(groups[i].replies) for i in part]))))
+    out: list[Tensor] = [torch.zeros(0)] * len(groups)
+    for part, values in world.interleave(done):
+        for i, value in zip(part, values, strict=True):
+            out[i] = value
+    return out
+
+
+def weights_hash(model: nn.Module) -> str:
+    """SHA-256 over the names, types, shapes and bytes of every weight, adapters included."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def content_key(groups: Sequence[Group], parts: Parts, weights: str, precision: str) -> str:
+    """A key of everything that decides the sums, to their bits: tokens, how they are cut, weights, precision.
+
+    The token ids hold what data, tokenizer and chat template decide. Nothing differs between ranks, nor between runs
+    on the same data with the same seed and batch size.
+    """
+    digest = hashlib.sha256(json.dumps([weights, precision, [list(part) for part in parts]]).encode())
+    for group in groups:
+        digest.update(f"{group.prefix} {group.replies}\n".encode())
+    return digest.hexdigest()[:32]
+
+
+def kept_sums(
+    folder: Path, key: str, groups: Sequence[Group], world: World, compute: Callable[[], list[Tensor]]
+) -> list[Tensor]:
+    """The sums under a key, computed and kept if they are not there; the same on every rank."""
+    sizes = [len(group.replies) for group in groups]
+    file = folder / f"{key}.safetensors"
+    found = _read(file, key, sum(sizes))
+    # all or none: a rank that computes waits for the others
+    everywhere = all(world.gather(found is not None))
+    if found is not None and everywhere:
+        return list(found.split(sizes))
+    values = compute()
+    if world.is_main:
+        tensors = save({key: torch.cat(values)})
+        write_atomically(file, lambda stream: stream.write(tensors))
+    world.gather(None)
+    return values
+
+
+def _read(file: Path, key: str, replies: int) -> Tensor | None:
+    """The kept sums; None if there are none, a file of another key was put there, or the file is broken."""
+    with contextlib.suppress(OSError, ValueError, KeyError, SafetensorError):
+        flat: Tensor = load_file(file)[key]
+        if flat.shape == (replies,):
+            return flat
+    return None

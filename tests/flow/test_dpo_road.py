@@ -1,0 +1,499 @@
+"""`accord dpo` on tiny models: references, caches, batches, what is measured, and what is refused."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from accord.config import DIRECT_LOSSES, LISTWISE, UNPAIRED, Dpo
+from accord.data.batches import batch_indices, build_plan, reply_group
+from accord.errors import BadInput
+from accord.evaluation.metrics import definition
+from accord.models import reference as references
+from accord.models.loading import load_policy, load_renderer
+from accord.models.policy import token_logprobs
+from accord.models.scalar import Scorer
+from accord.objectives.implicit import sequence_logprobs
+from accord.records import Judgement, Prompt, Turn
+from accord.run import RunFolder, read_json, read_lines, verify
+from accord.stages.direct_data import Item, prefer_safe, read_material
+from accord.stages.direct_evaluation import HeldOut
+from accord.stages.direct_objectives import score_margins
+from accord.stages.dpo import frozen_model, make_reference
+from accord.training.distributed import World
+
+LN2 = math.log(2)
+ALONE = World(0, 1, torch.device("cpu"))
+
+
+def rows_of(folder):
+    return read_lines(folder / "metrics.jsonl")
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(commands, tmp_path_factory):
+    out = tmp_path_factory.mktemp("dpo") / "run"
+    assert commands.run("dpo", out, epochs=8, learning_rate=1e-2, beta=0.3, eval_every=5) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def adapted(commands, tmp_path_factory):
+    """A snapshot that is an adapter, by SFT: its reference is not its base."""
+    out = tmp_path_factory.mktemp("sft") / "run"
+    assert commands.run("sft", out, lora_rank=2, epochs=2, learning_rate=1e-2) == 0
+    return out / "snapshot"
+
+
+def test_dpo_learns_what_separates_the_sides(trained):
+    """Chosen replies begin with "the cat": the policy finds it, held-out prompts included."""
+    verify(trained)
+    rows = rows_of(trained)
+    assert rows[-1]["loss"] < rows[0]["loss"] - 0.1
+    assert rows[-1]["eval/rewards/accuracies"] > 0.9
+    result = read_json(trained / "evaluation.json")
+    assert result["role"] == "implicit" and result["criterion"] == "helpful"
+    assert result["rows"][0]["accuracy"]["mean"] > 0.9 and result["bins"]
+    assert result["kl"]["n"] == 4 and result["sqrt_kl"] == pytest.approx(math.sqrt(max(result["kl"]["mean"], 0)))
+    samples = read_lines(trained / "samples.jsonl")
+    assert sum(row["kl"] for row in samples) / 4 == pytest.approx(result["kl"]["mean"])
+    assert load_policy(str(trained / "snapshot")) is not None
+    assert (trained / "snapshot" / "trained_prompts.txt").read_text()
+
+
+def test_the_drift_is_the_change_of_the_held_out_log_probs(trained, commands):
+    """Recomputed from the two snapshots and the prompts that the run held out."""
+    result = read_json(trained / "evaluation.json")
+    config = Dpo(model=str(commands.snapshots / "policy"), data=str(commands.files / "comparisons.jsonl"), out="unused")
+    renderer = load_renderer(config.model)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunFolder, "write_json", lambda *_: None)
+        held_out = read_material(config, RunFolder("dpo", config), renderer).held_out
+    sums = []
+    for where in (commands.snapshots / "policy", trained / "snapshot"):
+        plan = build_plan([item.group for item in held_out])
+        with torch.no_grad():
+            values = token_logprobs(load_policy(str(where)), plan)
+        sums.append(sequence_logprobs(values, plan.owner, plan.replies, "sum").view(-1, 2))
+    drift = (sums[1] - sums[0]).mean(0)
+    assert result["eval/logps/chosen_drift"] == pytest.approx(drift[0].item(), abs=1e-4)
+    assert result["eval/logps/rejected_drift"] == pytest.approx(drift[1].item(), abs=1e-4)
+
+
+REFERENCES = {
+    "kept": {},
+    "frozen": {"cache_reference": "false"},
+    "given": {"reference": "policy"},
+    "given, anew": {"reference": "policy", "cache_reference": "false"},
+    "adapter": {"lora_rank": 2},
+    "adapter off": {"lora_rank": 2, "cache_reference": "false"},
+    "refreshed": {"refresh_every": 2},
+}
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_e4_rewards_are_0_at_the_first_step_and_the_loss_is_ln_2(name, commands, tmp_path):
+    """E4: exactly 0, and whatever kind of reference it is. Many micro-batches, so that their cut matters too."""
+    changes = dict(REFERENCES[name])
+    if "reference" in changes:
+        changes["reference"] = commands.snapshots / changes["reference"]
+    assert commands.run("dpo", tmp_path / "run", micro_tokens=200, **changes) == 0
+    first, second = rows_of(tmp_path / "run")[:2]
+    assert first["rewards/chosen"] == first["rewards/rejected"] == first["rewards/margins"] == 0.0
+    assert first["rewards/accuracies"] == 0.5
+    assert first["loss"] == pytest.approx(LN2, abs=1e-6)
+    assert second["rewards/chosen"] != 0.0
+
+
+ADAPTERS = [{}, {"cache_reference": "false"}, {"lora_rank": 2}, {"refresh_every": 3}]
+ADAPTERS += [{"lora_rank": 2, "cache_reference": "false"}]
+
+
+@pytest.mark.parametrize("changes", ADAPTERS)
+def test_e4_the_reference_of_an_sft_adapter_is_that_adapter_not_its_base(changes, adapted, commands, tmp_path):
+    assert commands.run("dpo", tmp_path / "run", model=adapted, **changes) == 0
+    first = rows_of(tmp_path / "run")[0]
+    assert first["rewards/chosen"] == first["rewards/rejected"] == 0.0
+    # against the base it would not be 0
+    base = commands.snapshots / "policy"
+    assert commands.run("dpo", tmp_path / "base", model=adapted, reference=base) == 0
+    assert rows_of(tmp_path / "base")[0]["rewards/chosen"] != 0.0
+
+
+def test_kept_frozen_and_switched_off_references_give_the_same_numbers(commands, tmp_path):
+    for name, changes in {"kept": {}, "anew": {"cache_reference": "false"}}.items():
+        for rank in (0, 2):
+            assert commands.run("dpo", tmp_path / f"{name}{rank}", lora_rank=rank, epochs=2, **changes) == 0
+    for rank in (0, 2):
+        a, b = (rows_of(tmp_path / f"{name}{rank}") for name in ("kept", "anew"))
+        for row, other in zip(a, b, strict=True):
+            for key in ("loss", "rewards/chosen", "rewards/margins", "grad_norm"):
+                assert row[key] == pytest.approx(other[key], abs=1e-4), key
+
+
+def test_a_refreshed_reference_is_the_policy_and_the_rewards_begin_at_0_again(commands, tmp_path):
+    """TR-DPO with mix 1: at steps 3 and 5 the reference has just become the policy."""
+    assert commands.run("dpo", tmp_path / "run", refresh_every=2, epochs=2) == 0
+    rewards = [row["rewards/margins"] for row in rows_of(tmp_path / "run")]
+    assert [value == 0.0 for value in rewards] == [i % 2 == 0 for i in range(len(rewards))] and len(rewards) == 6
+
+
+def test_follow_moves_the_reference_by_its_share():
+    policy, frozen = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+    policy.weight.data.fill_(3.0)
+    frozen.weight.data.fill_(1.0)
+    frozen.bias.data.fill_(7.0)
+    policy.bias.requires_grad_(False)
+    references.follow(frozen, policy, 0.25)
+    assert frozen.weight.item() == 1.5 and frozen.bias.item() == 7.0
+
+
+def test_e5_one_content_key_on_every_rank_and_another_for_other_content(commands, tmp_path, monkeypatch):
+    """E5: the key is a function of tokens, weights, cut and precision alone; nothing of rank or run is in it."""
+    keys = []
+
+    def kept(folder, key, groups, world, compute):
+        keys.append(key)
+        return [torch.zeros(len(group.replies)) for group in groups]
+
+    monkeypatch.setattr("accord.stages.dpo.kept_sums", kept)
+
+    def key(rank=0, **changes):
+        values = {"model": str(commands.snapshots / "policy"), "data": str(commands.files / "comparisons.jsonl")}
+        config = Dpo(out=str(tmp_path / str(len(keys))), **{**values, **changes})
+        with RunFolder("dpo", config) as run:
+            material = read_material(config, run, load_renderer(config.model))
+            policy = load_policy(config.model)
+            world = World(rank, 2, torch.device("cpu"))
+            make_reference(config, run, world, policy, frozen_model(config, policy, world), material)
+        return keys[-1]
+
+    same = key()
+    assert key(rank=1) == same
+    assert key(beta=0.7, learning_rate=1.0, loss="ipo") == same
+    others = [
+        key(model=str(commands.snapshots / "other")),
+        key(reference=str(commands.snapshots / "other")),
+        key(max_rows=40),
+        key(precision="bf16"),
+        key(seed=1),
+        key(batch_size=7),
+    ]
+    # the same weights read the same tokens, whatever they are named
+    assert others[0] == others[1] and len({same, *others}) == 6
+    assert key(reference=str(commands.snapshots / "policy")) == same
+
+
+def test_e5_a_cache_is_read_where_it_fits_and_a_wrong_or_broken_file_is_not(commands, tmp_path, monkeypatch):
+    """E5: a second run computes nothing; what stands under another key, or half a file, is never taken for it."""
+    shared = tmp_path / "shared"
+    assert commands.run("dpo", tmp_path / "first", reference_cache=shared) == 0
+    (file,) = shared.iterdir()
+    computed = []
+    plain = references.reply_sums
+
+    def counted(logprobs, groups, parts, world):
+        computed.append(len(groups))
+        return plain(logprobs, groups, parts, world)
+
+    monkeypatch.setattr("accord.stages.dpo.reply_sums", counted)
+    assert commands.run("dpo", tmp_path / "second", reference_cache=shared) == 0
+    assert computed == [] and rows_of(tmp_path / "first")[0]["loss"] == rows_of(tmp_path / "second")[0]["loss"]
+    good = file.read_bytes()
+    assert commands.run("dpo", tmp_path / "third", reference_cache=shared, seed=3) == 0
+    other = next(f for f in shared.iterdir() if f != file)
+    for number, content in enumerate((other.read_bytes(), good[: len(good) // 2], b"")):
+        computed.clear()
+        file.write_bytes(content)
+        assert commands.run("dpo", tmp_path / f"again{number}", reference_cache=shared) == 0
+        assert computed and file.read_bytes() == good
+        assert rows_of(tmp_path / f"again{number}")[0]["rewards/chosen"] == 0.0
+
+
+def test_e6_measuring_twice_gives_the_same_and_a_file_is_rendered_as_the_held_out_part_is(commands, tmp_path):
+    """E6: nothing is done to the held-out comparisons by measuring them, or by naming them as --eval_data."""
+    values = {"model": str(commands.snapshots / "policy"), "data": str(commands.files / "comparisons.jsonl")}
+    config = Dpo(out=str(tmp_path / "one"), **values)
+    renderer = load_renderer(config.model)
+    with RunFolder("dpo", config) as run:
+        material = read_material(config, run, renderer)
+    model = load_policy(config.model)
+    zeros = [torch.zeros(2) for _ in material.held_out]
+    held_out = HeldOut(config, ALONE, lambda plan: token_logprobs(model, plan), material.held_out, zeros)
+    before = [item.group for item in held_out.items]
+    with torch.no_grad():
+        assert held_out.measure() == held_out.measure()
+        assert held_out.summarise() == held_out.summarise()
+    assert [item.group for item in held_out.items] == before
+    texts = [(item.prompt.turns[0].content, *item.texts) for item in material.held_out]
+    rows = [{"prompt": p, "chosen": c, "rejected": r} for p, c, r in texts]
+    named = Dpo(out=str(tmp_path / "two"), eval_data=str(write(tmp_path / "eval.jsonl", rows)), **values)
+    with RunFolder("dpo", named) as run:
+        again = read_material(named, run, renderer)
+    assert [item.group for item in again.held_out] == before
+    assert [item.id for item in again.items] == [item.id for item in material.items]
+
+
+def ranked(commands, path):
+    """Rankings of two and of three replies."""
+    rows = []
+    for i, row in enumerate(read_lines(commands.files / "comparisons.jsonl")[:40]):
+        replies, ranks = [row["chosen"], row["rejected"], f"{row['rejected']} and salt"], [1, 2, 3]
+        rows.append({"prompt": row["prompt"], "responses": replies[: 2 + i % 2], "ranks": ranks[: 2 + i % 2]})
+    return write(path, rows)
+
+
+@pytest.mark.parametrize("name", ["dpo", "ipo", "aot", "kto", "bco", "plackett_luce"])
+def test_e7_how_a_batch_is_cut_changes_nothing(name, commands, tmp_path):
+    """E7: micro-batches of one, two and three comparisons, and one of all: same losses, same gradients."""
+    data = ranked(commands, tmp_path / "rankings.jsonl")
+    found = []
+    for tokens in (1, 60, 90, 10_000):
+        out = tmp_path / str(tokens)
+        assert commands.run("dpo", out, data=data, loss=name, batch_size=12, micro_tokens=tokens) == 0
+        found.append(rows_of(out))
+    for rows in found[:-1]:
+        for row, other in zip(rows, found[-1], strict=True):
+            assert row.keys() == other.keys()
+            for key in set(row) - {"tokens_per_second"}:
+                assert row[key] == pytest.approx(other[key], rel=1e-3, abs=2e-5), key
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_e7_small_batches_train(size, commands, tmp_path):
+    assert commands.run("dpo", tmp_path / "run", batch_size=size, max_rows=8, loss="kto", eval_share=0.3) == 0
+    assert all(math.isfinite(row["loss"]) for row in rows_of(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("name", DIRECT_LOSSES)
+def test_every_loss_by_its_name(name, commands, tmp_path):
+    data = ranked(commands, tmp_path / "rankings.jsonl")
+    assert commands.run("dpo", tmp_path / "run", data=data, loss=name, epochs=2, kl_prompts=2) == 0
+    rows = rows_of(tmp_path / "run")
+    assert all(definition(key) for key in rows[-1]), "every name stands in docs/metrics.md"
+    assert rows[0][f"loss/{name}"] == rows[0]["loss"] and all(math.isfinite(row["loss"]) for row in rows)
+    if name != "nll" and DIRECT_LOSSES[name][0] not in (UNPAIRED, LISTWISE):
+        assert {"rewards/chosen", "rewards/accuracies", "logps/rejected"} <= rows[0].keys()
+    result = read_json(tmp_path / "run" / "evaluation.json")
+    assert {"accuracy", "ece"} <= result["rows"][0].keys() and "kl" in result
+
+
+def test_losses_add_up_by_their_weights_and_are_logged_apart(commands, tmp_path):
+    changes = {"loss": None, "loss.dpo": 0.8, "loss.bco_pair": 0.2, "loss.nll": 1.0, "beta": 0.2}
+    assert commands.run("dpo", tmp_path / "run", **changes) == 0
+    for row in rows_of(tmp_path / "run"):
+        parts = 0.8 * row["loss/dpo"] + 0.2 * row["loss/bco_pair"] + row["loss/nll"]
+        assert row["loss"] == pytest.approx(parts, rel=1e-5)
+
+
+def test_kto_takes_single_labels_and_its_kl_is_0_at_the_start(commands, tmp_path):
+    changes = {"data": None, "unpaired_data": commands.files / "judgements.jsonl", "criterion": "harmless"}
+    assert commands.run("dpo", tmp_path / "run", loss="kto", **changes) == 0
+    rows = rows_of(tmp_path / "run")
+    assert rows[0]["kto/kl"] == 0.0 and rows[0]["loss"] == pytest.approx(0.5)
+    assert "rows" not in read_json(tmp_path / "run" / "evaluation.json")
+    both = {"data": commands.files / "comparisons.jsonl", "unpaired_data": changes["unpaired_data"]}
+    assert commands.run("dpo", tmp_path / "both", loss="bco", **both) == 0
+    assert rows_of(tmp_path / "both")[-1]["eval/rewards/accuracies"] >= 0
+
+
+def test_the_strength_of_a_choice_becomes_a_margin(commands, tmp_path):
+    rows = read_lines(commands.files / "comparisons.jsonl")
+    data = write(tmp_path / "strong.jsonl", [{**row, "margin": 2.0} for row in rows])
+    assert commands.run("dpo", tmp_path / "run", data=data, strength_margin=0.5) == 0
+    assert rows_of(tmp_path / "run")[0]["loss"] == pytest.approx(math.log(1 + math.exp(1.0)), abs=1e-6)
+
+
+SIDES = ("chosen", "rejected")
+SHAPES = {
+    "HH transcripts": lambda r: {side: f"\n\nHuman: {r['prompt']}\n\nAssistant: {r[side]}" for side in SIDES},
+    "conversations": lambda r: {
+        "prompt": [{"role": "user", "content": r["prompt"]}],
+        "chosen": [{"role": "assistant", "content": r["chosen"]}],
+        "rejected": [{"role": "assistant", "content": r["rejected"]}],
+    },
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_hugging_face_shapes_train_to_the_same_numbers(shape, commands, tmp_path):
+    rows = [SHAPES[shape](row) for row in read_lines(commands.files / "comparisons.jsonl")]
+    assert commands.run("dpo", tmp_path / "shaped", data=write(tmp_path / "data.jsonl", rows)) == 0
+    assert commands.run("dpo", tmp_path / "plain") == 0
+    a, b = (rows_of(tmp_path / name) for name in ("shaped", "plain"))
+    assert [row["loss"] for row in a] == [row["loss"] for row in b]
+
+
+class Told:
+    """Log-probs of two held-out comparisons as they are told."""
+
+    def __init__(self, commands, tmp_path, capsys):
+        values = {"model": str(commands.snapshots / "policy"), "data": str(commands.files / "comparisons.jsonl")}
+        config = Dpo(out=str(tmp_path / "run"), **values)
+        with RunFolder("dpo", config) as run:
+            items = read_material(config, run, load_renderer(config.model)).items[:4]
+        capsys.readouterr()
+        start = [torch.tensor([-5.0, -5.0])] * 4
+        self.held_out = HeldOut(config, ALONE, lambda plan: torch.zeros(0), items, start)
+        self.capsys = capsys
+
+    def measure(self, *sums):
+        self.held_out._sums = lambda: [torch.tensor(pair) for pair in sums]
+        result = self.held_out.measure()
+        return result, self.capsys.readouterr().out
+
+
+def test_a_warning_when_the_chosen_become_less_probable_while_the_margin_grows(commands, tmp_path, capsys):
+    told = Told(commands, tmp_path, capsys)
+    result, said = told.measure([-4.0, -6.0], [-4.5, -5.5], [-4.0, -5.0], [-4.0, -6.5])
+    assert result["eval/displacement"] == 0.0 and not said
+    assert result["eval/logps/chosen_drift"] == pytest.approx(0.875)
+    # both fall together: the margin does not grow
+    result, said = told.measure(*[[-7.0, -6.0]] * 4)
+    assert result["eval/displacement"] == 0.0 and not said
+    # down on the whole, but within the noise of four prompts
+    result, said = told.measure([-9.0, -9.5], [-1.5, -2.0], [-8.0, -9.0], [-2.0, -4.0])
+    assert result["eval/logps/chosen_drift"] < 0 and result["eval/displacement"] == 0.0 and not said
+    result, said = told.measure([-6.0, -8.0], [-6.5, -9.0], [-6.0, -9.5], [-7.0, -8.0])
+    assert result["eval/displacement"] == 1.0 and "less probable (-1.38 nats)" in said and "(+2.25)" in said
+    # once is enough
+    assert told.measure(*[[-7.0, -9.0]] * 4)[1] == ""
+
+
+REFUSED = {
+    "no such loss": ({"loss": "dpoo"}, ["dpoo", "there are dpo"]),
+    "an option that is not read": ({"loss_options.alpha": 0.5}, ["--loss_options.alpha", "dpo does not read it"]),
+    "an unknown option": ({"loss_options.gamma": 0.5}, ["--loss_options.gamma"]),
+    "an option out of range": (
+        {"loss": "robust", "loss_options.label_smoothing": 0.5},
+        ["label_smoothing", "between 0 and 0.5"],
+    ),
+    "families mixed": ({"loss": None, "loss.dpo": 1, "loss.kto": 1}, ["--loss.kto", "single replies"]),
+    "a weight of 0": ({"loss": None, "loss.dpo": 1, "loss.nll": 0}, ["--loss.nll", "above 0"]),
+    "a margin nobody reads": ({"loss": "ipo", "strength_margin": 1}, ["--strength_margin"]),
+    "a reference nobody reads": ({"loss": "simpo", "reference": "x/y"}, ["--reference", "simpo has no reference"]),
+    "a refresh of a given reference": ({"refresh_every": 2, "reference": "x/y"}, ["--refresh_every"]),
+    "a cache of what is not kept": ({"cache_reference": "false", "reference_cache": "c"}, ["--reference_cache"]),
+    "a scorer nobody reads": ({"costs.harm": "x/y"}, ["harm is not used", "--limits.harm"]),
+    "a limit without a cost": ({"limits.harm": 0}, ["--limits.harm", "--costs.harm"]),
+    "a safety margin without labels": ({"safety_margin": 1}, ["--safety_margin", "--safety_data"]),
+    "safety labels for single replies": ({"safety_data": "x.jsonl", "loss": "kto"}, ["--safety_data", "kto"]),
+    "no data": ({"data": None}, ["--data"]),
+    "single replies for pairs": ({"unpaired_data": "x.jsonl"}, ["--unpaired_data", "kto"]),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_does_not_fit_is_refused_before_anything_loads(name, commands, tmp_path, capsys):
+    changes, words = REFUSED[name]
+    assert commands.run("dpo", tmp_path / "run", **changes) == 2
+    message = capsys.readouterr().err
+    assert all(word in message for word in words), message
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_that_say_nothing_are_counted_and_refused(commands, tmp_path, capsys):
+    rows = [{"prompt": f"why {i}", "responses": ["the cat", "a dog"], "ranks": [1, 1]} for i in range(6)]
+    assert commands.run("dpo", tmp_path / "run", data=write(tmp_path / "ties.jsonl", rows)) == 2
+    out = capsys.readouterr()
+    assert "dropped 6 of 6 comparisons as ties" in out.out and "--criterion helpful" in out.err
+    only = [{"prompt": f"why {i}", "completion": "the cat", "label": True} for i in range(6)]
+    changes = {"data": None, "unpaired_data": write(tmp_path / "good.jsonl", only), "loss": "kto"}
+    assert commands.run("dpo", tmp_path / "run2", **changes) == 2
+    assert "good and bad" in capsys.readouterr().err
+
+
+def test_a8_a_pair_with_one_long_side_is_dropped_and_counted_here_too(commands, tmp_path, capsys):
+    rows = read_lines(commands.files / "comparisons.jsonl")
+    rows[0]["rejected"] = "stone " * 100
+    rows[1]["chosen"] = "the cat " * 100
+    assert commands.run("dpo", tmp_path / "run", data=write(tmp_path / "long.jsonl", rows)) == 0
+    assert "dropped 2 of" in capsys.readouterr().out
+
+
+def an_item(ranks, *texts):
+    n = range(len(ranks))
+    pairs = tuple((i, j) for i in n for j in n if ranks[i] < ranks[j])
+    prompt = Prompt((Turn("user", "why"),), "", "file")
+    return Item(-1, "id", prompt, texts, reply_group((1,), *([k] for k in n)), ranks, pairs, (0.25,) * len(pairs), ())
+
+
+def label(text, safe):
+    return Judgement(Prompt((Turn("user", "why"),), "", "file"), text, "harmless", "safe", float(safe), "x", "", 0.0)
+
+
+def test_safedpo_lets_the_safe_reply_win_and_drops_pairs_of_two_unsafe_ones(capsys):
+    labels = [label("bad", False), label("worse", False), label("good", True), label("fine", True)]
+    items = [
+        an_item((1, 2), "bad", "good"),
+        an_item((1, 2), "good", "bad"),
+        an_item((1, 2), "good", "fine"),
+        an_item((1, 2), "bad", "worse"),
+        an_item((1, 2), "bad", "unlabelled"),
+        an_item((1, 2, 3), "bad", "good", "worse"),
+    ]
+    kept = prefer_safe(items, labels, 2.0)
+    assert [item.pairs for item in kept] == [((1, 0),), ((0, 1),), ((0, 1),), ((0, 1),), ((1, 0), (1, 2))]
+    assert [item.margins for item in kept] == [(2.25,), (2.25,), (0.25,), (0.25,), (2.25, 2.25)]
+    assert "7 pairs with both labels; 2 turned round, 2 of two unsafe" in capsys.readouterr().out
+    with pytest.raises(BadInput, match="labels no reply"):
+        prefer_safe(items, labels[:1], 0.0)
+    with pytest.raises(BadInput, match="nothing is left"):
+        prefer_safe(items[3:4], labels, 0.0)
+
+
+def test_safety_labels_reach_the_loss(commands, tmp_path, capsys):
+    """With a margin of 2 on every pair, each of a safe and an unsafe reply, the first loss is that of a margin of 2."""
+    rows = read_lines(commands.files / "comparisons.jsonl")
+    labels = [{"prompt": r["prompt"], "completion": r[s], "is_safe": s == "rejected"} for r in rows for s in SIDES]
+    changes = {"safety_data": write(tmp_path / "labels.jsonl", labels), "safety_margin": 2.0}
+    assert commands.run("dpo", tmp_path / "run", **changes) == 0
+    assert "73 turned round" in capsys.readouterr().out
+    assert rows_of(tmp_path / "run")[0]["loss"] == pytest.approx(math.log(1 + math.exp(2.0)), abs=1e-6)
+
+
+def test_modpo_margins_are_score_differences_and_limits_are_checked(commands, tmp_path, capsys):
+    """Margins recomputed with the scorers; a cost counts against a reply."""
+    s = commands.snapshots
+    weights = {"margin_weights.again": 0.5, "margin_weights.harm": 2.0}
+    changes = {"rewards.again": s / "reward", "costs.harm": s / "cost", **weights, "limits.harm": 1e6, "kl_prompts": 6}
+    assert commands.run("dpo", tmp_path / "run", **changes) == 0
+    assert "limit harm 1e+06: holds" in capsys.readouterr().out
+    config = Dpo(
+        model=str(s / "policy"),
+        data=str(commands.files / "comparisons.jsonl"),
+        out=str(tmp_path / "again"),
+        rewards={"again": str(s / "reward")},
+        costs={"harm": str(s / "cost")},
+        margin_weights={"again": 0.5, "harm": 2.0},
+    )
+    renderer = load_renderer(config.model)
+    with RunFolder("dpo", config) as run:
+        items = read_material(config, run, renderer).items
+    scored = score_margins(config, items, renderer, ALONE.device)
+    reward = Scorer(str(s / "reward"), role="preference", device=ALONE.device)
+    cost = Scorer(str(s / "cost"), role="cost", device=ALONE.device)
+    for item in scored[:5]:
+        (r,), (c,) = ([m.scores([item.group], micro_tokens=500)] for m in (reward, cost))
+        expected = 0.5 * (r[0] - r[1]) - 2.0 * (c[0] - c[1])
+        assert item.pairs == ((0, 1),) and item.margins[0] == pytest.approx(expected.item(), abs=1e-4)
+    first = [scored[i].margins[0] for i in batch_indices(0, len(scored), 30, 0)]
+    loss = sum(math.log(1 + math.exp(margin)) for margin in first) / len(first)
+    assert rows_of(tmp_path / "run")[0]["loss"] == pytest.approx(loss, abs=1e-4)
+    limit = read_json(tmp_path / "run" / "evaluation.json")["limits"]["harm"]
+    costs = [row["scores"]["cost/harm"] for row in read_lines(tmp_path / "run" / "samples.jsonl")]
+    assert limit["mean"] == pytest.approx(sum(costs) / 6) and limit["n"] == 6 and limit["verdict"] == "holds"
+    assert limit["unsafe"] == sum(c > 0 for c in costs) / 6
+
+
+def test_the_report_shows_a_dpo_run(trained, tmp_path):
+    from accord.cli import main
+
+    assert main(["report", str(trained), "--out", str(tmp_path / "page.html")]) == 0
+    assert "dpo" in (tmp_path / "page.html").read_text()
