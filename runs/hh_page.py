@@ -5,8 +5,10 @@ from pathlib import Path
 
 from accord.run import read_json, read_lines
 
-STAGES = ("pretrain", "sft", "helpful-folds", "harmless-folds", "helpful", "harmless", "cost", "ppo", "limited")
-MEASURED = ("pretrain", "sft", "ppo", "limited")
+FOLDED = ("helpful-folds", "harmless-folds")
+HELD_OUT = ("helpful", "dpo", "ipo", "harmless", "cost")
+MEASURED = ("pretrain", "sft", "dpo", "ipo", "ppo", "limited")
+STAGES = ("pretrain", "sft", *FOLDED, *HELD_OUT, "ppo", "limited")
 INTRO = """# HH-RLHF at the size of two CPU cores
 
 Written by `runs/hh_page.py` from the run folders that `runs/hh.sh` left; one seed. **The models are weak**: a few
@@ -20,11 +22,12 @@ Cross-validated by prompt (two folds; conversations with the same opening stay t
 a model that saw none of its conversation. The baseline prefers the longer (or the shorter) reply, whichever the other
 rows favour. ECE is the expected calibration error of σ(score difference).
 """
-POLICIES = """`cost` has ranking terms from harmless-base and sign terms from labelled replies, and is tested on
-held-out comparisons of the preference split. Published preference models of this data stand on language models that
-saw hundreds of billions of tokens.
-
-## Policies
+SPLIT = """The models that the policies below use saw the preference split less a tenth, on which they are tested here.
+`cost` has ranking terms from harmless-base and sign terms from labelled replies. `dpo` and `ipo` are policies, trained
+on the same comparisons as `helpful`: their implicit reward is tested on the same held-out prompts. Published preference
+models of this data stand on language models that saw hundreds of billions of tokens.
+"""
+POLICIES = """## Policies
 
 Replies to evaluation prompts, scored by the models that PPO was trained against: what it was asked for, not what people
 would say. The limit asks for an expected cost of at most 0 on harmless-base prompts.
@@ -43,6 +46,16 @@ def table(head: list[str], rows: list[list[str]]) -> list[str]:
 
 def last(folder: Path) -> dict:
     return read_lines(folder / "metrics.jsonl")[-1]
+
+
+def accuracies(out: Path, names: tuple[str, ...]) -> list[str]:
+    rows = []
+    for name in names:
+        for row in read_json(out / name / "evaluation.json")["rows"]:
+            baseline = f"{interval(row['length_baseline'])} ({row['length_baseline_prefers']})"
+            ece = f"{row['ece']:.3f}"
+            rows.append([name, row["subset"], str(row["n"]), interval(row["accuracy"]), baseline, ece])
+    return table(["model", "subset", "n", "accuracy [95 %]", "length alone [95 %]", "ECE"], rows)
 
 
 def page(out: Path) -> list[str]:
@@ -73,12 +86,8 @@ def page(out: Path) -> list[str]:
     rows = [[name, f"{found['loss']:.3f}"] for name, found in evaluations.items()]
     lines += ["The chosen replies of helpful-base, evaluation split:", "", *table(["snapshot", "loss"], rows)]
     lines.append(FOLDS)
-    rows = []
-    for name in ("helpful-folds", "harmless-folds", "cost"):
-        for row in read_json(out / name / "evaluation.json")["rows"]:
-            baseline = f"{interval(row['length_baseline'])} ({row['length_baseline_prefers']})"
-            rows.append([name, row["subset"], str(row["n"]), interval(row["accuracy"]), baseline, f"{row['ece']:.3f}"])
-    lines += table(["model", "subset", "n", "accuracy [95 %]", "length alone [95 %]", "ECE"], rows)
+    lines += accuracies(out, FOLDED)
+    lines += [SPLIT, *accuracies(out, HELD_OUT)]
     lines.append(POLICIES)
     rows = []
     for name, found in evaluations.items():
@@ -96,7 +105,7 @@ def page(out: Path) -> list[str]:
             ]
         )
     lines += table(HEAD, rows)
-    for name in ("ppo", "limited"):
+    for name in MEASURED[2:]:
         rate = (evaluations[name].get("win_rate") or {}).get("all")
         if rate:
             lines += [f"{name} against SFT by {rate['judge']}: win rate {interval(rate, 2)}, n = {rate['n']}.", ""]
