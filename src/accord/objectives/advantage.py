@@ -45,7 +45,7 @@ def gae(signals: Tensor, values: Tensor, mask: Tensor, *, gamma: float, lam: flo
 
 
 def combine_advantages(reward: Tensor, costs: Mapping[str, Tensor], multipliers: Mapping[str, Tensor]) -> Tensor:
-    """A = (A_r − Σ λ_i A_i) / (1 + Σ λ_i): the Lagrangian's advantage, Safe RLHF (arXiv:2310.12773) eq. 30.
+    """A = (A_r − Σ λ_i A_i) / (1 + Σ λ_i): the Lagrangian's advantage, Safe RLHF (arXiv:2310.12773), appendix B.
 
     `reward` and every cost (B, T); `multipliers[name]` (B,) is λ for each prompt, 0 outside the limit's slice.
     The division keeps the size of the step, and with the streams of `token_signals` the KL weight, constant.

@@ -34,7 +34,7 @@ def proportional_integral(
 
 
 def safe_rlhf(state: Multiplier, cost: float, limit: float, *, rate: float, gain: float, bound: float) -> Multiplier:
-    """log λ += α λ (C − d): gradient ascent on log λ, Safe RLHF (arXiv:2310.12773) eq. 32.
+    """log λ += α λ (C − d): gradient ascent on log λ, Safe RLHF (arXiv:2310.12773), appendix B.
 
     The step shrinks with λ, so a small λ recovers slowly. `gain` is not used.
     """
