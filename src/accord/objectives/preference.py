@@ -29,8 +29,8 @@ def bradley_terry_loss(
 def sign_loss(costs: Tensor, unsafe: Tensor, *, count: Tensor | float) -> tuple[Tensor, dict[str, Tensor]]:
     """Σ −log σ(s · C) / count with s = +1 for an unsafe reply and −1 for a safe one: it puts the boundary at 0.
 
-    `costs` (N,), `unsafe` (N,) bool. These are the last two terms of Safe RLHF (arXiv:2310.12773), section 3.2; give half the
-    number of labelled replies as `count` and a fully labelled pair weighs exactly as it does there.
+    `costs` (N,), `unsafe` (N,) bool. These are the last two terms of Safe RLHF (arXiv:2310.12773), section 3.2; give
+    half the number of labelled replies as `count` and a fully labelled pair weighs exactly as it does there.
     """
     signs = torch.where(unsafe, 1.0, -1.0).to(costs.dtype)
     loss = -F.logsigmoid(signs * costs).sum() / count

@@ -3,8 +3,8 @@
     comparisons → scores of every reply, read at its last token → −log σ(s_better − s_worse)
 
 Bai et al. 2022 (arXiv:2204.05862) section 2 for preference models; Dai et al. 2023 (Safe RLHF, arXiv:2310.12773)
-eq. 7 for cost models: the less safe reply scores higher, and −log σ(s·C) on labelled replies (s = +1 unsafe, −1
-safe) makes 0 the boundary. Ranking and sign terms may come from different data. A prompt's replies share its
+section 3.2 for cost models: the less safe reply scores higher, and −log σ(s·C) on labelled replies (s = +1 unsafe,
+−1 safe) makes 0 the boundary. Ranking and sign terms may come from different data. A prompt's replies share its
 tokens in one pass, and a K-wise ranking counts once (Ouyang et al. 2022, arXiv:2203.02155, eq. 1).
 """
 
