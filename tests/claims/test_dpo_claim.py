@@ -1,15 +1,18 @@
 """The parts of claim `dpo` by hand, and the whole of it at the smallest scale."""
 
 import itertools
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from accord.claims import cells, dpo
 from accord.claims.cells import Cells
-from accord.config import DIRECT_LOSSES
+from accord.config import DIRECT_LOSSES, Annotate, Evaluate, Ppo, Sample
 from accord.stages.recipes import SCALES, GoldFlow, Scale
+from accord.stages.showing import TRAINED
 
 
 def rows(replies):
@@ -65,6 +68,67 @@ def test_a_quotient_is_a_mean_over_seeds():
     assert interval.mean == pytest.approx(0.2) and interval.low == pytest.approx(0.1)
 
 
+GOLD = {"sft": 0.0, "ppo": 0.5, "ppo-weak-kl": 0.3, "dpo": 0.6, "online-2": 0.7}
+KL = {"ppo": 1.21, "ppo-weak-kl": 4.0, "dpo": 0.81}
+SECONDS = {"sample": 2.0, "annotate": 1.0, "helpful": 7.0, "ppo": 90.0, "dpo": 17.0}
+
+
+class Written:
+    """Cells that train nothing: every run leaves made-up numbers, of which the answers are known."""
+
+    def __init__(self, root):
+        self.root = root
+
+    def base(self, seeds):
+        flows = [GoldFlow(self.root / str(seed), SCALES["small"], seed, True) for seed in seeds]
+        for flow in flows:
+            self.run([flow.sample(), flow.annotate(), flow.helpful()])
+        return flows
+
+    def run(self, configs):
+        for config in configs:
+            folder = Path(config.out)
+            name = folder.name
+            folder.mkdir(parents=True)
+            (folder / "lineage.json").write_text(json.dumps({"seconds": SECONDS.get(name, 1.0)}))
+            if isinstance(config, Evaluate):
+                self.evaluate(folder, name.removeprefix("evaluate-").removesuffix("-drawn"), config.samples)
+            elif not isinstance(config, Sample | Annotate):
+                row = {"completions/mean_length": 10.0} if isinstance(config, Ppo) else {"num_tokens": 5000}
+                (folder / "metrics.jsonl").write_text(json.dumps({"step": 1, **row}) + "\n")
+
+    def evaluate(self, folder, of, samples):
+        with open(folder / "samples.jsonl", "w") as stream:
+            for prompt, (slice, k) in enumerate(itertools.product((*TRAINED, "skills"), range(4))):
+                for draw in range(samples):
+                    shift = 0.01 * (k - 1.5) + (0.1 * (draw - 7.5) if samples > 1 else 0.0)
+                    scores = {
+                        "gold/helpful": GOLD.get(of, 0.2) + shift,
+                        "reward/helpful": shift,
+                        "gold/correct": 1.0,
+                    }
+                    if of != "sft":
+                        scores["kl"] = KL.get(of, 2.0)
+                    stream.write(json.dumps({"prompt_id": str(prompt), "slice": slice, "scores": scores}) + "\n")
+
+
+def test_the_numbers_of_the_finding_are_those_of_the_runs(tmp_path):
+    finding = dpo.measure(Written(tmp_path), [0, 1, 2])
+    gold, seconds = finding.parts
+    assert gold.interval.mean == pytest.approx(0.1) and gold.verdict == "holds"
+    assert seconds.interval.mean == pytest.approx((2 + 1 + 17) / (2 + 1 + 7 + 90)) and seconds.verdict == "holds"
+    notes = {note.split(":")[0]: note for note in finding.notes}
+    assert "+0.60" in notes["dpo"] and "KL +0.81" in notes["dpo"] and "20 s" in notes["dpo"]
+    assert "5 thousand tokens" in notes["dpo"], "of sampling and labels none"
+    assert "100 s" in notes["ppo"] and "KL" not in notes["sft"]
+    assert "9 s" in notes["online-2"], "three rounds of three cells"
+    assert "+0.20" in notes["gold helpfulness, online-2 − ppo"]
+    assert "+0.10" in notes["the same on look-alike prompts, dpo − ppo"]
+    # the preference model orders as gold does: the best of 16 is the last draw
+    assert "+0.75" in notes["best of 16 by the preference model"]
+    assert finding.figure.lstrip().startswith("<svg") and "best of n" in finding.figure
+
+
 @pytest.mark.slow
 def test_the_whole_claim_at_the_smallest_scale(tmp_path, monkeypatch, nano):
     """Nothing is learned at this size; every cell runs and every number is there."""
@@ -77,6 +141,6 @@ def test_the_whole_claim_at_the_smallest_scale(tmp_path, monkeypatch, nano):
     ]
     assert all(math.isfinite(part.interval.mean) for part in finding.parts)
     text = "\n".join(finding.notes)
-    for name in ("dpo-0.03", "ipo", "kto", "simpo", "online-2", "ppo-weak-kl", "best of 16", "look-alike"):
+    for name in ("dpo-fast-0.03", "ipo", "kto", "simpo", "online-2", "ppo-weak-kl", "best of 16", "look-alike"):
         assert name in text, name
     assert finding.figure.lstrip().startswith("<svg") and "best of n" in finding.figure

@@ -449,12 +449,12 @@ def test_safedpo_lets_the_safe_reply_win_and_drops_pairs_of_two_unsafe_ones(caps
 
 
 def test_safety_labels_reach_the_loss(commands, tmp_path, capsys):
-    """With a margin of 2 on every pair, each of a safe and an unsafe reply, the first loss is that of a margin of 2."""
+    """Every pair is of a safe and an unsafe reply: the first loss is that of the margin."""
     rows = read_lines(commands.files / "comparisons.jsonl")
     labels = [{"prompt": r["prompt"], "completion": r[s], "is_safe": s == "rejected"} for r in rows for s in SIDES]
     changes = {"safety_data": write(tmp_path / "labels.jsonl", labels), "safety_margin": 2.0}
     assert commands.run("dpo", tmp_path / "run", **changes) == 0
-    assert "73 turned round" in capsys.readouterr().out
+    assert "66 pairs with both labels; 66 turned round" in capsys.readouterr().out
     assert rows_of(tmp_path / "run")[0]["loss"] == pytest.approx(math.log(1 + math.exp(2.0)), abs=1e-6)
 
 
@@ -496,4 +496,6 @@ def test_the_report_shows_a_dpo_run(trained, tmp_path):
     from accord.cli import main
 
     assert main(["report", str(trained), "--out", str(tmp_path / "page.html")]) == 0
-    assert "dpo" in (tmp_path / "page.html").read_text()
+    html = (tmp_path / "page.html").read_text()
+    assert "Change of the log-probability of held-out replies" in html and "better replies" in html
+    assert "implicit" in html, "accuracy and calibration stand with those of preference models"

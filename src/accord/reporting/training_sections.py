@@ -258,6 +258,9 @@ def curves_section(context: Context) -> Section | None:
         section.blocks.append(Figure(figures.curves(panels, label="training loss"), ""))
         head = ["run", "steps", "tokens", f"loss, last {LAST}", "held-out loss", "held-out accuracy", "tokens/s"]
         section.blocks.append(Table(head, rows, "Tokens per second is the median over steps."))
+    drifts = [_drift_panel(context, run) for run in context.stage("dpo") if run.series("eval/logps/chosen_drift")[0]]
+    if drifts:
+        section.blocks.append(Figure(figures.curves(drifts, label="drift of held-out replies"), DRIFT))
     policies = [run for run in context.stage("ppo") if run.metrics]
     panels = []
     for metric, title, unit in VITALS:
@@ -276,6 +279,20 @@ def curves_section(context: Context) -> Section | None:
     section.blocks += _notes(notes)
     _cite(context, section, [*supervised, *policies], "metrics.jsonl")
     return section
+
+
+DRIFT = (
+    "Change of the log-probability of held-out replies since the first step. Where the better ones fall too, what "
+    "becomes more probable is neither."
+)
+
+
+def _drift_panel(context: Context, run: RunData) -> figures.Panel:
+    lines = []
+    for color, (side, label) in enumerate((("chosen", "better replies"), ("rejected", "worse replies"))):
+        x, y = run.series(f"eval/logps/{side}_drift")
+        lines.append(figures.Line(label, color, x, y, points=True))
+    return figures.Panel(context.name(run), "step", "drift (nats per reply)", lines, level=0.0)
 
 
 def _curve_row(context: Context, run: RunData) -> list[Cell]:
