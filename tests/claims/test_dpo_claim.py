@@ -51,7 +51,7 @@ def test_the_online_rounds_go_on_from_each_other_and_keep_the_first_reference(tm
         assert train.data.startswith(annotate.out) and annotate.criteria == ["helpful"]
     assert len({sample.data for sample, _, _ in rounds}) == dpo.ROUNDS
     counts = [int(sample.data.split("count=")[1].split("&")[0]) for sample, _, _ in rounds]
-    assert sum(counts) == 2 * SCALES["small"].preference_prompts
+    assert 0 <= 2 * SCALES["small"].preference_prompts - sum(counts) < dpo.ROUNDS
 
 
 def test_every_setting_is_a_run_and_all_are_trained_on_the_same_comparisons(tmp_path):
