@@ -6,8 +6,8 @@ from pathlib import Path
 from accord.run import read_json, read_lines
 
 FOLDED = ("helpful-folds", "harmless-folds")
-HELD_OUT = ("helpful", "dpo", "ipo", "harmless", "cost")
-MEASURED = ("pretrain", "sft", "dpo", "ipo", "ppo", "limited")
+HELD_OUT = ("helpful", "dpo", "harmless", "cost")
+MEASURED = ("pretrain", "sft", "dpo", "ppo", "limited")
 STAGES = ("pretrain", "sft", *FOLDED, *HELD_OUT, "ppo", "limited")
 INTRO = """# HH-RLHF at the size of two CPU cores
 
@@ -23,8 +23,8 @@ a model that saw none of its conversation. The baseline prefers the longer (or t
 rows favour. ECE is the expected calibration error of σ(score difference).
 """
 SPLIT = """The models that the policies below use saw the preference split less a tenth, on which they are tested here.
-`cost` has ranking terms from harmless-base and sign terms from labelled replies. `dpo` and `ipo` are policies, trained
-on the same comparisons as `helpful`: their implicit reward is tested on the same held-out prompts. Published preference
+`cost` has ranking terms from harmless-base and sign terms from labelled replies. `dpo` is a policy, trained on
+the same comparisons as `helpful`: its implicit reward is tested on the same held-out prompts. Published preference
 models of this data stand on language models that saw hundreds of billions of tokens.
 """
 POLICIES = """## Policies
