@@ -44,7 +44,7 @@ class Scale:
 
 
 SCALES: dict[str, Scale] = {
-    "small": Scale("tiny", 14_000, 560, 2_500, 2_500, 6_000, 30, 256, 120),
+    "small": Scale("tiny", 14_000, 600, 4_500, 2_500, 6_000, 30, 256, 120),
     "medium": Scale("small", 30_000, 1_500, 5_000, 8_000, 20_000, 100, 512, 400),
     "large": Scale("medium", 60_000, 6_000, 20_000, 30_000, 60_000, 200, 1024, 1_000),
 }
@@ -151,9 +151,10 @@ class GoldFlow:
             # two replies share their prompt's tokens
             "batch_size": self.scale.rollouts // 2,
             "samples": 2,
-            # one pass in small steps: what two passes in large ones reach, for half of the work
+            # one pass in small steps: a limit is reached in half of the iterations that two passes in large ones take
             "ppo_epochs": 1,
-            "mini_batch_size": 64,
+            "mini_batch_size": 32,
+            "learning_rate": 4e-4,
             "max_new_tokens": 40,
             "max_length": 200,
             "critic": "shared",
