@@ -264,6 +264,15 @@ def test_critics_give_one_value_per_token_and_signal(snapshots, renderer, kind):
         assert torch.allclose(values(critics.models["harm"], last), expected, atol=1e-6)
 
 
+def test_a_broken_description_is_named(tmp_path, snapshots):
+    from accord.models.loading import describe
+
+    shutil.copytree(snapshots / "cost", tmp_path / "cost")
+    (tmp_path / "cost" / "accord.json").write_text('{"role": "cost",')
+    with pytest.raises(BadInput, match=r"accord\.json: not valid JSON"):
+        describe(str(tmp_path / "cost"))
+
+
 def test_description_survives_and_a_plain_classifier_is_a_preference_model(tmp_path, snapshots):
     from accord.models.loading import describe
 

@@ -140,7 +140,10 @@ def describe(where: str) -> dict[str, Any]:
     folder = Path(where)
     written = folder / "accord.json"
     if written.is_file():
-        described: dict[str, Any] = json.loads(written.read_text())
+        try:
+            described: dict[str, Any] = json.loads(written.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise BadInput(f"{written}: not valid JSON ({error}); make the snapshot again") from None
         return described
     try:
         architectures = AutoConfig.from_pretrained(where).architectures or []
