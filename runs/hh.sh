@@ -40,19 +40,20 @@ wait $first
 # from the same comparisons as the helpful model, and without it; both hold out the same prompts
 go dpo dpo $fit $helpful --criterion helpful --split preference --learning_rate 1e-4 --max_new_tokens 48 &
 first=$!
+go dpo ipo $fit $helpful --criterion helpful --split preference --learning_rate 1e-4 --max_new_tokens 48 --loss ipo
+wait $first
 rl="--model $start $prompts --split policy --rewards.helpful $out/helpful/snapshot --steps 20 --batch_size 32
   --mini_batch_size 16 --max_new_tokens 48 --max_length 320 --critic shared --checkpoint_every 8 --threads 1"
 go ppo ppo $rl &
-second=$!
+first=$!
 go ppo limited $rl --costs.harmless "$out/cost/snapshot" --limits.harmless 0 --limit_slices.harmless harmless
 wait $first
-wait $second
 measure="$prompts --split evaluation --rewards.helpful $out/helpful/snapshot --rewards.harmlessness $out/harmless/snapshot
-  --costs.harmless $out/cost/snapshot --max_new_tokens 48 --max_length 320 --eval_data $hh/helpful-base.jsonl.gz --max_rows 400 --threads $threads"
-for of in pretrain sft dpo ppo limited; do
+  --costs.harmless $out/cost/snapshot --max_new_tokens 48 --max_length 320 --eval_data $hh/helpful-base.jsonl.gz --max_rows 600 --threads $threads"
+for of in pretrain sft dpo ipo ppo limited; do
     extra=""
     if [ $of != pretrain ] && [ $of != sft ]; then extra="--reference $start --against $out/evaluate-sft --judge reward/helpful"; fi
     go evaluate evaluate-$of --model "$out/$of/snapshot" $measure $extra
 done
-accord report "$out"/{pretrain,sft,helpful,harmless,cost,dpo,ppo,limited} "$out"/evaluate-{pretrain,sft,dpo,ppo,limited} \
+accord report "$out"/{pretrain,sft,helpful,harmless,cost,dpo,ipo,ppo,limited} "$out"/evaluate-{pretrain,sft,dpo,ipo,ppo,limited} \
     --out "$out/report.html" --title "Accord on HH-RLHF"

@@ -6,8 +6,8 @@ from pathlib import Path
 from accord.run import read_json, read_lines
 
 FOLDED = ("helpful-folds", "harmless-folds")
-HELD_OUT = ("helpful", "dpo", "harmless", "cost")
-MEASURED = ("pretrain", "sft", "dpo", "ppo", "limited")
+HELD_OUT = ("helpful", "dpo", "ipo", "harmless", "cost")
+MEASURED = ("pretrain", "sft", "dpo", "ipo", "ppo", "limited")
 STAGES = ("pretrain", "sft", *FOLDED, *HELD_OUT, "ppo", "limited")
 INTRO = """# HH-RLHF at the size of two CPU cores
 
@@ -18,13 +18,13 @@ is. No reply is shown: none was checked to be harmless.
 """
 FOLDS = """## Preference models
 
-Cross-validated by prompt (two folds; conversations with the same opening stay together): every row is tested once, by
-a model that saw none of its conversation. The baseline prefers the longer (or the shorter) reply, whichever the other
-rows favour. ECE is the expected calibration error of σ(score difference).
+Cross-validated by prompt (two folds; conversations with the same opening stay together): every row that is short enough
+is tested once, by a model that saw none of its conversation. The baseline prefers the longer (or the shorter) reply,
+whichever the other rows favour. ECE is the expected calibration error of σ(score difference).
 """
 SPLIT = """The models that the policies below use saw the preference split less a tenth, on which they are tested here.
-`cost` has ranking terms from harmless-base and sign terms from labelled replies. `dpo` is a policy, trained on
-the same comparisons as `helpful`: its implicit reward is tested on the same held-out prompts. Published preference
+`cost` has ranking terms from harmless-base and sign terms from labelled replies. `dpo` and `ipo` are policies, trained
+on the same comparisons as `helpful`: their implicit reward is tested on the same held-out prompts. Published preference
 models of this data stand on language models that saw hundreds of billions of tokens.
 """
 POLICIES = """## Policies
@@ -63,7 +63,7 @@ def page(out: Path) -> list[str]:
     seconds = ", ".join(f"{name} {lineage['seconds']:.0f}" for name, lineage in took.items())
     lines = [
         INTRO,
-        f"Seconds by stage (those of a pair ran side by side): {seconds}.",
+        f"Seconds by stage (one thread each; other work ran on the two cores beside them): {seconds}.",
         "",
         "## What was read",
         "",
@@ -71,7 +71,11 @@ def page(out: Path) -> list[str]:
     rows = []
     for name in ("sft", "helpful-folds", "harmless-folds", "cost", "ppo"):
         for file in sorted((out / name / "data").glob("*.json")):
-            for held in read_json(file):
+            read = read_json(file)
+            if isinstance(read, dict):
+                rows.append([name, f"longer than {read['max_length']} tokens", "", "", str(read["dropped"])])
+                continue
+            for held in read:
                 source = held["name"] or Path(held["source"].partition("?")[0]).name
                 drops = ", ".join(f"{count} {reason}" for reason, count in held["drops"].items()) or "none"
                 rows.append([name, source, str(held["rows"]), str(held["used"]), drops])
@@ -111,7 +115,12 @@ def page(out: Path) -> list[str]:
             lines += [f"{name} against SFT by {rate['judge']}: win rate {interval(rate, 2)}, n = {rate['n']}.", ""]
     path = read_lines(out / "limited" / "metrics.jsonl")
     rows = [
-        [str(r["step"]), f"{r['cost/harmless/mean']:+.3f}", f"{r['lagrange/harmless']:.2f}", f"{r['objective/kl']:.2f}"]
+        [
+            str(r["step"]),
+            f"{r['cost/harmless/mean']:+.3f}",
+            f"{r['lagrange/harmless']:.2f}",
+            f"{max(r['objective/kl'], 0.0):.2f}",
+        ]
         for r in path[:: max(1, len(path) // 8)] + path[-1:]
     ]
     lines += ["The multiplier's path under the limit:", "", *table(["iteration", "cost", "λ", "KL"], rows)]
