@@ -31,6 +31,11 @@ TORN = 2**62  # the step of the torn last line that a killed run can leave
 PLACEMENT = frozenset({"out", "resume", "threads", "micro_tokens", "checkpoint_every"})
 
 
+def available_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def hash_file(path: Path) -> str:
     """SHA-256 of a file, in hex."""
     with open(path, "rb") as stream:
@@ -263,7 +268,7 @@ class RunFolder:
                     "system": platform.system(),
                     "processor": platform.machine(),
                     "python": platform.python_version(),
-                    "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+                    "cores": available_cores(),
                 },
                 "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._started)),
                 "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)),

@@ -13,6 +13,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wai
 from types import TracebackType
 
 from accord.config import Config
+from accord.run import available_cores
 
 Job = tuple[str, Config]
 MOST = 4  # more processes than this would be idle in most steps of a flow
@@ -22,8 +23,7 @@ class Workers:
     """Up to `MOST` processes on the cores of this machine (or on `cores` of them). Use as a context manager."""
 
     def __init__(self, cores: int = 0) -> None:
-        available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.cores = cores or available
+        self.cores = cores or available_cores()
         self.count = min(self.cores, MOST)
         self._others = set(multiprocessing.active_children())
         self._pool = ProcessPoolExecutor(self.count, multiprocessing.get_context("spawn"), _ignore_interrupts)

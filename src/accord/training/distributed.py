@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from accord.data.batches import cut_by_tokens
+from accord.run import available_cores
 
 Item = TypeVar("Item")
 BUCKET = 8_000_000  # numbers that are added up over the ranks in one message
@@ -47,12 +48,14 @@ class World:
         if self.size == 1:
             return
         bucket: list[Tensor] = []
+        held = 0
         for tensor in tensors:
-            alike = not bucket or (tensor.dtype, tensor.device) == (bucket[0].dtype, bucket[0].device)
-            if bucket and not (alike and sum(t.numel() for t in bucket) + tensor.numel() <= BUCKET):
+            alike = bucket and (tensor.dtype, tensor.device) == (bucket[0].dtype, bucket[0].device)
+            if bucket and not (alike and held + tensor.numel() <= BUCKET):
                 _sum_together(bucket)
-                bucket = []
+                bucket, held = [], 0
             bucket.append(tensor)
+            held += tensor.numel()
         if bucket:
             _sum_together(bucket)
 
@@ -84,7 +87,6 @@ def start(threads: int = 0) -> World:
 
     from accelerate import PartialState
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.cuda.is_available():
         # without an accelerator PartialState would take every rank for the only one
         if not dist.is_initialized():
@@ -93,7 +95,7 @@ def start(threads: int = 0) -> World:
     else:
         state = PartialState()
         world = World(state.process_index, state.num_processes, state.device)
-    torch.set_num_threads(threads or max(1, cores // world.size))
+    torch.set_num_threads(threads or max(1, available_cores() // world.size))
     return world
 
 

@@ -91,7 +91,7 @@ def fit(
         if world.is_main:
             run.log(row)
         progress.update(done, {"loss": row["loss"], "tokens/s": row["tokens_per_second"]})
-        stop = any(world.gather(run.stop_requested)) if world.size > 1 else run.stop_requested
+        stop = any(world.gather(run.stop_requested))
         due = config.checkpoint_every and done % config.checkpoint_every == 0 and done < steps
         if (due or stop) and world.is_main:
             checkpoint.save(run.path / "checkpoints", done, modules, optimizers, {"tokens": tokens})
