@@ -48,6 +48,28 @@ def test_pretrain_learns_and_leaves_a_policy(pretrained):
     assert model.config.eos_token_id == tokenizer.eos_token_id
 
 
+def test_role_tokens_start_from_their_words_once(commands, pretrained, tmp_path):
+    """Text never holds them, so a model made here gets them at its end; a model that came with them keeps its own."""
+
+    def rows(run):
+        model = AutoModelForCausalLM.from_pretrained(run / "snapshot")
+        tokenizer = AutoTokenizer.from_pretrained(run / "snapshot")
+        table = model.get_input_embeddings().weight.detach()
+        words = tokenizer.encode("assistant:", add_special_tokens=False)
+        return (
+            table[tokenizer.convert_tokens_to_ids("<|assistant|>")],
+            table[words].mean(0),
+            table[tokenizer.eos_token_id],
+        )
+
+    token, words, end = rows(pretrained)
+    assert torch.allclose(token, words, atol=1e-6) and not torch.allclose(end, words, atol=1e-2)
+    changes = {"model": pretrained / "snapshot", "steps": 2, "batch_size": 200, "learning_rate": 1e-2}
+    assert commands.run("pretrain", tmp_path / "more", **changes) == 0
+    token, words, _ = rows(tmp_path / "more")
+    assert not torch.allclose(token, words, atol=1e-4)
+
+
 def test_pretrain_goes_on_from_a_snapshot(commands, pretrained, tmp_path):
     changes = {"model": pretrained / "snapshot", "steps": 2, "batch_size": 200}
     assert commands.run("pretrain", tmp_path / "more", **changes) == 0

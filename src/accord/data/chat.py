@@ -76,6 +76,15 @@ class Renderer:
         start = () if bos is None else (int(bos),)
         return (*start, *self._encode_content(text), self.eos)
 
+    def role_words(self) -> dict[int, tuple[int, ...]]:
+        """The role tokens of the template above that this tokenizer has, each with the ids of the words for it."""
+        vocabulary = self.tokenizer.get_vocab()
+        return {
+            vocabulary[token]: self._encode_content(f"{token.strip('<|>')}:")
+            for token in ROLE_TOKENS
+            if token in vocabulary
+        }
+
     def text(self, ids: Sequence[int]) -> str:
         """The text of a sampled reply, without its end-of-turn token and surrounding white space."""
         kept = list(ids[:-1]) if ids and ids[-1] == self.eos else list(ids)

@@ -57,6 +57,19 @@ def new_policy(size: str, tokenizer: Any, *, max_length: int, seed: int) -> nn.M
     return model
 
 
+@torch.no_grad()
+def embed_roles(model: nn.Module, renderer: Renderer) -> None:
+    """Start the role tokens of the chat template, which no text holds, from the words for them (`user:`).
+
+    The mean of the words' embeddings, as for any new token with a description (Hewitt 2021, "Initializing new word
+    embeddings for pretrained language models"). What was learned of conversations in text then holds in the template
+    from the first step: fine-tuning need not find it again from noise.
+    """
+    table = bare(model).get_input_embeddings().weight
+    for token, words in renderer.role_words().items():
+        table[token] = table[list(words)].mean(0)
+
+
 def load_tokenizer(where: str) -> Any:
     """The snapshot's tokenizer; PAD is another token than EOS, or BadInput says that none can be found."""
     _check_place(where)

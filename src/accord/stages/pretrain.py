@@ -16,7 +16,7 @@ from accord.data.batches import Group, build_plan, cut_by_tokens, token_batches
 from accord.data.chat import Renderer, train_tokenizer
 from accord.data.sources import read_documents
 from accord.errors import BadInput
-from accord.models.loading import SIZES, load_policy, load_renderer, new_policy
+from accord.models.loading import SIZES, embed_roles, load_policy, load_renderer, new_policy
 from accord.models.policy import token_logprobs
 from accord.objectives.likelihood import likelihood_loss
 from accord.records import Document, unit_hash
@@ -71,6 +71,8 @@ def run(config: Pretrain) -> RunFolder:
             loss=loss,
             evaluate=lambda: {"eval/loss": mean_loss(model, eval_groups, config.micro_tokens, world.device)},
         )
+        if fresh:
+            embed_roles(model, renderer)
         if world.is_main:
             facts = {"data": named(config.data), "parameters": sum(p.numel() for p in model.parameters())}
             save_snapshot(run, model, renderer.tokenizer, POLICY, facts)
