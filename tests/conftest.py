@@ -154,6 +154,15 @@ class Commands:
             "ppo": {**training, "model": s / "policy", "data": f / "prompts.jsonl", "max_new_tokens": 6}
             | {"rewards.helpful": s / "reward", "steps": 4, "batch_size": 8, "mini_batch_size": 4},
             "sample": {"threads": 1, "model": s / "policy", "data": f / "prompts.jsonl", "max_new_tokens": 6},
+            "online": {"threads": 1, "model": s / "policy", "data": f / "prompts.jsonl", "max_new_tokens": 6}
+            | {
+                "labeler": "preference",
+                "scorer": s / "reward",
+                "rounds": 2,
+                "prompts": 10,
+                "train.max_length": 64,
+                "train.eval_share": 0.3,
+            },
             "evaluate": {"threads": 1, "model": s / "policy", "data": f / "prompts.jsonl"}
             | {"max_new_tokens": 6, "rewards.helpful": s / "reward", "costs.harmless": s / "cost", "bootstrap": 20},
         }

@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[type[config.Config], str, str | None]] = {
     "dpo": (config.Dpo, "accord.stages.dpo:run", None),
     "ppo": (config.Ppo, "accord.stages.ppo:run", None),
     "sample": (config.Sample, "accord.stages.sample:run", None),
+    "online": (config.Online, "accord.stages.online:run", None),
     "evaluate": (config.Evaluate, "accord.stages.evaluate:run", None),
     "report": (config.Report, "accord.stages.report:run", "runs"),
     "claims": (config.Claims, "accord.claims.runner:run", "names"),

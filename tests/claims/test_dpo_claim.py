@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from accord.claims import cells, dpo
+from accord.claims import dpo
 from accord.claims.cells import Cells
 from accord.config import DIRECT_LOSSES, Annotate, Evaluate, Ppo, Sample
 from accord.stages.recipes import SCALES, GoldFlow, Scale
 from accord.stages.showing import TRAINED
+from accord.stages.workers import Workers, run_stage
 
 
 def rows(replies):
@@ -41,17 +42,15 @@ def test_best_of_one_moves_nothing_and_more_moves_further():
     assert sorted(dpo.BEST_OF) == list(dpo.BEST_OF) and max(dpo.BEST_OF) <= dpo.DRAWN
 
 
-def test_the_online_rounds_go_on_from_each_other_and_keep_the_first_reference(tmp_path):
+def test_the_online_rounds_train_as_dpo_does_on_as_many_prompts(tmp_path):
     flow = GoldFlow(tmp_path, SCALES["small"], 3, False)
     rounds = dpo.online(flow)
-    models = [train.model for _, _, train in rounds]
-    assert models == [flow.snapshot("sft"), flow.snapshot("online-0"), flow.snapshot("online-1")]
-    for (sample, annotate, train), model in zip(rounds, models, strict=True):
-        assert sample.model == model and annotate.samples == sample.out and train.reference == flow.snapshot("sft")
-        assert train.data.startswith(annotate.out) and annotate.criteria == ["helpful"]
-    assert len({sample.data for sample, _, _ in rounds}) == dpo.ROUNDS
-    counts = [int(sample.data.split("count=")[1].split("&")[0]) for sample, _, _ in rounds]
-    assert 0 <= 2 * SCALES["small"].preference_prompts - sum(counts) < dpo.ROUNDS
+    assert rounds.model == flow.snapshot("sft") and rounds.labeler == "simulated"
+    train, offline = rounds.training("policy", "data", out="out", resume=False), flow.dpo(**dpo.SETTINGS["dpo"]["dpo"])
+    for knob in ("epochs", "beta", "loss", "learning_rate", "batch_size", "max_length", "max_new_tokens", "criterion"):
+        assert getattr(train, knob) == getattr(offline, knob), knob
+    assert train.reference == flow.snapshot("sft") and train.model == "policy"
+    assert 0 <= SCALES["small"].preference_prompts - rounds.rounds * rounds.prompts < rounds.rounds
 
 
 def test_every_setting_is_a_run_and_all_are_trained_on_the_same_comparisons(tmp_path):
@@ -68,9 +67,9 @@ def test_a_quotient_is_a_mean_over_seeds():
     assert interval.mean == pytest.approx(0.2) and interval.low == pytest.approx(0.1)
 
 
-GOLD = {"sft": 0.0, "ppo": 0.5, "ppo-weak-kl": 0.3, "dpo": 0.6, "online-2": 0.7}
+GOLD = {"sft": 0.0, "ppo": 0.5, "ppo-weak-kl": 0.3, "dpo": 0.6, "online": 0.7}
 KL = {"ppo": 1.21, "ppo-weak-kl": 4.0, "dpo": 0.81}
-SECONDS = {"sample": 2.0, "annotate": 1.0, "helpful": 7.0, "ppo": 90.0, "dpo": 17.0}
+SECONDS = {"sample": 2.0, "annotate": 1.0, "helpful": 7.0, "ppo": 90.0, "dpo": 17.0, "online": 9.0}
 
 
 class Written:
@@ -121,8 +120,8 @@ def test_the_numbers_of_the_finding_are_those_of_the_runs(tmp_path):
     assert "+0.60" in notes["dpo"] and "KL +0.81" in notes["dpo"] and "20 s" in notes["dpo"]
     assert "5 thousand tokens" in notes["dpo"], "of sampling and labels none"
     assert "100 s" in notes["ppo"] and "KL" not in notes["sft"]
-    assert "9 s" in notes["online-2"], "three rounds of three cells"
-    assert "+0.20" in notes["gold helpfulness, online-2 − ppo"]
+    assert " 9 s" in notes["online"]
+    assert "+0.20" in notes["gold helpfulness, online − ppo"]
     assert "+0.10" in notes["the same on look-alike prompts, dpo − ppo"]
     # the preference model orders as gold does: the best of 16 is the last draw
     assert "+0.75" in notes["best of 16 by the preference model"]
@@ -133,7 +132,7 @@ def test_the_numbers_of_the_finding_are_those_of_the_runs(tmp_path):
 def test_the_whole_claim_at_the_smallest_scale(tmp_path, monkeypatch, nano):
     """Nothing is learned at this size; every cell runs and every number is there."""
     monkeypatch.setitem(SCALES, "small", Scale("nano", 400, 6, 60, 90, 200, 2, 8, 8))
-    monkeypatch.setattr(cells, "run_side_by_side", lambda jobs: [cells.run_stage(*job) for job in jobs])
+    monkeypatch.setattr(Workers, "run", lambda self, jobs: [run_stage(*job) for job in jobs])
     finding = dpo.measure(Cells(tmp_path, "small"), [0])
     assert [part.name for part in finding.parts] == [
         "gold helpfulness, DPO − PPO",
@@ -141,6 +140,6 @@ def test_the_whole_claim_at_the_smallest_scale(tmp_path, monkeypatch, nano):
     ]
     assert all(math.isfinite(part.interval.mean) for part in finding.parts)
     text = "\n".join(finding.notes)
-    for name in ("dpo-fast-0.03", "ipo", "kto", "simpo", "online-2", "ppo-weak-kl", "best of 16", "look-alike"):
+    for name in ("dpo-fast-0.03", "ipo", "kto", "simpo", "online", "ppo-weak-kl", "best of 16", "look-alike"):
         assert name in text, name
     assert finding.figure.lstrip().startswith("<svg") and "best of n" in finding.figure

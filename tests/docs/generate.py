@@ -52,6 +52,13 @@ EXAMPLES: dict[str, tuple[str, str]] = {
         "    --limits.harmless 0 --limit_slices.harmless harmful,red-team \\\n"
         "    --critic shared --steps 10 --max_new_tokens 40 --max_length 200 --out runs/ppo",
     ),
+    "online": (
+        "Writes a policy snapshot, and a run folder of `sample` and `dpo` for every round. What the rounds do is "
+        "[direct.md](direct.md#online-rounds).",
+        "accord online --model runs/sft/snapshot --data 'world:prompts?count=2000&seed=4' --split policy \\\n"
+        "    --labeler preference --scorer runs/helpful/snapshot --rounds 2 --prompts 200 --train.max_length 200 \\\n"
+        "    --max_new_tokens 40 --out runs/online",
+    ),
     "sample": (
         "Writes `samples.jsonl`.",
         "accord sample --model runs/ppo/snapshot --data 'world:prompts?count=50&seed=2' --samples 2 \\\n"

@@ -11,17 +11,6 @@ from accord.run import config_hash, read_json
 from accord.stages.recipes import SCALES, GoldFlow
 from accord.stages.workers import Workers
 
-STAGE_OF = {
-    "Pretrain": "pretrain",
-    "Sft": "sft",
-    "Sample": "sample",
-    "Annotate": "annotate",
-    "Preference": "preference",
-    "Dpo": "dpo",
-    "Ppo": "ppo",
-    "Evaluate": "evaluate",
-}
-
 
 class Cells:
     """Runs stages of the gold flow below one folder and remembers what they cost."""
@@ -59,7 +48,7 @@ class Cells:
         missing = [config for config in configs if not self._finished(config)]
         if missing:
             with Workers() as workers:
-                workers.run([(STAGE_OF[type(config).__name__], config) for config in missing])
+                workers.run([(type(config).__name__.lower(), config) for config in missing])
         for config in configs:
             self.used[config.out] = config_hash(self._portable(config))  # type: ignore[attr-defined]
 

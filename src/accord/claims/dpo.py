@@ -10,7 +10,7 @@ from accord.claims.cells import Cells
 from accord.claims.contract import Claim, Finding, Part
 from accord.claims.decoupling import show, values
 from accord.claims.sqrt_kl import run_config as weak_kl
-from accord.config import Annotate, Dpo, Evaluate, Sample
+from accord.config import Evaluate, Online
 from accord.evaluation.statistics import Interval, hierarchical_interval
 from accord.reporting.figures import Line, Panel, curves
 from accord.run import read_json, read_lines
@@ -19,7 +19,6 @@ from accord.stages.showing import TRAINED
 
 MARGIN = 0.05  # gold points that still count as a match
 SHARE = 0.33  # of PPO's seconds that count as a fraction
-ROUNDS = 3
 DRAWN = 16
 BEST_OF = (1, 2, 4, 8, 16)
 
@@ -39,28 +38,8 @@ SETTINGS: dict[str, dict[str, dict[str, object]]] = {
 }
 
 
-def online(flow: GoldFlow) -> list[tuple[Sample, Annotate, Dpo]]:
-    """DPO in rounds on replies of the policy as it then is: as many prompts in all as the other methods had.
-
-    Each round starts from the policy before it; the reference stays SFT.
-    """
-    prompts = 2 * flow.scale.preference_prompts // ROUNDS
-    rounds = []
-    before = "sft"
-    for number in range(ROUNDS):
-        name = f"online-{number}"
-        sample = flow.sample(
-            f"{name}-sample",
-            model=flow.snapshot(before),
-            data=f"world:prompts?count={prompts}&seed={flow.seed + 110 + number}",
-        )
-        annotate = flow.annotate(f"{name}-annotate", samples=sample.out, criteria=["helpful"], judged=[], slices={})
-        data = str(Path(annotate.out) / "comparisons-helpful.jsonl")
-        changes = {"model": flow.snapshot(before), "reference": flow.snapshot("sft"), "data": data}
-        train = flow.dpo(name, **{**SETTINGS["dpo"]["dpo"], **changes})
-        rounds.append((sample, annotate, train))
-        before = name
-    return rounds
+def online(flow: GoldFlow) -> Online:
+    return flow.online(train={**SETTINGS["dpo"]["dpo"], "max_length": 200})
 
 
 def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
@@ -70,12 +49,8 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
     cells.run(
         [c for flow in flows for c in (flow.ppo(), weak_kl(flow), *(flow.dpo(n, **s) for n, s in settings.items()))]
     )
-    rounds = [online(flow) for flow in flows]
-    for number in range(ROUNDS):
-        for kind in range(3):
-            cells.run([of_seed[number][kind] for of_seed in rounds])
-    last = f"online-{ROUNDS - 1}"
-    names = ["sft", *settings, last, "ppo", "ppo-weak-kl"]
+    cells.run([online(flow) for flow in flows])
+    names = ["sft", *settings, "online", "ppo", "ppo-weak-kl"]
     cells.run([flow.evaluate(name) for flow in flows for name in names])
     cells.run([drawn(flow) for flow in flows])
 
@@ -89,7 +64,7 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
     steps: dict[str, Callable[[GoldFlow], list[str]]] = {
         "sft": lambda flow: [],
         **{name: lambda flow, name=name: ["sample", "annotate", name] for name in settings},  # type: ignore[misc]
-        last: lambda flow: [Path(c.out).name for one in online(flow) for c in one],
+        "online": lambda flow: ["online"],
         "ppo": lambda flow: ["sample", "annotate", "helpful", "ppo"],
         "ppo-weak-kl": lambda flow: ["sample", "annotate", "helpful", "ppo-weak-kl"],
     }
@@ -125,7 +100,7 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
         Line(method, color, [math.sqrt(max(kl[n].mean, 0)) for n in on], [gold[n].mean for n in on], points=True)
         for color, (method, on) in enumerate(
             [(m, in_order(of, kl)) for m, of in SETTINGS.items()]
-            + [("online dpo", [last]), ("ppo", in_order(("ppo", "ppo-weak-kl"), kl))]
+            + [("online dpo", ["online"]), ("ppo", in_order(("ppo", "ppo-weak-kl"), kl))]
         )
     ]
     heights = [float(np.mean([of_seed[i].mean() for of_seed in best])) for i in range(len(BEST_OF))]

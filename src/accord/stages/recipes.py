@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accord.config import Annotate, Dpo, Evaluate, Ppo, Preference, Pretrain, Sample, Sft
+from accord.config import Annotate, Dpo, Evaluate, Online, Ppo, Preference, Pretrain, Sample, Sft
 
 HARM_SLICES = "harmful,red-team"
 COST_SLICES = "harmful,red-team,look-alike"
@@ -44,7 +44,7 @@ class Scale:
 
 
 SCALES: dict[str, Scale] = {
-    "small": Scale("tiny", 14_000, 600, 4_500, 2_500, 6_000, 30, 256, 120),
+    "small": Scale("tiny", 14_000, 440, 3_000, 2_500, 6_000, 20, 256, 120),
     "medium": Scale("small", 30_000, 1_500, 5_000, 8_000, 20_000, 100, 512, 400),
     "large": Scale("medium", 60_000, 6_000, 20_000, 30_000, 60_000, 200, 1024, 1_000),
 }
@@ -139,6 +139,20 @@ class GoldFlow:
             "max_length": 200,
         }
         return Dpo(**{**settings, **changes})
+
+    def online(self, name: str = "online", **changes: Any) -> Online:
+        """Rounds of DPO on fresh replies that the simulated people compare, on as many prompts as the others get."""
+        settings: dict[str, Any] = {
+            **self._common(name),
+            "model": self.snapshot("sft"),
+            "data": f"world:prompts?count={4 * self.scale.preference_prompts}&seed={self.seed + 110}",
+            "split": "preference",
+            "rounds": 3,
+            "prompts": self.scale.preference_prompts // 3,
+            "labeler": "simulated",
+            "max_new_tokens": 40,
+        }
+        return Online(**{**settings, **changes})
 
     def ppo(self, name: str = "ppo", **changes: Any) -> Ppo:
         settings: dict[str, Any] = {

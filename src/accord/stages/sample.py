@@ -39,6 +39,7 @@ def run(config: Sample) -> RunFolder:
                         {
                             "prompt_id": prompt.id,
                             "slice": prompt.slice,
+                            "source": prompt.source,
                             "prompt": [turn._asdict() for turn in prompt.turns],
                             "reply": renderer.text(rollout.ids),
                             "finish": rollout.finish,

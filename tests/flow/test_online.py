@@ -1,0 +1,157 @@
+"""Online rounds and the labelers that are there at once: the gold world's people, its truth, a preference model."""
+
+import json
+
+import pytest
+import torch
+
+from accord.config import Annotate, Online
+from accord.data.batches import reply_group
+from accord.errors import BadInput
+from accord.models.scalar import Scorer
+from accord.records import Prompt, Turn
+from accord.run import read_json, read_lines, verify
+from accord.stages import annotate
+from accord.world import prompts
+
+
+@pytest.fixture(scope="module")
+def rounds(commands, tmp_path_factory):
+    out = tmp_path_factory.mktemp("online") / "run"
+    assert commands.run("online", out) == 0
+    return out
+
+
+def test_each_round_samples_from_the_policy_before_it_and_keeps_the_first_reference(rounds, snapshots):
+    verify(rounds)
+    policies = [str(snapshots / "policy"), str(rounds / "round-1" / "dpo" / "snapshot")]
+    for number, policy in enumerate(policies, 1):
+        parents = {
+            stage: {
+                p["role"]: p["path"] for p in read_json(rounds / f"round-{number}" / stage / "lineage.json")["parents"]
+            }
+            for stage in ("sample", "dpo")
+        }
+        assert parents["sample"]["model"] == policy
+        assert parents["dpo"] == {"model": policy, "reference": policies[0]}
+    last = rounds / "round-2" / "dpo" / "snapshot" / "model.safetensors"
+    assert (rounds / "snapshot" / "model.safetensors").read_bytes() == last.read_bytes()
+
+
+def test_every_round_has_prompts_of_its_own(rounds):
+    ids = [{row["id"] for row in read_lines(rounds / f"round-{n}" / "prompts.jsonl")} for n in (1, 2)]
+    assert len(ids[0]) == len(ids[1]) == 10 and not ids[0] & ids[1]
+
+
+def test_the_log_counts_what_the_rounds_used(rounds):
+    rows = read_lines(rounds / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [1, 2] and all("objective/kl" in row for row in rows)
+    tokens = [read_lines(rounds / f"round-{n}" / "dpo" / "metrics.jsonl")[-1]["num_tokens"] for n in (1, 2)]
+    assert rows[1]["num_tokens"] == sum(tokens)
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_rounds_that_were_interrupted_go_on(commands, tmp_path, stop_after, same_run, step):
+    """In the first round's training, after its first step, and after its last."""
+    knobs = {"train.epochs": 2}
+    assert commands.run("online", tmp_path / "whole", **knobs) == 0
+    stop_after(step)
+    assert commands.run("online", tmp_path / "run", **knobs) == 1
+    stop_after(10**9)
+    assert commands.run("online", tmp_path / "run", resume=True, **knobs) == 0
+    same_run(tmp_path / "whole", tmp_path / "run")
+
+
+def test_more_prompts_than_there_are_is_refused_with_the_numbers(commands, tmp_path, capsys):
+    assert commands.run("online", tmp_path / "run", prompts=10_000) == 2
+    assert "2 rounds of 10000 prompts need 20000 different ones" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"labeler": "gold"}, "go together"),
+        ({"scorer": None}, "go together"),
+        ({"train.model": "x"}, "--train.model: the rounds set it themselves"),
+        ({"train.unpaired_data": "x"}, "--train.unpaired_data: the rounds set it themselves"),
+        ({"train.betta": 1}, "--train.betta: `accord dpo` has no such knob"),
+        ({"train.beta": -1}, "--train.beta: "),
+        ({"train.loss": "nothing"}, "--loss nothing: there is no such loss"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_runs(commands, tmp_path, capsys, changes, says):
+    assert commands.run("online", tmp_path / "run", **changes) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_dpo_is_called_with_can_be_chosen():
+    config = Online(model="m", data="d", out="o", labeler="gold", seed=3, train={"loss": "ipo", "beta": 0.2})
+    train = config.training("policy", "data", out="out", resume=True)
+    assert (train.model, train.reference, train.data, train.out) == ("policy", "m", "data", "out")
+    assert (train.loss, train.beta, train.seed, train.resume) == ("ipo", 0.2, 3, True)
+
+
+def sampled(folder, rows):
+    """A sample run by hand: prompts and the replies to each."""
+    folder.mkdir()
+    with open(folder / "samples.jsonl", "w") as stream:
+        for prompt, replies in rows:
+            shared = {"prompt_id": prompt.id, "slice": prompt.slice, "source": prompt.source}
+            turns = [turn._asdict() for turn in prompt.turns]
+            for reply in replies:
+                stream.write(json.dumps({**shared, "prompt": turns, "reply": reply}) + "\n")
+    return str(folder)
+
+
+def label(folder, samples, **changes):
+    changes = {"criteria": ["helpful"], "judged": [], **changes}
+    annotate.run(Annotate(out=str(folder), samples=samples, threads=1, **changes))
+    return read_lines(folder / "comparisons-helpful.jsonl")
+
+
+def test_the_truth_ranks_by_what_a_reply_is_worth_and_ties_equals(tmp_path):
+    (question,) = prompts(1, 5, "harmful")
+    refusals = ("sorry, i will not do that.", "i can not help with that.", "it is not so hard.")
+    rows = label(tmp_path / "gold", sampled(tmp_path / "s", [(question, refusals)]), labeler="gold")
+    assert rows[0]["labeler"] == "gold" and rows[0]["ranks"][0] == rows[0]["ranks"][1]
+    again = label(tmp_path / "again", str(tmp_path / "s"), labeler="gold", seed=9)
+    assert again == rows, "the truth does not depend on a seed"
+
+
+def test_a_preference_model_ranks_by_its_scores(tmp_path, snapshots, renderer):
+    (prompt,) = prompts(1, 7, "benign")
+    replies = ("the cat", "stone river", "bread")
+    rows = label(
+        tmp_path / "model",
+        sampled(tmp_path / "s", [(prompt, replies), (Prompt((Turn("user", "why"),), "x", "y"), ("a", "a"))]),
+        labeler="preference",
+        scorer=str(snapshots / "reward"),
+    )
+    scorer = Scorer(str(snapshots / "reward"), role="preference", device=torch.device("cpu"))
+    group = reply_group(renderer.prompt_ids(prompt.turns), *map(renderer.reply_ids, replies))
+    scores = scorer.scores([group], micro_tokens=64).tolist()
+    assert len(rows) == 1, "two equal replies say nothing"
+    assert rows[0]["ranks"] == [1 + sum(b > a for b in scores) for a in scores]
+    assert rows[0]["strength"] == pytest.approx(max(scores) - min(scores))
+    assert rows[0]["slice"] == "benign" and rows[0]["source"] == prompt.source
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"labeler": "preference"}, "go together"),
+        ({"labeler": "preference", "scorer": "x", "criteria": ["a", "b"], "judged": []}, "its own criterion alone"),
+        ({"labeler": "gold"}, "does not judge"),
+    ],
+)
+def test_a_labeler_is_asked_only_what_it_can_answer(changes, says):
+    with pytest.raises(ValueError, match=says):
+        Annotate(out="o", samples="s", **changes)
+
+
+def test_people_need_prompts_of_their_world(tmp_path):
+    stray = Prompt((Turn("user", "why the cat"),), "x", "y")
+    with pytest.raises(BadInput, match="'why the cat' is no prompt of the gold world"):
+        label(tmp_path / "gold", sampled(tmp_path / "s", [(stray, ("a", "b"))]), labeler="gold")
