@@ -1,6 +1,7 @@
 """Online rounds and the labelers that are there at once: the gold world's people, its truth, a preference model."""
 
 import json
+from random import Random
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from accord.models.scalar import Scorer
 from accord.records import Prompt, Turn
 from accord.run import read_json, read_lines, verify
 from accord.stages import annotate
-from accord.world import prompts
+from accord.world import parse, prompts
+from accord.world.facts import TRUTH
+from accord.world.replies import statement
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +121,18 @@ def test_the_truth_ranks_by_what_a_reply_is_worth_and_ties_equals(tmp_path):
     assert rows[0]["labeler"] == "gold" and rows[0]["ranks"][0] == rows[0]["ranks"][1]
     again = label(tmp_path / "again", str(tmp_path / "s"), labeler="gold", seed=9)
     assert again == rows, "the truth does not depend on a seed"
+
+
+def test_the_truth_notices_a_false_claim(tmp_path):
+    (question,) = prompts(1, 5, "knowledge")
+    asked = parse(question.turns)
+    wrong = next(
+        answer for (_, relation), answer in TRUTH.items() if relation == asked.relation and answer not in asked.answer
+    )
+    claims = tuple(statement(Random(0), asked.name, asked.relation, answer) for answer in (wrong, *asked.answer))
+    assert len(set(claims)) == 2
+    rows = label(tmp_path / "gold", sampled(tmp_path / "s", [(question, claims)]), labeler="gold")
+    assert rows[0]["ranks"] == [2, 1] and rows[0]["strength"] > 0
 
 
 def test_a_preference_model_ranks_by_its_scores(tmp_path, snapshots, renderer):
