@@ -125,12 +125,14 @@ def best_of(rows: Sequence[dict]) -> list[np.ndarray]:
     for row in rows:
         scored = (row["scores"]["reward/helpful"], row["scores"]["gold/helpful"])
         by_prompt.setdefault(row["prompt_id"], []).append(scored)
+    # a prompt that was drawn twice has twice the replies
     tables = [np.array([gold for _, gold in sorted(replies)]) for replies in by_prompt.values()]
-    out = []
-    for n in BEST_OF:
-        weights = np.array([math.comb(i, n - 1) for i in range(DRAWN)]) / math.comb(DRAWN, n)
-        out.append(np.array([float(weights @ table) for table in tables]))
-    return out
+    return [np.array([float(chances(n, len(table)) @ table) for table in tables]) for n in BEST_OF]
+
+
+def chances(n: int, count: int) -> np.ndarray:
+    """The chance of each of `count` replies in rising order to be the best of n that are drawn without replacement."""
+    return np.array([math.comb(i, n - 1) for i in range(count)]) / math.comb(count, n)
 
 
 def best_of_kl(n: int) -> float:
