@@ -28,6 +28,8 @@ TRAINED_FOR: dict[str, object] = {"epochs": 3.0}
 SETTINGS: dict[str, dict[str, dict[str, object]]] = {
     "dpo": {
         "dpo": {**TRAINED_FOR, "beta": 0.3},
+        # about the seconds that PPO takes
+        "dpo-long": {**TRAINED_FOR, "beta": 0.3, "epochs": 6.0},
         # three times the rate: past the gold peak, the further the smaller β is
         "dpo-fast-0.3": {"beta": 0.3, "learning_rate": 3e-4},
         "dpo-fast-0.03": {"beta": 0.03, "learning_rate": 3e-4},

@@ -18,7 +18,7 @@ SMOOTHING = 5  # iterations in the moving mean that finds the gold peak
 
 def run_config(flow: GoldFlow) -> Ppo:
     """PPO on helpfulness with a weak KL penalty, so that it runs past the gold peak; in steps that show the start."""
-    slow = {"learning_rate": 2e-4, "mini_batch_size": 64}
+    slow = {"learning_rate": 8e-5, "mini_batch_size": 64}
     return flow.ppo("ppo-weak-kl", kl_coefficient=0.02, schedule="constant", steps=60, **slow)
 
 
