@@ -16,7 +16,7 @@ from accord.models.policy import hidden_states, logprobs_and_entropy, token_logp
 from accord.objectives.lagrange import Multiplier
 from accord.records import Prompt, Rollout, Turn
 from accord.run import RunFolder
-from accord.stages import ppo
+from accord.stages import ppo, ppo_actors, ppo_limits, ppo_record, ppo_rollouts, ppo_shaping, ppo_state, ppo_update
 from accord.training.distributed import World
 
 ONE = World(0, 1, torch.device("cpu"))
@@ -42,10 +42,10 @@ def road(commands, tmp_path):
         config = configure(commands, tmp_path / f"run{len(open_runs)}", name, **changes)
         run = RunFolder("ppo", config).__enter__()
         open_runs.append(run)
-        prompts, actors = ppo.prepare(config, run, ONE)
+        prompts, actors = ppo_actors.prepare(config, run, ONE)
         start = {n: Multiplier(config.multiplier_init, config.multiplier_init) for n in config.limits}
-        state = ppo.State(0, config.kl_coefficient, start)
-        experience = ppo.collect(config, ONE, actors, prompts[-config.batch_size :], state)
+        state = ppo_state.State(0, config.kl_coefficient, start)
+        experience = ppo_rollouts.collect(config, ONE, actors, prompts[-config.batch_size :], state)
         return config, actors, experience, state
 
     yield prepare
@@ -62,7 +62,7 @@ def make_experience(*, lengths=(3, 2), finish=("stop", "stop"), slices=("a", "b"
     rollouts = [Rollout((1,), (5,) * n, (-1.0,) * n, f, 1.0, "") for n, f in zip(lengths, finish, strict=True)]
     values = values or {"reward": torch.zeros(len(lengths), width)}
     named = {n: torch.tensor(s) for n, s in scores.items()}
-    return ppo.Experience(prompts, rollouts, [], mask, torch.zeros_like(kl), kl, named, values)
+    return ppo_rollouts.Experience(prompts, rollouts, [], mask, torch.zeros_like(kl), kl, named, values)
 
 
 def make_config(**changes):
@@ -76,7 +76,7 @@ LIMITED = {"costs": {"harm": "c"}, "limits": {"harm": 0.0}}
 def test_c8_kl_is_charged_once_and_the_score_stands_at_the_end():
     """C8, C1: with values 0, γ = λ = 1 the advantage at t is score − β·Σ_{u ≥ t} kl_u, and nothing else."""
     experience = make_experience(helpful=[1.0, 2.0])
-    advantages, returns, metrics = ppo.shape(make_config(), experience, ppo.State(0, 0.5, {}))
+    advantages, returns, metrics = ppo_shaping.shape(make_config(), experience, ppo_state.State(0, 0.5, {}))
     expected = torch.tensor([[1 - 0.30, 1 - 0.25, 1 - 0.15], [2 - 0.15, 2 - 0.10, 0.0]])
     assert torch.allclose(advantages, expected)
     assert torch.allclose(returns["reward"], expected)
@@ -87,8 +87,8 @@ def test_c8_kl_is_charged_once_and_the_score_stands_at_the_end():
 def test_d1_the_kl_weight_of_the_loop_is_beta_for_every_multiplier(multiplier):
     values = {name: torch.zeros(2, 3) for name in ("reward", "harm")}
     experience = make_experience(helpful=[0.0, 0.0], harm=[0.0, 0.0], values=values)
-    state = ppo.State(0, 0.5, {"harm": Multiplier(multiplier, multiplier)})
-    advantages, _, _ = ppo.shape(make_config(**LIMITED), experience, state)
+    state = ppo_state.State(0, 0.5, {"harm": Multiplier(multiplier, multiplier)})
+    advantages, _, _ = ppo_shaping.shape(make_config(**LIMITED), experience, state)
     expected = torch.tensor([[-0.30, -0.25, -0.15], [-0.15, -0.10, 0.0]])
     assert torch.allclose(advantages, expected, atol=1e-6)
 
@@ -96,9 +96,9 @@ def test_d1_the_kl_weight_of_the_loop_is_beta_for_every_multiplier(multiplier):
 def test_a_limit_on_a_slice_weighs_nothing_elsewhere():
     values = {name: torch.zeros(2, 3) for name in ("reward", "harm")}
     experience = make_experience(helpful=[1.0, 1.0], harm=[2.0, 2.0], values=values)
-    state = ppo.State(0, 0.0, {"harm": Multiplier(3.0, 3.0)})
+    state = ppo_state.State(0, 0.0, {"harm": Multiplier(3.0, 3.0)})
     config = make_config(**LIMITED, limit_slices={"harm": "a"}, kl_coefficient=0.0)
-    advantages, _, _ = ppo.shape(config, experience, state)
+    advantages, _, _ = ppo_shaping.shape(config, experience, state)
     assert torch.allclose(advantages[0], torch.full((3,), (1 - 3 * 2) / 4))
     assert torch.allclose(advantages[1], torch.tensor([1.0, 1.0, 0.0]))
 
@@ -107,29 +107,29 @@ def test_d5_only_raw_scores_are_clipped_and_the_multiplier_sees_them_unclipped()
     values = {name: torch.zeros(2, 3) for name in ("reward", "harm")}
     experience = make_experience(helpful=[9.0, -9.0], harm=[4.0, 0.5], values=values)
     config = make_config(**LIMITED, score_clip=1.0)
-    state = ppo.State(0, 0.5, {"harm": Multiplier(0.0, 0.0)})
-    _, returns, _ = ppo.shape(config, experience, state)
+    state = ppo_state.State(0, 0.5, {"harm": Multiplier(0.0, 0.0)})
+    _, returns, _ = ppo_shaping.shape(config, experience, state)
     # ±1 after the clip; the KL on top of it is whole
     assert torch.allclose(returns["reward"][:, 0], torch.tensor([1 - 0.30, -1 - 0.15]))
     assert torch.allclose(returns["harm"][:, 0], torch.tensor([1 + 0.30, 0.5 + 0.15]))
-    metrics = ppo.move_multipliers(config, experience, state)
+    metrics = ppo_limits.move_multipliers(config, experience, state)
     assert metrics["cost/harm/mean"] == pytest.approx(2.25)
 
 
 def test_c2_the_penalty_looks_at_the_finish_and_not_at_a_token():
     experience = make_experience(finish=("length", "stop"), helpful=[1.0, 1.0])
     config = make_config(unfinished_penalty=0.4, kl_coefficient=0.0)
-    advantages, _, _ = ppo.shape(config, experience, ppo.State(0, 0.0, {}))
+    advantages, _, _ = ppo_shaping.shape(config, experience, ppo_state.State(0, 0.0, {}))
     assert torch.allclose(advantages[:, 0], torch.tensor([0.6, 1.0]))
 
 
 def test_c18_only_the_combined_advantage_is_whitened():
     values = {name: torch.zeros(2, 3) for name in ("reward", "harm")}
     experience = make_experience(helpful=[3.0, 1.0], harm=[2.0, -1.0], values=values)
-    state = ppo.State(0, 0.5, {"harm": Multiplier(1.0, 1.0)})
+    state = ppo_state.State(0, 0.5, {"harm": Multiplier(1.0, 1.0)})
     config = make_config(**LIMITED)
-    plain, returns, _ = ppo.shape(config, experience, state)
-    white, same, _ = ppo.shape(config.model_copy(update={"whiten": True}), experience, state)
+    plain, returns, _ = ppo_shaping.shape(config, experience, state)
+    white, same, _ = ppo_shaping.shape(config.model_copy(update={"whiten": True}), experience, state)
     kept = white[experience.mask]
     assert kept.mean().abs() < 1e-6 and (kept**2).mean() == pytest.approx(1.0, abs=1e-4)
     raw = plain[experience.mask]
@@ -140,8 +140,8 @@ def test_c18_only_the_combined_advantage_is_whitened():
 def test_d6_d2_multipliers_move_once_per_batch_by_the_raw_mean_on_the_slice():
     experience = make_experience(slices=("a", "b"), helpful=[0.0, 0.0], harm=[0.8, -5.0])
     config = make_config(**LIMITED, limit_slices={"harm": "a"}, multiplier_rate=0.1, multiplier_gain=0.5)
-    state = ppo.State(0, 0.5, {"harm": Multiplier(2.0, 2.0)})
-    metrics = ppo.move_multipliers(config, experience, state)
+    state = ppo_state.State(0, 0.5, {"harm": Multiplier(2.0, 2.0)})
+    metrics = ppo_limits.move_multipliers(config, experience, state)
     assert state.multipliers["harm"].integral == pytest.approx(2 * math.exp(0.08))
     assert state.multipliers["harm"].value == pytest.approx(2 * math.exp(0.08 + 0.4))
     assert metrics["lagrange/harm"] == state.multipliers["harm"].value > 2.0
@@ -150,9 +150,9 @@ def test_d6_d2_multipliers_move_once_per_batch_by_the_raw_mean_on_the_slice():
 
 def test_d8_the_multiplier_sees_this_batch_and_no_average_with_older_ones():
     config = make_config(**LIMITED, multiplier_rate=0.1, multiplier_gain=0.0)
-    state = ppo.State(0, 0.5, {"harm": Multiplier(2.0, 2.0)})
+    state = ppo_state.State(0, 0.5, {"harm": Multiplier(2.0, 2.0)})
     for cost, integral in ((0.8, 2 * math.exp(0.08)), (-0.6, 2 * math.exp(0.08 - 0.06))):
-        metrics = ppo.move_multipliers(config, make_experience(harm=[cost, cost]), state)
+        metrics = ppo_limits.move_multipliers(config, make_experience(harm=[cost, cost]), state)
         assert metrics["cost/harm/mean"] == pytest.approx(cost)
         assert state.multipliers["harm"].integral == pytest.approx(integral)
 
@@ -160,18 +160,18 @@ def test_d8_the_multiplier_sees_this_batch_and_no_average_with_older_ones():
 def test_a_batch_without_prompts_of_the_slice_leaves_the_multiplier():
     experience = make_experience(slices=("b", "b"), helpful=[0.0, 0.0], harm=[0.8, 0.8])
     config = make_config(**LIMITED, limit_slices={"harm": "a"})
-    state = ppo.State(0, 0.5, {"harm": Multiplier(2.0, 2.5)})
-    ppo.move_multipliers(config, experience, state)
+    state = ppo_state.State(0, 0.5, {"harm": Multiplier(2.0, 2.5)})
+    ppo_limits.move_multipliers(config, experience, state)
     assert state.multipliers["harm"] == Multiplier(2.0, 2.5)
 
 
 def test_c19_ratio_1_and_kl_0_at_step_0(road):
     config, actors, experience, state = road(temperature=0.7, lora_rank=0)
     assert experience.kl.abs().max() < 1e-5
-    advantages, returns, _ = ppo.shape(config, experience, state)
+    advantages, returns, _ = ppo_shaping.shape(config, experience, state)
     rows = list(range(len(experience.groups)))
     count = int(experience.mask.sum())
-    _, metrics = ppo.micro_loss(config, actors, experience, advantages, returns, rows, count, 1.0, ONE.device)
+    _, metrics = ppo_update.micro_loss(config, actors, experience, advantages, returns, rows, count, 1.0, ONE.device)
     assert float(metrics["policy/ratio"]) == pytest.approx(1.0, abs=1e-5)
     assert float(metrics["policy/kl_old_new"]) == pytest.approx(0.0, abs=1e-6)
     assert float(metrics["policy/clip_fraction"]) == 0.0
@@ -180,13 +180,13 @@ def test_c19_ratio_1_and_kl_0_at_step_0(road):
 def test_c20_ratio_1_at_step_0_in_bf16(road):
     """C20: the ratio is of log-probs from the same arithmetic, and their softmax is f32."""
     config, actors, experience, state = road(precision="bf16")
-    advantages, returns, _ = ppo.shape(config, experience, state)
+    advantages, returns, _ = ppo_shaping.shape(config, experience, state)
     rows = list(range(len(experience.groups)))
     plan = build_plan(experience.groups)
     with torch.autocast("cpu", torch.bfloat16):
         logprobs, _ = logprobs_and_entropy(actors.policy, plan, hidden_states(actors.policy, plan))
     assert logprobs.dtype == torch.float32
-    _, metrics = ppo.micro_loss(
+    _, metrics = ppo_update.micro_loss(
         config, actors, experience, advantages, returns, rows, int(experience.mask.sum()), 1.0, ONE.device
     )
     assert float(metrics["policy/ratio"]) == pytest.approx(1.0, abs=1e-5)
@@ -203,9 +203,9 @@ def test_c4_the_critic_reads_the_positions_that_the_policy_acts_from(road):
             hidden = critic.model(input_ids=torch.tensor([[*r.prompt_ids, *r.ids]])).last_hidden_state[0]
             before = critic.score(hidden[len(r.prompt_ids) - 1 : -1])[:, 0]
         assert torch.allclose(experience.values["harm"][i, : len(r.ids)], before, atol=1e-5)
-    advantages, returns, _ = ppo.shape(config, experience, state)
+    advantages, returns, _ = ppo_shaping.shape(config, experience, state)
     rows, count = list(range(12)), int(experience.mask.sum())
-    _, metrics = ppo.micro_loss(config, actors, experience, advantages, returns, rows, count, 1.0, ONE.device)
+    _, metrics = ppo_update.micro_loss(config, actors, experience, advantages, returns, rows, count, 1.0, ONE.device)
     for name in ("reward", "harm"):
         squared = (experience.values[name] - returns[name])[experience.mask] ** 2
         assert float(metrics[f"loss/value/{name}"]) == pytest.approx(0.5 * float(squared.mean()), rel=1e-4)
@@ -213,12 +213,14 @@ def test_c4_the_critic_reads_the_positions_that_the_policy_acts_from(road):
 
 def test_b11_values_do_not_depend_on_the_temperature_of_sampling(road):
     config, actors, experience, state = road()
-    advantages, returns, _ = ppo.shape(config, experience, state)
+    advantages, returns, _ = ppo_shaping.shape(config, experience, state)
     count, rows = int(experience.mask.sum()), list(range(len(experience.groups)))
     seen = []
     for temperature in (1.0, 0.5):
         warm = config.model_copy(update={"temperature": temperature})
-        seen.append(ppo.micro_loss(warm, actors, experience, advantages, returns, rows, count, 1.0, ONE.device)[1])
+        seen.append(
+            ppo_update.micro_loss(warm, actors, experience, advantages, returns, rows, count, 1.0, ONE.device)[1]
+        )
     assert torch.equal(seen[0]["loss/value/reward"], seen[1]["loss/value/reward"])
     assert not torch.allclose(seen[0]["policy/ratio"], seen[1]["policy/ratio"], atol=1e-2)
 
@@ -234,9 +236,9 @@ def test_b6_a_weight_or_a_score_of_0_is_a_number():
         other=[7.0, 7.0, 7.0],
         harm=[0.5, 0.0, 0.0],
     )
-    assert ppo.sum_scores(config, experience).tolist() == [3.0, 0.0, 0.0]
-    state = ppo.State(0, 0.5, {"harm": Multiplier(1.0, 1.0)})
-    assert ppo.move_multipliers(config, experience, state)["cost/harm/mean"] == pytest.approx(0.5 / 3)
+    assert ppo_shaping.sum_scores(config, experience).tolist() == [3.0, 0.0, 0.0]
+    state = ppo_state.State(0, 0.5, {"harm": Multiplier(1.0, 1.0)})
+    assert ppo_limits.move_multipliers(config, experience, state)["cost/harm/mean"] == pytest.approx(0.5 / 3)
     assert state.multipliers["harm"].value > 1.0
 
 
@@ -255,8 +257,8 @@ def test_b7_a_scorer_that_fails_ends_the_run(commands, tmp_path, capsys):
 def test_c10_c11_logged_kl_is_the_sum_over_each_reply_and_recomputes_offline(commands, road):
     """C10, C11: unclamped, per sequence; policy and reference evaluated again from the files give the same."""
     config, actors, experience, state = road(reference=commands.snapshots / "other")
-    ppo.shape(config, experience, state)  # which charges for the KL and leaves it as it is
-    metrics = ppo.record(config, actors.renderer, experience, state)
+    ppo_shaping.shape(config, experience, state)  # which charges for the KL and leaves it as it is
+    metrics = ppo_record.record(config, actors.renderer, experience, state)
     policy = load_policy(str(commands.snapshots / "policy"))
     reference = load_policy(str(commands.snapshots / "other"))
     total = 0.0
@@ -268,14 +270,14 @@ def test_c10_c11_logged_kl_is_the_sum_over_each_reply_and_recomputes_offline(com
     assert metrics["objective/kl"] > 1.0  # far apart: nothing held it down
     huge = replace(experience, kl=torch.where(experience.mask, torch.tensor(50.0), torch.tensor(0.0)))
     mean_length = float(experience.mask.sum(1).float().mean())
-    assert ppo.record(config, actors.renderer, huge, state)["objective/kl"] == pytest.approx(50.0 * mean_length)
+    assert ppo_record.record(config, actors.renderer, huge, state)["objective/kl"] == pytest.approx(50.0 * mean_length)
 
 
 def test_c12_the_controller_is_fed_nats_per_sequence_and_the_number_of_sequences(renderer):
     experience = make_experience(helpful=[0.0, 0.0])
     config = make_config(kl_target=0.4, kl_horizon=100.0)
-    state = ppo.State(0, 0.5, {})
-    metrics = ppo.record(config, renderer, experience, state)
+    state = ppo_state.State(0, 0.5, {})
+    metrics = ppo_record.record(config, renderer, experience, state)
     assert metrics["objective/kl"] == pytest.approx((0.6 + 0.3) / 2)
     assert metrics["kl_coefficient"] == 0.5  # what this batch was trained with
     assert state.kl_coefficient == pytest.approx(0.5 * (1 + (0.45 / 0.4 - 1) * 2 / 100))
@@ -284,22 +286,22 @@ def test_c12_the_controller_is_fed_nats_per_sequence_and_the_number_of_sequences
 def test_c13_c14_number_and_order_of_the_updates(road, monkeypatch):
     """C13, C14: epochs × mini-batches steps; each epoch sees every rollout once, in a fresh order."""
     config, actors, experience, state = road(batch_size=7, mini_batch_size=3, ppo_epochs=3, micro_tokens=30)
-    advantages, returns, _ = ppo.shape(config, experience, state)
+    advantages, returns, _ = ppo_shaping.shape(config, experience, state)
     optimizers = make_optimizers(config, actors)
     events = []
-    plain = ppo.micro_loss
+    plain = ppo_update.micro_loss
 
     def logged(*arguments):
         events.append(list(arguments[5]))
         return plain(*arguments)
 
-    monkeypatch.setattr(ppo, "micro_loss", logged)
+    monkeypatch.setattr(ppo_update, "micro_loss", logged)
     for name, optimizer in optimizers.items():
         step = optimizer.step
         monkeypatch.setattr(
             optimizer, "step", lambda *a, name=name, step=step, **k: (events.append(name), step(*a, **k))[1]
         )
-    metrics = ppo.improve(config, ONE, actors, optimizers, experience, advantages, returns, 0)
+    metrics = ppo_update.improve(config, ONE, actors, optimizers, experience, advantages, returns, 0)
     batches, current = [], []
     for event in events:
         if isinstance(event, list):
@@ -316,15 +318,11 @@ def test_c13_c14_number_and_order_of_the_updates(road, monkeypatch):
 
 
 def make_optimizers(config, actors):
-    """Whatever the stage itself would build."""
-    return (
-        ppo.build_optimizers(config, actors)
-        if hasattr(ppo, "build_optimizers")
-        else {
-            name: ppo.build_optimizer(module.parameters(), weight_decay=0.0)
-            for name, module in (("policy", actors.policy), ("critics", actors.critics))
-        }
-    )
+    """What the stage itself builds."""
+    return {
+        name: ppo.build_optimizer(module.parameters(), weight_decay=0.0)
+        for name, module in (("policy", actors.policy), ("critics", actors.critics))
+    }
 
 
 def test_c5_poison_beyond_the_replies_reaches_neither_loss_nor_gradient(road):
@@ -348,9 +346,9 @@ def test_c5_poison_beyond_the_replies_reaches_neither_loss_nor_gradient(road):
 
 
 def results(config, actors, experience, state):
-    advantages, returns, shaped = ppo.shape(config, experience, state)
+    advantages, returns, shaped = ppo_shaping.shape(config, experience, state)
     rows = list(range(len(experience.groups)))
-    loss, metrics = ppo.micro_loss(
+    loss, metrics = ppo_update.micro_loss(
         config, actors, experience, advantages, returns, rows, int(experience.mask.sum()), 1.0, ONE.device
     )
     for module in (actors.policy, actors.critics):
@@ -365,14 +363,16 @@ def test_c15_ppo_gradients_do_not_depend_on_the_cut(road, budget):
     from accord.data.batches import cut_by_tokens
 
     config, actors, experience, state = road("limited", batch_size=12)
-    advantages, returns, _ = ppo.shape(config, experience, state)
+    advantages, returns, _ = ppo_shaping.shape(config, experience, state)
     count = int(experience.mask.sum())
     found = []
     for size in (100_000, budget):
         for module in (actors.policy, actors.critics):
             module.zero_grad()
         for rows in cut_by_tokens(list(range(12)), lambda i: experience.groups[i].tokens, size):
-            loss, _ = ppo.micro_loss(config, actors, experience, advantages, returns, rows, count, 1.0, ONE.device)
+            loss, _ = ppo_update.micro_loss(
+                config, actors, experience, advantages, returns, rows, count, 1.0, ONE.device
+            )
             loss.backward()
         found.append([p.grad.clone() for m in (actors.policy, actors.critics) for p in m.parameters()])
     assert all(torch.allclose(a, b, atol=2e-6) for a, b in zip(*found, strict=True))
@@ -381,9 +381,11 @@ def test_c15_ppo_gradients_do_not_depend_on_the_cut(road, budget):
 def test_c17_metrics_are_means_over_tokens(road):
     """Entropy and length against a plain loop over the replies."""
     config, actors, experience, state = road()
-    advantages, returns, _ = ppo.shape(config, experience, state)
+    advantages, returns, _ = ppo_shaping.shape(config, experience, state)
     count = int(experience.mask.sum())
-    _, metrics = ppo.micro_loss(config, actors, experience, advantages, returns, list(range(8)), count, 1.0, ONE.device)
+    _, metrics = ppo_update.micro_loss(
+        config, actors, experience, advantages, returns, list(range(8)), count, 1.0, ONE.device
+    )
     total, tokens = 0.0, 0
     with torch.no_grad():
         for r in experience.rollouts:
@@ -392,7 +394,7 @@ def test_c17_metrics_are_means_over_tokens(road):
             total -= float((logs.exp() * logs).sum())
             tokens += len(r.ids)
     assert float(metrics["objective/entropy"]) == pytest.approx(total / tokens, rel=1e-4)
-    recorded = ppo.record(config, actors.renderer, experience, state)
+    recorded = ppo_record.record(config, actors.renderer, experience, state)
     assert recorded["completions/mean_length"] == pytest.approx(tokens / 8)
     assert recorded["completions/clipped_ratio"] == sum(r.finish == "length" for r in experience.rollouts) / 8
 
@@ -439,8 +441,8 @@ def test_d7_a_policy_step_under_a_large_multiplier_lowers_the_cost(road):
     """D7: cost has the sign it is documented with; its advantage is subtracted."""
     values = {name: torch.zeros(2, 3) for name in ("reward", "harm")}
     experience = make_experience(helpful=[0.0, 0.0], harm=[2.0, -2.0], values=values)
-    state = ppo.State(0, 0.0, {"harm": Multiplier(9.0, 9.0)})
-    advantages, _, _ = ppo.shape(make_config(**LIMITED, kl_coefficient=0.0), experience, state)
+    state = ppo_state.State(0, 0.0, {"harm": Multiplier(9.0, 9.0)})
+    advantages, _, _ = ppo_shaping.shape(make_config(**LIMITED, kl_coefficient=0.0), experience, state)
     assert (advantages[0] < 0).all() and (advantages[1][:2] > 0).all()
 
 

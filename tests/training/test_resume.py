@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from accord.objectives.lagrange import Multiplier
-from accord.stages import ppo
+from accord.stages import ppo_state
 from accord.training import checkpoint
 
 # command: (its changes, the steps to stop after: first, middle and last of an epoch, and the run's last but one)
@@ -70,7 +70,7 @@ def test_f5_d3_the_kl_coefficient_and_the_multipliers_come_back(commands, whole_
     integral, value = state["multipliers"]["harm"]
     assert value == rows[1]["lagrange/harm"] != 2.0
     assert integral != value
-    restored = ppo.restore(state)
+    restored = ppo_state.restore(state)
     assert restored.kl_coefficient == rows[2]["kl_coefficient"]
     assert restored.multipliers == {"harm": Multiplier(integral, value)}
 

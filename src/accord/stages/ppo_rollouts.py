@@ -1,0 +1,113 @@
+"""Experience: replies sampled from the policy, with everything that the other roles say about them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from accord.config import Ppo
+from accord.data.batches import Group, build_plan, cut_by_tokens, length_mask, pack_replies, reply_group
+from accord.models.policy import token_logprobs
+from accord.models.sampling import sample
+from accord.objectives.kl import k1
+from accord.records import Prompt, Rollout
+from accord.stages.ppo_actors import Actors
+from accord.stages.ppo_state import State
+from accord.training.distributed import World
+
+
+@dataclass(frozen=True)
+class Experience:
+    """One iteration's rollouts. B replies, prompt by prompt, T slots; everything on the CPU, masked slots are 0.
+
+    `groups` hold a prompt and its replies, which share its tokens. `scores[name]` (B,) normalised, `values[signal]`,
+    `logprobs`, `kl` (B, T); `kl` is k1 of the sampled tokens.
+    """
+
+    prompts: list[Prompt]
+    rollouts: list[Rollout]
+    groups: list[Group]
+    mask: Tensor
+    logprobs: Tensor
+    kl: Tensor
+    scores: dict[str, Tensor]
+    values: dict[str, Tensor]
+
+
+@torch.no_grad()
+def collect(config: Ppo, world: World, actors: Actors, prompts: Sequence[Prompt], state: State) -> Experience:
+    """Sample replies to the prompts and evaluate them under every role. Each rank does its share; all get the whole."""
+    numbered = world.share(list(enumerate(prompts)))
+    rollouts = sample(
+        actors.policy,
+        [actors.renderer.prompt_ids(prompt.turns) for _, prompt in numbered],
+        n=config.samples,
+        temperature=config.temperature,
+        max_new_tokens=config.max_new_tokens,
+        stop_ids=frozenset({actors.renderer.eos}),
+        seed=config.seed * 1_000_003 + state.step,
+        version=f"step-{state.step}",
+        numbers=[number for number, _ in numbered],
+    )
+    own = [prompt for _, prompt in numbered for _ in range(config.samples)]
+    replies = [rollouts[i : i + config.samples] for i in range(0, len(rollouts), config.samples)]
+    groups = [reply_group(some[0].prompt_ids, *(r.ids for r in some)) for some in replies]
+    actors.policy.eval()
+    lengths = [len(r.ids) for r in rollouts]
+    width = max(lengths, default=0)  # a rank may have no prompt
+    sampled = pack_replies([r.logprobs for r in rollouts], width)
+    reference = torch.zeros_like(sampled)
+    values = {name: torch.zeros_like(sampled) for name in actors.critics.names}
+    # the sampler computes in f32; the ratio must compare numbers of one arithmetic, or rounding looks like learning
+    low = config.precision == "bf16"
+    start = 0
+    for part in cut_by_tokens(groups, lambda g: g.tokens, config.micro_tokens):
+        plan = build_plan(part).to(world.device)
+        stop = start + plan.replies
+        with torch.autocast(world.device.type, torch.bfloat16, enabled=low):
+            reference[start:stop] = plan.scatter(
+                actors.reference.token_logprobs(plan, temperature=config.temperature), width
+            ).cpu()
+            for name, value in actors.critics.values(actors.policy, plan).items():
+                values[name][start:stop] = plan.scatter(value, width).cpu()
+            if low:
+                again = token_logprobs(actors.policy, plan, temperature=config.temperature)
+                sampled[start:stop] = plan.scatter(again, width).cpu()
+        start = stop
+    scores = {
+        name: scorer.scores(
+            own, [actors.renderer.text(r.ids) for r in rollouts], groups, micro_tokens=config.micro_tokens
+        )
+        for name, scorer in {**actors.rewards, **actors.costs}.items()
+    }
+    mask = length_mask(lengths, width)
+    kl = torch.where(mask, k1(sampled, reference), torch.zeros_like(sampled))
+    return gather(world, Experience(own, rollouts, groups, mask, sampled, kl, scores, values), config.samples)
+
+
+def gather(world: World, part: Experience, samples: int) -> Experience:
+    """Every rank's experience as one, in the order of the prompts."""
+    if world.size == 1:
+        return part
+
+    def whole(items: Sequence[Any]) -> list[Any]:
+        blocks = [list(items[i : i + samples]) for i in range(0, len(items), samples)]
+        return [item for block in world.interleave(blocks) for item in block]
+
+    width = max(world.gather(part.mask.shape[1]))
+
+    def stack(matrix: Tensor) -> Tensor:
+        return torch.stack(whole(list(torch.nn.functional.pad(matrix, (0, width - matrix.shape[1])))))
+
+    return Experience(
+        whole(part.prompts),
+        whole(part.rollouts),
+        world.interleave(part.groups),
+        stack(part.mask),
+        stack(part.logprobs),
+        stack(part.kl),
+        {name: torch.stack(whole(list(score))) for name, score in part.scores.items()},
+        {name: stack(value) for name, value in part.values.items()},
+    )
