@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from accord import __version__, config
+from accord import __version__, config, ppo_knobs
 from accord.errors import BadInput, Interrupted
 
 # command: (its knobs, "module:function" imported only when it runs, its positional knob)
@@ -167,6 +167,11 @@ def build_parser(command: str) -> Any:
 
 # bases of the configs: what their knobs are about; a stage's own knobs come first
 _SHARED: dict[type, str] = {
+    ppo_knobs.LimitKnobs: "limits",
+    ppo_knobs.KlKnobs: "distance to the reference",
+    ppo_knobs.AdvantageKnobs: "advantages and critics",
+    ppo_knobs.MixKnobs: "against forgetting",
+    ppo_knobs.WatchKnobs: "watching",
     config.Sampling: "drawing replies",
     config.Adapters: "adapters",
     config.Training: "training",
@@ -199,6 +204,8 @@ def _metavar(name: str, annotation: object) -> str:
         return "{" + ",".join(re.findall(r"'([^']+)'", text)) + "}"
     if annotation == config.Sources:
         return "SOURCE"
+    if annotation == ppo_knobs.PerLimit:
+        return "X"
     if text.startswith("dict"):
         return "{...}"
     words = {"<class 'int'>": "N", "<class 'float'>": "X", "<class 'bool'>": "[true|false]"}

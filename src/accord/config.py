@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from accord.ppo_knobs import AdvantageKnobs, KlKnobs, LimitKnobs, MixKnobs, WatchKnobs
+
 Precision = Literal["f32", "bf16"]
 Schedule = Literal["constant", "linear", "cosine"]
 Sources = str | dict[str, str]
@@ -309,48 +311,30 @@ class Sampling(Config):
     max_new_tokens: int = Field(64, gt=0, description="longest reply in tokens")
 
 
-class Ppo(Training, Adapters, Sampling):
+class Ppo(Training, Adapters, Sampling, KlKnobs, AdvantageKnobs, LimitKnobs, MixKnobs, WatchKnobs):
     """Proximal policy optimisation with KL to a reference; with --limits, under limits on expected cost."""
 
     model: str = Field(description="snapshot to start from")
     reference: str = Field("", description="snapshot that KL is measured to; default the model itself")
     data: Sources = Field(description="prompts; --data.NAME SOURCE names a slice")
     split: str = Field("", description="use only prompts of this split (preference, policy, evaluation)")
-    rewards: dict[str, str] = Field(description="--rewards.NAME DIR: preference models; their sum is maximised")
+    rewards: dict[str, str] = Field(
+        description="--rewards.NAME DIR: preference models, or module:function, or a URL; their sum is maximised"
+    )
     reward_weights: dict[str, float] = Field(
         {}, description="--reward_weights.NAME X: its weight in the sum; default 1"
     )
-    costs: dict[str, str] = Field({}, description="--costs.NAME DIR: cost models")
-    limits: dict[str, float] = Field({}, description="--limits.NAME X: bound on the expected cost; may be negative")
-    limit_slices: dict[str, str] = Field(
-        {}, description="--limit_slices.NAME A,B: slices that the limit holds on; default all"
-    )
-    multiplier_rule: Literal["pi", "safe-rlhf"] = Field(
-        "pi", description="how λ moves: proportional and integral, or Safe RLHF's (docs/objectives.md)"
-    )
-    multiplier_rate: float = Field(0.05, ge=0, description="integral rate α of λ, per unit of cost and iteration")
-    multiplier_gain: float = Field(1.0, ge=0, description="proportional gain k of λ, per unit of cost")
-    multiplier_init: float = Field(2.0, ge=0, description="λ at the start; 0 stays 0")
-    multiplier_bound: float = Field(10.0, gt=0, description="largest λ")
-    kl_coefficient: float = Field(0.2, ge=0, description="β, the price of a nat of KL, in score")
-    kl_target: float = Field(0.0, ge=0, description="nats per reply that β adapts to; 0 keeps β fixed")
-    kl_horizon: float = Field(10000.0, gt=0, description="replies over which β adapts")
     steps: int = Field(40, gt=0, description="iterations of sampling and improving")
     batch_size: int = Field(256, gt=0, description="prompts per iteration")
     samples: int = Field(1, gt=0, description="replies per prompt")
     ppo_epochs: int = Field(2, gt=0, description="passes over each iteration's rollouts")
     mini_batch_size: int = Field(128, gt=0, description="rollouts per optimizer step; a prompt's stay together")
     clip: float = Field(0.2, gt=0, description="clip range of the policy ratio")
-    value_clip: float = Field(0.0, ge=0, description="clip range of values; 0 does not clip")
-    critic: Literal["separate", "shared"] = Field(
-        "separate",
-        description="a critic per signal, started from its scorer; or value heads on the policy's trunk",
+    update_kl: float = Field(
+        0.0,
+        ge=0,
+        description="nats per token from the sampling policy, beyond which no step is made; 0: no bound",
     )
-    value_weight: float = Field(0.1, gt=0, description="weight of the value loss beside the policy loss, when shared")
-    critic_learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of separate critics")
-    gamma: float = Field(1.0, gt=0, le=1, description="discount per token")
-    lam: float = Field(0.95, ge=0, le=1, description="λ of generalised advantage estimation")
-    whiten: bool = Field(True, description="whiten the combined advantage over the batch")
     score_clip: float = Field(0.0, ge=0, description="bound on raw scores (not on KL); 0 does not clip")
     unfinished_penalty: float = Field(
         0.0, ge=0, description="subtracted from the reward of a reply without a stop token"
@@ -361,13 +345,7 @@ class Ppo(Training, Adapters, Sampling):
     schedule: Schedule = Field("linear", description="constant over the first half, then down to 10 % by this shape")
 
     @model_validator(mode="after")
-    def _limits_have_costs(self) -> "Ppo":
-        for name in self.limits:
-            if name not in self.costs:
-                raise ValueError(f"--limits.{name} has no cost model; add --costs.{name} DIR")
-        for name in self.limit_slices:
-            if name not in self.limits:
-                raise ValueError(f"--limit_slices.{name} has no limit; add --limits.{name} NUMBER")
+    def _rewards_fit(self) -> "Ppo":
         for name in self.reward_weights:
             if name not in self.rewards:
                 raise ValueError(f"--reward_weights.{name} has no reward; add --rewards.{name} DIR")
@@ -375,6 +353,20 @@ class Ppo(Training, Adapters, Sampling):
             raise ValueError("nothing to optimise; add --rewards.NAME DIR")
         if clash := set(self.rewards) & set(self.costs):
             raise ValueError(f"{min(clash)} is both a reward and a cost; give them different names")
+        if clash := set(self.watch) & {*self.rewards, *self.costs}:
+            raise ValueError(f"{min(clash)} is trained on and watched; give them different names")
+        return self
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "Ppo":
+        if self.advantages in ("rloo", "grpo", "dr-grpo") and self.samples < 2:
+            raise ValueError(f"--advantages {self.advantages} compares a prompt's replies; give --samples 2 or more")
+        if self.critic_warmup and self.advantages != "gae":
+            raise ValueError(f"--critic_warmup: --advantages {self.advantages} has no critic")
+        if self.scale_rewards and self.limits:
+            raise ValueError("--scale_rewards would change what a multiplier weighs; leave it out under limits")
+        if self.refresh_every and self.reference:
+            raise ValueError("--refresh_every mixes the policy into a copy of itself; leave --reference out")
         return self
 
 

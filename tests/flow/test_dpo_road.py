@@ -464,7 +464,7 @@ def test_modpo_margins_are_score_differences_and_limits_are_checked(commands, tm
     weights = {"margin_weights.again": 0.5, "margin_weights.harm": 2.0}
     changes = {"rewards.again": s / "reward", "costs.harm": s / "cost", **weights, "limits.harm": 1e6, "kl_prompts": 6}
     assert commands.run("dpo", tmp_path / "run", **changes) == 0
-    assert "limit harm 1e+06: holds" in capsys.readouterr().out
+    assert "limit harm 1e+06: met" in capsys.readouterr().out
     config = Dpo(
         model=str(s / "policy"),
         data=str(commands.files / "comparisons.jsonl"),
@@ -488,7 +488,7 @@ def test_modpo_margins_are_score_differences_and_limits_are_checked(commands, tm
     assert rows_of(tmp_path / "run")[0]["loss"] == pytest.approx(loss, abs=1e-4)
     limit = read_json(tmp_path / "run" / "evaluation.json")["limits"]["harm"]
     costs = [row["scores"]["cost/harm"] for row in read_lines(tmp_path / "run" / "samples.jsonl")]
-    assert limit["mean"] == pytest.approx(sum(costs) / 6) and limit["n"] == 6 and limit["verdict"] == "holds"
+    assert limit["mean"] == pytest.approx(sum(costs) / 6) and limit["n"] == 6 and limit["verdict"] == "met"
     assert limit["unsafe"] == sum(c > 0 for c in costs) / 6
 
 

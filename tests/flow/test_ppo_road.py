@@ -42,10 +42,9 @@ def road(commands, tmp_path):
         config = configure(commands, tmp_path / f"run{len(open_runs)}", name, **changes)
         run = RunFolder("ppo", config).__enter__()
         open_runs.append(run)
-        prompts, actors = ppo_actors.prepare(config, run, ONE)
-        start = {n: Multiplier(config.multiplier_init, config.multiplier_init) for n in config.limits}
-        state = ppo_state.State(0, config.kl_coefficient, start)
-        experience = ppo_rollouts.collect(config, ONE, actors, prompts[-config.batch_size :], state)
+        material, actors = ppo_actors.prepare(config, run, ONE)
+        state = ppo_state.first_state(config)
+        experience = ppo_rollouts.collect(config, ONE, actors, material.prompts[-config.batch_size :], state)
         return config, actors, experience, state
 
     yield prepare
@@ -62,7 +61,14 @@ def make_experience(*, lengths=(3, 2), finish=("stop", "stop"), slices=("a", "b"
     rollouts = [Rollout((1,), (5,) * n, (-1.0,) * n, f, 1.0, "") for n, f in zip(lengths, finish, strict=True)]
     values = values or {"reward": torch.zeros(len(lengths), width)}
     named = {n: torch.tensor(s) for n, s in scores.items()}
-    return ppo_rollouts.Experience(prompts, rollouts, [], mask, torch.zeros_like(kl), kl, named, values)
+    return ppo_rollouts.Experience(prompts, rollouts, [], mask, torch.zeros_like(kl), -kl, kl, named, values)
+
+
+def micro(config, actors, experience, advantages, returns, rows, chosen=None):
+    """Loss and metrics of some prompts (`rows`) of one mini-batch (`chosen`, by default the same)."""
+    lesson = ppo_update.Lesson(advantages, returns, config.kl_coefficient, 0)
+    batch = ppo_update.mini_batch(config, experience, list(rows if chosen is None else chosen))
+    return ppo_update.micro_loss(config, actors, experience, lesson, batch, list(rows), ONE.device)
 
 
 def make_config(**changes):
@@ -170,8 +176,7 @@ def test_c19_ratio_1_and_kl_0_at_step_0(road):
     assert experience.kl.abs().max() < 1e-5
     advantages, returns, _ = ppo_shaping.shape(config, experience, state)
     rows = list(range(len(experience.groups)))
-    count = int(experience.mask.sum())
-    _, metrics = ppo_update.micro_loss(config, actors, experience, advantages, returns, rows, count, 1.0, ONE.device)
+    _, metrics = micro(config, actors, experience, advantages, returns, rows)
     assert float(metrics["policy/ratio"]) == pytest.approx(1.0, abs=1e-5)
     assert float(metrics["policy/kl_old_new"]) == pytest.approx(0.0, abs=1e-6)
     assert float(metrics["policy/clip_fraction"]) == 0.0
@@ -186,9 +191,7 @@ def test_c20_ratio_1_at_step_0_in_bf16(road):
     with torch.autocast("cpu", torch.bfloat16):
         logprobs, _ = logprobs_and_entropy(actors.policy, plan, hidden_states(actors.policy, plan))
     assert logprobs.dtype == torch.float32
-    _, metrics = ppo_update.micro_loss(
-        config, actors, experience, advantages, returns, rows, int(experience.mask.sum()), 1.0, ONE.device
-    )
+    _, metrics = micro(config, actors, experience, advantages, returns, rows)
     assert float(metrics["policy/ratio"]) == pytest.approx(1.0, abs=1e-5)
     assert float(metrics["policy/kl_old_new"]) < 1e-6
     assert experience.kl.abs().max() < 1e-4
@@ -204,8 +207,8 @@ def test_c4_the_critic_reads_the_positions_that_the_policy_acts_from(road):
             before = critic.score(hidden[len(r.prompt_ids) - 1 : -1])[:, 0]
         assert torch.allclose(experience.values["harm"][i, : len(r.ids)], before, atol=1e-5)
     advantages, returns, _ = ppo_shaping.shape(config, experience, state)
-    rows, count = list(range(12)), int(experience.mask.sum())
-    _, metrics = ppo_update.micro_loss(config, actors, experience, advantages, returns, rows, count, 1.0, ONE.device)
+    rows = list(range(12))
+    _, metrics = micro(config, actors, experience, advantages, returns, rows)
     for name in ("reward", "harm"):
         squared = (experience.values[name] - returns[name])[experience.mask] ** 2
         assert float(metrics[f"loss/value/{name}"]) == pytest.approx(0.5 * float(squared.mean()), rel=1e-4)
@@ -214,13 +217,11 @@ def test_c4_the_critic_reads_the_positions_that_the_policy_acts_from(road):
 def test_b11_values_do_not_depend_on_the_temperature_of_sampling(road):
     config, actors, experience, state = road()
     advantages, returns, _ = ppo_shaping.shape(config, experience, state)
-    count, rows = int(experience.mask.sum()), list(range(len(experience.groups)))
+    rows = list(range(len(experience.groups)))
     seen = []
     for temperature in (1.0, 0.5):
         warm = config.model_copy(update={"temperature": temperature})
-        seen.append(
-            ppo_update.micro_loss(warm, actors, experience, advantages, returns, rows, count, 1.0, ONE.device)[1]
-        )
+        seen.append(micro(warm, actors, experience, advantages, returns, rows)[1])
     assert torch.equal(seen[0]["loss/value/reward"], seen[1]["loss/value/reward"])
     assert not torch.allclose(seen[0]["policy/ratio"], seen[1]["policy/ratio"], atol=1e-2)
 
@@ -280,6 +281,7 @@ def test_c12_the_controller_is_fed_nats_per_sequence_and_the_number_of_sequences
     metrics = ppo_record.record(config, renderer, experience, state)
     assert metrics["objective/kl"] == pytest.approx((0.6 + 0.3) / 2)
     assert metrics["kl_coefficient"] == 0.5  # what this batch was trained with
+    ppo_record.move_kl_coefficient(config, experience, state)
     assert state.kl_coefficient == pytest.approx(0.5 * (1 + (0.45 / 0.4 - 1) * 2 / 100))
 
 
@@ -287,12 +289,12 @@ def test_c13_c14_number_and_order_of_the_updates(road, monkeypatch):
     """C13, C14: epochs × mini-batches steps; each epoch sees every rollout once, in a fresh order."""
     config, actors, experience, state = road(batch_size=7, mini_batch_size=3, ppo_epochs=3, micro_tokens=30)
     advantages, returns, _ = ppo_shaping.shape(config, experience, state)
-    optimizers = make_optimizers(config, actors)
+    optimizers = ppo.build_optimizers(config, actors)
     events = []
     plain = ppo_update.micro_loss
 
     def logged(*arguments):
-        events.append(list(arguments[5]))
+        events.append(list(arguments[5]))  # the prompts of a micro-batch
         return plain(*arguments)
 
     monkeypatch.setattr(ppo_update, "micro_loss", logged)
@@ -301,7 +303,8 @@ def test_c13_c14_number_and_order_of_the_updates(road, monkeypatch):
         monkeypatch.setattr(
             optimizer, "step", lambda *a, name=name, step=step, **k: (events.append(name), step(*a, **k))[1]
         )
-    metrics = ppo_update.improve(config, ONE, actors, optimizers, experience, advantages, returns, 0)
+    lesson = ppo_update.Lesson(advantages, returns, config.kl_coefficient, 0)
+    metrics = ppo_update.improve(config, ONE, actors, optimizers, experience, lesson)
     batches, current = [], []
     for event in events:
         if isinstance(event, list):
@@ -315,14 +318,6 @@ def test_c13_c14_number_and_order_of_the_updates(road, monkeypatch):
     assert epochs[0] != epochs[1] != epochs[2]
     assert metrics["policy/updates"] == 9
     assert sum(event == "critics" for event in events) == 9
-
-
-def make_optimizers(config, actors):
-    """What the stage itself builds."""
-    return {
-        name: ppo.build_optimizer(module.parameters(), weight_decay=0.0)
-        for name, module in (("policy", actors.policy), ("critics", actors.critics))
-    }
 
 
 def test_c5_poison_beyond_the_replies_reaches_neither_loss_nor_gradient(road):
@@ -348,9 +343,7 @@ def test_c5_poison_beyond_the_replies_reaches_neither_loss_nor_gradient(road):
 def results(config, actors, experience, state):
     advantages, returns, shaped = ppo_shaping.shape(config, experience, state)
     rows = list(range(len(experience.groups)))
-    loss, metrics = ppo_update.micro_loss(
-        config, actors, experience, advantages, returns, rows, int(experience.mask.sum()), 1.0, ONE.device
-    )
+    loss, metrics = micro(config, actors, experience, advantages, returns, rows)
     for module in (actors.policy, actors.critics):
         module.zero_grad()
     loss.backward()
@@ -364,15 +357,12 @@ def test_c15_ppo_gradients_do_not_depend_on_the_cut(road, budget):
 
     config, actors, experience, state = road("limited", batch_size=12)
     advantages, returns, _ = ppo_shaping.shape(config, experience, state)
-    count = int(experience.mask.sum())
     found = []
     for size in (100_000, budget):
         for module in (actors.policy, actors.critics):
             module.zero_grad()
         for rows in cut_by_tokens(list(range(12)), lambda i: experience.groups[i].tokens, size):
-            loss, _ = ppo_update.micro_loss(
-                config, actors, experience, advantages, returns, rows, count, 1.0, ONE.device
-            )
+            loss, _ = micro(config, actors, experience, advantages, returns, rows, range(12))
             loss.backward()
         found.append([p.grad.clone() for m in (actors.policy, actors.critics) for p in m.parameters()])
     assert all(torch.allclose(a, b, atol=2e-6) for a, b in zip(*found, strict=True))
@@ -382,10 +372,7 @@ def test_c17_metrics_are_means_over_tokens(road):
     """Entropy and length against a plain loop over the replies."""
     config, actors, experience, state = road()
     advantages, returns, _ = ppo_shaping.shape(config, experience, state)
-    count = int(experience.mask.sum())
-    _, metrics = ppo_update.micro_loss(
-        config, actors, experience, advantages, returns, list(range(8)), count, 1.0, ONE.device
-    )
+    _, metrics = micro(config, actors, experience, advantages, returns, list(range(8)))
     total, tokens = 0.0, 0
     with torch.no_grad():
         for r in experience.rollouts:

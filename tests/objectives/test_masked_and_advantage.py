@@ -5,7 +5,7 @@ import torch
 from torch import tensor
 
 from accord.objectives.advantage import combine_advantages, gae, token_signals
-from accord.objectives.masked import clean, masked_mean, masked_sum, whiten
+from accord.objectives.masked import clean, masked_mean, masked_sum, scale_to_unit, whiten
 
 NAN = float("nan")
 
@@ -134,7 +134,7 @@ def test_c18_whiten_has_mean_0_and_deviation_1_over_the_valid_tokens():
     assert torch.equal(white[~mask], torch.zeros(2))
     # by hand: mean 3, variance (4 + 1 + 0 + 9) / 4 = 3.5
     close(kept, (tensor([1.0, 2.0, 3.0, 6.0]) - 3) / 3.5**0.5, 1e-5)
-    close(whiten(values, mask, shift=False)[mask].mean(), 3.0)
+    close(scale_to_unit(values, mask)[mask].mean(), 3.0)
 
 
 def test_c18_whitening_does_not_shrink_small_advantages():

@@ -159,14 +159,14 @@ def test_the_summary_given_comes_first_and_otherwise_the_verdicts_are_computed(f
     computed = Page(build_report([flow[1], *flow[4:6], *flow[-3:]])).words
     assert re.search(r"Gold helpfulness from sft to ppo, all prompts: \+0\.\d\d \[[^]]*\], higher", computed)
     assert re.search(
-        r"Cost model “harmless”, limited on harmful, red-team: −0\.\d\d \[[^]]*\]; limit −0\.20 holds", computed
+        r"Cost model “harmless”, limited on harmful, red-team: −0\.\d\d \[[^]]*\]; limit −0\.20 is met", computed
     )
 
 
 def test_a_limit_that_does_not_hold_is_said_not_to(flow):
     config = flow[4] / "config.yaml"
     config.write_text(config.read_text().replace("-0.2", "-0.9"))
-    assert "limit −0.90 does not hold" in Page(build_report([flow[4], flow[-1]])).words
+    assert "limit −0.90 is not met" in Page(build_report([flow[4], flow[-1]])).words
 
 
 def test_the_same_folders_give_the_same_bytes(whole):

@@ -27,13 +27,8 @@ class Part:
 
     @property
     def verdict(self) -> Verdict:
-        low, high = self.interval.low, self.interval.high
-        if math.isnan(low) or math.isnan(high):
-            return "undecided"
-        if self.direction == "below":
-            low, high = -high, -low
-        bound = self.bound if self.direction == "above" else -self.bound
-        return "holds" if low > bound else "fails" if high < bound else "undecided"
+        side = self.interval.side_of(self.bound)
+        return "undecided" if side == "undecided" else "holds" if side == self.direction else "fails"
 
     @property
     def deciding_n(self) -> int | None:

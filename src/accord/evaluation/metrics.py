@@ -154,8 +154,8 @@ METRICS: dict[str, Metric] = {
     ),
     # ppo
     "objective/kl": Metric(
-        "mean over replies of Σ_t log p(token) − log p_ref(token): KL to the reference by its sample "
-        "estimate, at the sampling temperature, never clamped",
+        "mean over replies of Σ_t KL of the token by `--kl_estimator`, the one that trains: by default log p(token) − "
+        "log p_ref(token); at the sampling temperature, never clamped",
         "nats per reply",
         PPO,
         "objective/kl",
@@ -186,6 +186,12 @@ METRICS: dict[str, Metric] = {
         PPO,
     ),
     "cost/NAME/unsafe": Metric("share of those replies with cost > 0", "share", PPO),
+    "cost/NAME/window": Metric(
+        "mean raw cost over the replies of the last `--limit_window` iterations, where that is more than one: what the "
+        "multiplier sees then, beside cost/NAME/mean of this iteration",
+        "raw cost",
+        PPO,
+    ),
     "cost/NAME/SLICE/mean": Metric("mean raw cost on the prompts of one slice", "raw cost", PPO),
     "cost/NAME/SLICE/unsafe": Metric("share of replies with cost > 0 on one slice", "share", PPO),
     "lagrange/NAME": Metric("λ, the multiplier of the limit on NAME, used in this iteration", "–", PPO),
@@ -211,12 +217,29 @@ METRICS: dict[str, Metric] = {
         PPO,
         "loss/value_avg",
     ),
+    "loss/kl": Metric("β · mean KL, where it is a term of the loss (`--kl_in loss`)", "score per token", PPO),
+    "loss/ptx": Metric("−log p of the other text's tokens (`--ptx_data`), before its weight", "nats per token", PPO),
     "values/NAME": Metric("mean value of that critic over reply tokens", "score", PPO),
     "grad_norm/NAME": Metric("gradient norm before clipping, of `policy` and of `critics`", "–", PPO),
     "completions/mean_length": Metric("mean reply length", "tokens", PPO, "completions/mean_length"),
     "completions/clipped_ratio": Metric(
         "share of replies that were cut at the longest length", "share", PPO, "completions/clipped_ratio"
     ),
+    "watch/perplexity": Metric("exp of the mean −log p_ref over reply tokens", "–", PPO),
+    "watch/entropy": Metric(
+        "mean −log p over reply tokens: the policy's entropy by its sample estimate", "nats per token", PPO
+    ),
+    "watch/repetition": Metric("share of a reply's runs of three tokens that stood in it before, mean", "share", PPO),
+    "watch/tail": Metric(
+        "share of replies with a reward above the 99 % quantile of the first iteration's; 0.01 there", "share", PPO
+    ),
+    "watch/NAME/score": Metric("mean score of a model that is watched and not trained on", "normalised score", PPO),
+    "watch/NAME/gap": Metric(
+        "rise of the reward since the first iteration less that of the watched model, each in its deviations then",
+        "deviations",
+        PPO,
+    ),
+    "watch/alarms": Metric("alarms that rang in this iteration", "count", PPO),
     # evaluate
     "gold/helpful": Metric(
         "gold helpfulness, blind to safety (docs/world.md says how it is scored)",

@@ -42,6 +42,10 @@ class Interval:
         """The form of `evaluation.json`: what is not finite is null."""
         return {"mean": finite(self.mean), "low": finite(self.low), "high": finite(self.high), "n": self.n}
 
+    def side_of(self, bound: float) -> Literal["above", "below", "undecided"]:
+        """On which side of `bound` the whole interval lies; undecided if it holds the bound or a bound is unknown."""
+        return "above" if self.low > bound else "below" if self.high < bound else "undecided"
+
     def above(self, bound: float) -> bool:
         """Whether the whole interval lies above `bound`; never if a bound is unknown."""
         return self.low > bound
@@ -69,6 +73,12 @@ class WinRate:
             "ties": self.ties,
             "losses": self.losses,
         }
+
+
+def limit_verdict(cost: Interval, limit: float) -> Literal["met", "not met", "not decided"]:
+    """Whether an upper limit on an expectation is met, by its interval: the one place where that is said."""
+    side = cost.side_of(limit)
+    return "met" if side == "below" else "not met" if side == "above" else "not decided"
 
 
 def finite(value: float) -> float | None:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from accord.data.batches import Group, Plan, build_plan
-from accord.models.policy import token_logprobs
+from accord.models.policy import hidden_states, logits_head, token_logprobs
 from accord.objectives.implicit import sequence_logprobs
 from accord.run import write_atomically
 from accord.training.distributed import World
@@ -36,8 +36,17 @@ class Reference:
     @torch.no_grad()
     def token_logprobs(self, plan: Plan, *, temperature: float = 1.0) -> Tensor:
         """Log-probs (R,) of the plan's targets under the reference."""
-        with self._model.disable_adapter() if self._adapter_off else contextlib.nullcontext():  # type: ignore[operator]
+        with self._frozen():
             return token_logprobs(self._model, plan, temperature=temperature)
+
+    @torch.no_grad()
+    def logits(self, plan: Plan, *, temperature: float = 1.0) -> Tensor:
+        """Logits / temperature (R, V) at the plan's rows."""
+        with self._frozen():
+            return logits_head(self._model, temperature=temperature)(hidden_states(self._model, plan))
+
+    def _frozen(self) -> contextlib.AbstractContextManager[None]:
+        return self._model.disable_adapter() if self._adapter_off else contextlib.nullcontext()  # type: ignore
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""From scores to advantages: the signal streams, generalised advantage estimation, the combination.
+"""From scores to advantages: the signal streams, advantages with critics and without, the combination.
 
 One stream per signal. The reward stream pays for KL, every cost stream is charged with it, so that the
 combination below keeps the KL weight at β whatever the multipliers are (design section 4).
@@ -42,6 +42,50 @@ def gae(signals: Tensor, values: Tensor, mask: Tensor, *, gamma: float, lam: flo
         advantages[:, t] = running
         following = values[:, t]
     return advantages, advantages + values
+
+
+def returns_to_go(signals: Tensor, mask: Tensor, *, gamma: float) -> Tensor:
+    """G_t = Σ_{u ≥ t} γ^(u−t) r_u, without a baseline: REINFORCE++ (Hu et al. 2025, arXiv:2501.03262) whitens it later.
+
+    (B, T) to (B, T), 0 where masked.
+    """
+    zeros = torch.zeros_like(signals)
+    advantages, _ = gae(signals, zeros, mask, gamma=gamma, lam=1.0)
+    return torch.where(mask, advantages, zeros)
+
+
+def reply_returns(signals: Tensor, mask: Tensor) -> Tensor:
+    """R_i = Σ_t r_t of every reply, (B, T) to (B,): what the methods that compare whole replies compare."""
+    (signals,) = clean(mask, signals)
+    return signals.sum(dim=1)
+
+
+def leave_one_out(returns: Tensor, samples: int) -> Tensor:
+    """R_i − mean of the other replies to the same prompt: RLOO (Ahmadian et al. 2024, arXiv:2402.14740) eq. 8.
+
+    `returns` (B,), prompt by prompt, `samples` ≥ 2 replies each. Unbiased: the baseline does not know reply i.
+    """
+    grouped = returns.view(-1, samples)
+    others = (grouped.sum(dim=1, keepdim=True) - grouped) / (samples - 1)
+    return (grouped - others).view(-1)
+
+
+def less_group_mean(returns: Tensor, samples: int) -> Tensor:
+    """R_i − mean of all replies to the same prompt: Dr. GRPO (Liu et al. 2025, arXiv:2503.20783), and GRPO's numerator.
+
+    (samples − 1) / samples times `leave_one_out`.
+    """
+    grouped = returns.view(-1, samples)
+    return (grouped - grouped.mean(dim=1, keepdim=True)).view(-1)
+
+
+def over_group_deviation(advantages: Tensor, samples: int) -> Tensor:
+    """A_i / standard deviation of A in its prompt's group: GRPO (Shao et al. 2024, arXiv:2402.03300) section 4.1.2.
+
+    `advantages` (B,), already centred and combined over the signals. A group whose replies are all equal stays at 0.
+    """
+    grouped = advantages.view(-1, samples)
+    return (grouped / (grouped.std(dim=1, keepdim=True, correction=0) + 1e-6)).view(-1)
 
 
 def combine_advantages(reward: Tensor, costs: Mapping[str, Tensor], multipliers: Mapping[str, Tensor]) -> Tensor:

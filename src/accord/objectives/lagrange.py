@@ -6,9 +6,6 @@ not. λ sees the raw mean cost (no KL, no clip, no scaling) and moves once per r
 
 import math
 from dataclasses import dataclass
-from typing import Literal
-
-Rule = Literal["pi", "safe-rlhf"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,4 +39,14 @@ def safe_rlhf(state: Multiplier, cost: float, limit: float, *, rate: float, gain
     return Multiplier(value, value)
 
 
-RULES = {"pi": proportional_integral, "safe-rlhf": safe_rlhf}
+def fixed(state: Multiplier, cost: float, limit: float, *, rate: float, gain: float, bound: float) -> Multiplier:
+    """λ stays: a weighted sum of reward and costs with weights 1 / (1 + Σλ) and λ / (1 + Σλ), the usual baseline."""
+    return Multiplier(state.integral, state.integral)
+
+
+def window_mean(window: list[tuple[float, int]]) -> float:
+    """Mean cost over a window of iterations, each given as (mean, replies): every reply weighs the same."""
+    return sum(mean * count for mean, count in window) / sum(count for _, count in window)
+
+
+RULES = {"pi": proportional_integral, "safe-rlhf": safe_rlhf, "fixed": fixed}

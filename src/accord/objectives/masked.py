@@ -23,12 +23,24 @@ def masked_mean(values: Tensor, mask: Tensor, count: Tensor | float | None = Non
     return masked_sum(values, mask) / (mask.sum().clamp(min=1) if count is None else count)
 
 
-def whiten(values: Tensor, mask: Tensor, *, shift: bool = True) -> Tensor:
+def whiten(values: Tensor, mask: Tensor) -> Tensor:
     """Mean 0 and standard deviation 1 over exactly the True slots; masked slots become 0.
 
-    `shift=False` keeps the mean. The variance has no floor beyond 1e-8: a larger one would shrink small
-    advantages silently. With fewer than two valid slots the values are returned unscaled.
+    The variance has no floor beyond 1e-8: a larger one would shrink small advantages silently. With fewer than two
+    valid slots the values are returned as they are.
     """
+    return _standardise(values, mask, keep_mean=False)
+
+
+def scale_to_unit(values: Tensor, mask: Tensor) -> Tensor:
+    """Standard deviation 1 over exactly the True slots with the mean left where it is; else as `whiten`.
+
+    What Ziegler et al. 2019 (arXiv:1909.08593) do to rewards: shifting them would change what an early end is worth.
+    """
+    return _standardise(values, mask, keep_mean=True)
+
+
+def _standardise(values: Tensor, mask: Tensor, *, keep_mean: bool) -> Tensor:
     (values,) = clean(mask, values)
     count = mask.sum()
     if count < 2:
@@ -36,4 +48,4 @@ def whiten(values: Tensor, mask: Tensor, *, shift: bool = True) -> Tensor:
     mean = values.sum() / count
     centred = torch.where(mask, values - mean, torch.zeros_like(values))
     scaled = centred * torch.rsqrt((centred**2).sum() / count + 1e-8)
-    return scaled if shift else torch.where(mask, scaled + mean, torch.zeros_like(values))
+    return torch.where(mask, scaled + mean, torch.zeros_like(values)) if keep_mean else scaled

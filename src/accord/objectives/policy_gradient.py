@@ -6,6 +6,23 @@ from torch import Tensor
 from accord.objectives.masked import clean, masked_mean
 
 
+def token_weights(mask: Tensor, mean_over: str, *, longest: int) -> Tensor:
+    """Weights (B, T) of the tokens in a policy loss Σ w·x / tokens, for the whole mini-batch with this `mask`.
+
+    `tokens`: 1, a mean over tokens: a long reply counts for more (PPO's code). `replies`: tokens / (replies · length),
+    a mean over replies of their token means: tokens of a long reply count for less (GRPO). `length`: tokens /
+    (replies · longest), sums over replies divided by a constant: no length is favoured (Dr. GRPO, RLOO).
+    """
+    lengths = mask.sum(dim=1, keepdim=True).clamp(min=1).float()
+    total, replies = mask.sum(), mask.shape[0]
+    weights = {
+        "tokens": torch.ones_like(lengths),
+        "replies": total / (replies * lengths),
+        "length": (total / (replies * longest)).expand_as(lengths),
+    }
+    return weights[mean_over].expand(mask.shape)
+
+
 def ppo_loss(
     logprobs: Tensor,
     old_logprobs: Tensor,
@@ -14,17 +31,19 @@ def ppo_loss(
     *,
     clip: float,
     count: Tensor | float,
+    weights: Tensor | float = 1.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Clipped surrogate, Schulman et al. 2017 (arXiv:1707.06347) eq. 7, negated to be minimised.
 
-    All (B, T); `count` is the number of valid tokens in the optimizer batch.
+    All (B, T); `weights` as `token_weights` makes them, `count` the number of valid tokens in the optimizer batch.
+    Metrics are means over tokens whatever the weights are.
     """
     logprobs, old_logprobs, advantages = clean(mask, logprobs, old_logprobs, advantages)
     log_ratio = logprobs - old_logprobs
     ratio = log_ratio.exp()
     unclipped = ratio * advantages
     clipped = ratio.clamp(1 - clip, 1 + clip) * advantages
-    loss = -masked_mean(torch.minimum(unclipped, clipped), mask, count)
+    loss = -masked_mean(weights * torch.minimum(unclipped, clipped), mask, count)
     with torch.no_grad():
         metrics = {
             "loss/policy": loss.detach(),

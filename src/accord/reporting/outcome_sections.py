@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from accord.evaluation.statistics import Interval
+from accord.evaluation.statistics import Interval, limit_verdict
 from accord.reporting import figures
 from accord.reporting.blocks import (
     NOTHING,
@@ -311,8 +311,5 @@ def _direction(change: Interval, better: int) -> tuple[str, Tone]:
 
 
 def _held(value: Interval, bound: float) -> tuple[str, Tone]:
-    if value.high <= bound:
-        return "holds", "good"
-    if value.low > bound:
-        return "does not hold", "bad"
-    return "is undecided", "unclear"
+    verdict = limit_verdict(value, bound)
+    return f"is {verdict}", {"met": "good", "not met": "bad"}.get(verdict, "unclear")  # type: ignore[return-value]

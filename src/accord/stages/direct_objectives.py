@@ -15,10 +15,10 @@ from accord.config import Dpo
 from accord.data.batches import reply_group
 from accord.data.chat import Renderer
 from accord.errors import BadInput
-from accord.evaluation.statistics import mean_interval
 from accord.models.scoring import ConversationScorer
 from accord.records import Prompt, Rollout
 from accord.stages.direct_data import Item
+from accord.stages.limit_check import judge_limit
 
 
 def score_margins(config: Dpo, items: Sequence[Item], renderer: Renderer, device: torch.device) -> list[Item]:
@@ -77,13 +77,5 @@ def check_limits(
         inside = [c for c, prompt in zip(costs, prompts, strict=True) if wanted is None or prompt.slice in wanted]
         if not inside:
             raise BadInput(f"--limit_slices.{name}: no held-out prompt of {config.limit_slices[name]}")
-        interval = mean_interval(inside, seed=config.seed)
-        verdict = "holds" if interval.high < limit else "does not hold" if interval.low > limit else "undecided"
-        unsafe = sum(cost > 0 for cost in inside) / len(inside)
-        out[name] = {**interval.json(), "limit": limit, "verdict": verdict, "unsafe": unsafe}
-        print(
-            f"limit {name} {limit:g}: {verdict}; mean cost {interval.mean:+.3f} [{interval.low:+.3f}, "
-            f"{interval.high:+.3f}], unsafe {unsafe:.0%} of {len(inside)} sampled replies",
-            flush=True,
-        )
+        out[name] = judge_limit(name, limit, inside, seed=config.seed)
     return out

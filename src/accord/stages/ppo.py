@@ -12,22 +12,27 @@ limits are held on named slices; multipliers move by a proportional-integral rul
 only the combined advantage is whitened; PPO without limits is the same loop with no costs.
 """
 
+from typing import Any
+
+import torch
 from torch import nn
 
 from accord.config import Ppo
 from accord.data.batches import batch_indices
-from accord.objectives.lagrange import Multiplier
+from accord.models.reference import follow
 from accord.run import RunFolder
 from accord.stages.inputs import save_snapshot
-from accord.stages.ppo_actors import prepare
-from accord.stages.ppo_limits import move_multipliers
-from accord.stages.ppo_record import add_samples, record
+from accord.stages.ppo_actors import Actors, Material, prepare
+from accord.stages.ppo_limits import check_limits, hold_multipliers, move_multipliers
+from accord.stages.ppo_record import add_samples, move_kl_coefficient, record
 from accord.stages.ppo_rollouts import collect
 from accord.stages.ppo_shaping import shape
-from accord.stages.ppo_state import State, restore, save_state
-from accord.stages.ppo_update import improve
+from accord.stages.ppo_state import State, first_state, restore, save_state
+from accord.stages.ppo_update import Lesson, improve
+from accord.stages.ppo_watch import Guard, refuse_unknown_metrics, vital_signs
 from accord.stages.pretrain import POLICY
 from accord.training import checkpoint, distributed
+from accord.training.distributed import World
 from accord.training.optimizer import build_optimizer
 from accord.training.progress import Progress
 
@@ -36,44 +41,100 @@ def run(config: Ppo) -> RunFolder:
     """Optimise a snapshot against preference models, under limits if there are any; leaves a policy snapshot."""
     parents = {"model": config.model, "reference": config.reference or config.model}
     parents |= {f"reward.{n}": p for n, p in config.rewards.items()} | {f"cost.{n}": p for n, p in config.costs.items()}
+    parents |= {f"watch.{n}": p for n, p in config.watch.items()}
     with RunFolder("ppo", config, parents) as run:
         if run.finished:
             return run
         world = distributed.start(config.threads)
-        prompts, actors = prepare(config, run, world)
-        optimizers = {"policy": build_optimizer(actors.policy.parameters(), weight_decay=config.weight_decay)}
-        optimizers["critics"] = build_optimizer(actors.critics.parameters(), weight_decay=0.0)
-        modules: dict[str, nn.Module] = {"policy": actors.policy, "critics": actors.critics}
-        start = {name: Multiplier(config.multiplier_init, config.multiplier_init) for name in config.limits}
-        state = State(0, config.kl_coefficient, start)
+        refuse_unknown_metrics(config.rules)
+        state = first_state(config)
+        material, actors = prepare(config, run, world)
+        guard = Guard(config.rules, actors.policy)
+        optimizers = build_optimizers(config, actors)
+        modules = trained_modules(config, actors, guard)
         if (saved := checkpoint.latest(run.path / "checkpoints")) is not None:
             state = restore(checkpoint.load(saved, modules, optimizers))
             run.truncate_logs(state.step)
         progress = Progress("ppo", config.steps, first=state.step, quiet=not world.is_main)
-        while state.step < config.steps:
-            chosen = [prompts[i] for i in batch_indices(state.step, len(prompts), config.batch_size, config.seed)]
-            experience = collect(config, world, actors, chosen, state)
-            metrics = move_multipliers(config, experience, state)
-            advantages, returns, shaped = shape(config, experience, state)
-            metrics |= shaped | improve(config, world, actors, optimizers, experience, advantages, returns, state.step)
-            metrics |= record(config, actors.renderer, experience, state)
+        while state.step < config.steps and not state.ended:
+            metrics = iterate(config, run, world, material, actors, optimizers, guard, state)
             state.step += 1
             if world.is_main:
                 run.log({"step": state.step, **metrics})
-                add_samples(run, actors.renderer, experience, state.step)
             shown = ("objective/scores", "objective/kl", *(f"cost/{n}/mean" for n in config.costs))
             progress.update(state.step, {name: metrics[name] for name in shown if name in metrics})
             stop = any(world.gather(run.stop_requested))
-            due = config.checkpoint_every and state.step % config.checkpoint_every == 0 and state.step < config.steps
+            more = state.step < config.steps and not state.ended
+            due = config.checkpoint_every and state.step % config.checkpoint_every == 0 and more
             if (due or stop) and world.is_main:
                 checkpoint.save(run.path / "checkpoints", state.step, modules, optimizers, save_state(state))
-            if stop and state.step < config.steps:
+            if stop and more:
                 raise run.interrupted(state.step)
         if world.is_main:
-            facts = {"rewards": dict(config.rewards), "limits": dict(config.limits), "parent": config.model}
-            save_snapshot(run, actors.policy, actors.renderer.tokenizer, POLICY, facts, prompts)
-            run.finish(
-                multipliers={n: m.value for n, m in state.multipliers.items()},
-                kl_coefficient=state.kl_coefficient,
-            )
+            finish(config, run, material, actors, state)
         return run
+
+
+def iterate(
+    config: Ppo,
+    run: RunFolder,
+    world: World,
+    material: Material,
+    actors: Actors,
+    optimizers: dict[str, torch.optim.Optimizer],
+    guard: Guard,
+    state: State,
+) -> dict[str, Any]:
+    """One iteration; returns its metrics. An alarm that stops the run ends it before anything is learned."""
+    if actors.following is not None and state.step and state.step % config.refresh_every == 0:
+        follow(actors.following, actors.policy, config.refresh_mix)
+    prompts = material.prompts
+    chosen = [prompts[i] for i in batch_indices(state.step, len(prompts), config.batch_size, config.seed)]
+    experience = collect(config, world, actors, chosen, state)
+    warming = state.step < config.critic_warmup
+    metrics = (hold_multipliers if warming else move_multipliers)(config, experience, state)
+    metrics |= record(config, actors.renderer, experience, state) | vital_signs(config, experience, state)
+    if world.is_main:
+        add_samples(run, actors.renderer, experience, state.step + 1)
+    if guard.stops(actors.policy, metrics, state):
+        return metrics
+    advantages, returns, shaped = shape(config, experience, state)
+    lesson = Lesson(advantages, returns, state.kl_coefficient, state.step)
+    metrics |= shaped | improve(config, world, actors, optimizers, experience, lesson)
+    if not warming:
+        move_kl_coefficient(config, experience, state)
+    if actors.average is not None:
+        follow(actors.average, actors.policy, 1 - config.weight_average)
+    return metrics
+
+
+def build_optimizers(config: Ppo, actors: Actors) -> dict[str, torch.optim.Optimizer]:
+    """One for the policy, one for the critics if there are any."""
+    optimizers = {"policy": build_optimizer(actors.policy.parameters(), weight_decay=config.weight_decay)}
+    if actors.critics.names:
+        optimizers["critics"] = build_optimizer(actors.critics.parameters(), weight_decay=0.0)
+    return dict(optimizers)
+
+
+def trained_modules(config: Ppo, actors: Actors, guard: Guard) -> dict[str, nn.Module]:
+    """Every module that changes: what a checkpoint holds."""
+    modules = {"policy": actors.policy, "critics": actors.critics, "reference": actors.following}
+    modules |= {"average": actors.average, "good": guard.good}
+    return {name: module for name, module in modules.items() if module is not None}
+
+
+def finish(config: Ppo, run: RunFolder, material: Material, actors: Actors, state: State) -> None:
+    """Check the limits on held-out prompts, save the policy, close the run."""
+    limits = check_limits(config, run, actors, actors.result, material.held_out) if material.held_out else {}
+    facts: dict[str, Any] = {"rewards": dict(config.rewards), "limits": dict(config.limits), "parent": config.model}
+    verdicts = {name: found["verdict"] for name, found in limits.items()}
+    facts |= {"verdicts": verdicts} if verdicts else {}
+    save_snapshot(run, actors.result, actors.renderer.tokenizer, POLICY, facts, material.prompts)
+    run.finish(
+        multipliers={n: m.value for n, m in state.multipliers.items()},
+        multiplier_integrals={n: m.integral for n, m in state.multipliers.items()},
+        kl_coefficient=state.kl_coefficient,
+        **({"verdicts": verdicts} if verdicts else {}),
+        **({"ended": state.ended} if state.ended else {}),
+        **({"alarms": state.alarms} if state.alarms else {}),
+    )

@@ -5,7 +5,7 @@ import torch
 
 from accord.config import Ppo
 from accord.data.chat import Renderer
-from accord.objectives.kl import adapt_kl_coefficient, sqrt_kl
+from accord.objectives.kl import adapt_kl_coefficient, annealed, sqrt_kl
 from accord.run import RunFolder
 from accord.stages.gold import gold_scores
 from accord.stages.ppo_rollouts import Experience
@@ -14,7 +14,7 @@ from accord.stages.ppo_state import State
 
 
 def record(config: Ppo, renderer: Renderer, experience: Experience, state: State) -> dict[str, float]:
-    """What the rollouts looked like: scores, unclamped KL, lengths, gold where known; adapts β at the end."""
+    """What the rollouts looked like: scores, unclamped KL, lengths, gold where known."""
     kl = experience.kl.sum(1)
     metrics = {
         "objective/kl": float(kl.mean()),
@@ -35,7 +35,15 @@ def record(config: Ppo, renderer: Renderer, experience: Experience, state: State
             metrics[f"cost/{name}/{s}/mean"] = float(costs.mean())
             metrics[f"cost/{name}/{s}/unsafe"] = float((costs > 0).float().mean())
     metrics |= gold_means(experience, renderer)
-    if config.kl_target:
+    return metrics
+
+
+def move_kl_coefficient(config: Ppo, experience: Experience, state: State) -> None:
+    """β of the next iteration: annealed by its number, adapted to this one's KL, or as it is."""
+    if config.kl_anneal != 1:
+        state.kl_coefficient = annealed(config.kl_coefficient, config.kl_anneal, state.step + 1, config.steps)
+    elif config.kl_target:
+        kl = experience.kl.sum(1)
         state.kl_coefficient = adapt_kl_coefficient(
             state.kl_coefficient,
             float(kl.mean()),
@@ -43,7 +51,6 @@ def record(config: Ppo, renderer: Renderer, experience: Experience, state: State
             horizon=config.kl_horizon,
             samples=len(kl),
         )
-    return metrics
 
 
 def gold_means(experience: Experience, renderer: Renderer) -> dict[str, float]:

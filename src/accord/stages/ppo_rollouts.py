@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from accord.config import Ppo
-from accord.data.batches import Group, build_plan, cut_by_tokens, length_mask, pack_replies, reply_group
-from accord.models.policy import token_logprobs
+from accord.data.batches import Group, Plan, build_plan, cut_by_tokens, length_mask, pack_replies, reply_group
+from accord.models.policy import hidden_states, logits_head, token_logprobs
 from accord.models.sampling import sample
-from accord.objectives.kl import k1
+from accord.objectives.kl import EXACT, SAMPLED
 from accord.records import Prompt, Rollout
 from accord.stages.ppo_actors import Actors
 from accord.stages.ppo_state import State
@@ -23,7 +23,7 @@ class Experience:
     """One iteration's rollouts. B replies, prompt by prompt, T slots; everything on the CPU, masked slots are 0.
 
     `groups` hold a prompt and its replies, which share its tokens. `scores[name]` (B,) normalised, `values[signal]`,
-    `logprobs`, `kl` (B, T); `kl` is k1 of the sampled tokens.
+    `logprobs`, `reference` (log-probs under it) and `kl` (B, T); `kl` is each token's KL by `--kl_estimator`.
     """
 
     prompts: list[Prompt]
@@ -31,6 +31,7 @@ class Experience:
     groups: list[Group]
     mask: Tensor
     logprobs: Tensor
+    reference: Tensor
     kl: Tensor
     scores: dict[str, Tensor]
     values: dict[str, Tensor]
@@ -58,7 +59,7 @@ def collect(config: Ppo, world: World, actors: Actors, prompts: Sequence[Prompt]
     lengths = [len(r.ids) for r in rollouts]
     width = max(lengths, default=0)  # a rank may have no prompt
     sampled = pack_replies([r.logprobs for r in rollouts], width)
-    reference = torch.zeros_like(sampled)
+    reference, kl = torch.zeros_like(sampled), torch.zeros_like(sampled)
     values = {name: torch.zeros_like(sampled) for name in actors.critics.names}
     # the sampler computes in f32; the ratio must compare numbers of one arithmetic, or rounding looks like learning
     low = config.precision == "bf16"
@@ -72,6 +73,8 @@ def collect(config: Ppo, world: World, actors: Actors, prompts: Sequence[Prompt]
             ).cpu()
             for name, value in actors.critics.values(actors.policy, plan).items():
                 values[name][start:stop] = plan.scatter(value, width).cpu()
+            if config.kl_estimator in EXACT:
+                kl[start:stop] = plan.scatter(exact_kls(config, actors, plan), width).cpu()
             if low:
                 again = token_logprobs(actors.policy, plan, temperature=config.temperature)
                 sampled[start:stop] = plan.scatter(again, width).cpu()
@@ -80,11 +83,20 @@ def collect(config: Ppo, world: World, actors: Actors, prompts: Sequence[Prompt]
         name: scorer.scores(
             own, [actors.renderer.text(r.ids) for r in rollouts], groups, micro_tokens=config.micro_tokens
         )
-        for name, scorer in {**actors.rewards, **actors.costs}.items()
+        for name, scorer in actors.scorers.items()
     }
     mask = length_mask(lengths, width)
-    kl = torch.where(mask, k1(sampled, reference), torch.zeros_like(sampled))
-    return gather(world, Experience(own, rollouts, groups, mask, sampled, kl, scores, values), config.samples)
+    if config.kl_estimator in SAMPLED:
+        kl = torch.where(mask, SAMPLED[config.kl_estimator](sampled, reference), torch.zeros_like(sampled))
+    share = Experience(own, rollouts, groups, mask, sampled, reference, kl, scores, values)
+    return gather(world, share, config.samples)
+
+
+def exact_kls(config: Ppo, actors: Actors, plan: Plan, hidden: Tensor | None = None) -> Tensor:
+    """KL over the whole vocabulary (R,) at the plan's rows; `hidden` are the policy's hidden states there, if known."""
+    head = logits_head(actors.policy, temperature=config.temperature)
+    ours = head(hidden_states(actors.policy, plan) if hidden is None else hidden)
+    return EXACT[config.kl_estimator](ours, actors.reference.logits(plan, temperature=config.temperature))
 
 
 def gather(world: World, part: Experience, samples: int) -> Experience:
@@ -107,6 +119,7 @@ def gather(world: World, part: Experience, samples: int) -> Experience:
         world.interleave(part.groups),
         stack(part.mask),
         stack(part.logprobs),
+        stack(part.reference),
         stack(part.kl),
         {name: torch.stack(whole(list(score))) for name, score in part.scores.items()},
         {name: stack(value) for name, value in part.values.items()},

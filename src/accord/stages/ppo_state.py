@@ -1,28 +1,56 @@
 """What moves besides parameters, and must survive a resume to the bit."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
+from accord.config import Ppo
+from accord.errors import BadInput
 from accord.objectives.lagrange import Multiplier
+from accord.run import read_json
 
 
 @dataclass
 class State:
-    """What moves besides parameters; saved with every checkpoint."""
+    """Iterations done, β, λ of every limit; what `--limit_window` remembers and what `--alarms` compare with.
+
+    `windows[limit]` holds (mean cost, replies) of the last iterations, `first[name]` numbers of the first iteration,
+    `alarms` what rang, `ended` the alarm that ended the run.
+    """
 
     step: int
     kl_coefficient: float
     multipliers: dict[str, Multiplier]
+    windows: dict[str, list[tuple[float, int]]] = field(default_factory=dict)
+    first: dict[str, float] = field(default_factory=dict)
+    alarms: list[str] = field(default_factory=list)
+    ended: str = ""
+
+
+def first_state(config: Ppo) -> State:
+    """The state before the first iteration; λ from another run if that is asked for."""
+    start = {name: config.of_limit("multiplier_init", name) for name in config.limits}
+    if config.multipliers_from:
+        found = read_json(Path(config.multipliers_from) / "lineage.json").get("multiplier_integrals", {})
+        missing = [name for name in start if name not in found]
+        if missing:
+            raise BadInput(
+                f"--multipliers_from {config.multipliers_from} has no limit {missing[0]}; there are "
+                f"{', '.join(found) or 'none'}"
+            )
+        start = {name: float(found[name]) for name in start}
+    return State(0, config.kl_coefficient, {name: Multiplier(value, value) for name, value in start.items()})
 
 
 def save_state(state: State) -> dict[str, Any]:
-    return {
-        "kl_coefficient": state.kl_coefficient,
-        "multipliers": {n: [m.integral, m.value] for n, m in state.multipliers.items()},
-    }
+    plain = asdict(state)
+    plain["multipliers"] = {n: [m.integral, m.value] for n, m in state.multipliers.items()}
+    return plain
 
 
 def restore(saved: Mapping[str, Any]) -> State:
     multipliers = {n: Multiplier(*pair) for n, pair in saved["multipliers"].items()}
-    return State(saved["step"], saved["kl_coefficient"], multipliers)
+    windows = {n: [(mean, count) for mean, count in window] for n, window in saved["windows"].items()}
+    kept = {name: saved[name] for name in ("step", "kl_coefficient", "first", "alarms", "ended")}
+    return State(**kept, multipliers=multipliers, windows=windows)

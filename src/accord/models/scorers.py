@@ -1,0 +1,148 @@
+"""Scores from anywhere: models with heads, Python functions, HTTP services. All see the conversation, none foreign ids.
+
+    DIRECTORY or OWNER/NAME   a preference or cost model, own or any `…ForSequenceClassification` with one label; where
+                              its tokenizer is another, the conversation is rendered anew by its own chat template
+    MODULE:FUNCTION           function(conversations) → one number each; a conversation is a list of
+                              {"role", "content"} that ends with the reply
+    http://…, https://…       POST {"conversations": […]} → {"scores": […]}
+
+Higher is better for a reward; for a cost above 0 is unsafe. 0.0 is a score. An exception, a score too few, or one that
+is no finite number ends the run: a reward that is made up for a scorer that failed would be learned from.
+"""
+
+import importlib
+import json
+import math
+import os
+import re
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from accord.data.batches import Group
+from accord.data.chat import Renderer
+from accord.errors import BadInput
+from accord.models.scoring import ConversationScorer
+from accord.records import Prompt
+
+FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+AT_ONCE = 64  # conversations in one call
+ATTEMPTS = 3  # of an HTTP call that fails in passing: connection, 429, 5xx
+TIMEOUT = 60.0  # seconds for one HTTP call
+
+Conversation = list[dict[str, str]]
+
+
+class ReplyScorer(Protocol):
+    """What gives every reply a number. `renderer` is None where it reads the policy's own ids."""
+
+    where: str
+    role: str
+    renderer: Renderer | None
+
+    def scores(
+        self, prompts: Sequence[Prompt], replies: Sequence[str], groups: Sequence[Group], *, micro_tokens: int
+    ) -> Tensor:
+        """One score (B,) per reply; `groups` hold the same replies in the policy's ids."""
+
+
+class ScorerFailed(RuntimeError):
+    """A scorer gave no usable score."""
+
+
+class TextScorer:
+    """A scorer that is a function of texts. A critic cannot start from it and starts from the policy."""
+
+    def __init__(self, where: str, role: str, renderer: Renderer, call: Callable[[list[Conversation]], Any]) -> None:
+        self.where, self.role = where, role
+        self.renderer: Renderer | None = renderer
+        self._call = call
+
+    def scores(
+        self, prompts: Sequence[Prompt], replies: Sequence[str], groups: Sequence[Group], *, micro_tokens: int
+    ) -> Tensor:
+        """One score (B,) per reply; raises ScorerFailed where there is none."""
+        conversations = [
+            [*({"role": turn.role, "content": turn.content} for turn in prompt.turns), _said(reply)]
+            for prompt, reply in zip(prompts, replies, strict=True)
+        ]
+        found: list[float] = []
+        for start in range(0, len(conversations), AT_ONCE):
+            part = conversations[start : start + AT_ONCE]
+            found += _checked(self.where, self._call(part), len(part))
+        return torch.tensor(found, dtype=torch.float32)
+
+
+def open_scorer(where: str, role: str, renderer: Renderer, device: torch.device) -> ReplyScorer:
+    """The scorer that `where` names; `role` is preference or cost. BadInput if there is none, before it is called."""
+    if where.startswith(("http://", "https://")):
+        return TextScorer(where, role, renderer, lambda conversations: _post(where, conversations))
+    if FUNCTION.fullmatch(where):
+        return TextScorer(where, role, renderer, load_function(where))
+    return ConversationScorer(where, role, renderer, device)
+
+
+def load_function(where: str) -> Callable[[list[Conversation]], Any]:
+    """The function MODULE:FUNCTION; modules of the working directory are found too."""
+    module, _, name = where.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module == error.name or module.startswith(f"{error.name}.")):
+            raise
+        raise BadInput(f"{where}: there is no module {error.name}; name one that Python can import") from None
+    except AttributeError:
+        raise BadInput(f"{where}: {module} has no {name}") from None
+    if not callable(found):
+        raise BadInput(f"{where}: {name} is no function")
+    result: Callable[[list[Conversation]], Any] = found
+    return result
+
+
+def _said(reply: str) -> dict[str, str]:
+    return {"role": "assistant", "content": reply}
+
+
+def _checked(where: str, found: Any, expected: int) -> list[float]:
+    values = found.tolist() if hasattr(found, "tolist") else found
+    if not isinstance(values, list | tuple) or len(values) != expected:
+        size = f"{len(values)} scores" if isinstance(values, list | tuple) else f"a {type(values).__name__}"
+        raise ScorerFailed(f"{where} gave {size} for {expected} replies")
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ScorerFailed(f"{where} gave {value!r}, which is no finite number")
+    return [float(value) for value in values]
+
+
+def _post(url: str, conversations: list[Conversation]) -> Any:
+    body = json.dumps({"conversations": conversations}).encode()
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    for attempt in range(ATTEMPTS):
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+                return _read_scores(url, answer.read())
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code != 429 and error.code < 500:
+                raise ScorerFailed(f"{url} answered {error.code} {error.reason}") from None
+            problem = f"answered {error.code} {error.reason}"
+        except OSError as error:
+            problem = f"cannot be reached ({error})"
+        if attempt + 1 < ATTEMPTS:
+            time.sleep(0.5 * 2**attempt)
+    raise ScorerFailed(f"{url} {problem}, {ATTEMPTS} times")
+
+
+def _read_scores(url: str, answer: bytes) -> Any:
+    try:
+        return json.loads(answer)["scores"]
+    except (ValueError, KeyError, TypeError):
+        raise ScorerFailed(f"{url} answered no JSON object with scores: {answer[:80]!r}") from None

@@ -1,0 +1,217 @@
+"""The knobs of `accord ppo` by what they are about; `accord.config.Ppo` is made of them. No torch here either."""
+
+import re
+from typing import Literal, NamedTuple
+
+from pydantic import BaseModel, Field, model_validator
+
+PerLimit = float | dict[str, float]  # one number for every limit, or --knob.NAME X for single ones
+
+
+class KlKnobs(BaseModel):
+    """How the policy is held to its reference."""
+
+    kl_in: Literal["reward", "loss"] = Field(
+        "reward", description="where KL is paid: in the reward of each token (k1 alone), or as a term of the loss"
+    )
+    kl_estimator: Literal["k1", "k2", "k3", "exact", "exact-forward"] = Field(
+        "k1",
+        description="KL of each token: k1, k2, k3 of the sampled token; exact: KL(policy || reference) over the "
+        "vocabulary; exact-forward: KL(reference || policy)",
+    )
+    kl_coefficient: float = Field(0.2, ge=0, description="β, the price of a nat of KL, in score")
+    kl_anneal: float = Field(
+        1.0, gt=0, description="β of the last iteration over β of the first, reached in equal ratios; 1 keeps β"
+    )
+    kl_target: float = Field(0.0, ge=0, description="nats per reply that β adapts to; 0 keeps β fixed")
+    kl_horizon: float = Field(10000.0, gt=0, description="replies over which β adapts")
+    kl_budget: float = Field(
+        0.0, ge=0, description="nats per reply: a step that passes them is undone and the run ends there; 0: no budget"
+    )
+    refresh_every: int = Field(0, ge=0, description="iterations after which the reference follows the policy; 0 never")
+    refresh_mix: float = Field(1.0, gt=0, le=1, description="how far: mix · policy + (1 - mix) · reference")
+
+    @model_validator(mode="after")
+    def _kl_fits(self) -> "KlKnobs":
+        if self.kl_in == "reward" and self.kl_estimator != "k1":
+            raise ValueError(
+                f"--kl_estimator {self.kl_estimator} in the reward has no gradient for the token that it is paid for, "
+                "or one of the wrong sign (docs/objectives.md); take k1, or --kl_in loss"
+            )
+        if self.kl_in == "loss" and self.kl_estimator == "k1":
+            raise ValueError(
+                "--kl_estimator k1 as a loss has an expected gradient of 0; take k2, k3 or exact, or --kl_in reward"
+            )
+        if self.kl_target and self.kl_anneal != 1:
+            raise ValueError("--kl_anneal and --kl_target both move β; give one of them")
+        return self
+
+
+class AdvantageKnobs(BaseModel):
+    """From scores to advantages, and the critics that help."""
+
+    advantages: Literal["gae", "rloo", "grpo", "dr-grpo", "reinforce++"] = Field(
+        "gae",
+        description="gae: with critics; the others without: of a prompt's replies, or of all (docs/objectives.md)",
+    )
+    loss_mean: Literal["auto", "tokens", "replies", "length"] = Field(
+        "auto",
+        description="the policy loss is a mean over tokens; over replies of their token means; or sums of replies over "
+        "the longest length; auto as the paper of --advantages",
+    )
+    gamma: float = Field(1.0, gt=0, le=1, description="discount per token (gae, reinforce++)")
+    lam: float = Field(0.95, ge=0, le=1, description="λ of generalised advantage estimation")
+    whiten: bool = Field(True, description="gae: whiten the combined advantage over the batch")
+    scale_rewards: bool = Field(
+        False,
+        description="scale the reward stream to deviation 1 over the batch's tokens, its mean kept; no limits then",
+    )
+    critic: Literal["separate", "shared"] = Field(
+        "separate",
+        description="gae: a critic per signal, started from its scorer; or value heads on the policy's trunk",
+    )
+    value_clip: float = Field(0.0, ge=0, description="clip range of values; 0 does not clip")
+    value_weight: float = Field(0.1, gt=0, description="weight of the value loss beside the policy loss, when shared")
+    critic_learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of separate critics")
+    critic_warmup: int = Field(
+        0, ge=0, description="first iterations in which critics alone learn; policy, β and λ stand still"
+    )
+
+    @property
+    def mean_over(self) -> str:
+        """What the policy loss is a mean over."""
+        of = {"gae": "tokens", "rloo": "length", "grpo": "replies", "dr-grpo": "length", "reinforce++": "tokens"}
+        return of[self.advantages] if self.loss_mean == "auto" else self.loss_mean
+
+
+class MixKnobs(BaseModel):
+    """Against forgetting: other text in the loss, and averages of weights."""
+
+    ptx_data: str | dict[str, str] = Field(
+        {}, description="text whose likelihood is raised beside (PPO-ptx), as --ptx_kind says; none by default"
+    )
+    ptx_kind: Literal["text", "demonstrations"] = Field("text", description="what --ptx_data holds")
+    ptx_weight: float = Field(1.0, gt=0, description="weight of its loss, in nats per token, beside the policy loss")
+    ptx_batch_size: int = Field(32, gt=0, description="texts or demonstrations of it per optimizer step")
+    weight_average: float = Field(
+        0.0, ge=0, lt=1, description="decay per iteration of an average of the weights, which is saved; 0: no average"
+    )
+
+
+class LimitKnobs(BaseModel):
+    """Limits on expected cost. Numbers are for every limit, or with --knob.NAME for single ones."""
+
+    costs: dict[str, str] = Field({}, description="--costs.NAME DIR: cost models")
+    limits: dict[str, float] = Field({}, description="--limits.NAME X: bound on the expected cost; may be negative")
+    limit_slices: dict[str, str] = Field(
+        {}, description="--limit_slices.NAME A,B: slices that the limit holds on; default all"
+    )
+    limit_window: PerLimit = Field(
+        1.0, description="iterations whose replies λ sees the mean cost of; 1: the replies of this policy alone"
+    )
+    multiplier_rule: Literal["pi", "safe-rlhf", "fixed"] = Field(
+        "pi",
+        description="how λ moves: proportional and integral; Safe RLHF's; or not at all, which makes a weighted sum "
+        "(docs/objectives.md)",
+    )
+    multiplier_rate: PerLimit = Field(0.05, description="integral rate α of λ, per unit of cost and iteration")
+    multiplier_gain: PerLimit = Field(1.0, description="proportional gain k of λ, per unit of cost")
+    multiplier_init: PerLimit = Field(2.0, description="λ at the start; 0 stays 0")
+    multiplier_bound: PerLimit = Field(10.0, description="largest λ")
+    multipliers_from: str = Field("", description="run folder of ppo whose last λ of the same names are the first here")
+    eval_data: str | dict[str, str] = Field(
+        {}, description="prompts kept out of training, on whose replies the limits are checked at the end"
+    )
+
+    @model_validator(mode="after")
+    def _limits_have_costs(self) -> "LimitKnobs":
+        for name in self.limits:
+            if name not in self.costs:
+                raise ValueError(f"--limits.{name} has no cost model; add --costs.{name} DIR")
+        for name in self.limit_slices:
+            if name not in self.limits:
+                raise ValueError(f"--limit_slices.{name} has no limit; add --limits.{name} NUMBER")
+        for knob, least in PER_LIMIT.items():
+            given = getattr(self, knob)
+            for name, value in given.items() if isinstance(given, dict) else [("", given)]:
+                dotted = f"--{knob}.{name}" if name else f"--{knob}"
+                if name and name not in self.limits:
+                    raise ValueError(f"{dotted} has no limit; add --limits.{name} NUMBER")
+                if value < least:
+                    raise ValueError(f"{dotted} {value:g} must be at least {least:g}")
+                if knob == "limit_window" and value != int(value):
+                    raise ValueError(f"{dotted} {value:g} must be a whole number of iterations")
+        if self.eval_data and not self.limits:
+            raise ValueError("--eval_data is for the check of limits; add --limits.NAME NUMBER")
+        if self.multipliers_from and not self.limits:
+            raise ValueError("--multipliers_from is for limits; add --limits.NAME NUMBER")
+        return self
+
+    def of_limit(self, knob: str, name: str) -> float:
+        """The value of a `PerLimit` knob for one limit."""
+        given = getattr(self, knob)
+        if not isinstance(given, dict):
+            return float(given)
+        return float(given.get(name, type(self).model_fields[knob].default))
+
+
+PER_LIMIT = {  # knob: its least value
+    "limit_window": 1.0,
+    "multiplier_rate": 0.0,
+    "multiplier_gain": 0.0,
+    "multiplier_init": 0.0,
+    "multiplier_bound": 1e-9,
+}
+
+
+class Alarm(NamedTuple):
+    """A bound on a metric of the rollouts, and what to do when it is passed."""
+
+    metric: str
+    action: str
+    side: str
+    bound: float
+
+    def rings(self, value: float) -> bool:
+        """Whether the value is past the bound; one that is no number is."""
+        return not (value <= self.bound if self.side == "above" else value >= self.bound)
+
+
+class WatchKnobs(BaseModel):
+    """What to look out for while the reward rises."""
+
+    watch: dict[str, str] = Field(
+        {},
+        description="--watch.NAME DIR: preference models that are scored and never trained on, such as one of the "
+        "other half of the comparisons",
+    )
+    alarms: dict[str, str] = Field(
+        {},
+        description="--alarms.METRIC 'ACTION above|below X': ACTION is warn, stop, or roll-back to the weights of "
+        "the last iteration that did not set it off; several with semicolons",
+    )
+
+    @property
+    def rules(self) -> list[Alarm]:
+        """The alarms one by one; the KL budget is one of them."""
+        budget = getattr(self, "kl_budget", 0.0)
+        parsed = [parse_alarm(metric, part) for metric, text in self.alarms.items() for part in text.split(";")]
+        return parsed + ([Alarm("objective/kl", "roll-back", "above", budget)] if budget else [])
+
+    @model_validator(mode="after")
+    def _alarms_parse(self) -> "WatchKnobs":
+        for rule in self.rules:
+            if rule.metric.startswith(("loss/", "policy/", "grad_norm/", "values/")) or rule.metric == "learning_rate":
+                raise ValueError(f"--alarms.{rule.metric}: alarms look at rollouts, not at what is learned from them")
+        return self
+
+
+def parse_alarm(metric: str, text: str) -> Alarm:
+    """`ACTION above|below X` as an alarm; ValueError says what is wrong."""
+    match = re.fullmatch(r"\s*(warn|stop|roll-back)\s+(above|below)\s+(\S+)\s*", text)
+    try:
+        if match:
+            return Alarm(metric, match[1], match[2], float(match[3]))
+    except ValueError:
+        pass
+    raise ValueError(f"--alarms.{metric} {text!r}: write warn, stop or roll-back, above or below, and a number")
