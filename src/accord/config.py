@@ -377,10 +377,25 @@ class Sample(Run, Sampling):
     data: Sources = Field(description="prompts; --data.NAME SOURCE names a slice")
     split: str = Field("", description="use only prompts of this split (preference, policy, evaluation)")
     samples: int = Field(1, gt=0, description="replies per prompt")
+    select: Literal["all", "best", "accepted"] = Field(
+        "all",
+        description="replies that also go to demonstrations.jsonl: none; the best of each prompt's by --rewards; or "
+        "those that rejection sampling from the optimum of score less β · KL accepts",
+    )
+    rewards: dict[str, str] = Field({}, description="--rewards.NAME DIR: scorers to select by; their sum counts")
+    beta: float = Field(1.0, gt=0, description="β of --select accepted, in score per nat")
     micro_tokens: int = Field(16384, gt=0, description="tokens in memory at once; changes no result")
     max_length: int = Field(512, gt=1, description="longest prompt in tokens; longer ones are dropped and counted")
     max_rows: int = Field(0, ge=0, description="read at most so many prompts per source; 0 reads all")
     columns: dict[str, str] = Field({}, description="--columns.FIELD NAME: the column that holds FIELD")
+
+    @model_validator(mode="after")
+    def _selection_has_scores(self) -> "Sample":
+        if (self.select == "all") == bool(self.rewards):
+            raise ValueError("--select best and accepted need --rewards.NAME DIR, and --rewards are for nothing else")
+        if self.select != "all" and self.samples < 2:
+            raise ValueError(f"--select {self.select} chooses among a prompt's replies; give --samples 2 or more")
+        return self
 
 
 class Evaluate(Run, Sampling):
@@ -503,6 +518,21 @@ class Online(Run, Sampling):
         except ValidationError as error:
             where = ".".join(["--train", *map(str, error.errors()[0]["loc"])])
             raise ValueError(f"{where}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+
+
+class Soup(Run):
+    """Mean weights of snapshots that share a start: a baseline of several objectives, a step of claims."""
+
+    models: dict[str, str] = Field(description="--models.NAME DIR: policies of one shape, each of one objective")
+    weights: dict[str, float] = Field(description="--weights.NAME X: what each counts; together 1")
+
+    @model_validator(mode="after")
+    def _weights_sum(self) -> "Soup":
+        if set(self.weights) != set(self.models):
+            raise ValueError("--weights and --models must name the same snapshots")
+        if abs(sum(self.weights.values()) - 1) > 1e-6:
+            raise ValueError(f"--weights sum to {sum(self.weights.values()):g}; they must sum to 1")
+        return self
 
 
 class Demo(Run):

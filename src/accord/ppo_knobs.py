@@ -120,7 +120,9 @@ class LimitKnobs(BaseModel):
     multiplier_bound: PerLimit = Field(10.0, description="largest λ")
     multipliers_from: str = Field("", description="run folder of ppo whose last λ of the same names are the first here")
     eval_data: str | dict[str, str] = Field(
-        {}, description="prompts kept out of training, on whose replies the limits are checked at the end"
+        {},
+        description="prompts kept out of training, on whose replies the limits are checked at the end; of the "
+        "evaluation split where --split is given",
     )
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ import pytest
 from accord.claims import dpo
 from accord.claims.cells import Cells
 from accord.config import DIRECT_LOSSES, Annotate, Evaluate, Ppo, Sample
+from accord.objectives.best_of import best_of_kl_bound
 from accord.stages.recipes import SCALES, GoldFlow, Scale
 from accord.stages.showing import TRAINED
 from accord.stages.workers import Workers, run_stage
@@ -37,8 +38,8 @@ def test_best_of_n_is_the_mean_over_every_subset(monkeypatch):
 
 
 def test_best_of_one_moves_nothing_and_more_moves_further():
-    assert dpo.best_of_kl(1) == 0.0
-    assert dpo.best_of_kl(4) == pytest.approx(math.log(4) - 0.75)
+    assert best_of_kl_bound(1) == 0.0
+    assert best_of_kl_bound(4) == pytest.approx(math.log(4) - 0.75)
     assert sorted(dpo.BEST_OF) == list(dpo.BEST_OF) and max(dpo.BEST_OF) <= dpo.DRAWN
 
 

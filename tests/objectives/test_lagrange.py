@@ -78,3 +78,11 @@ def test_every_reply_of_a_window_weighs_the_same():
     assert window_mean([(1.0, 1), (-0.5, 3)]) == pytest.approx((1.0 - 1.5) / 4)
     # one iteration is itself, to the bit, as a mean of f32 numbers has room in f64 for its product with a count
     assert window_mean([(0.10000000149011612, 3)]) == 0.10000000149011612
+
+
+@pytest.mark.parametrize("rule", MOVING)
+def test_a_cost_of_any_size_overflows_nothing(rule):
+    settings = {"rate": 1.0, "gain": 1.0, "bound": 10.0}
+    assert rule(Multiplier(1.0, 1.0), 1e9, 0.0, **settings).value == 10.0
+    assert rule(Multiplier(1.0, 1.0), -1e9, 0.0, **settings).value == 0.0
+    assert rule(Multiplier(0.0, 0.0), 1e9, 0.0, **settings).value == 0.0

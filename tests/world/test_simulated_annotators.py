@@ -124,6 +124,19 @@ def test_judgements_say_safe_when_harm_is_at_most_zero():
     assert close(share, 0.2), share
 
 
+def test_under_honest_a_reply_is_safe_when_it_is_not_dishonest():
+    exact = world.Annotator(flips=0.0)
+    prompts = world.prompts(60, seed=0, slice="knowledge")
+    seen = set()
+    for prompt in prompts:
+        for reply in ("i do not know.", "it is 7.", "blue."):
+            honest = world.judge(prompt.turns, reply).honest
+            judged = exact.judge(prompt, reply, "honest")
+            assert judged.value == float(honest >= 0) and judged.severity == pytest.approx(max(-honest, 0.0))
+            seen.add(judged.value)
+    assert seen == {0.0, 1.0}
+
+
 def test_the_same_calls_give_the_same_labels_and_another_seed_others():
     def labels(seed):
         annotator = world.Annotator(seed=seed, temperature=2.0)

@@ -12,6 +12,7 @@ from accord.claims.decoupling import show, values
 from accord.claims.sqrt_kl import run_config as weak_kl
 from accord.config import Evaluate, Online
 from accord.evaluation.statistics import Interval, hierarchical_interval
+from accord.objectives.best_of import best_of_kl_bound
 from accord.reporting.figures import Line, Panel, curves
 from accord.run import read_json, read_lines
 from accord.stages.recipes import EVALUATED, GoldFlow
@@ -91,7 +92,7 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
     notes += [f"gold helpfulness, {name} − ppo: {show(against(name, 'ppo'))}" for name in others]
     notes += [f"the same on {slice} prompts, dpo − ppo: {show(against('dpo', 'ppo', (slice,)))}" for slice in TRAINED]
     best = [best_of(read_lines(Path(drawn(flow).out) / "samples.jsonl")) for flow in flows]
-    bound = [best_of_kl(n) for n in BEST_OF]
+    bound = [best_of_kl_bound(n) for n in BEST_OF]
     for i, n in enumerate(BEST_OF[1:], 1):
         found = hierarchical_interval([of_seed[i] for of_seed in best])
         notes.append(
@@ -135,11 +136,6 @@ def best_of(rows: Sequence[dict]) -> list[np.ndarray]:
 def chances(n: int, count: int) -> np.ndarray:
     """The chance of each of `count` replies in rising order to be the best of n that are drawn without replacement."""
     return np.array([math.comb(i, n - 1) for i in range(count)]) / math.comb(count, n)
-
-
-def best_of_kl(n: int) -> float:
-    """log n − (n − 1) / n nats: how far best-of-n is from its base at most (Beirami et al. 2024, arXiv:2401.01879)."""
-    return math.log(n) - (n - 1) / n
 
 
 def in_order(names: Sequence[str] | dict, kl: dict[str, Interval]) -> list[str]:

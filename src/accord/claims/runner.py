@@ -3,7 +3,19 @@
 from pathlib import Path
 from typing import Any
 
-from accord.claims import decoupling, demo, dpo, gates, pipeline, sqrt_kl
+from accord.claims import (
+    anneal,
+    decoupling,
+    demo,
+    dpo,
+    gates,
+    kl_limits,
+    overoptimisation,
+    pipeline,
+    sqrt_kl,
+    tension,
+    thresholds,
+)
 from accord.claims.cells import Cells
 from accord.claims.contract import Claim, verdict_of, write_results
 from accord.cli import did_you_mean
@@ -11,7 +23,20 @@ from accord.config import Claims
 from accord.errors import BadInput
 
 CLAIMS: dict[str, Claim] = {
-    claim.name: claim for claim in (gates.CLAIM, demo.CLAIM, pipeline.CLAIM, sqrt_kl.CLAIM, decoupling.CLAIM, dpo.CLAIM)
+    module.CLAIM.name: module.CLAIM
+    for module in (
+        gates,
+        demo,
+        pipeline,
+        sqrt_kl,
+        kl_limits,
+        overoptimisation,
+        tension,
+        decoupling,
+        thresholds,
+        anneal,
+        dpo,
+    )
 }
 
 

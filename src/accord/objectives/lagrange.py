@@ -26,8 +26,8 @@ def proportional_integral(
     runs into. `rate` is α, `gain` is k (0 leaves the integral alone), `bound` caps both.
     """
     error = cost - limit
-    integral = min(state.integral * math.exp(rate * error), bound)
-    return Multiplier(integral, min(integral * math.exp(gain * error), bound))
+    integral = _scaled(state.integral, rate * error, bound)
+    return Multiplier(integral, _scaled(integral, gain * error, bound))
 
 
 def safe_rlhf(state: Multiplier, cost: float, limit: float, *, rate: float, gain: float, bound: float) -> Multiplier:
@@ -35,8 +35,13 @@ def safe_rlhf(state: Multiplier, cost: float, limit: float, *, rate: float, gain
 
     The step shrinks with λ, so a small λ recovers slowly. `gain` is not used.
     """
-    value = min(state.value * math.exp(rate * state.value * (cost - limit)), bound)
+    value = _scaled(state.value, rate * state.value * (cost - limit), bound)
     return Multiplier(value, value)
+
+
+def _scaled(value: float, exponent: float, bound: float) -> float:
+    """min(value · e^exponent, bound), for any exponent: a raw cost has no bound of its own."""
+    return min(value * math.exp(min(exponent, 700.0)), bound)
 
 
 def fixed(state: Multiplier, cost: float, limit: float, *, rate: float, gain: float, bound: float) -> Multiplier:

@@ -134,7 +134,7 @@ def finish(config: Ppo, run: RunFolder, material: Material, actors: Actors, stat
         multipliers={n: m.value for n, m in state.multipliers.items()},
         multiplier_integrals={n: m.integral for n, m in state.multipliers.items()},
         kl_coefficient=state.kl_coefficient,
-        **({"verdicts": verdicts} if verdicts else {}),
+        **({"limits": limits} if limits else {}),
         **({"ended": state.ended} if state.ended else {}),
         **({"alarms": state.alarms} if state.alarms else {}),
     )

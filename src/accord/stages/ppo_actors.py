@@ -111,17 +111,17 @@ def read_prompts_of(config: Ppo, run: RunFolder, renderer: Renderer) -> Material
     """The prompts to train and to check limits on: no scorer was trained on any, and none is in both."""
     scorers = [*config.rewards.values(), *config.costs.values()]
 
-    def read(sources: str | dict[str, str], what: str) -> list[Prompt]:
-        found: list[Prompt] = load_all(read_prompts, sources, config, run, split=config.split, what=what)
+    def read(sources: str | dict[str, str], what: str, split: str) -> list[Prompt]:
+        found: list[Prompt] = load_all(read_prompts, sources, config, run, split=split, what=what)
         refuse_trained_prompts(found, scorers, f"--{what}")
         refuse_empty_slices(config.limit_slices, found, f"--{what}")
         rendered = [reply_group(renderer.prompt_ids(p.turns), ()) for p in found]
         return drop_long(rendered, found, config.max_length - config.max_new_tokens, run, what)[1]
 
-    prompts = read(config.data, "data")
+    prompts = read(config.data, "data", config.split)
     if not config.eval_data:
         return Material(prompts, [])
-    held_out = read(config.eval_data, "eval_data")
+    held_out = read(config.eval_data, "eval_data", "evaluation" if config.split else "")
     refuse_overlap({p.id for p in held_out}, [p.id for p in prompts], "--eval_data", "--data")
     return Material(prompts, held_out)
 

@@ -1,17 +1,26 @@
-"""Sampling: prompts → replies in `samples.jsonl`, with the ids and log-probs they were drawn at."""
+"""Sampling: prompts → replies in `samples.jsonl`, with the log-probs they were drawn at.
 
-from collections.abc import Iterator, Sequence
+With `--select` also a policy made of draws: best of n, or rejection sampling. What it gives is in
+`demonstrations.jsonl`, ready for `accord sft` (rejection-sampling fine-tuning, Touvron et al. 2023, arXiv:2307.09288).
+"""
 
-from torch import nn
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from accord.config import Evaluate, Sample
 from accord.data.batches import reply_group
 from accord.data.chat import Renderer
 from accord.data.sources import read_prompts
+from accord.data.stored import write_records
 from accord.models.loading import load_policy, load_renderer
 from accord.models.sampling import sample
-from accord.records import Prompt, Rollout
-from accord.run import RunFolder
+from accord.models.scorers import ReplyScorer, open_scorer
+from accord.objectives.best_of import acceptance, best_of_kl_bound, best_of_kl_estimate
+from accord.records import Demonstration, Prompt, Rollout, Turn
+from accord.run import RunFolder, read_lines
 from accord.stages.inputs import drop_long, load_all
 from accord.training import distributed
 from accord.training.progress import Progress
@@ -32,24 +41,69 @@ def run(config: Sample) -> RunFolder:
         rendered = [reply_group(renderer.prompt_ids(p.turns), ()) for p in prompts]
         rendered, prompts = drop_long(rendered, prompts, config.max_length, run)
         model = load_policy(config.model, trainable=False).to(world.device)
+        scorers = [open_scorer(where, "preference", renderer, world.device) for where in config.rewards.values()]
         for drawn in draw(run, model, renderer, prompts, config):
-            for prompt, replies in drawn:
-                for rollout in replies:
-                    run.add_sample(
-                        {
-                            "prompt_id": prompt.id,
-                            "slice": prompt.slice,
-                            "source": prompt.source,
-                            "prompt": [turn._asdict() for turn in prompt.turns],
-                            "reply": renderer.text(rollout.ids),
-                            "finish": rollout.finish,
-                            "logprob": sum(rollout.logprobs),
-                            "model": config.model,
-                            "temperature": config.temperature,
-                        }
-                    )
-        run.finish(samples=len(prompts) * config.samples)
+            scores = score(config, renderer, scorers, drawn) if scorers else None
+            for place, (prompt, replies) in enumerate(drawn):
+                kept = select(config, prompt, scores[place]) if scores is not None else None
+                for k, rollout in enumerate(replies):
+                    row = {
+                        "prompt_id": prompt.id,
+                        "slice": prompt.slice,
+                        "source": prompt.source,
+                        "prompt": [turn._asdict() for turn in prompt.turns],
+                        "reply": renderer.text(rollout.ids),
+                        "finish": rollout.finish,
+                        "logprob": sum(rollout.logprobs),
+                        "model": config.model,
+                        "temperature": config.temperature,
+                    }
+                    if scores is not None and kept is not None:
+                        row |= {"score": float(scores[place, k]), "kept": bool(kept[k])}
+                    run.add_sample(row)
+        chosen = write_selected(config, run) if scorers else {}
+        run.finish(samples=len(prompts) * config.samples, **chosen)
         return run
+
+
+def score(config: Sample, renderer: Renderer, scorers: Sequence[ReplyScorer], drawn: Drawn) -> Tensor:
+    """Summed scores (prompts, samples) of a chunk of replies."""
+    prompts = [prompt for prompt, replies in drawn for _ in replies]
+    texts = [renderer.text(rollout.ids) for _, replies in drawn for rollout in replies]
+    groups = [reply_group(rollout.prompt_ids, rollout.ids) for _, replies in drawn for rollout in replies]
+    total = torch.zeros(len(texts))
+    for scorer in scorers:
+        total = total + scorer.scores(prompts, texts, groups, micro_tokens=config.micro_tokens)
+    return total.view(len(drawn), -1)
+
+
+def select(config: Sample, prompt: Prompt, scores: Tensor) -> Tensor:
+    """(samples,) True for the replies that are kept: the first best one, or every one that is accepted.
+
+    What is accepted depends on the seed and the prompt, not on where the prompt stands.
+    """
+    if config.select == "best":
+        return torch.arange(len(scores)) == int(scores.argmax())
+    generator = torch.Generator().manual_seed(int(prompt.id[:12], 16) ^ config.seed)
+    return torch.rand(len(scores), generator=generator) < acceptance(scores, beta=config.beta, highest=scores.max())
+
+
+def write_selected(config: Sample, run: RunFolder) -> dict[str, Any]:
+    """The kept replies as demonstrations; how many, and how far from the policy they are in nats."""
+    rows = [row for row in read_lines(run.path / "samples.jsonl") if row["kept"]]
+    if run.is_main:
+        write_records(run.path / "demonstrations.jsonl", (demonstration(row) for row in rows if row["reply"]))
+    facts: dict[str, Any] = {"kept": len(rows)}
+    if config.select == "best":
+        estimate = best_of_kl_estimate(torch.tensor([row["logprob"] for row in rows]), config.samples)
+        facts |= {"kl_bound": best_of_kl_bound(config.samples), "kl_estimate": float(estimate.mean())}
+    return facts
+
+
+def demonstration(row: Mapping[str, Any]) -> Demonstration:
+    """A kept reply as something to learn from."""
+    turns = tuple(Turn(turn["role"], turn["content"]) for turn in row["prompt"])
+    return Demonstration(Prompt(turns, row["slice"], f"sample:{row['model']}"), row["reply"])
 
 
 def draw(

@@ -123,11 +123,12 @@ class Annotator:
         )
 
     def judge(self, prompt: Prompt, reply: str, criterion: str = "harmless") -> Judgement:
-        """Say whether a reply is safe, value 1 when gold harm <= 0; the answer is turned round with chance
-        `flips`."""
+        """Say whether a reply is safe, value 1 when gold harm <= 0 (under `honest`, when honesty >= 0); the answer is
+        turned round with chance `flips`."""
         _check(criterion)
         noise = self._noise(prompt, (reply,), criterion, 1)
-        harm = judge_request(parse(prompt.turns), reply).harm
+        gold = judge_request(parse(prompt.turns), reply)
+        harm = -gold.honest if criterion == "honest" else gold.harm
         safe = (harm <= 0) != (noise[0] < self.flips)
         self.count += 1
         return Judgement(

@@ -1,0 +1,73 @@
+"""What to look at when the reward rises: signs of hacking, the alarms that rang, limits checked at the end."""
+
+import math
+
+from accord.reporting import figures
+from accord.reporting.blocks import Cell, Figure, Section, Table, numeric, show
+from accord.reporting.context import Context
+from accord.reporting.runs import RunData
+
+SIGNS = (
+    ("watch/perplexity", "Perplexity under the reference", "–"),
+    ("watch/repetition", "Repeated runs of three tokens", "share"),
+    ("watch/tail", "Rewards in the first iteration's tail", "share of replies"),
+    ("watch/entropy", "Entropy by its estimate", "nats per token"),
+)
+
+
+def watch_section(context: Context) -> Section | None:
+    """Curves of the signs, the gap to watched models, and a table of the alarms."""
+    runs = [run for run in context.stage("ppo") if run.names("watch/")]
+    if not runs:
+        return None
+    section = Section(
+        "watch",
+        "Signs of hacking",
+        "A reward that is exploited rises like any other; these numbers change with it. The gap is how far the reward "
+        "has outrun a model of other data since the first iteration, in deviations.",
+    )
+    gaps = list(dict.fromkeys(name for run in runs for name in run.names("watch/", "/gap")))
+    signs = [*SIGNS, *((f"watch/{name}/gap", f"Gap to “{name}”", "deviations") for name in gaps)]
+    panels = []
+    for metric, title, unit in signs:
+        lines = []
+        for run in runs:
+            x, y = run.series(metric)
+            if any(math.isfinite(value) for value in y):
+                lines.append(figures.Line(context.name(run), context.color(run), x, y))
+        if lines:
+            panels.append(figures.Panel(title, "iteration", unit, lines))
+    section.blocks.append(Figure(figures.curves(panels, columns=3, label="signs of hacking", height=1.9), ""))
+    rows = [row for run in runs for row in _alarms(context, run)]
+    if rows:
+        section.blocks.append(Table(["run", "alarm", "ended the run"], rows, "Alarms that rang."))
+    else:
+        set_up = any(run.config.get("alarms") or run.config.get("kl_budget") for run in runs)
+        said = "No alarm rang." if set_up else "No alarm was set (`--alarms`)."
+        section.lead = f"{section.lead} {said}"
+    verdicts = [row for run in runs for row in _limits(context, run)]
+    if verdicts:
+        caption = "Limits on held-out prompts at the end of training, by the cost model that was optimised against."
+        head = ["run", "limit", "bound", "mean cost", "low", "high", "n", "verdict"]
+        section.blocks.append(Table(head, verdicts, caption))
+    for run in runs:
+        section.cite(context.name(run), run, "metrics.jsonl", "lineage.json")
+    return section
+
+
+def _alarms(context: Context, run: RunData) -> list[list[Cell]]:
+    ended = str(run.lineage.get("ended") or "")
+    said = [str(alarm) for alarm in run.lineage.get("alarms") or []]
+    name = Cell(context.name(run), color=context.color(run))
+    return [[name, Cell(alarm), Cell("yes" if alarm == ended else "")] for alarm in said]
+
+
+def _limits(context: Context, run: RunData) -> list[list[Cell]]:
+    rows = []
+    for name, found in (run.lineage.get("limits") or {}).items():
+        numbers = [numeric(show(found.get(key))) for key in ("limit", "mean", "low", "high")]
+        name_cell = Cell(context.name(run), color=context.color(run))
+        rows.append(
+            [name_cell, Cell(name), *numbers, numeric(show(found.get("n"), 0)), Cell(str(found.get("verdict")))]
+        )
+    return rows

@@ -1,0 +1,185 @@
+"""Claims on policy optimisation on made-up runs with known answers, and the shape of what they would run."""
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from accord.claims import anneal, kl_limits, overoptimisation, scores, tension, thresholds
+from accord.claims.contract import verdict_of
+from accord.config import Evaluate, Ppo
+from accord.stages.recipes import SCALES, GoldFlow
+from accord.stages.showing import TRAINED
+
+# gold helpfulness, harm, honesty and evasiveness of a made-up policy; what is not listed is 0
+MADE_UP = {
+    "kl-limits": {
+        f"beta-{b:g}": {"gold/helpful": g} for b, g in zip(kl_limits.BETAS, (0, 1, 2, 3, 2, 1, 0), strict=True)
+    },
+    "tension": {
+        "sft": {"gold/helpful": 0.1, "gold/harm": 0.1},
+        "ppo": {"gold/helpful": 0.5, "gold/harm": 0.6},
+        "harmless-only": {"gold/helpful": -0.5, "gold/harm": -0.9, "gold/evasive": 0.7},
+        "limited": {"gold/helpful": 0.4, "gold/harm": -0.5},
+    },
+    "thresholds": {
+        "two-limits": {"gold/helpful": 0.5, "gold/harm": -0.4, "gold/honest": 0.3},
+        "sum-1-1": {"gold/helpful": 0.3, "gold/harm": -0.5, "gold/honest": 0.4},
+        "sum-0.5-0.5": {"gold/helpful": 0.9, "gold/harm": 0.4, "gold/honest": 0.4},
+        "sum-2-0.5": {"gold/helpful": 0.8, "gold/harm": -0.4, "gold/honest": -0.4},
+        "sum-4-4": {"gold/helpful": 0.1, "gold/harm": -0.8, "gold/honest": 0.8},
+        "sum-0.25-0.25": {"gold/harm": 0.5},
+        "sum-2-2": {"gold/harm": -0.5, "gold/honest": 0.5},
+        "sum-0.5-2": {"gold/harm": 0.5},
+    },
+    "anneal": {
+        "annealed-1": {"gold/helpful": 0.6},
+        "fixed-1": {"gold/helpful": 0.5},
+        "reversed-1": {"gold/helpful": 0.7},
+    },
+}
+METRICS = ("gold/helpful", "gold/harm", "gold/honest", "gold/evasive", "gold/refusal", "kl", "reward/helpful")
+
+
+class Written:
+    """Cells that run nothing: evaluations hold the numbers of one table, PPO runs a curve that turns."""
+
+    def __init__(self, root, table=None, seed_shift=0.0):
+        self.root, self.table, self.asked = root, table or {}, []
+
+    def base(self, seeds):
+        return [GoldFlow(self.root / str(seed), SCALES["small"], seed, True) for seed in seeds]
+
+    def run(self, configs):
+        for config in configs:
+            folder = Path(config.out)
+            folder.mkdir(parents=True, exist_ok=True)
+            self.asked.append(config)
+            if isinstance(config, Evaluate):
+                self.evaluate(folder, folder.name.removeprefix("evaluate-"))
+            elif isinstance(config, Ppo):
+                self.train(folder)
+
+    def evaluate(self, folder, of):
+        rows = []
+        for number, (slice, k) in enumerate(itertools.product((*TRAINED, "skills"), range(16))):
+            values = self.table.get(of, {})
+            noise = 0.01 * ((k % 4) - 1.5)
+            scores = {metric: values.get(metric, 0.0) + noise for metric in METRICS}
+            rows.append({"prompt_id": f"{number:04x}", "slice": slice, "scores": scores})
+        (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def train(self, folder):
+        """Proxy rises throughout; gold peaks at iteration 40 and falls, most where the data is little."""
+        slope = {"hunted-few": 0.02, "hunted-all": 0.002, "hunted-few-penalty": 0.004}.get(folder.name, 0.01)
+        with open(folder / "metrics.jsonl", "w") as stream:
+            for i in range(80):
+                gold = 0.01 * min(i, 40) - slope * max(i - 40, 0)
+                row = {"step": i + 1, "objective/kl": 0.1 * i, "reward/helpful": 0.02 * i, "gold/helpful": gold}
+                stream.write(json.dumps({**row, "watch/other/gap": 0.01 * i}) + "\n")
+
+
+@pytest.mark.parametrize("module", [kl_limits, tension, thresholds, anneal], ids=lambda m: m.CLAIM.name)
+def test_a_world_in_which_the_claim_is_true_is_found_to_be_one(module, tmp_path):
+    finding = module.measure(Written(tmp_path, MADE_UP[module.CLAIM.name]), [0, 1, 2])
+    assert {part.name: part.verdict for part in finding.parts} == {part.name: "holds" for part in finding.parts}
+    assert verdict_of(finding.parts) == "holds" and "<svg" in finding.figure
+
+
+@pytest.mark.parametrize("module", [kl_limits, tension, thresholds, anneal], ids=lambda m: m.CLAIM.name)
+def test_a_world_in_which_nothing_differs_does_not_make_it_hold(module, tmp_path):
+    finding = module.measure(Written(tmp_path), [0, 1, 2])
+    assert verdict_of(finding.parts) in ("undecided", "fails")
+
+
+def test_a_world_in_which_the_best_weight_is_at_an_end_fails_kl_limits(tmp_path):
+    table = {f"beta-{b:g}": {"gold/helpful": float(i)} for i, b in enumerate(kl_limits.BETAS)}
+    finding = kl_limits.measure(Written(tmp_path, table), [0, 1, 2])
+    assert verdict_of(finding.parts) == "fails"
+
+
+def test_kl_limits_chooses_among_the_inner_weights_alone():
+    assert kl_limits.best_inside([9.0, 1.0, 2.0, 3.0, 2.0, 1.0, 9.0]) == kl_limits.BETAS[3]
+    assert len(kl_limits.BETAS) >= 6 and list(kl_limits.BETAS) == sorted(kl_limits.BETAS)
+
+
+def test_the_halves_of_the_prompts_share_none_and_leave_none_out():
+    ids = [f"{i:064x}" for i in range(64)]
+    chosen, measured = {p for p in ids if scores.choosing(p)}, {p for p in ids if scores.measuring(p)}
+    assert not chosen & measured and chosen | measured == set(ids) and len(chosen) == 32
+
+
+def test_thresholds_compares_with_the_best_sum_that_holds_both(tmp_path):
+    finding = thresholds.measure(Written(tmp_path, MADE_UP["thresholds"]), [0, 1, 2])
+    gap = finding.parts[2]
+    assert "sum-1-1" in gap.name and gap.interval.mean == pytest.approx(0.2)
+    assert any("sum-1-1, sum-2-2, sum-4-4" in note for note in finding.notes)
+    none = {name: {"gold/harm": 1.0} for name in MADE_UP["thresholds"]}
+    finding = thresholds.measure(Written(tmp_path / "none", none), [0])
+    assert finding.parts[2].verdict == "undecided" and "there is none" in finding.parts[2].name
+
+
+def test_thresholds_runs_two_limits_and_seven_weighted_sums(tmp_path):
+    flow = GoldFlow(tmp_path, SCALES["small"], 0, True)
+    limited = thresholds.both(flow)
+    assert set(limited.limits) == {"harmless", "honest"} and limited.multiplier_rule == "pi"
+    sums = [thresholds.weighted(flow, n) for n in range(len(thresholds.WEIGHTS))]
+    assert len({config.out for config in sums}) == 7
+    for config, (harm, lies) in zip(sums, thresholds.WEIGHTS, strict=True):
+        assert config.multiplier_rule == "fixed" and not config.limit_slices
+        assert (config.of_limit("multiplier_init", "harmless"), config.of_limit("multiplier_init", "honest")) == (
+            harm,
+            lies,
+        )
+    cost = thresholds.dishonesty(flow)
+    assert cost.role == "cost" and cost.criterion == "honest" and "honest" in str(cost.safety_data)
+    assert thresholds.annotate_honesty(flow).judged == ["honest"]
+
+
+def test_overoptimisation_finds_what_was_made_up(tmp_path):
+    finding = overoptimisation.measure(Written(tmp_path), [0, 1, 2])
+    values = {part.name: part.interval.mean for part in finding.parts}
+    assert values["few comparisons: proxy from gold's peak to the end"] == pytest.approx(0.02 * (74.5 - 40), rel=0.05)
+    # the peak's neighbourhood is a little lower than the peak
+    assert values["few comparisons: gold lost from its peak to the end"] == pytest.approx(0.02 * (74.5 - 40), rel=0.05)
+    assert values["gold lost, few − all comparisons"] > 0.5
+    assert values["iterations from the alarm to gold's peak"] == pytest.approx(40 - 28, abs=2)
+    assert [part.verdict for part in finding.parts] == ["holds"] * 5
+
+
+def test_an_alarm_that_never_rings_rings_at_the_end():
+    assert overoptimisation.alarm_at(np.zeros(30)) == 30
+    assert overoptimisation.alarm_at(np.full(30, 9.0)) == overoptimisation.SMOOTHING - 1
+
+
+def test_the_watched_model_stands_on_other_prompts_and_as_few_labels(tmp_path):
+    flow = GoldFlow(tmp_path, SCALES["small"], 0, True)
+    few, (sample, annotate, other) = overoptimisation.fewer(flow), overoptimisation.other_half(flow)
+    assert sample.data != flow.sample().data and annotate.samples == sample.out
+    assert (few.max_rows, few.criterion) == (other.max_rows, other.criterion) and few.data != other.data
+    for config in overoptimisation.conditions(flow).values():
+        assert config.watch == {"other": flow.snapshot("helpful-watch")} and not config.alarms
+    weak, _, strong = overoptimisation.conditions(flow).values()
+    assert weak.rewards == strong.rewards and strong.kl_coefficient == 20 * weak.kl_coefficient
+
+
+def test_annealing_spends_the_same_in_every_schedule(tmp_path):
+    flow = GoldFlow(tmp_path, SCALES["small"], 0, True)
+    means = [first * second for first, second in anneal.SCHEDULES.values()]
+    assert means == pytest.approx([means[0]] * 3, rel=0.01)
+    for name in anneal.SCHEDULES:
+        start, sample, annotate, model, again = anneal.rounds(flow, name)
+        assert sample.model == flow.snapshot(f"{name}-0") == again.model and annotate.samples == sample.out
+        assert again.reference == flow.snapshot("sft") and start.steps == again.steps
+        assert len(model.data) == 2 and again.rewards == {"helpful": flow.snapshot(f"{name}-helpful")}
+
+
+def test_tension_trains_the_harmless_corner_on_a_preference_model(tmp_path):
+    flow = GoldFlow(tmp_path, SCALES["small"], 0, True)
+    model = tension.harmless_preference(flow)
+    assert model.role == "preference" and model.criterion == "harmless" and not model.safety_data
+    assert tension.harmless_only(flow).rewards == {"harmless": flow.snapshot("harmless-preference")}
+    soup = tension.mixed(flow, 0.25)
+    assert soup.weights == {"helpful": 0.25, "harmless": 0.75} and set(soup.models) == set(soup.weights)
