@@ -247,6 +247,16 @@ def test_a_budget_that_is_passed_takes_the_last_step_back(commands, tmp_path):
         assert not moved(commands, tmp_path / "held")
 
 
+def test_the_step_after_which_no_iteration_comes_is_watched_too(commands, tmp_path):
+    """A budget that only the last step passes: it is undone, and the average goes back with it."""
+    line = {"batch_size": 8, "mini_batch_size": 4, "learning_rate": 5e-3, "warmup": 0.0, "kl_coefficient": 0.0}
+    line |= {"steps": 1, "kl_budget": 1e-3, "weight_average": 0.5}
+    assert commands.run("ppo", tmp_path / "run", **line) == 0
+    assert len(rows_of(tmp_path / "run")) == 1 and "loss/policy" in rows_of(tmp_path / "run")[0]
+    assert "roll-back" in json.loads((tmp_path / "run" / "lineage.json").read_text())["ended"]
+    assert not moved(commands, tmp_path / "run")
+
+
 def test_an_alarm_on_what_no_iteration_logs_is_refused(commands, tmp_path, capsys):
     assert commands.run("ppo", tmp_path / "a", **{"alarms.watch/nothing/at/all": "warn above 0"}) == 2
     assert "logs no such metric" in capsys.readouterr().err

@@ -99,6 +99,48 @@ def test_d1_the_kl_weight_of_the_loop_is_beta_for_every_multiplier(multiplier):
     assert torch.allclose(advantages, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("multiplier", [0.0, 1.0, 5.0])
+@pytest.mark.parametrize(
+    ("advantages", "expected"),
+    [
+        # β times the KL of whole replies, 0.6 and 0.3, less the mean of the others or of all
+        ("rloo", [[-0.15, -0.15, -0.15], [0.15, 0.15, 0.0]]),
+        ("dr-grpo", [[-0.075, -0.075, -0.075], [0.075, 0.075, 0.0]]),
+        ("grpo", [[-1.0, -1.0, -1.0], [1.0, 1.0, 0.0]]),
+    ],
+)
+def test_d1_the_kl_weight_is_beta_without_critics_too(multiplier, advantages, expected):
+    experience = make_experience(helpful=[0.0, 0.0], harm=[0.0, 0.0], slices=("a", "a"), values={})
+    state = ppo_state.State(0, 0.5, {"harm": Multiplier(multiplier, multiplier)})
+    config = make_config(**LIMITED, advantages=advantages, samples=2)
+    found, returns, _ = ppo_shaping.shape(config, experience, state)
+    assert torch.allclose(found, torch.tensor(expected), atol=1e-4) and returns == {}
+
+
+def test_kl_in_the_loss_is_in_no_stream_and_still_in_the_objective():
+    experience = make_experience(helpful=[1.0, 2.0])
+    config = make_config(kl_in="loss", kl_estimator="k2")
+    found, _, metrics = ppo_shaping.shape(config, experience, ppo_state.State(0, 0.5, {}))
+    assert torch.allclose(found, torch.tensor([[1.0, 1.0, 1.0], [2.0, 2.0, 0.0]]))
+    assert metrics["objective/rlhf_reward"] == pytest.approx((0.7 + 1.85) / 2)
+
+
+def test_reinforce_whitens_what_comes_after_each_token():
+    experience = make_experience(helpful=[1.0, -1.0])
+    config = make_config(advantages="reinforce++", kl_coefficient=0.0, whiten=False)
+    found, _, _ = ppo_shaping.shape(config, experience, ppo_state.State(0, 0.0, {}))
+    raw = torch.tensor([1.0, 1.0, 1.0, -1.0, -1.0])
+    kept = found[experience.mask]
+    assert torch.allclose(kept, (raw - raw.mean()) / raw.std(correction=0), atol=1e-4)
+
+
+def test_scaled_rewards_keep_their_mean():
+    experience = make_experience(helpful=[3.0, 9.0])
+    config = make_config(scale_rewards=True, kl_coefficient=0.0)
+    stream = ppo_shaping.signal_streams(config, experience, ppo_state.State(0, 0.0, {}))["reward"][experience.mask]
+    assert stream.mean() == pytest.approx(12 / 5) and stream.std(correction=0) == pytest.approx(1.0, abs=1e-5)
+
+
 def test_a_limit_on_a_slice_weighs_nothing_elsewhere():
     values = {name: torch.zeros(2, 3) for name in ("reward", "harm")}
     experience = make_experience(helpful=[1.0, 1.0], harm=[2.0, 2.0], values=values)

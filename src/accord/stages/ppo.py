@@ -2,9 +2,9 @@
 
     1. collect   sample replies; score them; KL to the reference; values
     2. multiply  λ of every limit moves once, by the raw mean cost on its slice
-    3. shape     streams r − β·kl and c + β·kl → GAE per signal → A = (A_r − Σ λ_i A_i) / (1 + Σ λ_i)
-    4. improve   clipped surrogate and clipped value loss over mini-batches
-    5. record    metrics, samples, checkpoint
+    3. watch     the numbers of these rollouts; an alarm may end the run here
+    4. shape     streams r − β·kl and c + β·kl → advantages per signal → A = (A_r − Σ λ_i A_i) / (1 + Σ λ_i)
+    5. improve   clipped surrogate, KL and clipped value losses over mini-batches
 
 After Ouyang et al. 2022 (arXiv:2203.02155), Bai et al. 2022 (arXiv:2204.05862) and, with limits, Dai et al. 2023 (Safe
 RLHF, arXiv:2310.12773). Departures: KL stands in the streams with opposite signs, so λ never changes its weight;
@@ -20,6 +20,7 @@ from torch import nn
 from accord.config import Ppo
 from accord.data.batches import batch_indices
 from accord.models.reference import follow
+from accord.records import Prompt
 from accord.run import RunFolder
 from accord.stages.inputs import save_snapshot
 from accord.stages.ppo_actors import Actors, Material, prepare
@@ -49,7 +50,7 @@ def run(config: Ppo) -> RunFolder:
         refuse_unknown_metrics(config.rules)
         state = first_state(config)
         material, actors = prepare(config, run, world)
-        guard = Guard(config.rules, actors.policy)
+        guard = Guard(config.rules, actors.policy, quiet=not world.is_main)
         optimizers = build_optimizers(config, actors)
         modules = trained_modules(config, actors, guard)
         if (saved := checkpoint.latest(run.path / "checkpoints")) is not None:
@@ -70,6 +71,8 @@ def run(config: Ppo) -> RunFolder:
                 checkpoint.save(run.path / "checkpoints", state.step, modules, optimizers, save_state(state))
             if stop and more:
                 raise run.interrupted(state.step)
+        if guard.good is not None and not state.ended:
+            last_look(config, world, material, actors, guard, state)
         if world.is_main:
             finish(config, run, material, actors, state)
         return run
@@ -88,15 +91,13 @@ def iterate(
     """One iteration; returns its metrics. An alarm that stops the run ends it before anything is learned."""
     if actors.following is not None and state.step and state.step % config.refresh_every == 0:
         follow(actors.following, actors.policy, config.refresh_mix)
-    prompts = material.prompts
-    chosen = [prompts[i] for i in batch_indices(state.step, len(prompts), config.batch_size, config.seed)]
-    experience = collect(config, world, actors, chosen, state)
+    experience = collect(config, world, actors, prompts_of(config, material, state.step), state)
     warming = state.step < config.critic_warmup
     metrics = (hold_multipliers if warming else move_multipliers)(config, experience, state)
     metrics |= record(config, actors.renderer, experience, state) | vital_signs(config, experience, state)
     if world.is_main:
         add_samples(run, actors.renderer, experience, state.step + 1)
-    if guard.stops(actors.policy, metrics, state):
+    if ends(actors, guard.look(actors.policy, metrics, state)):
         return metrics
     advantages, returns, shaped = shape(config, experience, state)
     lesson = Lesson(advantages, returns, state.kl_coefficient, state.step)
@@ -106,6 +107,26 @@ def iterate(
     if actors.average is not None:
         follow(actors.average, actors.policy, 1 - config.weight_average)
     return metrics
+
+
+def prompts_of(config: Ppo, material: Material, step: int) -> list[Prompt]:
+    """The prompts of an iteration, a pure function of its number."""
+    prompts = material.prompts
+    return [prompts[i] for i in batch_indices(step, len(prompts), config.batch_size, config.seed)]
+
+
+def ends(actors: Actors, action: str) -> bool:
+    """Whether an alarm's action ends the run; after a roll-back the average is those weights too."""
+    if action == "roll-back" and actors.average is not None:
+        follow(actors.average, actors.policy, 1.0)
+    return action in ("stop", "roll-back")
+
+
+def last_look(config: Ppo, world: World, material: Material, actors: Actors, guard: Guard, state: State) -> None:
+    """Rollouts of the policy after its last step, where a rule can roll back: no step goes unwatched."""
+    experience = collect(config, world, actors, prompts_of(config, material, state.step), state)
+    metrics = hold_multipliers(config, experience, state) | record(config, actors.renderer, experience, state)
+    ends(actors, guard.look(actors.policy, metrics | vital_signs(config, experience, state), state))
 
 
 def build_optimizers(config: Ppo, actors: Actors) -> dict[str, torch.optim.Optimizer]:

@@ -109,7 +109,7 @@ def own_reference(config: Ppo, device: torch.device) -> nn.Module | None:
 
 def read_prompts_of(config: Ppo, run: RunFolder, renderer: Renderer) -> Material:
     """The prompts to train and to check limits on: no scorer was trained on any, and none is in both."""
-    scorers = [*config.rewards.values(), *config.costs.values()]
+    scorers = [*config.rewards.values(), *config.costs.values(), *config.watch.values()]
 
     def read(sources: str | dict[str, str], what: str, split: str) -> list[Prompt]:
         found: list[Prompt] = load_all(read_prompts, sources, config, run, split=split, what=what)

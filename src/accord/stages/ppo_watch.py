@@ -65,31 +65,31 @@ def refuse_unknown_metrics(rules: Sequence[Alarm]) -> None:
 class Guard:
     """Looks at every iteration's numbers; keeps the last weights that called for no roll-back."""
 
-    def __init__(self, rules: Sequence[Alarm], policy: nn.Module) -> None:
-        self.rules = list(rules)
+    def __init__(self, rules: Sequence[Alarm], policy: nn.Module, *, quiet: bool = False) -> None:
+        self.rules, self.quiet = list(rules), quiet
         rolls_back = any(rule.action == "roll-back" for rule in rules)
         self.good = copy.deepcopy(policy) if rolls_back else None
 
-    def stops(self, policy: nn.Module, metrics: dict[str, Any], state: State) -> bool:
-        """Whether the run ends here; rolls the policy back if that is asked for. Says every alarm and logs it.
+    def look(self, policy: nn.Module, metrics: dict[str, Any], state: State) -> str:
+        """The strongest action asked for; rolls the policy back if that is it. Says every alarm and logs it.
 
         The numbers are those of the policy as it is before this iteration's update, so the weights to go back to are
         those of the last iteration whose numbers did not ask for it.
         """
         rung = ringing(self.rules, metrics)
         metrics["watch/alarms"] = len(rung)
-        for rule in rung:
-            said = say(rule, metrics[rule.metric], state.step + 1)
-            state.alarms.append(said)
-            print(said, flush=True)
+        said = [say(rule, metrics[rule.metric], state.step + 1) for rule in rung]
+        state.alarms += said
+        if said and not self.quiet:
+            print("\n".join(said), flush=True)
         action = worst(rung)
         if action in ("stop", "roll-back"):
-            state.ended = state.alarms[-1]
+            state.ended = next(line for line, rule in zip(said, rung, strict=True) if rule.action == action)
         if self.good is not None and action == "roll-back":
             follow(policy, self.good, 1.0)
         elif self.good is not None:
             follow(self.good, policy, 1.0)
-        return bool(state.ended)
+        return action
 
 
 def ringing(rules: Sequence[Alarm], metrics: Mapping[str, float]) -> list[Alarm]:

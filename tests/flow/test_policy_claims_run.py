@@ -1,0 +1,22 @@
+"""The claims on policy optimisation, run for real on one development seed at a size of seconds."""
+
+import json
+
+import pytest
+
+from accord.cli import main
+from accord.stages import recipes
+from accord.stages.recipes import Scale
+
+TOY = Scale("nano", 400, 4, 60, 150, 200, 2, 8, 6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["kl-limits", "overoptimisation", "tension", "thresholds", "anneal"])
+def test_a_claim_on_policies_runs_and_writes_its_page(name, monkeypatch, tmp_path_factory):
+    monkeypatch.setitem(recipes.SCALES, "small", TOY)
+    out = tmp_path_factory.getbasetemp() / "policy-claims"  # one base for all of them
+    assert main(["claims", name, "--seeds", "1", "--out", str(out)]) == 0
+    result = json.loads((out / "results" / f"{name}.json").read_text())
+    assert result["verdict"] in ("holds", "fails", "undecided") and result["seeds"] == [0]
+    assert "<svg" in (out / "results" / f"{name}.svg").read_text()
