@@ -81,7 +81,7 @@ def main(out: Path, sizes: dict = SIZES, *, rounds: int = 2, threads: int = 0) -
                 costs={"harmless": str(cost.snapshot)},
                 limits={"harmless": -0.5},
                 limit_slices={"harmless": "harmful,red-team"},
-                eval_data=f"world:prompts?count={sizes['prompts']}&seed={200 + number}",
+                eval_data=f"world:prompts?count={4 * sizes['prompts']}&seed={200 + number}",
                 alarms={"objective/kl": "roll-back above 30", "watch/repetition": "warn above 0.3"},
                 steps=sizes["iterations"],
                 batch_size=128,

@@ -61,7 +61,7 @@ def reply_returns(signals: Tensor, mask: Tensor) -> Tensor:
 
 
 def leave_one_out(returns: Tensor, samples: int) -> Tensor:
-    """R_i − mean of the other replies to the same prompt: RLOO (Ahmadian et al. 2024, arXiv:2402.14740) eq. 8.
+    """R_i − mean of the other replies to the same prompt: RLOO (Ahmadian et al. 2024, arXiv:2402.14740).
 
     `returns` (B,), prompt by prompt, `samples` ≥ 2 replies each. Unbiased: the baseline does not know reply i.
     """

@@ -21,7 +21,7 @@ def best_of_kl_bound(n: int) -> float:
 def best_of_kl_estimate(logprobs: Tensor, n: int) -> Tensor:
     """Estimate of that KL from the log-probs ε = π(y|x) of drawn best replies, (N,) to (N,); its mean is the estimate.
 
-    Beirami et al. 2024, section 4: as if y were the best reply of all and the others had no mass of their own. With
+    Beirami et al. 2024: as if y were the best reply of all and the others had no mass of their own. With
     q = (1 − ε)^n, the chance that n draws miss y: q·(log n + (n − 1) log(1 − ε) − (n − 1)/n) + (1 − q)·log((1 − q)/ε).
     It lies between 0 and the bound; near it for improbable replies, 0 for a certain one.
     """
@@ -36,7 +36,7 @@ def expected_best(scores: Tensor, values: Tensor, n: int) -> Tensor:
     """E[value of the best of n by score], without bias from N ≥ n draws: (..., N), (..., N) to (...).
 
     The mean over all subsets of n draws: the i-th lowest score is the best of C(i − 1, n − 1) of C(N, n) subsets
-    (Nakano et al. 2021, arXiv:2112.09332, appendix I). `values` is what is measured, the score itself or another one;
+    (Nakano et al. 2021, arXiv:2112.09332). `values` is what is measured, the score itself or another one;
     of equal scores each is equally often the first.
     """
     total = scores.shape[-1]
@@ -62,7 +62,7 @@ def _mean_over_ties(values: Tensor, scores: Tensor) -> Tensor:
 def acceptance(scores: Tensor, *, beta: float, highest: Tensor | float) -> Tensor:
     """exp((score − highest) / β), the chance to keep a draw: what is kept follows π · exp(score / β) / Z.
 
-    Rejection sampling from the optimum of reward less β · KL (Liu et al. 2023, arXiv:2309.06657, algorithm 1). Exact if
+    Rejection sampling from the optimum of reward less β · KL (Liu et al. 2023, arXiv:2309.06657). Exact if
     `highest` is at least every score; with the highest of the draws it is the paper's approximation.
     """
     return ((scores - highest) / beta).exp().clamp(max=1.0)

@@ -1,6 +1,6 @@
 """Watch for hacking: what changes while the reward rises, and alarms on it.
 
-A policy that exploits its preference model shows it elsewhere first (Zheng et al. 2023, arXiv:2307.04964, section 4):
+A policy that exploits its preference model shows it elsewhere first (Zheng et al. 2023, arXiv:2307.04964):
 replies that the reference finds odd or too easy, longer, repeating, never ending; scores that a model of the other half
 of the data does not share (Bai et al. 2022, section 4.2); a long tail of the reward.
 """
