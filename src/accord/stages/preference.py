@@ -237,8 +237,8 @@ def item_loss(
         )
         loss, metrics = loss + part, metrics | parts
     if at:
-        part, parts = sign_loss(scores[at], torch.tensor(unsafe, device=device), count=whole.labelled / 2)
-        loss, metrics = loss + part, metrics | parts
+        part, parts = sign_loss(scores[at], torch.tensor(unsafe, device=device), count=whole.labelled)
+        loss, metrics = loss + 2 * part, metrics | parts
     return loss, metrics | {"loss": loss.detach()}
 
 
