@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from accord.claims import decoupling, demo, dpo, gates, pipeline, sqrt_kl
+from accord.claims import annotators, bradley_terry, decoupling, demo, dpo, gates, pipeline, pm_scaling, sqrt_kl
 from accord.claims.cells import Cells
 from accord.claims.contract import Claim, verdict_of, write_results
 from accord.cli import did_you_mean
@@ -11,7 +11,18 @@ from accord.config import Claims
 from accord.errors import BadInput
 
 CLAIMS: dict[str, Claim] = {
-    claim.name: claim for claim in (gates.CLAIM, demo.CLAIM, pipeline.CLAIM, sqrt_kl.CLAIM, decoupling.CLAIM, dpo.CLAIM)
+    claim.name: claim
+    for claim in (
+        gates.CLAIM,
+        demo.CLAIM,
+        pipeline.CLAIM,
+        sqrt_kl.CLAIM,
+        decoupling.CLAIM,
+        dpo.CLAIM,
+        bradley_terry.CLAIM,
+        pm_scaling.CLAIM,
+        annotators.CLAIM,
+    )
 }
 
 

@@ -49,8 +49,8 @@ def score_margins(config: Dpo, items: Sequence[Item], renderer: Renderer, device
 def make_scorer(config: Dpo, name: str, renderer: Renderer, device: torch.device) -> ConversationScorer:
     """The preference or cost model of a name."""
     if name in config.costs:
-        return ConversationScorer(config.costs[name], "cost", renderer, device)
-    return ConversationScorer(config.rewards[name], "preference", renderer, device)
+        return ConversationScorer(config.costs[name], "cost", renderer, device, name)
+    return ConversationScorer(config.rewards[name], "preference", renderer, device, name)
 
 
 def check_limits(

@@ -71,8 +71,8 @@ class Measures:
 
     def __init__(self, config: Evaluate, renderer: Renderer, device: torch.device) -> None:
         self.config, self.renderer, self.device = config, renderer, device
-        self.rewards = {n: ConversationScorer(p, "preference", renderer, device) for n, p in config.rewards.items()}
-        self.costs = {n: ConversationScorer(p, "cost", renderer, device) for n, p in config.costs.items()}
+        self.rewards = {n: ConversationScorer(p, "preference", renderer, device, n) for n, p in config.rewards.items()}
+        self.costs = {n: ConversationScorer(p, "cost", renderer, device, n) for n, p in config.costs.items()}
         self.reference = load_policy(config.reference, trainable=False).to(device) if config.reference else None
 
     def rows(self, drawn: Drawn) -> list[Row]:

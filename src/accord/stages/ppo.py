@@ -148,8 +148,8 @@ def prepare(config: Ppo, run: RunFolder, world: World) -> tuple[list[Prompt], Ac
     """Read the prompts and load every role; refuses what does not fit together before any training."""
     renderer = load_renderer(config.model)
     device = world.device
-    rewards = {n: ConversationScorer(p, "preference", renderer, device) for n, p in config.rewards.items()}
-    costs = {n: ConversationScorer(p, "cost", renderer, device) for n, p in config.costs.items()}
+    rewards = {n: ConversationScorer(p, "preference", renderer, device, n) for n, p in config.rewards.items()}
+    costs = {n: ConversationScorer(p, "cost", renderer, device, n) for n, p in config.costs.items()}
     prompts: list[Prompt] = load_all(read_prompts, config.data, config, run, split=config.split)
     refuse_trained_prompts(prompts, [*config.rewards.values(), *config.costs.values()], "--data")
     for name, slices in config.limit_slices.items():
