@@ -175,7 +175,7 @@ class Score(Run):
     """Score or label any data with any model: preference, cost, ensemble, or the log-probs of a policy."""
 
     models: dict[str, str] = Field(description="--models.NAME DIR: what to score with; NAME heads its columns")
-    data: Sources = Field(description="demonstrations, comparisons, judgements or samples.jsonl of a run folder")
+    data: Sources = Field(description="comparisons, judgements or demonstrations; --data.NAME SOURCE for several")
     criterion: str = Field("helpful", description="criterion of comparisons and judgements that name none")
     label: str = Field(
         "", description="NAME of the scorer that ranks the replies anew: labels.jsonl, with probabilities"
