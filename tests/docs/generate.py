@@ -74,8 +74,8 @@ EXAMPLES: dict[str, tuple[str, str]] = {
         "    --max_new_tokens 40 --out runs/evaluation",
     ),
     "evaluate preference": (
-        "Writes `evaluation.json`: accuracy, calibration, agreement and errors of preference models. The comparisons (here "
-        "a file of yours) must be of prompts that no model learned from.",
+        "Writes `evaluation.json`: accuracy, calibration, agreement and errors of preference models. The "
+        "comparisons (here a file of yours) must be of prompts that no model learned from.",
         "accord evaluate preference --models.helpful runs/helpful/snapshot --bootstrap 500 \\\n"
         "    --data comparisons.jsonl --out runs/trust",
     ),

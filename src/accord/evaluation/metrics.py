@@ -64,8 +64,8 @@ METRICS: dict[str, Metric] = {
     "step": Metric("optimizer steps done (ppo: iterations done)", "count", TRAINING, "step"),
     "loss": Metric(
         "what is minimised, over this step's whole batch: pretrain and sft Σ −log p(token) / tokens "
-        "that count; preference loss/ranking + label_weight · (2 · loss/sign or loss/label + loss/rating) + lm_weight · "
-        "loss/lm + centring_weight · loss/centring + score_weight · mean score²; dpo Σ weight · loss/NAME",
+        "that count; preference loss/ranking + label_weight · (2 · loss/sign or loss/label + loss/rating) + "
+        "lm_weight · loss/lm + centring_weight · loss/centring + score_weight · mean score²; dpo Σ weight · loss/NAME",
         "nats",
         TRAINING,
         "loss",
