@@ -143,6 +143,8 @@ def test_cross_validation_tests_every_comparison_once(commands, tmp_path):
     assert commands.run("preference", tmp_path / "run", folds=2, epochs=1, max_rows=40) == 0
     result = read_json(tmp_path / "run" / "evaluation.json")
     assert result["cross_validated"] is True and result["rows"][0]["n"] == 40
+    # "cat" is in every chosen reply: words alone know it
+    assert result["bag_of_words"]["n"] == 40 and result["bag_of_words"]["mean"] > 0.7
 
 
 def test_sample_evaluate_and_report(commands, tmp_path, capsys):

@@ -27,7 +27,7 @@ from accord.run import RunFolder, read_json
 from accord.stages.preference_data import Item, Material, read_material
 from accord.stages.preference_loss import item_loss, own_scores, totals
 from accord.stages.preference_noise import turned_round, without_suspects
-from accord.stages.preference_results import mean_accuracy, summarise, write_results
+from accord.stages.preference_results import mean_accuracy, summarise, words_baseline, write_results
 from accord.training import distributed
 from accord.training.distributed import World
 from accord.training.fit import fit
@@ -61,6 +61,9 @@ def run(config: Preference) -> RunFolder:
             write_results(run, world, config, renderer, learners, kept, held_out, trained)
             if tested is not None:
                 result = summarise(config, clean.items, tested)
+                result["bag_of_words"] = words_baseline(
+                    config.role, clean.items, lambda item: fold_of(item.prompt, config.folds)
+                )
                 run.write_json("evaluation.json", result | {"cross_validated": True})
             run.finish(
                 comparisons=len(material.items),

@@ -1,7 +1,7 @@
 """What a preference run leaves: the snapshot with its normaliser, what was learned beside it, held-out accuracy."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,8 +10,10 @@ from accord.config_preference import Preference
 from accord.data.batches import Group
 from accord.data.chat import Renderer
 from accord.evaluation.annotators import reliability_interval
+from accord.evaluation.baselines import BagOfWords
 from accord.evaluation.calibration import fit_temperature
 from accord.evaluation.preference import ScoredPair, preference_evaluation
+from accord.evaluation.statistics import mean_interval, pair_outcomes
 from accord.models.combining import Combination
 from accord.models.learner import PreferenceLearner
 from accord.models.loading import save_model
@@ -179,6 +181,23 @@ def summarise(config: Preference, items: Sequence[Item], scores: Scored) -> dict
     result: dict[str, Any] = {"criterion": config.criterion, "role": config.role}
     pairs = scored_pairs(config.role, items, scores)
     return result | (preference_evaluation(pairs) if pairs else {"rows": [], "bins": []})
+
+
+def words_baseline(role: str, items: Sequence[Item], fold_of: Callable[[Item], int]) -> dict[str, Any]:
+    """Accuracy of a bag of words that is fitted to the other folds' pairs, on every pair once."""
+
+    def texts(part: Sequence[Item]) -> list[tuple[str, str]]:
+        pairs = [(item.texts[i], item.texts[j]) for item in part for i, j in item.pairs]
+        return [(worse, better) for better, worse in pairs] if role == "cost" else pairs
+
+    outcomes: list[float] = []
+    clusters: list[str] = []
+    for fold in sorted({fold_of(item) for item in items}):
+        inside = [item for item in items if fold_of(item) == fold]
+        margins = BagOfWords(texts([item for item in items if fold_of(item) != fold])).margins(texts(inside))
+        outcomes += pair_outcomes(margins).tolist()
+        clusters += [item.prompt.id for item in inside for _ in item.pairs]
+    return mean_interval(outcomes, clusters).json()
 
 
 def scored_pairs(role: str, items: Sequence[Item], scores: Scored) -> list[ScoredPair]:
