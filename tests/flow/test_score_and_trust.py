@@ -172,6 +172,13 @@ def test_the_cross_table_has_every_model_and_head_on_every_criterion(measured):
     assert rows["a bag of words", "helpful"]["accuracy"]["mean"] == pytest.approx(56 / 80, abs=0.05)
 
 
+def test_heads_that_learned_the_same_differ_in_little_and_share_the_weight(measured):
+    found = read_json(measured / "evaluation.json")["groups"]["two-helpful"]
+    (row,) = found["heads"]
+    assert row["heads"] == ["helpful", "honest"] and row["opposed"]["mean"] < 0.3 and row["correlation"] > 0.5
+    assert set(found["values"]["person"]) == {"helpful", "honest"}
+
+
 def test_calibration_is_measured_with_intervals_and_refitted(measured):
     result = read_json(measured / "evaluation.json")
     assert set(result["calibration"]) == {

@@ -53,6 +53,7 @@ def trust_section(context: Context) -> Section | None:
                 curve_figure(found.get("calibration") or {}),
                 *(breakdown_table(name, value) for name, value in (found.get("analysis") or {}).items()),
                 length_table(found.get("analysis") or {}),
+                *(groups_table(name, value) for name, value in (found.get("groups") or {}).items()),
                 agreement_table(found.get("agreement") or {}),
                 distance_table(found.get("distance") or {}),
                 *(errors_table(name, value) for name, value in (found.get("analysis") or {}).items()),
@@ -157,6 +158,27 @@ def length_table(found: Mapping[str, Mapping[str, Any]]) -> Block | None:
         "shorter; how often the model and the labelers take the longer; accuracy with what length explains taken out."
     )
     return Table(head, rows, caption)
+
+
+def groups_table(name: str, value: Mapping[str, Any]) -> Block | None:
+    """Whose values: heads that order pairs differently, and the weights by which groups answer."""
+    rows = [
+        [
+            Cell(" and ".join(map(str, row.get("heads") or []))),
+            interval_cell(interval(row.get("opposed"))),
+            numeric(show(number(row.get("correlation")))),
+        ]
+        for row in value.get("heads") or []
+    ]
+    for group, weights in (value.get("values") or {}).items():
+        told = "; ".join(f"{head} {show_interval(interval(w), signed=True)}" for head, w in weights.items())
+        rows.append([Cell(f"answers of {group} follow"), Cell(told), Cell("")])
+    if not rows:
+        return None
+    caption = (
+        f"Heads on {name}: share of pairs ordered differently; weights in logits per deviation of a head's margin."
+    )
+    return Table(["heads", "opposed, or weights", "correlation"], rows, caption)
 
 
 def agreement_table(found: Mapping[str, Mapping[str, Any]]) -> Block | None:

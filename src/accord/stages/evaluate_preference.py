@@ -20,6 +20,7 @@ from accord.evaluation.baselines import BagOfWords
 from accord.evaluation.breakdown import PairFacts, breakdown, confident_errors, length_bias
 from accord.evaluation.calibration import calibration_intervals, difference_curve, preference_calibration, refitted
 from accord.evaluation.distance import auroc_interval, fit_gaussian, relative_distance
+from accord.evaluation.groups import head_differences, value_weights
 from accord.evaluation.preference import ScoredPair, preference_evaluation
 from accord.evaluation.statistics import mean_interval, pair_outcomes
 from accord.models.loading import describe, load_renderer
@@ -28,7 +29,7 @@ from accord.objectives.ranking import ranked_pairs
 from accord.records import Comparison, Demonstration
 from accord.run import RunFolder
 from accord.stages.inputs import drop_long, load_all, named, refuse_trained_prompts
-from accord.stages.preference_data import criteria_of
+from accord.stages.preference_data import criteria_of, group_of
 from accord.training import distributed
 
 LEAST = 20  # pairs below which a calibration says nothing
@@ -80,7 +81,7 @@ def run(config: EvaluatePreference) -> RunFolder:
         sets = read_sets(config, run, criteria)
         refuse_trained_prompts([c.prompt for part in sets.values() for c in part], config.models.values(), "--data")
         result: dict[str, Any] = {"models": {n: {"path": p, "role": judges[n].role} for n, p in config.models.items()}}
-        result |= {"cross": [], "calibration": {}, "analysis": {}, "agreement": {}, "distance": {}}
+        result |= {"cross": [], "calibration": {}, "analysis": {}, "agreement": {}, "groups": {}, "distance": {}}
         for criterion, comparisons in sets.items():
             result["agreement"][criterion] = agreement(answers(comparisons), resamples=min(config.bootstrap, 500))
             for name, judge in judges.items():
@@ -118,7 +119,10 @@ def measure(
     groups = judge.groups(comparisons)
     what = f"{name}-{criterion}"
     groups, kept = drop_long(groups, list(comparisons), config.max_length, run, what)
-    for head, scores in judge.scores(groups, config.micro_tokens).items():
+    by_head = judge.scores(groups, config.micro_tokens)
+    if len(judge.scorers) > 1:
+        result["groups"][what] = whose(config, kept, by_head)
+    for head, scores in by_head.items():
         facts = pair_facts(kept, scores)
         if not facts:
             continue
@@ -137,6 +141,28 @@ def measure(
                 "length": length_bias(facts, resamples=config.bootstrap),
                 "errors": confident_errors(facts, config.errors),
             }
+
+
+def whose(
+    config: EvaluatePreference, comparisons: Sequence[Comparison], by_head: Mapping[str, Sequence[Sequence[float]]]
+) -> dict[str, Any]:
+    """How the heads differ on these pairs; and for each group of labelers, which heads its answers follow.
+
+    Weights are in logits per deviation of a head's margin.
+    """
+    facts = {head: pair_facts(comparisons, scores) for head, scores in by_head.items()}
+    first = next(iter(facts.values()))
+    margins = {head: np.array([p.margin for p in found]) for head, found in facts.items()}
+    clusters = [p.prompt_id for p in first]
+    result: dict[str, Any] = {"heads": head_differences(margins, clusters, resamples=config.bootstrap), "values": {}}
+    table = np.stack([values / max(float(values.std()), 1e-12) for values in margins.values()], axis=1)
+    groups = np.array([group_of(p.labeler) for p in first])
+    for group in sorted(set(groups)):
+        at = np.flatnonzero(groups == group)
+        if len(at) >= LEAST:
+            weights = value_weights(table[at], [clusters[i] for i in at], resamples=min(config.bootstrap, 500))
+            result["values"][str(group)] = {h: w.json() for h, w in zip(margins, weights, strict=True)}
+    return result
 
 
 def pair_facts(comparisons: Sequence[Comparison], scores: Sequence[Sequence[float]]) -> list[PairFacts]:
