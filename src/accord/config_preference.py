@@ -128,6 +128,8 @@ class Preference(Supervised, Adapters):
             raise ValueError("--group_weights is for --by_group with --combine mean")
         if self.combine == "weights" and self.lora_rank:
             raise ValueError("--combine weights: products of adapters do not average; use --lora_rank 0")
+        if self.combine == "weights" and self.ensemble == 1:
+            raise ValueError("--combine weights averages models; give --ensemble N")
         if self.combine != "mean" and self.ensemble == 1 and not self.by_group:
             raise ValueError(f"--combine {self.combine} has nothing to combine; give --ensemble N or --by_group")
         if self.suspects != "keep" and self.folds < 2:

@@ -465,6 +465,7 @@ REFUSED = {
     "two costs": ({"role": "cost", "criterion": "a,b"}, ["--role cost takes one"]),
     "a shifted cost": ({"role": "cost", "normalizer": "standard"}, ["--normalizer standard would shift"]),
     "nothing combined": ({"combine": "worst"}, ["--combine worst", "--ensemble"]),
+    "one model averaged": ({"combine": "weights", "by_group": "true"}, ["--combine weights", "--ensemble"]),
     "adapters averaged": ({"combine": "weights", "ensemble": 2, "lora_rank": 2}, ["--lora_rank 0"]),
     "suspects without folds": ({"suspects": "flip"}, ["--suspects flip", "--folds"]),
     "no data": ({"data": None}, ["--data"]),

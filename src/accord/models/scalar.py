@@ -5,6 +5,7 @@ labelers), read at the reply's EOS, the last token, in training, in PPO and by t
 snapshot with further ones below it, in `members/`.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,12 +162,21 @@ class Scorer:
         self.model = self.models[0]
         self.heads = heads_of(self.description)
         self.members = [normalizers_of(describe(folder)) for folder in folders]
-        self.read = self._read(head)
         self._how = Combination(**ensemble.get("combine", {})), Combination(**self.description.get("groups", {}))
-        used = [self.members[m][head] for m in range(len(folders)) for head in self.read]
+        self._device = device
+        self._read_at(head)
+
+    def _read_at(self, head: str) -> None:
+        self.read = self._read(head)
+        used = [member[name] for member in self.members for name in self.read]
         scale = sum(normalizer.scale for normalizer in used) / len(used)
         self.normalizer = used[0] if self.is_plain else Normalizer(used[0].kind, 0.0, scale)
-        self._device = device
+
+    def reading(self, head: str) -> "Scorer":
+        """The same models, read at another head (all of them combined where heads are groups' and this is none)."""
+        other = copy.copy(self)
+        other._read_at(head)
+        return other
 
     def _read(self, head: str) -> list[str]:
         if head in self.heads:

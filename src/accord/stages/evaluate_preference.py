@@ -23,7 +23,7 @@ from accord.evaluation.distance import auroc_interval, fit_gaussian, relative_di
 from accord.evaluation.groups import head_differences, value_weights
 from accord.evaluation.preference import ScoredPair, preference_evaluation
 from accord.evaluation.statistics import mean_interval, pair_outcomes
-from accord.models.loading import describe, load_renderer
+from accord.models.loading import describe, heads_of, load_renderer
 from accord.models.scalar import Scorer
 from accord.objectives.ranking import ranked_pairs
 from accord.records import Comparison, Demonstration
@@ -47,10 +47,11 @@ class Judge:
         self.sign = -1.0 if self.role == "cost" else 1.0
         self.criteria = described["criterion"].split(",")
         self.renderer: Renderer = load_renderer(where)
-        heads = described.get("heads") or [described["criterion"]]
-        self.scorers = {head: Scorer(where, role=self.role, device=device, head=head) for head in heads}
-        if "groups" in described:  # beside each group's head, all of them combined
-            self.scorers = {described["criterion"]: Scorer(where, role=self.role, device=device)} | self.scorers
+        heads = heads_of(described)
+        scorer = Scorer(where, role=self.role, device=device, head=heads[0])
+        # beside each group's head, all of them combined
+        names = [*([described["criterion"]] if "groups" in described else []), *heads]
+        self.scorers = {name: scorer.reading(name) for name in names}
 
     def groups(self, comparisons: Sequence[Comparison]) -> list[Group]:
         """The comparisons in this model's tokens."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from accord.config_preference import Preference
-from accord.data.batches import Group
+from accord.data.batches import Group, cut_by_tokens
 from accord.data.chat import Renderer
 from accord.evaluation.annotators import reliability_interval
 from accord.evaluation.baselines import BagOfWords
@@ -76,7 +76,8 @@ def how_combined(config: Preference, members: int) -> dict[str, Any]:
             "combine": Combination().as_json() if config.by_group else rule.as_json(),
         }
     if config.by_group:
-        said["groups"] = Combination(config.combine, config.variance_weight, config.group_weights).as_json()
+        across = "mean" if config.combine == "weights" else config.combine
+        said["groups"] = Combination(across, config.variance_weight, config.group_weights).as_json()
     return said
 
 
@@ -104,8 +105,6 @@ def fit_normalizer(
 
 @torch.no_grad()
 def _raw(learner: PreferenceLearner, groups: Sequence[Group], config: Preference, world: World) -> torch.Tensor:
-    from accord.data.batches import cut_by_tokens
-
     parts = cut_by_tokens(groups, lambda group: group.tokens, config.micro_tokens)
     return torch.cat([head_scores(learner.scorer, part, world.device) for part in parts])
 

@@ -121,7 +121,7 @@ def scorer_columns(
         columns |= {name: scorer.normalizer(raw), f"{name}/logit": raw}
     if len(heads) > 1:
         for head in heads:
-            one = Scorer(where, role=described["role"], device=device, head=head)
+            one = scorer.reading(head)
             raw = table[:, 0, heads.index(head)] if one.is_plain else one.combined(table)
             columns |= {f"{name}/{head}": one.normalizer(raw), f"{name}/{head}/logit": raw}
     if len(scorer.models) > 1 and combined:
