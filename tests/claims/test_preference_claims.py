@@ -17,6 +17,7 @@ from accord.config import Annotate, Evaluate
 from accord.config_preference import Preference, Score
 from accord.data.sources import read_comparisons
 from accord.data.stored import write_records
+from accord.evaluation.calibration import reliability_slope
 from accord.records import unit_hash
 from accord.stages.recipes import SCALES, GoldFlow, Scale
 from accord.stages.workers import Workers, run_stage
@@ -80,20 +81,31 @@ class Written:
                 stream.write(json.dumps(row | {"reply": comparison.replies[chosen]}) + "\n")
 
 
-@pytest.mark.parametrize(("sharpness", "verdict"), [(1.0, "holds"), (3.0, "fails")])
-def test_bradley_terry_finds_a_calibrated_model_calibrated_and_a_sharp_one_not(tmp_path, sharpness, verdict):
+@pytest.mark.parametrize("sharpness", [1.0, 3.0])
+def test_bradley_terry_finds_a_calibrated_model_calibrated_and_a_sharp_one_not(tmp_path, sharpness):
     def planted(config, comparison, k):
         return {"model/logit": sharpness * worth(comparison, k) / bradley_terry.TEMPERATURE}
 
-    finding = bradley_terry.measure(Written(tmp_path, planted, people=1500), [0, 1, 2])
+    finding = bradley_terry.measure(Written(tmp_path, planted, people=600), [0, 1])
     parts = {part.name: part for part in finding.parts}
     slope = parts["reliability slope"]
     assert slope.interval.low < 1 / sharpness < slope.interval.high
-    assert slope.verdict == verdict
+    assert (slope.verdict == "fails") == (sharpness > 1)
     correlation = parts["correlation of score differences with the planted log-odds"]
     assert correlation.interval.mean == pytest.approx(1.0) and correlation.verdict == "holds"
-    assert parts["calibration error beyond that of chance"].verdict == verdict
+    excess = parts["calibration error beyond that of chance"]
+    assert excess.interval.low < 0.02 if sharpness == 1 else excess.interval.mean > 0.015
     assert finding.figure.lstrip().startswith("<svg")
+
+
+def test_newtons_slope_is_that_of_the_calibration():
+    rng = np.random.default_rng(3)
+    for sharpness in (0.3, 1.0, 40.0):
+        d = rng.normal(0, 1.5, 400)
+        margins = sharpness * np.where(rng.random(400) < 1 / (1 + np.exp(-d)), d, -d)
+        expected = reliability_slope(margins, np.ones(400), intercept=False).slope
+        assert bradley_terry.slope_of(margins) == pytest.approx(expected, rel=1e-5)
+    assert math.isnan(bradley_terry.slope_of(np.array([1.0, 2.0])))
 
 
 def test_the_error_beyond_chance_is_about_0_for_a_calibrated_model_of_any_size():
@@ -144,10 +156,10 @@ def test_annotators_shows_a_minority_that_one_model_hides(tmp_path):
         heads = {f"groups/simulated:{g}/logit": 5 * worth(comparison, k, g) for g in annotators.GROUPS}
         return heads | {"pooled/logit": 5 * worth(comparison, k, annotators.MAJORITY)}
 
-    finding = annotators.measure(Written(tmp_path, score, people=500), [0, 1])
+    finding = annotators.measure(Written(tmp_path, score, people=300), [0, 1])
     gain, hidden, wins = finding.parts
     assert gain.verdict == "holds" and gain.interval.mean > 0.02
-    assert hidden.interval.mean > 0 and wins.interval.mean == pytest.approx(1.0, abs=0.1)
+    assert hidden.interval.mean > 0 and wins.interval.mean > 0.7
     assert wins.verdict == "holds"
     assert any(note.startswith("cautious: pooled model") for note in finding.notes)
 

@@ -35,8 +35,8 @@ def people(flow: GoldFlow, group: str, samples: Sample, name: str) -> Annotate:
 
 def tested(flow: GoldFlow) -> Sample:
     """Replies to prompts that no model learned from."""
-    source = f"world:prompts?count={2 * flow.scale.preference_prompts}&seed={flow.seed + 160}"
-    return flow.sample("people-sample", split="evaluation", data=source, samples=4)
+    source = f"world:prompts?count={4 * flow.scale.preference_prompts}&seed={flow.seed + 160}"
+    return flow.sample("people-sample", split="evaluation", data=source)
 
 
 def comparisons(annotate: Annotate) -> str:

@@ -1,5 +1,6 @@
 """The probability of preference depends only on the score difference, and a well-specified model is calibrated."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from accord.claims.contract import Claim, Finding, Part
 from accord.claims.scored import Scored, over_seeds, score, scored
 from accord.config import Annotate, Sample
 from accord.config_preference import Preference, Score
-from accord.evaluation.calibration import preference_calibration, reliability_slope
+from accord.evaluation.calibration import preference_calibration
 from accord.evaluation.statistics import Interval
 from accord.reporting.figures import Reliability, reliability
 from accord.stages.recipes import COST_SLICES, GoldFlow
@@ -29,9 +30,9 @@ def people(flow: GoldFlow, name: str, samples: Sample) -> Annotate:
 
 def configs(flow: GoldFlow) -> tuple[Sample, Annotate, Annotate, Preference, Score]:
     """Replies to prompts of the evaluation split, people for both splits, the model, its scores on the second."""
-    count = 2 * flow.scale.preference_prompts
-    source = f"world:prompts?count={count}&seed={flow.seed + 150}"
-    tested = flow.sample("bt-sample", split="evaluation", data=source, samples=4)
+    # two replies to each of many prompts: pairs of one ranking would depend on each other
+    source = f"world:prompts?count={4 * flow.scale.preference_prompts}&seed={flow.seed + 150}"
+    tested = flow.sample("bt-sample", split="evaluation", data=source)
     learn, test = people(flow, "bt-people", flow.sample()), people(flow, "bt-people-test", tested)
     name = f"comparisons-{CRITERION}.jsonl"
     model = flow.helpful().model_copy(
@@ -48,7 +49,7 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
     for stage in range(5):
         cells.run([of_seed[stage] for of_seed in made])
     tables = [table(list(scored(of_seed[-1]))) for of_seed in made]
-    values, low, high = over_seeds(tables, statistics)
+    values, low, high = over_seeds(tables, statistics, resamples=500)
     count = sum(len(t[0]) for t in tables)
     found = [Interval(float(v), float(a), float(b), count) for v, a, b in zip(values, low, high, strict=True)]
     slope, excess, level, planted = found
@@ -92,15 +93,26 @@ def statistics(tables: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
     rows = []
     for margins, means, planted in tables:
         upper = means > np.median(means)
-        slopes = [_slope(margins[part]) for part in (np.ones(len(margins), bool), upper, ~upper)]
+        slopes = [slope_of(margins[part]) for part in (np.ones(len(margins), bool), upper, ~upper)]
         varies = margins.std() > 0 and planted.std() > 0
         correlation = float(np.corrcoef(_both_sides(margins), _both_sides(planted))[0, 1]) if varies else np.nan
         rows.append([slopes[0], excess_error(margins), slopes[1] - slopes[2], correlation])
     return np.array(rows).mean(0)
 
 
-def _slope(margins: np.ndarray) -> float:
-    return reliability_slope(margins, np.ones(len(margins)), intercept=False).slope
+def slope_of(margins: np.ndarray) -> float:
+    """The likeliest b of σ(b · margin) by Newton's method, which resampling needs; NaN where there is none."""
+    if not (margins < 0).any() or not (margins > 0).any():
+        return math.nan
+    scale = float(np.abs(margins).mean())
+    scaled, b = margins / scale, 0.0
+    for _ in range(30):
+        p = 0.5 * (1 + np.tanh(-0.5 * b * scaled))
+        step = float(scaled @ p) / max(float(scaled**2 @ (p * (1 - p))), 1e-12)
+        b += max(-1.0, min(1.0, step))
+        if abs(step) < 1e-8:
+            break
+    return b / scale
 
 
 def _both_sides(values: np.ndarray) -> np.ndarray:
@@ -111,13 +123,15 @@ def _both_sides(values: np.ndarray) -> np.ndarray:
 def excess_error(margins: np.ndarray) -> float:
     """ECE less what it is on average when the outcomes are drawn from the model's own probabilities.
 
-    A calibrated model's ECE is above 0 by chance, by about √(2 p (1 − p) / (π n)) in a bin of n pairs.
+    A calibrated model's ECE is above 0 by chance, by about √(2 p (1 − p) / (π n)) in a bin of n pairs. A pair of equal
+    scores is half right whoever answers: it adds nothing to either.
     """
     confidence = 1 / (1 + np.exp(-np.abs(margins)))
     outcome = np.where(margins == 0, 0.5, margins > 0)
     order = np.array_split(np.argsort(confidence, kind="stable"), BINS)
     gaps = [abs(outcome[part].mean() - confidence[part].mean()) * len(part) for part in order]
-    chance = [np.sqrt(2 / np.pi * (confidence[part] * (1 - confidence[part])).sum()) for part in order]
+    variance = np.where(margins == 0, 0.0, confidence * (1 - confidence))
+    chance = [np.sqrt(2 / np.pi * variance[part].sum()) for part in order]
     return float((sum(gaps) - sum(chance)) / len(margins))
 
 

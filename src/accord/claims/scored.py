@@ -71,5 +71,8 @@ def over_seeds(
             rows = rng.integers(count, size=count)
             chosen.append([table[rows] for table in per_seed[s]])
         draws.append(statistic(chosen))
-    low, high = np.nanquantile(np.array(draws), (0.025, 0.975), axis=0)
+    # a resample in which a number does not exist says nothing about it
+    columns = [column[np.isfinite(column)] for column in np.array(draws).T]
+    bounds = [np.quantile(known, (0.025, 0.975)) if known.size else np.full(2, np.nan) for known in columns]
+    low, high = np.array(bounds).T
     return value, low, high
