@@ -94,7 +94,7 @@ def test_bradley_terry_finds_a_calibrated_model_calibrated_and_a_sharp_one_not(t
     correlation = parts["correlation of score differences with the planted log-odds"]
     assert correlation.interval.mean == pytest.approx(1.0) and correlation.verdict == "holds"
     excess = parts["calibration error beyond that of chance"]
-    assert excess.interval.low < 0.02 if sharpness == 1 else excess.interval.mean > 0.015
+    assert excess.interval.low < 0.02 if sharpness == 1 else excess.interval.mean > 0.005
     assert finding.figure.lstrip().startswith("<svg")
 
 
