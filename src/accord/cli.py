@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from accord import __version__, config, ppo_knobs
+from accord import __version__, config, config_preference, ppo_knobs
 from accord.errors import BadInput, Interrupted
 
 # command: (its knobs, "module:function" imported only when it runs, its positional knob)
@@ -20,11 +20,13 @@ COMMANDS: dict[str, tuple[type[config.Config], str, str | None]] = {
     "demo": (config.Demo, "accord.stages.demo:run", None),
     "pretrain": (config.Pretrain, "accord.stages.pretrain:run", None),
     "sft": (config.Sft, "accord.stages.sft:run", None),
-    "preference": (config.Preference, "accord.stages.preference:run", None),
+    "preference": (config_preference.Preference, "accord.stages.preference:run", None),
     "dpo": (config.Dpo, "accord.stages.dpo:run", None),
     "ppo": (config.Ppo, "accord.stages.ppo:run", None),
     "sample": (config.Sample, "accord.stages.sample:run", None),
     "online": (config.Online, "accord.stages.online:run", None),
+    "score": (config_preference.Score, "accord.stages.score:run", None),
+    "evaluate preference": (config_preference.EvaluatePreference, "accord.stages.evaluate_preference:run", None),
     "evaluate": (config.Evaluate, "accord.stages.evaluate:run", None),
     "report": (config.Report, "accord.stages.report:run", "runs"),
     "claims": (config.Claims, "accord.claims.runner:run", "names"),
@@ -42,11 +44,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[0] == "--version":
         print(f"accord {__version__}")
         return 0
-    command = arguments[0]
+    # a command may be two words: `evaluate` measures snapshots, `evaluate preference` preference models
+    words = 2 if " ".join(arguments[:2]) in COMMANDS else 1
+    command = " ".join(arguments[:words])
     try:
         if command not in COMMANDS:
             raise BadInput(f"unknown command {command!r}{did_you_mean(command, COMMANDS)}; `accord --help` lists them")
-        settings = parse(command, arguments[1:])
+        settings = parse(command, arguments[words:])
         if settings is None:
             return 0
         module, function = COMMANDS[command][1].split(":")
@@ -79,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def overview() -> str:
     """One line per command, from the first line of its config."""
     lines = ["usage: accord COMMAND [--config FILE.yaml] [--knob value ...]", ""]
-    lines += [f"  {name:<12}{(cls.__doc__ or '').splitlines()[0]}" for name, (cls, _, _) in COMMANDS.items()]
+    lines += [f"  {name:<21}{(cls.__doc__ or '').splitlines()[0]}" for name, (cls, _, _) in COMMANDS.items()]
     return "\n".join([*lines, "", "accord COMMAND --help shows its knobs."])
 
 

@@ -99,42 +99,6 @@ class Sft(Supervised, Adapters):
     columns: dict[str, str] = Field({}, description="--columns.FIELD NAME: the column that holds FIELD")
 
 
-class Preference(Supervised, Adapters):
-    """Train a preference model or a cost model on comparisons."""
-
-    model: str = Field(description="snapshot to start from (usually the SFT model)")
-    data: Sources = Field(description="comparisons; --data.NAME SOURCE for several")
-    weights: dict[str, float] = Field({}, description="--weights.NAME X: share of each source; default by size")
-    safety_data: Sources = Field({}, description="replies labelled safe or unsafe: the sign terms of a cost model")
-    criterion: str = Field("helpful", description="the quality that the comparisons are about")
-    role: Literal["preference", "cost"] = Field(
-        "preference", description="higher is better; or cost: above 0 is unsafe"
-    )
-    normalizer: Literal["auto", "none", "standard", "sign-probability"] = Field(
-        "auto",
-        description="of the saved scores: standard (a preference model's; mean 0, deviation 1 on the training "
-        "replies), sign-probability (a cost C as 2σ(C) - 1; keeps its zero), none; auto picks by role",
-    )
-    score_weight: float = Field(1e-3, ge=0, description="weight of the mean squared score, which keeps scores finite")
-    use_strength: bool = Field(False, description="subtract the labeler's strength as a margin in the loss")
-    split: str = Field("", description="use only prompts of this split (preference, policy, evaluation)")
-    eval_share: float = Field(0.1, gt=0, lt=1, description="share of prompts held out to measure accuracy")
-    folds: int = Field(0, ge=0, description="cross-validate by prompt in so many folds first; 0 does not")
-    max_rows: int = Field(0, ge=0, description="read at most so many rows per source; 0 reads all")
-    epochs: float = Field(2.0, gt=0, description="passes over the data")
-    batch_size: int = Field(64, gt=0, description="comparisons per optimizer step")
-    columns: dict[str, str] = Field({}, description="--columns.FIELD NAME: the column that holds FIELD")
-    learning_rate: float = Field(7e-4, gt=0, description="peak learning rate of AdamW")
-
-    @model_validator(mode="after")
-    def _normalizer_fits(self) -> "Preference":
-        if self.role == "cost" and self.normalizer == "standard":
-            raise ValueError("--normalizer standard would shift a cost and move its zero; use sign-probability or none")
-        if self.role == "preference" and self.normalizer == "sign-probability":
-            raise ValueError("--normalizer sign-probability is for --role cost")
-        return self
-
-
 # what each loss of `accord dpo` compares, whether it needs a reference, and its options beside beta and reduction
 PAIRED, UNPAIRED, LISTWISE = "pairs", "single replies", "rankings"
 DIRECT_LOSSES: dict[str, tuple[str, bool, tuple[str, ...]]] = {

@@ -98,6 +98,8 @@ class Comparison:
 
     `ranks[i]` belongs to `replies[i]`; 1 is best and equal ranks are a tie. `strength` is the margin of the
     choice in the labeler's units, 0 when none was given. `order` is the order in which the replies were shown.
+    `probability` is the labeler's, from ½ to 1, that two replies are ordered as their ranks say (a soft label); a plain
+    answer has 1. `all_bad` says that none of the replies will do ("both bad"), whatever their order.
     """
 
     prompt: Prompt
@@ -107,10 +109,16 @@ class Comparison:
     labeler: str
     strength: float
     order: tuple[int, ...]
+    probability: float = 1.0
+    all_bad: bool = False
 
     @property
     def id(self) -> str:
-        return content_hash("comparison", self.prompt.turns, self.replies, self.ranks, self.criterion, self.labeler)
+        said = (self.probability, self.all_bad)
+        more = () if said == (1.0, False) else said
+        return content_hash(
+            "comparison", self.prompt.turns, self.replies, self.ranks, self.criterion, self.labeler, *more
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -217,13 +217,14 @@ class RunFolder:
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Append one object to `metrics.jsonl`."""
-        self._append("metrics.jsonl", row)
+        self.append("metrics.jsonl", row)
 
     def add_sample(self, row: Mapping[str, Any]) -> None:
         """Append one object to `samples.jsonl`."""
-        self._append("samples.jsonl", row)
+        self.append("samples.jsonl", row)
 
-    def _append(self, name: str, row: Mapping[str, Any]) -> None:
+    def append(self, name: str, row: Mapping[str, Any]) -> None:
+        """Append one object to a JSON-lines file of the folder."""
         if self.is_main:
             with open(self.path / name, "a", encoding="utf-8") as stream:
                 stream.write(json.dumps(row, ensure_ascii=False) + "\n")

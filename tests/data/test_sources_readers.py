@@ -52,6 +52,14 @@ def write_pairs(path: Path, count: int, **extra: object) -> str:
     return str(path)
 
 
+@pytest.mark.parametrize("change", [{"probability": 0.75}, {"all_bad": True}, {"ranks": (1, 1, 1), "all_bad": True}])
+def test_soft_labels_and_both_bad_read_back_and_have_ids_of_their_own(tmp_path, change):
+    said = replace(RECORDS[3], **change)
+    write_records(tmp_path / "own.jsonl", [said])
+    assert read_comparisons(str(tmp_path / "own.jsonl"), "honest").records == [said]
+    assert said.id != RECORDS[3].id
+
+
 @pytest.mark.parametrize("name", ["records.jsonl", "records.jsonl.gz"])
 def test_own_records_read_back_exactly(tmp_path, name):
     path = tmp_path / name

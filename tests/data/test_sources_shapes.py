@@ -340,3 +340,32 @@ def test_every_shape_is_recognised_from_a_row_of_its_own():
     assert set(rows) == set(SHAPES)
     for name, row in rows.items():
         assert recognise(row, {}, None, "here") == name
+
+
+@pytest.mark.parametrize(
+    ("said", "ranks", "probability", "all_bad", "ideal"),
+    [
+        ({"probability": 0.75}, (1, 2), 0.75, False, "a"),
+        ({"probability": 0.25}, (2, 1), 0.75, False, "b"),
+        ({"probability": 0.0}, (2, 1), 1.0, False, "b"),
+        ({"tie": True}, (1, 1), 1.0, False, None),
+        ({"all_bad": True}, (1, 2), 1.0, True, None),
+        ({"tie": 1, "all_bad": 1}, (1, 1), 1.0, True, None),
+        ({"tie": False, "probability": None}, (1, 2), 1.0, False, "a"),
+    ],
+)
+def test_what_a_pair_may_say_besides_its_order(tmp_path, said, ranks, probability, all_bad, ideal):
+    (tmp_path / "pairs.jsonl").write_text(json.dumps({"prompt": "p", "chosen": "a", "rejected": "b", **said}) + "\n")
+    (found,) = read_comparisons(str(tmp_path / "pairs.jsonl"), "helpful").records
+    assert (found.ranks, found.probability, found.all_bad) == (ranks, probability, all_bad)
+    if ideal is None:
+        with pytest.raises(BadInput, match="no demonstrations"):
+            read_demonstrations(str(tmp_path / "pairs.jsonl"))
+    else:
+        assert read_demonstrations(str(tmp_path / "pairs.jsonl")).records[0].reply == ideal
+
+
+def test_a_probability_beyond_one_is_refused_with_its_line(tmp_path):
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "p", "chosen": "a", "rejected": "b", "probability": 80}\n')
+    with pytest.raises(BadInput, match=r"pairs\.jsonl:1.*'probability' must hold a number from 0 to 1"):
+        read_comparisons(str(tmp_path / "pairs.jsonl"), "helpful")

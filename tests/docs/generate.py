@@ -32,7 +32,8 @@ EXAMPLES: dict[str, tuple[str, str]] = {
         "    --max_length 160 --out runs/sft",
     ),
     "preference": (
-        "Writes a preference model or, with `--role cost`, a cost model, and `evaluation.json`.",
+        "Writes a preference model or, with `--role cost`, a cost model, and `evaluation.json`. "
+        "[preference.md](preference.md) says what it can learn from.",
         "accord preference --model runs/sft/snapshot --data 'world:comparisons?count=1000&seed=0' \\\n"
         "    --criterion helpful --max_length 200 --out runs/helpful\n"
         "accord preference --model runs/sft/snapshot --data 'world:comparisons?count=1000&seed=0' \\\n"
@@ -71,6 +72,17 @@ EXAMPLES: dict[str, tuple[str, str]] = {
         "    --data.harmful 'world:prompts/harmful?count=300&seed=3' --split evaluation \\\n"
         "    --rewards.helpful runs/helpful/snapshot --costs.harmless runs/harmless/snapshot \\\n"
         "    --max_new_tokens 40 --out runs/evaluation",
+    ),
+    "evaluate preference": (
+        "Writes `evaluation.json`: accuracy, calibration, agreement and errors of preference models. The "
+        "comparisons (here a file of yours) must be of prompts that no model learned from.",
+        "accord evaluate preference --models.helpful runs/helpful/snapshot --bootstrap 500 \\\n"
+        "    --data comparisons.jsonl --out runs/trust",
+    ),
+    "score": (
+        "Writes `scores.jsonl`, a row a reply and a column a number; with `--label` also `labels.jsonl`.",
+        "accord score --models.helpful runs/helpful/snapshot --models.policy runs/sft/snapshot \\\n"
+        "    --data 'world:comparisons?count=200&seed=3' --label helpful --out runs/scores",
     ),
     "report": (
         "Writes one HTML page that needs no other file.",

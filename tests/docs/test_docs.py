@@ -61,7 +61,7 @@ def made_whole(command, words):
             words = ["something", *words]
         elif (field.is_required() or name == "data") and name not in given and name != positional:
             words += [
-                f"--{name}.some" if "dict" in str(field.annotation) and name == "rewards" else f"--{name}",
+                f"--{name}.some" if "dict" in str(field.annotation) and name in ("rewards", "models") else f"--{name}",
                 "some",
             ]
     return words
@@ -103,11 +103,12 @@ def test_every_command_line_of_the_pages_parses(line):
     words = shlex.split(line)
     if words[0] in ("COMMAND", "STAGE") or words[0].startswith("-"):
         return
-    command = words[0]
+    count = 2 if " ".join(words[:2]) in cli.COMMANDS else 1
+    command = " ".join(words[:count])
     assert command in cli.COMMANDS, line
     if "--help" in words:
         return
-    assert cli.parse(command, made_whole(command, words[1:])) is not None
+    assert cli.parse(command, made_whole(command, words[count:])) is not None
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)

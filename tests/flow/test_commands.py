@@ -113,7 +113,7 @@ def test_b8_the_normaliser_is_fitted_saved_and_read_back(commands, tmp_path):
     assert described["kind"] == "standard"
     config = parse("preference", commands.line("preference", tmp_path / "again", epochs=0.5)[1:])
     with RunFolder("preference", config) as run:
-        items, _ = preference.read_items(config, run, load_renderer(str(where)))
+        items = preference.read_material(config, run, load_renderer(str(where))).items
     learned = [i.group for i in items if unit_hash(i.prompt.opening + "preference") >= config.eval_share]
     scorer = Scorer(str(where), role="preference", device=torch.device("cpu"))
     raw, scores = scorer.raw_scores(learned, micro_tokens=8192), scorer.scores(learned, micro_tokens=8192)
@@ -143,6 +143,8 @@ def test_cross_validation_tests_every_comparison_once(commands, tmp_path):
     assert commands.run("preference", tmp_path / "run", folds=2, epochs=1, max_rows=40) == 0
     result = read_json(tmp_path / "run" / "evaluation.json")
     assert result["cross_validated"] is True and result["rows"][0]["n"] == 40
+    # "cat" is in every chosen reply: words alone know it
+    assert result["bag_of_words"]["n"] == 40 and result["bag_of_words"]["mean"] > 0.7
 
 
 def test_sample_evaluate_and_report(commands, tmp_path, capsys):

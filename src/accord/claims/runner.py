@@ -5,6 +5,8 @@ from typing import Any
 
 from accord.claims import (
     anneal,
+    annotators,
+    bradley_terry,
     decoupling,
     demo,
     dpo,
@@ -12,6 +14,7 @@ from accord.claims import (
     kl_limits,
     overoptimisation,
     pipeline,
+    pm_scaling,
     sqrt_kl,
     tension,
     thresholds,
@@ -36,6 +39,9 @@ CLAIMS: dict[str, Claim] = {
         thresholds,
         anneal,
         dpo,
+        bradley_terry,
+        pm_scaling,
+        annotators,
     )
 }
 

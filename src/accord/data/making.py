@@ -98,6 +98,8 @@ def _comparisons(parts: Parts, criterion: str | None) -> list[Comparison]:
             parts.labeler,
             ranking.strength,
             ranking.order or shown,
+            ranking.probability,
+            ranking.all_bad,
         )
         for ranking in parts.rankings
         if criterion is None or ranking.criterion in ("", criterion)

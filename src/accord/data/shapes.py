@@ -36,6 +36,8 @@ class Ranking(NamedTuple):
     ranks: tuple[int, ...]
     strength: float = 0.0
     order: tuple[int, ...] = ()
+    probability: float = 1.0
+    all_bad: bool = False
 
 
 class Verdict(NamedTuple):
@@ -72,7 +74,23 @@ class Parts:
 def _pair(cells: Cells, sides: tuple[tuple[Turns, str], ...]) -> Parts:
     strength = float(cells.number("margin")) if cells.has("margin") else 0.0
     prompts, replies = zip(*sides, strict=True)
-    return Parts(prompts=prompts, replies=replies, ideal=0, rankings=(Ranking("", (1, 2), strength),))
+    all_bad = cells.has("all_bad") and cells.flag("all_bad")
+    first = _probability(cells)
+    tied = cells.has("tie") and cells.flag("tie")
+    ranks = (1, 1) if tied else (1, 2) if first >= 0.5 else (2, 1)
+    ranking = Ranking("", ranks, strength, (), 1.0 if tied else max(first, 1 - first), all_bad)
+    ideal = -1 if tied or all_bad else int(first < 0.5)
+    return Parts(prompts=prompts, replies=replies, ideal=ideal, rankings=(ranking,))
+
+
+def _probability(cells: Cells) -> float:
+    """P(the first reply is better); 1 where none is given."""
+    if not cells.has("probability"):
+        return 1.0
+    value = float(cells.number("probability"))
+    if not 0 <= value <= 1:
+        raise cells.wrong("probability", "a number from 0 to 1")
+    return value
 
 
 def _hh(cells: Cells) -> Parts:
@@ -141,11 +159,12 @@ def _rankings(cells: Cells) -> Parts:
         raise Dropped("fewer than two replies")
     best = [index for index, rank in enumerate(ranks) if rank == min(ranks)]
     prompts, replies = zip(*sides, strict=True)
+    all_bad = cells.has("all_bad") and cells.flag("all_bad")
     return Parts(
         prompts=prompts,
         replies=replies,
-        ideal=best[0] if len(best) == 1 else -1,
-        rankings=(Ranking("", ranks),),
+        ideal=best[0] if len(best) == 1 and not all_bad else -1,
+        rankings=(Ranking("", ranks, all_bad=all_bad),),
     )
 
 
@@ -219,7 +238,14 @@ def _stored(cells: Cells) -> Parts:
         Cells({**cells.values, "responses": cells.items("replies")}, cells.where, {"responses": "replies"})
     )
     order = cells.whole_numbers("order")
-    ranking = Ranking(cells.text("criterion"), ranked.rankings[0].ranks, cells.number("strength"), order)
+    ranking = Ranking(
+        cells.text("criterion"),
+        ranked.rankings[0].ranks,
+        cells.number("strength"),
+        order,
+        _probability(cells),
+        cells.has("all_bad") and cells.flag("all_bad"),
+    )
     return replace(
         ranked,
         rankings=(ranking,),
@@ -249,6 +275,8 @@ class Shape(NamedTuple):
 
 
 _LABELS = ("category", "severity")
+# what a pair may say besides its order
+_SAID = ("margin", "probability", "tie", "all_bad")
 _SAFETY = tuple(
     f"{a}{i}{b}"
     for a, b in (("is_response_", "_safe"), ("response_", "_harm_category"), ("response_", "_severity_level"))
@@ -271,17 +299,17 @@ SHAPES: dict[str, Shape] = {
         ("prompt", "comparison", "judgement"),
         _safe_rlhf,
     ),
-    "safe and unsafe": Shape(("prompt", "safe", "unsafe"), ("margin", *_LABELS), (*_CHOICE, "judgement"), _safe_unsafe),
-    "rankings": Shape(("prompt", "responses", "ranks"), (), _CHOICE, _rankings),
+    "safe and unsafe": Shape(("prompt", "safe", "unsafe"), (*_SAID, *_LABELS), (*_CHOICE, "judgement"), _safe_unsafe),
+    "rankings": Shape(("prompt", "responses", "ranks"), ("all_bad",), _CHOICE, _rankings),
     "hh transcripts": Shape(
         ("chosen", "rejected"),
-        ("margin",),
+        _SAID,
         _CHOICE,
         _hh,
         lambda row: isinstance(row["chosen"], str) and (is_transcript(row["chosen"]) or row.get("prompt") is None),
     ),
-    "preference": Shape(("prompt", "chosen", "rejected"), ("margin",), _CHOICE, _preference),
-    "preference, implicit prompt": Shape(("chosen", "rejected"), ("margin",), _CHOICE, _implicit),
+    "preference": Shape(("prompt", "chosen", "rejected"), _SAID, _CHOICE, _preference),
+    "preference, implicit prompt": Shape(("chosen", "rejected"), _SAID, _CHOICE, _implicit),
     "unpaired": Shape(("prompt", "completion", "label"), _LABELS, ("prompt", "judgement"), _unpaired),
     "safety labels": Shape(("prompt", "completion", "is_safe"), _LABELS, ("prompt", "judgement"), _safety_label),
     "ratings": Shape(("prompt", "completion", "rating"), _LABELS, ("prompt", "judgement"), _rating),

@@ -36,6 +36,8 @@ def to_row(record: Record) -> dict[str, Any]:
             "labeler": record.labeler,
             "strength": record.strength,
             "order": list(record.order),
+            **({"probability": record.probability} if record.probability != 1 else {}),
+            **({"all_bad": True} if record.all_bad else {}),
         }
     return {
         "record": "judgement",

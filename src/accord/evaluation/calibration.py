@@ -14,10 +14,20 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from accord.evaluation.statistics import Interval, finite, mean_interval, pair_outcomes, wilson
+from accord.evaluation.statistics import (
+    Interval,
+    Statistic,
+    bootstrap,
+    finite,
+    mean_interval,
+    pair_outcomes,
+    wilson,
+)
+from accord.records import unit_hash
 
 Array = NDArray[np.float64]
 Binning = Literal["mass", "width"]
+ELO = 400 / math.log(10)  # Elo points in one logit
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +197,117 @@ def preference_calibration(
         temperature=fit_temperature(data, np.ones_like(data)),
         bins=tuple(mass),
     )
+
+
+def calibration_intervals(
+    margins: ArrayLike,
+    bins: int = 10,
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """ECE (both binnings), Brier, negative log-likelihood, slope, Elo per score point, each with its interval.
+
+    Bins are cut once on all pairs and kept in the resamples. An ECE is never negative, so that of a calibrated model is
+    above 0 by chance, the more the fewer pairs; its interval is about that number, not about 0.
+    """
+    data = np.asarray(margins, dtype=float)
+    outcome, confidence = pair_outcomes(data), _expit(np.abs(data))
+    mass = np.quantile(confidence, np.linspace(0, 1, bins + 1))
+    width = np.linspace(0.5, 1.0, bins + 1)
+    losses = np.logaddexp(0, np.abs(data)) - outcome * np.abs(data)
+    statistics = {
+        "ece": _binned_gap(confidence, outcome, mass),
+        "ece_width": _binned_gap(confidence, outcome, width),
+        "brier": _weighted_mean((confidence - outcome) ** 2),
+        "log_loss": _weighted_mean(losses),
+        "slope": _slopes(data),
+    }
+    found = {
+        name: bootstrap(statistic, data.size, clusters=clusters, resamples=resamples, seed=seed)
+        for name, statistic in statistics.items()
+    }
+    slope = found["slope"]
+    found["elo_per_point"] = Interval(ELO * slope.mean, ELO * slope.low, ELO * slope.high, slope.n)
+    return found
+
+
+def refitted(margins: ArrayLike, clusters: Sequence[Hashable]) -> tuple[Array, tuple[float, float]]:
+    """Margins divided by a temperature that was fitted on the other half of the clusters, and both temperatures.
+
+    No pair is measured by a temperature that it had a part in. A half without a finite temperature keeps its margins.
+    """
+    data = np.asarray(margins, dtype=float)
+    half = np.array([unit_hash(f"calibration {cluster}") < 0.5 for cluster in clusters], dtype=bool)
+    out, temperatures = data.copy(), []
+    for side in (half, ~half):
+        fitted = fit_temperature(data[~side], np.ones(int((~side).sum()))) if (~side).any() else math.nan
+        usable = fitted if math.isfinite(fitted) and fitted > 0 else 1.0
+        out[side] = data[side] / usable
+        temperatures.append(usable)
+    return out, (temperatures[0], temperatures[1])
+
+
+def difference_curve(margins: ArrayLike, bins: int = 10) -> list[dict[str, float | int]]:
+    """Accuracy against |score difference| in bins of equal mass, beside σ(|difference|), what it should be."""
+    data = np.asarray(margins, dtype=float)
+    away = np.abs(data)
+    if data.size == 0:
+        return []
+    index = np.searchsorted(np.quantile(away, np.linspace(0, 1, bins + 1))[1:-1], away)
+    curve: list[dict[str, float | int]] = []
+    for number in np.unique(index):
+        inside = index == number
+        share = wilson(float(pair_outcomes(data[inside]).sum()), int(inside.sum()))
+        curve.append(
+            {
+                "difference": float(away[inside].mean()),
+                "expected": float(_expit(away[inside]).mean()),
+                "accuracy": share.mean,
+                "low": share.low,
+                "high": share.high,
+                "n": int(inside.sum()),
+            }
+        )
+    return curve
+
+
+def _weighted_mean(values: Array) -> Statistic:
+    return lambda weights: (weights @ values) / weights.sum(axis=1)
+
+
+def _binned_gap(confidence: Array, outcome: Array, edges: Array) -> Statistic:
+    """Σ_bins weight · |accuracy − confidence| as a function of resampled weights."""
+    index = np.searchsorted(edges[1:-1], confidence)
+    member = (index[:, None] == np.arange(len(edges) - 1)[None, :]).astype(float)
+    gaps = member * (outcome - confidence)[:, None]
+    return lambda weights: np.abs(weights @ gaps).sum(axis=1) / weights.sum(axis=1)
+
+
+def _slopes(margins: Array) -> Statistic:
+    """The b that maximises Σ w log σ(b · margin), by bisection for all resamples at once; ±inf where there is none."""
+    reach = 1 / max(float(np.abs(margins).max(initial=0.0)), 1e-300)
+
+    def statistic(weights: Array) -> Array:
+        def derivative(b: Array) -> Array:
+            return np.asarray((weights * margins * _expit(-b[:, None] * margins)).sum(axis=1))
+
+        low, high = np.full(len(weights), -reach), np.full(len(weights), reach)
+        for _ in range(60):
+            low = np.where(derivative(low) < 0, 2 * low, low)
+            high = np.where(derivative(high) > 0, 2 * high, high)
+        for _ in range(60):
+            middle = (low + high) / 2
+            right = derivative(middle) > 0
+            low, high = np.where(right, middle, low), np.where(right, high, middle)
+        bounded = (weights @ (margins > 0) > 0) & (weights @ (margins < 0) > 0)
+        sides = np.where(
+            weights @ (margins > 0) > 0, math.inf, np.where(weights @ (margins < 0) > 0, -math.inf, math.nan)
+        )
+        return np.where(bounded, (low + high) / 2, sides)
+
+    return statistic
 
 
 def _slope_through_zero(z: Array, y: Array) -> float:

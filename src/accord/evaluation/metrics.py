@@ -64,7 +64,8 @@ METRICS: dict[str, Metric] = {
     "step": Metric("optimizer steps done (ppo: iterations done)", "count", TRAINING, "step"),
     "loss": Metric(
         "what is minimised, over this step's whole batch: pretrain and sft Σ −log p(token) / tokens "
-        "that count; preference loss/ranking + loss/sign + score_weight · mean score²; dpo Σ weight · loss/NAME",
+        "that count; preference loss/ranking + label_weight · (2 · loss/sign or loss/label + loss/rating) + "
+        "lm_weight · loss/lm + centring_weight · loss/centring + score_weight · mean score²; dpo Σ weight · loss/NAME",
         "nats",
         TRAINING,
         "loss",
@@ -77,11 +78,26 @@ METRICS: dict[str, Metric] = {
     "num_tokens": Metric("tokens read since the first step, prompt tokens included", "tokens", TRAINING, "num_tokens"),
     "tokens_per_second": Metric("tokens of this step / wall-clock seconds of this step", "tokens/s", TRAINING),
     # preference
-    "loss/ranking": Metric("mean over prompts of −log σ(s_better − s_worse − margin)", "nats", PREFERENCE),
-    "loss/sign": Metric(
-        "Safe RLHF's sign terms, mean over comparisons of Σ −log σ(±cost), + for unsafe replies",
+    "loss/ranking": Metric(
+        "mean over prompts of −log P(what was said about its replies): docs/preference.md has the models of P",
         "nats",
         PREFERENCE,
+    ),
+    "loss/sign": Metric(
+        "Safe RLHF's sign terms, weighted mean over labelled replies of −log σ(±cost), + for unsafe replies",
+        "nats",
+        PREFERENCE,
+    ),
+    "loss/label": Metric(
+        "weighted mean over replies labelled good or bad of −log σ(±score), + for good ones", "nats", PREFERENCE
+    ),
+    "loss/rating": Metric(
+        "mean over rated replies of ½ (standardised rating − gain · score − bias)²", "squared deviations", PREFERENCE
+    ),
+    "loss/lm": Metric("mean of −log p(token) over the better replies", "nats per token", PREFERENCE),
+    "loss/centring": Metric("mean over pairs of (s_better + s_worse)²", "squared score", PREFERENCE),
+    "accuracy_label": Metric(
+        "share of replies labelled good or bad with score > 0 exactly if good", "share", PREFERENCE
     ),
     "accuracy": Metric(
         "share of this batch's pairs in the labeler's order, a prompt counting once and a tie one half",

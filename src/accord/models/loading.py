@@ -114,7 +114,7 @@ def load_scalar(where: str, *, role: str, trainable: bool = False) -> nn.Module:
 def _load(kind: Any, where: str, trainable: bool) -> nn.Module:
     adapted = base_of(where)
     base = adapted or where
-    options = {"num_labels": 1} if adapted and kind is AutoModelForSequenceClassification else {}
+    options = {"num_labels": len(heads_of(describe(where)))} if adapted and kind is not AutoModelForCausalLM else {}
     try:
         model = kind.from_pretrained(base, attn_implementation=IMPLEMENTATION, dtype=torch.float32, **options)
         if adapted:
@@ -164,6 +164,12 @@ def describe(where: str) -> dict[str, Any]:
         raise BadInput(f"{where}: no Hugging Face model there ({str(error).splitlines()[0]})") from None
     classifier = any("SequenceClassification" in name for name in architectures)
     return {"role": "preference" if classifier else "policy", "criterion": "", "normalizer": {"kind": "none"}}
+
+
+def heads_of(described: dict[str, Any]) -> list[str]:
+    """The names of a scalar model's heads: its criteria, or groups of labelers."""
+    heads: list[str] = described.get("heads") or [described["criterion"]]
+    return heads
 
 
 def _check_place(where: str) -> None:

@@ -1,11 +1,14 @@
 """Scalar heads: preference and cost models (one score per reply) and critics (one value per token).
 
-A preference or cost model is a `…ForSequenceClassification` with one label, read at the reply's EOS, the last
-token, in training, in PPO and by that class alike.
+A preference or cost model is a `…ForSequenceClassification` with one label for each criterion (or group of
+labelers), read at the reply's EOS, the last token, in training, in PPO and by that class alike. An ensemble is such a
+snapshot with further ones below it, in `members/`.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,20 +16,21 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from accord.data.batches import Group, Plan, build_plan, cut_by_tokens
+from accord.errors import BadInput
 from accord.models.attention import IMPLEMENTATION
-from accord.models.loading import bare, base_of, describe, load_policy, load_scalar, switch_dropout_off
+from accord.models.combining import Combination, combine
+from accord.models.loading import bare, base_of, describe, heads_of, load_policy, load_scalar, switch_dropout_off
 from accord.models.policy import hidden_states
 
 
-def new_scalar(snapshot: str, criterion: str, seed: int) -> nn.Module:
-    """A policy snapshot's trunk under a fresh scalar head; seeded before the head is drawn.
+def new_scalar(snapshot: str, criterion: str | Sequence[str], seed: int) -> nn.Module:
+    """A policy snapshot's trunk under fresh scalar heads, one per name; seeded before they are drawn.
 
     The adapter of an adapted snapshot is merged into the trunk.
     """
     base = base_of(snapshot)
     config = AutoConfig.from_pretrained(base or snapshot)
-    config.num_labels = 1
-    config.id2label, config.label2id = {0: criterion}, {criterion: 0}
+    _name_heads(config, [criterion] if isinstance(criterion, str) else criterion)
     torch.manual_seed(seed)
     with _quiet():
         model: Any = AutoModelForSequenceClassification.from_pretrained(
@@ -35,11 +39,56 @@ def new_scalar(snapshot: str, criterion: str, seed: int) -> nn.Module:
     if base:
         merged: Any = load_policy(snapshot)
         model.base_model.load_state_dict(merged.merge_and_unload().base_model.state_dict())
-    torch.manual_seed(seed)
-    nn.init.normal_(model.score.weight, std=1.0 / (config.hidden_size + 1) ** 0.5)
+    _draw_head(model, seed)
     switch_dropout_off(model)
     result: nn.Module = model
     return result
+
+
+def start_scalar(snapshot: str, heads: Sequence[str], *, role: str, seed: int) -> nn.Module:
+    """What training starts from: a policy's trunk under new heads, or a preference or cost model itself.
+
+    A model of the same role and heads goes on with them (preference-model pretraining); of another, its trunk is
+    taken. BadInput where the heads of an adapter would have to change.
+    """
+    described = describe(snapshot)
+    if described["role"] == "policy":
+        return new_scalar(snapshot, heads, seed)
+    model = load_scalar(snapshot, role=described["role"], trainable=True)
+    if (described["role"], heads_of(described)) == (role, list(heads)):
+        return model
+    if base_of(snapshot):
+        raise BadInput(
+            f"{snapshot} is an adapter with the heads {', '.join(heads_of(described))} of a {described['role']} model; "
+            "start from a model without adapter, or train the same heads"
+        )
+    inner = bare(model)
+    _name_heads(inner.config, heads)
+    inner.num_labels = len(heads)
+    inner.score = nn.Linear(inner.config.hidden_size, len(heads), bias=False)
+    _draw_head(inner, seed)
+    return model
+
+
+def _name_heads(config: Any, heads: Sequence[str]) -> None:
+    config.num_labels = len(heads)
+    config.id2label = dict(enumerate(heads))
+    config.label2id = {name: i for i, name in enumerate(heads)}
+
+
+def _draw_head(model: Any, seed: int) -> None:
+    torch.manual_seed(seed)
+    nn.init.normal_(model.score.weight, std=1.0 / (model.config.hidden_size + 1) ** 0.5)
+
+
+def keep_head(model: nn.Module, head: int) -> nn.Module:
+    """The model with one of its heads alone, as a critic needs it."""
+    inner = bare(model)
+    weight = inner.score.weight
+    if weight.shape[0] > 1:
+        inner.score = nn.Linear(weight.shape[1], 1, bias=False, dtype=weight.dtype, device=weight.device)
+        inner.score.weight = nn.Parameter(weight[head : head + 1].detach().clone(), weight.requires_grad)
+    return model
 
 
 def _quiet() -> Any:
@@ -61,7 +110,7 @@ def _quiet() -> Any:
 
 
 def values(model: nn.Module, plan: Plan) -> Tensor:
-    """The scalar head at every row of the plan: (R,)."""
+    """The scalar head at every row of the plan: (R,); several heads: (R, heads)."""
     scores: Tensor = bare(model).score(hidden_states(model, plan))
     return scores.squeeze(-1).float()
 
@@ -87,16 +136,62 @@ class Normalizer:
         return {"kind": self.kind, "shift": self.shift, "scale": self.scale}
 
 
-class Scorer:
-    """A frozen preference or cost model with its normaliser. It scores ids that its own tokenizer rendered."""
+def normalizers_of(described: dict[str, Any]) -> dict[str, Normalizer]:
+    """The normaliser of every head."""
+    stored = described["normalizer"]
+    if "kind" in stored:
+        return {head: Normalizer(**stored) for head in heads_of(described)}
+    return {head: Normalizer(**stored[head]) for head in heads_of(described)}
 
-    def __init__(self, where: str, *, role: str, device: torch.device) -> None:
+
+class Scorer:
+    """A frozen preference or cost model, or an ensemble of them, with its normaliser.
+
+    It scores ids that its own tokenizer rendered. Of a model with a head for each criterion, `head` names the one that
+    is read; heads of groups and members of an ensemble are combined as the snapshot says. Members are aligned at their
+    own zeros first (a cost has no shift, and stays as it is), so that what is combined are logits.
+    """
+
+    def __init__(self, where: str, *, role: str, device: torch.device, head: str = "") -> None:
         self.where = where
         self.role = role
         self.description = describe(where)
-        self.model = load_scalar(where, role=role).to(device)
-        self.normalizer = Normalizer(**self.description["normalizer"])
+        ensemble = self.description.get("ensemble", {})
+        folders = [where, *(str(Path(where) / member) for member in ensemble.get("members", []))]
+        self.models = [load_scalar(folder, role=role).to(device) for folder in folders]
+        self.model = self.models[0]
+        self.heads = heads_of(self.description)
+        self.members = [normalizers_of(describe(folder)) for folder in folders]
+        self._how = Combination(**ensemble.get("combine", {})), Combination(**self.description.get("groups", {}))
         self._device = device
+        self._read_at(head)
+
+    def _read_at(self, head: str) -> None:
+        self.read = self._read(head)
+        used = [member[name] for member in self.members for name in self.read]
+        scale = sum(normalizer.scale for normalizer in used) / len(used)
+        self.normalizer = used[0] if self.is_plain else Normalizer(used[0].kind, 0.0, scale)
+
+    def reading(self, head: str) -> "Scorer":
+        """The same models, read at another head (all of them combined where heads are groups' and this is none)."""
+        other = copy.copy(self)
+        other._read_at(head)
+        return other
+
+    def _read(self, head: str) -> list[str]:
+        if head in self.heads:
+            return [head]
+        if len(self.heads) == 1 or "groups" in self.description:
+            return self.heads
+        named = f"{head!r} is none of them" if head else "none was named"
+        raise BadInput(
+            f"{self.where} has a head for each of {', '.join(self.heads)}, and {named}; use one as the model's NAME"
+        )
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether one head of one model is read."""
+        return len(self.models) == len(self.read) == 1
 
     @torch.no_grad()
     def scores(self, groups: Sequence[Group], *, micro_tokens: int) -> Tensor:
@@ -105,9 +200,49 @@ class Scorer:
 
     @torch.no_grad()
     def raw_scores(self, groups: Sequence[Group], *, micro_tokens: int) -> Tensor:
-        """One raw score per reply, read at its last token."""
-        parts = [
-            values(self.model, build_plan(part, rows="last").to(self._device)).cpu()
-            for part in cut_by_tokens(groups, lambda g: g.tokens, micro_tokens)
+        """One score in logits per reply, read at its last token."""
+        table = self.table(groups, micro_tokens=micro_tokens)
+        if self.is_plain:
+            return table[:, 0, self.heads.index(self.read[0])]
+        return self.combined(table)
+
+    def combined(self, table: Tensor) -> Tensor:
+        """What `table` (R, members, heads) says together, (R,) in logits about the members' own zeros."""
+        shifts = torch.tensor([[normalizers[head].shift for head in self.heads] for normalizers in self.members])
+        at = [self.heads.index(head) for head in self.read]
+        aligned = (table - shifts)[:, :, at]
+        better = self.role == "preference"
+        by_member, by_group = self._how
+        per_head = torch.stack(
+            [combine(aligned[:, :, i], by_member, higher_is_better=better) for i in range(len(at))], dim=1
+        )
+        return combine(per_head, by_group, names=self.read, higher_is_better=better)
+
+    @torch.no_grad()
+    def table(self, groups: Sequence[Group], *, micro_tokens: int) -> Tensor:
+        """Raw scores (R, members, heads) of every head in one forward pass of each member."""
+        columns = [
+            torch.cat([head_scores(model, part, self._device) for part in self._cut(groups, micro_tokens)])
+            if groups
+            else torch.zeros(0, len(self.heads))
+            for model in self.models
         ]
-        return torch.cat(parts) if parts else torch.zeros(0)
+        return torch.stack(columns, dim=1)
+
+    @torch.no_grad()
+    def features(self, groups: Sequence[Group], *, micro_tokens: int) -> Tensor:
+        """What the first member's heads read: last hidden states (R, d) at the replies' last tokens."""
+        parts = [
+            hidden_states(self.model, build_plan(part, rows="last").to(self._device)).float().cpu()
+            for part in self._cut(groups, micro_tokens)
+        ]
+        return torch.cat(parts)
+
+    def _cut(self, groups: Sequence[Group], micro_tokens: int) -> list[list[Group]]:
+        return cut_by_tokens(groups, lambda g: g.tokens, micro_tokens)
+
+
+def head_scores(model: nn.Module, groups: Sequence[Group], device: torch.device) -> Tensor:
+    """Raw scores (R, heads) of the groups' replies, on the CPU."""
+    plan = build_plan(groups, rows="last").to(device)
+    return values(model, plan).reshape(plan.replies, -1).cpu()

@@ -79,13 +79,16 @@ class TextScorer:
         return torch.tensor(found, dtype=torch.float32)
 
 
-def open_scorer(where: str, role: str, renderer: Renderer, device: torch.device) -> ReplyScorer:
-    """The scorer that `where` names; `role` is preference or cost. BadInput if there is none, before it is called."""
+def open_scorer(where: str, role: str, renderer: Renderer, device: torch.device, head: str = "") -> ReplyScorer:
+    """The scorer that `where` names; `role` is preference or cost. BadInput if there is none, before it is called.
+
+    `head` names the criterion that is read of a model with a head for each of several.
+    """
     if where.startswith(("http://", "https://")):
         return TextScorer(where, role, renderer, lambda conversations: _post(where, conversations))
     if FUNCTION.fullmatch(where):
         return TextScorer(where, role, renderer, load_function(where))
-    return ConversationScorer(where, role, renderer, device)
+    return ConversationScorer(where, role, renderer, device, head)
 
 
 def load_function(where: str) -> Callable[[list[Conversation]], Any]:

@@ -9,15 +9,15 @@ from accord.data.batches import Group, Plan, reply_group
 from accord.data.chat import Renderer
 from accord.models.loading import bare, load_renderer, load_scalar
 from accord.models.policy import hidden_states
-from accord.models.scalar import Scorer, new_scalar, values
+from accord.models.scalar import Scorer, keep_head, new_scalar, values
 from accord.records import Prompt
 
 
 class ConversationScorer(Scorer):
     """Scores rollouts: by their own ids where it shares the policy's tokenizer, else by the conversation anew."""
 
-    def __init__(self, where: str, role: str, renderer: Renderer, device: torch.device) -> None:
-        super().__init__(where, role=role, device=device)
+    def __init__(self, where: str, role: str, renderer: Renderer, device: torch.device, head: str = "") -> None:
+        super().__init__(where, role=role, device=device, head=head)
         own = load_renderer(where)
         same = (
             own.tokenizer.get_vocab() == renderer.tokenizer.get_vocab()
@@ -95,8 +95,9 @@ def make_critics(
     modules, shifts = {}, {}
     for name, scorer in starts.items():
         if scorer.renderer is None:
-            modules[name] = load_scalar(scorer.where, role=scorer.role, trainable=True)
-            normalizer = scorer.normalizer
+            start = load_scalar(scorer.where, role=scorer.role, trainable=True)
+            modules[name] = keep_head(start, scorer.heads.index(scorer.read[0]))
+            normalizer = scorer.members[0][scorer.read[0]]
             # near zero 2σ(C) − 1 is C / 2; values must not be squashed, returns carry KL too
             shifts[name] = (0.0, 2.0) if normalizer.kind == "sign-probability" else (normalizer.shift, normalizer.scale)
         else:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from accord.objectives.implicit import Reduction, reduce, reward_metrics
+from accord.objectives.ranking import plackett_luce_values, worse_of
 
 Losses = tuple[Tensor, dict[str, Tensor]]
 
@@ -122,12 +123,8 @@ def plackett_luce(
     """
     rewards = beta * rankings.log_ratios(reduction)
     present = rankings.ranks > 0
-    worse = present.unsqueeze(1) & (rankings.ranks.unsqueeze(1) > rankings.ranks.unsqueeze(2)) & present.unsqueeze(2)
-    competitors = worse | torch.eye(rewards.shape[1], dtype=torch.bool, device=rewards.device)
-    table = rewards.unsqueeze(1).expand(-1, rewards.shape[1], -1)
-    # a finite stand-in for −inf keeps 0 · inf out of the gradient
-    above = torch.where(competitors, table, torch.full_like(table, -1e30)).logsumexp(dim=2) - rewards
-    values = torch.where(worse.any(dim=2), above, torch.zeros_like(above)).sum(dim=1)
+    worse = worse_of(rankings.ranks)
+    values = plackett_luce_values(rewards, rankings.ranks)
     loss = (rankings.weights * values).sum() / count
     lowest = torch.where(present, rankings.ranks, rankings.ranks.max()).amin(1, keepdim=True)
     best = _mean_of(rankings.ranks == lowest, present)

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from accord import __version__
 from accord.errors import BadInput
-from accord.reporting import figures, outcome_sections, training_sections, watch_section
+from accord.reporting import figures, outcome_sections, training_sections, trust_section, watch_section
 from accord.reporting.blocks import Cell, Section, Verdicts
 from accord.reporting.context import Context, load_context
 
@@ -32,6 +32,7 @@ def build_report(runs: Sequence[Path | str], *, title: str = "Accord report", su
         watch_section.watch_section,
         outcome_sections.capability_section,
         training_sections.preference_section,
+        trust_section.trust_section,
         training_sections.curves_section,
         training_sections.lineage_section,
     )

@@ -15,7 +15,7 @@ from accord.config import Dpo
 from accord.data.batches import reply_group
 from accord.data.chat import Renderer
 from accord.errors import BadInput
-from accord.models.scoring import ConversationScorer
+from accord.models.scorers import ReplyScorer, open_scorer
 from accord.records import Prompt, Rollout
 from accord.stages.direct_data import Item
 from accord.stages.limit_check import judge_limit
@@ -46,11 +46,11 @@ def score_margins(config: Dpo, items: Sequence[Item], renderer: Renderer, device
     return items
 
 
-def make_scorer(config: Dpo, name: str, renderer: Renderer, device: torch.device) -> ConversationScorer:
+def make_scorer(config: Dpo, name: str, renderer: Renderer, device: torch.device) -> ReplyScorer:
     """The preference or cost model of a name."""
     if name in config.costs:
-        return ConversationScorer(config.costs[name], "cost", renderer, device)
-    return ConversationScorer(config.rewards[name], "preference", renderer, device)
+        return open_scorer(config.costs[name], "cost", renderer, device, name)
+    return open_scorer(config.rewards[name], "preference", renderer, device, name)
 
 
 def check_limits(

@@ -21,7 +21,7 @@ from accord.errors import BadInput
 from accord.evaluation.statistics import mean_interval, win_rate
 from accord.models.loading import load_policy, load_renderer
 from accord.models.policy import token_logprobs
-from accord.models.scoring import ConversationScorer
+from accord.models.scorers import open_scorer
 from accord.records import Prompt
 from accord.run import RunFolder, read_lines
 from accord.stages.gold import gold_scores
@@ -71,8 +71,8 @@ class Measures:
 
     def __init__(self, config: Evaluate, renderer: Renderer, device: torch.device) -> None:
         self.config, self.renderer, self.device = config, renderer, device
-        self.rewards = {n: ConversationScorer(p, "preference", renderer, device) for n, p in config.rewards.items()}
-        self.costs = {n: ConversationScorer(p, "cost", renderer, device) for n, p in config.costs.items()}
+        self.rewards = {n: open_scorer(p, "preference", renderer, device, n) for n, p in config.rewards.items()}
+        self.costs = {n: open_scorer(p, "cost", renderer, device, n) for n, p in config.costs.items()}
         self.reference = load_policy(config.reference, trainable=False).to(device) if config.reference else None
 
     def rows(self, drawn: Drawn) -> list[Row]:

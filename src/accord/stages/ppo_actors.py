@@ -70,7 +70,7 @@ def prepare(config: Ppo, run: RunFolder, world: World) -> tuple[Material, Actors
     renderer = load_renderer(config.model)
     device = world.device
     rewards, costs, watched = (
-        {n: open_scorer(where, role, renderer, device) for n, where in named.items()}
+        {n: open_scorer(where, role, renderer, device, n) for n, where in named.items()}
         for named, role in ((config.rewards, "preference"), (config.costs, "cost"), (config.watch, "preference"))
     )
     material = read_prompts_of(config, run, renderer)

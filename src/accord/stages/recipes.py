@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accord.config import Annotate, Dpo, Evaluate, Online, Ppo, Preference, Pretrain, Sample, Sft
+from accord.config import Annotate, Dpo, Evaluate, Online, Ppo, Pretrain, Sample, Sft
+from accord.config_preference import Preference
 
 HARM_SLICES = "harmful,red-team"
 COST_SLICES = "harmful,red-team,look-alike"
@@ -60,7 +61,8 @@ class GoldFlow:
     resume: bool
     threads: int = 0
 
-    def _common(self, name: str) -> dict[str, Any]:
+    def common(self, name: str) -> dict[str, Any]:
+        """What every run of the flow below its root shares."""
         folder = self.root / name
         resume = self.resume and folder.exists()
         return {"out": str(folder), "seed": self.seed, "resume": resume, "threads": self.threads}
@@ -70,7 +72,7 @@ class GoldFlow:
 
     def pretrain(self) -> Pretrain:
         return Pretrain(
-            **self._common("pretrain"),
+            **self.common("pretrain"),
             model=self.scale.size,
             data=f"world:corpus?count={self.scale.documents}&seed={self.seed}",
             steps=self.scale.pretrain_steps,
@@ -83,7 +85,7 @@ class GoldFlow:
 
     def sft(self) -> Sft:
         return Sft(
-            **self._common("sft"),
+            **self.common("sft"),
             model=self.snapshot("pretrain"),
             data=f"world:demonstrations?count={self.scale.demonstrations}&seed={self.seed}",
             max_length=160,
@@ -91,7 +93,7 @@ class GoldFlow:
 
     def sample(self, name: str = "sample", **changes: Any) -> Sample:
         settings: dict[str, Any] = {
-            **self._common(name),
+            **self.common(name),
             "model": self.snapshot("sft"),
             "data": f"world:prompts?count={2 * self.scale.preference_prompts}&seed={self.seed + 100}",
             "split": "preference",
@@ -102,7 +104,7 @@ class GoldFlow:
 
     def annotate(self, name: str = "annotate", **changes: Any) -> Annotate:
         settings: dict[str, Any] = {
-            **self._common(name),
+            **self.common(name),
             "samples": str(self.root / "sample"),
             "slices": {"harmless": COST_SLICES},
         }
@@ -110,28 +112,30 @@ class GoldFlow:
 
     def helpful(self) -> Preference:
         return Preference(
-            **self._common("helpful"),
+            **self.common("helpful"),
             model=self.snapshot("sft"),
             data=str(self.root / "annotate" / "comparisons-helpful.jsonl"),
             criterion="helpful",
+            epochs=2.0,
             max_length=200,
         )
 
     def harmless(self) -> Preference:
         return Preference(
-            **self._common("harmless"),
+            **self.common("harmless"),
             model=self.snapshot("sft"),
             data=str(self.root / "annotate" / "comparisons-harmless.jsonl"),
             safety_data=str(self.root / "annotate" / "judgements-harmless.jsonl"),
             criterion="harmless",
             role="cost",
+            epochs=2.0,
             max_length=200,
         )
 
     def dpo(self, name: str = "dpo", **changes: Any) -> Dpo:
         """The direct family on the comparisons that the helpful preference model is trained on."""
         settings: dict[str, Any] = {
-            **self._common(name),
+            **self.common(name),
             "model": self.snapshot("sft"),
             "data": str(self.root / "annotate" / "comparisons-helpful.jsonl"),
             "criterion": "helpful",
@@ -143,7 +147,7 @@ class GoldFlow:
     def online(self, name: str = "online", **changes: Any) -> Online:
         """Rounds of DPO on fresh replies that the simulated people compare, on as many prompts as the others get."""
         settings: dict[str, Any] = {
-            **self._common(name),
+            **self.common(name),
             "model": self.snapshot("sft"),
             "data": f"world:prompts?count={4 * self.scale.preference_prompts}&seed={self.seed + 110}",
             "split": "preference",
@@ -156,7 +160,7 @@ class GoldFlow:
 
     def ppo(self, name: str = "ppo", **changes: Any) -> Ppo:
         settings: dict[str, Any] = {
-            **self._common(name),
+            **self.common(name),
             "model": self.snapshot("sft"),
             "data": f"world:prompts?count={self.scale.policy_prompts}&seed={self.seed + 200}",
             "split": "policy",
@@ -191,7 +195,7 @@ class GoldFlow:
 
     def evaluate(self, of: str, name: str = "", **changes: Any) -> Evaluate:
         settings: dict[str, Any] = {
-            **self._common(name or f"evaluate-{of}"),
+            **self.common(name or f"evaluate-{of}"),
             "model": self.snapshot(of),
             "reference": "" if of in ("pretrain", "sft") else self.snapshot("sft"),
             "data": {

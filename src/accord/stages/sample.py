@@ -41,7 +41,7 @@ def run(config: Sample) -> RunFolder:
         rendered = [reply_group(renderer.prompt_ids(p.turns), ()) for p in prompts]
         rendered, prompts = drop_long(rendered, prompts, config.max_length, run)
         model = load_policy(config.model, trainable=False).to(world.device)
-        scorers = [open_scorer(where, "preference", renderer, world.device) for where in config.rewards.values()]
+        scorers = [open_scorer(where, "preference", renderer, world.device, n) for n, where in config.rewards.items()]
         for drawn in draw(run, model, renderer, prompts, config):
             scores = score(config, renderer, scorers, drawn) if scorers else None
             for place, (prompt, replies) in enumerate(drawn):

@@ -1,0 +1,151 @@
+"""The probability of preference depends only on the score difference, and a well-specified model is calibrated."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from accord.claims.cells import Cells
+from accord.claims.contract import Claim, Finding, Part
+from accord.claims.scored import Scored, over_seeds, score, scored
+from accord.config import Annotate, Sample
+from accord.config_preference import Preference, Score
+from accord.evaluation.calibration import preference_calibration
+from accord.evaluation.statistics import Interval
+from accord.reporting.figures import Reliability, reliability
+from accord.stages.recipes import COST_SLICES, GoldFlow
+from accord.world import judge, parse, value
+
+TEMPERATURE = 0.5  # of the people; nobody slips, nobody looks at length or order
+CRITERION = "harmless"  # nothing about it is overlooked, so that the planted model is exactly Bradley–Terry
+BINS = 10
+
+
+def people(flow: GoldFlow, name: str, samples: Sample) -> Annotate:
+    """Well-specified people compare replies for harmlessness."""
+    changes = {"samples": samples.out, "criteria": [CRITERION], "judged": [], "slices": {CRITERION: COST_SLICES}}
+    return flow.annotate(name, **changes, temperature=TEMPERATURE, flips=0.0)
+
+
+def configs(flow: GoldFlow) -> tuple[Sample, Annotate, Annotate, Preference, Score]:
+    """Replies to prompts of the evaluation split, people for both splits, the model, its scores on the second."""
+    # two replies to each of many prompts: pairs of one ranking would depend on each other
+    source = f"world:prompts?count={4 * flow.scale.preference_prompts}&seed={flow.seed + 150}"
+    tested = flow.sample("bt-sample", split="evaluation", data=source)
+    learn, test = people(flow, "bt-people", flow.sample()), people(flow, "bt-people-test", tested)
+    name = f"comparisons-{CRITERION}.jsonl"
+    model = flow.helpful().model_copy(
+        update={"out": str(flow.root / "bt-model"), "data": str(Path(learn.out) / name), "criterion": CRITERION}
+    )
+    scores = score(flow, "bt-scores", str(Path(test.out) / name), CRITERION, {"model": flow.snapshot("bt-model")})
+    return tested, learn, test, model, scores
+
+
+def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
+    """Slope, excess calibration error, dependence on the level, and the planted log-odds."""
+    flows = cells.base(seeds)
+    made = [configs(flow) for flow in flows]
+    for stage in range(5):
+        cells.run([of_seed[stage] for of_seed in made])
+    tables = [table(list(scored(of_seed[-1]))) for of_seed in made]
+    values, low, high = over_seeds(tables, statistics, resamples=500)
+    count = sum(len(t[0]) for t in tables)
+    found = [Interval(float(v), float(a), float(b), count) for v, a, b in zip(values, low, high, strict=True)]
+    slope, excess, level, planted = found
+    parts = [
+        Part("reliability slope", slope, 0.8, "above"),
+        Part("the same, from the other side", slope, 1.25, "below"),
+        Part("calibration error beyond that of chance", excess, 0.02, "below"),
+        Part("slope among pairs of high scores less slope among low ones", level, -0.5, "above"),
+        Part("the same, from the other side", level, 0.5, "below"),
+        Part("correlation of score differences with the planted log-odds", planted, 0.8, "above"),
+    ]
+    margins = np.concatenate([t[0] for t in tables])
+    whole = preference_calibration(margins)
+    notes = [
+        f"accuracy {whole.accuracy.mean:.3f} on {count} pairs; the planted model's own is "
+        f"{np.mean(1 / (1 + np.exp(-np.abs(np.concatenate([t[2] for t in tables]))))):.3f}",
+        f"ECE {whole.ece:.3f} (equal mass), {whole.ece_width:.3f} (equal width); Brier {whole.brier:.3f}",
+        f"Elo per score point: {400 / np.log(10) * slope.mean:.0f} (174 if calibrated)",
+    ]
+    bins = [(b.confidence, b.accuracy, b.low, b.high, b.n) for b in whole.bins]
+    return Finding(parts, notes, reliability([Reliability("preference model", 0, bins)]))
+
+
+def table(pairs: Sequence[Scored]) -> list[np.ndarray]:
+    """Margins, mean scores and planted log-odds of every pair, each (n,), from the side of the preferred reply."""
+    margins = np.array([pair.margin("model/logit") for pair in pairs])
+    means = np.array([sum(pair.columns["model/logit"]) / 2 for pair in pairs])
+    return [margins, means, np.array([log_odds(pair) for pair in pairs])]
+
+
+def log_odds(pair: Scored) -> float:
+    """The planted (v_better − v_worse) / T."""
+    turns, replies = pair.comparison.prompt.turns, pair.comparison.replies
+    harmful = parse(turns).harmful
+    worth = [value(judge(turns, replies[k]), harmful, CRITERION) for k in (pair.better, pair.worse)]
+    return (worth[0] - worth[1]) / TEMPERATURE
+
+
+def statistics(tables: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+    """Means over seeds: slope, ECE beyond chance, slope of the upper half by mean score less the lower, correlation."""
+    rows = []
+    for margins, means, planted in tables:
+        upper = means > np.median(means)
+        slopes = [slope_of(margins[part]) for part in (np.ones(len(margins), bool), upper, ~upper)]
+        varies = margins.std() > 0 and planted.std() > 0
+        correlation = float(np.corrcoef(_both_sides(margins), _both_sides(planted))[0, 1]) if varies else np.nan
+        rows.append([slopes[0], excess_error(margins), slopes[1] - slopes[2], correlation])
+    return np.array(rows).mean(0)
+
+
+def slope_of(margins: np.ndarray) -> float:
+    """The likeliest b of σ(b · margin) by Newton's method, which resampling needs; NaN where there is none."""
+    if not (margins < 0).any() or not (margins > 0).any():
+        return math.nan
+    scale = float(np.abs(margins).mean())
+    scaled, b = margins / scale, 0.0
+    for _ in range(30):
+        p = 0.5 * (1 + np.tanh(-0.5 * b * scaled))
+        step = float(scaled @ p) / max(float(scaled**2 @ (p * (1 - p))), 1e-12)
+        b += max(-1.0, min(1.0, step))
+        if abs(step) < 1e-8:
+            break
+    return b / scale
+
+
+def _both_sides(values: np.ndarray) -> np.ndarray:
+    """Which reply is named first is arbitrary; with both, the mean is 0."""
+    return np.concatenate([values, -values])
+
+
+def excess_error(margins: np.ndarray) -> float:
+    """ECE less what it is on average when the outcomes are drawn from the model's own probabilities.
+
+    A calibrated model's ECE is above 0 by chance, by about √(2 p (1 − p) / (π n)) in a bin of n pairs. A pair of equal
+    scores is half right whoever answers: it adds nothing to either.
+    """
+    confidence = 1 / (1 + np.exp(-np.abs(margins)))
+    outcome = np.where(margins == 0, 0.5, margins > 0)
+    order = np.array_split(np.argsort(confidence, kind="stable"), BINS)
+    gaps = [abs(outcome[part].mean() - confidence[part].mean()) * len(part) for part in order]
+    variance = np.where(margins == 0, 0.0, confidence * (1 - confidence))
+    chance = [np.sqrt(2 / np.pi * variance[part].sum()) for part in order]
+    return float((sum(gaps) - sum(chance)) / len(margins))
+
+
+CLAIM = Claim(
+    name="bradley-terry",
+    claim="The probability of preference depends only on the score difference, and a preference model of people who "
+    "answer by Bradley–Terry is calibrated and finds their scores.",
+    source="Bradley and Terry 1952; Bai et al. 2022, section 2",
+    statistic=f"On replies to prompts of the evaluation split, compared by people of temperature {TEMPERATURE:g} "
+    "without slips: slope b of the likeliest σ(b · score difference); expected calibration error (10 bins of equal "
+    "mass) less its mean under the model's own probabilities; slope among pairs whose mean score is above the median "
+    "less that of the others; correlation of score differences and planted log-odds. Means over seeds; bootstrap over "
+    "seeds and pairs.",
+    rule="The slope lies in (0.8, 1.25), the excess error below 0.02, the difference of slopes in (−0.5, 0.5), the "
+    "correlation above 0.8, each with its whole interval.",
+    measure=measure,
+)

@@ -1,0 +1,119 @@
+"""Preference accuracy grows with log size and log data."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from accord.claims.cells import Cells
+from accord.claims.contract import Claim, Finding, Part
+from accord.claims.scored import over_seeds, score, scored
+from accord.config import Pretrain, Sft
+from accord.config_preference import Preference, Score
+from accord.evaluation.statistics import Interval, pair_outcomes
+from accord.records import unit_hash
+from accord.reporting.figures import Line, Panel, curves
+from accord.stages.recipes import GoldFlow
+
+SIZES = ("nano", "tiny", "small")
+COUNTS = (250, 1000, 4000)
+HELD_OUT = 0.3  # share of the openings that no model learns from
+TESTED = 4000  # comparisons drawn for the test, of which the held-out openings are used
+
+
+def base(flow: GoldFlow, size: str) -> tuple[Pretrain, Sft]:
+    """A language model of another size, taught as the flow teaches its own."""
+    pretrain, sft = f"pretrain-{size}", f"sft-{size}"
+    first = flow.pretrain().model_copy(update={"model": size, "out": str(flow.root / pretrain)})
+    second = flow.sft().model_copy(update={"model": flow.snapshot(pretrain), "out": str(flow.root / sft)})
+    return first, second
+
+
+def model(flow: GoldFlow, size: str, count: int) -> Preference:
+    """A preference model of one size from the first `count` comparisons."""
+    changes = {
+        "out": str(flow.root / f"scaling-{size}-{count}"),
+        "model": flow.snapshot(f"sft-{size}"),
+        "data": f"world:comparisons?count={count}&seed={flow.seed}",
+        "eval_share": HELD_OUT,
+    }
+    return flow.helpful().model_copy(update=changes)
+
+
+def scores(flow: GoldFlow) -> Score:
+    """All of a seed's models on fresh comparisons."""
+    models = {f"{size}-{count}": flow.snapshot(f"scaling-{size}-{count}") for size in SIZES for count in COUNTS}
+    return score(flow, "scaling-scores", f"world:comparisons?count={TESTED}&seed={flow.seed + 500}", "helpful", models)
+
+
+def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
+    """Fit accuracy = a + b ln P + c ln D over the grid."""
+    flows = [cells.flow(seed) for seed in seeds]
+    for stage in (0, 1):
+        cells.run([base(flow, size)[stage] for flow in flows for size in SIZES])
+    cells.run([model(flow, size, count) for flow in flows for size in SIZES for count in COUNTS])
+    cells.run([scores(flow) for flow in flows])
+    tables = [[outcomes(flow)] for flow in flows]
+    parameters = [parameters_of(flows[0], size) for size in SIZES]
+    grid = [(math.log(p), math.log(d)) for p in parameters for d in COUNTS]
+    values, low, high = over_seeds(tables, lambda chosen: fit(chosen, grid))
+    count = sum(len(t[0]) for t in tables)
+    found = [Interval(float(v), float(a), float(b), count) for v, a, b in zip(values, low, high, strict=True)]
+    parts = [
+        Part("b: accuracy per e-fold of parameters", found[1], 0.0, "above"),
+        Part("c: accuracy per e-fold of comparisons", found[2], 0.0, "above"),
+    ]
+    mean = np.mean([t[0].mean(0) for t in tables], axis=0).reshape(len(SIZES), len(COUNTS))
+    notes = [
+        f"{size} ({p:,} parameters): " + ", ".join(f"{d} comparisons {a:.3f}" for d, a in zip(COUNTS, row, strict=True))
+        for size, p, row in zip(SIZES, parameters, mean, strict=True)
+    ]
+    notes.append(f"accuracy ≈ {found[0].mean:.3f} + {found[1].mean:.4f} ln P + {found[2].mean:.4f} ln D")
+    notes.append("for orientation: Bai et al. 2022 give 0.007 and 0.015 for 13M to 52B parameters and 1k to 44k pairs")
+    lines = [
+        Line(size, i, [math.log(d) for d in COUNTS], row.tolist(), points=True)
+        for i, (size, row) in enumerate(zip(SIZES, mean, strict=True))
+    ]
+    panel = Panel("", "ln of comparisons", "held-out accuracy", lines)
+    return Finding(parts, notes, curves([panel], columns=1, height=3.2))
+
+
+def outcomes(flow: GoldFlow) -> np.ndarray:
+    """(pairs, cells of the grid): 1 where a model is right, on comparisons whose opening nobody learned from."""
+    names = [f"{size}-{count}/logit" for size in SIZES for count in COUNTS]
+    rows = [
+        pair_outcomes([pair.margin(name) for name in names])
+        for pair in scored(scores(flow))
+        if unit_hash(pair.comparison.prompt.opening + "preference") < HELD_OUT
+    ]
+    return np.array(rows)
+
+
+def fit(tables: Sequence[Sequence[np.ndarray]], grid: Sequence[tuple[float, float]]) -> np.ndarray:
+    """Least squares of a + b ln P + c ln D on the accuracies of every seed."""
+    design = np.array([[1.0, *point] for _ in tables for point in grid])
+    accuracy = np.concatenate([outcome.mean(0) for (outcome,) in tables])
+    return np.linalg.lstsq(design, accuracy, rcond=None)[0]
+
+
+def parameters_of(flow: GoldFlow, size: str) -> int:
+    """Numbers in the snapshot's weights, from the headers of its files."""
+    from safetensors import safe_open
+
+    total = 0
+    for file in (flow.root / f"scaling-{size}-{COUNTS[0]}" / "snapshot").glob("*.safetensors"):
+        with safe_open(file, framework="np") as weights:
+            total += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+    return total
+
+
+CLAIM = Claim(
+    name="pm-scaling",
+    claim="Preference accuracy grows with the logarithm of the model's size and of the number of comparisons.",
+    source="Bai et al. 2022, equation A.1",
+    statistic=f"Least-squares fit Acc = a + b ln P + c ln D over sizes {', '.join(SIZES)} and "
+    f"{', '.join(map(str, COUNTS))} comparisons for helpfulness, on comparisons with openings that no model learned "
+    "from; bootstrap over seeds and pairs, a pair being drawn for all cells of the grid.",
+    rule="b and c are above 0 with their whole intervals.",
+    measure=measure,
+)

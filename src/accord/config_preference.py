@@ -1,0 +1,198 @@
+"""Knobs of preference and cost models: training them, asking how far to trust them, scoring with any model.
+
+As `config.py`, of which this is a part: neither torch nor transformers is imported.
+"""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from accord.config import Adapters, Run, Sources, Supervised
+
+
+class Preference(Supervised, Adapters):
+    """Train a preference model or a cost model on comparisons, rankings, labels and ratings."""
+
+    model: str = Field(description="snapshot to start from: the SFT model, or a preference model to go on from")
+    data: Sources = Field({}, description="comparisons and rankings; --data.NAME SOURCE for several")
+    weights: dict[str, float] = Field({}, description="--weights.NAME X: share of each source; default by size")
+    safety_data: Sources = Field({}, description="replies labelled safe or unsafe: the sign terms of a cost model")
+    unpaired_data: Sources = Field({}, description="single replies, good or bad or rated: of a preference model")
+    demonstrations: str = Field("", description="demonstrations whose mean score becomes 0; never of a cost model")
+    criterion: str = Field(
+        "helpful",
+        description="the quality that the data are about; several with commas: one trunk, a head for each. A source "
+        "called CRITERION or CRITERION-… is read under it, any other under every one",
+    )
+    criterion_weights: dict[str, float] = Field({}, description="--criterion_weights.NAME X: in the loss; default 1")
+    by_group: bool = Field(False, description="a head for each group of labelers (their names up to the last colon)")
+    role: Literal["preference", "cost"] = Field(
+        "preference", description="higher is better; or cost: above 0 is unsafe"
+    )
+    ranking: Literal["pairs", "plackett-luce"] = Field(
+        "pairs", description="a ranking as all its pairs, together weighing 1 (InstructGPT), or as one draw in order"
+    )
+    ties: Literal["drop", "davidson"] = Field("drop", description="ties rank nothing; or are a third answer, ν learned")
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="chance that a comparison is the wrong way round")
+    strength_margin: float = Field(0.0, ge=0, description="margin in the loss per unit of the labeler's strength")
+    reliability: bool = Field(False, description="learn how often each labeler says what they find (Crowd-BT)")
+    label_weight: float = Field(1.0, gt=0, description="weight of labels and ratings beside comparisons")
+    severity_weight: float = Field(0.0, ge=0, description="an unsafe label weighs 1 + this · its severity")
+    lm_weight: float = Field(0.0, ge=0, description="weight of the better reply's −log p per token, by the trunk")
+    centring_weight: float = Field(0.0, ge=0, description="weight of the mean squared sum of a pair's scores")
+    score_weight: float = Field(1e-3, ge=0, description="weight of the mean squared score, which keeps scores finite")
+    binarise: bool = Field(False, description="A > B becomes good:A > bad:A and bad:B > good:B: for pretraining (PMP)")
+    flips: float = Field(0.0, ge=0, le=0.5, description="share of training comparisons turned round, as an experiment")
+    suspects: Literal["keep", "flip", "soften", "drop"] = Field(
+        "keep", description="what becomes of training comparisons that models of other folds reject (needs --folds)"
+    )
+    suspect_below: float = Field(0.1, gt=0, lt=0.5, description="a suspect's probability under them is below this")
+    half: Literal["", "train", "test"] = Field("", description="use one half of the prompts: for two-model alarms")
+    ensemble: int = Field(1, gt=0, description="models, from seeds one apart, that --combine makes one scorer of")
+    combine: Literal["mean", "worst", "variance", "weights"] = Field(
+        "mean",
+        description="of models or group heads: mean, least favourable, mean less --variance_weight · variance; or "
+        "one model of the mean weights (WARM)",
+    )
+    variance_weight: float = Field(0.5, ge=0, description="λ of --combine variance, per logit")
+    group_weights: dict[str, float] = Field({}, description="--group_weights.GROUP X: in the mean; default equal")
+    normalizer: Literal["auto", "none", "standard", "sign-probability"] = Field(
+        "auto",
+        description="of the saved scores: standard (a preference model's; mean 0, deviation 1 on the training "
+        "replies), sign-probability (a cost C as 2σ(C) - 1; keeps its zero), none; auto picks by role",
+    )
+    split: str = Field("", description="use only prompts of this split (preference, policy, evaluation)")
+    eval_share: float = Field(0.1, gt=0, lt=1, description="share of prompts held out to measure accuracy")
+    folds: int = Field(0, ge=0, description="cross-validate by prompt in so many folds first; 0 does not")
+    max_rows: int = Field(0, ge=0, description="read at most so many rows per source; 0 reads all")
+    epochs: float = Field(1.0, gt=0, description="passes over the data; a second one overfits (Ouyang et al. 2022)")
+    batch_size: int = Field(64, gt=0, description="comparisons per optimizer step")
+    columns: dict[str, str] = Field({}, description="--columns.FIELD NAME: the column that holds FIELD")
+    learning_rate: float = Field(7e-4, gt=0, description="peak learning rate of AdamW")
+
+    @property
+    def criteria(self) -> list[str]:
+        """The criteria, in the order of the heads (unless heads are by group)."""
+        return [name.strip() for name in self.criterion.split(",") if name.strip()]
+
+    @model_validator(mode="after")
+    def _role_fits(self) -> "Preference":
+        if self.role == "cost" and self.normalizer == "standard":
+            raise ValueError("--normalizer standard would shift a cost and move its zero; use sign-probability or none")
+        if self.role == "preference" and self.normalizer == "sign-probability":
+            raise ValueError("--normalizer sign-probability is for --role cost")
+        if self.role == "cost" and self.demonstrations:
+            raise ValueError("--demonstrations would shift a cost and move its zero; it is for a preference model")
+        if self.role == "cost" and self.unpaired_data:
+            raise ValueError("--unpaired_data is for a preference model; a cost model takes --safety_data")
+        if self.role == "preference" and self.safety_data:
+            raise ValueError(
+                "--safety_data is for --role cost; a preference model has no boundary (see --unpaired_data)"
+            )
+        if self.role == "cost" and self.binarise:
+            raise ValueError("--binarise is for pretraining a preference model, not for a cost model")
+        if not self.data and not self.unpaired_data:
+            raise ValueError("nothing to learn from; give --data SOURCE")
+        return self
+
+    @model_validator(mode="after")
+    def _likelihood_fits(self) -> "Preference":
+        """Each of these makes the ranking term another likelihood; they are not defined together."""
+        others = {
+            "--ties davidson": self.ties == "davidson",
+            "--reliability": self.reliability,
+            "--ranking plackett-luce": self.ranking == "plackett-luce",
+        }
+        chosen = [flag for flag, given in others.items() if given]
+        if len(chosen) > 1:
+            raise ValueError(f"{chosen[0]} and {chosen[1]} are two models of the same answers; choose one")
+        if chosen and self.strength_margin:
+            raise ValueError(f"--strength_margin is for Bradley-Terry pairs, not for {chosen[0]}")
+        if self.ranking == "plackett-luce" and self.label_smoothing:
+            raise ValueError("--label_smoothing is for pairs, not for --ranking plackett-luce")
+        return self
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> "Preference":
+        if not self.criteria or len(set(self.criteria)) < len(self.criteria):
+            raise ValueError("--criterion needs a name, or several different ones with commas")
+        if self.by_group and len(self.criteria) > 1:
+            raise ValueError("--by_group makes a head for each group under one criterion; name one --criterion")
+        if len(self.criteria) > 1 and self.role == "cost":
+            raise ValueError("--role cost takes one --criterion; train a cost model for each")
+        if len(self.criteria) > 1 and self.weights:
+            raise ValueError("--weights mixes sources under one criterion; with several, give --criterion_weights")
+        if odd := sorted(set(self.criterion_weights) - set(self.criteria)):
+            raise ValueError(f"--criterion_weights.{odd[0]}: --criterion does not name it")
+        if self.group_weights and not (self.by_group and self.combine == "mean"):
+            raise ValueError("--group_weights is for --by_group with --combine mean")
+        if self.combine == "weights" and self.lora_rank:
+            raise ValueError("--combine weights: products of adapters do not average; use --lora_rank 0")
+        if self.combine == "weights" and self.ensemble == 1:
+            raise ValueError("--combine weights averages models; give --ensemble N")
+        if self.combine != "mean" and self.ensemble == 1 and not self.by_group:
+            raise ValueError(f"--combine {self.combine} has nothing to combine; give --ensemble N or --by_group")
+        if self.suspects != "keep" and self.folds < 2:
+            raise ValueError(f"--suspects {self.suspects} asks models of other folds; give --folds 2 or more")
+        if self.lm_weight and self.lora_rank:
+            raise ValueError("--lm_weight trains the trunk as a language model; use --lora_rank 0")
+        return self
+
+
+class EvaluatePreference(Run):
+    """How far to trust preference and cost models: accuracy by what may matter, calibration, errors, criteria."""
+
+    models: dict[str, str] = Field(description="--models.NAME DIR: preference, cost or ensemble models to measure")
+    data: Sources = Field(
+        description="comparisons to measure on, read under the criteria of the models; a source called CRITERION or "
+        "CRITERION-… is read under that one alone"
+    )
+    split: str = Field("", description="use only prompts of this split (preference, policy, evaluation)")
+    baseline_data: Sources = Field({}, description="comparisons that a bag of words is fitted to, as a baseline")
+    familiar_data: str = Field(
+        "", description="demonstrations or comparisons like the training data, for --strange_data"
+    )
+    background_data: str = Field("", description="the same of every kind: the background of the relative distance")
+    strange_data: str = Field(
+        "", description="the same that should be told from the measured ones: AUROC of the distance"
+    )
+    errors: int = Field(20, ge=0, description="most confident errors to list for each model")
+    bootstrap: int = Field(2000, gt=0, description="resamples behind each interval")
+    micro_tokens: int = Field(16384, gt=0, description="tokens in memory at once; changes no result")
+    max_length: int = Field(512, gt=1, description="longest text in tokens; longer ones are dropped and counted")
+    max_rows: int = Field(0, ge=0, description="read at most so many rows per source; 0 reads all")
+    columns: dict[str, str] = Field({}, description="--columns.FIELD NAME: the column that holds FIELD")
+
+    @model_validator(mode="after")
+    def _distance_fits(self) -> "EvaluatePreference":
+        given = [bool(self.familiar_data), bool(self.background_data), bool(self.strange_data)]
+        if any(given) and not all(given):
+            raise ValueError("--familiar_data, --background_data and --strange_data go together")
+        if not self.models:
+            raise ValueError("nothing to measure; give --models.NAME DIR")
+        return self
+
+
+class Score(Run):
+    """Score or label any data with any model: preference, cost, ensemble, or the log-probs of a policy."""
+
+    models: dict[str, str] = Field(description="--models.NAME DIR: what to score with; NAME heads its columns")
+    data: Sources = Field(description="comparisons, judgements or demonstrations; --data.NAME SOURCE for several")
+    criterion: str = Field("helpful", description="criterion of comparisons and judgements that name none")
+    label: str = Field(
+        "", description="NAME of the scorer that ranks the replies anew: labels.jsonl, with probabilities"
+    )
+    split: str = Field("", description="use only prompts of this split (preference, policy, evaluation)")
+    temperature: float = Field(1.0, gt=0, description="of policies: divides their logits")
+    micro_tokens: int = Field(16384, gt=0, description="tokens in memory at once; changes no result")
+    max_length: int = Field(512, gt=1, description="longest text in tokens; longer ones are dropped and counted")
+    max_rows: int = Field(0, ge=0, description="read at most so many rows per source; 0 reads all")
+    columns: dict[str, str] = Field({}, description="--columns.FIELD NAME: the column that holds FIELD")
+
+    @model_validator(mode="after")
+    def _label_fits(self) -> "Score":
+        if not self.models:
+            raise ValueError("nothing to score with; give --models.NAME DIR")
+        if self.label and self.label not in self.models:
+            raise ValueError(f"--label {self.label}: --models has no such NAME; there are {', '.join(self.models)}")
+        return self

@@ -1,0 +1,111 @@
+"""How much people agree who answered the same question: raw, Cohen's and Fleiss's κ, Krippendorff's α.
+
+An answer is any hashable label (a ranking's ranks, safe or unsafe). κ and α take chance agreement out: 1 is perfect,
+0 what the labels' frequencies would give by chance.
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from accord.evaluation.statistics import Interval
+
+Answers = Sequence[Mapping[str, Hashable]]
+
+
+class Answer(NamedTuple):
+    """Who said what about which question."""
+
+    question: Hashable
+    labeler: str
+    answer: Hashable
+
+
+def by_question(answers: Sequence[Answer]) -> list[dict[str, Hashable]]:
+    """Labeler → answer of every question that two or more answered; the last answer of a labeler counts."""
+    table: dict[Hashable, dict[str, Hashable]] = {}
+    for question, labeler, answer in answers:
+        table.setdefault(question, {})[labeler] = answer
+    return [said for said in table.values() if len(said) > 1]
+
+
+def raw_agreement(questions: Answers) -> float:
+    """Mean over questions of the share of pairs of labelers who gave the same answer."""
+    shares = []
+    for said in questions:
+        pairs = list(combinations(said.values(), 2))
+        shares.append(sum(a == b for a, b in pairs) / len(pairs))
+    return sum(shares) / len(shares) if shares else math.nan
+
+
+def fleiss_kappa(questions: Answers) -> float:
+    """Fleiss 1971, over the questions with the most common number of labelers; NaN where one answer is all there is."""
+    sizes = Counter(len(said) for said in questions)
+    if not sizes:
+        return math.nan
+    raters = sizes.most_common(1)[0][0]
+    counts = [Counter(said.values()) for said in questions if len(said) == raters]
+    observed = sum((sum(c * c for c in count.values()) - raters) / (raters * (raters - 1)) for count in counts)
+    observed /= len(counts)
+    total: Counter[Hashable] = sum(counts, Counter())
+    chance = sum((c / (raters * len(counts))) ** 2 for c in total.values())
+    return (observed - chance) / (1 - chance) if chance < 1 else math.nan
+
+
+def cohen_kappas(questions: Answers, at_least: int = 10) -> dict[tuple[str, str], float]:
+    """Cohen's κ (1960) of every two labelers who share `at_least` questions."""
+    from sklearn.metrics import cohen_kappa_score
+
+    shared: dict[tuple[str, str], list[tuple[Hashable, Hashable]]] = defaultdict(list)
+    for said in questions:
+        for one, other in combinations(sorted(said), 2):
+            shared[one, other].append((said[one], said[other]))
+    found = {}
+    for pair, answers in shared.items():
+        labels = {
+            answer: str(number) for number, answer in enumerate(sorted({a for both in answers for a in both}, key=repr))
+        }
+        if len(answers) >= at_least and len(labels) > 1:
+            first, second = ([labels[both[k]] for both in answers] for k in (0, 1))
+            found[pair] = float(cohen_kappa_score(first, second))
+    return found
+
+
+def krippendorff_alpha(questions: Answers) -> float:
+    """Krippendorff's α for nominal answers, any number of labelers per question (package `krippendorff`)."""
+    import krippendorff
+
+    labelers = sorted({labeler for said in questions for labeler in said})
+    values = {answer: n for n, answer in enumerate(sorted({a for said in questions for a in said.values()}, key=repr))}
+    if len(values) < 2:
+        return math.nan
+    table = np.array([[values[said[who]] if who in said else np.nan for said in questions] for who in labelers])
+    return float(krippendorff.alpha(reliability_data=table, level_of_measurement="nominal"))
+
+
+STATISTICS = {"raw": raw_agreement, "fleiss_kappa": fleiss_kappa, "krippendorff_alpha": krippendorff_alpha}
+
+
+def agreement(answers: Sequence[Answer], *, resamples: int = 500, seed: int = 0) -> dict[str, Any]:
+    """All of them with percentile intervals over questions; an empty mapping where nobody shares a question."""
+    questions = by_question(answers)
+    if not questions:
+        return {}
+    rng = np.random.default_rng(seed)
+    draws = [[questions[i] for i in rng.integers(0, len(questions), len(questions))] for _ in range(resamples)]
+    result: dict[str, Any] = {"questions": len(questions), "labelers": len({who for said in questions for who in said})}
+    for name, statistic in (
+        ("raw", raw_agreement),
+        ("fleiss_kappa", fleiss_kappa),
+        ("krippendorff_alpha", krippendorff_alpha),
+    ):
+        resampled = np.array([statistic(draw) for draw in draws])
+        low, high = np.nanquantile(resampled, (0.025, 0.975)) if np.isfinite(resampled).any() else (math.nan, math.nan)
+        result[name] = Interval(statistic(questions), float(low), float(high), len(questions)).json()
+    kappas = cohen_kappas(questions)
+    result["cohen_kappa"] = {f"{a} and {b}": kappa for (a, b), kappa in sorted(kappas.items())}
+    return result

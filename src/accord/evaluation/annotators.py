@@ -1,0 +1,42 @@
+"""People beside a model: how often each says what they find, given the model's scores."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from accord.evaluation.statistics import Interval
+
+Array = NDArray[np.float64]
+_LARGEST = 1 - 1e-9
+
+
+def reliability_interval(margins: Sequence[float], level: float = 0.95) -> Interval:
+    """How often a labeler says what they find, with the interval of the likelihood ratio.
+
+    `margins` are s_chosen − s_other in logits of what they chose. P(choice) = r σ(d) + (1 − r) σ(−d) (Crowd-BT, Chen
+    et al. 2013); the log-likelihood is concave in r, which lies in [0, 1] (½ says nothing; below it, the opposite).
+    The interval is all r whose doubled loss of log-likelihood stays below the χ² quantile. No margins give NaN.
+    """
+    if not len(margins):
+        return Interval(math.nan, math.nan, math.nan, 0)
+    from scipy import optimize, special, stats
+
+    agree = special.expit(np.asarray(margins, dtype=float))
+
+    def likelihood(r: float) -> float:
+        return float(np.log(np.maximum(r * agree + (1 - r) * (1 - agree), 1e-300)).sum())
+
+    found = optimize.minimize_scalar(
+        lambda r: -likelihood(r), bounds=(0.0, 1.0), method="bounded", options={"xatol": 1e-9}
+    )
+    best = max((0.0, float(found.x), 1.0), key=likelihood)
+    bound = likelihood(best) - stats.chi2.ppf(level, 1) / 2
+
+    def edge(end: float) -> float:
+        if likelihood(end) >= bound or best == end:
+            return end
+        return float(optimize.brentq(lambda r: likelihood(r) - bound, min(best, end), max(best, end)))
+
+    return Interval(best, edge(0.0), edge(1.0), len(margins))

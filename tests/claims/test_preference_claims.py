@@ -1,0 +1,192 @@
+"""Claims about preference models by hand, on made-up runs whose answers are known, and whole at the smallest scale."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from accord import world
+from accord.claims import annotators, bradley_terry, pm_scaling
+from accord.claims.cells import Cells
+from accord.claims.scored import over_seeds
+from accord.config import Annotate, Evaluate
+from accord.config_preference import Preference, Score
+from accord.data.sources import read_comparisons
+from accord.data.stored import write_records
+from accord.evaluation.calibration import reliability_slope
+from accord.records import unit_hash
+from accord.stages.recipes import SCALES, GoldFlow, Scale
+from accord.stages.workers import Workers, run_stage
+
+
+def worth(comparison, k, group="mixed"):
+    turns = comparison.prompt.turns
+    gold = world.judge(turns, comparison.replies[k])
+    return world.value(gold, world.parse(turns).harmful, comparison.criterion, group)
+
+
+class Written:
+    """Cells that train nothing: people answer as they do, and `score(config, comparison, k)` makes the columns."""
+
+    def __init__(self, root, score, people=300):
+        self.root, self.score, self.people, self.scale = root, score, people, "small"
+
+    def flow(self, seed):
+        return GoldFlow(self.root / str(seed), SCALES["small"], seed, True)
+
+    def base(self, seeds):
+        return [self.flow(seed) for seed in seeds]
+
+    def run(self, configs):
+        for config in configs:
+            folder = Path(config.out)
+            folder.mkdir(parents=True, exist_ok=True)
+            if isinstance(config, Annotate):
+                self.annotate(config, folder)
+            elif isinstance(config, Score):
+                self.scores(config, folder)
+            elif isinstance(config, Preference):
+                (folder / "snapshot").mkdir(exist_ok=True)
+                size = {"nano": 1_000, "tiny": 10_000, "small": 100_000}.get(folder.name.split("-")[1], 1)
+                save_file({"w": torch.zeros(size)}, folder / "snapshot" / "model.safetensors")
+            elif isinstance(config, Evaluate):
+                self.evaluate(folder)
+
+    def annotate(self, config, folder):
+        seed = int(unit_hash(folder.name) * 1e6) + config.seed
+        people = world.Annotator(temperature=config.temperature, flips=config.flips, group=config.group, seed=seed)
+        for criterion in config.criteria:
+            made = world.comparisons(self.people, seed=seed, criterion=criterion, annotator=people)
+            write_records(folder / f"comparisons-{criterion}.jsonl", made)
+
+    def scores(self, config, folder):
+        with open(folder / "scores.jsonl", "w") as stream:
+            for comparison in read_comparisons(str(config.data), config.criterion).records:
+                for k in range(2):
+                    row = {"record_id": comparison.id, "scores": self.score(config, comparison, k)}
+                    stream.write(json.dumps(row) + "\n")
+
+    def evaluate(self, folder):
+        """The policy of the worst group's model gives the reply that the minority values more, the others the other."""
+        with open(folder / "samples.jsonl", "w") as stream:
+            for comparison in world.comparisons(60, seed=9, criterion="overall"):
+                better = int(worth(comparison, 1, "cautious") > worth(comparison, 0, "cautious"))
+                chosen = better if "worst" in folder.name else 1 - better
+                prompt = [turn._asdict() for turn in comparison.prompt.turns]
+                row = {"prompt_id": comparison.prompt.id, "slice": comparison.prompt.slice, "prompt": prompt}
+                stream.write(json.dumps(row | {"reply": comparison.replies[chosen]}) + "\n")
+
+
+@pytest.mark.parametrize("sharpness", [1.0, 3.0])
+def test_bradley_terry_finds_a_calibrated_model_calibrated_and_a_sharp_one_not(tmp_path, sharpness):
+    def planted(config, comparison, k):
+        return {"model/logit": sharpness * worth(comparison, k) / bradley_terry.TEMPERATURE}
+
+    finding = bradley_terry.measure(Written(tmp_path, planted, people=600), [0, 1])
+    parts = {part.name: part for part in finding.parts}
+    slope = parts["reliability slope"]
+    assert slope.interval.low < 1 / sharpness < slope.interval.high
+    assert (slope.verdict == "fails") == (sharpness > 1)
+    correlation = parts["correlation of score differences with the planted log-odds"]
+    assert correlation.interval.mean == pytest.approx(1.0) and correlation.verdict == "holds"
+    excess = parts["calibration error beyond that of chance"]
+    assert excess.interval.low < 0.02 if sharpness == 1 else excess.interval.mean > 0.005
+    assert finding.figure.lstrip().startswith("<svg")
+
+
+def test_newtons_slope_is_that_of_the_calibration():
+    rng = np.random.default_rng(3)
+    for sharpness in (0.3, 1.0, 40.0):
+        d = rng.normal(0, 1.5, 400)
+        margins = sharpness * np.where(rng.random(400) < 1 / (1 + np.exp(-d)), d, -d)
+        expected = reliability_slope(margins, np.ones(400), intercept=False).slope
+        assert bradley_terry.slope_of(margins) == pytest.approx(expected, rel=1e-5)
+    assert math.isnan(bradley_terry.slope_of(np.array([1.0, 2.0])))
+
+
+def test_the_error_beyond_chance_is_about_0_for_a_calibrated_model_of_any_size():
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(60):
+        d = rng.normal(0, 1.5, 300)
+        first = rng.random(300) < 1 / (1 + np.exp(-d))
+        found.append(bradley_terry.excess_error(np.where(first, d, -d)))
+    assert abs(np.mean(found)) < 0.01
+    plain = np.mean([abs(f) for f in found])
+    assert plain < 0.03
+
+
+def test_the_fit_recovers_planted_coefficients():
+    """Accuracy 0.4 + 0.02 ln P + 0.03 ln D in every cell, exactly."""
+    grid = [(math.log(p), math.log(d)) for p in (1e3, 1e4, 1e5) for d in pm_scaling.COUNTS]
+    accuracy = [0.4 + 0.02 * p + 0.03 * d for p, d in grid]
+    outcomes = (np.linspace(0, 1, 20_001)[:, None] < accuracy).astype(float)
+    assert pm_scaling.fit([[outcomes], [outcomes]], grid) == pytest.approx([0.4, 0.02, 0.03], abs=1e-3)
+
+
+@pytest.mark.parametrize("per_data", [0.05, 0.0])
+def test_pm_scaling_tells_growth_from_none(tmp_path, monkeypatch, per_data):
+    sizes = {"nano": 1e3, "tiny": 1e4, "small": 1e5}
+    monkeypatch.setattr(pm_scaling, "TESTED", 600)
+
+    def score(config, comparison, k):
+        out = {}
+        for size, count in ((s, c) for s in pm_scaling.SIZES for c in pm_scaling.COUNTS):
+            chance = 0.45 + 0.02 * math.log(sizes[size]) + per_data * math.log(count / 250)
+            right = unit_hash(f"{comparison.id} {config.seed} {size} {count}") < chance
+            out[f"{size}-{count}/logit"] = float((comparison.ranks[k] == 1) == right)
+        return out
+
+    finding = pm_scaling.measure(Written(tmp_path, score), [0, 1, 2])
+    b, c = finding.parts
+    assert b.interval.mean == pytest.approx(0.02, abs=0.012)
+    assert c.interval.mean == pytest.approx(per_data, abs=0.012)
+    assert c.verdict == ("holds" if per_data else "undecided")
+    assert "1,000 parameters" in finding.notes[0]
+
+
+def test_annotators_shows_a_minority_that_one_model_hides(tmp_path):
+    """The pooled model thinks as the majority does, each head as its group."""
+
+    def score(config, comparison, k):
+        heads = {f"groups/simulated:{g}/logit": 5 * worth(comparison, k, g) for g in annotators.GROUPS}
+        return heads | {"pooled/logit": 5 * worth(comparison, k, annotators.MAJORITY)}
+
+    finding = annotators.measure(Written(tmp_path, score, people=300), [0, 1])
+    gain, hidden, wins = finding.parts
+    assert gain.verdict == "holds" and gain.interval.mean > 0.02
+    assert hidden.interval.mean > 0 and wins.interval.mean > 0.7
+    assert wins.verdict == "holds"
+    assert any(note.startswith("cautious: pooled model") for note in finding.notes)
+
+
+def test_seeds_and_pairs_are_drawn_and_a_pair_for_all_columns_together():
+    """The difference of two columns that are equal has no width, whatever is drawn."""
+    rng = np.random.default_rng(0)
+    tables = [[(rng.random((50, 1)) < 0.7).repeat(2, axis=1).astype(float)] for _ in range(3)]
+
+    def both(chosen):
+        one, other = np.mean([table.mean(0) for (table,) in chosen], axis=0)
+        return np.array([one, one - other])
+
+    value, low, high = over_seeds(tables, both, resamples=200)
+    assert low[0] < value[0] < high[0] and (low[1], value[1], high[1]) == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("claim", [bradley_terry, pm_scaling, annotators])
+def test_the_whole_claim_at_the_smallest_scale(tmp_path, monkeypatch, nano, claim):
+    """Nothing is learned at this size; every cell runs and every number is there."""
+    monkeypatch.setitem(SCALES, "small", Scale("nano", 400, 6, 60, 90, 200, 2, 8, 8))
+    monkeypatch.setattr(Workers, "run", lambda self, jobs: [run_stage(*job) for job in jobs])
+    monkeypatch.setattr(pm_scaling, "COUNTS", (40, 80))
+    monkeypatch.setattr(pm_scaling, "SIZES", ("nano",))
+    monkeypatch.setattr(pm_scaling, "TESTED", 80)
+    cells = Cells(tmp_path, "small")
+    finding = claim.measure(cells, [0])
+    assert all(part.name and part.interval.n > 0 for part in finding.parts)
+    assert finding.figure.lstrip().startswith("<svg") and finding.notes and len(cells.hash()) == 16

@@ -1,0 +1,154 @@
+"""Where a model is right, what length explains, how strange a text is, and what a bag of words knows."""
+
+import numpy as np
+import pytest
+
+from accord.evaluation.baselines import BagOfWords
+from accord.evaluation.breakdown import PairFacts, breakdown, confident_errors, length_bias
+from accord.evaluation.calibration import calibration_intervals, difference_curve, preference_calibration, refitted
+from accord.evaluation.distance import auroc, auroc_interval, fit_gaussian, relative_distance
+
+
+def pair(number, better=1.0, worse=0.0, source="a", turn=1, strength=0.0, lengths=(10, 5)):
+    return PairFacts(
+        f"p{number}", source, "x", turn, strength, (better, worse), lengths, "why", (f"good {number}", f"bad {number}")
+    )
+
+
+def test_breakdown_by_hand():
+    pairs = [
+        pair(0),
+        pair(1, better=-1.0, source="b"),
+        pair(2, turn=5, source="b", lengths=(5, 50)),
+        pair(3, better=0.0, turn=2, lengths=(40, 5)),
+    ]
+    rows = {(row["by"], row["group"]): row for row in breakdown(pairs, resamples=50)}
+    assert rows["source", "a"]["accuracy"]["mean"] == 0.75 and rows["source", "b"]["accuracy"]["mean"] == 0.5
+    assert rows["turn", "4 or more"]["n"] == 1 and rows["turn", "2"]["accuracy"]["mean"] == 0.5
+    assert sum(row["n"] for (by, _), row in rows.items() if by == "length difference") == 4
+    assert not any(by in ("strength", "labeler") for by, _ in rows)
+    assert rows["score level", "both above the 0% quantile"]["n"] == 4
+
+
+def test_accuracy_falls_where_both_replies_score_high():
+    """Scores 2 + x against 2 + y from one distribution: among high pairs the order is nearly a coin's."""
+    rng = np.random.default_rng(0)
+    quality = rng.normal(size=(3000, 2))
+    scores = np.sort(quality, axis=1)[:, ::-1]
+    # the better by quality wins with σ(difference): labels flip some
+    wins = rng.random(3000) < 1 / (1 + np.exp(scores[:, 1] - scores[:, 0]))
+    pairs = [pair(i, *(s if w else s[::-1])) for i, (s, w) in enumerate(zip(scores, wins, strict=True))]
+    levels = [row["accuracy"]["mean"] for row in breakdown(pairs, resamples=50) if row["by"] == "score level"]
+    assert len(levels) == 4 and levels[0] > levels[2] > 0.5
+
+
+def test_length_bias_of_a_model_that_reads_length_alone():
+    """G2: it is right where the better reply is longer and wrong elsewhere, and nothing is left without length."""
+    rng = np.random.default_rng(1)
+    lengths = rng.integers(10, 100, size=(400, 2))
+    pairs = [pair(i, a / 50, b / 50, lengths=(int(a), int(b))) for i, (a, b) in enumerate(lengths)]
+    found = length_bias(pairs, resamples=50)
+    assert found["correlation"] == pytest.approx(1.0) and found["score_per_100_characters"] == pytest.approx(2.0)
+    assert found["better_is_longer"]["mean"] == 1.0 and found["better_is_shorter"]["mean"] == 0.0
+    assert found["prefers_longer"]["model"]["mean"] == 1.0
+    assert abs(found["partial"]["mean"] - 0.5) < 0.5
+    fair = [pair(i, 1.0 + rng.normal(), 0.0, lengths=(int(a), int(b))) for i, (a, b) in enumerate(lengths)]
+    found = length_bias(fair, resamples=50)
+    assert abs(found["correlation"]) < 0.1
+    assert found["partial"]["mean"] == pytest.approx(found["better_is_longer"]["mean"], abs=0.1)
+
+
+def test_the_most_confident_errors_come_first():
+    pairs = [pair(0), pair(1, better=-3.0), pair(2, better=-1.0), pair(3, better=0.0)]
+    errors = confident_errors(pairs, 5)
+    assert [e["margin"] for e in errors] == [-3.0, -1.0]
+    assert errors[0]["preferred_by_model"] == "bad 1" and errors[0]["preferred_by_labeler"] == "good 1"
+    assert len(confident_errors(pairs, 1)) == 1
+
+
+def test_relative_distance_by_hand():
+    """Variances 1 and 4 about 0 and (4, 0): at (2, 0), 4/1 − 4/4 = 3; where they are alike the distance is 0."""
+    corners = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    near, wide = fit_gaussian(corners), fit_gaussian(2 * corners + np.array([4.0, 0.0]))
+    assert relative_distance([[2.0, 0.0]], near, wide)[0] == pytest.approx(3.0, rel=5e-3)
+    assert relative_distance([[9.0, 5.0]], near, near)[0] == pytest.approx(0.0, abs=1e-9)
+    with pytest.raises(ValueError, match="two texts"):
+        fit_gaussian(np.ones((1, 3)))
+
+
+def test_the_distance_finds_what_is_strange_and_not_what_varies_everywhere():
+    """Everything varies much along the first axis; strange texts differ along the third."""
+    rng = np.random.default_rng(0)
+    spread = np.array([30.0, 1.0, 1.0])
+    familiar, ordinary = rng.normal(size=(300, 3)) * spread, rng.normal(size=(100, 3)) * spread
+    strange = rng.normal(size=(100, 3)) * spread + np.array([0.0, 0.0, 5.0])
+    background = np.concatenate([rng.normal(size=(300, 3)) * spread, strange + rng.normal(size=(100, 3))])
+    ours, theirs = fit_gaussian(familiar), fit_gaussian(background)
+    found = auroc_interval(
+        relative_distance(strange, ours, theirs), relative_distance(ordinary, ours, theirs), resamples=200
+    )
+    assert found.low > 0.95
+
+
+def test_auroc_by_hand():
+    """1 beats 0 and 0.5, 0.5 ties with 0.5 and beats 0: (2 + 1.5) / 4."""
+    assert auroc([1.0, 0.5], [0.0, 0.5]) == pytest.approx(3.5 / 4)
+    assert auroc([1.0], [1.0]) == 0.5
+
+
+def test_a_bag_of_words_learns_which_words_win():
+    rng = np.random.default_rng(0)
+    noun = ["cat", "dog", "stone", "river"]
+    pairs = [(f"please {rng.choice(noun)}", f"never {rng.choice(noun)}") for _ in range(60)]
+    model = BagOfWords(pairs)
+    held_out = [("please cat", "never cat"), ("never dog", "please dog"), ("cat", "cat")]
+    margins = model.margins(held_out)
+    assert margins[0] > 0 > margins[1] and margins[2] == pytest.approx(0.0)
+    assert margins[0] == pytest.approx(-margins[1], abs=0.3)
+
+
+# Calibration with intervals
+
+
+def draws(rng, n, temperature=1.0, scale=2.0):
+    """Margins of a model whose scores are `temperature` times too large, from the side of the labeler's choice."""
+    d = rng.normal(0, scale, n)
+    first = rng.random(n) < 1 / (1 + np.exp(-d))
+    return temperature * np.where(first, d, -d)
+
+
+def test_intervals_are_about_the_points_of_the_plain_calibration():
+    margins = draws(np.random.default_rng(0), 800)
+    plain, found = preference_calibration(margins), calibration_intervals(margins, resamples=100)
+    for name in ("ece", "ece_width", "brier", "log_loss", "slope"):
+        assert found[name].mean == pytest.approx(getattr(plain, name), abs=1e-6), name
+        assert found[name].low <= found[name].mean <= found[name].high
+    assert found["elo_per_point"].mean == pytest.approx(found["slope"].mean * 400 / np.log(10))
+
+
+def test_the_slope_of_an_overconfident_model_is_below_one_with_its_interval():
+    found = calibration_intervals(draws(np.random.default_rng(1), 1500, temperature=3.0), resamples=200)["slope"]
+    assert found.low < 1 / 3 < found.high < 0.6
+
+
+def test_a_slope_that_does_not_exist_is_infinite():
+    assert calibration_intervals([1.0, 2.0, 3.0], resamples=20)["slope"].mean == np.inf
+
+
+def test_refitting_mends_the_calibration_on_pairs_it_did_not_see():
+    """A calibrated model has ECE under 0.02 with 20,000 pairs; three times too confident it has not, until refitted."""
+    rng = np.random.default_rng(2)
+    margins = draws(rng, 20_000, temperature=3.0)
+    clusters = [f"p{i // 2}" for i in range(20_000)]
+    assert preference_calibration(margins).ece > 0.08
+    scaled, temperatures = refitted(margins, clusters)
+    assert temperatures == pytest.approx((3.0, 3.0), rel=0.1)
+    assert preference_calibration(scaled).ece < 0.02
+    assert preference_calibration(draws(rng, 20_000)).ece < 0.02
+
+
+def test_accuracy_by_difference_follows_the_logistic_of_a_calibrated_model():
+    curve = difference_curve(draws(np.random.default_rng(3), 20_000))
+    assert len(curve) == 10 and sum(point["n"] for point in curve) == 20_000
+    assert sum(point["low"] <= point["expected"] <= point["high"] for point in curve) >= 8
+    assert difference_curve([]) == []
