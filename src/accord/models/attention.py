@@ -51,8 +51,15 @@ def _attention(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
         )
-    blocks, place = _active[-1].blocks
-    query, key, value = (t[0].transpose(0, 1) for t in (query, key, value))
+    flat = (t[0].transpose(0, 1) for t in (query, key, value))
+    return attend_packed(_active[-1], *flat, scaling=scaling, dropout=dropout).unsqueeze(0), None
+
+
+def attend_packed(
+    plan: Plan, query: Tensor, key: Tensor, value: Tensor, *, scaling: float | None = None, dropout: float = 0.0
+) -> Tensor:
+    """Queries, keys and values (T, heads, d) of the plan's flat row to what each query's segment lets it see."""
+    blocks, place = plan.blocks
     grouped = query.shape[1] != key.shape[1]
     parts = []
     for block in blocks:
@@ -71,7 +78,7 @@ def _attention(
         )
         parts.append(out.transpose(1, 2).flatten(0, 1))
     joined = parts[0] if len(parts) == 1 else torch.cat(parts)
-    return joined[place].unsqueeze(0), None
+    return joined[place]
 
 
 def _softcapped(
