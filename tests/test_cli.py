@@ -132,3 +132,18 @@ def test_an_interrupt_and_a_failure_end_with_1(monkeypatch, capsys, tmp_path):
         monkeypatch.setattr(report, "run", breaks)
         assert main(["report", str(tmp_path)]) == 1
         assert word in capsys.readouterr().err
+
+
+def test_out_of_memory_names_the_number_to_change(monkeypatch, capsys, tmp_path):
+    import torch
+
+    import accord.stages.sample as sample
+
+    def breaks(config):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(sample, "run", breaks)
+    line = ["sample", "--model", "m", "--data", "d", "--out", str(tmp_path / "run"), "--micro_tokens", "3000"]
+    assert main(line) == 1
+    error = capsys.readouterr().err
+    assert "--micro_tokens 1500" in error and "Traceback" not in error

@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # a command may be two words: `evaluate` measures snapshots, `evaluate preference` preference models
     words = 2 if " ".join(arguments[:2]) in COMMANDS else 1
     command = " ".join(arguments[:words])
+    settings: config.Config | None = None
     try:
         if command not in COMMANDS:
             raise BadInput(f"unknown command {command!r}{did_you_mean(command, COMMANDS)}; `accord --help` lists them")
@@ -71,13 +72,24 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
-    except Exception:
+    except Exception as error:
+        micro_tokens = getattr(settings, "micro_tokens", 0)
+        if type(error).__name__ == "OutOfMemoryError" and micro_tokens:
+            print(f"accord {command}: {_explain_memory(micro_tokens)}", file=sys.stderr)
+            return 1
         traceback.print_exc()
         print(
             f"accord {command}: failed (see above); --resume goes on from the last checkpoint",
             file=sys.stderr,
         )
         return 1
+
+
+def _explain_memory(micro_tokens: int) -> str:
+    return (
+        f"out of memory with {micro_tokens} tokens at once; give --micro_tokens {max(1, micro_tokens // 2)}, which "
+        "changes no result, with --resume"
+    )
 
 
 def overview() -> str:

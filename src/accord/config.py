@@ -20,7 +20,8 @@ LABELERS = "who compares: the gold world's simulated people, its truth, or a pre
 class Config(BaseModel):
     """Frozen; an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # built when first used: `accord --help` needs none of the validators
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Run(Config):

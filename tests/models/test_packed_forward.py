@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from accord.data.batches import build_plan, reply_group
 from accord.errors import BadInput
+from accord.models import attention as attention_module
 from accord.models import policy as policy_module
 from accord.models.attention import packed
 from accord.models.policy import (
@@ -46,6 +47,13 @@ ARCHITECTURES = {
         {**GROUPED, "head_dim": 4, "sliding_window": 4, "final_logit_softcapping": 0.5},
         False,
     ),
+    "gemma2": (
+        "Gemma2Config",
+        {**GROUPED, "head_dim": 4, "attn_logit_softcapping": 0.7, "final_logit_softcapping": 0.5},
+        True,
+    ),
+    "gemma3": ("Gemma3TextConfig", {**GROUPED, "head_dim": 4, "layer_types": ["full_attention"] * 2}, True),
+    "gemma3-window": ("Gemma3TextConfig", {**GROUPED, "head_dim": 4, "sliding_window": 4}, False),
     "cohere": ("CohereConfig", {**GROUPED, "logit_scale": 0.3}, True),
     "granite": ("GraniteConfig", {**GROUPED, "logits_scaling": 3.0}, True),
 }
@@ -138,6 +146,22 @@ def test_a_window_shorter_than_the_text_is_respected(capsys):
     assert packs(model) and torch.allclose(
         token_logprobs(model, build_plan(short)), plain_logprobs(twin, short), atol=2e-5
     )
+
+
+def test_short_segments_in_bf16_are_computed_explicitly_and_alike(monkeypatch):
+    """The explicit products and the fused kernel differ by rounding alone."""
+    model, plan = make("llama"), build_plan(GROUPS)
+    calls = []
+    plain = attention_module.explicit_attention
+    monkeypatch.setattr(attention_module, "explicit_attention", lambda *a, **k: calls.append(1) or plain(*a, **k))
+    exact = token_logprobs(model, plan)
+    assert not calls
+    with torch.autocast("cpu", torch.bfloat16):
+        explicit = token_logprobs(model, plan)
+        assert calls
+        monkeypatch.setattr(attention_module, "_explicit_is_faster", lambda key: False)
+        fused = token_logprobs(model, plan)
+    assert (explicit - exact).abs().max() <= 1.5 * (fused - exact).abs().max()
 
 
 def test_replies_that_share_a_prompt_equal_separate_texts():

@@ -43,57 +43,85 @@ def _attention(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Queries, keys and values (1, heads, T, d) of one flat row to (1, T, heads, d)."""
-    if kwargs.get("softcap") is not None:
-        if _active:
-            raise RuntimeError("soft-capped attention is computed in padded batches only")
-        return _softcapped(module, query, key, value, attention_mask, scaling, dropout, float(kwargs["softcap"]))
-    if not _active:
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
-        )
-    blocks, place = _active[-1].blocks
-    query, key, value = (t[0].transpose(0, 1) for t in (query, key, value))
+    cap = float(kwargs.get("softcap") or 0.0)
+    if _active:
+        flat = (t[0].transpose(0, 1) for t in (query, key, value))
+        return attend_packed(_active[-1], *flat, scaling=scaling, dropout=dropout, cap=cap).unsqueeze(0), None
+    if cap:
+        out = explicit_attention(query, key, value, attention_mask, scaling=scaling, dropout=dropout, cap=cap)
+        return out.transpose(1, 2).contiguous(), None
+    return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)
+
+
+def attend_packed(
+    plan: Plan,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    cap: float = 0.0,
+) -> Tensor:
+    """Queries, keys and values (T, heads, d) of the plan's flat row to what each query's segment lets it see."""
+    blocks, place = plan.blocks
     grouped = query.shape[1] != key.shape[1]
     parts = []
     for block in blocks:
         q = query[block.queries].transpose(1, 2)
         k = key[block.keys].transpose(1, 2)
         v = value[block.keys].transpose(1, 2)
-        out = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=block.mask,
-            is_causal=block.mask is None,
-            scale=scaling,
-            dropout_p=dropout,
-            enable_gqa=grouped,
-        )
+        if cap or _explicit_is_faster(k):
+            out = explicit_attention(q, k, v, block.mask, scaling=scaling, dropout=dropout, cap=cap)
+        else:
+            out = F.scaled_dot_product_attention(
+                q,
+                k,
+                v,
+                attn_mask=block.mask,
+                is_causal=block.mask is None,
+                scale=scaling,
+                dropout_p=dropout,
+                enable_gqa=grouped,
+            )
         parts.append(out.transpose(1, 2).flatten(0, 1))
     joined = parts[0] if len(parts) == 1 else torch.cat(parts)
-    return joined[place].unsqueeze(0), None
+    return joined[place]
 
 
-def _softcapped(
-    module: torch.nn.Module,
+def _explicit_is_faster(key: Tensor) -> bool:
+    """On a CPU the fused kernel's bf16 backward costs several products of short segments."""
+    if key.device.type != "cpu" or key.shape[2] > 512:
+        return False
+    low = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else key.dtype
+    return low == torch.bfloat16
+
+
+def explicit_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
     mask: Tensor | None,
-    scaling: float | None,
-    dropout: float,
-    cap: float,
-) -> tuple[Tensor, None]:
-    """Attention with scores cap·tanh(score / cap), which the fused kernels cannot do (Gemma 2)."""
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    cap: float = 0.0,
+) -> Tensor:
+    """softmax(q kᵀ · scaling) v of (B, heads, T, d), product by product; `mask` True is seen, None is causal.
+
+    With `cap`, scores are cap·tanh(score / cap), which the fused kernels cannot do (Gemma 2).
+    """
     key, value = (repeat_kv(t, query.shape[1] // t.shape[1]) for t in (key, value))
     scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-    scores = cap * torch.tanh(scores / cap)
+    if cap:
+        scores = cap * torch.tanh(scores / cap)
     if mask is None:
         queries, keys = scores.shape[-2:]
         mask = torch.ones(queries, keys, dtype=torch.bool, device=query.device).tril(keys - queries)
     scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    weights = F.dropout(scores.float().softmax(-1).to(query.dtype), dropout, module.training)
-    return (weights @ value).transpose(1, 2).contiguous(), None
+    weights = F.dropout(scores.float().softmax(-1).to(query.dtype), dropout)
+    out: Tensor = weights @ value
+    return out
 
 
 def _mask(*args: Any, **kwargs: Any) -> Tensor | None:

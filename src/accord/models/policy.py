@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from accord.data.batches import Plan
 from accord.errors import BadInput
+from accord.models import readout as readout_module
 from accord.models.attention import packed
 from accord.models.loading import bare
+from accord.models.readout import Readout, linear_logprobs
 
 Head = Callable[[Tensor], Tensor]
 
@@ -76,7 +78,7 @@ def packs(model: nn.Module, *, longest: int = 0) -> bool:
             known = inner._accord_packs = _probe(inner)
         if not known:
             _say_padded(inner)
-    window = _window(inner.config)
+    window = attention_window(inner.config)
     if known and window and longest > window:
         if not getattr(inner, "_accord_said_padded", False):
             inner._accord_said_padded = True
@@ -92,7 +94,7 @@ def _say_padded(inner: nn.Module) -> None:
     )
 
 
-def _window(config: Any) -> int:
+def attention_window(config: Any) -> int:
     """The shortest reach of any attention layer in tokens; 0 where none is bounded."""
     sliding = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
     reaches = [r for r in (sliding, getattr(config, "attention_chunk_size", None)) if r]
@@ -151,21 +153,21 @@ def _probe(model: Any) -> bool:
 
 def logits_head(model: nn.Module, *, temperature: float = 1.0) -> Head:
     """Hidden states (R, d) to logits / temperature (R, V) in f32, with what some architectures do after the matrix."""
-    inner = bare(model)
-    matrix, config = inner.get_output_embeddings(), inner.config
-    cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
-    factor = getattr(config, "logit_scale", None) or 1.0  # Cohere
-    factor /= getattr(config, "logits_scaling", None) or 1.0  # Granite
+    matrix, readout = bare(model).get_output_embeddings(), readout_of(model, temperature)
 
     def logits(hidden: Tensor) -> Tensor:
-        out: Tensor = matrix(hidden).float()
-        if factor != 1.0:
-            out = out * factor
-        if cap:
-            out = cap * torch.tanh(out / cap)
-        return out if temperature == 1.0 else out / temperature
+        return readout(matrix(hidden))
 
     return logits
+
+
+def readout_of(model: nn.Module, temperature: float = 1.0) -> Readout:
+    """What this architecture does with the head's product."""
+    config = bare(model).config
+    factor = getattr(config, "logit_scale", None) or 1.0  # Cohere
+    factor /= getattr(config, "logits_scaling", None) or 1.0  # Granite
+    cap = getattr(config, "final_logit_softcapping", None) or 0.0  # Gemma 2
+    return Readout(factor, cap, temperature)
 
 
 def logprob_head(model: nn.Module, plan: Plan, *, temperature: float = 1.0) -> Head:
@@ -173,9 +175,22 @@ def logprob_head(model: nn.Module, plan: Plan, *, temperature: float = 1.0) -> H
     head = logits_head(model, temperature=temperature)
 
     def logprobs(hidden: Tensor) -> Tensor:
+        if in_pieces(model, hidden):
+            return _linear_logprobs(model, plan, hidden, temperature)[0]
         return -F.cross_entropy(head(hidden), plan.targets, reduction="none")
 
     return logprobs
+
+
+def in_pieces(model: nn.Module, hidden: Tensor) -> bool:
+    """Whether all logits of these rows would take too much memory at once (and the head is a plain matrix)."""
+    matrix = bare(model).get_output_embeddings()
+    return type(matrix) is nn.Linear and len(hidden) * matrix.out_features > readout_module.LOGITS_AT_ONCE
+
+
+def _linear_logprobs(model: nn.Module, plan: Plan, hidden: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    matrix = bare(model).get_output_embeddings()
+    return linear_logprobs(hidden, matrix.weight, matrix.bias, plan.targets, readout_of(model, temperature))
 
 
 def token_logprobs(model: nn.Module, plan: Plan, *, temperature: float = 1.0) -> Tensor:
@@ -190,6 +205,8 @@ def logprobs_and_entropy(
 
     The entropy has no gradient.
     """
+    if in_pieces(model, hidden):
+        return _linear_logprobs(model, plan, hidden, temperature)
     logs = torch.log_softmax(logits_head(model, temperature=temperature)(hidden), dim=-1)
     entropy = -(logs.detach().exp() * logs.detach()).sum(-1)
     return logs.gather(1, plan.targets.unsqueeze(1)).squeeze(1), entropy

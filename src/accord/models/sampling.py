@@ -1,18 +1,23 @@
 """Prompts → rollouts. In-process engine on the trainer's own weights; engines share this one signature.
 
 Each reply owns a counter-based stream of uniforms, so its random numbers do not depend on its batch; tokens are
-drawn by inverting the cumulative distribution.
+drawn by inverting the cumulative distribution. Rows that end leave the batch and waiting prompts take their place.
 """
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from accord.models.loading import bare
+from accord.models.decoder import Decoder, decodes
+from accord.models.drawing import draw_tokens, uniforms
+from accord.models.padded_decoding import decode_padded
 from accord.records import Rollout
+
+Drawn = list[tuple[list[int], list[float]]]
 
 
 @torch.no_grad()
@@ -33,112 +38,146 @@ def sample(
 
     `numbers` are the prompts' numbers in the random stream (default: their places): where prompts are shared out over
     ranks, or come in chunks, their places in the whole.
-    A reply ends with a token of `stop_ids` (finish "stop") or at `max_new_tokens` ("length").
+    A reply ends with a token of `stop_ids` (finish "stop") or at `max_new_tokens` ("length"). The cache holds about
+    `micro_tokens` tokens, and one prompt's replies at least.
     """
     places = range(len(prompts)) if numbers is None else numbers
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    out: list[list[Rollout]] = [[] for _ in prompts]
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+    streams = np.array([places[i] * n + k for i in order for k in range(n)], dtype=np.uint64)
     was_training = model.training
     model.eval()
-    start = 0
-    while start < len(order):
-        stop = start + 1
-        shortest = len(prompts[order[start]])
-        while stop < len(order):
-            longest, rows = len(prompts[order[stop]]), (stop + 1 - start) * n
-            # every row pays for the longest prompt at each step; below 64 rows a step costs the same anyway
-            if rows * (longest + max_new_tokens) > micro_tokens or (longest > 2 * shortest + 4 and rows > 64):
-                break
-            stop += 1
-        chosen = order[start:stop]
-        numbered = np.array([places[i] * n + k for i in chosen for k in range(n)], dtype=np.uint64)
-        drawn = _decode(model, [prompts[i] for i in chosen], n, temperature, max_new_tokens, stop_ids, seed, numbered)
-        for position, (ids, logprobs) in enumerate(drawn):
-            i = chosen[position // n]
-            finish: Literal["stop", "length"] = "stop" if ids and ids[-1] in stop_ids else "length"
-            out[i].append(Rollout(tuple(prompts[i]), tuple(ids), tuple(logprobs), finish, temperature, version))
-        start = stop
+    longest = max((len(prompt) for prompt in prompts), default=0) + max_new_tokens
+    decode = decode_in_slots if prompts and decodes(model, longest=longest) else decode_padded
+    drawn = decode(
+        model,
+        [prompts[i] for i in order],
+        n=n,
+        temperature=temperature,
+        max_new_tokens=max_new_tokens,
+        stop_ids=stop_ids,
+        seed=seed,
+        streams=streams,
+        micro_tokens=micro_tokens,
+    )
     model.train(was_training)
+    out: list[list[Rollout]] = [[] for _ in prompts]
+    for place, (ids, logprobs) in enumerate(drawn):
+        i = order[place // n]
+        finish: Literal["stop", "length"] = "stop" if ids and ids[-1] in stop_ids else "length"
+        out[i].append(Rollout(tuple(prompts[i]), tuple(ids), tuple(logprobs), finish, temperature, version))
     return [rollout for per_prompt in out for rollout in per_prompt]
 
 
-def uniforms(seed: int, rows: np.ndarray, step: int) -> np.ndarray:
-    """One number in [0, 1) per row, a pure function of (seed, row, step): splitmix64 finaliser, three rounds."""
-    with np.errstate(over="ignore"):
-        state = rows * np.uint64(0x9E3779B97F4A7C15) + np.uint64(step) * np.uint64(0xD1B54A32D192ED03)
-        # the constant keeps seed 0, row 0, step 0 off the finaliser's fixed point, 0
-        state ^= np.uint64((seed * 0x2545F4914F6CDD1D + 0xA0761D6478BD642F) % 2**64)
-        for _ in range(3):
-            state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            state ^= state >> np.uint64(31)
-    return (state >> np.uint64(11)).astype(np.float64) / 2**53
+class Lane:
+    """Replies to prompts of similar length: those that wait, and those in the slots of one of the decoder's pools.
+
+    Of every live slot, `reply` says which reply it is, `count` how many tokens it has; `ids` and `logprobs` hold them.
+    """
+
+    def __init__(self, prompts: range, capacity: int, n: int, slots: int, max_new_tokens: int) -> None:
+        self.waiting = deque(prompts)
+        self.n, self.slots, self.capacity = n, slots, capacity
+        self.reply, self.count = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+        self.ids = np.zeros((slots, max_new_tokens), dtype=np.int64)
+        self.logprobs = np.zeros((slots, max_new_tokens))
+
+    def enter(self) -> list[int]:
+        """Prompts that take free slots now: all that fit, once a quarter of the slots is free.
+
+        A prompt that enters alone would cost a pass of its own.
+        """
+        free = (self.slots - len(self.reply)) // self.n
+        if free < min(len(self.waiting), max(1, self.slots // (4 * self.n))):
+            return []
+        entering = [self.waiting.popleft() for _ in range(min(free, len(self.waiting)))]
+        replies = [prompt * self.n + k for prompt in entering for k in range(self.n)]
+        self.reply = np.concatenate([self.reply, np.array(replies, dtype=np.int64)])
+        self.count = np.concatenate([self.count, np.zeros(len(replies), dtype=np.int64)])
+        return entering
+
+    def append(self, ids: np.ndarray, logprobs: np.ndarray) -> None:
+        """One more token in every live slot."""
+        live = np.arange(len(self.reply))
+        self.ids[live, self.count], self.logprobs[live, self.count] = ids, logprobs
+        self.count += 1
+
+    def leave(self, ended: np.ndarray) -> Iterator[tuple[int, tuple[list[int], list[float]]]]:
+        """The replies in the slots where `ended`, with their numbers."""
+        for slot in np.flatnonzero(ended):
+            count = self.count[slot]
+            yield int(self.reply[slot]), (self.ids[slot, :count].tolist(), self.logprobs[slot, :count].tolist())
+
+    def reorder(self, slots: np.ndarray) -> None:
+        """Follow the decoder: what stood in `slots` now stands in the first ones."""
+        self.reply, self.count = self.reply[slots], self.count[slots]
+        self.ids[: len(slots)], self.logprobs[: len(slots)] = self.ids[slots], self.logprobs[slots]
 
 
-def draw_tokens(logits: Tensor, uniform: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Invert the cumulative distribution: logits (B, V), uniform (B,) to token ids (B,) and their log-probs (B,)."""
-    logs = torch.log_softmax(logits.float() / temperature, dim=-1)
-    cumulative = logs.exp().double().cumsum(-1)
-    # the last column can fall short of 1 by rounding; scale the draw instead of falling off the end
-    index = torch.searchsorted(cumulative, (uniform * cumulative[:, -1]).unsqueeze(1), right=True)
-    index = index.clamp(max=logits.shape[-1] - 1)
-    return index.squeeze(1), logs.gather(1, index).squeeze(1)
+def make_lanes(lengths: Sequence[int], n: int, max_new_tokens: int, micro_tokens: int) -> list[Lane]:
+    """Lanes of prompts with these lengths (the longest first), a lane's longest at most twice its shortest.
+
+    Every lane keeps the same share of its replies in slots, so that together they hold `micro_tokens`.
+    """
+    starts = [0]
+    for i, length in enumerate(lengths):
+        if lengths[starts[-1]] > 2 * length and n * (i - starts[-1]) >= 32:
+            starts.append(i)
+    ranges = [range(a, b) for a, b in zip(starts, [*starts[1:], len(lengths)], strict=True)]
+    capacities = [lengths[prompts.start] + max_new_tokens for prompts in ranges]
+    share = min(1.0, micro_tokens / sum(n * len(r) * c for r, c in zip(ranges, capacities, strict=True)))
+    return [
+        Lane(prompts, capacity, n, n * max(1, int(share * len(prompts))), max_new_tokens)
+        for prompts, capacity in zip(ranges, capacities, strict=True)
+    ]
 
 
-def _decode(
+def decode_in_slots(
     model: nn.Module,
     prompts: Sequence[Sequence[int]],
+    *,
     n: int,
     temperature: float,
     max_new_tokens: int,
     stop_ids: frozenset[int],
     seed: int,
-    rows: np.ndarray,
-) -> list[tuple[list[int], list[float]]]:
-    """Prefill each prompt once, repeat its cache n times, decode; rows that stopped leave the batch."""
-    causal = bare(model)
-    device = next(causal.parameters()).device
-    longest = max(len(p) for p in prompts)
-    ids = torch.zeros(len(prompts), longest, dtype=torch.long)
-    mask = torch.zeros(len(prompts), longest, dtype=torch.long)
-    for i, prompt in enumerate(prompts):
-        ids[i, longest - len(prompt) :] = torch.tensor(list(prompt))
-        mask[i, longest - len(prompt) :] = 1
-    ids, mask = ids.to(device), mask.to(device)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    out = causal(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, logits_to_keep=1)
-    cache, logits = out.past_key_values, out.logits[:, -1]
-    position = positions[:, -1]
-    if n > 1:
-        cache.batch_repeat_interleave(n)
-        logits, mask, position = (t.repeat_interleave(n, 0) for t in (logits, mask, position))
-    alive = np.arange(len(prompts) * n)
-    done = np.zeros(len(alive), dtype=bool)
-    results: list[tuple[list[int], list[float]]] = [([], []) for _ in alive]
-    for step in range(max_new_tokens):
-        uniform = torch.from_numpy(uniforms(seed, rows[alive], step)).to(device)
-        token, logprob = draw_tokens(logits, uniform, temperature)
-        for place, (t, lp) in enumerate(zip(token.tolist(), logprob.tolist(), strict=True)):
-            if not done[place]:
-                results[alive[place]][0].append(t)
-                results[alive[place]][1].append(lp)
-                done[place] = t in stop_ids
-        if step + 1 == max_new_tokens or done.all():
-            break
-        # dropping rows copies the cache, so wait until an eighth of them is done
-        if done.sum() >= 0.125 * len(alive):
-            keep = torch.from_numpy(np.flatnonzero(~done)).to(device)
-            cache.batch_select_indices(keep)
-            token, mask, position = token[keep], mask[keep], position[keep]
-            alive, done = alive[~done], done[~done]
-        position = position + 1
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-        out = causal(
-            input_ids=token.unsqueeze(1),
-            attention_mask=mask,
-            position_ids=position.unsqueeze(1),
-            past_key_values=cache,
-            use_cache=True,
-        )
-        logits = out.logits[:, -1]
-    return results
+    streams: np.ndarray,
+    micro_tokens: int,
+) -> Drawn:
+    """Continuous batching: ids and log-probs of `n` replies per prompt. Prompts come sorted, the longest first.
+
+    `streams` (prompts · n,) number the replies' random streams.
+    """
+    lanes = make_lanes([len(prompt) for prompt in prompts], n, max_new_tokens, micro_tokens)
+    decoder = Decoder(model, [(lane.slots, lane.capacity) for lane in lanes])
+    device, stops = decoder.embedding.device, np.array(sorted(stop_ids))
+    results: Drawn = [([], []) for _ in streams]
+    logits = [torch.zeros(0, 0, device=device) for _ in lanes]
+    while True:
+        for number, lane in enumerate(lanes):
+            if entering := lane.enter():
+                first = decoder.admit(number, [prompts[i] for i in entering], n)
+                logits[number] = torch.cat([logits[number], first]) if len(logits[number]) else first
+        sizes = [len(lane.reply) for lane in lanes]
+        if not any(sizes):
+            return results
+        reply, count = (np.concatenate([getattr(lane, name) for lane in lanes]) for name in ("reply", "count"))
+        uniform = torch.from_numpy(uniforms(seed, streams[reply], count)).to(device)
+        joined = torch.cat([part for part in logits if len(part)])
+        token, logprob = (t.cpu().numpy() for t in draw_tokens(joined, uniform, temperature))
+        ended = np.isin(token, stops) | (count + 1 == max_new_tokens)
+        following = []
+        start = 0
+        for pool, lane, size in zip(decoder.pools, lanes, sizes, strict=True):
+            own = slice(start, start + size)
+            start += size
+            lane.append(token[own], logprob[own])
+            kept = np.arange(size)
+            if ended[own].any():
+                for number, drawn in lane.leave(ended[own]):
+                    results[number] = drawn
+                kept = pool.keep(torch.from_numpy(~ended[own]).to(device)).cpu().numpy()
+                lane.reorder(kept)
+            following.append(token[own][kept])
+        ids = torch.from_numpy(np.concatenate(following)).to(device)
+        sizes = [len(part) for part in following]
+        logits = list(decoder.step(ids).split(sizes)) if len(ids) else [joined[:0] for _ in lanes]

@@ -1,0 +1,289 @@
+"""Decoding over the weights of a Hugging Face model, one new token per row and step, without its module calls.
+
+With one token per row a transformers forward spends most of its time on dispatch and on copying the cache. Here the
+norms' weights are folded into the matrices behind them, query, key and value are one product, and keys and values
+stay where they were written: a cache of slots, whose rows come and go while others go on.
+
+Architectures with RMSNorm, rotary positions and gated MLPs; `decodes` compares with the model's own forward before
+the first use, and `models.padded_decoding` serves the rest.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from accord.data.batches import build_plan, reply_group
+from accord.models.attention import attend_packed
+from accord.models.loading import bare
+from accord.models.policy import attention_window, logits_head
+
+FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
+ROTARY = frozenset({"default", "linear", "llama3", "yarn"})  # whose angles depend on nothing but the position
+
+# layer, queries, keys and values (T, heads, d) of a flat row → what they attend to (T, heads, d)
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+Affine = tuple[Tensor, Tensor | None]  # weight (in, out) and bias (out,)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One layer's matrices, norms folded in.
+
+    Rows of query and key are ordered so that the two numbers that a rotation mixes stand side by side.
+    """
+
+    qkv: Affine
+    query_norm: Tensor | None
+    key_norm: Tensor | None
+    attention_out: Affine
+    gate_up: Affine
+    down: Affine
+
+
+class Pool:
+    """A cache of `slots` rows of up to `capacity` tokens; slots [0, live) are in use, `lengths` tokens in each."""
+
+    def __init__(self, layers: int, slots: int, kv_heads: int, capacity: int, size: int, like: Tensor) -> None:
+        self.cache = _zeros((layers, 2, slots, kv_heads, capacity, size), like)  # what is masked must be finite
+        self.flat = self.cache.view(layers, 2, slots * kv_heads * capacity, size)
+        self.lengths = torch.zeros(slots, dtype=torch.long, device=like.device)
+        self.slots, self.kv_heads, self.capacity, self.live = slots, kv_heads, capacity, 0
+
+    def places(self, slots: Tensor, positions: Tensor) -> Tensor:
+        """Rows (N · kv_heads,) of `flat` of these slots and positions, (N,) both."""
+        heads = torch.arange(self.kv_heads, device=slots.device)
+        return ((slots.unsqueeze(1) * self.kv_heads + heads) * self.capacity + positions.unsqueeze(1)).flatten()
+
+    def write(self, layer: int, places: Tensor, key: Tensor, value: Tensor) -> None:
+        self.flat[layer, 0].index_copy_(0, places, key.flatten(0, 1))
+        self.flat[layer, 1].index_copy_(0, places, value.flatten(0, 1))
+
+    def keep(self, going: Tensor) -> Tensor:
+        """Drop the live rows where `going` (live,) is False; returns the former slots of those that stay, in order.
+
+        The gaps are filled from the end, so only as many rows move as have ended.
+        """
+        left = int(going.sum())
+        order = torch.arange(left, device=going.device)
+        gaps = torch.nonzero(~going[:left]).squeeze(1)
+        if len(gaps):
+            movers = left + torch.nonzero(going[left:]).squeeze(1)
+            longest = int(self.lengths[movers].max())
+            self.cache[:, :, gaps, :, :longest] = self.cache[:, :, movers, :, :longest]
+            self.lengths[gaps] = self.lengths[movers]
+            order[gaps] = movers
+        self.live = left
+        return order
+
+
+class Decoder:
+    """A frozen view of a model's weights, adapters merged, and pools of slots for (slots, capacity) each.
+
+    Rows of similar length share a pool: at each step every row of a pool reads as far as its longest.
+    """
+
+    def __init__(self, model: nn.Module, pools: Sequence[tuple[int, int]]) -> None:
+        inner = bare(model)
+        config, trunk = inner.config, inner.base_model
+        attention = trunk.layers[0].self_attn
+        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self.head_size, self.scaling = int(attention.head_dim), float(attention.scaling)
+        self.eps, self.activation = config.rms_norm_eps, trunk.layers[0].mlp.act_fn
+        self.embedding = inner.get_input_embeddings().weight.detach()
+        self.final_norm = trunk.norm.weight.detach()
+        self.head = logits_head(model)
+        self.blocks = [self._fold(layer) for layer in trunk.layers]
+        every = torch.arange(max(capacity for _, capacity in pools), device=self.embedding.device).unsqueeze(0)
+        cosine, sine = trunk.rotary_emb(self.embedding.new_zeros((), dtype=torch.float32), every)
+        half = self.head_size // 2
+        self.rotation = torch.complex(cosine[0, :, None, :half].contiguous(), sine[0, :, None, :half].contiguous())
+        self.pools = [
+            Pool(len(self.blocks), slots, self.kv_heads, capacity, self.head_size, self.embedding)
+            for slots, capacity in pools
+        ]
+
+    def _fold(self, layer: Any) -> Block:
+        attention, mlp = layer.self_attn, layer.mlp
+        size = self.head_size
+        pairs = torch.arange(size, device=self.embedding.device).view(2, -1).T.flatten()
+
+        def paired(linear: nn.Module) -> Affine:
+            weight, bias = linear_weights(linear)
+            weight = weight.unflatten(0, (-1, size))[:, pairs].flatten(0, 1)
+            return weight, None if bias is None else bias.unflatten(0, (-1, size))[:, pairs].flatten()
+
+        def join(*parts: Affine, norm: Tensor | None = None) -> Affine:
+            weight = torch.cat([weight for weight, _ in parts])
+            weight = weight if norm is None else weight * norm.detach()
+            if all(bias is None for _, bias in parts):
+                return weight.T.contiguous(), None
+            biases = [w.new_zeros(len(w)) if bias is None else bias for w, bias in parts]
+            return weight.T.contiguous(), torch.cat(biases)
+
+        norms = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
+        query_norm, key_norm = (None if norm is None else norm.weight.detach()[pairs] for norm in norms)
+        query, key, value = paired(attention.q_proj), paired(attention.k_proj), linear_weights(attention.v_proj)
+        gate, up = linear_weights(mlp.gate_proj), linear_weights(mlp.up_proj)
+        return Block(
+            join(query, key, value, norm=layer.input_layernorm.weight),
+            query_norm,
+            key_norm,
+            join(linear_weights(attention.o_proj)),
+            join(gate, up, norm=layer.post_attention_layernorm.weight),
+            join(linear_weights(mlp.down_proj)),
+        )
+
+    def _normalised(self, x: Tensor) -> Tensor:
+        wide = x.float()
+        return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)).to(x.dtype)
+
+    def trunk(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+        """Hidden states (T, d) behind the last norm of tokens `ids` at `positions`, (T,) both."""
+        x = F.embedding(ids, self.embedding)
+        rotation = self.rotation[positions]
+        turned = self.heads + self.kv_heads
+        for number, block in enumerate(self.blocks):
+            mixed = _product(self._normalised(x), block.qkv).view(len(ids), -1, self.head_size)
+            if block.query_norm is not None and block.key_norm is not None:
+                query = self._normalised(mixed[:, : self.heads]) * block.query_norm
+                key = self._normalised(mixed[:, self.heads : turned]) * block.key_norm
+                mixed = torch.cat([query, key, mixed[:, turned:]], dim=1)
+            pairs = torch.view_as_complex(mixed[:, :turned].float().unflatten(2, (-1, 2)))
+            both = torch.view_as_real(pairs * rotation).flatten(2).to(x.dtype)
+            seen = attend(number, both[:, : self.heads], both[:, self.heads :], mixed[:, turned:])
+            x = _product(seen.flatten(1), block.attention_out, x)
+            gate, up = _product(self._normalised(x), block.gate_up).chunk(2, dim=1)
+            x = _product(self.activation(gate) * up, block.down, x)
+        return self._normalised(x) * self.final_norm
+
+    def admit(self, number: int, prompts: Sequence[Sequence[int]], n: int) -> Tensor:
+        """Take prompts into a pool, `n` rows each behind its live ones; logits (prompts · n, V) of their first tokens.
+
+        A prompt is computed once, whatever `n`.
+        """
+        pool = self.pools[number]
+        plan = build_plan([reply_group((), prompt) for prompt in prompts], rows="last").to(pool.lengths.device)
+        sizes = torch.tensor([len(prompt) for prompt in prompts], device=pool.lengths.device)
+        firsts = pool.live + n * torch.arange(len(prompts), device=sizes.device)
+        places = pool.places(firsts.repeat_interleave(sizes), plan.positions)
+
+        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            pool.write(layer, places, key, value)
+            return attend_packed(plan, query, key, value, scaling=self.scaling)
+
+        hidden = self.trunk(plan.ids, plan.positions, attend)[plan.rows]
+        longest = int(sizes.max())
+        for copy in range(1, n):
+            pool.cache[:, :, firsts + copy, :, :longest] = pool.cache[:, :, firsts, :, :longest]
+        stop = pool.live + n * len(prompts)
+        pool.lengths[pool.live : stop] = sizes.repeat_interleave(n)
+        pool.live = stop
+        return self.head(hidden).repeat_interleave(n, 0)
+
+    def step(self, ids: Tensor) -> Tensor:
+        """One more token in every live row, (rows,) pool by pool; logits (rows, V) of the next."""
+        live = [pool for pool in self.pools if pool.live]
+        lengths = [pool.lengths[: pool.live] for pool in live]
+        places = [
+            pool.places(torch.arange(pool.live, device=ids.device), length)
+            for pool, length in zip(live, lengths, strict=True)
+        ]
+        masks = [self._mask(length) for length in lengths]
+
+        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            seen, start = [], 0
+            for pool, place, mask in zip(live, places, masks, strict=True):
+                rows = slice(start, start + pool.live)
+                pool.write(layer, place, key[rows], value[rows])
+                keys, values = pool.cache[layer, :, : pool.live, :, : mask.shape[2]].flatten(1, 2)
+                own = query[rows].reshape(len(keys), -1, self.head_size)
+                weights = torch.softmax(torch.baddbmm(mask, own, keys.transpose(1, 2), alpha=self.scaling), dim=2)
+                seen.append(torch.bmm(weights, values).view(pool.live, self.heads, self.head_size))
+                start = rows.stop
+            return seen[0] if len(seen) == 1 else torch.cat(seen)
+
+        hidden = self.trunk(ids, torch.cat(lengths), attend)
+        for length in lengths:
+            length += 1
+        return self.head(hidden)
+
+    def _mask(self, lengths: Tensor) -> Tensor:
+        """(rows · kv_heads, 1, longest + 1): 0 up to each row's new token, -∞ behind it."""
+        columns = torch.arange(int(lengths.max()) + 1, device=lengths.device)
+        behind = (columns > lengths.unsqueeze(1)).repeat_interleave(self.kv_heads, 0).unsqueeze(1)
+        return torch.zeros_like(behind, dtype=self.embedding.dtype).masked_fill_(behind, float("-inf"))
+
+
+def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Zeros; on a CPU their pages are made when first written, and most of a cache never is."""
+    if like.device.type != "cpu":
+        return torch.zeros(shape, device=like.device, dtype=like.dtype)
+    untouched = np.zeros(math.prod(shape) * like.element_size(), dtype=np.uint8)
+    return torch.from_numpy(untouched).view(like.dtype).view(shape)
+
+
+def _product(x: Tensor, affine: Affine, residual: Tensor | None = None) -> Tensor:
+    """x W + b + residual."""
+    weight, bias = affine
+    if residual is None:
+        return x @ weight if bias is None else torch.addmm(bias, x, weight)
+    out = torch.addmm(residual, x, weight)
+    return out if bias is None else out + bias
+
+
+def linear_weights(linear: Any) -> Affine:
+    """Weight (out, in) and bias (out,) of a linear layer, its active adapters merged in."""
+    base = getattr(linear, "base_layer", linear)
+    weight = base.weight.detach()
+    if base is not linear and not linear.disable_adapters and not linear.merged:
+        weight = weight + sum(linear.get_delta_weight(name) for name in linear.active_adapters)
+    return weight, None if base.bias is None else base.bias.detach()
+
+
+def decodes(model: nn.Module, *, longest: int) -> bool:
+    """Whether a `Decoder` of this model gives its own logits on texts of up to `longest` tokens; tried once."""
+    inner = bare(model)
+    known = getattr(inner, "_accord_decodes", None)
+    if known is None:
+        known = inner._accord_decodes = _probe(model, inner)
+    window = attention_window(inner.config)
+    return bool(known) and not (window and longest > window)
+
+
+def _probe(model: nn.Module, inner: Any) -> bool:
+    """Compare two prompts, one more token each, and another after a row has left, with the plain forward."""
+    config = inner.config
+    rotary = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+    if config.model_type not in FAMILIES or rotary not in ROTARY or inner.get_output_embeddings() is None:
+        return False
+    generator = torch.Generator().manual_seed(0)
+    long, short, more = (torch.randint(0, config.vocab_size, (k,), generator=generator).tolist() for k in (7, 4, 4))
+    try:
+        ours, order = _decoded(model, [long, short], more)
+    except (AttributeError, RuntimeError, TypeError):
+        return False  # layers of another make: quantised, or adapters that are no sum of matrices
+    texts = [[*prompt, token] for prompt, token in zip((long, long, short, short), more, strict=True)]
+    texts += [[*texts[row], token] for row, token in zip(order, more, strict=False)]
+    with torch.no_grad():
+        theirs = [model(input_ids=torch.tensor([text], device=ours.device)).logits[0].float() for text in texts]
+    expected = torch.stack([*(logits[-2] for logits in theirs[:4]), *(logits[-1] for logits in theirs)])
+    scale = float(expected.abs().max().clamp(min=1))
+    tight = 1e-4 if inner.dtype == torch.float32 else 5e-2
+    return bool(torch.allclose(ours, expected, rtol=10 * tight, atol=tight * scale))
+
+
+@torch.no_grad()
+def _decoded(model: nn.Module, prompts: Sequence[Sequence[int]], more: Sequence[int]) -> tuple[Tensor, list[int]]:
+    """Logits of two rows per prompt, after a token each, and after another in the rows that stay; and which stay."""
+    decoder = Decoder(model, [(4, 10)])
+    first = decoder.admit(0, prompts, 2)
+    ids = torch.tensor(more, device=first.device)
+    second = decoder.step(ids)
+    order = decoder.pools[0].keep(torch.tensor([False, True, True, True], device=first.device))
+    return torch.cat([first, second, decoder.step(ids[:3])]), order.tolist()

@@ -1,0 +1,44 @@
+"""From logits to tokens: counter-based uniforms, and the cumulative distribution turned round."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+BLOCK = 32  # tokens whose probabilities are added up before one of them is looked for
+
+
+def uniforms(seed: int, rows: np.ndarray, step: int | np.ndarray) -> np.ndarray:
+    """One number in [0, 1) per row, a pure function of (seed, row, step): splitmix64 finaliser, three rounds."""
+    with np.errstate(over="ignore"):
+        state = rows * np.uint64(0x9E3779B97F4A7C15) + np.asarray(step, np.uint64) * np.uint64(0xD1B54A32D192ED03)
+        # the constant keeps seed 0, row 0, step 0 off the finaliser's fixed point, 0
+        state ^= np.uint64((seed * 0x2545F4914F6CDD1D + 0xA0761D6478BD642F) % 2**64)
+        for _ in range(3):
+            state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            state ^= state >> np.uint64(31)
+    return (state >> np.uint64(11)).astype(np.float64) / 2**53
+
+
+def draw_tokens(logits: Tensor, uniform: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Invert the cumulative distribution: logits (B, V), uniform (B,) f64 to token ids (B,) and their log-probs (B,).
+
+    The cumulative sum runs over blocks of tokens, then inside the one block that the uniform falls into: two short
+    sums in f64 instead of one over the vocabulary.
+    """
+    logits = logits.float() if temperature == 1.0 else logits.float() / temperature
+    highest = logits.amax(-1, keepdim=True)
+    weights = (logits - highest).exp_()
+    weights = F.pad(weights, (0, -weights.shape[1] % BLOCK)).unflatten(1, (-1, BLOCK))
+    by_block = weights.sum(-1).double().cumsum(-1)
+    wanted = uniform.unsqueeze(1) * by_block[:, -1:]
+    block = torch.searchsorted(by_block, wanted, right=True).clamp_(max=by_block.shape[1] - 1)
+    before = torch.where(block > 0, by_block.gather(1, (block - 1).clamp(min=0)), 0.0)
+    share = ((wanted - before) / (by_block.gather(1, block) - before)).clamp_(0.0, 1.0 - 2.0**-53)
+    inside = weights[torch.arange(len(weights), device=weights.device), block.squeeze(1)].double().cumsum(-1)
+    # a block's f32 sum differs from the f64 sum of its tokens by rounding: scale the draw, never fall off the end
+    within = torch.searchsorted(inside, share * inside[:, -1:], right=True).clamp_(max=BLOCK - 1)
+    token = block * BLOCK + within
+    logprobs = (logits.gather(1, token) - highest).double() - by_block[:, -1:].log()
+    return token.squeeze(1), logprobs.float().squeeze(1)

@@ -1,0 +1,140 @@
+"""Rollouts from a vLLM server: token ids go in, token ids and log-probs come out, weights are pushed by path.
+
+    VLLM_SERVER_DEV_MODE=1 vllm serve DIRECTORY --logprobs-mode processed_logprobs
+
+The server's tokenizer is never used, and nothing that it should have sent is assumed: a field that is missing, a prompt
+that was changed, a reply that ends with no stop token are errors, for each would become a wrong ratio in silence.
+"""
+
+import json
+import math
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from accord.errors import BadInput
+from accord.records import Rollout
+
+AT_ONCE = 256  # requests in flight; the server batches them itself
+
+
+class _Refuse(urllib.request.HTTPRedirectHandler):
+    """A redirect would send prompts, or a path, to another host."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Refuse)
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server at `url` that serves `model` (the name it was started with); `timeout` is seconds per request."""
+
+    url: str
+    model: str
+    timeout: float = 600.0
+
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        n: int,
+        temperature: float,
+        max_new_tokens: int,
+        stop_ids: frozenset[int],
+        seed: int,
+        version: str = "",
+        numbers: Sequence[int] | None = None,
+    ) -> list[Rollout]:
+        """`n` rollouts per prompt, prompt by prompt, as `models.sampling.sample` gives them.
+
+        Every prompt is a request with a seed of its own, a function of `seed` and its number, so what it draws does
+        not depend on the other prompts. Raises BadInput where the server answers with an error or less than asked.
+        """
+        places = range(len(prompts)) if numbers is None else numbers
+        common = {
+            "model": self.model,
+            "n": n,
+            "max_tokens": max_new_tokens,
+            "temperature": temperature,
+            "top_p": 1.0,
+            "top_k": 0,
+            "logprobs": 0,  # that of the sampled token alone
+            "return_token_ids": True,
+            "stop_token_ids": sorted(stop_ids),
+            "ignore_eos": True,  # `stop_ids` alone end a reply
+        }
+
+        def ask(prompt: Sequence[int], number: int) -> list[Rollout]:
+            body = {**common, "prompt": list(prompt), "seed": _request_seed(seed, number)}
+            answer = self._post("/v1/completions", body)
+            choices = sorted(_field(answer, "choices", list), key=lambda choice: int(choice.get("index", 0)))
+            if len(choices) != n:
+                raise BadInput(f"{self.url}: asked for {n} replies and got {len(choices)}")
+            return [self._rollout(prompt, choice, stop_ids, temperature, version) for choice in choices]
+
+        with ThreadPoolExecutor(min(AT_ONCE, max(1, len(prompts)))) as pool:
+            return [rollout for some in pool.map(ask, prompts, places) for rollout in some]
+
+    def _rollout(
+        self, prompt: Sequence[int], choice: Any, stop_ids: frozenset[int], temperature: float, version: str
+    ) -> Rollout:
+        if _field(choice, "prompt_token_ids", list) != list(prompt):
+            raise BadInput(f"{self.url}: the server computed other prompt tokens than it was sent")
+        ids = _field(choice, "token_ids", list)
+        logprobs = _field(_field(choice, "logprobs", dict), "token_logprobs", list)
+        if len(ids) != len(logprobs) or not all(isinstance(p, float) and math.isfinite(p) for p in logprobs):
+            raise BadInput(f"{self.url}: {len(ids)} tokens came with {len(logprobs)} log-probs, or one is no number")
+        finish = _field(choice, "finish_reason", str)
+        stopped = bool(ids) and ids[-1] in stop_ids
+        if finish not in ("stop", "length") or stopped is not (finish == "stop"):
+            raise BadInput(f"{self.url}: a reply finished as {finish!r} with {'a' if stopped else 'no'} stop token")
+        return Rollout(
+            tuple(prompt), tuple(ids), tuple(logprobs), "stop" if stopped else "length", temperature, version
+        )
+
+    def load(self, directory: str) -> None:
+        """Take the weights of a snapshot directory that the server can read, and forget what was cached of the old."""
+        body = {"method": "reload_weights", "kwargs": {"weights_path": directory}, "timeout": self.timeout}
+        self._post("/collective_rpc", body)
+        self._post("/reset_prefix_cache", {})
+
+    def _post(self, route: str, body: dict[str, Any]) -> Any:
+        request = urllib.request.Request(
+            self.url.rstrip("/") + route,
+            data=json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        try:
+            with _OPENER.open(request, timeout=self.timeout) as response:
+                text = response.read()
+        except urllib.error.HTTPError as error:
+            said = error.read().decode(errors="replace")[:300]
+            hint = "; start it with VLLM_SERVER_DEV_MODE=1" if error.code == 404 and route[1] != "v" else ""
+            raise BadInput(f"{self.url}{route}: {error.code} {said}{hint}") from None
+        except OSError as error:
+            raise BadInput(f"{self.url}{route}: no answer ({error}); is the server running?") from None
+        try:
+            return json.loads(text) if text else {}
+        except ValueError:
+            raise BadInput(f"{self.url}{route}: the answer is no JSON: {text[:80]!r}") from None
+
+
+def _field(record: Any, name: str, kind: type) -> Any:
+    value = record.get(name) if isinstance(record, dict) else None
+    if not isinstance(value, kind):
+        raise BadInput(f"the server's answer has no {name} ({kind.__name__}); vLLM from 0.11 on sends it")
+    return value
+
+
+def _request_seed(seed: int, number: int) -> int:
+    """31 bits that differ from prompt to prompt and from call to call: the finaliser of splitmix64."""
+    state = (seed * 0x9E3779B97F4A7C15 + number * 0xD1B54A32D192ED03 + 0xA0761D6478BD642F) % 2**64
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+        state = (state ^ (state >> shift)) * factor % 2**64
+    return state >> 33

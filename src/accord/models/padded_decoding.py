@@ -1,0 +1,109 @@
+"""Decoding by a model's own forward and cache, for architectures that `models.decoder` does not know.
+
+Prompts are padded on the left, the rows of a batch step together, and those that ended leave it.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from accord.models.drawing import draw_tokens, uniforms
+from accord.models.loading import bare
+
+Drawn = list[tuple[list[int], list[float]]]
+
+
+def decode_padded(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    *,
+    n: int,
+    temperature: float,
+    max_new_tokens: int,
+    stop_ids: frozenset[int],
+    seed: int,
+    streams: np.ndarray,
+    micro_tokens: int,
+) -> Drawn:
+    """Ids and log-probs of `n` replies per prompt, as `sampling.decode_in_slots` gives them."""
+    results: Drawn = []
+    for start, stop in batches([len(prompt) for prompt in prompts], n, max_new_tokens, micro_tokens):
+        own = streams[start * n : stop * n]
+        results += _decode_batch(model, prompts[start:stop], n, temperature, max_new_tokens, stop_ids, seed, own)
+    return results
+
+
+def batches(lengths: Sequence[int], n: int, max_new_tokens: int, micro_tokens: int) -> Iterator[tuple[int, int]]:
+    """Ranges of prompts of similar lengths (the longest first) whose replies need at most `micro_tokens` in the cache.
+
+    Every row pays for the longest prompt at each step; below 64 rows a step costs the same anyway.
+    """
+    start = 0
+    for stop in range(1, len(lengths) + 1):
+        if stop < len(lengths):
+            rows, longest, shortest = (stop + 1 - start) * n, lengths[start], lengths[stop]
+            if rows * (longest + max_new_tokens) <= micro_tokens and (longest <= 2 * shortest + 4 or rows <= 64):
+                continue
+        yield start, stop
+        start = stop
+
+
+def _decode_batch(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    n: int,
+    temperature: float,
+    max_new_tokens: int,
+    stop_ids: frozenset[int],
+    seed: int,
+    streams: np.ndarray,
+) -> Drawn:
+    """Prefill each prompt once, repeat its cache n times, decode."""
+    causal = bare(model)
+    device = next(causal.parameters()).device
+    longest = max(len(p) for p in prompts)
+    ids = torch.zeros(len(prompts), longest, dtype=torch.long)
+    mask = torch.zeros(len(prompts), longest, dtype=torch.long)
+    for i, prompt in enumerate(prompts):
+        ids[i, longest - len(prompt) :] = torch.tensor(list(prompt))
+        mask[i, longest - len(prompt) :] = 1
+    ids, mask = ids.to(device), mask.to(device)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    out = causal(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, logits_to_keep=1)
+    cache, logits = out.past_key_values, out.logits[:, -1]
+    position = positions[:, -1]
+    if n > 1:
+        cache.batch_repeat_interleave(n)
+        logits, mask, position = (t.repeat_interleave(n, 0) for t in (logits, mask, position))
+    alive = np.arange(len(prompts) * n)
+    done = np.zeros(len(alive), dtype=bool)
+    results: Drawn = [([], []) for _ in alive]
+    for step in range(max_new_tokens):
+        uniform = torch.from_numpy(uniforms(seed, streams[alive], step)).to(device)
+        token, logprob = draw_tokens(logits, uniform, temperature)
+        for place, (t, lp) in enumerate(zip(token.tolist(), logprob.tolist(), strict=True)):
+            if not done[place]:
+                results[alive[place]][0].append(t)
+                results[alive[place]][1].append(lp)
+                done[place] = t in stop_ids
+        if step + 1 == max_new_tokens or done.all():
+            break
+        # dropping rows copies the cache, so wait until an eighth of them is done
+        if done.sum() >= 0.125 * len(alive):
+            keep = torch.from_numpy(np.flatnonzero(~done)).to(device)
+            cache.batch_select_indices(keep)
+            token, mask, position = token[keep], mask[keep], position[keep]
+            alive, done = alive[~done], done[~done]
+        position = position + 1
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        out = causal(
+            input_ids=token.unsqueeze(1),
+            attention_mask=mask,
+            position_ids=position.unsqueeze(1),
+            past_key_values=cache,
+            use_cache=True,
+        )
+        logits = out.logits[:, -1]
+    return results

@@ -1,0 +1,172 @@
+"""The lean decoder against the padded one and the models' own forward; slots that come and go."""
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from transformers import AutoModelForCausalLM
+
+from accord.config import Adapters
+from accord.data.batches import build_plan, reply_group
+from accord.models import sampling
+from accord.models.decoder import Decoder, decodes
+from accord.models.loading import add_adapters
+from accord.models.padded_decoding import decode_padded
+from accord.models.policy import token_logprobs
+from accord.models.sampling import decode_in_slots, make_lanes, sample
+
+COMMON = {
+    "vocab_size": 40,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+}
+NTK = {"rope_type": "llama3", "rope_theta": 1e4, "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+# name: (config class, its settings, whether it is decoded leanly)
+ARCHITECTURES = {
+    "llama": ("LlamaConfig", {}, True),
+    "llama-tied-biased": ("LlamaConfig", {"tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True}, True),
+    "llama-scaled": (
+        "LlamaConfig",
+        {"rope_parameters": {**NTK, "original_max_position_embeddings": 16}},
+        True,
+    ),
+    "mistral": ("MistralConfig", {"sliding_window": None}, True),
+    "qwen2": ("Qwen2Config", {}, True),
+    "qwen3": ("Qwen3Config", {"head_dim": 8}, True),
+    "gemma": ("GemmaConfig", {"head_dim": 4}, False),
+    "dynamic": ("LlamaConfig", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, False),
+}
+PROMPTS = [(1, 5, 9, 3, 7, 8, 30, 31), (1, 4), (1, 3, 3, 7, 8), (1, 6, 10, 11), (1, 12), (1, 13, 14)]
+SETTINGS = {"n": 3, "temperature": 0.9, "max_new_tokens": 12, "stop_ids": frozenset({2, 17, 18}), "seed": 5}
+
+
+def make(name):
+    kind, settings, _ = ARCHITECTURES[name]
+    config = getattr(transformers, kind)(**{**COMMON, **settings}, bos_token_id=1, eos_token_id=2, pad_token_id=0)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="accord")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(4.0) if parameter.ndim > 1 else parameter.add_(0.2 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def both_ways(model, micro_tokens=65536):
+    order = sorted(range(len(PROMPTS)), key=lambda i: -len(PROMPTS[i]))
+    prompts = [PROMPTS[i] for i in order]
+    streams = np.arange(len(prompts) * SETTINGS["n"], dtype=np.uint64)
+    with torch.no_grad():
+        return [
+            decode(model, prompts, **SETTINGS, streams=streams, micro_tokens=micro_tokens)
+            for decode in (decode_in_slots, decode_padded)
+        ]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_lean_decoder_draws_what_the_model_itself_would(name):
+    model = make(name)
+    assert decodes(model, longest=30) is ARCHITECTURES[name][2]
+    if decodes(model, longest=30):
+        ours, theirs = both_ways(model)
+        assert [ids for ids, _ in ours] == [ids for ids, _ in theirs]
+        assert np.allclose(np.concatenate([p for _, p in ours]), np.concatenate([p for _, p in theirs]), atol=1e-5)
+    rollouts = sample(model, PROMPTS, **SETTINGS)
+    plan = build_plan([reply_group(r.prompt_ids, r.ids) for r in rollouts])
+    drawn = torch.tensor([lp for r in rollouts for lp in r.logprobs])
+    assert torch.allclose(token_logprobs(model, plan, temperature=0.9), drawn, atol=1e-5)
+
+
+def test_a_window_shorter_than_the_text_is_left_to_the_model():
+    model = make("mistral")
+    model.config.sliding_window = 16
+    assert decodes(model, longest=16) and not decodes(model, longest=17)
+
+
+def test_adapters_are_merged_as_they_stand():
+    model = add_adapters(make("llama"), Adapters(lora_rank=2), scalar=False, seed=0).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.3)
+    ours, theirs = both_ways(model)
+    assert [ids for ids, _ in ours] == [ids for ids, _ in theirs]
+    with model.disable_adapter():
+        off, _ = both_ways(model)
+        assert off == both_ways(model.get_base_model())[0]
+    assert off != ours
+
+
+@pytest.mark.parametrize("micro_tokens", [1, 60, 150, 400])
+def test_rows_that_enter_late_are_the_same_rows(micro_tokens):
+    model = make("qwen3")
+    few, _ = both_ways(model, micro_tokens)
+    all_at_once, _ = both_ways(model)
+    assert [ids for ids, _ in few] == [ids for ids, _ in all_at_once]
+    assert np.allclose(np.concatenate([p for _, p in few]), np.concatenate([p for _, p in all_at_once]), atol=1e-5)
+
+
+def test_a_prompt_is_computed_once_and_no_token_twice(monkeypatch):
+    """Tokens through the trunk: every prompt once, every reply but its last token."""
+    seen = []
+    plain = Decoder.trunk
+    monkeypatch.setattr(Decoder, "trunk", lambda self, ids, *rest: seen.append(len(ids)) or plain(self, ids, *rest))
+    model = make("llama")
+    decodes(model, longest=30)
+    seen.clear()
+    for micro_tokens in (1, 150, 65536):
+        rollouts = sample(model, PROMPTS, **SETTINGS, micro_tokens=micro_tokens)
+        assert sum(seen) == sum(map(len, PROMPTS)) + sum(len(r.ids) - 1 for r in rollouts)
+        seen.clear()
+
+
+def test_slots_hold_what_the_memory_bound_says(monkeypatch):
+    held = []
+    plain = Decoder.__init__
+
+    def init(self, model, pools):
+        held.append(sum(slots * capacity for slots, capacity in pools))
+        plain(self, model, pools)
+
+    model = make("llama")
+    decodes(model, longest=30)
+    monkeypatch.setattr(Decoder, "__init__", init)
+    for micro_tokens in (150, 250):
+        sample(model, PROMPTS, **SETTINGS, micro_tokens=micro_tokens)
+        assert held.pop() <= micro_tokens
+    sample(model, PROMPTS, **SETTINGS, micro_tokens=1)
+    assert held.pop() == 3 * (8 + 12)
+
+
+def test_lanes_hold_prompts_of_similar_length_and_every_prompt_once():
+    lengths = sorted([400, 390, 210, 205, 201, 200, *[90] * 40, *[40] * 40, 10], reverse=True)
+    lanes = make_lanes(lengths, 8, 40, 10_000)
+    assert [i for lane in lanes for i in lane.waiting] == list(range(len(lengths)))
+    for lane in lanes:
+        inside = [lengths[i] for i in lane.waiting]
+        assert lane.capacity == inside[0] + 40
+        assert inside[0] <= 2 * inside[-1] or lane is lanes[-1]
+        assert lane.slots % 8 == 0
+    assert sum(lane.slots * lane.capacity for lane in lanes) <= 10_000 + 8 * sum(lane.capacity for lane in lanes)
+
+
+def test_a_few_rows_that_end_move_a_few_rows():
+    decoder = Decoder(make("llama"), [(6, 8)])
+    with torch.no_grad():
+        decoder.admit(0, [(1, 2, 3), (4, 5), (6,)], 2)
+    (pool,) = decoder.pools
+    before = pool.cache.clone()
+    order = pool.keep(torch.tensor([True, False, True, True, False, True]))
+    assert order.tolist() == [0, 5, 2, 3] and pool.live == 4
+    assert pool.lengths[:4].tolist() == [3, 1, 2, 2]
+    assert torch.equal(pool.cache[:, :, 1, :, :1], before[:, :, 5, :, :1])
+    assert torch.equal(pool.cache[:, :, [0, 2, 3]], before[:, :, [0, 2, 3]])
+
+
+def test_an_unknown_architecture_is_decoded_by_its_own_forward(monkeypatch):
+    model = make("gemma")
+    monkeypatch.setattr(sampling, "decode_in_slots", None)
+    assert len(sample(model, PROMPTS, **SETTINGS)) == 18

@@ -1,0 +1,137 @@
+"""The adapter against a local stub that speaks vLLM's protocol, and against one that does not quite."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from accord.errors import BadInput
+from accord.models.http_engine import Server
+
+PROMPTS = [(5, 6, 7), (8,), (9, 10)]
+ASKED = {"n": 2, "temperature": 0.7, "max_new_tokens": 4, "stop_ids": frozenset({2, 3}), "seed": 11}
+
+
+class Stub(BaseHTTPRequestHandler):
+    """Replies are a function of prompt and seed: even places stop with token 2, odd ones run to the limit."""
+
+    def log_message(self, *_):
+        pass
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.seen.append((self.path, body))
+        answer = {"/v1/completions": self.completions}.get(self.path, lambda _: {"results": [None]})(body)
+        status, answer = self.server.spoil(self.path, answer)
+        self.send_response(status)
+        if status == 302:
+            self.send_header("Location", "http://127.0.0.1:9/elsewhere")
+        self.end_headers()
+        self.wfile.write(answer if isinstance(answer, bytes) else json.dumps(answer).encode())
+
+    def completions(self, body):
+        choices = []
+        for index in reversed(range(body["n"])):  # vLLM keeps no order
+            ids = [20 + (sum(body["prompt"]) + body["seed"] + index) % 50, 2 if index % 2 == 0 else 30]
+            ids += [31, 32] if index % 2 else []
+            choices.append(
+                {
+                    "index": index,
+                    "token_ids": ids,
+                    "prompt_token_ids": body["prompt"],
+                    "logprobs": {"token_logprobs": [-0.5 * (i + 1) for i in range(len(ids))]},
+                    "finish_reason": "length" if index % 2 else "stop",
+                }
+            )
+        return {"choices": choices}
+
+
+@pytest.fixture
+def stub():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Stub)
+    server.seen, server.spoil = [], lambda path, answer: (200, answer)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    server.client = Server(f"http://127.0.0.1:{server.server_port}", "policy", timeout=10)
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_ids_go_in_and_ids_and_log_probs_come_out_in_order(stub):
+    rollouts = stub.client.sample(PROMPTS, **ASKED, version="step-3")
+    assert [r.prompt_ids for r in rollouts] == [p for p in PROMPTS for _ in range(2)]
+    assert [r.finish for r in rollouts] == ["stop", "length"] * 3
+    assert all(r.ids[-1] == 2 and r.logprobs == (-0.5, -1.0) for r in rollouts[::2])
+    assert all(len(r.ids) == 4 for r in rollouts[1::2])
+    assert {(r.temperature, r.version) for r in rollouts} == {(0.7, "step-3")}
+    path, body = stub.seen[0]
+    assert path == "/v1/completions" and body["prompt"] in [list(p) for p in PROMPTS]
+    assert body["stop_token_ids"] == [2, 3] and body["ignore_eos"] and body["return_token_ids"]
+    assert (body["n"], body["max_tokens"], body["temperature"], body["top_p"]) == (2, 4, 0.7, 1.0)
+
+
+def test_a_prompt_draws_the_same_whatever_its_company(stub):
+    whole = stub.client.sample(PROMPTS, **ASKED)
+    assert stub.client.sample(PROMPTS[1:2], **ASKED, numbers=[1]) == whole[2:4]
+    seeds = [body["seed"] for _, body in stub.seen[:3]]
+    assert len(set(seeds)) == 3 and all(0 <= seed < 2**31 for seed in seeds)
+    stub.client.sample(PROMPTS[:1], **{**ASKED, "seed": 12})
+    assert stub.seen[-1][1]["seed"] not in seeds
+
+
+def test_weights_are_pushed_by_path_and_the_cache_forgotten(stub):
+    stub.client.load("some/snapshot")
+    assert [path for path, _ in stub.seen] == ["/collective_rpc", "/reset_prefix_cache"]
+    assert stub.seen[0][1]["method"] == "reload_weights"
+    assert stub.seen[0][1]["kwargs"] == {"weights_path": "some/snapshot"}
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (lambda choice: choice.pop("token_ids"), "token_ids"),
+        (lambda choice: choice.update(logprobs=None), "logprobs"),
+        (lambda choice: choice["logprobs"].update(token_logprobs=[-1.0]), "log-probs"),
+        (lambda choice: choice["logprobs"]["token_logprobs"].__setitem__(0, None), "no number"),
+        (lambda choice: choice.update(prompt_token_ids=[1, 5]), "other prompt tokens"),
+        (lambda choice: choice.update(finish_reason="abort"), "abort"),
+        (lambda choice: choice["token_ids"].__setitem__(-1, 40), "no stop token"),
+    ],
+)
+def test_an_answer_that_lacks_something_is_refused(stub, change, word):
+    def spoil(path, answer):
+        change(answer["choices"][-1])
+        return 200, answer
+
+    stub.spoil = spoil
+    with pytest.raises(BadInput, match=word):
+        stub.client.sample(PROMPTS[:1], **ASKED)
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "word"),
+    [
+        (500, b"engine dead", "engine dead"),
+        (200, b"<html>", "no JSON"),
+        (302, b"", "302"),
+        (200, {"choices": []}, "got 0"),
+    ],
+)
+def test_errors_redirects_and_noise_are_named(stub, status, answer, word):
+    stub.spoil = lambda path, _: (status, answer)
+    with pytest.raises(BadInput, match=word):
+        stub.client.sample(PROMPTS[:1], **ASKED)
+
+
+def test_a_server_without_its_development_routes_says_how_to_get_them(stub):
+    stub.spoil = lambda path, _: (404, b"Not Found")
+    with pytest.raises(BadInput, match="VLLM_SERVER_DEV_MODE"):
+        stub.client.load("some/snapshot")
+
+
+def test_no_server_is_said():
+    with pytest.raises(BadInput, match="is the server running"):
+        Server("http://127.0.0.1:9", "policy", timeout=2).sample(PROMPTS, **ASKED)

@@ -1,0 +1,68 @@
+"""How much work a batch is: tokens through the trunk and rows through the head, exactly."""
+
+import pytest
+import torch
+
+from accord.data.batches import build_plan, reply_group
+from accord.models.loading import new_policy
+from accord.models.policy import packs, token_logprobs
+from accord.models.scalar import values
+
+PROMPT, REPLIES = (5, 6, 7, 8, 9), ((10, 11, 12), (13, 14), (15,), (16, 17, 18, 19))
+# name: (groups, tokens through the trunk, rows through the head)
+LIKELIHOOD = {
+    # 5 + 3 − 1: a reply's last token predicts nothing
+    "sft": ([reply_group(PROMPT, REPLIES[0])], 7, 3),
+    # the prompt once: 5 + 2 + 1
+    "dpo pair": ([reply_group(PROMPT, *REPLIES[:2])], 8, 5),
+    # 5 + 2 + 1 + 0 + 3
+    "rollouts of one prompt": ([reply_group(PROMPT, *REPLIES)], 11, 10),
+    "two prompts": ([reply_group(PROMPT, *REPLIES[:2]), reply_group(PROMPT[:2], REPLIES[3])], 13, 9),
+    # a document: its first token has nothing to be predicted from
+    "document": ([reply_group((), PROMPT)], 4, 4),
+}
+
+
+class Counted:
+    def __init__(self, model, head):
+        self.tokens = self.rows = 0
+        model.base_model.layers[0].register_forward_pre_hook(self._trunk)
+        head.register_forward_pre_hook(self._head)
+
+    def _trunk(self, module, inputs):
+        self.tokens += inputs[0].shape[:-1].numel()
+
+    def _head(self, module, inputs):
+        self.rows += inputs[0].shape[:-1].numel()
+
+
+@pytest.mark.parametrize("name", LIKELIHOOD)
+def test_log_probs_cost_what_is_read(name, tokenizer, nano):
+    model = new_policy(nano, tokenizer, max_length=64, seed=0)
+    assert packs(model)
+    counted = Counted(model, model.get_output_embeddings())
+    groups, tokens, rows = LIKELIHOOD[name]
+    assert len(token_logprobs(model, build_plan(groups))) == rows
+    assert (counted.tokens, counted.rows) == (tokens, rows)
+
+
+@pytest.mark.parametrize(("replies", "tokens"), [(1, 8), (2, 10), (4, 15)])
+def test_scores_cost_every_token_once_and_a_row_per_reply(replies, tokens, snapshots):
+    from accord.models.loading import load_scalar
+
+    model = load_scalar(str(snapshots / "reward"), role="preference")
+    assert packs(model)
+    counted = Counted(model, model.score)
+    assert len(values(model, build_plan([reply_group(PROMPT, *REPLIES[:replies])], rows="last"))) == replies
+    assert (counted.tokens, counted.rows) == (tokens, replies)
+
+
+def test_a_plan_in_one_row_has_no_padding_and_its_attention_little():
+    """Segments of like size are padded together: at most a quarter more than the exact work, beyond small change."""
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(1, 200, (60,), generator=generator).tolist()
+    plan = build_plan([reply_group((), range(length + 1)) for length in lengths])
+    assert len(plan.ids) == sum(lengths)
+    blocks, _ = plan.blocks
+    padded = sum(block.queries.shape[0] * block.queries.shape[1] * block.keys.shape[1] for block in blocks)
+    assert padded <= 1.25 * sum(length**2 for length in lengths) + 4096 * len(blocks)
