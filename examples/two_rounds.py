@@ -10,8 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-from accord.config import Annotate, Evaluate, Ppo, Pretrain, Sample, Sft
-from accord.config_preference import Preference
+from accord.config import Annotate, Evaluate, Ppo, Preference, Pretrain, Sample, Sft
 from accord.stages import annotate, evaluate, ppo, preference, pretrain, sample, sft
 
 SIZES = {"model": "tiny", "documents": 8000, "steps": 400, "demonstrations": 3000, "prompts": 1500, "iterations": 15}

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from accord import __version__, config, config_preference, ppo_knobs
+from accord import __version__, config
 from accord.errors import BadInput, Interrupted
 
 # command: (its knobs, "module:function" imported only when it runs, its positional knob)
@@ -20,13 +20,13 @@ COMMANDS: dict[str, tuple[type[config.Config], str, str | None]] = {
     "demo": (config.Demo, "accord.stages.demo:run", None),
     "pretrain": (config.Pretrain, "accord.stages.pretrain:run", None),
     "sft": (config.Sft, "accord.stages.sft:run", None),
-    "preference": (config_preference.Preference, "accord.stages.preference:run", None),
+    "preference": (config.Preference, "accord.stages.preference:run", None),
     "dpo": (config.Dpo, "accord.stages.dpo:run", None),
     "ppo": (config.Ppo, "accord.stages.ppo:run", None),
     "sample": (config.Sample, "accord.stages.sample:run", None),
     "online": (config.Online, "accord.stages.online:run", None),
-    "score": (config_preference.Score, "accord.stages.score:run", None),
-    "evaluate preference": (config_preference.EvaluatePreference, "accord.stages.evaluate_preference:run", None),
+    "score": (config.Score, "accord.stages.score:run", None),
+    "evaluate preference": (config.EvaluatePreference, "accord.stages.evaluate_preference:run", None),
     "evaluate": (config.Evaluate, "accord.stages.evaluate:run", None),
     "report": (config.Report, "accord.stages.report:run", "runs"),
     "claims": (config.Claims, "accord.claims.runner:run", "names"),
@@ -183,11 +183,11 @@ def build_parser(command: str) -> Any:
 
 # bases of the configs: what their knobs are about; a stage's own knobs come first
 _SHARED: dict[type, str] = {
-    ppo_knobs.LimitKnobs: "limits",
-    ppo_knobs.KlKnobs: "distance to the reference",
-    ppo_knobs.AdvantageKnobs: "advantages and critics",
-    ppo_knobs.MixKnobs: "against forgetting",
-    ppo_knobs.WatchKnobs: "watching",
+    config.LimitKnobs: "limits",
+    config.KlKnobs: "distance to the reference",
+    config.AdvantageKnobs: "advantages and critics",
+    config.MixKnobs: "against forgetting",
+    config.WatchKnobs: "watching",
     config.Sampling: "drawing replies",
     config.Adapters: "adapters",
     config.Training: "training",
@@ -220,7 +220,7 @@ def _metavar(name: str, annotation: object) -> str:
         return "{" + ",".join(re.findall(r"'([^']+)'", text)) + "}"
     if annotation == config.Sources:
         return "SOURCE"
-    if annotation == ppo_knobs.PerLimit:
+    if annotation == config.PerLimit:
         return "X"
     if text.startswith("dict"):
         return "{...}"

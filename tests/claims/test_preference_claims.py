@@ -13,8 +13,7 @@ from accord import world
 from accord.claims import annotators, bradley_terry, pm_scaling
 from accord.claims.cells import Cells
 from accord.claims.scored import over_seeds
-from accord.config import Annotate, Evaluate
-from accord.config_preference import Preference, Score
+from accord.config import Annotate, Evaluate, Preference, Score
 from accord.data.sources import read_comparisons
 from accord.data.stored import write_records
 from accord.evaluation.calibration import reliability_slope

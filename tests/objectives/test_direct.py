@@ -124,7 +124,7 @@ def test_every_paired_loss_is_its_formula(name, reduction):
 
 
 def test_the_names_options_and_needs_of_the_command_are_those_of_the_functions():
-    """The command's table stands in config.py, which must not import torch."""
+    """The command's table stands in accord.config, which must not import torch."""
     assert list(DIRECT_LOSSES) == list(LOSSES) and set(FORMULAS) == set(NAMES)
     for name, (family, needs_reference, options) in DIRECT_LOSSES.items():
         parameters = inspect.signature(LOSSES[name]).parameters

@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from accord.config import Ppo, Sft
-from accord.config_preference import Preference
+from accord.config import Ppo, Preference, Sft
 from accord.data.batches import Group, build_plan, cut_by_tokens, reply_group
 from accord.models.loading import load_policy
 from accord.models.policy import token_logprobs

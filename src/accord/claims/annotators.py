@@ -9,8 +9,7 @@ import numpy as np
 from accord.claims.cells import Cells
 from accord.claims.contract import Claim, Finding, Part
 from accord.claims.scored import over_seeds, score, scored
-from accord.config import Annotate, Ppo, Sample
-from accord.config_preference import Preference, Score
+from accord.config import Annotate, Ppo, Preference, Sample, Score
 from accord.evaluation.statistics import Interval, hierarchical_interval, pair_outcomes
 from accord.records import Turn
 from accord.reporting.figures import Column, Dots, dots

@@ -9,8 +9,7 @@ import numpy as np
 from accord.claims.cells import Cells
 from accord.claims.contract import Claim, Finding, Part
 from accord.claims.scored import Scored, over_seeds, score, scored
-from accord.config import Annotate, Sample
-from accord.config_preference import Preference, Score
+from accord.config import Annotate, Preference, Sample, Score
 from accord.evaluation.calibration import preference_calibration
 from accord.evaluation.statistics import Interval
 from accord.reporting.figures import Reliability, reliability

@@ -9,8 +9,7 @@ from accord.claims.cells import Cells
 from accord.claims.contract import Claim, Finding, Part
 from accord.claims.decoupling import show
 from accord.claims.sqrt_kl import SMOOTHING
-from accord.config import Annotate, Ppo, Sample
-from accord.config_preference import Preference
+from accord.config import Annotate, Ppo, Preference, Sample
 from accord.evaluation.statistics import Interval, hierarchical_interval
 from accord.reporting.figures import Line, Panel, curves
 from accord.run import read_lines

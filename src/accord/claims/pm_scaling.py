@@ -8,8 +8,7 @@ import numpy as np
 from accord.claims.cells import Cells
 from accord.claims.contract import Claim, Finding, Part
 from accord.claims.scored import over_seeds, score, scored
-from accord.config import Pretrain, Sft
-from accord.config_preference import Preference, Score
+from accord.config import Preference, Pretrain, Score, Sft
 from accord.evaluation.statistics import Interval, pair_outcomes
 from accord.records import unit_hash
 from accord.reporting.figures import Line, Panel, curves

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from accord.config_preference import Score
+from accord.config import Score
 from accord.data.sources import read_comparisons
 from accord.objectives.ranking import ranked_pairs
 from accord.records import Comparison

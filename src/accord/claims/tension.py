@@ -9,8 +9,7 @@ from accord.claims.cells import Cells
 from accord.claims.contract import Claim, Finding, Part
 from accord.claims.decoupling import HARMFUL, show
 from accord.claims.scores import difference, level
-from accord.config import Ppo, Soup
-from accord.config_preference import Preference
+from accord.config import Ppo, Preference, Soup
 from accord.evaluation.statistics import hierarchical_interval
 from accord.reporting.figures import Point, plane
 from accord.stages.recipes import GoldFlow

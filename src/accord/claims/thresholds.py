@@ -10,8 +10,7 @@ from accord.claims.cells import Cells
 from accord.claims.contract import Claim, Finding, Part
 from accord.claims.decoupling import HARMFUL, show
 from accord.claims.scores import choosing, difference, level, measuring
-from accord.config import Annotate, Ppo
-from accord.config_preference import Preference
+from accord.config import Annotate, Ppo, Preference
 from accord.evaluation.statistics import Interval, hierarchical_interval
 from accord.reporting.figures import Point, plane
 from accord.stages.recipes import HARM_SLICES, GoldFlow

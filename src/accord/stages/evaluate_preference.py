@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from accord.config_preference import EvaluatePreference
+from accord.config import EvaluatePreference
 from accord.data.batches import Group, reply_group
 from accord.data.chat import Renderer
 from accord.data.sources import read_comparisons, read_demonstrations

@@ -12,12 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from accord.config import Ppo
+from accord.config import Alarm, Ppo
 from accord.errors import BadInput
 from accord.evaluation.metrics import definition
 from accord.models.reference import follow
 from accord.objectives.masked import masked_mean
-from accord.ppo_knobs import Alarm
 from accord.stages.ppo_rollouts import Experience
 from accord.stages.ppo_shaping import sum_scores
 from accord.stages.ppo_state import State

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from accord.config_preference import Preference
+from accord.config import Preference
 from accord.data.batches import batch_indices, build_plan, cut_by_tokens, steps_per_epoch
 from accord.errors import BadInput
 from accord.models.combining import mean_weights

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from accord.config_preference import Preference
+from accord.config import Preference
 from accord.data.batches import Group, reply_group
 from accord.data.chat import Renderer
 from accord.data.sources import read_comparisons, read_demonstrations, read_judgements

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, tensor
 
-from accord.config_preference import Preference
+from accord.config import Preference
 from accord.data.batches import Group, build_plan
 from accord.models.learner import PreferenceLearner
 from accord.objectives.likelihood import likelihood_loss

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from accord.config_preference import Preference
+from accord.config import Preference
 from accord.records import unit_hash
 from accord.run import RunFolder
 from accord.stages.preference_data import Item

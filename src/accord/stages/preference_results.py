@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from accord.config_preference import Preference
+from accord.config import Preference
 from accord.data.batches import Group, cut_by_tokens
 from accord.data.chat import Renderer
 from accord.evaluation.annotators import reliability_interval

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accord.config import Annotate, Dpo, Evaluate, Online, Ppo, Pretrain, Sample, Sft
-from accord.config_preference import Preference
+from accord.config import Annotate, Dpo, Evaluate, Online, Ppo, Preference, Pretrain, Sample, Sft
 
 HARM_SLICES = "harmful,red-team"
 COST_SLICES = "harmful,red-team,look-alike"

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from accord.config_preference import Score
+from accord.config import Score
 from accord.data.batches import reply_group
 from accord.data.sources import read_comparisons, read_demonstrations, read_judgements
 from accord.data.stored import write_records

@@ -1,9 +1,11 @@
-"""The knobs of `accord ppo` by what they are about; `accord.config.Ppo` is made of them. No torch here either."""
+"""Knobs of policy optimisation, by what they are about."""
 
 import re
 from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, Field, model_validator
+
+from accord.config.base import Adapters, Sampling, Schedule, Sources, Training
 
 PerLimit = float | dict[str, float]  # one number for every limit, or --knob.NAME X for single ones
 
@@ -217,3 +219,62 @@ def parse_alarm(metric: str, text: str) -> Alarm:
     except ValueError:
         pass
     raise ValueError(f"--alarms.{metric} {text!r}: write warn, stop or roll-back, above or below, and a number")
+
+
+class Ppo(Training, Adapters, Sampling, KlKnobs, AdvantageKnobs, LimitKnobs, MixKnobs, WatchKnobs):
+    """Proximal policy optimisation with KL to a reference; with --limits, under limits on expected cost."""
+
+    model: str = Field(description="snapshot to start from")
+    reference: str = Field("", description="snapshot that KL is measured to; default the model itself")
+    data: Sources = Field(description="prompts; --data.NAME SOURCE names a slice")
+    split: str = Field("", description="use only prompts of this split (preference, policy, evaluation)")
+    rewards: dict[str, str] = Field(
+        description="--rewards.NAME DIR: preference models, or module:function, or a URL; their sum is maximised"
+    )
+    reward_weights: dict[str, float] = Field(
+        {}, description="--reward_weights.NAME X: its weight in the sum; default 1"
+    )
+    steps: int = Field(40, gt=0, description="iterations of sampling and improving")
+    batch_size: int = Field(256, gt=0, description="prompts per iteration")
+    samples: int = Field(1, gt=0, description="replies per prompt")
+    ppo_epochs: int = Field(2, gt=0, description="passes over each iteration's rollouts")
+    mini_batch_size: int = Field(128, gt=0, description="rollouts per optimizer step; a prompt's stay together")
+    clip: float = Field(0.2, gt=0, description="clip range of the policy ratio")
+    update_kl: float = Field(
+        0.0,
+        ge=0,
+        description="nats per token from the sampling policy, beyond which no step is made; 0: no bound",
+    )
+    score_clip: float = Field(0.0, ge=0, description="bound on raw scores (not on KL); 0 does not clip")
+    unfinished_penalty: float = Field(
+        0.0, ge=0, description="subtracted from the reward of a reply without a stop token"
+    )
+    max_rows: int = Field(0, ge=0, description="read at most so many prompts per source; 0 reads all")
+    columns: dict[str, str] = Field({}, description="--columns.FIELD NAME: the column that holds FIELD")
+    learning_rate: float = Field(2e-4, gt=0, description="peak learning rate of AdamW")
+    schedule: Schedule = Field("linear", description="constant over the first half, then down to 10 % by this shape")
+
+    @model_validator(mode="after")
+    def _rewards_fit(self) -> "Ppo":
+        for name in self.reward_weights:
+            if name not in self.rewards:
+                raise ValueError(f"--reward_weights.{name} has no reward; add --rewards.{name} DIR")
+        if not self.rewards:
+            raise ValueError("nothing to optimise; add --rewards.NAME DIR")
+        if clash := set(self.rewards) & set(self.costs):
+            raise ValueError(f"{min(clash)} is both a reward and a cost; give them different names")
+        if clash := set(self.watch) & {*self.rewards, *self.costs}:
+            raise ValueError(f"{min(clash)} is trained on and watched; give them different names")
+        return self
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "Ppo":
+        if self.advantages in ("rloo", "grpo", "dr-grpo") and self.samples < 2:
+            raise ValueError(f"--advantages {self.advantages} compares a prompt's replies; give --samples 2 or more")
+        if self.critic_warmup and self.advantages != "gae":
+            raise ValueError(f"--critic_warmup: --advantages {self.advantages} has no critic")
+        if self.scale_rewards and self.limits:
+            raise ValueError("--scale_rewards would change what a multiplier weighs; leave it out under limits")
+        if self.refresh_every and self.reference:
+            raise ValueError("--refresh_every mixes the policy into a copy of itself; leave --reference out")
+        return self

@@ -1,13 +1,10 @@
-"""Knobs of preference and cost models: training them, asking how far to trust them, scoring with any model.
-
-As `config.py`, of which this is a part: neither torch nor transformers is imported.
-"""
+"""Knobs of preference and cost models: training them, asking how far to trust them, scoring with any model."""
 
 from typing import Literal
 
 from pydantic import Field, model_validator
 
-from accord.config import Adapters, Run, Sources, Supervised
+from accord.config.base import Adapters, Run, Sources, Supervised
 
 
 class Preference(Supervised, Adapters):

@@ -1,0 +1,68 @@
+"""What configs are made of: the run folder, training, sampling, adapters."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Precision = Literal["f32", "bf16"]
+Schedule = Literal["constant", "linear", "cosine"]
+Sources = str | dict[str, str]
+
+
+class Config(BaseModel):
+    """Frozen; an unknown key is an error."""
+
+    # built when first used: `accord --help` needs none of the validators
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+
+class Run(Config):
+    """What every command that writes a run folder shares."""
+
+    out: str = Field(description="run folder to write; must be new or empty unless --resume")
+    resume: bool = Field(False, description="go on from the folder's last checkpoint")
+    seed: int = Field(0, ge=0, description="seed of everything random")
+    threads: int = Field(0, ge=0, description="CPU threads; 0 takes every core that this process may use")
+
+
+class Training(Run):
+    """What every training stage shares."""
+
+    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps over which the rate rises from 0")
+    schedule: Schedule = Field("cosine", description="fall after warm-up, to 10 % of the peak; constant: none")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled decay of matrices; never of norms or biases")
+    clip_norm: float = Field(1.0, gt=0, description="largest gradient norm; a longer gradient is scaled down")
+    micro_tokens: int = Field(8192, gt=0, description="tokens in memory at once; changes no result")
+    max_length: int = Field(512, gt=1, description="longest sequence in tokens; longer ones are dropped and counted")
+    precision: Precision = Field("f32", description="compute type of the forward pass; log-softmax is always f32")
+    checkpoint_every: int = Field(200, ge=0, description="steps between checkpoints; 0 writes one only when stopped")
+
+
+class Supervised(Training):
+    """What the stages that `training.fit` runs share."""
+
+    matrix_learning_rate: float = Field(
+        0.0, ge=0, description="peak learning rate of Muon on hidden matrices; 0 trains them by AdamW too"
+    )
+    eval_every: int = Field(0, ge=0, description="steps between evaluations; 0 evaluates only at the end")
+
+
+class Adapters(Config):
+    """Low-rank adapters (peft), for the stages that train a given model."""
+
+    lora_rank: int = Field(0, ge=0, description="rank of LoRA adapters; 0 trains every weight")
+    lora_alpha: float = Field(16.0, gt=0, description="LoRA scale; the update is alpha / rank times the product")
+    lora_targets: str = Field("all-linear", description="modules to adapt: all-linear, or names with commas")
+
+
+class Sampling(Config):
+    """How replies are drawn."""
+
+    temperature: float = Field(1.0, gt=0, description="divides the logits; log-probs are taken at it too")
+    max_new_tokens: int = Field(64, gt=0, description="longest reply in tokens")
+
+
+def to_plain(config: Config) -> dict[str, Any]:
+    """The config as plain YAML-able values."""
+    return config.model_dump(mode="json")

@@ -1,0 +1,43 @@
+"""Knobs of pretraining and supervised fine-tuning."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from accord.config.base import Adapters, Sources, Supervised
+
+
+class Pretrain(Supervised):
+    """Train a language model on text, from nothing or on from a snapshot."""
+
+    model: str = Field(
+        "small",
+        description="size of a new model (nano 0.2M, tiny 0.5M, small 1M, base 5M, medium 26M, large 100M parameters), "
+        "or a snapshot to go on from",
+    )
+    data: Sources = Field(description="text to train on; --data.NAME SOURCE for several")
+    weights: dict[str, float] = Field({}, description="--weights.NAME X: share of each source; default by size")
+    eval_data: str = Field("", description="text to measure loss on; default holds out 2 % of the documents")
+    vocab_size: int = Field(4096, gt=0, description="largest vocabulary of a new tokenizer")
+    tokenizer: str = Field("", description="snapshot to take the tokenizer from; default trains one on the data")
+    max_rows: int = Field(0, ge=0, description="read at most so many documents; 0 reads all")
+    steps: int = Field(300, gt=0, description="optimizer steps")
+    batch_size: int = Field(6144, gt=0, description="tokens per optimizer step")
+    columns: dict[str, str] = Field({}, description="--columns.FIELD NAME: the column that holds FIELD")
+    learning_rate: float = Field(6e-3, gt=0, description="peak learning rate of AdamW")
+    max_length: int = Field(512, gt=1, description="longest sequence in tokens; a longer document is cut in pieces")
+
+
+class Sft(Supervised, Adapters):
+    """Supervised fine-tuning on demonstrations: loss on assistant tokens alone."""
+
+    model: str = Field(description="snapshot to start from")
+    data: Sources = Field(description="demonstrations; --data.NAME SOURCE for several")
+    weights: dict[str, float] = Field({}, description="--weights.NAME X: share of each source; default by size")
+    eval_data: str = Field("", description="demonstrations to measure loss on; default holds out 5 % by prompt")
+    split: str = Field("", description="use only prompts of this split (preference, policy, evaluation)")
+    train_on: Literal["assistant", "reply"] = Field("assistant", description="every assistant turn, or the last alone")
+    max_rows: int = Field(0, ge=0, description="read at most so many rows per source; 0 reads all")
+    epochs: float = Field(2.0, gt=0, description="passes over the data")
+    batch_size: int = Field(64, gt=0, description="conversations per optimizer step")
+    columns: dict[str, str] = Field({}, description="--columns.FIELD NAME: the column that holds FIELD")
