@@ -11,13 +11,15 @@ from torch import nn
 
 from accord.config import Ppo, Preference, Sft
 from accord.data.batches import Group, build_plan, cut_by_tokens, reply_group
+from accord.models.learner import PreferenceLearner
 from accord.models.loading import load_policy
 from accord.models.policy import token_logprobs
 from accord.models.scalar import new_scalar
 from accord.objectives.likelihood import likelihood_loss
 from accord.records import Prompt, Turn
 from accord.run import RunFolder
-from accord.stages.preference import Item, item_loss, totals
+from accord.stages.preference_data import Item, Label
+from accord.stages.preference_loss import item_loss, totals
 from accord.training.distributed import World
 from accord.training.fit import fit
 from accord.training.optimizer import build_optimizer, clip_gradients, rate_at
@@ -65,16 +67,17 @@ def test_c15_c16_supervised_gradients_do_not_depend_on_the_cut(snapshots):
 
 
 def test_c15_c16_ranking_and_sign_gradients_do_not_depend_on_the_cut(snapshots):
-    model = new_scalar(str(snapshots / "policy"), "harmless", 0)
-    config = Preference(model="m", data="d", out="o", role="cost", score_weight=0.1)
+    model = PreferenceLearner(new_scalar(str(snapshots / "policy"), "harmless", 0), ["harmless"], ["x"], tie_rate=0.1)
+    config = Preference(model="m", data="d", out="o", role="cost", score_weight=0.1, centring_weight=0.2)
     prompt = Prompt((Turn("user", "x"),), "", "by hand")
     items = []
     for i, (a, b, c) in enumerate(conversations()):
         replies = (b, c, (9, 9)) if i % 3 == 0 else (b, c)
-        pairs = ((0, 1), (1, 2), (0, 2)) if i % 3 == 0 else ((0, 1),)
-        pairs = () if i == 5 else pairs
-        unsafe = ((0, True), (1, False)) if i % 2 else ()
-        items.append(Item(prompt, ("r",) * len(replies), reply_group(a, *replies), pairs, 0.1 * i, unsafe))
+        ranks = () if i == 5 else tuple(range(1, len(replies) + 1))
+        unsafe = (Label(0, "above", 0.0, 1.0), Label(1, "below", 0.0, 2.0)) if i % 2 else ()
+        texts = ("r",) * len(replies)
+        group = reply_group(a, *replies)
+        items.append(Item(prompt, texts, group, "harmless", "x", ranks=ranks, margin=0.1 * i, labels=unsafe))
     whole = totals(items)
 
     def compute(part):
