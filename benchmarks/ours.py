@@ -121,11 +121,12 @@ def sft(folder: Path) -> dict[str, Any]:
 
 def preference(folder: Path) -> dict[str, Any]:
     """Pairs of every ranking, the earlier reply the better; no score regulariser, as the peer has none."""
+    from accord.models.learner import PreferenceLearner
     from accord.models.loading import load_scalar
     from accord.records import Prompt, Turn
-    from accord.stages.preference import Item as PreferenceItem
-    from accord.stages.preference import item_loss
-    from accord.stages.preference import totals as totals_of
+    from accord.stages.preference_data import Item as PreferenceItem
+    from accord.stages.preference_loss import item_loss
+    from accord.stages.preference_loss import totals as totals_of
 
     (folder / "scorer" / "accord.json").write_text(
         json.dumps({"role": "preference", "criterion": "helpful", "normalizer": {"kind": "none"}})
@@ -135,17 +136,18 @@ def preference(folder: Path) -> dict[str, Any]:
     items = []
     for item in items_of(folder):
         group = reply_group(item["prompt"], *item["replies"])
-        pairs = tuple((i, j) for i in range(len(group.replies)) for j in range(i + 1, len(group.replies)))
-        items.append(PreferenceItem(prompt, ("",) * len(group.replies), group, pairs, 0.0, ()))
-    model = load_scalar(config.model, role="preference", trainable=True)
+        ranks = tuple(range(1, len(group.replies) + 1))
+        items.append(PreferenceItem(prompt, ("",) * len(ranks), group, "helpful", "bench", ranks=ranks))
+    scorer = load_scalar(config.model, role="preference", trainable=True)
+    learner = PreferenceLearner(scorer, ["helpful"], ["bench"], tie_rate=0.0)
     return train(
         folder,
         "preference",
         config,
         [item.group for item in items],
         lambda chosen: totals_of([items[i] for i in chosen]),
-        lambda chosen, whole: item_loss(model, [items[i] for i in chosen], whole, config, WORLD.device),
-        model,
+        lambda chosen, whole: item_loss(learner, [items[i] for i in chosen], whole, config, WORLD.device),
+        learner,
     )
 
 
