@@ -10,6 +10,7 @@ from accord.config import Adapters
 from accord.data.batches import build_plan, reply_group
 from accord.models import sampling
 from accord.models.decoder import Decoder, decodes
+from accord.models.drawing import Drawing
 from accord.models.loading import add_adapters
 from accord.models.padded_decoding import decode_padded
 from accord.models.policy import token_logprobs
@@ -61,7 +62,7 @@ def both_ways(model, micro_tokens=65536):
     streams = np.arange(len(prompts) * SETTINGS["n"], dtype=np.uint64)
     with torch.no_grad():
         return [
-            decode(model, prompts, **SETTINGS, streams=streams, micro_tokens=micro_tokens)
+            decode(model, prompts, Drawing(**SETTINGS, streams=streams), micro_tokens=micro_tokens)
             for decode in (decode_in_slots, decode_padded)
         ]
 

@@ -1,11 +1,39 @@
 """From logits to tokens: counter-based uniforms, and the cumulative distribution turned round."""
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Drawn = list[tuple[list[int], list[float]]]  # ids and log-probs of each reply
+
 BLOCK = 32  # tokens whose probabilities are added up before one of them is looked for
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How `n` replies per prompt are drawn, and where each ends; what `sampling.sample` says of these holds here.
+
+    `streams` (prompts · n,) number the replies' random streams.
+    """
+
+    n: int
+    temperature: float
+    max_new_tokens: int
+    stop_ids: frozenset[int]
+    seed: int
+    streams: np.ndarray
+
+    def part(self, start: int, stop: int) -> "Drawing":
+        """The same for the prompts [start, stop) alone."""
+        return replace(self, streams=self.streams[start * self.n : stop * self.n])
+
+    def tokens(self, logits: Tensor, rows: np.ndarray, step: int | np.ndarray) -> tuple[Tensor, Tensor]:
+        """Next token ids (B,) and their log-probs of the replies with the numbers `rows`, each at its `step`."""
+        uniform = torch.from_numpy(uniforms(self.seed, self.streams[rows], step)).to(logits.device)
+        return draw_tokens(logits, uniform, self.temperature)
 
 
 def uniforms(seed: int, rows: np.ndarray, step: int | np.ndarray) -> np.ndarray:

@@ -9,29 +9,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from accord.models.drawing import draw_tokens, uniforms
+from accord.models.drawing import Drawing, Drawn
 from accord.models.loading import bare
 
-Drawn = list[tuple[list[int], list[float]]]
 
-
-def decode_padded(
-    model: nn.Module,
-    prompts: Sequence[Sequence[int]],
-    *,
-    n: int,
-    temperature: float,
-    max_new_tokens: int,
-    stop_ids: frozenset[int],
-    seed: int,
-    streams: np.ndarray,
-    micro_tokens: int,
-) -> Drawn:
-    """Ids and log-probs of `n` replies per prompt, as `sampling.decode_in_slots` gives them."""
+def decode_padded(model: nn.Module, prompts: Sequence[Sequence[int]], drawing: Drawing, *, micro_tokens: int) -> Drawn:
+    """Replies to the prompts, as `sampling.decode_in_slots` gives them."""
     results: Drawn = []
-    for start, stop in batches([len(prompt) for prompt in prompts], n, max_new_tokens, micro_tokens):
-        own = streams[start * n : stop * n]
-        results += _decode_batch(model, prompts[start:stop], n, temperature, max_new_tokens, stop_ids, seed, own)
+    lengths = [len(prompt) for prompt in prompts]
+    for start, stop in batches(lengths, drawing.n, drawing.max_new_tokens, micro_tokens):
+        results += _decode_batch(model, prompts[start:stop], drawing.part(start, stop))
     return results
 
 
@@ -50,16 +37,7 @@ def batches(lengths: Sequence[int], n: int, max_new_tokens: int, micro_tokens: i
         start = stop
 
 
-def _decode_batch(
-    model: nn.Module,
-    prompts: Sequence[Sequence[int]],
-    n: int,
-    temperature: float,
-    max_new_tokens: int,
-    stop_ids: frozenset[int],
-    seed: int,
-    streams: np.ndarray,
-) -> Drawn:
+def _decode_batch(model: nn.Module, prompts: Sequence[Sequence[int]], drawing: Drawing) -> Drawn:
     """Prefill each prompt once, repeat its cache n times, decode."""
     causal = bare(model)
     device = next(causal.parameters()).device
@@ -74,21 +52,20 @@ def _decode_batch(
     out = causal(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, logits_to_keep=1)
     cache, logits = out.past_key_values, out.logits[:, -1]
     position = positions[:, -1]
-    if n > 1:
-        cache.batch_repeat_interleave(n)
-        logits, mask, position = (t.repeat_interleave(n, 0) for t in (logits, mask, position))
-    alive = np.arange(len(prompts) * n)
+    if drawing.n > 1:
+        cache.batch_repeat_interleave(drawing.n)
+        logits, mask, position = (t.repeat_interleave(drawing.n, 0) for t in (logits, mask, position))
+    alive = np.arange(len(prompts) * drawing.n)
     done = np.zeros(len(alive), dtype=bool)
     results: Drawn = [([], []) for _ in alive]
-    for step in range(max_new_tokens):
-        uniform = torch.from_numpy(uniforms(seed, streams[alive], step)).to(device)
-        token, logprob = draw_tokens(logits, uniform, temperature)
+    for step in range(drawing.max_new_tokens):
+        token, logprob = drawing.tokens(logits, alive, step)
         for place, (t, lp) in enumerate(zip(token.tolist(), logprob.tolist(), strict=True)):
             if not done[place]:
                 results[alive[place]][0].append(t)
                 results[alive[place]][1].append(lp)
-                done[place] = t in stop_ids
-        if step + 1 == max_new_tokens or done.all():
+                done[place] = t in drawing.stop_ids
+        if step + 1 == drawing.max_new_tokens or done.all():
             break
         # dropping rows copies the cache, so wait until an eighth of them is done
         if done.sum() >= 0.125 * len(alive):

@@ -13,11 +13,9 @@ import torch
 from torch import nn
 
 from accord.models.decoder import Decoder, decodes
-from accord.models.drawing import draw_tokens, uniforms
+from accord.models.drawing import Drawing, Drawn
 from accord.models.padded_decoding import decode_padded
 from accord.records import Rollout
-
-Drawn = list[tuple[list[int], list[float]]]
 
 
 @torch.no_grad()
@@ -48,17 +46,8 @@ def sample(
     model.eval()
     longest = max((len(prompt) for prompt in prompts), default=0) + max_new_tokens
     decode = decode_in_slots if prompts and decodes(model, longest=longest) else decode_padded
-    drawn = decode(
-        model,
-        [prompts[i] for i in order],
-        n=n,
-        temperature=temperature,
-        max_new_tokens=max_new_tokens,
-        stop_ids=stop_ids,
-        seed=seed,
-        streams=streams,
-        micro_tokens=micro_tokens,
-    )
+    drawing = Drawing(n, temperature, max_new_tokens, stop_ids, seed, streams)
+    drawn = decode(model, [prompts[i] for i in order], drawing, micro_tokens=micro_tokens)
     model.train(was_training)
     out: list[list[Rollout]] = [[] for _ in prompts]
     for place, (ids, logprobs) in enumerate(drawn):
@@ -132,39 +121,26 @@ def make_lanes(lengths: Sequence[int], n: int, max_new_tokens: int, micro_tokens
 
 
 def decode_in_slots(
-    model: nn.Module,
-    prompts: Sequence[Sequence[int]],
-    *,
-    n: int,
-    temperature: float,
-    max_new_tokens: int,
-    stop_ids: frozenset[int],
-    seed: int,
-    streams: np.ndarray,
-    micro_tokens: int,
+    model: nn.Module, prompts: Sequence[Sequence[int]], drawing: Drawing, *, micro_tokens: int
 ) -> Drawn:
-    """Continuous batching: ids and log-probs of `n` replies per prompt. Prompts come sorted, the longest first.
-
-    `streams` (prompts · n,) number the replies' random streams.
-    """
-    lanes = make_lanes([len(prompt) for prompt in prompts], n, max_new_tokens, micro_tokens)
+    """Continuous batching: `drawing.n` replies per prompt. Prompts come sorted, the longest first."""
+    lanes = make_lanes([len(prompt) for prompt in prompts], drawing.n, drawing.max_new_tokens, micro_tokens)
     decoder = Decoder(model, [(lane.slots, lane.capacity) for lane in lanes])
-    device, stops = decoder.embedding.device, np.array(sorted(stop_ids))
-    results: Drawn = [([], []) for _ in streams]
+    device, stops = decoder.embedding.device, np.array(sorted(drawing.stop_ids))
+    results: Drawn = [([], []) for _ in drawing.streams]
     logits = [torch.zeros(0, 0, device=device) for _ in lanes]
     while True:
         for number, lane in enumerate(lanes):
             if entering := lane.enter():
-                first = decoder.admit(number, [prompts[i] for i in entering], n)
+                first = decoder.admit(number, [prompts[i] for i in entering], drawing.n)
                 logits[number] = torch.cat([logits[number], first]) if len(logits[number]) else first
         sizes = [len(lane.reply) for lane in lanes]
         if not any(sizes):
             return results
         reply, count = (np.concatenate([getattr(lane, name) for lane in lanes]) for name in ("reply", "count"))
-        uniform = torch.from_numpy(uniforms(seed, streams[reply], count)).to(device)
         joined = torch.cat([part for part in logits if len(part)])
-        token, logprob = (t.cpu().numpy() for t in draw_tokens(joined, uniform, temperature))
-        ended = np.isin(token, stops) | (count + 1 == max_new_tokens)
+        token, logprob = (t.cpu().numpy() for t in drawing.tokens(joined, reply, count))
+        ended = np.isin(token, stops) | (count + 1 == drawing.max_new_tokens)
         following = []
         start = 0
         for pool, lane, size in zip(decoder.pools, lanes, sizes, strict=True):
