@@ -40,7 +40,9 @@ def test_objectives_import_torch_and_themselves_alone(path):
         assert root in standard or root == "torch" or name.startswith("accord.objectives"), name
 
 
-LOWER = [path for path in FILES if path.parent.name in ("data", "models", "training", "objectives", "world")]
+LOWER = [
+    path for path in FILES if path.parent.name in ("data", "models", "training", "objectives", "labelers", "world")
+]
 
 
 @pytest.mark.parametrize("path", LOWER, ids=names(LOWER))

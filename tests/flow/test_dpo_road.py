@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -446,6 +447,33 @@ def test_safedpo_lets_the_safe_reply_win_and_drops_pairs_of_two_unsafe_ones(caps
         prefer_safe(items, labels[:1], 0.0)
     with pytest.raises(BadInput, match="nothing is left"):
         prefer_safe(items[3:4], labels, 0.0)
+
+
+def test_a_soft_label_gives_the_expected_loss(commands, tmp_path):
+    """Of a pair and of the same pair turned round: DPO on it is cDPO with ε = 1 − p."""
+    rows = read_lines(commands.files / "comparisons.jsonl")
+    soft = {"data": write(tmp_path / "soft.jsonl", [{**row, "probability": 0.8} for row in rows]), "epochs": 2}
+    assert commands.run("dpo", tmp_path / "soft", **soft) == 0
+    assert commands.run("dpo", tmp_path / "smooth", epochs=2, loss="cdpo", **{"loss_options.label_smoothing": 0.2}) == 0
+    losses = [[row["loss"] for row in rows_of(tmp_path / name)] for name in ("soft", "smooth")]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5) and losses[0][-1] < losses[0][0]
+
+
+@pytest.mark.parametrize("loss", ["aot", "kto"])
+def test_a_loss_without_soft_labels_says_that_it_takes_plain_answers(commands, tmp_path, capsys, loss):
+    rows = read_lines(commands.files / "comparisons.jsonl")
+    soft = {"data": write(tmp_path / "soft.jsonl", [{**row, "probability": 0.8} for row in rows])}
+    assert commands.run("dpo", tmp_path / "soft", loss=loss, **soft) == 0
+    assert f"{loss} has no soft labels: " in capsys.readouterr().out
+    assert commands.run("dpo", tmp_path / "plain", loss=loss) == 0
+    assert rows_of(tmp_path / "soft")[-1]["loss"] == pytest.approx(rows_of(tmp_path / "plain")[-1]["loss"], abs=1e-6)
+
+
+def test_a_safety_label_is_sure_whatever_the_soft_label_said():
+    item = replace(an_item((1, 2), "bad", "good"), probability=0.6)
+    other = replace(an_item((1, 2), "fine", "good"), probability=0.6)
+    kept = prefer_safe([item, other], [label("bad", False), label("good", True), label("fine", True)], 0.0)
+    assert [(i.pairs, i.probability) for i in kept] == [(((1, 0),), 1.0), (((0, 1),), 0.6)]
 
 
 def test_safety_labels_reach_the_loss(commands, tmp_path, capsys):

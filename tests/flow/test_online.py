@@ -9,10 +9,12 @@ import torch
 from accord.config import Annotate, Online
 from accord.data.batches import reply_group
 from accord.errors import BadInput
+from accord.labelers.local import PolicyLabeler
 from accord.models.scalar import Scorer
 from accord.records import Prompt, Turn
 from accord.run import read_json, read_lines, verify
 from accord.stages import annotate
+from accord.training import distributed
 from accord.world import parse, prompts
 from accord.world.facts import TRUTH
 from accord.world.replies import statement
@@ -74,8 +76,8 @@ def test_more_prompts_than_there_are_is_refused_with_the_numbers(commands, tmp_p
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"labeler": "gold"}, "go together"),
-        ({"scorer": None}, "go together"),
+        ({"labeler": "gold"}, "--scorer DIR goes with"),
+        ({"scorer": None}, "--scorer DIR goes with"),
         ({"train.model": "x"}, "--train.model: the rounds set it themselves"),
         ({"train.unpaired_data": "x"}, "--train.unpaired_data: the rounds set it themselves"),
         ({"train.betta": 1}, "--train.betta: `accord dpo` has no such knob"),
@@ -153,10 +155,51 @@ def test_a_preference_model_ranks_by_its_scores(tmp_path, snapshots, renderer):
     assert rows[0]["slice"] == "benign" and rows[0]["source"] == prompt.source
 
 
+def test_an_ai_labeler_gives_soft_labels_to_all_pairs_of_a_prompt(tmp_path, snapshots, capsys):
+    (prompt,) = prompts(1, 7, "benign")
+    replies = ("the cat", "stone river", "bread", "the cat")
+    where = str(snapshots / "policy")
+    samples = sampled(tmp_path / "s", [(prompt, replies), (Prompt((Turn("user", "why"),), "x", "y"), ("a", "a"))])
+    rows = label(tmp_path / "ai", samples, labeler="ai", scorer=where)
+    pairs = [(prompt, a, b) for a, b in (replies[:2], (replies[0], replies[2]), replies[1:3])]
+    said = PolicyLabeler(where, distributed.start(1)).prefers(pairs, "helpful", micro_tokens=4096)
+    assert [tuple(row["replies"]) for row in rows] == [pair[1:] for pair in pairs]
+    for row, first in zip(rows, said.first, strict=True):
+        assert row["labeler"] == "ai" and row["probability"] == pytest.approx(max(first, 1 - first), abs=1e-6)
+        assert row["ranks"] == ([1, 2] if first > 0.5 else [2, 1])
+    assert read_json(tmp_path / "ai" / "lineage.json")["same_place-helpful"] == said.same_place
+    assert f"in both orders of {said.same_place:.0%} of 3 pairs" in capsys.readouterr().out
+
+
+def test_no_preference_of_an_ai_labeler_is_a_tie():
+    prompt = Prompt((Turn("user", "why"),), "x", "y")
+    tie = annotate.preferred(prompt, "a", "b", "helpful", 0.5)
+    assert tie.ranks == (1, 1) and tie.probability == 1.0
+    assert annotate.preferred(prompt, "a", "b", "helpful", 0.2).ranks == (2, 1)
+
+
+def test_replies_too_long_for_an_ai_labeler_are_left_out_and_counted(tmp_path, snapshots, capsys):
+    (prompt,) = prompts(1, 7, "benign")
+    where, long = str(snapshots / "policy"), "stone " * 2100
+    kept = sampled(tmp_path / "s", [(prompt, ("the cat", "stone river", long))])
+    assert len(label(tmp_path / "ai", kept, labeler="ai", scorer=where)) == 1
+    assert "left out 2 of 3 pairs" in capsys.readouterr().out
+    with pytest.raises(BadInput, match="none of 1 questions fits"):
+        label(tmp_path / "none", sampled(tmp_path / "l", [(prompt, ("a", long))]), labeler="ai", scorer=where)
+
+
+def test_rounds_with_an_ai_labeler_train_on_what_it_said(commands, tmp_path, snapshots):
+    changes = {"labeler": "ai", "scorer": snapshots / "other", "rounds": 1}
+    assert commands.run("online", tmp_path / "run", **changes) == 0
+    rows = read_lines(tmp_path / "run" / "round-1" / "annotate" / "comparisons-helpful.jsonl")
+    assert rows and all(row["labeler"] == "ai" and 0.5 < row["probability"] < 1 for row in rows)
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"labeler": "preference"}, "go together"),
+        ({"labeler": "ai"}, "--scorer DIR goes with"),
+        ({"labeler": "preference"}, "--scorer DIR goes with"),
         ({"labeler": "preference", "scorer": "x", "criteria": ["a", "b"], "judged": []}, "its own criterion alone"),
         ({"labeler": "gold"}, "does not judge"),
     ],

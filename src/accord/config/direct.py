@@ -6,8 +6,12 @@ from pydantic import Field, ValidationError, model_validator
 
 from accord.config.base import Adapters, Run, Sampling, Sources, Supervised
 
-Labeler = Literal["simulated", "gold", "preference"]
-LABELERS = "who compares: the gold world's simulated people, its truth, or a preference model (--scorer DIR)"
+Labeler = Literal["simulated", "gold", "preference", "ai"]
+LABELERS = (
+    "who compares: the gold world's simulated people, its truth, a preference model (--scorer DIR), or a language "
+    "model that is asked which reply is better (ai, --scorer DIR)"
+)
+SCORER = "what labels: a preference model, or the language model of labeler ai"
 
 
 # what each loss of `accord dpo` compares, whether it needs a reference, and its options beside beta and reduction
@@ -111,6 +115,11 @@ class Dpo(Supervised, Adapters):
         return DIRECT_LOSSES[next(iter(self.losses))][0]
 
     @property
+    def takes_soft_labels(self) -> bool:
+        """Whether a pair may count both ways round: AOT matches margins by rank, one for each pair."""
+        return self.family == PAIRED and "aot" not in self.losses
+
+    @property
     def needs_reference(self) -> bool:
         return any(DIRECT_LOSSES[name][1] for name in self.losses)
 
@@ -184,7 +193,7 @@ class Annotate(Run):
 
     samples: str = Field(description="run folder of `accord sample`, two replies or more to each prompt")
     labeler: Labeler = Field("simulated", description=LABELERS)
-    scorer: str = Field("", description="preference model that labels")
+    scorer: str = Field("", description=SCORER)
     criteria: list[str] = Field(["helpful", "harmless"], description="criteria to compare under")
     judged: list[str] = Field(["harmless"], description="criteria to judge single replies under (safe or not)")
     slices: dict[str, str] = Field({}, description="criterion → slices to compare on, with commas; default all")
@@ -205,8 +214,8 @@ class Annotate(Run):
 
 
 def _check_labeler(labeler: str, scorer: str) -> None:
-    if (labeler == "preference") != bool(scorer):
-        raise ValueError("--labeler preference and --scorer DIR go together; give both, or neither")
+    if (labeler in ("preference", "ai")) != bool(scorer):
+        raise ValueError("--scorer DIR goes with --labeler preference or ai and with no other; give both, or neither")
 
 
 class Online(Run, Sampling):
@@ -219,7 +228,7 @@ class Online(Run, Sampling):
     prompts: int = Field(512, gt=0, description="prompts per round, new ones in each")
     samples: int = Field(2, gt=1, description="replies per prompt")
     labeler: Labeler = Field("gold", description=LABELERS)
-    scorer: str = Field("", description="preference model that labels")
+    scorer: str = Field("", description=SCORER)
     criterion: str = Field("helpful", description="the quality that the replies are compared under")
     train: dict[str, int | float | bool | str] = Field(
         {}, description="--train.KNOB VALUE: knobs of `accord dpo` for the training of every round"

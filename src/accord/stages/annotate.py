@@ -1,10 +1,11 @@
 """Annotation: sampled replies → comparisons and safety judgements, by a labeler that is there at once.
 
 Not a command: real labels come through files or `collect`. The gold world's people stand in for them where the truth
-is known, and a preference model in the rounds of `online`.
+is known, a preference model or an AI labeler in the rounds of `online`.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
 
 from accord.config import Annotate
@@ -14,6 +15,7 @@ from accord.records import Comparison, Prompt, Turn
 from accord.run import RunFolder, read_lines
 
 Sampled = tuple[Prompt, tuple[str, ...]]
+MICRO_TOKENS = 16384  # in memory at once; changes no result
 
 
 def run(config: Annotate) -> RunFolder:
@@ -25,8 +27,7 @@ def run(config: Annotate) -> RunFolder:
         sampled = list(replies_by_prompt(Path(config.samples)))
         if not config.scorer:
             refuse_strangers(sampled, config)
-        label = label_by_people if config.labeler == "simulated" else label_by_score
-        run.finish(**label(config, run.path, sampled))
+        run.finish(**LABEL[config.labeler](config, run.path, sampled))
         return run
 
 
@@ -43,7 +44,7 @@ def refuse_strangers(sampled: Sequence[Sampled], config: Annotate) -> None:
             )
 
 
-def label_by_people(config: Annotate, folder: Path, sampled: Sequence[Sampled]) -> dict[str, int]:
+def label_by_people(config: Annotate, folder: Path, sampled: Sequence[Sampled]) -> dict[str, float]:
     """The gold world's simulated people compare and judge. Returns how many records each file holds."""
     from accord.world import Annotator
 
@@ -55,7 +56,7 @@ def label_by_people(config: Annotate, folder: Path, sampled: Sequence[Sampled]) 
         group=config.group,
         seed=config.seed,
     )
-    counts = {}
+    counts: dict[str, float] = {}
     for criterion in config.criteria:
         comparisons = [annotator.compare(*both, criterion) for both in comparable(config, sampled, criterion)]
         counts[f"comparisons-{criterion}"] = write_records(folder / f"comparisons-{criterion}.jsonl", comparisons)
@@ -69,9 +70,9 @@ def label_by_people(config: Annotate, folder: Path, sampled: Sequence[Sampled]) 
     return counts
 
 
-def label_by_score(config: Annotate, folder: Path, sampled: Sequence[Sampled]) -> dict[str, int]:
+def label_by_score(config: Annotate, folder: Path, sampled: Sequence[Sampled]) -> dict[str, float]:
     """Replies ranked by a number each, equal numbers tying; the strength is what lies between best and worst."""
-    counts = {}
+    counts: dict[str, float] = {}
     for criterion in config.criteria:
         chosen = list(comparable(config, sampled, criterion))
         scores = iter(model_scores(config, chosen) if config.scorer else gold_values(chosen, criterion))
@@ -83,6 +84,42 @@ def label_by_score(config: Annotate, folder: Path, sampled: Sequence[Sampled]) -
             comparisons.append(Comparison(prompt, replies, ranks, criterion, config.labeler, strength, shown))
         counts[f"comparisons-{criterion}"] = write_records(folder / f"comparisons-{criterion}.jsonl", comparisons)
     return counts
+
+
+def label_by_ai(config: Annotate, folder: Path, sampled: Sequence[Sampled]) -> dict[str, float]:
+    """A language model is asked about every two replies to a prompt; how sure it is becomes a soft label."""
+    from accord.labelers.local import PolicyLabeler
+    from accord.training import distributed
+
+    labeler = PolicyLabeler(config.scorer, distributed.start(config.threads))
+    counts: dict[str, float] = {}
+    for criterion in config.criteria:
+        pairs = [
+            (prompt, *pair)
+            for prompt, replies in comparable(config, sampled, criterion)
+            for pair in combinations(dict.fromkeys(replies), 2)
+        ]
+        asked = [pair for pair in pairs if labeler.fits(pair, criterion)]
+        if not asked:
+            raise BadInput(
+                f"{config.scorer}: none of {len(pairs)} questions fits its {labeler.context} tokens of context, or "
+                "there is no prompt with two different replies; take a model that reads more, or shorter replies"
+            )
+        if len(asked) < len(pairs):
+            print(f"left out {len(pairs) - len(asked)} of {len(pairs)} pairs that do not fit the labeler's context")
+        said = labeler.prefers(asked, criterion, micro_tokens=MICRO_TOKENS)
+        print(f"{criterion}: the same place preferred in both orders of {said.same_place:.0%} of {len(asked)} pairs")
+        made = [preferred(*pair, criterion, first) for pair, first in zip(asked, said.first, strict=True)]
+        counts[f"comparisons-{criterion}"] = write_records(folder / f"comparisons-{criterion}.jsonl", made)
+        counts[f"same_place-{criterion}"] = said.same_place
+    return counts
+
+
+def preferred(prompt: Prompt, first: str, second: str, criterion: str, probability: float) -> Comparison:
+    """The comparison of an AI labeler that prefers the first of two replies with this probability."""
+    ranks = (1, 1) if probability == 0.5 else (1, 2) if probability > 0.5 else (2, 1)
+    sure = 1.0 if probability == 0.5 else max(probability, 1 - probability)
+    return Comparison(prompt, (first, second), ranks, criterion, "ai", 0.0, (0, 1), probability=sure)
 
 
 def gold_values(sampled: Sequence[Sampled], criterion: str) -> list[float]:
@@ -108,7 +145,7 @@ def model_scores(config: Annotate, sampled: Sequence[Sampled]) -> list[float]:
     groups = [
         reply_group(renderer.prompt_ids(prompt.turns), *map(renderer.reply_ids, replies)) for prompt, replies in sampled
     ]
-    return [float(score) for score in scorer.scores(groups, micro_tokens=16384)]
+    return [float(score) for score in scorer.scores(groups, micro_tokens=MICRO_TOKENS)]
 
 
 def of_slices(config: Annotate, sampled: Sequence[Sampled], criterion: str) -> Iterator[Sampled]:
@@ -134,3 +171,6 @@ def replies_by_prompt(folder: Path) -> Iterator[Sampled]:
     for prompt, replies in grouped.values():
         if len(replies) > 1:
             yield prompt, tuple(replies)
+
+
+LABEL = {"simulated": label_by_people, "gold": label_by_score, "preference": label_by_score, "ai": label_by_ai}

@@ -18,7 +18,7 @@ class Item:
     """Replies to one prompt with what is known about them; `number` is its place among all that a run looks at.
 
     `ranks[k]` of reply k (1 is best) gives `pairs` of (better, worse), each with its margin; `labels` are (reply, good)
-    for unpaired losses.
+    for unpaired losses. `probability` is the labeler's that the pairs are in their order.
     """
 
     number: int
@@ -30,6 +30,7 @@ class Item:
     pairs: tuple[tuple[int, int], ...]
     margins: tuple[float, ...]
     labels: tuple[tuple[int, bool], ...]
+    probability: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,10 @@ def read_comparison_items(config: Dpo, run: RunFolder, renderer: Renderer) -> tu
         if len(kept) < len(items):
             same = len(items) - tied - len(kept)
             print(f"dropped {tied} of {len(items)} comparisons as ties throughout, {same} for replies of equal tokens")
+        soft = sum(item.probability < 1 for item in kept)
+        if soft and not config.takes_soft_labels:
+            print(f"{', '.join(config.losses)} has no soft labels: {soft} of {len(kept)} are taken as plain answers")
+            kept = [replace(item, probability=1.0) for item in kept]
         if sources and not kept:
             raise BadInput(f"no comparison under --criterion {config.criterion} says which reply is better")
         found.append(kept)
@@ -132,7 +137,7 @@ def comparison_item(renderer: Renderer, comparison: Comparison, config: Dpo) -> 
     n = range(len(c.ranks))
     pairs = tuple((i, j) for i in n for j in n if c.ranks[i] < c.ranks[j])
     margins = (config.strength_margin * c.strength,) * len(pairs)
-    return Item(-1, c.id, c.prompt, c.replies, group, c.ranks, pairs, margins, labels)
+    return Item(-1, c.id, c.prompt, c.replies, group, c.ranks, pairs, margins, labels, c.probability)
 
 
 def judgement_item(renderer: Renderer, judgement: Judgement) -> Item:
@@ -150,7 +155,7 @@ def prefer_safe(items: Sequence[Item], labels: Sequence[Judgement], margin: floa
     unsafe = {(j.prompt.id, j.reply): j.value == 0 for j in labels if j.kind == "safe"}
     kept, turned, dropped, labelled = [], 0, 0, 0
     for item in items:
-        pairs, margins = [], []
+        pairs, margins, probability = [], [], item.probability
         for (i, j), old in zip(item.pairs, item.margins, strict=True):
             u = [unsafe.get((item.prompt.id, item.texts[k])) for k in (i, j)]
             labelled += None not in u
@@ -159,8 +164,10 @@ def prefer_safe(items: Sequence[Item], labels: Sequence[Judgement], margin: floa
             if u != [True, True]:
                 pairs.append((j, i) if u == [True, False] else (i, j))
                 margins.append(old + (margin if set(u) == {True, False} else 0.0))
+            if set(u) == {True, False}:
+                probability = 1.0
         if pairs:
-            kept.append(replace(item, pairs=tuple(pairs), margins=tuple(margins)))
+            kept.append(replace(item, pairs=tuple(pairs), margins=tuple(margins), probability=probability))
     print(f"safety: {labelled} pairs with both labels; {turned} turned round, {dropped} of two unsafe replies dropped")
     if not labelled:
         raise BadInput("--safety_data labels no reply of --data; its prompts and replies must be the same texts")

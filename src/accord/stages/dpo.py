@@ -249,15 +249,23 @@ def item_loss(actors: Actors, items: Sequence[Item], whole: Whole) -> Losses:
 
 
 def pairs_of(config: Dpo, items: Sequence[Item], sums: Tensor, reference: Tensor, tokens: Tensor) -> Pairs:
-    """Every ordered pair of the items' replies; an item counts once."""
+    """Every ordered pair of the items' replies; an item counts once.
+
+    A soft label p is its expectation: the pair with weight p and the same pair turned round with 1 − p.
+    """
     chosen, rejected, weights, margins = [], [], [], []
     first = 0
     for item in items:
         for (i, j), margin in zip(item.pairs, item.margins, strict=True):
-            chosen.append(first + i)
-            rejected.append(first + j)
-            weights.append(1.0 / len(item.pairs))
-            margins.append(margin)
+            for better, worse, asked, chance in (
+                (i, j, margin, item.probability),
+                (j, i, -margin, 1 - item.probability),
+            ):
+                if chance > 0:
+                    chosen.append(first + better)
+                    rejected.append(first + worse)
+                    weights.append(chance / len(item.pairs))
+                    margins.append(asked)
         first += len(item.texts)
     of_pair = (torch.tensor(column, device=sums.device) for column in (weights, margins))
     a, b = chosen, rejected

@@ -1,0 +1,1 @@
+"""AI labelers: a typed question → a probability for each of its answers."""
