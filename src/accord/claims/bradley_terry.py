@@ -27,27 +27,33 @@ def people(flow: GoldFlow, name: str, samples: Sample) -> Annotate:
     return flow.annotate(name, **changes, temperature=TEMPERATURE, flips=0.0)
 
 
-def configs(flow: GoldFlow) -> tuple[Sample, Annotate, Annotate, Preference, Score]:
-    """Replies to prompts of the evaluation split, people for both splits, the model, its scores on the second."""
+def configs(flow: GoldFlow) -> tuple[list[Sample], list[Annotate], list[Preference], list[Score]]:
+    """Replies of both splits, people who compare them, the model of one split, its scores on the other."""
     # two replies to each of many prompts: pairs of one ranking would depend on each other
-    source = f"world:prompts?count={4 * flow.scale.preference_prompts}&seed={flow.seed + 150}"
-    tested = flow.sample("bt-sample", split="evaluation", data=source)
-    learn, test = people(flow, "bt-people", flow.sample()), people(flow, "bt-people-test", tested)
-    name = f"comparisons-{CRITERION}.jsonl"
-    model = flow.helpful().model_copy(
-        update={"out": str(flow.root / "bt-model"), "data": str(Path(learn.out) / name), "criterion": CRITERION}
+    learned, tested = (
+        flow.sample(
+            f"bt-sample-{split}",
+            split=split,
+            data=f"world:prompts?count={times * flow.scale.preference_prompts}&seed={flow.seed + seed}",
+        )
+        for split, times, seed in (("preference", 8, 140), ("evaluation", 4, 150))
     )
+    learn, test = people(flow, "bt-people", learned), people(flow, "bt-people-test", tested)
+    name = f"comparisons-{CRITERION}.jsonl"
+    # one pass over much: a second one would make the model surer than it is right
+    changes = {"data": str(Path(learn.out) / name), "criterion": CRITERION, "epochs": 1.0}
+    model = flow.helpful().model_copy(update={"out": str(flow.root / "bt-model"), **changes})
     scores = score(flow, "bt-scores", str(Path(test.out) / name), CRITERION, {"model": flow.snapshot("bt-model")})
-    return tested, learn, test, model, scores
+    return [learned, tested], [learn, test], [model], [scores]
 
 
 def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
     """Slope, excess calibration error, dependence on the level, and the planted log-odds."""
     flows = cells.base(seeds)
     made = [configs(flow) for flow in flows]
-    for stage in range(5):
-        cells.run([of_seed[stage] for of_seed in made])
-    tables = [table(list(scored(of_seed[-1]))) for of_seed in made]
+    for stage in zip(*made, strict=True):
+        cells.run([config for of_seed in stage for config in of_seed])
+    tables = [table(list(scored(of_seed[-1][0]))) for of_seed in made]
     values, low, high = over_seeds(tables, statistics, resamples=500)
     count = sum(len(t[0]) for t in tables)
     found = [Interval(float(v), float(a), float(b), count) for v, a, b in zip(values, low, high, strict=True)]

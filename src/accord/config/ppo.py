@@ -18,8 +18,7 @@ class KlKnobs(BaseModel):
     )
     kl_estimator: Literal["k1", "k2", "k3", "exact", "exact-forward"] = Field(
         "k1",
-        description="KL of each token: k1, k2, k3 of the sampled token; exact: KL(policy || reference) over the "
-        "vocabulary; exact-forward: KL(reference || policy)",
+        description="of the sampled token (k1, k2, k3); exact KL(policy || reference); exact-forward: reversed",
     )
     kl_coefficient: float = Field(0.2, ge=0, description="β, the price of a nat of KL, in score")
     kl_anneal: float = Field(
@@ -58,15 +57,14 @@ class AdvantageKnobs(BaseModel):
     )
     loss_mean: Literal["auto", "tokens", "replies", "length"] = Field(
         "auto",
-        description="the policy loss is a mean over tokens; over replies of their token means; or sums of replies over "
-        "the longest length; auto as the paper of --advantages",
+        description="mean over tokens; over replies of theirs; sums over the longest length; auto: by --advantages",
     )
     gamma: float = Field(1.0, gt=0, le=1, description="discount per token (gae, reinforce++)")
     lam: float = Field(0.95, ge=0, le=1, description="λ of generalised advantage estimation")
     whiten: bool = Field(True, description="gae: whiten the combined advantage over the batch")
     scale_rewards: bool = Field(
         False,
-        description="scale the reward stream to deviation 1 over the batch's tokens, its mean kept; no limits then",
+        description="scale rewards to deviation 1 over the batch's tokens, mean kept; no limits then",
     )
     critic: Literal["separate", "shared"] = Field(
         "separate",
@@ -113,8 +111,7 @@ class LimitKnobs(BaseModel):
     )
     multiplier_rule: Literal["pi", "safe-rlhf", "fixed"] = Field(
         "pi",
-        description="how λ moves: proportional and integral; Safe RLHF's; or not at all, which makes a weighted sum "
-        "(docs/objectives.md)",
+        description="how λ moves (docs/objectives.md); fixed makes a weighted sum",
     )
     multiplier_rate: PerLimit = Field(0.05, description="integral rate α of λ, per unit of cost and iteration")
     multiplier_gain: PerLimit = Field(1.0, description="proportional gain k of λ, per unit of cost")
@@ -123,8 +120,7 @@ class LimitKnobs(BaseModel):
     multipliers_from: str = Field("", description="run folder of ppo whose last λ of the same names are the first here")
     eval_data: str | dict[str, str] = Field(
         {},
-        description="prompts kept out of training, on whose replies the limits are checked at the end; of the "
-        "evaluation split where --split is given",
+        description="held-out prompts for the limits' check at the end; of the evaluation split if --split is given",
     )
 
     @model_validator(mode="after")
@@ -186,13 +182,11 @@ class WatchKnobs(BaseModel):
 
     watch: dict[str, str] = Field(
         {},
-        description="--watch.NAME DIR: preference models that are scored and never trained on, such as one of the "
-        "other half of the comparisons",
+        description="--watch.NAME DIR: preference models never trained on, such as one of the other half of the data",
     )
     alarms: dict[str, str] = Field(
         {},
-        description="--alarms.METRIC 'ACTION above|below X': ACTION is warn, stop, or roll-back to the weights of "
-        "the last iteration that did not set it off; several with semicolons",
+        description="--alarms.METRIC 'warn|stop|roll-back above|below X', several with semicolons (docs/policy.md)",
     )
 
     @property
@@ -229,7 +223,7 @@ class Ppo(Training, Adapters, Sampling, KlKnobs, AdvantageKnobs, LimitKnobs, Mix
     data: Sources = Field(description="prompts; --data.NAME SOURCE names a slice")
     split: str = Field("", description="use only prompts of this split (preference, policy, evaluation)")
     rewards: dict[str, str] = Field(
-        description="--rewards.NAME DIR: preference models, or module:function, or a URL; their sum is maximised"
+        description="--rewards.NAME DIR: preference models, or module:function, or URLs; summed"
     )
     reward_weights: dict[str, float] = Field(
         {}, description="--reward_weights.NAME X: its weight in the sum; default 1"
