@@ -7,7 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from accord.claims import anneal, kl_limits, overoptimisation, scores, tension, thresholds
+from accord.claims import (
+    adaptive_kl,
+    anneal,
+    critics,
+    kl_limits,
+    overoptimisation,
+    ptx,
+    scores,
+    sqrt_kl,
+    tension,
+    thresholds,
+    two_halves,
+)
 from accord.claims.contract import verdict_of
 from accord.config import Evaluate, Ppo
 from accord.stages.recipes import SCALES, GoldFlow
@@ -15,9 +27,7 @@ from accord.stages.showing import TRAINED
 
 # gold helpfulness, harm, honesty and evasiveness of a made-up policy; what is not listed is 0
 MADE_UP = {
-    "kl-limits": {
-        f"beta-{b:g}": {"gold/helpful": g} for b, g in zip(kl_limits.BETAS, (0, 1, 2, 3, 2, 1, 0), strict=True)
-    },
+    "kl-limits": {f"beta-{b:g}": {"gold/helpful": g} for b, g in zip(kl_limits.BETAS, (0, 1, 2, 3, 1, 0), strict=True)},
     "tension": {
         "sft": {"gold/helpful": 0.1, "gold/harm": 0.1},
         "ppo": {"gold/helpful": 0.5, "gold/harm": 0.6},
@@ -34,13 +44,35 @@ MADE_UP = {
         "sum-2-2": {"gold/harm": -0.5, "gold/honest": 0.5},
         "sum-0.5-2": {"gold/harm": 0.5},
     },
+    "ptx": {
+        "sft": {"gold/correct": 0.9},
+        "beta-0.02": {"gold/correct": 0.4},
+        "hunted-ptx": {"gold/correct": 0.7},
+    },
+    "critics": {
+        "critics-gae": {"gold/helpful": 0.3},
+        "critics-rloo": {"gold/helpful": 0.28},
+        "critics-grpo": {"gold/helpful": 0.4},
+        "critics-separate": {"gold/helpful": 0.3},
+        "critics-warm": {"gold/helpful": 0.31},
+    },
     "anneal": {
         "annealed-1": {"gold/helpful": 0.6},
         "fixed-1": {"gold/helpful": 0.5},
         "reversed-1": {"gold/helpful": 0.7},
     },
 }
-METRICS = ("gold/helpful", "gold/harm", "gold/honest", "gold/evasive", "gold/refusal", "kl", "reward/helpful")
+METRICS = (
+    "gold/helpful",
+    "gold/harm",
+    "gold/honest",
+    "gold/evasive",
+    "gold/refusal",
+    "gold/correct",
+    "kl",
+    "reward/helpful",
+)
+CLAIMS = [kl_limits, tension, thresholds, anneal, ptx, critics]
 
 
 class Written:
@@ -73,22 +105,23 @@ class Written:
 
     def train(self, folder):
         """Proxy rises throughout; gold peaks at iteration 40 and falls, most where the data is little."""
-        slope = {"hunted-few": 0.02, "hunted-all": 0.002, "hunted-few-penalty": 0.004}.get(folder.name, 0.01)
+        slope = 0.02 if folder.name in ("hunted-few", "hunted-watched") else 0.004
         with open(folder / "metrics.jsonl", "w") as stream:
             for i in range(80):
                 gold = 0.01 * min(i, 40) - slope * max(i - 40, 0)
                 row = {"step": i + 1, "objective/kl": 0.1 * i, "reward/helpful": 0.02 * i, "gold/helpful": gold}
+                row["kl_coefficient"] = 0.2
                 stream.write(json.dumps({**row, "watch/other/gap": 0.01 * i}) + "\n")
 
 
-@pytest.mark.parametrize("module", [kl_limits, tension, thresholds, anneal], ids=lambda m: m.CLAIM.name)
+@pytest.mark.parametrize("module", CLAIMS, ids=lambda m: m.CLAIM.name)
 def test_a_world_in_which_the_claim_is_true_is_found_to_be_one(module, tmp_path):
     finding = module.measure(Written(tmp_path, MADE_UP[module.CLAIM.name]), [0, 1, 2])
     assert {part.name: part.verdict for part in finding.parts} == {part.name: "holds" for part in finding.parts}
     assert verdict_of(finding.parts) == "holds" and "<svg" in finding.figure
 
 
-@pytest.mark.parametrize("module", [kl_limits, tension, thresholds, anneal], ids=lambda m: m.CLAIM.name)
+@pytest.mark.parametrize("module", CLAIMS[:-1], ids=lambda m: m.CLAIM.name)
 def test_a_world_in_which_nothing_differs_does_not_make_it_hold(module, tmp_path):
     finding = module.measure(Written(tmp_path), [0, 1, 2])
     assert verdict_of(finding.parts) in ("undecided", "fails")
@@ -101,7 +134,7 @@ def test_a_world_in_which_the_best_weight_is_at_an_end_fails_kl_limits(tmp_path)
 
 
 def test_kl_limits_chooses_among_the_inner_weights_alone():
-    assert kl_limits.best_inside([9.0, 1.0, 2.0, 3.0, 2.0, 1.0, 9.0]) == kl_limits.BETAS[3]
+    assert kl_limits.best_inside([9.0, 1.0, 2.0, 3.0, 1.0, 9.0]) == kl_limits.BETAS[3]
     assert len(kl_limits.BETAS) >= 6 and list(kl_limits.BETAS) == sorted(kl_limits.BETAS)
 
 
@@ -144,25 +177,72 @@ def test_overoptimisation_finds_what_was_made_up(tmp_path):
     assert values["few comparisons: proxy from gold's peak to the end"] == pytest.approx(0.02 * (74.5 - 40), rel=0.05)
     # the peak's neighbourhood is a little lower than the peak
     assert values["few comparisons: gold lost from its peak to the end"] == pytest.approx(0.02 * (74.5 - 40), rel=0.05)
-    assert values["gold lost, few − all comparisons"] > 0.5
-    assert values["iterations from the alarm to gold's peak"] == pytest.approx(40 - 28, abs=2)
-    assert [part.verdict for part in finding.parts] == ["holds"] * 5
+    for other in ("all comparisons", "larger model", "ensemble", "stronger penalty"):
+        assert values[f"gold lost: few comparisons − {other}"] == pytest.approx((0.02 - 0.004) * (74.5 - 40), rel=0.05)
+    assert [part.verdict for part in finding.parts] == ["holds"] * 6
+
+
+def test_the_halves_part_and_the_alarm_is_counted_from_gold_s_peak(tmp_path):
+    finding = two_halves.measure(Written(tmp_path), [0, 1, 2])
+    apart, ahead = finding.parts
+    assert apart.interval.mean == pytest.approx(0.77) and apart.verdict == "holds"
+    # the mean of five iterations passes 0.1 at the one whose last is 13
+    assert ahead.interval.mean == pytest.approx(40 - 13, abs=1) and ahead.verdict == "holds"
 
 
 def test_an_alarm_that_never_rings_rings_at_the_end():
-    assert overoptimisation.alarm_at(np.zeros(30)) == 30
-    assert overoptimisation.alarm_at(np.full(30, 9.0)) == overoptimisation.SMOOTHING - 1
+    assert two_halves.alarm_at(np.zeros(30)) == 30
+    assert two_halves.alarm_at(np.full(30, 9.0)) == overoptimisation.SMOOTHING - 1
+
+
+def test_kl_off_its_target_fails_and_kl_at_it_holds(tmp_path):
+    class At(Written):
+        def train(self, folder):
+            rows = [{"objective/kl": self.at + 0.1 * (i % 2), "kl_coefficient": 0.2} for i in range(adaptive_kl.STEPS)]
+            (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    for at, verdict in ((adaptive_kl.TARGET, "holds"), (1.3 * adaptive_kl.TARGET, "fails"), (0.5, "fails")):
+        cells = At(tmp_path / str(at))
+        cells.at = at
+        assert verdict_of(adaptive_kl.measure(cells, [0, 1, 2]).parts) == verdict
+
+
+def test_the_knee_of_a_bent_line_is_found():
+    x = np.linspace(0, 3, 31)
+    assert sqrt_kl.break_point(x, np.where(x < 1.2, 2 * x, 2.4 + 0.3 * (x - 1.2))) == pytest.approx(1.2, abs=0.11)
+
+
+def test_the_critics_learn_from_equally_many_replies(tmp_path):
+    flow = GoldFlow(tmp_path, SCALES["small"], 0, True)
+    made = critics.configs(flow)
+    assert {c.batch_size * c.samples for c in made.values()} == {flow.scale.rollouts}
+    assert {c.steps - c.critic_warmup for c in made.values()} == {flow.scale.iterations}
+
+
+def test_ptx_differs_from_the_run_beside_it_in_its_text_alone(tmp_path):
+    flow = GoldFlow(tmp_path, SCALES["small"], 0, True)
+    plain, mixed = kl_limits.run_config(flow, kl_limits.WEAK), ptx.mixed(flow)
+    differ = {name for name in type(plain).model_fields if getattr(plain, name) != getattr(mixed, name)}
+    assert differ == {"out", "ptx_data"}
 
 
 def test_the_watched_model_stands_on_other_prompts_and_as_few_labels(tmp_path):
     flow = GoldFlow(tmp_path, SCALES["small"], 0, True)
-    few, (sample, annotate, other) = overoptimisation.fewer(flow), overoptimisation.other_half(flow)
+    few, (sample, annotate, other) = overoptimisation.fewer(flow), two_halves.other_half(flow)
     assert sample.data != flow.sample().data and annotate.samples == sample.out
     assert (few.max_rows, few.criterion) == (other.max_rows, other.criterion) and few.data != other.data
-    for config in overoptimisation.conditions(flow).values():
-        assert config.watch == {"other": flow.snapshot("helpful-watch")} and not config.alarms
-    weak, _, strong = overoptimisation.conditions(flow).values()
-    assert weak.rewards == strong.rewards and strong.kl_coefficient == 20 * weak.kl_coefficient
+    watched = two_halves.watched(flow)
+    assert watched.watch == {"other": flow.snapshot("helpful-watch")} and not watched.alarms
+
+
+def test_the_conditions_change_one_thing_each(tmp_path):
+    flow = GoldFlow(tmp_path, SCALES["small"], 0, True)
+    few, *others = overoptimisation.conditions(flow).values()
+    changed = [{n for n in type(few).model_fields if getattr(few, n) != getattr(c, n)} - {"out"} for c in others]
+    assert changed == [{"rewards"}, {"rewards"}, {"rewards"}, {"kl_coefficient"}]
+    one, larger, several = overoptimisation.models(flow)
+    assert larger.model != one.model and larger.data == one.data and larger.max_rows == one.max_rows
+    assert several.ensemble == 3 and several.combine == "worst" and several.model == one.model
 
 
 def test_annealing_spends_the_same_in_every_schedule(tmp_path):

@@ -12,7 +12,20 @@ TOY = Scale("nano", 400, 4, 60, 150, 200, 2, 8, 6)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["kl-limits", "overoptimisation", "tension", "thresholds", "anneal"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "kl-limits",
+        "overoptimisation",
+        "two-halves",
+        "adaptive-kl",
+        "critics",
+        "ptx",
+        "tension",
+        "thresholds",
+        "anneal",
+    ],
+)
 def test_a_claim_on_policies_runs_and_writes_its_page(name, monkeypatch, tmp_path_factory):
     monkeypatch.setitem(recipes.SCALES, "small", TOY)
     out = tmp_path_factory.getbasetemp() / "policy-claims"  # one base for all of them

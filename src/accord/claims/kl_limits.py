@@ -14,14 +14,20 @@ from accord.reporting.figures import Line, Panel, curves
 from accord.stages.recipes import GoldFlow
 from accord.stages.showing import TRAINED
 
-BETAS = (0.0, 0.02, 0.06, 0.2, 0.6, 2.0, 20.0)
-HUNTED = 3  # times the iterations of a plain run, so that a weak penalty has time to be exploited
+BETAS = (0.0, 0.02, 0.1, 0.4, 2.0, 20.0)
+WEAK = 0.02  # the price at which gold is seen to turn; other claims share its cells
+
+
+def hunted(flow: GoldFlow, name: str, beta: float = WEAK, **changes: object) -> Ppo:
+    """PPO at one price of KL, twice as long as a plain run and at a rate that does not fall: time to be exploited."""
+    settings: dict[str, object] = {"schedule": "constant", "learning_rate": 6e-4, "mini_batch_size": 64}
+    steps = 2 * flow.scale.iterations
+    return flow.ppo(name, kl_coefficient=beta, **{**settings, "steps": steps, **changes})
 
 
 def run_config(flow: GoldFlow, beta: float) -> Ppo:
-    """PPO on helpfulness at one price of KL, at a rate that does not fall."""
-    changes = {"steps": HUNTED * flow.scale.iterations, "schedule": "constant", "learning_rate": 6e-4}
-    return flow.ppo(name_of(beta), kl_coefficient=beta, **changes)
+    """PPO on the helpful preference model at one price of KL."""
+    return hunted(flow, name_of(beta), beta)
 
 
 def name_of(beta: float) -> str:

@@ -1,15 +1,17 @@
-"""The proxy keeps rising while gold turns; more data and a stronger penalty lose less; a second model warns of it."""
+"""The proxy keeps rising while gold turns; more data, a larger model, an ensemble, a stronger penalty lose less."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from accord.claims import pm_scaling
 from accord.claims.cells import Cells
 from accord.claims.contract import Claim, Finding, Part
 from accord.claims.decoupling import show
+from accord.claims.kl_limits import WEAK, hunted, run_config
 from accord.claims.sqrt_kl import SMOOTHING
-from accord.config import Annotate, Ppo, Preference, Sample
+from accord.config import Ppo, Preference
 from accord.evaluation.statistics import Interval, hierarchical_interval
 from accord.reporting.figures import Line, Panel, curves
 from accord.run import read_lines
@@ -17,99 +19,96 @@ from accord.stages.recipes import GoldFlow
 
 FEW = 250  # comparisons of a preference model that is easily fooled
 END = 10  # last iterations that stand for the end of a run
-GAP = 0.25  # deviations by which the reward has outrun the watched model when the alarm rings
+LARGER = "small"  # the size above the policy's own at the small scale
+MEMBERS = 3
+PENALTY = 20  # times the weak one
+
+Runs = dict[str, list[dict[str, np.ndarray]]]
 
 
-def fewer(flow: GoldFlow) -> Preference:
+def fewer(flow: GoldFlow, name: str = "helpful-few", **changes: object) -> Preference:
     """The helpful preference model on a small part of its data."""
-    return flow.helpful().model_copy(update={"out": str(flow.root / "helpful-few"), "max_rows": FEW})
+    return flow.helpful().model_copy(update={"out": str(flow.root / name), "max_rows": FEW, **changes})
 
 
-def other_half(flow: GoldFlow) -> tuple[Sample, Annotate, Preference]:
-    """A preference model of the same kind on as few comparisons of other prompts: the test half."""
-    count = 4 * FEW
-    sample = flow.sample("sample-watch", data=f"world:prompts?count={count}&seed={flow.seed + 150}")
-    annotate = flow.annotate("annotate-watch", samples=sample.out, criteria=["helpful"], judged=[], slices={}, seed=1)
-    data = str(Path(annotate.out) / "comparisons-helpful.jsonl")
-    return sample, annotate, fewer(flow).model_copy(update={"out": str(flow.root / "helpful-watch"), "data": data})
+def models(flow: GoldFlow) -> list[Preference]:
+    """On few comparisons: one model, one of a larger size, and an ensemble that answers with its least score."""
+    return [
+        fewer(flow),
+        fewer(flow, "helpful-few-larger", model=flow.snapshot(f"sft-{LARGER}")),
+        fewer(flow, "helpful-few-ensemble", ensemble=MEMBERS, combine="worst"),
+    ]
 
 
 def conditions(flow: GoldFlow) -> dict[str, Ppo]:
-    """PPO past the gold peak: on few comparisons, on all of them, on few under a stronger penalty."""
-    hunted = {"kl_coefficient": 0.02, "schedule": "constant", "steps": 80, "mini_batch_size": 64, "learning_rate": 6e-4}
-    watched = {"watch": {"other": flow.snapshot("helpful-watch")}}
-    few = {**hunted, **watched, "rewards": {"helpful": flow.snapshot("helpful-few")}}
+    """PPO past the gold peak, each condition but the first with one thing that should help."""
+
+    def on(name: str, model: str = "helpful-few", beta: float = WEAK) -> Ppo:
+        return hunted(flow, f"hunted-{name}", beta, rewards={"helpful": flow.snapshot(model)})
+
     return {
-        "few": flow.ppo("hunted-few", **few),
-        "all": flow.ppo("hunted-all", **{**hunted, **watched}),
-        "few, strong penalty": flow.ppo("hunted-few-penalty", **{**few, "kl_coefficient": 0.4}),
+        "few comparisons": on("few"),
+        "all comparisons": run_config(flow, WEAK),
+        "larger model": on("larger", model="helpful-few-larger"),
+        "ensemble": on("ensemble", model="helpful-few-ensemble"),
+        "stronger penalty": on("penalty", beta=PENALTY * WEAK),
     }
 
 
 def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
-    """Where gold turns, what the proxy does after it, what is lost by the end, and when the alarm rings."""
+    """Where gold turns, what the proxy does after it, and what is lost by the end under every condition."""
     flows = cells.base(seeds)
-    cells.run([fewer(flow) for flow in flows])
-    halves = [other_half(flow) for flow in flows]
-    for kind in range(3):
-        cells.run([half[kind] for half in halves])
+    for stage in (0, 1):
+        cells.run([pm_scaling.base(flow, LARGER)[stage] for flow in flows])
+    cells.run([model for flow in flows for model in models(flow)])
     cells.run([config for flow in flows for config in conditions(flow).values()])
     names = list(conditions(flows[0]))
-    tables = {name: [read_run(Path(conditions(flow)[name].out)) for flow in flows] for name in names}
-    peaks = {name: [peak_at(table["gold/helpful"]) for table in tables[name]] for name in names}
-    few, peak = tables["few"], peaks["few"]
-    lost = {n: [fall(t["gold/helpful"], p) for t, p in zip(tables[n], peaks[n], strict=True)] for n in names}
+    runs: Runs = {name: [read_run(Path(conditions(flow)[name].out)) for flow in flows] for name in names}
+    peaks = {name: [peak_at(run["gold/helpful"]) for run in runs[name]] for name in names}
+    lost = {n: [-rise(r["gold/helpful"], p) for r, p in zip(runs[n], peaks[n], strict=True)] for n in names}
+    few = names[0]
+    proxy = [rise(r["reward/helpful"], p) for r, p in zip(runs[few], peaks[few], strict=True)]
     parts = [
-        Part(
-            "few comparisons: proxy from gold's peak to the end",
-            over_seeds([rise(t["reward/helpful"], p) for t, p in zip(few, peak, strict=True)]),
-            0.0,
-            "above",
-        ),
-        Part("few comparisons: gold lost from its peak to the end", over_seeds(lost["few"]), 0.0, "above"),
-        Part("gold lost, few − all comparisons", over_seeds(np.subtract(lost["few"], lost["all"])), 0.0, "above"),
-        Part(
-            "gold lost, weak − strong penalty",
-            over_seeds(np.subtract(lost["few"], lost["few, strong penalty"])),
-            0.0,
-            "above",
-        ),
-        Part(
-            "iterations from the alarm to gold's peak",
-            over_seeds([float(p - alarm_at(t["watch/other/gap"])) for t, p in zip(few, peak, strict=True)]),
-            -1.0,
-            "above",
-        ),
+        Part(f"{few}: proxy from gold's peak to the end", over_seeds(proxy), 0.0, "above"),
+        Part(f"{few}: gold lost from its peak to the end", over_seeds(lost[few]), 0.0, "above"),
+    ]
+    parts += [
+        Part(f"gold lost: {few} − {other}", over_seeds(np.subtract(lost[few], lost[other])), 0.0, "above")
+        for other in names[1:]
     ]
     notes = [
-        f"{name}: KL at gold's peak by seed "
-        + ", ".join(f"{t['objective/kl'][p]:.2f}" for t, p in zip(tables[name], peaks[name], strict=True))
-        + f"; gold lost {show(over_seeds(lost[name]))}"
+        f"{name}: gold lost {show(over_seeds(lost[name]))}; KL at gold's peak by seed "
+        + ", ".join(f"{r['objective/kl'][p]:.2f}" for r, p in zip(runs[name], peaks[name], strict=True))
+        + "; at the end KL "
+        + f"{ends(runs[name], 'objective/kl'):.1f} nats, gold {ends(runs[name], 'gold/helpful'):+.2f}"
         for name in names
     ]
-    notes.append(f"the alarm rings where the reward has outrun the watched model by {GAP:g} deviations")
     panels = []
     for metric, title in (("reward/helpful", "preference-model score"), ("gold/helpful", "gold helpfulness")):
         lines = [
-            Line(name, i, root_kl(tables[name]), mean_of(tables[name], metric), points=True, joined=False)
+            Line(name, i, root_kl(runs[name]), mean_of(runs[name], metric), points=True, joined=False)
             for i, name in enumerate(names)
         ]
         panels.append(Panel(title, "√KL (√nats)", "score", lines))
     return Finding(parts, notes, curves(panels, columns=2, height=3.0))
 
 
-def read_run(folder: Path) -> dict[str, np.ndarray]:
+def read_run(folder: Path, *more: str) -> dict[str, np.ndarray]:
     """The numbers of a PPO run by iteration."""
     rows = read_lines(folder / "metrics.jsonl")
-    names = ("objective/kl", "reward/helpful", "gold/helpful", "watch/other/gap")
+    names = ("objective/kl", "reward/helpful", "gold/helpful", *more)
     return {name: np.array([row[name] for row in rows]) for name in names}
+
+
+def smoothed(series: np.ndarray) -> np.ndarray:
+    """Means of `SMOOTHING` neighbouring iterations."""
+    window = min(SMOOTHING, len(series))
+    return np.convolve(series, np.ones(window) / window, mode="valid")
 
 
 def peak_at(gold: np.ndarray) -> int:
     """The iteration where the smoothed gold score is highest."""
-    window = min(SMOOTHING, len(gold))
-    smooth = np.convolve(gold, np.ones(window) / window, mode="valid")
-    return int(smooth.argmax()) + window // 2
+    return int(smoothed(gold).argmax()) + min(SMOOTHING, len(gold)) // 2
 
 
 def rise(series: np.ndarray, peak: int) -> float:
@@ -118,42 +117,34 @@ def rise(series: np.ndarray, peak: int) -> float:
     return float(series[-END:].mean() - around.mean())
 
 
-def fall(series: np.ndarray, peak: int) -> float:
-    return -rise(series, peak)
-
-
-def alarm_at(gap: np.ndarray) -> int:
-    """The first iteration at which the smoothed gap is past its bound; the run's length if it never is."""
-    window = min(SMOOTHING, len(gap))
-    smooth = np.convolve(gap, np.ones(window) / window, mode="valid")
-    past = np.flatnonzero(smooth > GAP)
-    return int(past[0]) + window - 1 if len(past) else len(gap)
-
-
 def over_seeds(numbers: Sequence[float] | np.ndarray) -> Interval:
     """Mean over seeds, seeds drawn; one seed has no interval."""
     return hierarchical_interval([np.array([number]) for number in numbers])
 
 
-def mean_of(tables: Sequence[dict[str, np.ndarray]], metric: str) -> list[float]:
-    shortest = min(len(table[metric]) for table in tables)
-    return np.mean([table[metric][:shortest] for table in tables], axis=0).tolist()
+def ends(runs: Sequence[dict[str, np.ndarray]], metric: str) -> float:
+    return float(np.mean([run[metric][-END:].mean() for run in runs]))
 
 
-def root_kl(tables: Sequence[dict[str, np.ndarray]]) -> list[float]:
-    return np.sqrt(np.maximum(mean_of(tables, "objective/kl"), 0.0)).tolist()
+def mean_of(runs: Sequence[dict[str, np.ndarray]], metric: str) -> list[float]:
+    shortest = min(len(run[metric]) for run in runs)
+    return np.mean([run[metric][:shortest] for run in runs], axis=0).tolist()
+
+
+def root_kl(runs: Sequence[dict[str, np.ndarray]]) -> list[float]:
+    return np.sqrt(np.maximum(mean_of(runs, "objective/kl"), 0.0)).tolist()
 
 
 CLAIM = Claim(
     name="overoptimisation",
-    claim="The proxy reward keeps rising while gold turns; more data or a stronger penalty lose less; a preference "
-    "model of the other half of the data sounds the alarm before or at the turn.",
-    source="Gao et al. 2022; Bai et al. 2022",
+    claim="The proxy reward keeps rising while gold turns; more data, a larger preference model, an ensemble or a "
+    "stronger penalty lose less.",
+    source="Gao et al. 2022; Bai et al. 2022; Coste et al. 2023",
     statistic=f"PPO past the gold peak (the highest mean of {SMOOTHING} iterations): change of proxy and gold from "
-    f"there to the last {END} iterations, on a preference model of {FEW} comparisons, of all, and of {FEW} with "
-    "20 times the penalty; iterations between the alarm and the peak. Bootstrap over seeds. That the peak is chosen on "
-    "the same iterations makes gold's loss look a little larger than it is, alike in all conditions.",
-    rule="The proxy rises and gold falls after the peak; less is lost with all comparisons and with the stronger "
-    "penalty; the alarm rings at most an iteration after the peak: all with their lower bounds.",
+    f"there to the last {END} iterations, on a preference model of {FEW} comparisons; and gold's loss with all "
+    f"comparisons, with a model of size {LARGER}, with the least score of {MEMBERS} models, with {PENALTY} times the "
+    f"penalty ({WEAK:g}). Bootstrap over seeds. That the peak is chosen on the same iterations makes gold's loss look "
+    "a little larger than it is, alike in all conditions.",
+    rule="The proxy rises and gold falls after the peak; each of the four loses less: all with their lower bounds.",
     measure=measure,
 )

@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from accord.claims import (
+    adaptive_kl,
     anneal,
     annotators,
     bradley_terry,
+    critics,
     decoupling,
     demo,
     dpo,
@@ -15,9 +17,11 @@ from accord.claims import (
     overoptimisation,
     pipeline,
     pm_scaling,
+    ptx,
     sqrt_kl,
     tension,
     thresholds,
+    two_halves,
 )
 from accord.claims.cells import Cells
 from accord.claims.contract import Claim, verdict_of, write_results
@@ -34,6 +38,10 @@ CLAIMS: dict[str, Claim] = {
         sqrt_kl,
         kl_limits,
         overoptimisation,
+        two_halves,
+        adaptive_kl,
+        critics,
+        ptx,
         tension,
         decoupling,
         thresholds,
@@ -50,7 +58,7 @@ def run(config: Claims) -> list[dict[str, Any]]:
     """Run the named claims, or list them all; returns their results."""
     if not config.names:
         for claim in CLAIMS.values():
-            print(f"{claim.name:<14}{claim.claim}\n{'':<14}rule: {claim.rule}")
+            print(f"{claim.name:<18}{claim.claim}\n{'':<18}rule: {claim.rule}")
         return []
     for name in config.names:
         if name not in CLAIMS:

@@ -36,7 +36,7 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
     parts = [Part("R² in √KL", root, 0.9, "above"), Part("R² in √KL − R² in KL", gap, 0.0, "above")]
     notes = [
         f"seed {seed}: gold peak at KL {peak_kl(*curve):.2f} nats; {len(e[0])} iterations before half of it; "
-        f"R² {fit[0]:.3f} in √KL, {fit[1]:.3f} in KL"
+        f"R² {fit[0]:.3f} in √KL, {fit[1]:.3f} in KL; {described(e, curve)}"
         for seed, curve, e, fit in zip(seeds, runs, early, fits, strict=True)
     ]
     lines = [
@@ -51,6 +51,23 @@ def read_curve(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """KL per reply, reward and gold helpfulness by iteration."""
     rows = read_lines(folder / "metrics.jsonl")
     return tuple(np.array([row[name] for row in rows]) for name in ("objective/kl", "reward/helpful", "gold/helpful"))  # type: ignore[return-value]
+
+
+def described(early: Sequence[np.ndarray], whole: Sequence[np.ndarray]) -> str:
+    """The line through the early part, and where the whole run bends."""
+    slope, intercept = np.polyfit(np.sqrt(early[0]), early[1], 1)
+    bend = break_point(np.sqrt(np.maximum(whole[0], 0.0)), whole[1])
+    return f"reward ≈ {intercept:.2f} + {slope:.2f} √KL there; the whole run bends at √KL {bend:.2f}"
+
+
+def break_point(x: np.ndarray, y: np.ndarray) -> float:
+    """The knot of the continuous two-piece line that fits y best by least squares, of the values of x inside."""
+
+    def misfit(knot: float) -> float:
+        design = np.stack([np.ones_like(x), x, np.maximum(x - knot, 0.0)], axis=1)
+        return float(np.square(y - design @ np.linalg.lstsq(design, y, rcond=None)[0]).sum())
+
+    return min(np.sort(x)[2:-2].tolist(), key=misfit)
 
 
 def peak_kl(kl: np.ndarray, reward: np.ndarray, gold: np.ndarray) -> float:
