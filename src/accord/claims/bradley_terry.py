@@ -36,12 +36,12 @@ def configs(flow: GoldFlow) -> tuple[list[Sample], list[Annotate], list[Preferen
             split=split,
             data=f"world:prompts?count={times * flow.scale.preference_prompts}&seed={flow.seed + seed}",
         )
-        for split, times, seed in (("preference", 8, 140), ("evaluation", 4, 150))
+        for split, times, seed in (("preference", 8, 140), ("evaluation", 12, 150))
     )
     learn, test = people(flow, "bt-people", learned), people(flow, "bt-people-test", tested)
     name = f"comparisons-{CRITERION}.jsonl"
     # one pass over much: a second one would make the model surer than it is right
-    changes = {"data": str(Path(learn.out) / name), "criterion": CRITERION, "epochs": 1.0}
+    changes = {"data": str(Path(learn.out) / name), "criterion": CRITERION, "epochs": 1.0, "batch_size": 32}
     model = flow.helpful().model_copy(update={"out": str(flow.root / "bt-model"), **changes})
     scores = score(flow, "bt-scores", str(Path(test.out) / name), CRITERION, {"model": flow.snapshot("bt-model")})
     return [learned, tested], [learn, test], [model], [scores]

@@ -52,6 +52,18 @@ def to_row(record: Record) -> dict[str, Any]:
     }
 
 
+def reply_row(prompt: Prompt, reply: str, **more: Any) -> dict[str, Any]:
+    """A row of `samples.jsonl` and its like: a prompt, one reply to it, and what `more` says about the reply."""
+    return {
+        "prompt_id": prompt.id,
+        "slice": prompt.slice,
+        "source": prompt.source,
+        "prompt": [turn._asdict() for turn in prompt.turns],
+        "reply": reply,
+        **more,
+    }
+
+
 def write_records(path: Path | str, records: Iterable[Record]) -> int:
     """Write records as JSON lines (gzipped when the name ends in .gz) and return how many.
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from accord.config import DIRECT_LOSSES, Dpo
 from accord.data.batches import cut_by_tokens, reply_group
 from accord.data.chat import Renderer
+from accord.data.stored import reply_row
 from accord.evaluation.preference import ScoredPair, preference_evaluation
 from accord.evaluation.statistics import mean_interval
 from accord.models.loading import load_policy
@@ -141,15 +142,7 @@ def measure_samples(
     theirs = sequence_logprobs(reference, groups, 1.0, config.micro_tokens, device)
     kl = [sum(rollout.logprobs) - other for rollout, other in zip(rollouts, theirs, strict=True)]
     rows: list[dict[str, Any]] = [
-        {
-            "prompt_id": prompt.id,
-            "slice": prompt.slice,
-            "prompt": [turn._asdict() for turn in prompt.turns],
-            "reply": renderer.text(rollout.ids),
-            "scores": {"kl": value},
-            "kl": value,
-            "finish": rollout.finish,
-        }
+        reply_row(prompt, renderer.text(rollout.ids), scores={"kl": value}, kl=value, finish=rollout.finish)
         for prompt, rollout, value in zip(prompts, rollouts, kl, strict=True)
     ]
     result: dict[str, Any] = {}

@@ -17,6 +17,7 @@ from accord.config import Evaluate
 from accord.data.batches import Group, build_plan, cut_by_tokens, reply_group
 from accord.data.chat import Renderer
 from accord.data.sources import read_demonstrations, read_prompts
+from accord.data.stored import reply_row
 from accord.errors import BadInput
 from accord.evaluation.statistics import mean_interval, win_rate
 from accord.models.loading import load_policy, load_renderer
@@ -96,19 +97,8 @@ class Measures:
         rows = []
         for i, (prompt, rollout, text) in enumerate(zip(prompts, rollouts, texts, strict=True)):
             scores = {name: values[i] for name, values in columns.items()} | gold_scores(prompt, text)
-            rows.append(
-                {
-                    "prompt_id": prompt.id,
-                    "slice": prompt.slice,
-                    "prompt": [turn._asdict() for turn in prompt.turns],
-                    "reply": text,
-                    "scores": scores,
-                    "kl": scores.get("kl"),
-                    "finish": rollout.finish,
-                    "model": config.model,
-                    "temperature": config.temperature,
-                }
-            )
+            about = {"model": config.model, "temperature": config.temperature, "finish": rollout.finish}
+            rows.append(reply_row(prompt, text, scores=scores, kl=scores.get("kl"), **about))
         return rows
 
 

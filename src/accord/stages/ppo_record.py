@@ -5,6 +5,7 @@ import torch
 
 from accord.config import Ppo
 from accord.data.chat import Renderer
+from accord.data.stored import reply_row
 from accord.objectives.kl import adapt_kl_coefficient, annealed, sqrt_kl
 from accord.run import RunFolder
 from accord.stages.gold import gold_scores
@@ -66,16 +67,6 @@ def add_samples(run: RunFolder, renderer: Renderer, experience: Experience, step
     """Log a few replies beside their numbers."""
     for prompt, rollout, i in list(zip(experience.prompts, experience.rollouts, range(count), strict=False)):
         reply = renderer.text(rollout.ids)
-        run.add_sample(
-            {
-                "step": step,
-                "prompt_id": prompt.id,
-                "slice": prompt.slice,
-                "prompt": [turn._asdict() for turn in prompt.turns],
-                "reply": reply,
-                "finish": rollout.finish,
-                "kl": float(experience.kl[i].sum()),
-                "scores": {name: float(score[i]) for name, score in experience.scores.items()}
-                | gold_scores(prompt, reply),
-            }
-        )
+        scores = {name: float(score[i]) for name, score in experience.scores.items()} | gold_scores(prompt, reply)
+        kl = float(experience.kl[i].sum())
+        run.add_sample(reply_row(prompt, reply, step=step, finish=rollout.finish, kl=kl, scores=scores))

@@ -14,7 +14,7 @@ from accord.config import Evaluate, Sample
 from accord.data.batches import reply_group
 from accord.data.chat import Renderer
 from accord.data.sources import read_prompts
-from accord.data.stored import write_records
+from accord.data.stored import reply_row, write_records
 from accord.models.loading import load_policy, load_renderer
 from accord.models.sampling import sample
 from accord.models.scorers import ReplyScorer, open_scorer
@@ -47,17 +47,14 @@ def run(config: Sample) -> RunFolder:
             for place, (prompt, replies) in enumerate(drawn):
                 kept = select(config, prompt, scores[place]) if scores is not None else None
                 for k, rollout in enumerate(replies):
-                    row = {
-                        "prompt_id": prompt.id,
-                        "slice": prompt.slice,
-                        "source": prompt.source,
-                        "prompt": [turn._asdict() for turn in prompt.turns],
-                        "reply": renderer.text(rollout.ids),
-                        "finish": rollout.finish,
-                        "logprob": sum(rollout.logprobs),
-                        "model": config.model,
-                        "temperature": config.temperature,
-                    }
+                    row = reply_row(
+                        prompt,
+                        renderer.text(rollout.ids),
+                        finish=rollout.finish,
+                        logprob=sum(rollout.logprobs),
+                        model=config.model,
+                        temperature=config.temperature,
+                    )
                     if scores is not None and kept is not None:
                         row |= {"score": float(scores[place, k]), "kept": bool(kept[k])}
                     run.add_sample(row)

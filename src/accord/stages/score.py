@@ -10,7 +10,7 @@ import torch
 from accord.config import Score
 from accord.data.batches import reply_group
 from accord.data.sources import read_comparisons, read_demonstrations, read_judgements
-from accord.data.stored import write_records
+from accord.data.stored import reply_row, write_records
 from accord.errors import BadInput
 from accord.evaluation.statistics import finite
 from accord.models.loading import describe, load_policy, load_renderer
@@ -46,17 +46,8 @@ def run(config: Score) -> RunFolder:
         (run.path / "scores.jsonl").unlink(missing_ok=True)
         for number, one in enumerate(texts):
             for k, reply in enumerate(one.replies):
-                run.append(
-                    "scores.jsonl",
-                    {
-                        "record_id": one.record.id,
-                        "prompt_id": one.prompt.id,
-                        "slice": one.prompt.slice,
-                        "prompt": [turn._asdict() for turn in one.prompt.turns],
-                        "reply": reply,
-                        "scores": {column: finite(values[number][k]) for column, values in columns.items()},
-                    },
-                )
+                scores = {column: finite(values[number][k]) for column, values in columns.items()}
+                run.append("scores.jsonl", reply_row(one.prompt, reply, record_id=one.record.id, scores=scores))
         labelled = label(config, texts, columns) if config.label else []
         if config.label:
             write_records(run.path / "labels.jsonl", labelled)
