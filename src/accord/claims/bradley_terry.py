@@ -36,7 +36,7 @@ def configs(flow: GoldFlow) -> tuple[list[Sample], list[Annotate], list[Preferen
             split=split,
             data=f"world:prompts?count={times * flow.scale.preference_prompts}&seed={flow.seed + seed}",
         )
-        for split, times, seed in (("preference", 8, 140), ("evaluation", 12, 150))
+        for split, times, seed in (("preference", 16, 140), ("evaluation", 12, 150))
     )
     learn, test = people(flow, "bt-people", learned), people(flow, "bt-people-test", tested)
     name = f"comparisons-{CRITERION}.jsonl"
