@@ -80,21 +80,24 @@ def test_a9_rows_are_exactly_the_trained_tokens(specs):
 @given(groups)
 def test_blocks_let_every_query_see_its_keys_and_no_others(specs):
     plan = build_plan([reply_group(prefix, *replies) for prefix, replies in specs], rows="last")
-    blocks, place = plan.blocks
+    table = plan.attention
     expected = {
         i: [k for a, b in s.keys[:-1] for k in range(a, b)] + list(range(s.start, i + 1))
         for s in plan.segments
         for i in range(s.start, s.stop)
     }
     offset, seen = 0, {}
-    for block in blocks:
-        count, wide = block.queries.shape
-        for i in range(count):
+    keys_of = table.keys.split([block.keys for block in table.blocks])
+    for block, flat in zip(table.blocks, keys_of, strict=True):
+        keys = flat.view(block.segments, -1)
+        wide = block.queries // block.segments
+        for i in range(block.segments):
             for q in range(wide):
-                keys = block.keys[i, : q + 1] if block.mask is None else block.keys[i][block.mask[i, 0, q]]
-                seen[offset + i * wide + q] = keys.tolist()
-        offset += count * wide
-    assert {i: seen[int(place[i])] for i in expected} == expected
+                shown = keys[i, : q + 1] if block.mask is None else keys[i][block.mask[i, 0, q]]
+                seen[offset + i * wide + q] = shown.tolist()
+        offset += block.queries
+    assert {i: seen[int(table.place[i])] for i in expected} == expected
+    assert table.queries[table.place].tolist() == list(expected), "a position's output is that of its own query"
 
 
 @given(st.integers(1, 30), st.integers(1, 12), st.integers(0, 5), st.integers(0, 4))
@@ -146,6 +149,6 @@ def test_length_mask_and_packing():
 def test_padding_costs_little(lengths):
     """Segments of like size are padded together: the work stays near the exact one."""
     plan = build_plan([reply_group((), tuple(range(n))) for n in lengths], rows="last")
-    blocks, _ = plan.blocks
-    padded = sum(block.queries.numel() * block.keys.shape[1] for block in blocks)
+    blocks = plan.attention.blocks
+    padded = sum(block.queries * block.keys // block.segments for block in blocks)
     assert padded <= 1.25 * sum(n * n for n in lengths) + 4096 * len(blocks)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from accord.data.batches import build_plan, reply_group
+from accord.models.attention import attend_packed
 from accord.models.loading import new_policy
 from accord.models.policy import packs, token_logprobs
 from accord.models.scalar import values
@@ -63,6 +64,21 @@ def test_a_plan_in_one_row_has_no_padding_and_its_attention_little():
     lengths = torch.randint(1, 200, (60,), generator=generator).tolist()
     plan = build_plan([reply_group((), range(length + 1)) for length in lengths])
     assert len(plan.ids) == sum(lengths)
-    blocks, _ = plan.blocks
-    padded = sum(block.queries.shape[0] * block.queries.shape[1] * block.keys.shape[1] for block in blocks)
+    blocks = plan.attention.blocks
+    padded = sum(block.queries * block.keys // block.segments for block in blocks)
     assert padded <= 1.25 * sum(length**2 for length in lengths) + 4096 * len(blocks)
+
+
+def test_attention_gathers_the_row_once_however_many_blocks_there_are():
+    """A gather by block has a gradient of the whole row's size in each: a third of a step with thirty blocks."""
+    plan = build_plan([reply_group(range(k), range(2 * k), range(3 * k)) for k in (1, 40, 150, 400)])
+    flat = [torch.randn(len(plan.ids), 2, 4, requires_grad=True) for _ in range(3)]
+    gathered = []
+    with torch.profiler.profile(record_shapes=True) as profile:
+        attend_packed(plan, *flat).sum().backward()
+    for event in profile.events():
+        if event.name == "aten::_index_put_impl_":
+            gathered.append(event.input_shapes[0])
+    assert len(plan.attention.blocks) > 4
+    # queries, keys and values, and the outputs put back into their order
+    assert len(gathered) == 4

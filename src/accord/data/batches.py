@@ -60,15 +60,30 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class AttentionBlock:
-    """Segments of similar length, padded together: S segments, Q queries, K keys.
+    """Segments of similar length, padded together: S segments with `queries` queries and `keys` keys in all.
 
-    `queries` (S, Q) and `keys` (S, K) index the flat row, `mask` (S, 1, Q, K) is True where a key is seen; it is
-    None when every segment sees only itself, where plain causal attention does.
+    `mask` (S, 1, queries / S, keys / S) is True where a key is seen; it is None when every segment sees only itself,
+    where plain causal attention does.
     """
 
+    segments: int
+    queries: int
+    keys: int
+    mask: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionTable:
+    """How a flat row attends: block by block.
+
+    `queries` and `keys` are the flat positions that the blocks take, one block behind the other; `place` (T,) says
+    where a flat position's output stands among all outputs.
+    """
+
+    blocks: tuple[AttentionBlock, ...]
     queries: Tensor
     keys: Tensor
-    mask: Tensor | None
+    place: Tensor
 
 
 @dataclass(frozen=True)
@@ -89,9 +104,9 @@ class Plan:
     replies: int
 
     @functools.cached_property
-    def blocks(self) -> tuple[tuple[AttentionBlock, ...], Tensor]:
-        """Attention blocks, and for each flat position its place in their concatenated (padded) outputs."""
-        return attention_blocks(self.segments, len(self.ids), self.ids.device)
+    def attention(self) -> AttentionTable:
+        """Who attends to whom, in blocks."""
+        return attention_table(self.segments, len(self.ids), self.ids.device)
 
     def to(self, device: torch.device) -> "Plan":
         if self.ids.device == device:
@@ -166,9 +181,9 @@ def build_plan(groups: Sequence[Group], *, rows: Literal["targets", "last"] = "t
     )
 
 
-def attention_blocks(
+def attention_table(
     segments: Sequence[Segment], length: int, device: torch.device, *, waste: float = 1.25
-) -> tuple[tuple[AttentionBlock, ...], Tensor]:
+) -> AttentionTable:
     """Bucket segments of similar size so that padding costs at most about `waste` times the exact work."""
 
     def shape(segment: Segment) -> tuple[bool, int, int]:
@@ -195,6 +210,7 @@ def attention_blocks(
         buckets.append([segment])
         cost = keys * queries
     blocks: list[AttentionBlock] = []
+    queries_at, keys_at = [], []
     place = np.zeros(length, dtype=np.int64)
     offset = 0
     for bucket in buckets:
@@ -215,14 +231,12 @@ def attention_blocks(
                 mask[i, :, :before] = True
                 mask[i, :count, before : before + count] = np.tri(count, dtype=bool)
         offset += len(bucket) * wide
-        blocks.append(
-            AttentionBlock(
-                torch.from_numpy(query_index).to(device),
-                torch.from_numpy(key_index).to(device),
-                None if mask is None else torch.from_numpy(mask).unsqueeze(1).to(device),
-            )
-        )
-    return tuple(blocks), torch.from_numpy(place).to(device)
+        seen = None if mask is None else torch.from_numpy(mask).unsqueeze(1).to(device)
+        blocks.append(AttentionBlock(len(bucket), query_index.size, key_index.size, seen))
+        queries_at.append(query_index.ravel())
+        keys_at.append(key_index.ravel())
+    flat_queries, flat_keys = (torch.from_numpy(np.concatenate(p)).to(device) for p in (queries_at, keys_at))
+    return AttentionTable(tuple(blocks), flat_queries, flat_keys, torch.from_numpy(place).to(device))
 
 
 def cut_by_tokens(items: Sequence[Item], size: Callable[[Item], int], budget: int) -> list[list[Item]]:

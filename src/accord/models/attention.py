@@ -64,13 +64,14 @@ def attend_packed(
     cap: float = 0.0,
 ) -> Tensor:
     """Queries, keys and values (T, heads, d) of the plan's flat row to what each query's segment lets it see."""
-    blocks, place = plan.blocks
+    table = plan.attention
     grouped = query.shape[1] != key.shape[1]
+    # one gather for all blocks: a gather by block has a gradient of the whole row's size in each
+    queries = query[table.queries].split([block.queries for block in table.blocks])
+    keys, values = (t[table.keys].split([block.keys for block in table.blocks]) for t in (key, value))
     parts = []
-    for block in blocks:
-        q = query[block.queries].transpose(1, 2)
-        k = key[block.keys].transpose(1, 2)
-        v = value[block.keys].transpose(1, 2)
+    for block, *flat in zip(table.blocks, queries, keys, values, strict=True):
+        q, k, v = (t.unflatten(0, (block.segments, -1)).transpose(1, 2) for t in flat)
         if cap or _explicit_is_faster(k):
             out = explicit_attention(q, k, v, block.mask, scaling=scaling, dropout=dropout, cap=cap)
         else:
@@ -86,7 +87,7 @@ def attend_packed(
             )
         parts.append(out.transpose(1, 2).flatten(0, 1))
     joined = parts[0] if len(parts) == 1 else torch.cat(parts)
-    return joined[place]
+    return joined[table.place]
 
 
 def _explicit_is_faster(key: Tensor) -> bool:
