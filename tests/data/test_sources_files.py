@@ -48,7 +48,7 @@ def test_a_missing_folder_is_named_with_the_part_that_exists(tmp_path):
     assert f"exists is {tmp_path}." in refusal(str(tmp_path / "no" / "such" / "pairs.jsonl"))
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.txt", "a.jsonl.gz", "a.txt.gz"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.txt", "a.csv", "a.jsonl.gz", "a.txt.gz", "a.csv.gz"])
 def test_an_empty_file_is_refused(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(gzip.compress(b"") if name.endswith(".gz") else b"")
@@ -166,9 +166,42 @@ def test_an_unknown_kind_of_source_lists_the_known_ones():
 
 
 def test_an_unknown_ending_is_refused(tmp_path):
-    path = tmp_path / "a.csv"
-    path.write_text("a,b\n")
+    path = tmp_path / "a.tsv"
+    path.write_text("a\tb\n")
     assert ".jsonl" in refusal(str(path))
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
+def test_a_table_has_a_row_a_record_and_numbers_as_text(tmp_path, name):
+    text = 'prompt,chosen,rejected,margin,tie\n"How, then?","Well.\nAnd you?",Bad.,0.5,0\n\n'
+    text += 'p,a,"He said ""no"".",1,true\n'
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    first, second = read_comparisons(str(path), "helpful").records
+    assert first.prompt.turns[0].content == "How, then?" and first.replies == ("Well.\nAnd you?", "Bad.")
+    assert (first.ranks, first.strength) == ((1, 2), 0.5)
+    assert second.replies[1] == 'He said "no".' and second.ranks == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ('prompt,chosen,rejected\n"a\nb",c,d\np,c\n', 4, "2 cells where the first line names 3 columns"),
+        ("prompt,chosen,rejected\np,c,d,e\n", 2, "4 cells"),
+        ('prompt,chosen,rejected\np,c,"d\n', 2, "not a readable row"),
+        ("prompt,chosen,rejected,margin\np,c,d,much\n", 2, "column 'margin' must hold a finite number"),
+    ],
+)
+def test_a_bad_row_of_a_table_is_named_with_its_line(tmp_path, text, line, said):
+    path = tmp_path / "a.csv"
+    path.write_text(text)
+    message = refusal(str(path))
+    assert f"{path}:{line}: " in message and said in message
+
+
+def test_a_table_of_nothing_but_names_is_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("prompt,chosen,rejected\n")
+    assert "holds no rows" in refusal(str(tmp_path / "a.csv"))
 
 
 def test_blank_lines_and_a_byte_order_mark_are_no_rows(tmp_path):

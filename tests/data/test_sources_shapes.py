@@ -329,6 +329,9 @@ def test_every_shape_is_recognised_from_a_row_of_its_own():
         "hh transcripts": {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "", "prompt": "also there"},
         "preference": {"prompt": "p", "chosen": "a", "rejected": "b"},
         "preference, implicit prompt": {"chosen": [], "rejected": []},
+        "auto-j": {"prompt": "p", "response 1": "a", "response 2": "b", "label": 2},
+        "alpaca eval": {"instruction": "p", "output_1": "a", "output_2": "b", "preference": 1.5},
+        "tldr judged": {"query": "p", "postprocessed_response": "a", "reference_responses": "b", "preferred": ""},
         "unpaired": {"prompt": "p", "completion": "c", "label": True},
         "safety labels": {"prompt": "p", "completion": "c", "is_safe": True},
         "ratings": {"prompt": "p", "completion": "c", "rating": 1},
@@ -369,3 +372,49 @@ def test_a_probability_beyond_one_is_refused_with_its_line(tmp_path):
     (tmp_path / "pairs.jsonl").write_text('{"prompt": "p", "chosen": "a", "rejected": "b", "probability": 80}\n')
     with pytest.raises(BadInput, match=r"pairs\.jsonl:1.*'probability' must hold a number from 0 to 1"):
         read_comparisons(str(tmp_path / "pairs.jsonl"), "helpful")
+
+
+def chosen(tmp_path, rows):
+    """Ranks, probability and (where one is best) the demonstration of each row, and what was dropped."""
+    source = write_rows(tmp_path, *rows)
+    loaded = read_comparisons(source, "helpful")
+    return [(c.prompt.turns[0].content, c.replies, c.ranks, c.probability) for c in loaded.records], loaded.drops
+
+
+def test_auto_j_says_which_response_is_better_or_that_they_tie(tmp_path):
+    pair = {"scenario": "s", "prompt": "p", "response 1": "a", "response 2": "b"}
+    found, drops = chosen(tmp_path, [{**pair, "label": label} for label in (0, 1, 2)])
+    assert found == [("p", ("a", "b"), ranks, 1.0) for ranks in ((1, 2), (2, 1), (1, 1))] and not drops
+    with pytest.raises(BadInput, match=r"rows\.jsonl:1: column 'label' must hold 0 \(the first"):
+        read_comparisons(write_rows(tmp_path, {**pair, "label": 3}), "helpful")
+    ideal = read_demonstrations(write_rows(tmp_path, {**pair, "label": 1}, {**pair, "label": 2}))
+    assert [d.reply for d in ideal.records] == ["b"] and ideal.drops == {"tie": 1}
+
+
+def test_alpaca_eval_gives_soft_labels_and_drops_what_nobody_judged(tmp_path):
+    pair = {"instruction": "p", "output_1": "a", "output_2": "b"}
+    found, drops = chosen(tmp_path, [{**pair, "preference": said} for said in (1, 2, 1.25, 1.75, 1.5, 0)])
+    ranks = [(1, 2), (2, 1), (1, 2), (2, 1), (1, 1)]
+    chances = [1.0, 1.0, 0.75, 0.75, 1.0]
+    assert found == [("p", ("a", "b"), r, c) for r, c in zip(ranks, chances, strict=True)]
+    assert drops == {"no choice": 1}
+    with pytest.raises(BadInput, match="'preference' must hold a number from 1"):
+        read_comparisons(write_rows(tmp_path, {**pair, "preference": 2.5}), "helpful")
+    # LLMBar and PandaLM say the same under other names
+    other = write_rows(tmp_path, {"input": "p", "output_1": "a", "output_2": "b", "label": 2})
+    columns = {"instruction": "input", "preference": "label"}
+    assert read_comparisons(other, "helpful", columns=columns).records[0].ranks == (2, 1)
+
+
+def test_judged_summaries_are_read_from_a_table(tmp_path):
+    table = tmp_path / "judged.csv"
+    table.write_text(
+        ',query,postprocessed_response,reference_responses,preferred\n0,"a post,\nwith lines",one,two,ours\n'
+        "1,q,one,two,reference\n2,q,one,two,\n"
+    )
+    loaded = read_comparisons(str(table), "helpful")
+    assert [c.ranks for c in loaded.records] == [(1, 2), (2, 1)] and loaded.drops == {"no choice": 1}
+    assert loaded.records[0].prompt.turns[0].content == "a post,\nwith lines"
+    table.write_text("query,postprocessed_response,reference_responses,preferred\nq,one,two,both\n")
+    with pytest.raises(BadInput, match=r"judged\.csv:2: column 'preferred' must hold ours, reference"):
+        read_comparisons(str(table), "helpful")

@@ -19,6 +19,9 @@ Turns = tuple[Turn, ...]
 ROLE_NAMES = {**{role: role for role in ROLES}, "human": "user", "gpt": "assistant", "observation": "tool"}
 
 
+_FLAGS = {"safe": True, "unsafe": False, "true": True, "false": False, "1": True, "0": False}
+
+
 class Dropped(Exception):
     """A row that gives no record; the argument is the reason it is counted under."""
 
@@ -52,7 +55,13 @@ class Cells:
         return value
 
     def number(self, name: str) -> float:
+        """A number; as text too, which is all that a CSV table has."""
         value = self.get(name)
+        if isinstance(value, str):
+            try:
+                value = float(value)
+            except ValueError:
+                raise self.wrong(name, "a finite number") from None
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise self.wrong(name, "a finite number")
         return value
@@ -60,7 +69,9 @@ class Cells:
     def flag(self, name: str) -> bool:
         value = self.get(name)
         if isinstance(value, str):
-            value = {"safe": True, "unsafe": False}.get(value.lower(), value)
+            value = {"safe": True, "unsafe": False, "true": True, "false": False, "1": True, "0": False}.get(
+                value.lower(), value
+            )
         if value not in (0, 1):
             raise self.wrong(name, "true or false (0 or 1)")
         return bool(value)

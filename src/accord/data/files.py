@@ -4,6 +4,7 @@ Everything wrong with a file is said here, with the file and the 1-based line; t
 quoted, because preference data holds text that does not belong into a terminal.
 """
 
+import csv
 import difflib
 import gzip
 import json
@@ -17,13 +18,14 @@ from urllib.parse import parse_qsl
 from accord.data.stored import Record, to_row
 from accord.errors import BadInput
 
-ROW_ENDINGS = (".jsonl", ".jsonl.gz", ".parquet")
+ROW_ENDINGS = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet")
 TEXT_ENDINGS = (".txt", ".txt.gz", ".md")
 # The mark that text collections put between documents of one file.
 DOCUMENT_END = "<|endoftext|>"
 KINDS = (
     "PATH.jsonl[.gz]",
     "PATH.json",
+    "PATH.csv[.gz]",
     "PATH.parquet",
     "PATH.txt[.gz] or PATH.md",
     "a folder of one of them",
@@ -137,6 +139,8 @@ def _read_file(path: Path, lines: bool) -> Iterator[Row]:
         return _read_jsonl(path)
     if path.name.endswith((".json", ".json.gz")):
         return _read_json(path)
+    if path.name.endswith((".csv", ".csv.gz")):
+        return _read_csv(path)
     if path.name.endswith(TEXT_ENDINGS):
         return _read_lines(path) if lines else _read_text(path)
     raise BadInput(f"{path}: unknown ending; a file ends in {', '.join(('.json', *ROW_ENDINGS, *TEXT_ENDINGS))}.")
@@ -195,6 +199,29 @@ def _read_json(path: Path) -> Iterator[Row]:
         if not isinstance(entry, dict):
             raise BadInput(f"{where}: is a JSON {_name(entry)}; each entry must be an object with named columns.")
         yield Row(entry, where, str(path))
+
+
+def _read_csv(path: Path) -> Iterator[Row]:
+    """Rows of a table whose first line names the columns. Every cell is text; a quoted one may hold line breaks."""
+    reader = csv.reader((line for _, line in _decoded_lines(path)), strict=True)
+    names: list[str] = []
+    number, found = 0, False
+    try:
+        for cells in reader:
+            where, number = f"{path}:{number + 1}", reader.line_num
+            if not names:
+                names = cells
+                continue
+            if not cells:
+                continue
+            if len(cells) != len(names):
+                raise BadInput(f"{where}: has {len(cells)} cells where the first line names {len(names)} columns.")
+            found = True
+            yield Row(dict(zip(names, cells, strict=True)), where, str(path))
+    except csv.Error as error:
+        raise BadInput(f"{path}:{number + 1}: not a readable row of a CSV table ({error}).") from None
+    if not found:
+        raise BadInput(f"{path}: holds no rows below the names of the columns; give another, or make it again.")
 
 
 def _object(line: str, where: str) -> dict[str, Any]:

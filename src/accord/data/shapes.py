@@ -168,6 +168,41 @@ def _rankings(cells: Cells) -> Parts:
     )
 
 
+def _choice(cells: Cells, prompt: str, sides: tuple[str, str], first: float | None) -> Parts:
+    """Two replies of which someone, or a judge, chose one; `first` is P(the first is better), None if nobody chose."""
+    if first is None:
+        raise Dropped("no choice")
+    turns = cells.turns(prompt)
+    ranks = (1, 1) if first == 0.5 else (1, 2) if first > 0.5 else (2, 1)
+    ranking = Ranking("", ranks, probability=1.0 if first == 0.5 else max(first, 1 - first))
+    ideal = -1 if first == 0.5 else int(first < 0.5)
+    return Parts(prompts=(turns, turns), replies=tuple(map(cells.text, sides)), ideal=ideal, rankings=(ranking,))
+
+
+def _alpaca_eval(cells: Cells) -> Parts:
+    """`preference` is 1 plus the probability that the second output is better; 0 where the judge gave no answer."""
+    said = cells.number("preference")
+    if said and not 1 <= said <= 2:
+        raise cells.wrong("preference", "a number from 1 (the first output is better) to 2 (the second), or 0 for none")
+    return _choice(cells, "instruction", ("output_1", "output_2"), 2 - said if said else None)
+
+
+def _auto_j(cells: Cells) -> Parts:
+    chances = {0: 1.0, 1: 0.0, 2: 0.5}
+    said = cells.number("label")
+    if said not in chances:
+        raise cells.wrong("label", "0 (the first response is better), 1 (the second) or 2 (a tie)")
+    return _choice(cells, "prompt", ("response 1", "response 2"), chances[int(said)])
+
+
+def _tldr_judged(cells: Cells) -> Parts:
+    chances = {"ours": 1.0, "reference": 0.0, "": None}
+    said = cells.text("preferred")
+    if said not in chances:
+        raise cells.wrong("preferred", "ours, reference, or nothing where the judge gave no answer")
+    return _choice(cells, "query", ("postprocessed_response", "reference_responses"), chances[said])
+
+
 def _completion(cells: Cells) -> Parts:
     prompt = cells.turns("prompt")
     turns, reply = cells.side("completion", cells.get("completion"), prompt, is_transcript(cells.values["prompt"]))
@@ -310,6 +345,11 @@ SHAPES: dict[str, Shape] = {
     ),
     "preference": Shape(("prompt", "chosen", "rejected"), _SAID, _CHOICE, _preference),
     "preference, implicit prompt": Shape(("chosen", "rejected"), _SAID, _CHOICE, _implicit),
+    "auto-j": Shape(("prompt", "response 1", "response 2", "label"), (), _CHOICE, _auto_j),
+    "alpaca eval": Shape(("instruction", "output_1", "output_2", "preference"), (), _CHOICE, _alpaca_eval),
+    "tldr judged": Shape(
+        ("query", "postprocessed_response", "reference_responses", "preferred"), (), _CHOICE, _tldr_judged
+    ),
     "unpaired": Shape(("prompt", "completion", "label"), _LABELS, ("prompt", "judgement"), _unpaired),
     "safety labels": Shape(("prompt", "completion", "is_safe"), _LABELS, ("prompt", "judgement"), _safety_label),
     "ratings": Shape(("prompt", "completion", "rating"), _LABELS, ("prompt", "judgement"), _rating),
