@@ -145,6 +145,34 @@ def test_cross_validation_tests_every_comparison_once(commands, tmp_path):
     assert result["cross_validated"] is True and result["rows"][0]["n"] == 40
     # "cat" is in every chosen reply: words alone know it
     assert result["bag_of_words"]["n"] == 40 and result["bag_of_words"]["mean"] > 0.7
+    tested = read_json(tmp_path / "run" / "tested.json")
+    assert {row["fold"] for row in tested} == {0, 1} and {"prompt_id", "subset", "length"} <= tested[0].keys()
+    right = [1.0 if row["margin"] > 0 else 0.5 if row["margin"] == 0 else 0.0 for row in tested]
+    assert len(right) == 40 and sum(right) / 40 == pytest.approx(result["rows"][0]["accuracy"]["mean"])
+
+
+def test_what_the_folds_say_of_a_cost_is_from_the_side_of_the_safer_reply(commands, tmp_path):
+    few = {"folds": 2, "epochs": 1, "max_rows": 40}
+    for stage in ("preference", "cost"):
+        assert commands.run(stage, tmp_path / stage, **few) == 0
+    plain, cost = (read_json(tmp_path / stage / "tested.json") for stage in ("preference", "cost"))
+    assert [(row["prompt_id"], row["fold"], row["length"]) for row in plain] == [
+        (row["prompt_id"], row["fold"], row["length"]) for row in cost
+    ]
+    assert [row["words"] for row in cost] == pytest.approx([row["words"] for row in plain], rel=1e-3)
+    right = [1.0 if row["margin"] > 0 else 0.5 if row["margin"] == 0 else 0.0 for row in cost]
+    found = read_json(tmp_path / "cost" / "evaluation.json")["rows"][0]["accuracy"]["mean"]
+    assert sum(right) / len(right) == pytest.approx(found)
+
+
+def test_no_steps_write_the_model_as_it_is_drawn(commands, tmp_path):
+    drawn = []
+    for out in (tmp_path / "a", tmp_path / "b"):
+        assert commands.run("pretrain", out, steps=0) == 0
+        drawn.append((out / "snapshot" / "model.safetensors").read_bytes())
+    assert commands.run("pretrain", tmp_path / "c", steps=1) == 0
+    trained = (tmp_path / "c" / "snapshot" / "model.safetensors").read_bytes()
+    assert drawn[0] == drawn[1] != trained
 
 
 def test_sample_evaluate_and_report(commands, tmp_path, capsys):

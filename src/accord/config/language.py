@@ -21,7 +21,7 @@ class Pretrain(Supervised):
     vocab_size: int = Field(4096, gt=0, description="largest vocabulary of a new tokenizer")
     tokenizer: str = Field("", description="snapshot to take the tokenizer from; default trains one on the data")
     max_rows: int = Field(0, ge=0, description="read at most so many documents; 0 reads all")
-    steps: int = Field(300, gt=0, description="optimizer steps")
+    steps: int = Field(300, ge=0, description="optimizer steps; 0 writes the model as it is drawn, untrained")
     batch_size: int = Field(6144, gt=0, description="tokens per optimizer step")
     columns: dict[str, str] = Field({}, description="--columns.FIELD NAME: the column that holds FIELD")
     learning_rate: float = Field(6e-3, gt=0, description="peak learning rate of AdamW")

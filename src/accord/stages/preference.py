@@ -27,7 +27,7 @@ from accord.run import RunFolder, read_json
 from accord.stages.preference_data import Item, Material, read_material
 from accord.stages.preference_loss import item_loss, own_scores, totals
 from accord.stages.preference_noise import turned_round, without_suspects
-from accord.stages.preference_results import mean_accuracy, summarise, words_baseline, write_results
+from accord.stages.preference_results import cross_validated, mean_accuracy, write_results
 from accord.training import distributed
 from accord.training.distributed import World
 from accord.training.fit import fit
@@ -51,6 +51,10 @@ def run(config: Preference) -> RunFolder:
         clean = material
         material, kept = (replace(m, items=turned_round(m.items, config.flips, config.seed)) for m in (material, kept))
         tested = cross_validate(config, world, material) if config.folds else None
+        if tested is not None and world.is_main:
+            found, pairs = cross_validated(config, clean.items, tested, lambda item: fold_of(item.prompt, config.folds))
+            run.write_json("evaluation.json", found)
+            run.write_json("tested.json", pairs)
         if tested is not None and config.suspects != "keep":
             scored = {id(item): scores for item, scores in zip(material.items, tested, strict=True)}
             kept = material.where(lambda prompt: not is_held_out(prompt, config))
@@ -59,12 +63,6 @@ def run(config: Preference) -> RunFolder:
         if world.is_main:
             trained = [item.prompt for item in [*kept.items, *kept.labelled]]
             write_results(run, world, config, renderer, learners, kept, held_out, trained)
-            if tested is not None:
-                result = summarise(config, clean.items, tested)
-                result["bag_of_words"] = words_baseline(
-                    config.role, clean.items, lambda item: fold_of(item.prompt, config.folds)
-                )
-                run.write_json("evaluation.json", result | {"cross_validated": True})
             run.finish(
                 comparisons=len(material.items),
                 labels=sum(len(i.labels) for i in kept.labelled),

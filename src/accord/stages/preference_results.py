@@ -37,7 +37,7 @@ def write_results(
     held_out: Sequence[Item],
     trained: Sequence[Prompt],
 ) -> None:
-    """Fit the normalisers, save every model, measure what was saved on the held-out prompts."""
+    """Fit the normalisers, save every model, and measure what was saved on the held-out prompts (unless folds did)."""
     facts = {"role": config.role, "criterion": config.criterion, "data": named(config.data), "parent": config.model}
     with run.new_snapshot() as folder:
         for number, learner in enumerate(learners):
@@ -48,7 +48,8 @@ def write_results(
             save_model(learner.scorer, renderer.tokenizer, where, description, card(run.stage, facts))
         remember_prompts(folder, trained)
     scores = saved_scores(config, world, str(run.snapshot), kept.heads, held_out)
-    run.write_json("evaluation.json", summarise(config, held_out, scores) | {"cross_validated": False})
+    if not config.folds:  # whose models have tested every comparison
+        run.write_json("evaluation.json", summarise(config, held_out, scores) | {"cross_validated": False})
     learned = what_was_learned(config, world, learners[0], kept, held_out, scores)
     if learned:
         run.write_json("learned.json", learned)
@@ -182,21 +183,47 @@ def summarise(config: Preference, items: Sequence[Item], scores: Scored) -> dict
     return result | (preference_evaluation(pairs) if pairs else {"rows": [], "bins": []})
 
 
-def words_baseline(role: str, items: Sequence[Item], fold_of: Callable[[Item], int]) -> dict[str, Any]:
-    """Accuracy of a bag of words that is fitted to the other folds' pairs, on every pair once."""
+def words_margins(role: str, items: Sequence[Item], fold_of: Callable[[Item], int]) -> list[float]:
+    """Log-odds of every pair, in the order of `scored_pairs`, by a bag of words that is fitted to the other folds."""
 
     def texts(part: Sequence[Item]) -> list[tuple[str, str]]:
         pairs = [(item.texts[i], item.texts[j]) for item in part for i, j in item.pairs]
         return [(worse, better) for better, worse in pairs] if role == "cost" else pairs
 
-    outcomes: list[float] = []
-    clusters: list[str] = []
+    found: dict[int, list[float]] = {}
     for fold in sorted({fold_of(item) for item in items}):
-        inside = [item for item in items if fold_of(item) == fold]
-        margins = BagOfWords(texts([item for item in items if fold_of(item) != fold])).margins(texts(inside))
-        outcomes += pair_outcomes(margins).tolist()
-        clusters += [item.prompt.id for item in inside for _ in item.pairs]
-    return mean_interval(outcomes, clusters).json()
+        inside = [place for place, item in enumerate(items) if fold_of(item) == fold]
+        fitted = BagOfWords(texts([item for item in items if fold_of(item) != fold]))
+        for place in inside:
+            pairs = texts([items[place]])
+            found[place] = fitted.margins(pairs).tolist() if pairs else []
+    return [margin for place in range(len(items)) for margin in found[place]]
+
+
+def cross_validated(
+    config: Preference, items: Sequence[Item], scores: Scored, fold_of: Callable[[Item], int]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What `--folds` found: the summary, beside a bag of words, and every pair as the models of the other folds see it.
+
+    `margin` of the models and `words` of the bag are in logits, above 0 where they agree with the labeler; `length` is
+    the preferred reply's less the other's, in characters.
+    """
+    pairs = scored_pairs(config.role, items, scores)
+    words = words_margins(config.role, items, fold_of)
+    folds = [fold_of(item) for item in items for _ in item.pairs]
+    tested = [
+        {
+            "prompt_id": pair.prompt_id,
+            "subset": pair.subset,
+            "fold": fold,
+            "margin": pair.margin,
+            "words": margin,
+            "length": pair.length,
+        }
+        for pair, margin, fold in zip(pairs, words, folds, strict=True)
+    ]
+    baseline = mean_interval(pair_outcomes(words), [pair.prompt_id for pair in pairs]).json()
+    return summarise(config, items, scores) | {"bag_of_words": baseline, "cross_validated": True}, tested
 
 
 def scored_pairs(role: str, items: Sequence[Item], scores: Scored) -> list[ScoredPair]:

@@ -1,0 +1,29 @@
+"""The folds of `accord preference --folds K` without the model of all data: python runs/hh_folds.py FLAGS…"""
+
+import sys
+
+from accord.cli import parse
+from accord.models.loading import load_renderer
+from accord.run import RunFolder
+from accord.stages.preference import cross_validate, fold_of
+from accord.stages.preference_data import read_material
+from accord.stages.preference_results import cross_validated
+from accord.training import distributed
+
+
+def main(flags: list[str]) -> None:
+    config = parse("preference", flags)
+    with RunFolder("preference-folds", config, {"model": config.model}) as run:
+        if run.finished:
+            return
+        world = distributed.start(config.threads)
+        material = read_material(config, run, load_renderer(config.model))
+        scores = cross_validate(config, world, material)
+        found, pairs = cross_validated(config, material.items, scores, lambda item: fold_of(item.prompt, config.folds))
+        run.write_json("evaluation.json", found)
+        run.write_json("tested.json", pairs)
+        run.finish(comparisons=len(material.items))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
