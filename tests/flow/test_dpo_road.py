@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from accord.cli import main
 from accord.config import DIRECT_LOSSES, LISTWISE, UNPAIRED, Dpo
-from accord.data.batches import batch_indices, build_plan, reply_group
+from accord.data.batches import Group, batch_indices, build_plan, reply_group
 from accord.errors import BadInput
 from accord.evaluation.metrics import definition
 from accord.models import reference as references
@@ -155,40 +156,47 @@ def test_follow_moves_the_reference_by_its_share():
     assert frozen.weight.item() == 1.5 and frozen.bias.item() == 7.0
 
 
-def test_e5_one_content_key_on_every_rank_and_another_for_other_content(commands, tmp_path, monkeypatch):
-    """E5: the key is a function of tokens, weights, cut and precision alone; nothing of rank or run is in it."""
-    keys = []
+def test_e5_what_is_kept_is_named_by_weights_precision_and_tokens_on_every_rank(commands, tmp_path, monkeypatch):
+    """E5: nothing of rank, run or batch is in a name; other weights or precision are another file."""
+    seen = []
 
-    def kept(folder, key, groups, world, compute):
-        keys.append(key)
+    def kept(store, groups, world, compute):
+        seen.append((store.key, {name for own in references.entry_names(groups) for name in own}))
         return [torch.zeros(len(group.replies)) for group in groups]
 
     monkeypatch.setattr("accord.stages.dpo.kept_sums", kept)
 
-    def key(rank=0, **changes):
+    def names(rank=0, **changes):
         values = {"model": str(commands.snapshots / "policy"), "data": str(commands.files / "comparisons.jsonl")}
-        config = Dpo(out=str(tmp_path / str(len(keys))), **{**values, **changes})
+        config = Dpo(out=str(tmp_path / str(len(seen))), **{**values, **changes})
         with RunFolder("dpo", config) as run:
             material = read_material(config, run, load_renderer(config.model))
             policy = load_policy(config.model)
             world = World(rank, 2, torch.device("cpu"))
             make_reference(config, run, world, policy, frozen_model(config, policy, world), material)
-        return keys[-1]
+        return seen[-1]
 
-    same = key()
-    assert key(rank=1) == same
-    assert key(beta=0.7, learning_rate=1.0, loss="ipo") == same
+    same = names()
+    assert names(rank=1) == same
+    assert names(beta=0.7, learning_rate=1.0, loss="ipo") == names(seed=1) == names(batch_size=7) == same
+    fewer = names(max_rows=40)
+    assert fewer[0] == same[0] and fewer[1] < same[1]
     others = [
-        key(model=str(commands.snapshots / "other")),
-        key(reference=str(commands.snapshots / "other")),
-        key(max_rows=40),
-        key(precision="bf16"),
-        key(seed=1),
-        key(batch_size=7),
+        names(model=str(commands.snapshots / "other")),
+        names(reference=str(commands.snapshots / "other")),
+        names(precision="bf16"),
     ]
     # the same weights read the same tokens, whatever they are named
-    assert others[0] == others[1] and len({same, *others}) == 6
-    assert key(reference=str(commands.snapshots / "policy")) == same
+    assert others[0] == others[1] and len({same[0], *(key for key, _ in others)}) == 3
+    assert {frozenset(replies) for _, replies in others} == {frozenset(same[1])}
+    assert names(reference=str(commands.snapshots / "policy")) == same
+
+
+def test_e5_an_entry_is_of_one_prompt_and_one_reply():
+    a, b = Group((1, 2), ((3,), (4, 5)), ()), Group((1,), ((2, 3),), ())
+    ((first, second), (third,)) = references.entry_names([a, b])
+    assert len({first, second, third}) == 3
+    assert references.entry_names([Group([1, 2], ([4, 5],), ())]) == [[second]]
 
 
 def test_e5_a_cache_is_read_where_it_fits_and_a_wrong_or_broken_file_is_not(commands, tmp_path, monkeypatch):
@@ -200,21 +208,71 @@ def test_e5_a_cache_is_read_where_it_fits_and_a_wrong_or_broken_file_is_not(comm
     plain = references.reply_sums
 
     def counted(logprobs, groups, parts, world):
-        computed.append(len(groups))
+        computed.append(sum(map(len, parts)))
         return plain(logprobs, groups, parts, world)
 
     monkeypatch.setattr("accord.stages.dpo.reply_sums", counted)
     assert commands.run("dpo", tmp_path / "second", reference_cache=shared) == 0
+    assert commands.run("dpo", tmp_path / "shuffled", reference_cache=shared, seed=3, batch_size=7) == 0
     assert computed == [] and rows_of(tmp_path / "first")[0]["loss"] == rows_of(tmp_path / "second")[0]["loss"]
     good = file.read_bytes()
-    assert commands.run("dpo", tmp_path / "third", reference_cache=shared, seed=3) == 0
-    other = next(f for f in shared.iterdir() if f != file)
-    for number, content in enumerate((other.read_bytes(), good[: len(good) // 2], b"")):
+    other = {"reference": commands.snapshots / "other"}
+    assert commands.run("dpo", tmp_path / "third", reference_cache=shared, **other) == 0
+    theirs = next(f for f in shared.iterdir() if f != file)
+    for number, content in enumerate((theirs.read_bytes(), good[: len(good) // 2], b"")):
         computed.clear()
         file.write_bytes(content)
         assert commands.run("dpo", tmp_path / f"again{number}", reference_cache=shared) == 0
         assert computed and file.read_bytes() == good
         assert rows_of(tmp_path / f"again{number}")[0]["rewards/chosen"] == 0.0
+
+
+def test_what_is_missing_of_a_cache_is_computed_and_added(commands, tmp_path, monkeypatch):
+    shared, alone = tmp_path / "shared", tmp_path / "alone"
+    assert commands.run("dpo", tmp_path / "few", reference_cache=shared, max_rows=20) == 0
+    computed = []
+    plain = references.kept_sums
+
+    def watched(store, groups, world, compute):
+        def counted(missing):
+            computed.append((len(missing), len(groups)))
+            return compute(missing)
+
+        return plain(store, groups, world, counted)
+
+    monkeypatch.setattr("accord.stages.dpo.kept_sums", watched)
+    assert commands.run("dpo", tmp_path / "all", reference_cache=shared) == 0
+    assert commands.run("dpo", tmp_path / "fresh", reference_cache=alone) == 0
+    (partly, of_all), (every, groups) = computed
+    assert 0 < partly < of_all == groups == every
+    (one,), (other,) = (list(folder.iterdir()) for folder in (shared, alone))
+    assert one.name == other.name
+    weights = references.weights_hash(load_policy(str(commands.snapshots / "policy")))
+    first, second = (references.ReplyStore(folder, weights, "f32").read() for folder in (shared, alone))
+    assert first and first.keys() == second.keys()
+    assert all(first[name] == pytest.approx(second[name], abs=1e-4) for name in first)
+
+
+def test_score_fills_the_cache_and_dpo_then_asks_the_reference_nothing(commands, tmp_path, monkeypatch):
+    """One forward pass of a policy over the comparisons serves both; held-out replies too."""
+    line = ["score", "--data", str(commands.files / "comparisons.jsonl"), "--threads", "1"]
+    line += ["--models.sft", str(commands.snapshots / "policy")]
+    assert main([*line, "--out", str(tmp_path / "scores")]) == 0
+    assert commands.run("dpo", tmp_path / "own") == 0
+    asked = []
+
+    def refuse(*_):
+        asked.append(1)
+        raise AssertionError("the reference was asked")
+
+    monkeypatch.setattr("accord.stages.dpo.reply_sums", refuse)
+    assert commands.run("dpo", tmp_path / "filled", reference_cache=tmp_path / "scores" / "reference") == 0
+    assert not asked
+    own, filled = (rows_of(tmp_path / name) for name in ("own", "filled"))
+    assert [row["loss"] for row in filled] == pytest.approx([row["loss"] for row in own], abs=1e-4)
+    # at another temperature the log-probs are not the reference's
+    assert main([*line, "--out", str(tmp_path / "warm"), "--temperature", "2"]) == 0
+    assert not (tmp_path / "warm" / "reference").exists()
 
 
 def test_e6_measuring_twice_gives_the_same_and_a_file_is_rendered_as_the_held_out_part_is(commands, tmp_path):

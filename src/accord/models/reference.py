@@ -7,7 +7,7 @@ key of everything that decides them; or anew at every step from a frozen view; o
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from accord.objectives.implicit import sequence_logprobs
 from accord.run import write_atomically
 from accord.training.distributed import World
 
+ENTRY = 16  # bytes of the name of an entry
 Parts = Sequence[Sequence[int]]
 Logprobs = Callable[[Plan], Tensor]
 
@@ -115,41 +116,73 @@ def weights_hash(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def content_key(groups: Sequence[Group], parts: Parts, weights: str, precision: str) -> str:
-    """A key of everything that decides the sums, to their bits: tokens, how they are cut, weights, precision.
+class ReplyStore:
+    """log π(y|x) of whole replies, kept in one file of `folder` for a model at a precision.
 
-    The token ids hold what data, tokenizer and chat template decide. Nothing differs between ranks, nor between runs
-    on the same data with the same seed and batch size.
+    The weights and the precision name the file; the tokens of prompt and reply name an entry, so data, tokenizer and
+    chat template decide it. Nothing differs between ranks, and any run may add entries. Of two that write at once one
+    loses what it added, which is then computed again.
     """
-    digest = hashlib.sha256(json.dumps([weights, precision, [list(part) for part in parts]]).encode())
+
+    def __init__(self, folder: Path, weights: str, precision: str) -> None:
+        self.key = hashlib.sha256(json.dumps([weights, precision]).encode()).hexdigest()[:32]
+        self.file = folder / f"{self.key}.safetensors"
+
+    def read(self) -> dict[bytes, float]:
+        """What is kept; nothing where there is no file, one of another key was put there, or it is broken."""
+        with contextlib.suppress(OSError, ValueError, KeyError, SafetensorError):
+            tensors = load_file(self.file)
+            names, sums = tensors[f"{self.key}.names"], tensors[f"{self.key}.sums"]
+            if names.shape == (len(sums), ENTRY):
+                flat = names.numpy().tobytes()
+                starts = range(0, len(flat), ENTRY)
+                return {flat[i : i + ENTRY]: value for i, value in zip(starts, sums.tolist(), strict=True)}
+        return {}
+
+    def add(self, found: Mapping[bytes, float]) -> None:
+        """Keep these too."""
+        entries = self.read() | dict(found)
+        names = torch.frombuffer(bytearray(b"".join(entries)), dtype=torch.uint8).reshape(-1, ENTRY)
+        tensors = {f"{self.key}.names": names, f"{self.key}.sums": torch.tensor(list(entries.values()))}
+        content = save(tensors)
+        write_atomically(self.file, lambda stream: stream.write(content))
+
+
+def entry_names(groups: Sequence[Group]) -> list[list[bytes]]:
+    """Of every reply of every group the name of its entry: a hash of the prompt's tokens and its own."""
+    names = []
     for group in groups:
-        digest.update(f"{group.prefix} {group.replies}\n".encode())
-    return digest.hexdigest()[:32]
+        prompt = hashlib.sha256(f"{tuple(group.prefix)}".encode())
+        own = []
+        for reply in group.replies:
+            digest = prompt.copy()
+            digest.update(f" {tuple(reply)}".encode())
+            own.append(digest.digest()[:ENTRY])
+        names.append(own)
+    return names
 
 
 def kept_sums(
-    folder: Path, key: str, groups: Sequence[Group], world: World, compute: Callable[[], list[Tensor]]
+    store: ReplyStore, groups: Sequence[Group], world: World, compute: Callable[[set[int]], list[Tensor]]
 ) -> list[Tensor]:
-    """The sums under a key, computed and kept if they are not there; the same on every rank."""
-    sizes = [len(group.replies) for group in groups]
-    file = folder / f"{key}.safetensors"
-    found = _read(file, key, sum(sizes))
-    # all or none: a rank that computes waits for the others
-    everywhere = all(world.gather(found is not None))
-    if found is not None and everywhere:
-        return list(found.split(sizes))
-    values = compute()
+    """log π(y|x) (replies,) of every group, from the store or else computed and added to it; the same on every rank.
+
+    `compute` is given the numbers of the groups that are missing and returns the sums of all groups, of which only
+    theirs are used.
+    """
+    names = entry_names(groups)
+    known = store.read()
+    own = {i for i, replies in enumerate(names) if any(name not in known for name in replies)}
+    missing = set().union(*world.gather(own))  # a rank that computes waits for the others
+    if not missing:
+        return [torch.tensor([known[name] for name in replies]) for replies in names]
+    computed = compute(missing)
+    values = [
+        computed[i] if i in missing else torch.tensor([known[name] for name in replies])
+        for i, replies in enumerate(names)
+    ]
     if world.is_main:
-        tensors = save({key: torch.cat(values)})
-        write_atomically(file, lambda stream: stream.write(tensors))
+        found = [(names[i], values[i].tolist()) for i in sorted(missing)]
+        store.add({name: value for pair in found for name, value in zip(*pair, strict=True)})
     world.gather(None)
     return values
-
-
-def _read(file: Path, key: str, replies: int) -> Tensor | None:
-    """The kept sums; None if there are none, a file of another key was put there, or the file is broken."""
-    with contextlib.suppress(OSError, ValueError, KeyError, SafetensorError):
-        flat: Tensor = load_file(file)[key]
-        if flat.shape == (replies,):
-            return flat
-    return None

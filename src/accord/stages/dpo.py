@@ -25,7 +25,7 @@ from accord.models.loading import add_adapters, base_of, load_policy, load_rende
 from accord.models.reference import (
     Reference,
     ReplyReference,
-    content_key,
+    ReplyStore,
     follow,
     kept_sums,
     reply_sums,
@@ -180,9 +180,12 @@ def make_reference(
             parts += [[some[i].number for i in part] for part in view.cut(some)]
     parts += [[material.held_out[i].number for i in part] for part in view.cut(material.held_out)]
     groups = [item.group for item in everything]
-    key = content_key(groups, parts, weights_hash(source), config.precision)
     folder = Path(config.reference_cache) if config.reference_cache else run.path / "reference"
-    values = kept_sums(folder, key, groups, world, lambda: reply_sums(view.logprobs, groups, parts, world))
+
+    def compute(missing: set[int]) -> list[Tensor]:
+        return reply_sums(view.logprobs, groups, [part for part in parts if not missing.isdisjoint(part)], world)
+
+    values = kept_sums(ReplyStore(folder, weights_hash(source), config.precision), groups, world, compute)
     return ReplyReference(kept=values), [values[item.number] for item in material.held_out]
 
 

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 
 from accord.config import Score
-from accord.data.batches import reply_group
+from accord.data.batches import Group, reply_group
 from accord.data.sources import read_comparisons, read_demonstrations, read_judgements
 from accord.data.stored import reply_row, write_records
 from accord.errors import BadInput
 from accord.evaluation.statistics import finite
 from accord.models.loading import describe, load_policy, load_renderer
+from accord.models.reference import ReplyStore, entry_names, weights_hash
 from accord.models.scalar import Scorer, normalizers_of
 from accord.records import Comparison, Demonstration, Judgement, Prompt
 from accord.run import RunFolder
@@ -34,7 +35,7 @@ class Texts:
 
 
 def run(config: Score) -> RunFolder:
-    """Score every reply; leaves `scores.jsonl`, and `labels.jsonl` with --label."""
+    """Score every reply; leaves `scores.jsonl`, of policies `reference/`, and `labels.jsonl` with --label."""
     with RunFolder("score", config, {f"model.{n}": p for n, p in config.models.items()}) as run:
         if run.finished:
             return run
@@ -85,6 +86,8 @@ def score_with(
         model = load_policy(where, trainable=False).to(device)
         single = [reply_group(group.prefix, ids) for group in fitting for ids in group.replies]
         sums = sequence_logprobs(model, single, config.temperature, config.micro_tokens, device)
+        if config.temperature == 1:
+            keep_as_reference(run, model, single, sums)
         flat = {f"{name}/logprob": sums, f"{name}/tokens": [float(len(group.replies[0])) for group in single]}
     else:
         flat = scorer_columns(name, where, described, fitting, config.micro_tokens, device)
@@ -96,6 +99,12 @@ def score_with(
             rows[i] = part.tolist()
         out[column] = rows
     return out
+
+
+def keep_as_reference(run: RunFolder, model: torch.nn.Module, groups: Sequence[Group], sums: Sequence[float]) -> None:
+    """Leave a policy's log-probs as `accord dpo --reference_cache OUT/reference` reads them."""
+    names = [name for (name,) in entry_names(groups)]
+    ReplyStore(run.path / "reference", weights_hash(model), "f32").add(dict(zip(names, sums, strict=True)))
 
 
 def scorer_columns(
