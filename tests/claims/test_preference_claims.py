@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from accord import world
-from accord.claims import annotators, bradley_terry, pm_scaling
+from accord.claims import annotators, bradley_terry, label_noise, planted, pm_scaling
 from accord.claims.cells import Cells
 from accord.claims.scored import over_seeds
 from accord.config import Annotate, Evaluate, Preference, Score
@@ -163,6 +163,78 @@ def test_annotators_shows_a_minority_that_one_model_hides(tmp_path):
     assert any(note.startswith("cautious: pooled model") for note in finding.notes)
 
 
+def as_planted(config, comparison, k, *, sharper=1.0):
+    """Models that found what was planted, or are sharper than that."""
+    if comparison.criterion == "harmless":
+        heads = planted.HEADS.items()
+        return {f"groups/simulated:{g}/logit": sharper * worth(comparison, k, g) / t for g, t in heads}
+    temperatures = {"reliability": planted.TEMPERATURE, "ties": planted.TIED_TEMPERATURE}
+    return {f"{name}/logit": sharper * worth(comparison, k) / t for name, t in temperatures.items()}
+
+
+@pytest.mark.parametrize("sharper", [1.0, 2.0])
+def test_what_is_planted_is_found_by_models_that_are_right_alone(tmp_path, monkeypatch, sharper):
+    monkeypatch.setattr(planted, "TESTED", 1200)
+    finding = planted.measure(Written(tmp_path, lambda *asked: as_planted(*asked, sharper=sharper)), [0, 1])
+    found = {part.name: part.interval for part in finding.parts if not part.name.startswith("the same")}
+    assert len(finding.parts) == 2 * len(found) == 18
+    for head, temperature in planted.HEADS.items():
+        name = f"temperature of {head} people, {temperature:g}"
+        assert found[name].mean == pytest.approx(temperature / sharper, rel=1e-3)
+    failed = {part.name for part in finding.parts if part.verdict == "fails"}
+    assert bool(failed) == (sharper > 1)
+    if sharper == 1:
+        for flips in planted.FLIPS:
+            assert found[f"reliability of people who flip {flips:.0%}"].mean == pytest.approx(1 - flips, abs=0.03)
+        assert found["ν of ties, 0.8"].mean == pytest.approx(0.8, abs=0.08)
+        assert found["weight of cautious values, 0.526"].mean == pytest.approx(0.526, abs=0.15)
+        assert found["weight of eager values, 0.351"].mean == pytest.approx(0.351, abs=0.2)
+
+
+def test_mixed_people_value_harmlessness_as_the_stated_mixture_of_the_groups():
+    from accord.world.annotators import GROUPS
+
+    mixed, one, other = (GROUPS[group]["harmless"] for group in ("mixed", *planted.HEADS))
+    mixture = [planted.MIXTURE[0] * a + planted.MIXTURE[1] * b for a, b in zip(one, other, strict=True)]
+    assert mixture == pytest.approx(mixed)
+
+
+def test_the_likeliest_values_are_those_that_made_the_answers():
+    rng = np.random.default_rng(0)
+    d = rng.normal(0, 2, 40_000)
+    chance = 1 / (1 + np.exp(-d))
+    for reliability in (1.0, 0.8, 0.6):
+        agrees = rng.random(d.size) < reliability * chance + (1 - reliability) * (1 - chance)
+        assert planted.likeliest_reliability(np.where(agrees, d, -d)) == pytest.approx(reliability, abs=0.02)
+    assert planted.temperature(d / 0.7, d) == pytest.approx(0.7, rel=1e-6)
+    assert planted.temperature(0.5 * d, d) == pytest.approx(2.0, rel=1e-6)
+    for ties in (0.2, 2.0):
+        tied = rng.random(d.size) < ties / (2 * np.cosh(d / 2) + ties)
+        assert planted.tie_rate(d, tied.astype(float)) == pytest.approx(ties, rel=0.05)
+
+
+@pytest.mark.parametrize("lost", [0.0, 0.1])
+def test_label_noise_tells_what_flips_cost_and_what_a_remedy_costs(tmp_path, monkeypatch, lost):
+    """Every model is right with a chance that falls with the flips, that of `drop` by `lost` more."""
+    monkeypatch.setattr(label_noise, "TESTED", 1200)
+
+    def score(config, comparison, k):
+        out = {}
+        for way, share in label_noise.grid():
+            chance = 0.9 - 0.5 * share - (lost if way == "drop" else 0.0)
+            right = unit_hash(f"{comparison.id} {config.seed} {share}") < chance
+            out[f"noise-{way}-{share:g}/logit"] = float((worth(comparison, k) > worth(comparison, 1 - k)) == right)
+        return out
+
+    finding = label_noise.measure(Written(tmp_path, score), [0, 1, 2])
+    falls, beyond_length, smoothing, flip, drop = finding.parts
+    assert falls.interval.mean == pytest.approx(0.2, abs=0.05) and falls.verdict == "holds"
+    assert beyond_length.interval.mean > 0 and smoothing.interval.mean == flip.interval.mean == 0.0
+    assert drop.interval.mean == pytest.approx(-lost, abs=0.03)
+    assert drop.verdict == ("fails" if lost else "holds")
+    assert len(finding.notes) == 5 and "length alone" in finding.notes[-1]
+
+
 def test_seeds_and_pairs_are_drawn_and_a_pair_for_all_columns_together():
     """The difference of two columns that are equal has no width, whatever is drawn."""
     rng = np.random.default_rng(0)
@@ -177,14 +249,17 @@ def test_seeds_and_pairs_are_drawn_and_a_pair_for_all_columns_together():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("claim", [bradley_terry, pm_scaling, annotators])
+@pytest.mark.parametrize("claim", [bradley_terry, pm_scaling, annotators, planted, label_noise])
 def test_the_whole_claim_at_the_smallest_scale(tmp_path, monkeypatch, nano, claim):
     """Nothing is learned at this size; every cell runs and every number is there."""
     monkeypatch.setitem(SCALES, "small", Scale("nano", 400, 6, 60, 90, 200, 2, 8, 8))
     monkeypatch.setattr(Workers, "run", lambda self, jobs: [run_stage(*job) for job in jobs])
     monkeypatch.setattr(pm_scaling, "COUNTS", (40, 80))
     monkeypatch.setattr(pm_scaling, "SIZES", ("nano",))
-    monkeypatch.setattr(pm_scaling, "TESTED", 80)
+    for claim_of_pairs in (pm_scaling, planted, label_noise):
+        monkeypatch.setattr(claim_of_pairs, "TESTED", 80)
+    for claim_of_pairs in (planted, label_noise):
+        monkeypatch.setattr(claim_of_pairs, "TRAINED", 80)
     cells = Cells(tmp_path, "small")
     finding = claim.measure(cells, [0])
     assert all(part.name and part.interval.n > 0 for part in finding.parts)

@@ -360,6 +360,23 @@ def test_halves_share_no_prompt(commands, everything, tmp_path):
     assert in_half(prompt, "train") != in_half(prompt, "test") and in_half(prompt, "")
 
 
+def test_a_policy_trained_on_one_half_is_watched_by_the_other(commands, everything, tmp_path):
+    """The alarm of two models: the gap between what one half's model pays and what the other half's would."""
+    for half in ("train", "test"):
+        changes = {"half": half, "data": everything / "pairs.jsonl", "epochs": 0.5}
+        assert commands.run("preference", tmp_path / half, **changes) == 0
+    watched = {
+        "rewards.helpful": tmp_path / "train" / "snapshot",
+        "watch.other": tmp_path / "test" / "snapshot",
+        "alarms.watch/other/gap": "warn above -100",
+    }
+    assert commands.run("ppo", tmp_path / "ppo", steps=2, batch_size=4, mini_batch_size=4, **watched) == 0
+    first, second = read_lines(tmp_path / "ppo" / "metrics.jsonl")
+    assert first["watch/other/gap"] == pytest.approx(0.0, abs=1e-6) and second["watch/other/gap"] != 0
+    assert first["watch/other/score"] != pytest.approx(first["reward/helpful"], abs=1e-3)
+    assert [row["watch/alarms"] for row in (first, second)] == [1, 1]
+
+
 # Preference-model pretraining
 
 

@@ -69,6 +69,18 @@ def test_temperature_zero_takes_the_better_one_and_equal_texts_tie():
     assert annotator.compare(CLEAN, ("", BETTER, WORSE, BETTER), "helpful").ranks in ((4, 1, 3, 1),)
 
 
+def test_two_replies_tie_as_davidson_says_and_the_rest_is_bradley_terry():
+    annotator = world.Annotator(temperature=0.5, flips=0.0, ties=0.8)
+    made = [annotator.compare(CLEAN, (BETTER, WORSE), "helpful").ranks for _ in range(N)]
+    odds = math.exp(0.5) + math.exp(-0.5)  # d = 0.5 / T = 1
+    assert close(sum(ranks == (1, 1) for ranks in made) / N, 0.8 / (odds + 0.8))
+    apart = [ranks for ranks in made if ranks != (1, 1)]
+    assert close(sum(ranks == (1, 2) for ranks in apart) / len(apart), sigmoid(1.0), len(apart))
+    for wrong in ({"ties": -0.1}, {"ties": 1.0, "temperature": 0.0}):
+        with pytest.raises(BadInput, match="ties"):
+            world.Annotator(**wrong)
+
+
 def test_three_replies_are_drawn_by_plackett_luce():
     replies = (BETTER, WORSE, "be careful.")
     values = [judge(CLEAN.turns, reply).helpful for reply in replies]

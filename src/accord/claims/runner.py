@@ -14,8 +14,10 @@ from accord.claims import (
     dpo,
     gates,
     kl_limits,
+    label_noise,
     overoptimisation,
     pipeline,
+    planted,
     pm_scaling,
     ptx,
     sqrt_kl,
@@ -49,6 +51,8 @@ CLAIMS: dict[str, Claim] = {
         dpo,
         bradley_terry,
         pm_scaling,
+        planted,
+        label_noise,
         annotators,
     )
 }

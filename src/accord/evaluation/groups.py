@@ -42,17 +42,20 @@ def value_weights(
     keys: dict[Hashable, int] = {}
     unit = np.array([keys.setdefault(cluster, len(keys)) for cluster in clusters])
     rng = np.random.default_rng(seed)
-    draws = [
-        _fit(data, np.bincount(rng.integers(len(keys), size=len(keys)), minlength=len(keys))[unit].astype(float))
-        for _ in range(resamples)
-    ]
+    draws = []
+    for _ in range(resamples):
+        drawn = np.bincount(rng.integers(len(keys), size=len(keys)), minlength=len(keys))[unit]
+        draws.append(likeliest_weights(data, drawn.astype(float)))
     low, high = np.quantile(np.array(draws), (0.025, 0.975), axis=0)
-    found = _fit(data, np.ones(len(data)))
+    found = likeliest_weights(data, np.ones(len(data)))
     return [Interval(float(w), float(a), float(b), len(data)) for w, a, b in zip(found, low, high, strict=True)]
 
 
-def _fit(data: Array, weights: Array) -> Array:
-    """Newton's method on the concave log-likelihood of a logistic regression without intercept."""
+def likeliest_weights(data: Array, weights: Array) -> Array:
+    """w (K,) of the likeliest P = σ(Σ w_k · d_k), for rows d of `data` (n, K) that weigh `weights` (n,).
+
+    Newton's method on the concave log-likelihood of a logistic regression without intercept.
+    """
     w = np.zeros(data.shape[1])
     total = max(float(weights.sum()), 1.0)
     for _ in range(50):

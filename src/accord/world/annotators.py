@@ -56,7 +56,8 @@ class Annotator:
     one. `flips` is the chance that an answer is turned round, `position_bias` what being shown first is
     worth, `length_bias` what ten more words are worth, `drift` by what share the temperature grows with every
     1,000 labels given, `notice` the chance to see that a claim is false when asked how helpful a reply is or
-    which is better overall. The same sequence of calls gives the same labels; `count` is the state.
+    which is better overall, `ties` the ν with which two replies tie. The same sequence of calls gives the same labels;
+    `count` is the state.
     """
 
     temperature: float = 0.5
@@ -67,6 +68,7 @@ class Annotator:
     group: str = "mixed"
     seed: int = 0
     notice: float = 0.5
+    ties: float = 0.0
     count: int = field(default=0)
 
     def __post_init__(self) -> None:
@@ -74,6 +76,8 @@ class Annotator:
             raise BadInput(f"there is no group {self.group!r} of annotators; there are {', '.join(GROUPS)}")
         if self.temperature < 0 or not 0 <= self.flips <= 0.5 or not 0 <= self.notice <= 1:
             raise BadInput("an annotator needs temperature >= 0, flips in [0, 0.5] and notice in [0, 1]")
+        if self.ties < 0 or (self.ties and self.temperature == 0):
+            raise BadInput("an annotator needs ties >= 0, and a temperature above 0 where there are any")
 
     @property
     def labeler(self) -> str:
@@ -87,7 +91,8 @@ class Annotator:
         + position_bias·[shown first] and T = temperature·(1 + drift)^(count/1000).
 
         More replies are drawn from the top by the same u/T (Plackett–Luce), and the whole order is reversed
-        with chance `flips`. Equal texts tie.
+        with chance `flips`. Equal texts tie, and two replies otherwise with the chance ν / (e^{d/2} + e^{−d/2} + ν)
+        of Davidson's model, where d = (u_i − u_j) / T and ν is `ties`; then they are in no order that could be turned.
         """
         _check(criterion)
         if len(replies) < 2:
@@ -108,6 +113,8 @@ class Annotator:
         if draw() < self.flips:
             ranking.reverse()
         ranks = [0] * n
+        if n == 2 and self.ties and self._noise(prompt, replies, f"{criterion} tie", 1)[0] < self._tie(*utilities):
+            ranking, ranks = [], [1, 1]
         for place, i in enumerate(ranking):
             twin = next((j for j in ranking[:place] if replies[j] == replies[i]), None)
             ranks[i] = place + 1 if twin is None else ranks[twin]
@@ -142,8 +149,18 @@ class Annotator:
             severity=0.0 if safe else round(max(harm, 0.0), 6),
         )
 
+    def _tie(self, first: float, second: float) -> float:
+        half = abs(first - second) / self._now / 2
+        # divided by e^{|d|/2}, which overflows for far-off utilities
+        return self.ties * math.exp(-half) / (1 + math.exp(-2 * half) + self.ties * math.exp(-half))
+
+    @property
+    def _now(self) -> float:
+        """The temperature after the labels given so far."""
+        return self.temperature * (1 + self.drift) ** (self.count / 1000)
+
     def _ranking(self, utilities: list[float], noise: list[float]) -> list[int]:
-        temperature = self.temperature * (1 + self.drift) ** (self.count / 1000)
+        temperature = self._now
         if temperature == 0:
             return sorted(range(len(utilities)), key=lambda i: -utilities[i])
         # Adding Gumbel noise and sorting draws from the Plackett-Luce model; two items give Bradley-Terry.

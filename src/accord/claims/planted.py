@@ -1,0 +1,264 @@
+"""What is planted in simulated people is found again: reliability, temperature, ties, and whose values they share."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from accord.claims.cells import Cells
+from accord.claims.contract import Claim, Finding, Part
+from accord.claims.scored import Scored, over_seeds, score, scored
+from accord.config import Preference, Score
+from accord.data.sources import write_records
+from accord.evaluation.groups import likeliest_weights
+from accord.evaluation.statistics import Interval
+from accord.records import unit_hash
+from accord.reporting.figures import Column, Dots, dots
+from accord.stages.recipes import GoldFlow
+from accord.world import Annotator, comparisons, judge, parse, value
+
+HELD_OUT = 0.3  # share of the openings that no model learns from
+TRAINED, TESTED = 3000, 4000  # comparisons drawn; of the second the held-out openings are used
+VOTES = 4  # fresh people of every kind who answer each tested pair
+FLIPS = (0.0, 0.1, 0.2, 0.35)  # of people who share one temperature
+TIES = 0.8
+TEMPERATURE, TIED_TEMPERATURE, MIXED_TEMPERATURE = 0.5, 1.0, 1.0  # in gold points
+HEADS = {"cautious": 1.0, "eager": 0.5}  # and the temperatures of their people
+# mixed people's harmlessness is this mixture of the two groups', exactly: −harm = 0.526 (−1.5 harm + 0.2 evasive)
+# + 0.351 (−0.6 harm − 0.3 evasive); see `world.annotators.GROUPS`
+MIXTURE = (1.5 / 2.85, 1.0 / 2.85)
+# how far an estimate may lie from what was planted: absolute; a share of it; absolute
+RELIABILITY_MARGIN, SCALE_MARGIN, WEIGHT_MARGIN = 0.07, 0.25, 0.2
+
+
+def careful(flow: GoldFlow, number: int, **planted: float | str) -> Annotator:
+    """Somebody who notices everything and looks at nothing but what replies are worth."""
+    settings = {"flips": 0.0, "temperature": TEMPERATURE, "notice": 1.0, **planted}
+    return Annotator(seed=100 * flow.seed + number, **settings)  # type: ignore[arg-type]
+
+
+def unreliable(flow: GoldFlow, vote: int = 0) -> list[Annotator]:
+    return [careful(flow, 10 * vote + k, flips=flips) for k, flips in enumerate(FLIPS)]
+
+
+def tying(flow: GoldFlow, vote: int = 0) -> Annotator:
+    return careful(flow, 10 * vote, temperature=TIED_TEMPERATURE, ties=TIES)
+
+
+def of_groups(flow: GoldFlow) -> list[Annotator]:
+    return [careful(flow, 0, group=group, temperature=temperature) for group, temperature in HEADS.items()]
+
+
+def answers(flow: GoldFlow, name: str, people: Sequence[Annotator], criterion: str) -> str:
+    """A file of what the people say about scripted pairs in turn; its name holds all that decides it."""
+    digest = hashlib.sha256(f"{people} {criterion} {TRAINED} {flow.seed}".encode()).hexdigest()[:12]
+    path = flow.root / f"planted-{name}-{digest}.jsonl"
+    if not path.exists():
+        pairs = comparisons(TRAINED, flow.seed, criterion)
+        write_records(
+            path,
+            [people[i % len(people)].compare(c.prompt, c.replies, criterion) for i, c in enumerate(pairs)],
+        )
+    return str(path)
+
+
+def models(flow: GoldFlow) -> list[Preference]:
+    """One that learns reliabilities, one that learns ties, one with a head for each group."""
+    made = (
+        ("reliability", unreliable(flow), "helpful", {"reliability": True}),
+        ("ties", [tying(flow)], "helpful", {"ties": "davidson"}),
+        ("groups", of_groups(flow), "harmless", {"by_group": True}),
+    )
+    return [
+        flow.helpful().model_copy(
+            update={
+                **flow.common(f"planted-{name}"),
+                "data": answers(flow, name, people, criterion),
+                "criterion": criterion,
+                "eval_share": HELD_OUT,
+                **changes,
+            }
+        )
+        for name, people, criterion, changes in made
+    ]
+
+
+def scores(flow: GoldFlow) -> list[Score]:
+    """The models' scores of fresh pairs under each criterion."""
+    return [
+        score(
+            flow,
+            f"planted-scores-{criterion}",
+            f"world:comparisons?count={TESTED}&seed={flow.seed + 700}",
+            criterion,
+            {name: flow.snapshot(f"planted-{name}") for name in names},
+        )
+        for criterion, names in (("helpful", ("reliability", "ties")), ("harmless", ("groups",)))
+    ]
+
+
+def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
+    """Estimates from what fresh people say about pairs that no model learned from."""
+    flows = [cells.flow(seed) for seed in seeds]
+    for stage in ("pretrain", "sft"):
+        cells.run([getattr(flow, stage)() for flow in flows])
+    cells.run([model for flow in flows for model in models(flow)])
+    cells.run([config for flow in flows for config in scores(flow)])
+    helpful, n = estimates([helpful_table(flow) for flow in flows], found_in_helpful)
+    grouped, m = estimates([group_table(flow) for flow in flows], found_in_groups)
+    planted = [
+        *((f"reliability of people who flip {flips:.0%}", 1 - flips, RELIABILITY_MARGIN) for flips in FLIPS),
+        (f"ν of ties, {TIES:g}", TIES, SCALE_MARGIN * TIES),
+        *((f"temperature of {head} people, {t:g}", t, SCALE_MARGIN * t) for head, t in HEADS.items()),
+        *(
+            (f"weight of {head} values, {weight:.3f}", weight, WEIGHT_MARGIN)
+            for head, weight in zip(HEADS, MIXTURE, strict=True)
+        ),
+    ]
+    found = [*helpful, *grouped]
+    parts = []
+    for (name, truth, margin), interval in zip(planted, found, strict=True):
+        parts.append(Part(name, interval, round(truth - margin, 3), "above"))
+        parts.append(Part("the same, from the other side", interval, round(truth + margin, 3), "below"))
+    inside = sum(i.low <= truth <= i.high for (_, truth, _), i in zip(planted, found, strict=True))
+    notes = [
+        f"{inside} of {len(planted)} intervals hold the planted value itself",
+        f"pairs with openings that no model learned from: {n} for helpfulness, {m} for harmlessness",
+        "calibration of a model of the right family is measured by the claim `bradley-terry`",
+    ]
+    ratios = [
+        Interval(i.mean / truth, i.low / truth, i.high / truth, i.n)
+        for (_, truth, _), i in zip(planted, found, strict=True)
+    ]
+    figure = dots([name for name, _, _ in planted], [Column("", "estimate / planted", [Dots("", 0, ratios)], 1.0)])
+    return Finding(parts, notes, figure)
+
+
+def estimates(
+    tables: list[list[np.ndarray]], statistic: Callable[[list[list[np.ndarray]]], np.ndarray]
+) -> tuple[list[Interval], int]:
+    """Intervals of a vector statistic, bootstrapped over seeds and pairs, and the number of pairs."""
+    values, low, high = over_seeds(tables, statistic, resamples=500)
+    count = sum(len(table[0]) for table in tables)
+    return [Interval(float(v), float(a), float(b), count) for v, a, b in zip(values, low, high, strict=True)], count
+
+
+def unseen(config: Score) -> list[Scored]:
+    return [
+        pair
+        for pair in scored(config)
+        if unit_hash(pair.comparison.prompt.opening + "preference") < HELD_OUT and len(pair.comparison.replies) == 2
+    ]
+
+
+def helpful_table(flow: GoldFlow) -> list[np.ndarray]:
+    """Of every pair: margins (n, people, VOTES) by the first model from the side of the reply that each of the people
+    chose; margins (n,) by the second; whether the pair tied (n, VOTES)."""
+    chosen, margins, tied = [], [], []
+    people = [unreliable(flow, vote) for vote in range(1, VOTES + 1)]
+    tying_people = [tying(flow, vote) for vote in range(1, VOTES + 1)]
+    for pair in unseen(scores(flow)[0]):
+        first = from_the_first(pair, "reliability/logit")
+        chosen.append([[first * choice(one[k], pair) for one in people] for k in range(len(FLIPS))])
+        margins.append(from_the_first(pair, "ties/logit"))
+        tied.append([float(choice(one, pair) == 0) for one in tying_people])
+    return [np.array(chosen), np.array(margins), np.array(tied)]
+
+
+def group_table(flow: GoldFlow) -> list[np.ndarray]:
+    """Of every pair, from the side of its first reply: margins (n, heads) of the groups' heads, what it is worth more
+    to each group (n, heads), and which reply mixed people chose (n, VOTES), 1 for the first and −1."""
+    people = [careful(flow, 10 * vote, temperature=MIXED_TEMPERATURE) for vote in range(1, VOTES + 1)]
+    margins, differences, votes = [], [], []
+    for pair in unseen(scores(flow)[1]):
+        margins.append([from_the_first(pair, f"groups/simulated:{head}/logit") for head in HEADS])
+        differences.append([worth(pair, head) for head in HEADS])
+        votes.append([choice(one, pair) for one in people])
+    return [np.array(margins), np.array(differences), np.array(votes)]
+
+
+def from_the_first(pair: Scored, column: str) -> float:
+    """Score of the first reply less that of the second."""
+    return pair.margin(column) * (1.0 if pair.better == 0 else -1.0)
+
+
+def choice(person: Annotator, pair: Scored) -> float:
+    """1 for the first reply, −1 for the second, 0 for a tie."""
+    first, second = person.compare(pair.comparison.prompt, pair.comparison.replies, pair.comparison.criterion).ranks
+    return float(np.sign(second - first))
+
+
+def worth(pair: Scored, group: str) -> float:
+    """What the first reply is worth more than the second, in gold points."""
+    turns, replies = pair.comparison.prompt.turns, pair.comparison.replies
+    harmful = parse(turns).harmful
+    first, second = (value(judge(turns, reply), harmful, pair.comparison.criterion, group) for reply in replies)
+    return first - second
+
+
+def found_in_helpful(tables: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+    """Means over seeds: reliability of each of the people, ν."""
+    rows = []
+    for chosen, margins, tied in tables:
+        who = [likeliest_reliability(chosen[:, k].ravel()) for k in range(chosen.shape[1])]
+        rows.append([*who, tie_rate(margins, tied.mean(1))])
+    return np.array(rows).mean(0)
+
+
+def found_in_groups(tables: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+    """Means over seeds: each group's temperature by its head; the weights by which mixed people share their values,
+    from those by which they follow the heads, whose scores are values over temperatures."""
+    rows = []
+    for margins, differences, votes in tables:
+        own = [temperature(margins[:, k], differences[:, k]) for k in range(len(HEADS))]
+        answered = (margins[:, None, :] * votes[:, :, None]).reshape(-1, len(HEADS))
+        followed = likeliest_weights(answered, np.ones(len(answered)))
+        rows.append([*own, *(followed * MIXED_TEMPERATURE / np.array(list(HEADS.values())))])
+    return np.array(rows).mean(0)
+
+
+def likeliest_reliability(margins: np.ndarray) -> float:
+    """r in [0, 1] that maximises Σ log(r σ(d) + (1 − r) σ(−d)) over the margins d of what somebody chose."""
+    lean = np.tanh(margins / 2)  # σ(d) − σ(−d); the derivative below falls in r
+    return _root(lambda r: float((lean / (0.5 + (r - 0.5) * lean)).sum()), 1e-6, 1 - 1e-6)
+
+
+def temperature(margins: np.ndarray, differences: np.ndarray) -> float:
+    """T for which σ(difference / T), differences in gold points, is nearest in KL to the model's σ(margin)."""
+    said = 0.5 * (1 + np.tanh(margins / 2))
+    scale = _root(lambda b: float((differences * (said - 0.5 * (1 + np.tanh(b * differences / 2)))).sum()), 1e-3, 1e3)
+    return 1 / scale
+
+
+def tie_rate(margins: np.ndarray, tied: np.ndarray) -> float:
+    """The likeliest ν of Davidson's model, given margins and shares of ties: Σ tied / ν = Σ 1 / (2 cosh(d/2) + ν)."""
+    odds = 2 * np.cosh(margins / 2)
+    return _root(lambda v: float(tied.sum() / v - (1 / (odds + v)).sum()), 1e-4, 1e4)
+
+
+def _root(falling: Callable[[float], float], low: float, high: float) -> float:
+    """Where a falling function is 0, or the end of the interval that is nearest to it."""
+    for _ in range(45):
+        middle = (low + high) / 2
+        low, high = (middle, high) if falling(middle) > 0 else (low, middle)
+    return (low + high) / 2
+
+
+CLAIM = Claim(
+    name="planted",
+    claim="What makes people's answers differ can be told from the answers: how reliable each of them is, how sharply "
+    "they tell replies apart, how often they call a tie, and whose values they share.",
+    source="Chen et al. 2013 (Crowd-BT); Davidson 1970; Bradley and Terry 1952",
+    statistic="Simulated people compare scripted replies. For helpfulness one model learns with the reliability of "
+    f"each of {len(FLIPS)} people who flip {', '.join(f'{f:.0%}' for f in FLIPS)} of their answers, and one with the "
+    f"ties of somebody who calls them with ν = {TIES:g}; for harmlessness one has a head for each of the groups "
+    f"{' and '.join(f'{head} (temperature {t:g})' for head, t in HEADS.items())}. Each pair with an opening that no "
+    f"model learned from is answered anew by {VOTES} people of every kind: each kind's likeliest reliability given the "
+    "model's margins; the likeliest ν; each group's temperature, for which Bradley–Terry on its gold values is "
+    "nearest in KL to its head's probabilities; and the weights by which people of mixed values, who value exactly "
+    f"{MIXTURE[0]:.3f} of the one and {MIXTURE[1]:.3f} of the other, share the groups', from how they follow the "
+    "heads. Means over seeds; bootstrap over seeds and pairs.",
+    rule=f"The whole interval of every estimate lies within a margin of what was planted: {RELIABILITY_MARGIN:g} for a "
+    f"reliability, {SCALE_MARGIN:.0%} for a temperature and for ν, {WEIGHT_MARGIN:g} for a weight.",
+    measure=measure,
+)
