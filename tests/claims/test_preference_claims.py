@@ -174,7 +174,8 @@ def as_planted(config, comparison, k, *, sharper=1.0):
 
 @pytest.mark.parametrize("sharper", [1.0, 2.0])
 def test_what_is_planted_is_found_by_models_that_are_right_alone(tmp_path, monkeypatch, sharper):
-    monkeypatch.setattr(planted, "TESTED", 1200)
+    for name, count in (("TRAINED", 40), ("TESTED", 1200), ("RESAMPLES", 60)):
+        monkeypatch.setattr(planted, name, count)
     finding = planted.measure(Written(tmp_path, lambda *asked: as_planted(*asked, sharper=sharper)), [0, 1])
     found = {part.name: part.interval for part in finding.parts if not part.name.startswith("the same")}
     assert len(finding.parts) == 2 * len(found) == 18
@@ -216,14 +217,14 @@ def test_the_likeliest_values_are_those_that_made_the_answers():
 @pytest.mark.parametrize("lost", [0.0, 0.1])
 def test_label_noise_tells_what_flips_cost_and_what_a_remedy_costs(tmp_path, monkeypatch, lost):
     """Every model is right with a chance that falls with the flips, that of `drop` by `lost` more."""
-    monkeypatch.setattr(label_noise, "TESTED", 1200)
+    monkeypatch.setattr(label_noise, "TESTED", 900)
 
     def score(config, comparison, k):
-        out = {}
+        out, better = {}, worth(comparison, k) > worth(comparison, 1 - k)
         for way, share in label_noise.grid():
             chance = 0.9 - 0.5 * share - (lost if way == "drop" else 0.0)
             right = unit_hash(f"{comparison.id} {config.seed} {share}") < chance
-            out[f"noise-{way}-{share:g}/logit"] = float((worth(comparison, k) > worth(comparison, 1 - k)) == right)
+            out[f"noise-{way}-{share:g}/logit"] = float(better == right)
         return out
 
     finding = label_noise.measure(Written(tmp_path, score), [0, 1, 2])

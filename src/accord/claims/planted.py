@@ -19,6 +19,7 @@ from accord.world import Annotator, comparisons, judge, parse, value
 
 HELD_OUT = 0.3  # share of the openings that no model learns from
 TRAINED, TESTED = 3000, 4000  # comparisons drawn; of the second the held-out openings are used
+RESAMPLES = 500
 VOTES = 4  # fresh people of every kind who answer each tested pair
 FLIPS = (0.0, 0.1, 0.2, 0.35)  # of people who share one temperature
 TIES = 0.8
@@ -138,7 +139,7 @@ def estimates(
     tables: list[list[np.ndarray]], statistic: Callable[[list[list[np.ndarray]]], np.ndarray]
 ) -> tuple[list[Interval], int]:
     """Intervals of a vector statistic, bootstrapped over seeds and pairs, and the number of pairs."""
-    values, low, high = over_seeds(tables, statistic, resamples=500)
+    values, low, high = over_seeds(tables, statistic, resamples=RESAMPLES)
     count = sum(len(table[0]) for table in tables)
     return [Interval(float(v), float(a), float(b), count) for v, a, b in zip(values, low, high, strict=True)], count
 
