@@ -18,7 +18,9 @@ from accord.stages.recipes import GoldFlow
 from accord.world import Annotator, comparisons, judge, parse, value
 
 HELD_OUT = 0.3  # share of the openings that no model learns from
-TRAINED, TESTED = 3000, 4000  # comparisons drawn; of the second the held-out openings are used
+# comparisons drawn; of the second the held-out openings are used. The first are passed over once: twice over half as
+# many left margins a fifth too small, and temperatures a fifth too high, on development seed 0
+TRAINED, TESTED = 6000, 4000
 RESAMPLES = 500
 VOTES = 4  # fresh people of every kind who answer each tested pair
 FLIPS = (0.0, 0.1, 0.2, 0.35)  # of people who share one temperature
@@ -77,6 +79,8 @@ def models(flow: GoldFlow) -> list[Preference]:
                 "data": answers(flow, name, people, criterion),
                 "criterion": criterion,
                 "eval_share": HELD_OUT,
+                "epochs": 1.0,
+                "batch_size": 32,
                 **changes,
             }
         )
@@ -250,7 +254,8 @@ CLAIM = Claim(
     claim="What makes people's answers differ can be told from the answers: how reliable each of them is, how sharply "
     "they tell replies apart, how often they call a tie, and whose values they share.",
     source="Chen et al. 2013 (Crowd-BT); Davidson 1970; Bradley and Terry 1952",
-    statistic="Simulated people compare scripted replies. For helpfulness one model learns with the reliability of "
+    statistic=f"Simulated people compare scripted replies, {TRAINED} under each criterion, passed over once. "
+    "For helpfulness one model learns with the reliability of "
     f"each of {len(FLIPS)} people who flip {', '.join(f'{f:.0%}' for f in FLIPS)} of their answers, and one with the "
     f"ties of somebody who calls them with ν = {TIES:g}; for harmlessness one has a head for each of the groups "
     f"{' and '.join(f'{head} (temperature {t:g})' for head, t in HEADS.items())}. Each pair with an opening that no "
