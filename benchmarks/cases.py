@@ -68,20 +68,19 @@ def against(
         plan.workload(items),
         Job(OURS, task, options),
         Job(TRL, task, options),
-        equality.training,
+        equality.training_bf16 if more.get("bf16") else equality.training,
         [Measure(goal, faster)],
         needs=needs,
     )
 
 
 def sft(plan: Plan) -> list[Case]:
-    """C1: loss on replies alone, batch 8. Against packing every step sees the same 16, or the packings would differ."""
+    """C1: loss on replies alone, batch 8. Against packing every step sees the same 8, or the packings would differ."""
     items = hh_items(8 * plan.steps, plan.vocab)
-    packed: Options = {"batch_size": 16, "packing": True}
     return [
         against(plan, "sft", "HH lengths, f32", items, at_least(3)),
         against(plan, "sft", "HH lengths, bf16", items, at_least(3.5), needs="amx", bf16=True),
-        against(plan, "sft", "HH lengths, f32, the peer packs", hh_items(16, plan.vocab), at_least(2), **packed),
+        against(plan, "sft", "HH lengths, f32, the peer packs", hh_items(8, plan.vocab), at_least(2), packing=True),
     ]
 
 
@@ -92,33 +91,33 @@ def preference(plan: Plan) -> list[Case]:
 
 def ranking(plan: Plan) -> list[Case]:
     """C2: rankings of four; the peer is fed all six pairs of each, so its batch is six times ours."""
-    items = hh_items(4 * plan.steps, plan.vocab, replies=4)
-    sizes: Options = {"batch_size": 4, "peer_batch_size": 24}
+    items = hh_items(2 * plan.steps, plan.vocab, replies=4)
+    sizes: Options = {"batch_size": 2, "peer_batch_size": 12}
     return [against(plan, "preference", "HH rankings of 4, f32", items, at_least(4), **sizes)]
 
 
 def dpo(plan: Plan) -> list[Case]:
     """C3: DPO, batch 8; the reference at every step and precomputed; and the worst case for packing."""
     pairs = hh_items(8 * plan.steps, plan.vocab)
-    equal = equal_items(8 * plan.steps, plan.vocab, length=128)
+    equal = equal_items(4 * plan.steps, plan.vocab, length=128)
     low: Options = {"needs": "amx", "bf16": True}
     return [
         against(plan, "dpo", "HH pairs, f32, reference at every step", pairs, at_least(5)),
         against(plan, "dpo", "HH pairs, f32, reference precomputed", pairs, at_least(6), cached=True),
         against(plan, "dpo", "HH pairs, bf16, reference at every step", pairs, at_least(6), **low),
-        against(plan, "dpo", "equal lengths without prompt, f32", equal, at_least(1.0)),
-        against(plan, "dpo", "equal lengths without prompt, bf16", equal, at_least(1.5), **low),
+        against(plan, "dpo", "equal lengths without prompt, f32", equal, at_least(1.0), batch_size=4),
+        against(plan, "dpo", "equal lengths without prompt, bf16", equal, at_least(1.5), batch_size=4, **low),
     ]
 
 
 def dpo_vocab(plan: Plan) -> list[Case]:
     """C4: a vocabulary of 128k; memory is what the run adds to the loaded model."""
     vocab = 2048 if plan.toy else 131072
-    options = plan.options(batch_size=4)
+    options = plan.options(batch_size=2)
     return [
         Case(
             f"HH pairs, V = {vocab}, f32",
-            plan.workload(hh_items(4 * plan.steps, vocab), vocab),
+            plan.workload(hh_items(2 * plan.steps, vocab), vocab),
             Job(OURS, "dpo", options),
             Job(TRL, "dpo", options),
             equality.training,
@@ -131,7 +130,7 @@ def generation(plan: Plan) -> list[Case]:
     """C5: against `generate`; seconds per token drawn, stop sets that give replies of HH's mean length."""
     limit = 16 if plan.toy else 128
     stops = list(range(FIRST, FIRST + plan.vocab // 58))
-    common = {"greedy_tokens": 8 if plan.toy else 32, "repeats": 1 if plan.toy else 2, "device": plan.device}
+    common = {"greedy_tokens": 8 if plan.toy else 32, "repeats": 1, "device": plan.device}
 
     def case(name: str, items: Sequence[Item], goal: Goal, stop_ids: Sequence[int], limit: int) -> Case:
         options = {**common, "stop_ids": list(stop_ids), "max_new_tokens": limit}
@@ -152,12 +151,12 @@ def drawing(plan: Plan, **more: Any) -> Options:
 
 
 def group(plan: Plan) -> list[Case]:
-    """C6: RLOO and GRPO, 8 prompts with 4 replies of 64 tokens each, one optimizer step per batch."""
+    """C6: RLOO and GRPO, 4 prompts with 4 replies of 64 tokens each, one optimizer step per batch."""
 
     def case(method: str) -> Case:
-        options = drawing(plan, method=method, samples=4)
+        options = drawing(plan, method=method, batch_size=4, samples=4)
         length = options["max_new_tokens"]
-        items = fixed_replies(8 * max(plan.steps, 2), plan.vocab, replies=4, length=length)
+        items = fixed_replies(4 * max(plan.steps, 2), plan.vocab, replies=4, length=length)
         return Case(
             f"{method.upper()}, n = 4, {length} tokens, f32",
             plan.workload(items),
@@ -172,8 +171,8 @@ def group(plan: Plan) -> list[Case]:
 
 
 def ppo(plan: Plan) -> list[Case]:
-    """C7: 16 prompts, a reply of 64 tokens each, 4 epochs of one mini-batch: the peer's defaults."""
-    options = drawing(plan, method="gae", batch_size=4 if plan.toy else 16, epochs=4)
+    """C7: 8 prompts, a reply of 64 tokens each, 4 epochs of one mini-batch: the peer's defaults."""
+    options = drawing(plan, method="gae", epochs=4)
     length = options["max_new_tokens"]
     items = fixed_replies(options["batch_size"] * max(plan.steps, 2), plan.vocab, replies=1, length=length)
     over = [Measure(at_most(1.25), over_its_stages)]

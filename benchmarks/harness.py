@@ -154,6 +154,7 @@ def run_case(case: Case, rounds: int, *, toy: bool) -> tuple[list[Row], dict[str
         versions = {name: v for r in (*pair.theirs[:1], *pair.ours[:1]) for name, v in r["versions"].items()}
         equality = case.equality(pair)
         if lacking:
+            print(f"  equality {equality}")
             return empty_rows(case, f"ran at toy size; not measured, {LACKS[lacking]}"), versions
         return [make_row(case, measure, pair, equality) for measure in case.measures], versions
     except Exception as error:  # whatever it was, the other cases are still worth their time

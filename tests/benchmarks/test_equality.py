@@ -29,6 +29,17 @@ def test_training_is_equal_in_tokens_losses_and_gradients(change, holds):
     assert equality.training(pair({**GOOD, **change}, GOOD))["holds"] is holds
 
 
+@pytest.mark.parametrize(("loss", "holds"), [(1.0, True), (1.0039, True), (1.0041, False)])
+def test_bf16_may_be_twice_2e_3_apart(loss, holds):
+    assert equality.training_bf16(pair({**GOOD, "losses": [loss, 1, 1, 1, 0.9]}, GOOD))["holds"] is holds
+
+
+def test_five_losses_are_needed():
+    short = {**GOOD, "losses": [1.0, 1, 1, 1]}
+    with pytest.raises(ValueError, match="--steps 5"):
+        equality.training(pair(short, short))
+
+
 def test_greedy_replies_may_differ_in_a_quarter():
     def side(same):
         return {"greedy": [[1]] * same + [[2]] * (4 - same), "tokens": 7.0}
