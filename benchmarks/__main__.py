@@ -1,68 +1,114 @@
-"""`python -m benchmarks NAME [--rounds N] [--steps N] [--size 9M]`: one benchmark, whose last line is JSON.
+"""`python -m benchmarks NAME`: one benchmark, whose last line is JSON. `all` runs them all and writes the results page.
 
-`python -m benchmarks all` runs every one and writes docs/results/performance.md. The peer runs in environments of its
-own: ACCORD_BENCH_TRL names the python of one with trl==1.16.0.
+Peers run in environments of their own: ACCORD_BENCH_TRL names the python of one with trl==1.16.0, and
+ACCORD_BENCH_TRL19 that of one with trl==1.9.0 for PPO. The page, docs/results/performance.md, is written after every
+benchmark; one that fails has a row that says so. `all --only a,b` runs those and keeps the rows of the others, if they
+are of the same code with the same settings.
 """
 
 import argparse
 import json
 import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.cases import BENCHMARKS, Plan
-from benchmarks.harness import Result, finish
-from benchmarks.startup import startup
+from benchmarks import cases, page
+from benchmarks.cases import Plan
+from benchmarks.gpu import gpu
+from benchmarks.harness import Case, Result, Row, failure, machine, run_case
 
-ALL = {**BENCHMARKS, "startup": startup}
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 
 
+@dataclass(frozen=True)
+class Benchmark:
+    """Its cases, and how many rounds of how many steps: all of them together take about half an hour on two cores."""
+
+    cases: Callable[[Plan], list[Case]]
+    rounds: int
+    steps: int = 0
+
+
+BENCHMARKS = {
+    "sft": Benchmark(cases.sft, 3, 6),
+    "preference": Benchmark(cases.preference, 3, 6),
+    "ranking": Benchmark(cases.ranking, 3, 6),
+    "dpo": Benchmark(cases.dpo, 3, 5),
+    "dpo-vocab": Benchmark(cases.dpo_vocab, 3, 5),
+    "generation": Benchmark(cases.generation, 3),
+    "group": Benchmark(cases.group, 3, 2),
+    "ppo": Benchmark(cases.ppo, 3, 2),
+    "startup": Benchmark(cases.startup, 3),
+    "agreement": Benchmark(cases.agreement, 1),
+    "gpu": Benchmark(gpu, 3, 20),
+}
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("name", choices=[*ALL, "all"])
-    parser.add_argument("--rounds", type=int, default=5, help="fresh processes of each side (5)")
-    parser.add_argument(
-        "--steps", type=int, default=12, help="optimizer steps of a training run, 2 of them untimed (12)"
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--size", default="9M", help="model: toy, 1M or 9M parameters (9M)")
+    parser.add_argument("name", choices=[*BENCHMARKS, "all"])
+    parser.add_argument("--rounds", type=int, default=0, help="fresh processes of each side; 0: the benchmark's own")
+    parser.add_argument("--steps", type=int, default=0, help="steps of a run; 0: the benchmark's own")
+    parser.add_argument("--size", default="9M", choices=["toy", "1M", "9M"], help="parameters of the models (9M)")
+    parser.add_argument("--only", default="", help="with all: names with commas, the others' rows are kept")
     chosen = parser.parse_args()
-    plan = Plan(chosen.rounds, chosen.steps, chosen.size, 512 if chosen.size == "toy" else 8192)
-    if chosen.name != "all":
-        finish(chosen.name, *ALL[chosen.name](plan))
-        return 0
-    results = [finish(name, *benchmark(plan)) for name, benchmark in ALL.items()]
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "performance.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-    (RESULTS / "performance.md").write_text(page(results, plan))
-    return 0
+    names = [chosen.name] if chosen.name != "all" else chosen.only.split(",") if chosen.only else list(BENCHMARKS)
+    if unknown := [name for name in names if name not in BENCHMARKS]:
+        parser.error(f"--only {unknown[0]}: there is no such benchmark; there are {', '.join(BENCHMARKS)}")
+    plans = {name: plan_of(BENCHMARKS[name], chosen.rounds, chosen.steps, chosen.size) for name in BENCHMARKS}
+    code = page.code_version()
+    results = page.kept(RESULTS, code, plans, without=names) if chosen.name == "all" else []
+    for name in names:
+        results.append(run(name, plans[name], code))
+        if chosen.name == "all":
+            page.write(RESULTS, sorted(results, key=lambda result: list(BENCHMARKS).index(result["name"])))
+    return int(any(has_failed(row) for result in results if result["name"] in names for row in result["rows"]))
 
 
-def page(results: list[Result], plan: Plan) -> str:
-    """The results page, from the rows alone."""
-    where = results[0]["machine"]
-    lines = [
-        "# Performance",
-        "",
-        "Written by `python -m benchmarks all`. CPU-seconds on one thread, the peer's over ours; median and range of "
-        f"{plan.rounds} rounds, sides in turn, each a fresh process; {plan.size} parameters, random weights, lengths "
-        "recorded from HH-RLHF. A row whose equality does not hold has no ratio.",
-        "",
-        f"Machine: {where['cpu']}, {where['cores']} cores, AMX bf16 {'yes' if where['amx_bf16'] else 'no'}; load "
-        f"{where['load']} at the start.",
-        "",
-        "| benchmark | case | ratio | goal | equality |",
-        "|---|---|---|---|---|",
-    ]
-    for result in results:
-        for found in result["rows"]:
-            ratio = found["ratio"]
-            shown = f"{ratio['median']:.2f}x ({ratio['min']:.2f}–{ratio['max']:.2f})" if ratio else ""
-            equality = found["equality"]
-            said = equality if isinstance(equality, str) else ", ".join(f"{k} {v}" for k, v in equality.items())
-            lines.append(f"| {result['name']} | {found['case']} | {shown} | {found['goal']} | {said} |")
-    versions = {name: version for result in results for name, version in result["versions"].items()}
-    lines += ["", "Versions: " + ", ".join(f"{name} {version}" for name, version in sorted(versions.items())) + "."]
-    return "\n".join(lines) + "\n"
+def plan_of(benchmark: Benchmark, rounds: int, steps: int, size: str) -> Plan:
+    """The benchmark's own rounds and steps where none are asked for."""
+    return Plan(rounds or benchmark.rounds, steps or benchmark.steps, size)
+
+
+def run(name: str, plan: Plan, code: str) -> Result:
+    """One benchmark, whose table and JSON are printed; it always ends, if need be with a row that says what failed."""
+    busy, started = machine(), time.time()
+    print(f"{name}: {plan.rounds} rounds, {plan.size}", flush=True)
+    rows: list[Row] = []
+    versions: dict[str, str] = {}
+    try:
+        for case in BENCHMARKS[name].cases(plan):
+            found, seen = run_case(case, plan.rounds, toy=plan.toy)
+            rows += found
+            versions |= seen
+    except Exception as error:  # the cases of this benchmark cannot be made; others can
+        print(error, file=sys.stderr)
+        rows.append({"case": "", "ratio": None, "equality": failure(error), "goal": "", "met": None})
+    result: Result = {
+        "name": name,
+        "rows": rows,
+        "versions": versions,
+        "machine": busy,
+        "settings": page.settings(plan),
+        "code": code,
+        "seconds": round(time.time() - started),
+    }
+    show(rows)
+    print(json.dumps(result, ensure_ascii=False))
+    return result
+
+
+def show(rows: Sequence[Row]) -> None:
+    for row in rows:
+        print(f"  {row['case']}: {page.figure(row)}   goal {row['goal']}   equality {page.equality(row)}")
+
+
+def has_failed(row: Row) -> bool:
+    return isinstance(row["equality"], str) and row["equality"].startswith("failed")
 
 
 if __name__ == "__main__":

@@ -1,230 +1,226 @@
-"""The benchmarks themselves: each makes its workloads, runs the sides, and gives rows."""
+"""C1–C8 and N1: what is compared on a CPU. Each benchmark gives its cases; the harness runs them."""
 
 import statistics
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from benchmarks import equality
 from benchmarks.harness import (
     OURS,
-    Pair,
+    TRL,
+    TRL19,
+    Case,
+    Goal,
+    Job,
+    Measure,
+    Options,
     Result,
-    interleave,
-    machine,
-    peer,
-    row,
-    spread,
-    training_equality,
+    at_least,
+    at_most,
+    extra_memory,
+    faster,
 )
-from benchmarks.workloads import FIRST, SIZES, equal_items, hh_items, write_workload
-
-TRL = ("ACCORD_BENCH_TRL", "trl==1.16.0", "peer_trl.py")
+from benchmarks.workloads import (
+    FIRST,
+    Item,
+    Workload,
+    equal_items,
+    equal_prompts,
+    fixed_replies,
+    hh_items,
+)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much of it: rounds of both sides, timed steps, the model's size."""
+    """How much of it: rounds of both sides, steps of a run, the models' size, and the device."""
 
-    rounds: int = 5
-    steps: int = 12
-    size: str = "9M"
-    vocab: int = 8192
+    rounds: int
+    steps: int
+    size: str
+    device: str = "cpu"
+
+    @property
+    def toy(self) -> bool:
+        return self.size == "toy"
+
+    @property
+    def vocab(self) -> int:
+        return 512 if self.toy else 8192
+
+    def workload(self, items: Sequence[Item], vocab: int = 0) -> Workload:
+        return Workload(items, vocab or self.vocab, self.size)
+
+    def options(self, **more: Any) -> Options:
+        """What every training task asks: of the steps, two are untimed."""
+        base = {"steps": self.steps, "warm": 2, "batch_size": 8, "learning_rate": 1e-4, "device": self.device}
+        return {**base, **more}
 
 
-Versions = dict[str, str]
-Rows = list[Result]
-
-
-def sft(plan: Plan) -> tuple[Rows, Versions]:
-    """C1: supervised fine-tuning, loss on replies alone, batch 8."""
-    return compare(
-        plan,
-        "sft",
-        [
-            ("HH lengths, f32", hh_items(8 * plan.steps, plan.vocab), {}, "3x"),
-            ("HH lengths, bf16", hh_items(8 * plan.steps, plan.vocab), {"bf16": True}, "3.5x"),
-        ],
+def against(
+    plan: Plan, task: str, name: str, items: Sequence[Item], goal: Goal, *, needs: str = "", **more: Any
+) -> Case:
+    """Training steps of both sides on the same items; equal tokens, losses and gradients."""
+    options = plan.options(**more)
+    return Case(
+        name,
+        plan.workload(items),
+        Job(OURS, task, options),
+        Job(TRL, task, options),
+        equality.training_bf16 if more.get("bf16") else equality.training,
+        [Measure(goal, faster)],
+        needs=needs,
     )
 
 
-def preference(plan: Plan) -> tuple[Rows, Versions]:
+def sft(plan: Plan) -> list[Case]:
+    """C1: loss on replies alone, batch 8. Against packing every step sees the same 8, or the packings would differ."""
+    items = hh_items(8 * plan.steps, plan.vocab)
+    return [
+        against(plan, "sft", "HH lengths, f32", items, at_least(3)),
+        against(plan, "sft", "HH lengths, bf16", items, at_least(3.5), needs="amx", bf16=True),
+        against(plan, "sft", "HH lengths, f32, the peer packs", hh_items(8, plan.vocab), at_least(2), packing=True),
+    ]
+
+
+def preference(plan: Plan) -> list[Case]:
     """C2: a preference model on pairs, batch 8."""
-    return compare(plan, "preference", [("HH pairs, f32", hh_items(8 * plan.steps, plan.vocab), {}, "2.5x")])
+    return [against(plan, "preference", "HH pairs, f32", hh_items(8 * plan.steps, plan.vocab), at_least(2.5))]
 
 
-def ranking(plan: Plan) -> tuple[Rows, Versions]:
+def ranking(plan: Plan) -> list[Case]:
     """C2: rankings of four; the peer is fed all six pairs of each, so its batch is six times ours."""
-    items = hh_items(4 * plan.steps, plan.vocab, replies=4)
-    return compare(plan, "ranking", [("HH rankings of 4, f32", items, {"batch_size": 4, "peer_batch_size": 24}, "4x")])
+    items = hh_items(2 * plan.steps, plan.vocab, replies=4)
+    sizes: Options = {"batch_size": 2, "peer_batch_size": 12}
+    return [against(plan, "preference", "HH rankings of 4, f32", items, at_least(4), **sizes)]
 
 
-def dpo(plan: Plan) -> tuple[Rows, Versions]:
+def dpo(plan: Plan) -> list[Case]:
     """C3: DPO, batch 8; the reference at every step and precomputed; and the worst case for packing."""
     pairs = hh_items(8 * plan.steps, plan.vocab)
-    equal = equal_items(8 * plan.steps, plan.vocab, length=128)
-    return compare(
-        plan,
-        "dpo",
-        [
-            ("HH pairs, f32, reference at every step", pairs, {}, "5x"),
-            ("HH pairs, f32, reference precomputed on both sides", pairs, {"cached": True}, "6x"),
-            ("HH pairs, bf16, reference at every step", pairs, {"bf16": True}, "6x"),
-            ("equal lengths without prompt, f32", equal, {}, "1.0x"),
-        ],
-    )
+    equal = equal_items(4 * plan.steps, plan.vocab, length=128)
+    low: Options = {"needs": "amx", "bf16": True}
+    return [
+        against(plan, "dpo", "HH pairs, f32, reference at every step", pairs, at_least(5)),
+        against(plan, "dpo", "HH pairs, f32, reference precomputed", pairs, at_least(6), cached=True),
+        against(plan, "dpo", "HH pairs, bf16, reference at every step", pairs, at_least(6), **low),
+        against(plan, "dpo", "equal lengths without prompt, f32", equal, at_least(1.0), batch_size=4),
+        against(plan, "dpo", "equal lengths without prompt, bf16", equal, at_least(1.5), batch_size=4, **low),
+    ]
 
 
-def dpo_vocab(plan: Plan) -> tuple[Rows, Versions]:
+def dpo_vocab(plan: Plan) -> list[Case]:
     """C4: a vocabulary of 128k; memory is what the run adds to the loaded model."""
-    vocab = 131072 if plan.size != "toy" else 2048
-    few = Plan(plan.rounds, min(plan.steps, 7), plan.size, vocab)
-    items = hh_items(4 * few.steps, vocab)
-    return compare(few, "dpo", [(f"HH pairs, V = {vocab}, f32", items, {"batch_size": 4}, "8x; memory 0.35x")])
+    vocab = 2048 if plan.toy else 131072
+    options = plan.options(batch_size=2)
+    return [
+        Case(
+            f"HH pairs, V = {vocab}, f32",
+            plan.workload(hh_items(2 * plan.steps, vocab), vocab),
+            Job(OURS, "dpo", options),
+            Job(TRL, "dpo", options),
+            equality.training,
+            [Measure(at_least(8), faster), Measure(at_most(0.35), extra_memory, ", extra memory")],
+        )
+    ]
 
 
-def generation(plan: Plan) -> tuple[Rows, Versions]:
-    """C5: against `generate`; CPU-seconds per token drawn, stop sets that give replies of HH's mean length."""
-    toy = plan.size == "toy"
-    limit = 16 if toy else 128
+def generation(plan: Plan) -> list[Case]:
+    """C5: against `generate`; seconds per token drawn, stop sets that give replies of HH's mean length."""
+    limit = 16 if plan.toy else 128
     stops = list(range(FIRST, FIRST + plan.vocab // 58))
-    settings = {"greedy_tokens": 8 if toy else 32, "repeats": 1 if toy else 2}
-    rows: Rows = []
-    versions: Versions = {}
-    for case, items, more, goal in (
-        ("fixed lengths, B = 8", equal_prompts(8, plan.vocab), {"stop_ids": [], "max_new_tokens": limit}, "2x"),
-        ("fixed lengths, B = 64", equal_prompts(64, plan.vocab), {"stop_ids": [], "max_new_tokens": limit}, "2x"),
-        (
-            "HH prompts, replies that end, B = 64",
-            hh_items(64, plan.vocab),
-            {"stop_ids": stops, "max_new_tokens": 2 * limit},
-            "5x",
+    common = {"greedy_tokens": 8 if plan.toy else 32, "repeats": 1, "device": plan.device}
+
+    def case(name: str, items: Sequence[Item], goal: Goal, stop_ids: Sequence[int], limit: int) -> Case:
+        options = {**common, "stop_ids": list(stop_ids), "max_new_tokens": limit}
+        jobs = Job(OURS, "generation", options), Job(TRL, "generation", options)
+        return Case(name, plan.workload(items), *jobs, equality.greedy, [Measure(goal, faster)])
+
+    return [
+        case("fixed lengths, B = 8", equal_prompts(8, plan.vocab, length=64), at_least(2), [], limit),
+        case("fixed lengths, B = 64", equal_prompts(64, plan.vocab, length=64), at_least(2), [], limit),
+        case("HH prompts, replies that end, B = 64", hh_items(64, plan.vocab), at_least(5), stops, 2 * limit),
+    ]
+
+
+def drawing(plan: Plan, **more: Any) -> Options:
+    """What policy optimisation asks: of the iterations, the first is untimed; replies of one length."""
+    options = {"warm": 1, "max_new_tokens": 8 if plan.toy else 64, "epochs": 1, "samples": 1}
+    return plan.options(**{**options, **more})
+
+
+def group(plan: Plan) -> list[Case]:
+    """C6: RLOO and GRPO, 4 prompts with 4 replies of 64 tokens each, one optimizer step per batch."""
+
+    def case(method: str) -> Case:
+        options = drawing(plan, method=method, batch_size=4, samples=4)
+        length = options["max_new_tokens"]
+        items = fixed_replies(4 * max(plan.steps, 2), plan.vocab, replies=4, length=length)
+        return Case(
+            f"{method.upper()}, n = 4, {length} tokens, f32",
+            plan.workload(items),
+            Job(OURS, "group", options),
+            Job(TRL, "group", options),
+            equality.group(method, options["samples"], length),
+            [Measure(at_least(4), faster)],
+            given="given",
+        )
+
+    return [case("rloo"), case("grpo")]
+
+
+def ppo(plan: Plan) -> list[Case]:
+    """C7: 8 prompts, a reply of 64 tokens each, 4 epochs of one mini-batch: the peer's defaults."""
+    options = drawing(plan, method="gae", epochs=4)
+    length = options["max_new_tokens"]
+    items = fixed_replies(options["batch_size"] * max(plan.steps, 2), plan.vocab, replies=1, length=length)
+    over = [Measure(at_most(1.25), over_its_stages)]
+
+    def alone(name: str, **more: Any) -> Case:
+        job = Job(OURS, "stages", {**options, **more})
+        return Case(name, plan.workload(items), job, None, equality.alone, over)
+
+    return [
+        alone("iteration over its stages timed alone, PPO"),
+        alone("iteration over its stages timed alone, PPO with a limit", limited=True),
+        Case(
+            f"{options['batch_size']} prompts, {length} tokens, 4 epochs, f32",
+            plan.workload(items),
+            Job(OURS, "ppo", options),
+            Job(TRL19, "ppo", options),
+            equality.ppo,
+            [Measure(at_least(3), faster)],
+            given="given",
         ),
-    ):
-        found, versions = measure(plan, "generation", case, items, {**settings, **more}, goal, greedy_equality)
-        rows.append(found)
-    return rows, versions
+    ]
 
 
-def agreement(plan: Plan) -> tuple[Rows, Versions]:
+def over_its_stages(ours: Result, _: Result) -> float:
+    """Median seconds of a whole iteration over the sum of its stages alone."""
+    return statistics.median(ours["whole"]) / statistics.median(sum(parts.values()) for parts in ours["parts"])
+
+
+def startup(plan: Plan) -> list[Case]:
+    """C8, in CPU-seconds, so that other processes on the machine do not count."""
+    workload = Workload(hh_items(64, 512), 512, "toy")
+    measures = [
+        Measure(at_most(0.3, "s"), lambda ours, _: float(ours["help"]), "accord --help above Python's own start"),
+        Measure(at_most(8, "s"), lambda ours, _: float(ours["first_step"]), "accord sft, one step and its snapshot"),
+    ]
+    return [Case("", workload, Job(OURS, "startup", {}), None, equality.alone, measures)]
+
+
+def agreement(plan: Plan) -> list[Case]:
     """N1: the log-probs that replies are sampled at, against those of the training forward."""
-    with tempfile.TemporaryDirectory() as folder:
-        write_workload(
-            Path(folder),
-            hh_items(32, plan.vocab),
-            vocab=plan.vocab,
-            size=SIZES[plan.size],
-            options={"max_new_tokens": 64},
-        )
-        gaps = OURS.run("agreement", Path(folder))
-    rows = [
-        row(
-            f"mean abs Δlogp, {precision}, largest ratio {gaps[precision]['max_ratio']:.4g}",
-            None,
-            {"holds": gaps[precision]["mean"] <= bound, "mean_gap": gaps[precision]["mean"]},
-            f"≤ {bound:g}",
-        )
+
+    def gap(precision: str) -> Callable[[Result, Result], float]:
+        return lambda ours, _: float(ours[precision]["mean"])
+
+    measures = [
+        Measure(at_most(bound, "nats"), gap(precision), f", {precision}")
         for precision, bound in (("f32", 1e-5), ("bf16", 2e-3))
     ]
-    return rows, gaps["versions"]
-
-
-def group(plan: Plan) -> tuple[Rows, Versions]:
-    """C6: group-relative policy gradient. The package has no such stage yet, so there is nothing to compare."""
-    return [row("RLOO, n = 4, 64 tokens", None, "not run: no group-relative stage here", "4x")], {}
-
-
-def gpu(plan: Plan) -> tuple[Rows, Versions]:
-    """G1–G7: filled on a machine with a GPU; empty here."""
-    goals = {
-        "G1 share of peak, packed SFT": "≥ 0.38 at 0.5–1.5B",
-        "G2 DPO against the peer": "3x",
-        "G3 memory with a 128k vocabulary": "≤ 0.5x of full logits",
-        "G4 generation against generate": "5x",
-        "G5 group-relative against the peer": "4x",
-        "G6 PPO iteration over its lower bound": "≤ 1.5x",
-        "G7 LoRA PPO memory over LoRA SFT": "≤ 1.35x",
-    }
-    return [row(case, None, "not run: no GPU", goal) for case, goal in goals.items()], {}
-
-
-def equal_prompts(count: int, vocab: int) -> list[Any]:
-    return [{**item, "prompt": item["replies"][0]} for item in equal_items(count, vocab, length=64)]
-
-
-def greedy_equality(pair: Pair) -> dict[str, Any]:
-    """Both sides' likeliest tokens on the same prompts; near-ties may fall either way, so nearly all must agree."""
-    ours, theirs = pair.ours[0]["greedy"], pair.theirs[0]["greedy"]
-    same = [a == b for a, b in zip(ours, theirs, strict=True)]
-    lengths = {side: round(statistics.mean(r["tokens"] for r in getattr(pair, side)), 1) for side in ("ours", "theirs")}
-    return {
-        "holds": sum(same) >= 0.75 * len(same),
-        "equal_greedy_replies": f"{sum(same)}/{len(same)}",
-        "tokens": lengths,
-    }
-
-
-def training_pair_equality(pair: Pair) -> dict[str, Any]:
-    return training_equality(pair.ours[0], pair.theirs[0])
-
-
-def compare(plan: Plan, task: str, cases: list[tuple[str, list[Any], dict[str, Any], str]]) -> tuple[Rows, Versions]:
-    """Training steps of both sides on each case."""
-    rows: Rows = []
-    versions: Versions = {}
-    for case, items, more, goal in cases:
-        options = {"steps": plan.steps, "warm": 2, "batch_size": 8, "learning_rate": 1e-4, **more}
-        if more.get("bf16") and not machine()["amx_bf16"]:
-            rows.append(row(case, None, "not measurable on this machine: its CPU has no bf16 units (AMX)", goal))
-            continue
-        found, seen = measure(plan, task, case, items, options, goal, training_pair_equality)
-        rows.append(found)
-        versions |= seen
-    return rows, versions
-
-
-def measure(
-    plan: Plan,
-    task: str,
-    case: str,
-    items: list[Any],
-    options: dict[str, Any],
-    goal: str,
-    equality: Callable[[Pair], dict[str, Any]],
-) -> tuple[Result, Versions]:
-    """One row: both sides in turn on one workload, or ours alone where the peer has no interpreter."""
-    with tempfile.TemporaryDirectory() as folder:
-        where = Path(folder)
-        write_workload(where, items, vocab=plan.vocab, size=SIZES[plan.size], options=options)
-        theirs = peer(*TRL)
-        print(f"{task}: {case}")
-        if theirs is None:
-            alone = OURS.run(task, where)
-            seconds = spread(alone["seconds"])
-            return row(case, None, "no peer to compare with", goal, seconds=seconds), alone["versions"]
-        pair = interleave(task, where, OURS, theirs, plan.rounds)
-        extra = memory(pair)
-        found = row(case, pair.ratio, equality(pair), goal, seconds=spread(pair.ours[-1]["seconds"]), **extra)
-        return found, {**pair.theirs[0]["versions"], **pair.ours[0]["versions"]}
-
-
-def memory(pair: Pair) -> dict[str, Any]:
-    """Our memory above the loaded model over the peer's, where both were measured."""
-    if "extra_mib" not in pair.ours[0] or "extra_mib" not in pair.theirs[0]:
-        return {}
-    a, b = (statistics.median(r["extra_mib"] for r in side) for side in (pair.ours, pair.theirs))
-    return {"memory": round(a / b, 3), "extra_mib": [round(a), round(b)]}
-
-
-BENCHMARKS: dict[str, Callable[[Plan], tuple[Rows, Versions]]] = {
-    "sft": sft,
-    "preference": preference,
-    "ranking": ranking,
-    "dpo": dpo,
-    "dpo-vocab": dpo_vocab,
-    "generation": generation,
-    "group": group,
-    "agreement": agreement,
-    "gpu": gpu,
-}
+    job = Job(OURS, "agreement", {"max_new_tokens": 64})
+    items = hh_items(32, plan.vocab)
+    return [Case("mean abs Δlogp", plan.workload(items), job, None, equality.agreement, measures)]

@@ -1,7 +1,7 @@
 """How two sides are compared: equality first, then rounds of A B A B, each a fresh process on one thread.
 
-A side is a program that reads a workload folder and prints, as its last line, one JSON object:
-`seconds` (CPU-seconds of each timed step), what must be equal, and `versions`.
+A side is a program that reads a workload folder and prints, as its last line, one JSON object: `seconds` of each timed
+step (benchmarks/clock.py), what must be equal, and `versions`.
 """
 
 import json
@@ -10,120 +10,244 @@ import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.workloads import Workload
+
 HERE = Path(__file__).parent
+TIMEOUT = 1800  # seconds for one process; a side that hangs must not cost the other benchmarks
+Options = dict[str, Any]
 Result = dict[str, Any]
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Side:
-    """A program of this folder under an interpreter of its own."""
+    """A program of this folder; `variable` names the interpreter of a peer that lives in its own environment."""
 
     name: str
-    python: str
     program: str
+    variable: str = ""
 
-    def run(self, task: str, folder: Path) -> Result:
+    @property
+    def python(self) -> str:
+        """Its interpreter; empty where the variable names none."""
+        found = os.environ.get(self.variable, "") if self.variable else sys.executable
+        return found if Path(found).is_file() else ""
+
+    def run(self, task: str, folder: Path, options: Options) -> Result:
         """One fresh process; raises RuntimeError with the end of what it said if it fails."""
+        (folder / "options.json").write_text(json.dumps(options))
+        paths = [HERE.parent] if self.variable else [HERE.parent / "src", HERE.parent]
         environment = {
             **os.environ,
             "OMP_NUM_THREADS": "1",
             "TOKENIZERS_PARALLELISM": "false",
             "HF_HUB_OFFLINE": "1",
-            "PYTHONPATH": os.pathsep.join([str(HERE.parent / "src"), str(HERE.parent)])
-            if self.name == "accord"
-            else "",
+            "PYTHONPATH": os.pathsep.join(map(str, paths)),
         }
         command = [self.python, str(HERE / self.program), task, str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=TIMEOUT)
         if done.returncode:
             raise RuntimeError(f"{self.name} failed on {task}:\n{done.stderr[-3000:]}")
         result: Result = json.loads(done.stdout.strip().splitlines()[-1])
         return result
 
 
-OURS = Side("accord", sys.executable, "ours.py")
+OURS = Side("accord", "ours/__main__.py")
+TRL = Side("trl==1.16.0", "peers/trl116.py", "ACCORD_BENCH_TRL")
+TRL19 = Side("trl==1.9.0", "peers/trl19.py", "ACCORD_BENCH_TRL19")
 
 
-def peer(variable: str, version: str, program: str) -> Side | None:
-    """The peer's side, under the interpreter that an environment variable names; None (and a note) without it."""
-    python = os.environ.get(variable, "")
-    if not Path(python).is_file():
-        print(
-            f"{variable} names no interpreter, so the peer does not run: make an environment of its own with "
-            f"`pip install {version}` and set {variable} to its python"
-        )
-        return None
-    return Side(version, python, program)
+@dataclass(frozen=True)
+class Goal:
+    """A bound on the median of a measure, in `unit` (x: a ratio)."""
+
+    bound: float
+    at_most: bool
+    unit: str = "x"
+
+    def __str__(self) -> str:
+        space = "" if self.unit == "x" else " "
+        return f"{'≤' if self.at_most else '≥'} {self.bound:g}{space}{self.unit}"
+
+    def met(self, value: float) -> bool:
+        return value <= self.bound if self.at_most else value >= self.bound
+
+
+def at_least(bound: float, unit: str = "x") -> Goal:
+    return Goal(bound, False, unit)
+
+
+def at_most(bound: float, unit: str = "x") -> Goal:
+    return Goal(bound, True, unit)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Rounds of both sides on one workload."""
+    """Results of both sides, round by round; `theirs` is empty where a case has no other side."""
 
-    ours: list[Result]
-    theirs: list[Result]
-
-    @property
-    def ratio(self) -> dict[str, float]:
-        """The peer's CPU time over ours: median, least and largest over the rounds."""
-        ratios = [
-            statistics.median(b["seconds"]) / statistics.median(a["seconds"])
-            for a, b in zip(self.ours, self.theirs, strict=True)
-        ]
-        return spread(ratios)
+    ours: list[Result] = field(default_factory=list)
+    theirs: list[Result] = field(default_factory=list)
 
 
-def interleave(task: str, folder: Path, ours: Side, theirs: Side, rounds: int) -> Pair:
-    """Run both sides in turn; prints each round."""
-    pair = Pair([], [])
+@dataclass(frozen=True)
+class Measure:
+    """One number of a round, from both results, and the goal for its median; `name` is added to the case's."""
+
+    goal: Goal
+    of: Callable[[Result, Result], float]
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A task by a side, with its options."""
+
+    side: Side
+    task: str
+    options: Options
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is run on one workload by whom, what must be equal, and what is measured.
+
+    `equality` sees the rounds. Where `given` names a task, both sides run that once before the rounds, and the first
+    round has its results too: what is drawn differs between sides, so what they make of the same replies is compared
+    apart. `needs` is what the machine must have for the measures to mean anything: amx, cuda or nothing.
+    """
+
+    name: str
+    workload: Workload
+    ours: Job
+    theirs: Job | None
+    equality: Callable[[Pair], dict[str, Any]]
+    measures: Sequence[Measure]
+    given: str = ""
+    needs: str = ""
+
+
+LACKS = {"amx": "its CPU has no bf16 units (AMX)", "cuda": "it has no GPU"}
+
+
+def run_case(case: Case, rounds: int, *, toy: bool) -> tuple[list[Row], dict[str, str]]:
+    """The rows of a case, and the versions of what ran. A side that fails gives rows that say so.
+
+    What this machine cannot measure runs at toy size alone, to show that it does, and has no figure.
+    """
+    lacking = case.needs if case.needs and case.needs not in abilities() else ""
+    if lacking and not toy:
+        return empty_rows(case, f"not run: this machine cannot measure it, {LACKS[lacking]}"), {}
+    if case.theirs is not None and not case.theirs.side.python:
+        return empty_rows(case, f"not run: {how_to_get(case.theirs.side)}"), {}
+    print(case.name, flush=True)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            case.workload.write(Path(folder))
+            pair = compare(case, Path(folder), rounds)
+        versions = {name: v for r in (*pair.theirs[:1], *pair.ours[:1]) for name, v in r["versions"].items()}
+        equality = case.equality(pair)
+        if lacking:
+            print(f"  equality {equality}")
+            return empty_rows(case, f"ran at toy size; not measured, {LACKS[lacking]}"), versions
+        return [make_row(case, measure, pair, equality) for measure in case.measures], versions
+    except Exception as error:  # whatever it was, the other cases are still worth their time
+        print(error, file=sys.stderr)
+        return empty_rows(case, failure(error)), {}
+
+
+def failure(error: Exception) -> str:
+    """What a row says of an error: its last line."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return f"failed: {lines[-1].strip() if lines else type(error).__name__}"
+
+
+def compare(case: Case, folder: Path, rounds: int) -> Pair:
+    """The rounds, both sides in turn; prints each."""
+    jobs = [case.ours] if case.theirs is None else [case.ours, case.theirs]
+    before = [job.side.run(case.given, folder, job.options) if case.given else {} for job in jobs]
+    results: list[list[Result]] = [[] for _ in jobs]
     for number in range(rounds):
-        pair.ours.append(ours.run(task, folder))
-        pair.theirs.append(theirs.run(task, folder))
-        a, b = (statistics.median(side[-1]["seconds"]) for side in (pair.ours, pair.theirs))
-        print(f"  {task} round {number + 1}/{rounds}: {ours.name} {a:.3f} s, {theirs.name} {b:.3f} s, {b / a:.2f}x")
-    return pair
+        for job, found in zip(jobs, results, strict=True):
+            found.append(job.side.run(job.task, folder, job.options))
+        said = [f"{readings(m, Pair(*results))[-1]:.4g} {m.goal.unit}{m.name}" for m in case.measures]
+        print(f"  round {number + 1}/{rounds}: {'; '.join(said)}", flush=True)
+    return Pair(*([{**first, **found[0]}, *found[1:]] for first, found in zip(before, results, strict=True)))
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
-    return {
-        "median": round(statistics.median(values), 3),
-        "min": round(min(values), 3),
-        "max": round(max(values), 3),
-    }
+def readings(measure: Measure, pair: Pair) -> list[float]:
+    """The measure in every round."""
+    return [measure.of(a, b) for a, b in zip(pair.ours, pair.theirs or [{}] * len(pair.ours), strict=True)]
 
 
-def training_equality(ours: Result, theirs: Result) -> dict[str, Any]:
-    """Same tokens; first loss within 1e-4, first gradient norm and fifth loss within 1e-3, all relative (f32)."""
-    gaps = {
-        "loss_1": relative(ours["losses"][0], theirs["losses"][0]),
-        "grad_norm_1": relative(ours["grad_norms"][0], theirs["grad_norms"][0]),
-        "loss_5": relative(ours["losses"][4], theirs["losses"][4]),
-    }
-    bounds = {"loss_1": 1e-4, "grad_norm_1": 1e-3, "loss_5": 1e-3}
-    same_tokens = ours["tokens"] == theirs["tokens"]
-    holds = same_tokens and all(gaps[name] <= bounds[name] for name in bounds)
-    return {"holds": holds, "same_tokens": same_tokens, **{name: float(f"{gap:.2g}") for name, gap in gaps.items()}}
+def make_row(case: Case, measure: Measure, pair: Pair, equality: dict[str, Any]) -> Row:
+    """One row; a number whose equality does not hold is void. A unit of its own makes it no ratio but `measured`."""
+    found = spread(readings(measure, pair))
+    row = empty_row(case, measure, equality)
+    if not equality.get("holds", True):
+        return {**row, "void": found}
+    kind = "ratio" if measure.goal.unit == "x" else "measured"
+    return {**row, kind: found, "met": measure.goal.met(found["median"]), **seconds(pair)}
 
 
-def relative(a: float, b: float) -> float:
-    return abs(a - b) / max(abs(b), 1e-12)
+def seconds(pair: Pair) -> dict[str, Any]:
+    """Median seconds of a step of ours and of the peer, in the last round, where both were timed."""
+    last = [side[-1] for side in (pair.ours, pair.theirs) if side]
+    timed = [float(f"{statistics.median(found['seconds']):.3g}") for found in last if "seconds" in found]
+    return {"seconds": timed} if len(timed) == 2 else {}
 
 
-def row(case: str, ratio: Mapping[str, float] | None, equality: Any, goal: str, **more: Any) -> Result:
-    """One row; a ratio whose equality does not hold is void."""
-    void = ratio is not None and isinstance(equality, dict) and not equality.get("holds", True)
-    return {"case": case, "ratio": None if void else ratio, "equality": equality, "goal": goal, **more} | (
-        {"void": ratio} if void else {}
+def empty_row(case: Case, measure: Measure, equality: Any) -> Row:
+    goal = measure.goal
+    row = {"case": case.name + measure.name, "ratio": None, "equality": equality, "goal": str(goal), "met": None}
+    return row if goal.unit == "x" else {**row, "measured": None, "unit": goal.unit}
+
+
+def empty_rows(case: Case, why: str) -> list[Row]:
+    """Every row of a case without a figure, and why."""
+    return [empty_row(case, measure, why) for measure in case.measures]
+
+
+def how_to_get(side: Side) -> str:
+    return (
+        f"no peer, {side.variable} names no interpreter; make an environment of its own with "
+        f"`pip install {side.name}` and set {side.variable} to its python"
     )
 
 
+def spread(values: Iterable[float]) -> dict[str, float]:
+    """Median, least and largest, to four digits."""
+    values = list(values)
+    found = {"median": statistics.median(values), "min": min(values), "max": max(values)}
+    return {name: float(f"{value:.4g}") for name, value in found.items()}
+
+
+def faster(ours: Result, theirs: Result) -> float:
+    """The peer's median seconds over ours."""
+    return statistics.median(theirs["seconds"]) / statistics.median(ours["seconds"])
+
+
+def extra_memory(ours: Result, theirs: Result) -> float:
+    """Our memory above the loaded model over theirs."""
+    return float(ours["extra_mib"] / theirs["extra_mib"])
+
+
+def abilities() -> set[str]:
+    """Of amx and cuda, what this machine has."""
+    found = {"amx"} if machine()["amx_bf16"] else set()
+    import torch
+
+    return found | ({"cuda"} if torch.cuda.is_available() else set())
+
+
 def machine() -> dict[str, Any]:
-    """The processor, its cores and how busy it was; AMX decides whether bf16 pays on a CPU."""
+    """The processor, its cores and how busy it is; AMX decides whether bf16 pays on a CPU."""
     info = Path("/proc/cpuinfo")
     text = info.read_text() if info.is_file() else ""
     name = next((line.split(":")[1].strip() for line in text.splitlines() if line.startswith("model name")), "")
@@ -132,15 +256,5 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "amx_bf16": "amx_bf16" in text,
         "load": round(os.getloadavg()[0], 2),
+        "measured": time.strftime("%Y-%m-%d"),
     }
-
-
-def finish(name: str, rows: Sequence[Result], versions: Mapping[str, str]) -> Result:
-    """Print the table and, as the last line, the JSON of one benchmark."""
-    for found in rows:
-        ratio = found["ratio"]
-        shown = f"{ratio['median']:.2f}x ({ratio['min']:.2f}–{ratio['max']:.2f})" if ratio else "—"
-        print(f"  {found['case']}: {shown}   goal {found['goal']}   equality {found['equality']}")
-    result = {"name": name, "rows": list(rows), "versions": dict(versions), "machine": machine()}
-    print(json.dumps(result))
-    return result

@@ -1,9 +1,12 @@
 """What is computed: recorded lengths, synthetic tokens, and models with random weights; nothing is downloaded.
 
-A workload is a folder: `model/` and `scorer/` (Hugging Face directories), `items.json`, `options.json`.
+A workload is a folder: `model/` and `scorer/` (Hugging Face directories), `items.json`, and beside them the
+`options.json` of whoever runs next.
 """
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +36,13 @@ HH_LENGTHS = """
 """
 EOS = 2
 FIRST = 3  # ids below are padding, start and end
+SPECIAL = ("<pad>", "<bos>", "<eos>")
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
+)
 
-Item = dict[str, list[list[int]] | list[int]]
+Item = dict[str, Any]  # "prompt": ids, "replies": lists of ids
 
 
 def hh_items(count: int, vocab: int, *, replies: int = 2, seed: int = 0) -> list[Item]:
@@ -57,6 +65,18 @@ def equal_items(count: int, vocab: int, *, length: int, seed: int = 0) -> list[I
     return [make_item(generator, vocab, 1, [length, length]) for _ in range(count)]
 
 
+def equal_prompts(count: int, vocab: int, *, length: int) -> list[Item]:
+    """Prompts of one length."""
+    return [{**item, "prompt": item["replies"][0]} for item in equal_items(count, vocab, length=length)]
+
+
+def fixed_replies(count: int, vocab: int, *, replies: int, length: int) -> list[Item]:
+    """Prompts of recorded lengths, each with `replies` replies of `length` tokens that do not end."""
+    generator = np.random.default_rng(1)
+    drawn = generator.integers(FIRST, vocab, (count, replies, length)).tolist()
+    return [{**item, "replies": given} for item, given in zip(hh_items(count, vocab), drawn, strict=True)]
+
+
 def make_item(generator: np.random.Generator, vocab: int, prompt: int, replies: list[int]) -> Item:
     def draw(size: int) -> list[int]:
         return generator.integers(FIRST, vocab, size).tolist()
@@ -64,41 +84,76 @@ def make_item(generator: np.random.Generator, vocab: int, prompt: int, replies: 
     return {"prompt": draw(prompt), "replies": [[*draw(length - 1), EOS] for length in replies]}
 
 
-def write_workload(
-    folder: Path, items: list[Item], *, vocab: int, size: dict[str, int], options: dict[str, Any]
-) -> None:
-    """Write items, options, a causal model, and a scorer on the same trunk; a word `w17` is the token 17."""
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
-    from transformers.utils import logging as transformers_logging
+def words(ids: Sequence[int]) -> str:
+    """The text of token ids: `w17` is the token 17."""
+    return " ".join(SPECIAL[i] if i < FIRST else f"w{i}" for i in ids)
 
-    transformers_logging.disable_progress_bar()
-    folder.mkdir(parents=True, exist_ok=True)
-    special = ["<pad>", "<bos>", "<eos>"]
-    names = [*special, *(f"w{i}" for i in range(FIRST, vocab))]
-    words = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, unk_token=special[0]))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=words,
-        pad_token=special[0],
-        bos_token=special[1],
-        eos_token=special[2],
+
+@dataclass(frozen=True)
+class Workload:
+    """Items, and the models that they are for: a causal model, and a scorer on the same trunk."""
+
+    items: Sequence[Item]
+    vocab: int
+    size: str
+
+    def write(self, folder: Path) -> None:
+        """Make the folder; its models are the same on every machine."""
+        import torch
+        from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.disable_progress_bar()
+        folder.mkdir(parents=True, exist_ok=True)
+        tokenizer = make_tokenizer(self.vocab)
+        tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": EOS}
+        config = LlamaConfig(
+            vocab_size=self.vocab, max_position_embeddings=2048, num_labels=1, **tokens, **SIZES[self.size]
+        )
+        torch.manual_seed(0)
+        for name, kind in (("model", LlamaForCausalLM), ("scorer", LlamaForSequenceClassification)):
+            kind(config).save_pretrained(folder / name)
+            tokenizer.save_pretrained(folder / name)
+        described = {"role": "preference", "criterion": "helpful", "normalizer": {"kind": "none"}}
+        (folder / "scorer" / "accord.json").write_text(json.dumps(described))
+        (folder / "items.json").write_text(json.dumps(self.items))
+
+
+def make_tokenizer(vocab: int) -> Any:
+    """A token a word; a conversation is its turns, with nothing between them."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    names = [*SPECIAL, *(f"w{i}" for i in range(FIRST, vocab))]
+    backend = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, unk_token=SPECIAL[0]))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token=SPECIAL[0],
+        bos_token=SPECIAL[1],
+        eos_token=SPECIAL[EOS],
+        chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
     )
-    tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": EOS}
-    config = LlamaConfig(vocab_size=vocab, max_position_embeddings=2048, **tokens, **size)
-    torch.manual_seed(0)
-    for name, kind in (("model", LlamaForCausalLM), ("scorer", LlamaForSequenceClassification)):
-        config.num_labels = 1
-        kind(config).save_pretrained(folder / name)
-        tokenizer.save_pretrained(folder / name)
-    (folder / "items.json").write_text(json.dumps(items))
-    (folder / "options.json").write_text(json.dumps(options))
 
 
 SIZES = {
     "toy": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4},
     "1M": {"hidden_size": 128, "intermediate_size": 344, "num_hidden_layers": 4, "num_attention_heads": 4},
     "9M": {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 6, "num_attention_heads": 8},
+    # for a GPU: the shapes of Qwen 2.5 0.5B and Llama 3.2 1B
+    "0.5B": {
+        "hidden_size": 896,
+        "intermediate_size": 4864,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+    },
+    "1B": {
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+    },
 }

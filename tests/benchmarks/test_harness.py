@@ -1,106 +1,137 @@
 """How sides are compared, on sides made up here; nothing is timed."""
 
 import json
-import sys
 
 import pytest
 
 from benchmarks import harness
-from benchmarks.harness import OURS, Pair, Side, finish, interleave, peer, row, training_equality
-from benchmarks.workloads import EOS, hh_items, make_item
-
-GOOD = {"tokens": "ab", "losses": [1.0, 1, 1, 1, 0.9], "grad_norms": [2.0]}
-
-
-def test_the_ratio_is_the_peers_time_over_ours_by_round():
-    pair = Pair([{"seconds": [1.0, 2.0, 3.0]}, {"seconds": [1.0]}], [{"seconds": [8.0]}, {"seconds": [3.0]}])
-    assert pair.ratio == {"median": 3.5, "min": 3.0, "max": 4.0}
-
-
-@pytest.mark.parametrize(
-    ("change", "holds"),
-    [
-        ({}, True),
-        ({"losses": [1.00005, 1, 1, 1, 0.9]}, True),
-        ({"losses": [1.0002, 1, 1, 1, 0.9]}, False),
-        ({"losses": [1.0, 1, 1, 1, 0.902]}, False),
-        ({"grad_norms": [2.003]}, False),
-        ({"tokens": "ac"}, False),
-    ],
+from benchmarks.harness import (
+    Case,
+    Goal,
+    Job,
+    Measure,
+    Pair,
+    Side,
+    at_least,
+    at_most,
+    empty_rows,
+    failure,
+    faster,
+    make_row,
+    readings,
+    run_case,
+    spread,
 )
-def test_equality_is_of_tokens_losses_and_gradients(change, holds):
-    assert training_equality({**GOOD, **change}, GOOD)["holds"] is holds
+
+SIDE = "import json, os, sys\n"
+SAYS = SIDE + "print('noise'); print(json.dumps({'seconds': [SECONDS], 'versions': {'NAME': '1'}}))\n"
+BOTH = Job(Side("ours", "ours.py"), "task", {"a": 1}), Job(Side("peer", "peer.py"), "task", {"a": 2})
 
 
-def test_a_speed_row_without_its_equality_is_void():
-    ratio = {"median": 5.0, "min": 4.0, "max": 6.0}
-    assert row("c", ratio, {"holds": True}, "3x")["ratio"] == ratio
-    void = row("c", ratio, {"holds": False}, "3x")
-    assert void["ratio"] is None and void["void"] == ratio
+class NoWorkload:
+    """A workload that needs no models."""
+
+    def write(self, folder):
+        (folder / "items.json").write_text("[]")
 
 
-def test_sides_take_turns_each_in_a_fresh_process(tmp_path, monkeypatch, capsys):
-    log = tmp_path / "log"
-    program = tmp_path / "side.py"
-    program.write_text(
-        "import json, os, sys\n"
-        f"open({str(log)!r}, 'a').write(f'{{os.getpid()}} {{sys.argv[1]}}\\n')\n"
-        "print('noise'); print(json.dumps({'seconds': [2.0], 'threads': os.environ['OMP_NUM_THREADS']}))\n"
+def case(**changed):
+    measures = [Measure(at_least(3), faster)]
+    fields = {"workload": NoWorkload(), "ours": BOTH[0], "theirs": BOTH[1], "equality": lambda pair: {"holds": True}}
+    return Case("case", measures=measures, **{**fields, **changed})
+
+
+@pytest.fixture
+def programs(tmp_path, monkeypatch):
+    """Two sides, of which the peer takes four times as long."""
+    for name, seconds in (("ours", "2.0"), ("peer", "8.0")):
+        (tmp_path / f"{name}.py").write_text(SAYS.replace("SECONDS", seconds).replace("NAME", name))
+    monkeypatch.setattr(harness, "HERE", tmp_path)
+    return tmp_path
+
+
+def test_the_ratio_is_the_peers_median_over_ours_by_round():
+    pair = Pair([{"seconds": [1.0, 2.0, 3.0]}, {"seconds": [1.0]}], [{"seconds": [8.0]}, {"seconds": [3.0]}])
+    found = readings(Measure(at_least(3), faster), pair)
+    assert found == [4.0, 3.0] and spread(found) == {"median": 3.5, "min": 3.0, "max": 4.0}
+
+
+def test_goals_are_bounds_from_below_or_above():
+    assert str(at_least(3)) == "≥ 3x" and at_least(3).met(3.0) and not at_least(3).met(2.99)
+    assert str(at_most(8, "s")) == "≤ 8 s" and at_most(8).met(8.0) and not at_most(8).met(8.01)
+
+
+def test_a_row_without_its_equality_is_void():
+    pair = Pair([{"seconds": [1.0]}], [{"seconds": [5.0]}])
+    row = make_row(case(), case().measures[0], pair, {"holds": True})
+    assert row["ratio"]["median"] == 5.0 and row["met"] is True and row["seconds"] == [1.0, 5.0]
+    void = make_row(case(), case().measures[0], pair, {"holds": False})
+    assert void["ratio"] is None and void["met"] is None and void["void"]["median"] == 5.0
+
+
+def test_what_is_no_ratio_stands_beside_its_unit():
+    measure = Measure(Goal(8, True, "s"), lambda ours, _: ours["help"], ", help")
+    row = make_row(case(theirs=None), measure, Pair([{"help": 2.0}]), {})
+    assert row["ratio"] is None and row["measured"]["median"] == 2.0 and row["unit"] == "s" and row["met"] is True
+    assert row["case"] == "case, help"
+
+
+def test_sides_take_turns_each_in_a_fresh_process_with_its_own_options(programs):
+    note = f"open({str(programs / 'log')!r}, 'a').write(f'{{os.getpid()}} {{sys.argv[1]}} {{open(sys.argv[2] + "
+    note += '"/options.json").read()}\\n\')\n'
+    for name in ("ours", "peer"):
+        file = programs / f"{name}.py"
+        file.write_text(SIDE + note + file.read_text())
+    rows, versions = run_case(case(given="before"), 2, toy=False)
+    lines = [line.split(" ", 2) for line in (programs / "log").read_text().splitlines()]
+    assert [task for _, task, _ in lines] == ["before"] * 2 + ["task"] * 4
+    assert [json.loads(options)["a"] for _, _, options in lines] == [1, 2] * 3
+    assert len({pid for pid, _, _ in lines}) == 6
+    assert rows[0]["ratio"]["median"] == 4.0 and versions == {"ours": "1", "peer": "1"}
+
+
+def test_what_is_given_before_the_rounds_is_seen_by_the_equality(programs):
+    (programs / "peer.py").write_text(
+        SIDE + "found = {'advantages': [1]} if sys.argv[1] == 'before' else {'seconds': [8.0]}\n"
+        "print(json.dumps({**found, 'versions': {}}))"
     )
-    monkeypatch.setattr(harness, "HERE", tmp_path)
-    sides = [Side(name, sys.executable, "side.py") for name in ("accord", "peer")]
-    pair = interleave("task", tmp_path, *sides, rounds=2)
-    lines = log.read_text().split()
-    assert lines[1::2] == ["task"] * 4 and len(set(lines[::2])) == 4
-    assert pair.ratio["median"] == 1.0 and pair.ours[0]["threads"] == "1"
-    assert "round 2/2" in capsys.readouterr().out
+    seen = []
+    run_case(case(given="before", equality=lambda pair: seen.append(pair) or {}), 2, toy=False)
+    assert seen[0].theirs[0] == {"advantages": [1], "seconds": [8.0], "versions": {}}
+    assert "advantages" not in seen[0].theirs[1]
 
 
-def test_a_side_that_fails_shows_why(tmp_path, monkeypatch):
-    (tmp_path / "side.py").write_text("raise SystemExit('no such model')")
-    monkeypatch.setattr(harness, "HERE", tmp_path)
-    with pytest.raises(RuntimeError, match="no such model"):
-        Side("peer", sys.executable, "side.py").run("task", tmp_path)
+def test_a_side_that_fails_gives_a_row_that_says_so(programs, capsys):
+    (programs / "peer.py").write_text("import sys; print('a hint', file=sys.stderr); sys.exit('no such model\\n')")
+    rows, _ = run_case(case(), 2, toy=False)
+    assert rows == [{"case": "case", "ratio": None, "equality": "failed: no such model", "goal": "≥ 3x", "met": None}]
+    assert "a hint" in capsys.readouterr().err
 
 
-def test_without_an_interpreter_the_peer_does_not_run_and_the_way_to_one_is_said(monkeypatch, capsys):
+def test_an_error_without_words_is_named():
+    assert failure(ValueError("first\n last \n\n")) == "failed: last"
+    assert failure(KeyError()) == "failed: KeyError"
+
+
+def test_without_an_interpreter_the_way_to_one_is_said(monkeypatch):
     monkeypatch.delenv("SOME_PEER", raising=False)
-    assert peer("SOME_PEER", "trl==1.16.0", "peer_trl.py") is None
-    assert "pip install trl==1.16.0" in capsys.readouterr().out
+    peer = Job(Side("trl==1.16.0", "peer.py", "SOME_PEER"), "task", {})
+    rows, _ = run_case(case(theirs=peer), 1, toy=True)
+    assert "pip install trl==1.16.0" in rows[0]["equality"] and "SOME_PEER" in rows[0]["equality"]
 
 
-def test_the_last_line_is_the_json_of_the_design(capsys):
-    finish("sft", [row("c", None, "not run", "3x")], {"accord": "0"})
-    last = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert set(last) == {"name", "rows", "versions", "machine"}
-    assert set(last["rows"][0]) >= {"case", "ratio", "equality", "goal"}
+def test_what_the_machine_cannot_measure_runs_as_a_toy_alone_and_has_no_figure(programs, monkeypatch):
+    monkeypatch.setattr(harness, "abilities", set)
+    rows, _ = run_case(case(needs="amx"), 1, toy=False)
+    assert rows[0]["equality"].startswith("not run") and not (programs / "options.json").exists()
+    rows, versions = run_case(case(needs="amx"), 1, toy=True)
+    assert rows[0]["equality"].startswith("ran at toy size") and rows[0]["ratio"] is None and versions
+    monkeypatch.setattr(harness, "abilities", lambda: {"amx"})
+    assert run_case(case(needs="amx"), 1, toy=False)[0][0]["ratio"]["median"] == 4.0
 
 
-def test_workloads_have_the_recorded_lengths_and_end_with_eos():
-    items = hh_items(200, 512, replies=4)
-    assert len(items) == 200
-    assert all(len(item["replies"]) == 4 and all(reply[-1] == EOS for reply in item["replies"]) for item in items)
-    texts = [(item["prompt"], *item["replies"][:2]) for item in items[:192]]
-    means = [sum(len(row[k]) for row in texts) / 192 for k in range(3)]
-    assert [round(m) for m in means] == [118, 59, 46]
-    assert items == hh_items(200, 512, replies=4)
-    tokens = [t for item in items for reply in item["replies"] for t in reply[:-1]]
-    assert min(tokens) > EOS
-
-
-def test_ours_runs_on_a_toy_workload(tmp_path):
-    """The package's own loop and losses, as the benchmarks call them; the peer needs an environment of its own."""
-    import numpy as np
-
-    from benchmarks.workloads import SIZES, write_workload
-
-    generator = np.random.default_rng(0)
-    items = [make_item(generator, 64, 5, [4, 3]) for _ in range(12)]
-    options = {"steps": 5, "warm": 1, "batch_size": 2, "learning_rate": 1e-3, "stop_ids": [2], "max_new_tokens": 4}
-    options |= {"greedy_tokens": 3, "repeats": 1, "cached": True}
-    write_workload(tmp_path / "w", items, vocab=64, size=SIZES["toy"], options=options)
-    for task in ("sft", "preference", "dpo"):
-        result = OURS.run(task, tmp_path / "w")
-        assert len(result["losses"]) == 5 and len(result["seconds"]) == 3
-    assert OURS.run("generation", tmp_path / "w")["tokens"] <= 4
-    assert OURS.run("agreement", tmp_path / "w")["f32"]["mean"] < 1e-5
+def test_a_case_has_a_row_for_each_of_its_measures():
+    measures = [Measure(at_least(8), faster), Measure(at_most(0.35), faster, ", extra memory")]
+    rows = empty_rows(Case("V", NoWorkload(), *BOTH, dict, measures), "not run")
+    assert [row["case"] for row in rows] == ["V", "V, extra memory"]
+    assert [row["goal"] for row in rows] == ["≥ 8x", "≤ 0.35x"]

@@ -1,0 +1,1 @@
+"""Our side: what the package's own stages do, on a workload, timed."""

@@ -1,0 +1,31 @@
+"""`python benchmarks/ours TASK FOLDER`: one task of our side; the last line is its JSON."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from accord import __version__
+from benchmarks.ours.policy import given, group, ppo, stages
+from benchmarks.ours.sampling import agreement, generation
+from benchmarks.ours.startup import startup
+from benchmarks.ours.supervised import dpo, preference, sft
+
+TASKS = {
+    "sft": sft,
+    "preference": preference,
+    "dpo": dpo,
+    "generation": generation,
+    "agreement": agreement,
+    "group": group,
+    "ppo": ppo,
+    "given": given,
+    "stages": stages,
+    "startup": startup,
+}
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    result = TASKS[sys.argv[1]](Path(sys.argv[2]))
+    print(json.dumps({**result, "versions": {"accord": __version__, "torch": torch.__version__}}))

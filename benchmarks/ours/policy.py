@@ -1,0 +1,264 @@
+"""Policy optimisation on our side: whole iterations of the stage's loop, on prompts in the workload's order.
+
+No reply ends before `max_new_tokens`, so that both sides draw equally many tokens.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+
+from accord.config import Ppo
+from accord.data.batches import build_plan, cut_by_tokens, reply_group
+from accord.models.loading import bare
+from accord.models.policy import token_logprobs
+from accord.models.sampling import sample
+from accord.records import Prompt, Rollout
+from accord.stages import ppo as stage
+from accord.stages import ppo_rollouts
+from accord.stages.ppo_actors import Actors, Material, prepare
+from accord.stages.ppo_rollouts import Experience
+from accord.stages.ppo_state import State, first_state
+from accord.stages.ppo_update import Lesson, improve
+from accord.stages.ppo_watch import Guard
+from accord.training.distributed import World
+from benchmarks.clock import now, peak_mib, steps
+from benchmarks.ours.rates import cache_bytes, rates
+from benchmarks.ours.setting import Clocked, Result, items_of, knobs, options, world_of
+from benchmarks.workloads import words
+
+NEVER = -1  # no token is the end of a reply
+
+
+@dataclass
+class Loop:
+    """The stage's loop between two iterations."""
+
+    config: Ppo
+    world: World
+    run: Clocked
+    prompts: list[Prompt]
+    actors: Actors
+    optimizers: dict[str, torch.optim.Optimizer]
+    guard: Guard
+    state: State
+    seen: list[tuple[Experience, Lesson]] = field(default_factory=list)
+
+    def batch(self) -> list[Prompt]:
+        """The next prompts in the workload's order, from the start again after the last."""
+        first = self.state.step * self.config.batch_size
+        return [self.prompts[i % len(self.prompts)] for i in range(first, first + self.config.batch_size)]
+
+    def iterate(self) -> dict[str, Any]:
+        """One iteration with its log; what was learned from is kept in `seen`."""
+
+        def noted(config: Any, world: Any, actors: Any, optimizers: Any, experience: Any, lesson: Any) -> Any:
+            self.seen.append((experience, lesson))
+            return improve(config, world, actors, optimizers, experience, lesson)
+
+        material = Material(self.batch(), [])
+        with patch.object(stage, "improve", noted):
+            metrics = stage.iterate(
+                self.config, self.run, self.world, material, self.actors, self.optimizers, self.guard, self.state
+            )
+        self.state.step += 1
+        self.run.log({"step": self.state.step, **metrics})
+        return metrics
+
+
+@contextmanager
+def opened(folder: Path, chosen: dict[str, Any]) -> Iterator[Loop]:
+    """The stage's actors on the workload's models, before the first iteration."""
+    world = world_of(chosen)
+    config = Ppo(**policy_knobs(folder, chosen))
+    run = Clocked("ppo", config, world.device.type)
+    with run:
+        material, actors = prepare(config, run, world)
+        actors.renderer.eos = NEVER
+        optimizers = stage.build_optimizers(config, actors)
+        guard = Guard(config.rules, actors.policy, quiet=True)
+        yield Loop(config, world, run, material.prompts, actors, optimizers, guard, first_state(config))
+
+
+def policy_knobs(folder: Path, chosen: dict[str, Any]) -> dict[str, Any]:
+    """Knobs of `accord ppo` for the options: `method` (gae, rloo, grpo), `limited`, `samples`, epochs, lengths."""
+    prompts = folder / "prompts.jsonl"
+    texts = [words(item["prompt"]) for item in items_of(folder)]
+    prompts.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
+    critics = chosen["method"] == "gae"
+    scorer = str(folder / "scorer") if critics else "benchmarks.reward:of_conversations"
+    in_loss = {"kl_in": "loss", "kl_estimator": "k3"} if chosen["method"] == "grpo" else {}
+    limits = {"costs": {"harmless": cost_model(folder)}, "limits": {"harmless": 0.0}} if chosen.get("limited") else {}
+    return {
+        **knobs(folder, chosen, "model"),
+        **in_loss,
+        **limits,
+        "data": str(prompts),
+        "rewards": {"helpful": scorer},
+        "steps": 1 + chosen["steps"],
+        "samples": chosen["samples"],
+        "max_new_tokens": chosen["max_new_tokens"],
+        "max_length": 2048,
+        "advantages": chosen["method"],
+        "kl_coefficient": 0.05,
+        "ppo_epochs": chosen["epochs"],
+        "mini_batch_size": chosen["batch_size"] * chosen["samples"],
+        "critic": chosen.get("critic", "separate"),
+        "critic_learning_rate": chosen["learning_rate"],
+        "value_clip": 0.2,
+        "clip_norm": 1e9 if critics else 1.0,  # the peer's PPO does not clip gradients
+    }
+
+
+def cost_model(folder: Path) -> str:
+    """The scorer once more, as a cost model."""
+    cost = folder / "cost"
+    if not cost.is_dir():
+        shutil.copytree(folder / "scorer", cost)
+        described = {"role": "cost", "criterion": "harmless", "normalizer": {"kind": "none"}}
+        (cost / "accord.json").write_text(json.dumps(described))
+    return str(cost)
+
+
+def group(folder: Path) -> Result:
+    """Seconds of whole iterations: sampling, scores, reference, advantages, update, logging."""
+    chosen = options(folder)
+    with opened(folder, chosen) as loop:
+        loop.run.marks.append(now(loop.run.device))
+        for _ in range(chosen["steps"]):
+            loop.iterate()
+        drawn = sum(len(rollout.ids) for experience, _ in loop.seen for rollout in experience.rollouts)
+        return {
+            "seconds": steps(loop.run.marks, chosen["warm"]),
+            "drawn": drawn,
+            "updates": sum(row["policy/updates"] for row in loop.run.rows),
+            "peak_mib": peak_mib(loop.run.device),
+        }
+
+
+ppo = group
+
+
+def given(folder: Path) -> Result:
+    """Two iterations on the workload's own replies instead of drawn ones: what both sides must make of them."""
+    chosen = options(folder)
+    replies = {tuple(item["prompt"]): item["replies"][: chosen["samples"]] for item in items_of(folder)}
+    with opened(folder, chosen) as loop:
+        with patch.object(ppo_rollouts, "sample", as_given(replies)):
+            rows = [loop.iterate() for _ in range(2)]
+        return {
+            "advantages": [in_order(loop, number) for number in range(2)],
+            "kl": [row["objective/kl"] for row in rows],
+            "scores": [row["objective/scores"] for row in rows],
+            "policy_loss": [row["loss/policy"] for row in rows],
+            "value_loss": [row.get("loss/value/reward", 0.0) for row in rows],
+            "grad_norms": [row["grad_norm/policy"] for row in rows],
+        }
+
+
+def as_given(replies: dict[tuple[int, ...], list[list[int]]]) -> Callable[..., list[Rollout]]:
+    """What stands in the place of `sample`: these replies to each prompt, at the log-probs of the training forward."""
+
+    def given_replies(model: nn.Module, prompts: Sequence[tuple[int, ...]], **rest: Any) -> list[Rollout]:
+        groups = [reply_group(prompt, *replies[tuple(prompt)]) for prompt in prompts]
+        plan = build_plan(groups).to(next(model.parameters()).device)
+        logprobs = plan.scatter(token_logprobs(model, plan, temperature=rest["temperature"])).tolist()
+        flat = [(group.prefix, reply) for group in groups for reply in group.replies]
+        return [
+            Rollout(prompt, reply, tuple(values[: len(reply)]), "length", rest["temperature"], rest["version"])
+            for (prompt, reply), values in zip(flat, logprobs, strict=True)
+        ]
+
+    return given_replies
+
+
+def in_order(loop: Loop, number: int) -> list[list[float]]:
+    """Advantages of an iteration in the workload's order, a list per reply: one number where all are equal."""
+    experience, lesson = loop.seen[number]
+    first = number * loop.config.batch_size
+    ids = [loop.actors.renderer.prompt_ids(prompt.turns) for prompt in loop.prompts]
+    wanted = [ids[i % len(ids)] for i in range(first, first + loop.config.batch_size)]
+    rows: dict[tuple[int, ...], list[Tensor]] = {}
+    for rollout, row in zip(experience.rollouts, lesson.advantages, strict=True):
+        rows.setdefault(rollout.prompt_ids, []).append(row)
+    width = None if loop.config.advantages == "gae" else 1
+    return [row[:width].tolist() for prompt in wanted for row in rows[prompt]]
+
+
+def stages(folder: Path) -> Result:
+    """Whole iterations, each followed by its stages alone on the same prompts: sampling, every scorer, reference,
+    critics, update."""
+    chosen = options(folder)
+    whole: list[float] = []
+    parts: list[dict[str, float]] = []
+    with opened(folder, chosen) as loop:
+        for _ in range(chosen["steps"]):
+            whole.append(seconds_of(loop, loop.iterate))
+            parts.append({name: seconds_of(loop, part) for name, part in stages_alone(loop).items()})
+        experience = loop.seen[-1][0]
+        return {
+            "whole": whole[chosen["warm"] :],
+            "parts": parts[chosen["warm"] :],
+            "prompt_tokens": sum(len(group.prefix) for group in experience.groups),
+            "reply_tokens": sum(len(rollout.ids) for rollout in experience.rollouts),
+            "replies": len(experience.rollouts),
+            "parameters": sum(p.numel() for p in loop.actors.policy.parameters()),
+            "scoring_passes": len(loop.actors.scorers) + len(loop.actors.critics.names) + 1,
+            "training_passes": 1 + len(loop.actors.critics.names),
+            "epochs": loop.config.ppo_epochs,
+            "cache_bytes": cache_bytes(bare(loop.actors.policy).config),
+            **(rates(loop.run.device) if chosen.get("rates") else {}),
+        }
+
+
+def seconds_of(loop: Loop, work: Callable[[], Any]) -> float:
+    started = now(loop.run.device)
+    work()
+    return now(loop.run.device) - started
+
+
+def stages_alone(loop: Loop) -> dict[str, Callable[[], Any]]:
+    """What the last iteration was made of, by name, each by itself."""
+    config, actors, (experience, lesson) = loop.config, loop.actors, loop.seen[-1]
+    prompts = [group.prefix for group in experience.groups]
+    replies = [actors.renderer.text(rollout.ids) for rollout in experience.rollouts]
+    plans = [
+        build_plan(part).to(loop.world.device)
+        for part in cut_by_tokens(experience.groups, lambda group: group.tokens, config.micro_tokens)
+    ]
+
+    def sampling() -> None:
+        sample(
+            actors.policy,
+            prompts,
+            n=config.samples,
+            temperature=config.temperature,
+            max_new_tokens=config.max_new_tokens,
+            stop_ids=frozenset({NEVER}),
+            seed=loop.state.step,
+        )
+
+    def scoring(name: str) -> Callable[[], Any]:
+        scorer = actors.scorers[name]
+        return lambda: scorer.scores(experience.prompts, replies, experience.groups, micro_tokens=config.micro_tokens)
+
+    @torch.no_grad()
+    def evaluating(values: Callable[[Any], Any]) -> None:
+        with torch.autocast(loop.run.device, torch.bfloat16, enabled=config.precision == "bf16"):
+            for plan in plans:
+                values(plan)
+
+    return {
+        "sampling": sampling,
+        **{f"score of {name}": scoring(name) for name in actors.scorers},
+        "reference": lambda: evaluating(actors.reference.token_logprobs),
+        "critics": lambda: evaluating(lambda plan: actors.critics.values(actors.policy, plan)),
+        "update": lambda: improve(config, loop.world, actors, loop.optimizers, experience, lesson),
+    }

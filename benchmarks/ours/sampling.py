@@ -1,0 +1,66 @@
+"""Generation on our side, and how far its log-probs are from those of the training forward."""
+
+from pathlib import Path
+
+import torch
+
+from accord.data.batches import build_plan, reply_group
+from accord.models.loading import bare, load_policy
+from accord.models.policy import token_logprobs
+from accord.models.sampling import sample
+from benchmarks.clock import now
+from benchmarks.ours.rates import cache_bytes, rates
+from benchmarks.ours.setting import Result, items_of, options, world_of
+
+
+def generation(folder: Path) -> Result:
+    """Seconds per token drawn."""
+    chosen = options(folder)
+    world = world_of(chosen)
+    prompts = [item["prompt"] for item in items_of(folder)]
+    model = load_policy(str(folder / "model"), trainable=False).to(world.device)
+    if chosen.get("bf16"):
+        model = model.to(torch.bfloat16)
+    stops = frozenset(chosen["stop_ids"])
+    limit, greedy_limit = chosen["max_new_tokens"], chosen["greedy_tokens"]
+
+    def draw(some: list[list[int]], *, temperature: float, limit: int, seed: int) -> list[list[int]]:
+        rollouts = sample(model, some, n=1, temperature=temperature, max_new_tokens=limit, stop_ids=stops, seed=seed)
+        return [list(rollout.ids) for rollout in rollouts]
+
+    # so cold that the likeliest token is drawn
+    greedy = draw(prompts[:8], temperature=1e-5, limit=greedy_limit, seed=0)
+    seconds, tokens = [], 0
+    for repeat in range(chosen["repeats"]):
+        started = now(world.device.type)
+        tokens = sum(map(len, draw(prompts, temperature=1.0, limit=limit, seed=repeat)))
+        seconds.append((now(world.device.type) - started) / tokens)
+    found = {"seconds": seconds, "greedy": greedy, "tokens": tokens / len(prompts)}
+    if not chosen.get("rates"):
+        return found
+    context = sum(map(len, prompts)) / len(prompts) + limit / 2
+    return {
+        **found,
+        **rates(world.device.type),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "rows": len(prompts),
+        "mean_context": context,
+        "cache_bytes": cache_bytes(bare(model).config),
+    }
+
+
+def agreement(folder: Path) -> Result:
+    """Log-probs that replies were sampled at, against those of the training forward on the same weights."""
+    chosen = options(folder)
+    prompts = [item["prompt"] for item in items_of(folder)]
+    model = load_policy(str(folder / "model"), trainable=False)
+    limit, stops = chosen["max_new_tokens"], frozenset({2})
+    rollouts = sample(model, prompts, n=2, temperature=1.0, max_new_tokens=limit, stop_ids=stops, seed=0)
+    plan = build_plan([reply_group(r.prompt_ids, r.ids) for r in rollouts])
+    drawn = torch.tensor([value for r in rollouts for value in r.logprobs])
+    out: Result = {}
+    for precision in ("f32", "bf16"):
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            gap = token_logprobs(model, plan) - drawn
+        out[precision] = {"mean": float(gap.abs().mean()), "largest_ratio": float(gap.abs().max().exp())}
+    return out
