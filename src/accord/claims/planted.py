@@ -25,11 +25,11 @@ RESAMPLES = 500
 VOTES = 4  # fresh people of every kind who answer each tested pair
 FLIPS = (0.0, 0.1, 0.2, 0.35)  # of people who share one temperature
 TIES = 0.8
-TEMPERATURE, TIED_TEMPERATURE, MIXED_TEMPERATURE = 0.5, 1.0, 1.0  # in gold points
+TEMPERATURE, TIED_TEMPERATURE = 0.5, 1.0  # in gold points
 HEADS = {"cautious": 1.0, "eager": 0.5}  # and the temperatures of their people
-# mixed people's harmlessness is this mixture of the two groups', exactly: −harm = 0.526 (−1.5 harm + 0.2 evasive)
-# + 0.351 (−0.6 harm − 0.3 evasive); see `world.annotators.GROUPS`
-MIXTURE = (1.5 / 2.85, 1.0 / 2.85)
+GROUPED = "overall"  # what the groups compare by: under it their values differ most
+KNOWN = 0.7  # temperature of fresh people whose answers set the scale: comparisons alone tell scores up to a factor
+MIXTURE = (0.6, 0.4)  # how people of mixed values share the groups'
 # how far an estimate may lie from what was planted: absolute; a share of it; absolute
 RELIABILITY_MARGIN, SCALE_MARGIN, WEIGHT_MARGIN = 0.07, 0.25, 0.2
 
@@ -70,7 +70,7 @@ def models(flow: GoldFlow) -> list[Preference]:
     made = (
         ("reliability", unreliable(flow), "helpful", {"reliability": True}),
         ("ties", [tying(flow)], "helpful", {"ties": "davidson"}),
-        ("groups", of_groups(flow), "harmless", {"by_group": True}),
+        ("groups", of_groups(flow), GROUPED, {"by_group": True}),
     )
     return [
         flow.helpful().model_copy(
@@ -98,7 +98,7 @@ def scores(flow: GoldFlow) -> list[Score]:
             criterion,
             {name: flow.snapshot(f"planted-{name}") for name in names},
         )
-        for criterion, names in (("helpful", ("reliability", "ties")), ("harmless", ("groups",)))
+        for criterion, names in (("helpful", ("reliability", "ties")), (GROUPED, ("groups",)))
     ]
 
 
@@ -116,7 +116,7 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
         (f"ν of ties, {TIES:g}", TIES, SCALE_MARGIN * TIES),
         *((f"temperature of {head} people, {t:g}", t, SCALE_MARGIN * t) for head, t in HEADS.items()),
         *(
-            (f"weight of {head} values, {weight:.3f}", weight, WEIGHT_MARGIN)
+            (f"weight of {head} values, {weight:g}", weight, WEIGHT_MARGIN)
             for head, weight in zip(HEADS, MIXTURE, strict=True)
         ),
     ]
@@ -128,7 +128,7 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
     inside = sum(i.low <= truth <= i.high for (_, truth, _), i in zip(planted, found, strict=True))
     notes = [
         f"{inside} of {len(planted)} intervals hold the planted value itself",
-        f"pairs with openings that no model learned from: {n} for helpfulness, {m} for harmlessness",
+        f"pairs with openings that no model learned from: {n} for helpfulness, {m} for what is better {GROUPED}",
         "calibration of a model of the right family is measured by the claim `bradley-terry`",
     ]
     ratios = [
@@ -171,15 +171,21 @@ def helpful_table(flow: GoldFlow) -> list[np.ndarray]:
 
 
 def group_table(flow: GoldFlow) -> list[np.ndarray]:
-    """Of every pair, from the side of its first reply: margins (n, heads) of the groups' heads, what it is worth more
-    to each group (n, heads), and which reply mixed people chose (n, VOTES), 1 for the first and −1."""
-    people = [careful(flow, 10 * vote, temperature=MIXED_TEMPERATURE) for vote in range(1, VOTES + 1)]
-    margins, differences, votes = [], [], []
+    """Of every pair, from the side of its first reply: margins (n, heads) of the groups' heads, and which reply VOTES
+    people of each group (n, heads, VOTES) and of mixed values (n, VOTES) chose, 1 for the first and −1."""
+    rng = np.random.default_rng(flow.seed)
+    margins, votes, mixed = [], [], []
     for pair in unseen(scores(flow)[1]):
         margins.append([from_the_first(pair, f"groups/simulated:{head}/logit") for head in HEADS])
-        differences.append([worth(pair, head) for head in HEADS])
-        votes.append([choice(one, pair) for one in people])
-    return [np.array(margins), np.array(differences), np.array(votes)]
+        values = np.array([worth(pair, head) for head in HEADS])
+        votes.append([answered(rng, value / KNOWN) for value in values])
+        mixed.append(answered(rng, float(values @ MIXTURE) / KNOWN))
+    return [np.array(margins), np.array(votes), np.array(mixed)]
+
+
+def answered(rng: np.random.Generator, log_odds: float) -> np.ndarray:
+    """Answers (VOTES,) by Bradley–Terry, 1 for the first reply and −1."""
+    return np.where(rng.random(VOTES) < 0.5 * (1 + np.tanh(log_odds / 2)), 1.0, -1.0)
 
 
 def from_the_first(pair: Scored, column: str) -> float:
@@ -211,14 +217,18 @@ def found_in_helpful(tables: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
 
 
 def found_in_groups(tables: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-    """Means over seeds: each group's temperature by its head; the weights by which mixed people share their values,
-    from those by which they follow the heads, whose scores are values over temperatures."""
+    """Means over seeds: each group's temperature, and the weights by which mixed people share the groups' values.
+
+    A head's scores are values over its people's temperature. Scaled by that over KNOWN they explain what people of the
+    group answer at KNOWN; and mixed people at KNOWN follow each head by its weight times the same scale.
+    """
     rows = []
-    for margins, differences, votes in tables:
-        own = [temperature(margins[:, k], differences[:, k]) for k in range(len(HEADS))]
-        answered = (margins[:, None, :] * votes[:, :, None]).reshape(-1, len(HEADS))
-        followed = likeliest_weights(answered, np.ones(len(answered)))
-        rows.append([*own, *(followed * MIXED_TEMPERATURE / np.array(list(HEADS.values())))])
+    for margins, votes, mixed in tables:
+        chosen = margins[:, :, None] * votes
+        ones = np.ones(mixed.size)
+        scales = np.array([likeliest_weights(chosen[:, k].reshape(-1, 1), ones)[0] for k in range(len(HEADS))])
+        shared = (margins[:, None, :] * mixed[:, :, None]).reshape(-1, len(HEADS))
+        rows.append([*(KNOWN * scales), *(likeliest_weights(shared, ones) / scales)])
     return np.array(rows).mean(0)
 
 
@@ -226,13 +236,6 @@ def likeliest_reliability(margins: np.ndarray) -> float:
     """r in [0, 1] that maximises Σ log(r σ(d) + (1 − r) σ(−d)) over the margins d of what somebody chose."""
     lean = np.tanh(margins / 2)  # σ(d) − σ(−d); the derivative below falls in r
     return _root(lambda r: float((lean / (0.5 + (r - 0.5) * lean)).sum()), 1e-6, 1 - 1e-6)
-
-
-def temperature(margins: np.ndarray, differences: np.ndarray) -> float:
-    """T for which σ(difference / T), differences in gold points, is nearest in KL to the model's σ(margin)."""
-    said = 0.5 * (1 + np.tanh(margins / 2))
-    scale = _root(lambda b: float((differences * (said - 0.5 * (1 + np.tanh(b * differences / 2)))).sum()), 1e-3, 1e3)
-    return 1 / scale
 
 
 def tie_rate(margins: np.ndarray, tied: np.ndarray) -> float:
@@ -255,15 +258,15 @@ CLAIM = Claim(
     "they tell replies apart, how often they call a tie, and whose values they share.",
     source="Chen et al. 2013 (Crowd-BT); Davidson 1970; Bradley and Terry 1952",
     statistic=f"Simulated people compare scripted replies, {TRAINED} under each criterion, passed over once. "
-    "For helpfulness one model learns with the reliability of "
-    f"each of {len(FLIPS)} people who flip {', '.join(f'{f:.0%}' for f in FLIPS)} of their answers, and one with the "
-    f"ties of somebody who calls them with ν = {TIES:g}; for harmlessness one has a head for each of the groups "
+    f"For helpfulness one model learns with the reliability of each of {len(FLIPS)} people who flip "
+    f"{', '.join(f'{f:.0%}' for f in FLIPS)} of their answers, and one with the ties of somebody who calls them with "
+    f"ν = {TIES:g}; by what is better {GROUPED} one has a head for each of the groups "
     f"{' and '.join(f'{head} (temperature {t:g})' for head, t in HEADS.items())}. Each pair with an opening that no "
     f"model learned from is answered anew by {VOTES} people of every kind: each kind's likeliest reliability given the "
-    "model's margins; the likeliest ν; each group's temperature, for which Bradley–Terry on its gold values is "
-    "nearest in KL to its head's probabilities; and the weights by which people of mixed values, who value exactly "
-    f"{MIXTURE[0]:.3f} of the one and {MIXTURE[1]:.3f} of the other, share the groups', from how they follow the "
-    "heads. Means over seeds; bootstrap over seeds and pairs.",
+    "model's margins; the likeliest ν; each group's temperature, by the scale at which its head's margins explain what "
+    f"its people answer at the known temperature {KNOWN:g}; and the weights by which people of mixed values, who value "
+    f"{MIXTURE[0]:g} of the one group's and {MIXTURE[1]:g} of the other's, share them, from how they follow the heads. "
+    "Means over seeds; bootstrap over seeds and pairs.",
     rule=f"The whole interval of every estimate lies within a margin of what was planted: {RELIABILITY_MARGIN:g} for a "
     f"reliability, {SCALE_MARGIN:.0%} for a temperature and for ν, {WEIGHT_MARGIN:g} for a weight.",
     measure=measure,
