@@ -193,6 +193,7 @@ _SHARED: dict[type, str] = {
     config.MixKnobs: "against forgetting",
     config.WatchKnobs: "watching",
     config.Sampling: "drawing replies",
+    config.Rollouts: "drawing replies",
     config.Adapters: "adapters",
     config.Training: "training",
     config.Supervised: "training",

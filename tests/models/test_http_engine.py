@@ -19,6 +19,13 @@ class Stub(BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
+    def do_GET(self):
+        self.server.seen.append((self.path, None))
+        status, answer = self.server.spoil(self.path, {"object": "list", "data": [{"id": "policy", "object": "model"}]})
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(json.dumps(answer).encode())
+
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.seen.append((self.path, body))
@@ -80,6 +87,14 @@ def test_a_prompt_draws_the_same_whatever_its_company(stub):
     assert len(set(seeds)) == 3 and all(0 <= seed < 2**31 for seed in seeds)
     stub.client.sample(PROMPTS[:1], **{**ASKED, "seed": 12})
     assert stub.seen[-1][1]["seed"] not in seeds
+
+
+def test_a_server_says_what_it_serves(stub):
+    assert Server.at(stub.client.url, timeout=10) == stub.client
+    assert stub.seen == [("/v1/models", None)]
+    stub.spoil = lambda path, answer: (200, {"data": []})
+    with pytest.raises(BadInput, match="serves 0 models"):
+        Server.at(stub.client.url)
 
 
 def test_weights_are_pushed_by_path_and_the_cache_forgotten(stub):

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Precision = Literal["auto", "f32", "bf16"]
 Schedule = Literal["constant", "linear", "cosine"]
@@ -63,6 +63,19 @@ class Sampling(Config):
 
     temperature: float = Field(1.0, gt=0, description="divides the logits; log-probs are taken at it too")
     max_new_tokens: int = Field(64, gt=0, description="longest reply in tokens")
+
+
+class Rollouts(Sampling):
+    """How replies are drawn where another engine may draw them."""
+
+    engine: str = Field("", description="URL of a vLLM server that draws them (docs/engine.md); default: this process")
+
+    @field_validator("engine")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError(f"{value!r} is no address; write http://HOST:PORT, or leave it out for this process")
+        return value
 
 
 def to_plain(config: Config) -> dict[str, Any]:

@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from accord.config.base import Config, Run, Sampling, Sources
+from accord.config.base import Config, Rollouts, Run, Sampling, Sources
 
 
-class Sample(Run, Sampling):
+class Sample(Run, Rollouts):
     """Draw replies from a snapshot."""
 
     model: str = Field(description="snapshot to sample from")

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, Field, model_validator
 
-from accord.config.base import Adapters, Sampling, Schedule, Sources, Training
+from accord.config.base import Adapters, Rollouts, Schedule, Sources, Training
 
 PerLimit = float | dict[str, float]  # one number for every limit, or --knob.NAME X for single ones
 
@@ -215,7 +215,7 @@ def parse_alarm(metric: str, text: str) -> Alarm:
     raise ValueError(f"--alarms.{metric} {text!r}: write warn, stop or roll-back, above or below, and a number")
 
 
-class Ppo(Training, Adapters, Sampling, KlKnobs, AdvantageKnobs, LimitKnobs, MixKnobs, WatchKnobs):
+class Ppo(Training, Adapters, Rollouts, KlKnobs, AdvantageKnobs, LimitKnobs, MixKnobs, WatchKnobs):
     """Proximal policy optimisation with KL to a reference; with --limits, under limits on expected cost."""
 
     model: str = Field(description="snapshot to start from")
@@ -238,6 +238,12 @@ class Ppo(Training, Adapters, Sampling, KlKnobs, AdvantageKnobs, LimitKnobs, Mix
         0.0,
         ge=0,
         description="nats per token from the sampling policy, beyond which no step is made; 0: no bound",
+    )
+    sampler_gap: float = Field(
+        0.0,
+        ge=0,
+        description="nats per token between sampler and trainer, above which log-probs are computed anew; 0: 1e-5 in "
+        "f32, 2e-3 in bf16",
     )
     score_clip: float = Field(0.0, ge=0, description="bound on raw scores (not on KL); 0 does not clip")
     unfinished_penalty: float = Field(
