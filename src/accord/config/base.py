@@ -78,6 +78,20 @@ class Rollouts(Sampling):
         return value
 
 
+class Reading(Config):
+    """What every command that reads data shares."""
+
+    max_rows: int = Field(0, ge=0, description="read at most so many rows per source; 0 reads all")
+    columns: dict[str, str] = Field({}, description="--columns.FIELD NAME: the column that holds FIELD")
+
+
+class Passing(Reading):
+    """What commands share that pass data through models and train none."""
+
+    micro_tokens: int = Field(16384, gt=0, description="tokens in memory at once; changes no result")
+    max_length: int = Field(512, gt=1, description="longest text in tokens; longer ones are dropped and counted")
+
+
 def to_plain(config: Config) -> dict[str, Any]:
     """The config as plain YAML-able values."""
     return config.model_dump(mode="json")

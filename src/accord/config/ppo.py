@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, Field, model_validator
 
-from accord.config.base import Adapters, Rollouts, Schedule, Sources, Training
+from accord.config.base import Adapters, Reading, Rollouts, Schedule, Sources, Training
 
 PerLimit = float | dict[str, float]  # one number for every limit, or --knob.NAME X for single ones
 
@@ -215,7 +215,7 @@ def parse_alarm(metric: str, text: str) -> Alarm:
     raise ValueError(f"--alarms.{metric} {text!r}: write warn, stop or roll-back, above or below, and a number")
 
 
-class Ppo(Training, Adapters, Rollouts, KlKnobs, AdvantageKnobs, LimitKnobs, MixKnobs, WatchKnobs):
+class Ppo(Training, Adapters, Reading, Rollouts, KlKnobs, AdvantageKnobs, LimitKnobs, MixKnobs, WatchKnobs):
     """Proximal policy optimisation with KL to a reference; with --limits, under limits on expected cost."""
 
     model: str = Field(description="snapshot to start from")
@@ -249,8 +249,6 @@ class Ppo(Training, Adapters, Rollouts, KlKnobs, AdvantageKnobs, LimitKnobs, Mix
     unfinished_penalty: float = Field(
         0.0, ge=0, description="subtracted from the reward of a reply without a stop token"
     )
-    max_rows: int = Field(0, ge=0, description="read at most so many prompts per source; 0 reads all")
-    columns: dict[str, str] = Field({}, description="--columns.FIELD NAME: the column that holds FIELD")
     learning_rate: float = Field(2e-4, gt=0, description="peak learning rate of AdamW")
     schedule: Schedule = Field("linear", description="constant over the first half, then down to 10 % by this shape")
 
