@@ -25,7 +25,7 @@ Loss = Callable[[Sequence[Item]], Tensor]  # of some items, with its graph
 
 PEAK = 1.5  # largest use over what is kept: gradients of activations, freed as backward goes on (1.3 to 1.5 measured)
 SHARE = 0.8  # of the free memory that a plan may use
-MOST = {"cpu": 8192, "cuda": 65536}  # tokens beyond which a micro-batch is no faster
+MOST = {"cpu": 8192, "cuda": 65536}  # tokens of the largest micro-batch that is planned
 REHEARSED = 0.25  # share of the free memory from which the longest batch is rehearsed
 
 
