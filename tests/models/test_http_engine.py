@@ -147,6 +147,11 @@ def test_a_server_without_its_development_routes_says_how_to_get_them(stub):
         stub.client.load("some/snapshot")
 
 
+def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(stub, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert len(stub.client.sample(PROMPTS, **ASKED)) == 6
+
+
 def test_no_server_is_said():
     with pytest.raises(BadInput, match="is the server running"):
         Server("http://127.0.0.1:9", "policy", timeout=2).sample(PROMPTS, **ASKED)

@@ -48,6 +48,10 @@ def test_ranks_agree(timings, monkeypatch):
     assert choose_precision(World(0, 2, CPU)) == "f32"
 
 
+def test_a_device_that_is_not_known_stays_with_f32():
+    assert speed_up("mps") == 0.0
+
+
 def test_the_probe_measures_both_types():
     assert all(0 < precision.seconds("cpu", dtype) < 1 for dtype in (torch.float32, torch.bfloat16))
 

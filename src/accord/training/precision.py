@@ -28,7 +28,9 @@ def choose_precision(world: World) -> str:
 
 @functools.cache
 def speed_up(device: str) -> float:
-    """Seconds of the probe in f32 over those in bf16; measured once per process."""
+    """Seconds of the probe in f32 over those in bf16; measured once per process. 0 on devices that it does not know."""
+    if device not in ("cpu", "cuda"):
+        return 0.0
     return seconds(device, torch.float32) / seconds(device, torch.bfloat16)
 
 
