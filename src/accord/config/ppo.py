@@ -57,7 +57,7 @@ class AdvantageKnobs(BaseModel):
     )
     loss_mean: Literal["auto", "tokens", "replies", "length"] = Field(
         "auto",
-        description="mean over tokens; over replies of theirs; sums over the longest length; auto: by --advantages",
+        description="mean over tokens; over replies of theirs; sums over longest length; auto: by --advantages",
     )
     gamma: float = Field(1.0, gt=0, le=1, description="discount per token (gae, reinforce++)")
     lam: float = Field(0.95, ge=0, le=1, description="λ of generalised advantage estimation")
@@ -242,8 +242,7 @@ class Ppo(Training, Adapters, Reading, Rollouts, KlKnobs, AdvantageKnobs, LimitK
     sampler_gap: float = Field(
         0.0,
         ge=0,
-        description="nats per token between sampler and trainer, above which log-probs are computed anew; 0: 1e-5 in "
-        "f32, 2e-3 in bf16",
+        description="nats per token up to which the sampler's log-probs stand for the trainer's; 0: by precision",
     )
     score_clip: float = Field(0.0, ge=0, description="bound on raw scores (not on KL); 0 does not clip")
     unfinished_penalty: float = Field(
