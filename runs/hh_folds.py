@@ -5,7 +5,7 @@ import sys
 from accord.cli import parse
 from accord.models.loading import load_renderer
 from accord.run import RunFolder
-from accord.stages.preference import cross_validate, fold_of
+from accord.stages.preference import cross_validate, fold_of, settle_learner
 from accord.stages.preference_data import read_material
 from accord.stages.preference_results import cross_validated
 from accord.training import distributed
@@ -18,6 +18,7 @@ def main(flags: list[str]) -> None:
             return
         world = distributed.start(config.threads)
         material = read_material(config, run, load_renderer(config.model))
+        config = settle_learner(config, run, world, material)
         scores = cross_validate(config, world, material)
         found, pairs = cross_validated(config, material.items, scores, lambda item: fold_of(item.prompt, config.folds))
         run.write_json("evaluation.json", found)

@@ -134,12 +134,15 @@ def test_an_interrupt_and_a_failure_end_with_1(monkeypatch, capsys, tmp_path):
         assert word in capsys.readouterr().err
 
 
-def test_out_of_memory_names_the_number_to_change(monkeypatch, capsys, tmp_path):
+@pytest.mark.parametrize("kind", ["OutOfMemoryError", "RuntimeError"])
+def test_out_of_memory_names_the_number_to_change(monkeypatch, capsys, tmp_path, kind):
     import torch
 
     import accord.stages.sample as sample
 
     def breaks(config):
+        if kind == "RuntimeError":
+            torch.empty(2**58)  # the CPU's allocator has no type of its own
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(sample, "run", breaks)
@@ -147,3 +150,17 @@ def test_out_of_memory_names_the_number_to_change(monkeypatch, capsys, tmp_path)
     assert main(line) == 1
     error = capsys.readouterr().err
     assert "--micro_tokens 1500" in error and "Traceback" not in error
+
+
+def test_out_of_memory_with_a_planned_number_names_it(monkeypatch, capsys, tmp_path):
+    import torch
+
+    import accord.stages.sft as sft
+
+    def breaks(config):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(sft, "run", breaks)
+    (tmp_path / "config.yaml").write_text("micro_tokens: 2048\n")
+    assert main(["sft", "--model", "m", "--data", "d", "--out", str(tmp_path), "--micro_tokens", "0"]) == 1
+    assert "--micro_tokens 1024" in capsys.readouterr().err

@@ -73,9 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 1
     except Exception as error:
-        micro_tokens = getattr(settings, "micro_tokens", 0)
-        if type(error).__name__ == "OutOfMemoryError" and micro_tokens:
-            print(f"accord {command}: {_explain_memory(micro_tokens)}", file=sys.stderr)
+        if (explained := _explain_memory(error, settings)) is not None:
+            print(f"accord {command}: {explained}", file=sys.stderr)
             return 1
         traceback.print_exc()
         print(
@@ -85,11 +84,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _explain_memory(micro_tokens: int) -> str:
-    return (
-        f"out of memory with {micro_tokens} tokens at once; give --micro_tokens {max(1, micro_tokens // 2)}, which "
-        "changes no result, with --resume"
-    )
+def _explain_memory(error: Exception, settings: config.Config | None) -> str | None:
+    """What to say of an error that is a lack of memory, with the number to change; None of any other."""
+    if "torch" not in sys.modules or not hasattr(settings, "micro_tokens"):
+        return None
+    from accord.run import decided
+    from accord.training.memory import is_out_of_memory, too_much
+
+    if not is_out_of_memory(error):
+        return None
+    return f"{too_much(decided(settings, 'micro_tokens'))}; with --resume it goes on from the last checkpoint"
 
 
 def overview() -> str:
@@ -135,7 +139,7 @@ def build_parser(command: str) -> Any:
         """Knob, unit and default; the types that argparse would repeat only fill the screen."""
 
         def __init__(self, prog: str) -> None:
-            super().__init__(prog, max_help_position=30, width=128)
+            super().__init__(prog, max_help_position=31, width=129)
 
         def _format_usage(self, *args: object) -> str:
             return f"usage: accord {command}{shown} [--config FILE.yaml] [--knob value ...]\n\n"
@@ -189,6 +193,7 @@ _SHARED: dict[type, str] = {
     config.MixKnobs: "against forgetting",
     config.WatchKnobs: "watching",
     config.Sampling: "drawing replies",
+    config.Rollouts: "drawing replies",
     config.Adapters: "adapters",
     config.Training: "training",
     config.Supervised: "training",

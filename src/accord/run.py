@@ -28,7 +28,9 @@ from accord.errors import BadInput, Interrupted
 
 TORN = 2**62  # the step of the torn last line that a killed run can leave
 # Knobs that say where and how to run, not what: they may differ on resume and are no part of a config's hash.
-PLACEMENT = frozenset({"out", "resume", "threads", "micro_tokens", "checkpoint_every"})
+PLACEMENT = frozenset({"out", "resume", "threads", "micro_tokens", "checkpoint_every", "engine", "sampler_gap"})
+# Knobs at these values are decided by the machine at the start; `config.yaml` has what was decided.
+UNDECIDED = {"precision": "auto", "micro_tokens": 0}
 
 
 def available_cores() -> int:
@@ -116,6 +118,7 @@ class RunFolder:
         self.is_main = os.environ.get("RANK", "0") == "0"
         self._lock: IO[str] | None = None
         self._fresh = False
+        self._decided: dict[str, Any] = {}
         self._started = time.time()
         self._handlers: dict[int, Any] = {}
 
@@ -162,6 +165,8 @@ class RunFolder:
 
     def _open(self) -> None:
         if not self.is_main:
+            if (stored := self.path / "config.yaml").exists():
+                self._remember(yaml.safe_load(stored.read_text()))
             return
         if self.path.exists() and not self.path.is_dir():
             raise BadInput(f"--out {self.path} is a file; name a folder")
@@ -187,6 +192,8 @@ class RunFolder:
         plain = to_plain(self.config)
         if stored.exists():
             before = yaml.safe_load(stored.read_text())
+            self._remember(before)
+            plain |= self._decided
             changed = sorted(k for k in {*before, *plain} - PLACEMENT if before.get(k) != plain.get(k))
             if changed:
                 raise BadInput(
@@ -194,6 +201,24 @@ class RunFolder:
                     f"{plain.get(changed[0])!r} now); give the same, or choose another --out"
                 )
         write_text(stored, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+
+    def _remember(self, before: Mapping[str, Any]) -> None:
+        """Keep what an earlier start decided."""
+        self._decided = {k: before.get(k, v) for k, v in UNDECIDED.items() if getattr(self.config, k, None) == v}
+
+    def decide(self, knob: str, choose: Callable[[], Any]) -> Any:
+        """The value of a knob that was left to the machine: what an earlier start decided, else what `choose` says."""
+        value = getattr(self.config, knob)
+        if value != UNDECIDED[knob]:
+            return value
+        value = self._decided.get(knob, value)
+        if value == UNDECIDED[knob]:
+            value = choose()
+            if self.is_main:
+                stored = self.path / "config.yaml"
+                plain = yaml.safe_load(stored.read_text()) | {knob: value}
+                write_text(stored, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+        return value
 
     def truncate_logs(self, step: int) -> None:
         """Forget what was logged after `step`, which a resume is about to do again."""
@@ -279,6 +304,15 @@ class RunFolder:
         )
         files = sorted(p for p in self.path.rglob("*") if p.is_file() and p.name not in (".lock", "manifest.json"))
         self.write_json("manifest.json", {p.relative_to(self.path).as_posix(): hash_file(p) for p in files})
+
+
+def decided(config: Any, knob: str) -> Any:
+    """The value of a knob that may have been left to the machine, as the run folder's `config.yaml` has it."""
+    value = getattr(config, knob)
+    stored = Path(config.out) / "config.yaml"
+    if value == UNDECIDED.get(knob) and stored.is_file():
+        return yaml.safe_load(stored.read_text()).get(knob, value)
+    return value
 
 
 def _world(config: Config) -> dict[str, str]:

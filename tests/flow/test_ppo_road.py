@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from accord.config import Ppo
 from accord.data.batches import build_plan, reply_group
+from accord.models import engine, sampling
 from accord.models.loading import load_policy
 from accord.models.policy import hidden_states, logprobs_and_entropy, token_logprobs
 from accord.objectives.lagrange import Multiplier
@@ -39,7 +40,7 @@ def road(commands, tmp_path):
     open_runs = []
 
     def prepare(name="ppo", **changes):
-        config = configure(commands, tmp_path / f"run{len(open_runs)}", name, **changes)
+        config = configure(commands, tmp_path / f"run{len(open_runs)}", name, **{"precision": "f32", **changes})
         run = RunFolder("ppo", config).__enter__()
         open_runs.append(run)
         material, actors = ppo_actors.prepare(config, run, ONE)
@@ -226,7 +227,7 @@ def test_c19_ratio_1_and_kl_0_at_step_0(road):
 
 def test_c20_ratio_1_at_step_0_in_bf16(road):
     """C20: the ratio is of log-probs from the same arithmetic, and their softmax is f32."""
-    config, actors, experience, state = road(precision="bf16")
+    config, actors, experience, state = road(precision="bf16", sampler_gap=1e-9)
     advantages, returns, _ = ppo_shaping.shape(config, experience, state)
     rows = list(range(len(experience.groups)))
     plan = build_plan(experience.groups)
@@ -237,6 +238,43 @@ def test_c20_ratio_1_at_step_0_in_bf16(road):
     assert float(metrics["policy/ratio"]) == pytest.approx(1.0, abs=1e-5)
     assert float(metrics["policy/kl_old_new"]) < 1e-6
     assert experience.kl.abs().max() < 1e-4
+
+
+@pytest.mark.parametrize(("low", "same"), [("f32", 1e-4), ("bf16", 1e-3)])
+def test_under_the_bound_the_sampler_stands_for_the_trainer(road, low, same):
+    """The first step's policy loss is the same up to rounding, and what is logged is the mean gap of some replies."""
+    losses, logged = [], []
+    for bound in (1e-9, 1.0):
+        config, actors, experience, state = road(precision=low, sampler_gap=bound, batch_size=24, samples=2)
+        sampled = torch.tensor([p for r in experience.rollouts for p in r.logprobs])
+        assert torch.equal(experience.logprobs[experience.mask], sampled) == (bound == 1.0)
+        advantages, returns, _ = ppo_shaping.shape(config, experience, state)
+        rows = list(range(len(experience.groups)))
+        losses.append(float(micro(config, actors, experience, advantages, returns, rows)[1]["loss/policy"]))
+        logged.append(ppo_record.record(config, actors.renderer, experience, state)["policy/sampler_gap"])
+    assert losses[0] == pytest.approx(losses[1], abs=same)
+    assert logged[0] == logged[1] and 0 < logged[0] < ppo_rollouts.GAP[low]
+    picked = [i for group in range(0, 24, 6) for i in (2 * group, 2 * group + 1)]
+    plan = build_plan([experience.groups[i] for i in range(0, 24, 6)])
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=low == "bf16"):
+        trained = token_logprobs(actors.policy, plan)
+    drawn = torch.tensor([p for i in picked for p in experience.rollouts[i].logprobs])
+    assert logged[0] == pytest.approx(float((drawn - trained).abs().mean()), rel=1e-3)
+
+
+def test_a_sampler_with_other_weights_is_noticed(road, monkeypatch):
+    """Log-probs that the policy would not give: the gap is theirs, and the trainer's stand in the ratio."""
+    drawn = sampling.sample
+
+    def other(*arguments, **asked):
+        return [replace(r, logprobs=tuple(p - 0.25 for p in r.logprobs)) for r in drawn(*arguments, **asked)]
+
+    monkeypatch.setattr(engine, "sample", other)
+    config, actors, experience, state = road()
+    assert experience.sampler_gap == pytest.approx(0.25, abs=1e-4)
+    advantages, returns, _ = ppo_shaping.shape(config, experience, state)
+    _, metrics = micro(config, actors, experience, advantages, returns, list(range(len(experience.groups))))
+    assert float(metrics["policy/ratio"]) == pytest.approx(1.0, abs=1e-5)
 
 
 def test_c4_the_critic_reads_the_positions_that_the_policy_acts_from(road):

@@ -19,6 +19,13 @@ class Stub(BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
+    def do_GET(self):
+        self.server.seen.append((self.path, None))
+        status, answer = self.server.spoil(self.path, {"object": "list", "data": [{"id": "policy", "object": "model"}]})
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(json.dumps(answer).encode())
+
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.seen.append((self.path, body))
@@ -82,6 +89,14 @@ def test_a_prompt_draws_the_same_whatever_its_company(stub):
     assert stub.seen[-1][1]["seed"] not in seeds
 
 
+def test_a_server_says_what_it_serves(stub):
+    assert Server.at(stub.client.url, timeout=10) == stub.client
+    assert stub.seen == [("/v1/models", None)]
+    stub.spoil = lambda path, answer: (200, {"data": []})
+    with pytest.raises(BadInput, match="serves 0 models"):
+        Server.at(stub.client.url)
+
+
 def test_weights_are_pushed_by_path_and_the_cache_forgotten(stub):
     stub.client.load("some/snapshot")
     assert [path for path, _ in stub.seen] == ["/collective_rpc", "/reset_prefix_cache"]
@@ -130,6 +145,11 @@ def test_a_server_without_its_development_routes_says_how_to_get_them(stub):
     stub.spoil = lambda path, _: (404, b"Not Found")
     with pytest.raises(BadInput, match="VLLM_SERVER_DEV_MODE"):
         stub.client.load("some/snapshot")
+
+
+def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(stub, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert len(stub.client.sample(PROMPTS, **ASKED)) == 6
 
 
 def test_no_server_is_said():

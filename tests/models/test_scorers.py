@@ -10,7 +10,7 @@ import torch
 
 from accord.data.batches import reply_group
 from accord.errors import BadInput
-from accord.models import scorers
+from accord.models import http
 from accord.models.scorers import ScorerFailed, TextScorer, open_scorer
 from accord.models.scoring import ConversationScorer
 from accord.records import Prompt, Turn
@@ -115,7 +115,7 @@ def test_an_http_scorer_is_sent_conversations(service, renderer):
 
 
 def test_what_fails_in_passing_is_asked_again(service, renderer, monkeypatch):
-    monkeypatch.setattr(scorers.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(http.time, "sleep", lambda seconds: None)
     url, handler = service
     handler.answers = [(503, "busy"), (429, "slow down"), (200, None)]
     assert score(open_scorer(url, "preference", renderer, CPU)).tolist() == [7.0, 0.0, 11.0]
@@ -135,7 +135,7 @@ def test_what_fails_in_passing_is_asked_again(service, renderer, monkeypatch):
     ],
 )
 def test_b7_a_service_that_fails_is_an_error(service, renderer, monkeypatch, answer, said, calls):
-    monkeypatch.setattr(scorers.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(http.time, "sleep", lambda seconds: None)
     url, handler = service
     handler.answers = [answer]
     with pytest.raises(ScorerFailed, match=said):

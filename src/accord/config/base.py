@@ -2,9 +2,9 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-Precision = Literal["f32", "bf16"]
+Precision = Literal["auto", "f32", "bf16"]
 Schedule = Literal["constant", "linear", "cosine"]
 Sources = str | dict[str, str]
 
@@ -33,9 +33,11 @@ class Training(Run):
     schedule: Schedule = Field("cosine", description="fall after warm-up, to 10 % of the peak; constant: none")
     weight_decay: float = Field(0.0, ge=0, description="decoupled decay of matrices; never of norms or biases")
     clip_norm: float = Field(1.0, gt=0, description="largest gradient norm; a longer gradient is scaled down")
-    micro_tokens: int = Field(8192, gt=0, description="tokens in memory at once; changes no result")
+    micro_tokens: int = Field(8192, ge=0, description="tokens in memory at once, 0: as many as fit; changes no result")
     max_length: int = Field(512, gt=1, description="longest sequence in tokens; longer ones are dropped and counted")
-    precision: Precision = Field("f32", description="compute type of the forward pass; log-softmax is always f32")
+    precision: Precision = Field(
+        "auto", description="of the forward pass; log-softmax is always f32; auto: bf16 where it is twice as fast"
+    )
     checkpoint_every: int = Field(200, ge=0, description="steps between checkpoints; 0 writes one only when stopped")
 
 
@@ -61,6 +63,33 @@ class Sampling(Config):
 
     temperature: float = Field(1.0, gt=0, description="divides the logits; log-probs are taken at it too")
     max_new_tokens: int = Field(64, gt=0, description="longest reply in tokens")
+
+
+class Rollouts(Sampling):
+    """How replies are drawn where another engine may draw them."""
+
+    engine: str = Field("", description="URL of a vLLM server that draws them (docs/engine.md); default: this process")
+
+    @field_validator("engine")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError(f"{value!r} is no address; write http://HOST:PORT, or leave it out for this process")
+        return value
+
+
+class Reading(Config):
+    """What every command that reads data shares."""
+
+    max_rows: int = Field(0, ge=0, description="read at most so many rows per source; 0 reads all")
+    columns: dict[str, str] = Field({}, description="--columns.FIELD NAME: the column that holds FIELD")
+
+
+class Passing(Reading):
+    """What commands share that pass data through models and train none."""
+
+    micro_tokens: int = Field(16384, gt=0, description="tokens in memory at once; changes no result")
+    max_length: int = Field(512, gt=1, description="longest text in tokens; longer ones are dropped and counted")
 
 
 def to_plain(config: Config) -> dict[str, Any]:

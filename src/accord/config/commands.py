@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from accord.config.base import Config, Run, Sampling, Sources
+from accord.config.base import Config, Passing, Reading, Rollouts, Run, Sampling, Sources
 
 
-class Sample(Run, Sampling):
+class Sample(Run, Rollouts, Passing):
     """Draw replies from a snapshot."""
 
     model: str = Field(description="snapshot to sample from")
@@ -21,10 +21,6 @@ class Sample(Run, Sampling):
     )
     rewards: dict[str, str] = Field({}, description="--rewards.NAME DIR: scorers to select by; their sum counts")
     beta: float = Field(1.0, gt=0, description="β of --select accepted, in score per nat")
-    micro_tokens: int = Field(16384, gt=0, description="tokens in memory at once; changes no result")
-    max_length: int = Field(512, gt=1, description="longest prompt in tokens; longer ones are dropped and counted")
-    max_rows: int = Field(0, ge=0, description="read at most so many prompts per source; 0 reads all")
-    columns: dict[str, str] = Field({}, description="--columns.FIELD NAME: the column that holds FIELD")
 
     @model_validator(mode="after")
     def _selection_has_scores(self) -> "Sample":
@@ -35,7 +31,7 @@ class Sample(Run, Sampling):
         return self
 
 
-class Evaluate(Run, Sampling):
+class Evaluate(Run, Sampling, Passing):
     """Measure a snapshot: gold judges where the truth is known, preference and cost models, KL, win rate."""
 
     model: str = Field(description="snapshot to measure")
@@ -49,10 +45,6 @@ class Evaluate(Run, Sampling):
     eval_data: str = Field("", description="demonstrations to measure language-model loss on; none by default")
     samples: int = Field(1, gt=0, description="replies per prompt")
     bootstrap: int = Field(2000, gt=0, description="resamples behind each interval")
-    micro_tokens: int = Field(16384, gt=0, description="tokens in memory at once; changes no result")
-    max_length: int = Field(512, gt=1, description="longest prompt in tokens; longer ones are dropped and counted")
-    max_rows: int = Field(0, ge=0, description="read at most so many prompts per source; 0 reads all")
-    columns: dict[str, str] = Field({}, description="--columns.FIELD NAME: the column that holds FIELD")
 
 
 class Report(Config):
@@ -71,13 +63,11 @@ class Chat(Sampling):
     seed: int = Field(0, ge=0, description="seed of the sampling")
 
 
-class Data(Config):
+class Data(Reading):
     """Show what a source holds: shape, rows, drops, lengths, an example with its mask."""
 
     source: str = Field(description="the source to look at")
     model: str = Field("", description="snapshot whose tokenizer renders the example; default a word tokenizer")
-    max_rows: int = Field(0, ge=0, description="read at most so many rows; 0 reads all")
-    columns: dict[str, str] = Field({}, description="--columns.FIELD NAME: the column that holds FIELD")
 
 
 class Soup(Run):

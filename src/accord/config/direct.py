@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from accord.config.base import Adapters, Run, Sampling, Sources, Supervised
+from accord.config.base import Adapters, Reading, Run, Sampling, Sources, Supervised
 
 Labeler = Literal["simulated", "gold", "preference", "ai"]
 LABELERS = (
@@ -53,7 +53,7 @@ DIRECT_OPTIONS: dict[str, tuple[float, float, bool]] = {
 TAKE_MARGIN = frozenset({"dpo", "dpo_norm", "dpo_length", "simpo", "dpo_forward_kl", "dpo_js", "dpo_alpha"})
 
 
-class Dpo(Supervised, Adapters):
+class Dpo(Supervised, Adapters, Reading):
     """A policy from comparisons without a preference model: DPO and its relatives."""
 
     model: str = Field(description="snapshot to start from (usually the SFT model)")
@@ -97,10 +97,8 @@ class Dpo(Supervised, Adapters):
     eval_share: float = Field(0.1, gt=0, lt=1, description="share of prompts held out to measure on")
     kl_prompts: int = Field(64, ge=0, description="held-out prompts to sample a reply to for the KL at the end")
     max_new_tokens: int = Field(64, gt=0, description="longest of those replies in tokens")
-    max_rows: int = Field(0, ge=0, description="read at most so many rows per source; 0 reads all")
     epochs: float = Field(1.0, gt=0, description="passes over the data")
     batch_size: int = Field(64, gt=0, description="comparisons, or labelled replies, per optimizer step")
-    columns: dict[str, str] = Field({}, description="--columns.FIELD NAME: the column that holds FIELD")
     learning_rate: float = Field(1e-4, gt=0, description="peak learning rate of AdamW")
     eval_every: int = Field(25, ge=0, description="steps between evaluations; 0 evaluates only at the end")
 
@@ -218,7 +216,7 @@ def _check_labeler(labeler: str, scorer: str) -> None:
         raise ValueError("--scorer DIR goes with --labeler preference or ai and with no other; give both, or neither")
 
 
-class Online(Run, Sampling):
+class Online(Run, Sampling, Reading):
     """Rounds on a policy's own replies: sample, have them compared, train by a direct loss."""
 
     model: str = Field(description="snapshot to start from; it stays the reference of every round")
@@ -233,8 +231,6 @@ class Online(Run, Sampling):
     train: dict[str, int | float | bool | str] = Field(
         {}, description="--train.KNOB VALUE: knobs of `accord dpo` for the training of every round"
     )
-    max_rows: int = Field(0, ge=0, description="read at most so many prompts per source; 0 reads all")
-    columns: dict[str, str] = Field({}, description="--columns.FIELD NAME: the column that holds FIELD")
 
     @model_validator(mode="after")
     def _rounds_fit(self) -> "Online":

@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from accord.config.base import Adapters, Sources, Supervised
+from accord.config.base import Adapters, Reading, Sources, Supervised
 
 
-class Pretrain(Supervised):
+class Pretrain(Supervised, Reading):
     """Train a language model on text, from nothing or on from a snapshot."""
 
     model: str = Field(
@@ -20,15 +20,13 @@ class Pretrain(Supervised):
     eval_data: str = Field("", description="text to measure loss on; default holds out 2 % of the documents")
     vocab_size: int = Field(4096, gt=0, description="largest vocabulary of a new tokenizer")
     tokenizer: str = Field("", description="snapshot to take the tokenizer from; default trains one on the data")
-    max_rows: int = Field(0, ge=0, description="read at most so many documents; 0 reads all")
     steps: int = Field(300, ge=0, description="optimizer steps; 0 writes the model as it is drawn, untrained")
     batch_size: int = Field(6144, gt=0, description="tokens per optimizer step")
-    columns: dict[str, str] = Field({}, description="--columns.FIELD NAME: the column that holds FIELD")
     learning_rate: float = Field(6e-3, gt=0, description="peak learning rate of AdamW")
     max_length: int = Field(512, gt=1, description="longest sequence in tokens; a longer document is cut in pieces")
 
 
-class Sft(Supervised, Adapters):
+class Sft(Supervised, Adapters, Reading):
     """Supervised fine-tuning on demonstrations: loss on assistant tokens alone."""
 
     model: str = Field(description="snapshot to start from")
@@ -37,7 +35,5 @@ class Sft(Supervised, Adapters):
     eval_data: str = Field("", description="demonstrations to measure loss on; default holds out 5 % by prompt")
     split: str = Field("", description="use only prompts of this split (preference, policy, evaluation)")
     train_on: Literal["assistant", "reply"] = Field("assistant", description="every assistant turn, or the last alone")
-    max_rows: int = Field(0, ge=0, description="read at most so many rows per source; 0 reads all")
     epochs: float = Field(2.0, gt=0, description="passes over the data")
     batch_size: int = Field(64, gt=0, description="conversations per optimizer step")
-    columns: dict[str, str] = Field({}, description="--columns.FIELD NAME: the column that holds FIELD")

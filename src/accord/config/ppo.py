@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, Field, model_validator
 
-from accord.config.base import Adapters, Sampling, Schedule, Sources, Training
+from accord.config.base import Adapters, Reading, Rollouts, Schedule, Sources, Training
 
 PerLimit = float | dict[str, float]  # one number for every limit, or --knob.NAME X for single ones
 
@@ -57,7 +57,7 @@ class AdvantageKnobs(BaseModel):
     )
     loss_mean: Literal["auto", "tokens", "replies", "length"] = Field(
         "auto",
-        description="mean over tokens; over replies of theirs; sums over the longest length; auto: by --advantages",
+        description="mean over tokens; over replies of theirs; sums over longest length; auto: by --advantages",
     )
     gamma: float = Field(1.0, gt=0, le=1, description="discount per token (gae, reinforce++)")
     lam: float = Field(0.95, ge=0, le=1, description="λ of generalised advantage estimation")
@@ -215,7 +215,7 @@ def parse_alarm(metric: str, text: str) -> Alarm:
     raise ValueError(f"--alarms.{metric} {text!r}: write warn, stop or roll-back, above or below, and a number")
 
 
-class Ppo(Training, Adapters, Sampling, KlKnobs, AdvantageKnobs, LimitKnobs, MixKnobs, WatchKnobs):
+class Ppo(Training, Adapters, Reading, Rollouts, KlKnobs, AdvantageKnobs, LimitKnobs, MixKnobs, WatchKnobs):
     """Proximal policy optimisation with KL to a reference; with --limits, under limits on expected cost."""
 
     model: str = Field(description="snapshot to start from")
@@ -239,12 +239,15 @@ class Ppo(Training, Adapters, Sampling, KlKnobs, AdvantageKnobs, LimitKnobs, Mix
         ge=0,
         description="nats per token from the sampling policy, beyond which no step is made; 0: no bound",
     )
+    sampler_gap: float = Field(
+        0.0,
+        ge=0,
+        description="nats per token up to which the sampler's log-probs stand for the trainer's; 0: by precision",
+    )
     score_clip: float = Field(0.0, ge=0, description="bound on raw scores (not on KL); 0 does not clip")
     unfinished_penalty: float = Field(
         0.0, ge=0, description="subtracted from the reward of a reply without a stop token"
     )
-    max_rows: int = Field(0, ge=0, description="read at most so many prompts per source; 0 reads all")
-    columns: dict[str, str] = Field({}, description="--columns.FIELD NAME: the column that holds FIELD")
     learning_rate: float = Field(2e-4, gt=0, description="peak learning rate of AdamW")
     schedule: Schedule = Field("linear", description="constant over the first half, then down to 10 % by this shape")
 

@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from accord.config.base import Adapters, Run, Sources, Supervised
+from accord.config.base import Adapters, Passing, Reading, Run, Sources, Supervised
 
 
-class Preference(Supervised, Adapters):
+class Preference(Supervised, Adapters, Reading):
     """Train a preference model or a cost model on comparisons, rankings, labels and ratings."""
 
     model: str = Field(description="snapshot to start from: the SFT model, or a preference model to go on from")
@@ -61,10 +61,8 @@ class Preference(Supervised, Adapters):
     split: str = Field("", description="use only prompts of this split (preference, policy, evaluation)")
     eval_share: float = Field(0.1, gt=0, lt=1, description="share of prompts held out to measure accuracy")
     folds: int = Field(0, ge=0, description="cross-validate by prompt in so many folds first; 0 does not")
-    max_rows: int = Field(0, ge=0, description="read at most so many rows per source; 0 reads all")
     epochs: float = Field(1.0, gt=0, description="passes over the data; a second one overfits (Ouyang et al. 2022)")
     batch_size: int = Field(64, gt=0, description="comparisons per optimizer step")
-    columns: dict[str, str] = Field({}, description="--columns.FIELD NAME: the column that holds FIELD")
     learning_rate: float = Field(7e-4, gt=0, description="peak learning rate of AdamW")
 
     @property
@@ -136,7 +134,7 @@ class Preference(Supervised, Adapters):
         return self
 
 
-class EvaluatePreference(Run):
+class EvaluatePreference(Run, Passing):
     """How far to trust preference and cost models: accuracy by what may matter, calibration, errors, criteria."""
 
     models: dict[str, str] = Field(description="--models.NAME DIR: preference, cost or ensemble models to measure")
@@ -155,10 +153,6 @@ class EvaluatePreference(Run):
     )
     errors: int = Field(20, ge=0, description="most confident errors to list for each model")
     bootstrap: int = Field(2000, gt=0, description="resamples behind each interval")
-    micro_tokens: int = Field(16384, gt=0, description="tokens in memory at once; changes no result")
-    max_length: int = Field(512, gt=1, description="longest text in tokens; longer ones are dropped and counted")
-    max_rows: int = Field(0, ge=0, description="read at most so many rows per source; 0 reads all")
-    columns: dict[str, str] = Field({}, description="--columns.FIELD NAME: the column that holds FIELD")
 
     @model_validator(mode="after")
     def _distance_fits(self) -> "EvaluatePreference":
@@ -170,7 +164,7 @@ class EvaluatePreference(Run):
         return self
 
 
-class Score(Run):
+class Score(Run, Passing):
     """Score or label any data with any model: preference, cost, ensemble, or the log-probs of a policy."""
 
     models: dict[str, str] = Field(description="--models.NAME DIR: what to score with; NAME heads its columns")
@@ -181,10 +175,6 @@ class Score(Run):
     )
     split: str = Field("", description="use only prompts of this split (preference, policy, evaluation)")
     temperature: float = Field(1.0, gt=0, description="of policies: divides their logits")
-    micro_tokens: int = Field(16384, gt=0, description="tokens in memory at once; changes no result")
-    max_length: int = Field(512, gt=1, description="longest text in tokens; longer ones are dropped and counted")
-    max_rows: int = Field(0, ge=0, description="read at most so many rows per source; 0 reads all")
-    columns: dict[str, str] = Field({}, description="--columns.FIELD NAME: the column that holds FIELD")
 
     @model_validator(mode="after")
     def _label_fits(self) -> "Score":

@@ -86,6 +86,22 @@ class AttentionTable:
     place: Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class VarlenCall:
+    """Segments as a kernel for texts of various lengths takes them: behind each other, without padding.
+
+    `queries` (Q,) and `keys` (K,) index the flat row; `query_starts` and `key_starts` (S + 1,) int32 are where each
+    segment begins in them. A segment's last query sees its last key, the one before it all but that, and so on.
+    """
+
+    queries: Tensor
+    keys: Tensor
+    query_starts: Tensor
+    key_starts: Tensor
+    longest_query: int
+    longest_key: int
+
+
 @dataclass(frozen=True)
 class Plan:
     """Packed tokens and the rows that heads are computed on.
@@ -107,6 +123,11 @@ class Plan:
     def attention(self) -> AttentionTable:
         """Who attends to whom, in blocks."""
         return attention_table(self.segments, len(self.ids), self.ids.device)
+
+    @functools.cached_property
+    def calls(self) -> tuple[tuple[VarlenCall, ...], Tensor]:
+        """The same for kernels that take lengths: segments that see themselves alone, then replies to a prompt."""
+        return varlen_calls(self.segments, len(self.ids), self.ids.device)
 
     def to(self, device: torch.device) -> "Plan":
         if self.ids.device == device:
@@ -237,6 +258,34 @@ def attention_table(
         keys_at.append(key_index.ravel())
     flat_queries, flat_keys = (torch.from_numpy(np.concatenate(p)).to(device) for p in (queries_at, keys_at))
     return AttentionTable(tuple(blocks), flat_queries, flat_keys, torch.from_numpy(place).to(device))
+
+
+def varlen_calls(
+    segments: Sequence[Segment], length: int, device: torch.device
+) -> tuple[tuple[VarlenCall, ...], Tensor]:
+    """At most two calls, and for each flat position its place in their concatenated outputs.
+
+    Prompts and lone texts are one call; in the other every reply has a copy of its prompt's keys before its own
+    (prefix grouper, arXiv:2506.05433), so that both are plain causal attention aligned at the end.
+    """
+    calls = []
+    place = np.zeros(length, dtype=np.int64)
+    offset = 0
+    for shared in (False, True):
+        chosen = [segment for segment in segments if (len(segment.keys) > 1) == shared]
+        if not chosen:
+            continue
+        queries = [np.arange(segment.start, segment.stop) for segment in chosen]
+        keys = [np.concatenate([np.arange(a, b) for a, b in segment.keys]) for segment in chosen]
+        flat = np.concatenate(queries)
+        place[flat] = offset + np.arange(len(flat))
+        offset += len(flat)
+        starts = [np.cumsum([0, *map(len, parts)], dtype=np.int32) for parts in (queries, keys)]
+        index, query_starts, key_starts = (torch.from_numpy(array).to(device) for array in (flat, *starts))
+        gathered = torch.from_numpy(np.concatenate(keys)).to(device)
+        longest = max(map(len, queries)), max(map(len, keys))
+        calls.append(VarlenCall(index, gathered, query_starts, key_starts, *longest))
+    return tuple(calls), torch.from_numpy(place).to(device)
 
 
 def cut_by_tokens(items: Sequence[Item], size: Callable[[Item], int], budget: int) -> list[list[Item]]:

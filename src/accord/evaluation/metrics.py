@@ -224,6 +224,12 @@ METRICS: dict[str, Metric] = {
         "policy/approxkl_avg",
     ),
     "policy/ratio": Metric("mean of r over reply tokens", "–", PPO, "val/ratio"),
+    "policy/sampler_gap": Metric(
+        "mean |log p of the sampler − log p of the trainer| over the replies to every 16th prompt, before anything is "
+        "learned; above `--sampler_gap` the trainer's stand in the ratio, else the sampler's",
+        "nats per token",
+        PPO,
+    ),
     "policy/updates": Metric("optimizer steps in this iteration", "count", PPO),
     "loss/policy": Metric("clipped surrogate loss per reply token", "–", PPO, "loss/policy_avg"),
     "loss/value/NAME": Metric(

@@ -6,29 +6,20 @@ The server's tokenizer is never used, and nothing that it should have sent is as
 that was changed, a reply that ends with no stop token are errors, for each would become a wrong ratio in silence.
 """
 
-import json
 import math
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from accord.errors import BadInput
+from accord.models.drawing import uniforms
+from accord.models.http import CallFailed, call_json
 from accord.records import Rollout
 
 AT_ONCE = 256  # requests in flight; the server batches them itself
-
-
-class _Refuse(urllib.request.HTTPRedirectHandler):
-    """A redirect would send prompts, or a path, to another host."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Refuse)
 
 
 @dataclass(frozen=True)
@@ -38,6 +29,14 @@ class Server:
     url: str
     model: str
     timeout: float = 600.0
+
+    @classmethod
+    def at(cls, url: str, *, timeout: float = 600.0) -> "Server":
+        """The server at `url`, by the name of the model that it says it serves; BadInput where none answers."""
+        served = _field(cls(url, "", timeout)._call("/v1/models"), "data", list)
+        if len(served) != 1:
+            raise BadInput(f"{url} serves {len(served)} models; start one server for one model, without adapters")
+        return cls(url, _field(served[0], "id", str), timeout)
 
     def sample(
         self,
@@ -71,8 +70,8 @@ class Server:
         }
 
         def ask(prompt: Sequence[int], number: int) -> list[Rollout]:
-            body = {**common, "prompt": list(prompt), "seed": _request_seed(seed, number)}
-            answer = self._post("/v1/completions", body)
+            body = {**common, "prompt": list(prompt), "seed": request_seed(seed, number)}
+            answer = self._call("/v1/completions", body)
             choices = sorted(_field(answer, "choices", list), key=lambda choice: int(choice.get("index", 0)))
             if len(choices) != n:
                 raise BadInput(f"{self.url}: asked for {n} replies and got {len(choices)}")
@@ -101,28 +100,17 @@ class Server:
     def load(self, directory: str) -> None:
         """Take the weights of a snapshot directory that the server can read, and forget what was cached of the old."""
         body = {"method": "reload_weights", "kwargs": {"weights_path": directory}, "timeout": self.timeout}
-        self._post("/collective_rpc", body)
-        self._post("/reset_prefix_cache", {})
+        self._call("/collective_rpc", body)
+        self._call("/reset_prefix_cache", {})
 
-    def _post(self, route: str, body: dict[str, Any]) -> Any:
-        request = urllib.request.Request(
-            self.url.rstrip("/") + route,
-            data=json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"},
-        )
+    def _call(self, route: str, body: dict[str, Any] | None = None) -> Any:
         try:
-            with _OPENER.open(request, timeout=self.timeout) as response:
-                text = response.read()
-        except urllib.error.HTTPError as error:
-            said = error.read().decode(errors="replace")[:300]
-            hint = "; start it with VLLM_SERVER_DEV_MODE=1" if error.code == 404 and route[1] != "v" else ""
-            raise BadInput(f"{self.url}{route}: {error.code} {said}{hint}") from None
-        except OSError as error:
-            raise BadInput(f"{self.url}{route}: no answer ({error}); is the server running?") from None
-        try:
-            return json.loads(text) if text else {}
-        except ValueError:
-            raise BadInput(f"{self.url}{route}: the answer is no JSON: {text[:80]!r}") from None
+            return call_json(self.url.rstrip("/") + route, body, timeout=self.timeout)
+        except CallFailed as error:
+            hint = "; is the server running?" if not error.status else ""
+            if error.status == 404 and not route.startswith("/v1"):
+                hint = "; start it with VLLM_SERVER_DEV_MODE=1"
+            raise BadInput(f"{self.url}{route} {error}{hint}") from None
 
 
 def _field(record: Any, name: str, kind: type) -> Any:
@@ -132,9 +120,6 @@ def _field(record: Any, name: str, kind: type) -> Any:
     return value
 
 
-def _request_seed(seed: int, number: int) -> int:
-    """31 bits that differ from prompt to prompt and from call to call: the finaliser of splitmix64."""
-    state = (seed * 0x9E3779B97F4A7C15 + number * 0xD1B54A32D192ED03 + 0xA0761D6478BD642F) % 2**64
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
-        state = (state ^ (state >> shift)) * factor % 2**64
-    return state >> 33
+def request_seed(seed: int, number: int) -> int:
+    """31 bits that differ from prompt to prompt and from call to call."""
+    return int(2**31 * uniforms(seed, np.array([number], dtype=np.uint64), 0)[0])

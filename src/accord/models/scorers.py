@@ -11,14 +11,10 @@ is no finite number ends the run: a reward that is made up for a scorer that fai
 """
 
 import importlib
-import json
 import math
 import os
 import re
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -28,6 +24,7 @@ from torch import Tensor
 from accord.data.batches import Group
 from accord.data.chat import Renderer
 from accord.errors import BadInput
+from accord.models.http import CallFailed, call_json
 from accord.models.scoring import ConversationScorer
 from accord.records import Prompt
 
@@ -126,26 +123,11 @@ def _checked(where: str, found: Any, expected: int) -> list[float]:
 
 
 def _post(url: str, conversations: list[Conversation]) -> Any:
-    body = json.dumps({"conversations": conversations}).encode()
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
-    for attempt in range(ATTEMPTS):
-        try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
-                return _read_scores(url, answer.read())
-        except urllib.error.HTTPError as error:
-            error.close()
-            if error.code != 429 and error.code < 500:
-                raise ScorerFailed(f"{url} answered {error.code} {error.reason}") from None
-            problem = f"answered {error.code} {error.reason}"
-        except OSError as error:
-            problem = f"cannot be reached ({error})"
-        if attempt + 1 < ATTEMPTS:
-            time.sleep(0.5 * 2**attempt)
-    raise ScorerFailed(f"{url} {problem}, {ATTEMPTS} times")
-
-
-def _read_scores(url: str, answer: bytes) -> Any:
     try:
-        return json.loads(answer)["scores"]
-    except (ValueError, KeyError, TypeError):
-        raise ScorerFailed(f"{url} answered no JSON object with scores: {answer[:80]!r}") from None
+        answer = call_json(url, {"conversations": conversations}, timeout=TIMEOUT, attempts=ATTEMPTS)
+    except CallFailed as error:
+        tried = f", {ATTEMPTS} times" if error.status in (0, 429) or error.status >= 500 else ""
+        raise ScorerFailed(f"{url} {error}{tried}") from None
+    if not isinstance(answer, dict) or "scores" not in answer:
+        raise ScorerFailed(f"{url} answered no JSON object with scores: {str(answer)[:80]}")
+    return answer["scores"]

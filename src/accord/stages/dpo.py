@@ -8,6 +8,7 @@ needs to know of its whole batch (KTO's KL, BCO's shift, AOT's ranks) is compute
 """
 
 import copy
+import heapq
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -40,9 +41,11 @@ from accord.stages.direct_evaluation import HeldOut, keywords, measure_samples
 from accord.stages.direct_objectives import score_margins
 from accord.stages.inputs import named, save_snapshot
 from accord.stages.pretrain import POLICY, compute_logprobs
+from accord.stages.settling import settle
 from accord.training import distributed
 from accord.training.distributed import World
 from accord.training.fit import Losses, fit
+from accord.training.precision import lowered
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,14 @@ def run(config: Dpo) -> RunFolder:
         policy = add_adapters(load_policy(config.model), config, scalar=False, seed=config.seed).to(world.device)
         if not any(p.requires_grad for p in policy.parameters()):
             raise BadInput(f"{config.model}: nothing to train; its adapter is frozen")
+        config = settle(
+            config,
+            run,
+            world,
+            lambda: [policy],
+            [item.group for item in items],
+            lambda some, precision: compute_logprobs(policy, build_plan(some).to(world.device), precision).sum(),
+        )
         frozen = frozen_model(config, policy, world)
         reference, measured_against = make_reference(config, run, world, policy, frozen, material)
         actors = Actors(config, world, policy, reference)
@@ -121,6 +132,7 @@ def run(config: Dpo) -> RunFolder:
             size=lambda item: item.group.tokens,
             totals=lambda batch: look_over(actors, material, batch),
             loss=lambda part, whole: item_loss(actors, part, whole),
+            largest=heapq.nlargest(config.batch_size, items, key=lambda item: item.group.tokens),
             evaluate=held_out.measure if material.held_out else None,
             kept={"reference": frozen} if frozen is not None and config.refresh_every else None,
         )
@@ -167,7 +179,7 @@ def make_reference(
         tokens = Reference(policy, frozen)
 
         def logprobs(plan: Plan) -> Tensor:
-            with torch.autocast(world.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            with lowered(config.precision, world.device):
                 return tokens.token_logprobs(plan)
 
         return ReplyReference(logprobs=logprobs), before

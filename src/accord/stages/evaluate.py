@@ -20,6 +20,7 @@ from accord.data.sources import read_demonstrations, read_prompts
 from accord.data.stored import reply_row
 from accord.errors import BadInput
 from accord.evaluation.statistics import mean_interval, win_rate
+from accord.models.engine import InProcess
 from accord.models.loading import load_policy, load_renderer
 from accord.models.policy import token_logprobs
 from accord.models.scorers import open_scorer
@@ -50,7 +51,7 @@ def run(config: Evaluate) -> RunFolder:
         rendered, prompts = drop_long(rendered, prompts, config.max_length, run)
         model = load_policy(config.model, trainable=False).to(world.device)
         measures = Measures(config, renderer, world.device)
-        for drawn in draw(run, model, renderer, prompts, config):
+        for drawn in draw(run, InProcess(model, config.micro_tokens), renderer, prompts, config):
             for row in measures.rows(drawn):
                 run.add_sample(row)
         rows = read_lines(run.path / "samples.jsonl")

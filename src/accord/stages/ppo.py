@@ -25,6 +25,7 @@ from accord.run import RunFolder
 from accord.stages.inputs import save_snapshot
 from accord.stages.ppo_actors import Actors, Material, prepare
 from accord.stages.ppo_limits import check_limits, hold_multipliers, move_multipliers
+from accord.stages.ppo_memory import settle_actors
 from accord.stages.ppo_record import add_samples, move_kl_coefficient, record
 from accord.stages.ppo_rollouts import collect
 from accord.stages.ppo_shaping import shape
@@ -50,6 +51,7 @@ def run(config: Ppo) -> RunFolder:
         refuse_unknown_metrics(config.rules)
         state = first_state(config)
         material, actors = prepare(config, run, world)
+        config = settle_actors(config, run, world, material, actors)
         guard = Guard(config.rules, actors.policy, quiet=not world.is_main)
         optimizers = build_optimizers(config, actors)
         modules = trained_modules(config, actors, guard)

@@ -13,6 +13,7 @@ from accord.data.batches import Group, reply_group
 from accord.data.chat import Renderer
 from accord.data.sources import read_demonstrations, read_documents, read_prompts, refuse_overlap
 from accord.errors import BadInput
+from accord.models.engine import Engine, open_engine
 from accord.models.loading import add_adapters, base_of, load_policy, load_renderer
 from accord.models.reference import Reference
 from accord.models.scorers import ReplyScorer, open_scorer
@@ -29,7 +30,7 @@ REWARD = "reward"  # the name of the summed reward's signal; costs go by their o
 
 @dataclass(frozen=True)
 class Actors:
-    """Every role of the run: views of models, one tokenizer.
+    """Every role of the run: views of models, one tokenizer, and the engine that draws the policy's replies.
 
     `following` is the reference's own module where `--refresh_every` moves it, `average` the averaged policy, each None
     where not asked for; `other_text` is what the PTX term reads.
@@ -45,6 +46,7 @@ class Actors:
     following: nn.Module | None
     average: nn.Module | None
     other_text: list[Group]
+    engine: Engine
 
     @property
     def scorers(self) -> dict[str, ReplyScorer]:
@@ -77,6 +79,7 @@ def prepare(config: Ppo, run: RunFolder, world: World) -> tuple[Material, Actors
     policy = add_adapters(load_policy(config.model), config, scalar=False, seed=config.seed).to(device)
     if not any(p.requires_grad for p in policy.parameters()):
         raise BadInput(f"{config.model}: nothing to train; its adapter is frozen")
+    engine = open_engine(config.engine, policy, run.path)
     following = copy.deepcopy(policy) if config.refresh_every else None
     separate = following if following is not None else own_reference(config, device)
     starts: dict[str, Any] = {REWARD: next(iter(rewards.values())), **costs}
@@ -96,6 +99,7 @@ def prepare(config: Ppo, run: RunFolder, world: World) -> tuple[Material, Actors
         following=following,
         average=copy.deepcopy(policy) if config.weight_average else None,
         other_text=read_other_text(config, run, renderer),
+        engine=engine,
     )
     return material, actors
 

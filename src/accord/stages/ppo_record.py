@@ -22,6 +22,7 @@ def record(config: Ppo, renderer: Renderer, experience: Experience, state: State
         "sqrt_kl": sqrt_kl(float(kl.mean())),
         "objective/scores": float(sum_scores(config, experience).mean()),
         "kl_coefficient": state.kl_coefficient,
+        "policy/sampler_gap": experience.sampler_gap,
         "completions/mean_length": float(experience.mask.sum(1).float().mean()),
         "completions/clipped_ratio": float(np.mean([r.finish == "length" for r in experience.rollouts])),
     }

@@ -10,12 +10,15 @@ from torch import Tensor
 from accord.config import Ppo
 from accord.data.batches import Group, Plan, build_plan, cut_by_tokens, length_mask, pack_replies, reply_group
 from accord.models.policy import hidden_states, logits_head, token_logprobs
-from accord.models.sampling import sample
 from accord.objectives.kl import EXACT, SAMPLED
 from accord.records import Prompt, Rollout
 from accord.stages.ppo_actors import Actors
 from accord.stages.ppo_state import State
 from accord.training.distributed import World
+from accord.training.precision import lowered
+
+# nats per token up to which the sampler's log-probs stand for the trainer's: what rounding makes of equal weights
+GAP = {"f32": 1e-5, "bf16": 2e-3}
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class Experience:
 
     `groups` hold a prompt and its replies, which share its tokens. `scores[name]` (B,) normalised, `values[signal]`,
     `logprobs`, `reference` (log-probs under it) and `kl` (B, T); `kl` is each token's KL by `--kl_estimator`.
+    `sampler_gap` is mean |log p of the sampler − log p of the trainer|, measured on some of the replies.
     """
 
     prompts: list[Prompt]
@@ -35,14 +39,17 @@ class Experience:
     kl: Tensor
     scores: dict[str, Tensor]
     values: dict[str, Tensor]
+    sampler_gap: float = 0.0
 
 
 @torch.no_grad()
 def collect(config: Ppo, world: World, actors: Actors, prompts: Sequence[Prompt], state: State) -> Experience:
     """Sample replies to the prompts and evaluate them under every role. Each rank does its share; all get the whole."""
+    if world.is_main:
+        actors.engine.follow(actors.policy)
+    world.gather(None)  # no rank asks a server that has the old weights
     numbered = world.share(list(enumerate(prompts)))
-    rollouts = sample(
-        actors.policy,
+    rollouts = actors.engine.sample(
         [actors.renderer.prompt_ids(prompt.turns) for _, prompt in numbered],
         n=config.samples,
         temperature=config.temperature,
@@ -61,13 +68,14 @@ def collect(config: Ppo, world: World, actors: Actors, prompts: Sequence[Prompt]
     sampled = pack_replies([r.logprobs for r in rollouts], width)
     reference, kl = torch.zeros_like(sampled), torch.zeros_like(sampled)
     values = {name: torch.zeros_like(sampled) for name in actors.critics.names}
-    # the sampler computes in f32; the ratio must compare numbers of one arithmetic, or rounding looks like learning
-    low = config.precision == "bf16"
+    gap = measure_gap(config, world, actors, groups, sampled)
+    # the ratio must compare numbers of one arithmetic where it matters, or rounding looks like learning
+    apart = gap > (config.sampler_gap or GAP[config.precision])
     start = 0
     for part in cut_by_tokens(groups, lambda g: g.tokens, config.micro_tokens):
         plan = build_plan(part).to(world.device)
         stop = start + plan.replies
-        with torch.autocast(world.device.type, torch.bfloat16, enabled=low):
+        with lowered(config.precision, world.device):
             reference[start:stop] = plan.scatter(
                 actors.reference.token_logprobs(plan, temperature=config.temperature), width
             ).cpu()
@@ -75,7 +83,7 @@ def collect(config: Ppo, world: World, actors: Actors, prompts: Sequence[Prompt]
                 values[name][start:stop] = plan.scatter(value, width).cpu()
             if config.kl_estimator in EXACT:
                 kl[start:stop] = plan.scatter(exact_kls(config, actors, plan), width).cpu()
-            if low:
+            if apart:
                 again = token_logprobs(actors.policy, plan, temperature=config.temperature)
                 sampled[start:stop] = plan.scatter(again, width).cpu()
         start = stop
@@ -88,8 +96,27 @@ def collect(config: Ppo, world: World, actors: Actors, prompts: Sequence[Prompt]
     mask = length_mask(lengths, width)
     if config.kl_estimator in SAMPLED:
         kl = torch.where(mask, SAMPLED[config.kl_estimator](sampled, reference), torch.zeros_like(sampled))
-    share = Experience(own, rollouts, groups, mask, sampled, reference, kl, scores, values)
+    share = Experience(own, rollouts, groups, mask, sampled, reference, kl, scores, values, gap)
     return gather(world, share, config.samples)
+
+
+def measure_gap(config: Ppo, world: World, actors: Actors, groups: Sequence[Group], sampled: Tensor) -> float:
+    """Mean |log p of the sampler − log p of the trainer| in nats per token, on every 16th prompt of all ranks.
+
+    `sampled` (B, T) are the sampler's. The trainer computes as it will in the first update.
+    """
+    total, count = 0.0, 0
+    picked = range(0, len(groups), min(16, max(1, len(groups) // 4)))
+    for part in cut_by_tokens(picked, lambda i: groups[i].tokens, config.micro_tokens):
+        plan = build_plan([groups[i] for i in part]).to(world.device)
+        with lowered(config.precision, world.device):
+            trained = token_logprobs(actors.policy, plan, temperature=config.temperature)
+        rows = [i * config.samples + k for i in part for k in range(config.samples)]
+        ours = sampled[rows][plan.owner.cpu(), plan.slots.cpu()]
+        total += float((ours - trained.cpu()).abs().double().sum())
+        count += len(ours)
+    sums = world.gather((total, count))
+    return sum(t for t, _ in sums) / max(1, sum(c for _, c in sums))
 
 
 def exact_kls(config: Ppo, actors: Actors, plan: Plan, hidden: Tensor | None = None) -> Tensor:
@@ -123,4 +150,5 @@ def gather(world: World, part: Experience, samples: int) -> Experience:
         stack(part.kl),
         {name: torch.stack(whole(list(score))) for name, score in part.scores.items()},
         {name: stack(value) for name, value in part.values.items()},
+        part.sampler_gap,
     )

@@ -20,6 +20,7 @@ from accord.stages.ppo_rollouts import Experience, exact_kls
 from accord.training.distributed import World
 from accord.training.fit import sum_over_ranks
 from accord.training.optimizer import clip_gradients, rate_at, set_rate
+from accord.training.precision import lowered, one_cast
 
 Losses = tuple[Tensor, dict[str, Tensor]]
 
@@ -69,10 +70,11 @@ def improve(
         for optimizer in optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         metrics: dict[str, Tensor] = {}
-        for micro in world.micro_batches(batch.chosen, lambda i: experience.groups[i].tokens, config.micro_tokens):
-            backward(micro_loss(config, actors, experience, lesson, batch, micro, world.device), metrics)
-        if actors.other_text and "policy" in stepped:
-            learn_other_text(config, world, actors, lesson.step, number, metrics)
+        with one_cast(config.precision, world.device):
+            for micro in world.micro_batches(batch.chosen, lambda i: experience.groups[i].tokens, config.micro_tokens):
+                backward(micro_loss(config, actors, experience, lesson, batch, micro, world.device), metrics)
+            if actors.other_text and "policy" in stepped:
+                learn_other_text(config, world, actors, lesson.step, number, metrics)
         metrics = sum_over_ranks(world, everything, metrics)
         if config.update_kl and updates and float(metrics["policy/kl_old_new"]) > config.update_kl:
             break
@@ -150,7 +152,7 @@ def micro_loss(
     def there(matrix: Tensor) -> Tensor:
         return matrix[rows].to(device)
 
-    with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+    with lowered(config.precision, device):
         hidden = hidden_states(actors.policy, plan)
         logprobs, entropy = logprobs_and_entropy(actors.policy, plan, hidden, temperature=config.temperature)
         values = actors.critics.values(actors.policy, plan, hidden)
@@ -205,7 +207,7 @@ def learn_other_text(
     count = sum(texts[i].trained for i in places)
     for micro in world.micro_batches(places, lambda i: texts[i].tokens, config.micro_tokens):
         plan = build_plan([texts[i] for i in micro]).to(world.device)
-        with torch.autocast(world.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        with lowered(config.precision, world.device):
             loss, _ = likelihood_loss(token_logprobs(actors.policy, plan), count=count)
         backward((config.ptx_weight * loss, {"loss/ptx": loss.detach()}), metrics)
 

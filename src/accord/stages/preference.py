@@ -8,6 +8,8 @@ section 3.2 for cost models: the less safe reply scores higher, and −log σ(s�
 tokens in one pass, and a K-wise ranking counts once (Ouyang et al. 2022, arXiv:2203.02155, eq. 1).
 """
 
+import functools
+import heapq
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +18,7 @@ from pathlib import Path
 import torch
 
 from accord.config import Preference
-from accord.data.batches import batch_indices, build_plan, cut_by_tokens, steps_per_epoch
+from accord.data.batches import Group, batch_indices, build_plan, cut_by_tokens, steps_per_epoch
 from accord.errors import BadInput
 from accord.models.combining import mean_weights
 from accord.models.learner import PreferenceLearner
@@ -28,9 +30,11 @@ from accord.stages.preference_data import Item, Material, read_material
 from accord.stages.preference_loss import item_loss, own_scores, totals
 from accord.stages.preference_noise import turned_round, without_suspects
 from accord.stages.preference_results import cross_validated, mean_accuracy, write_results
+from accord.stages.settling import settle
 from accord.training import distributed
 from accord.training.distributed import World
 from accord.training.fit import fit
+from accord.training.precision import lowered
 
 Scores = list[list[float]]
 
@@ -43,6 +47,7 @@ def run(config: Preference) -> RunFolder:
         world = distributed.start(config.threads)
         renderer = load_renderer(config.model)
         material = read_material(config, run, renderer)
+        config = settle_learner(config, run, world, material)
         # labels are often about the very replies that are compared: what is measured on must not be among them
         held_out = material.where(lambda prompt: is_held_out(prompt, config)).items
         kept = material.where(lambda prompt: not is_held_out(prompt, config))
@@ -136,12 +141,7 @@ def train(
 
     `trained` says that nothing is to be done but to build it.
     """
-    scorer = start_scalar(config.model, material.heads, role=config.role, seed=seed)
-    scorer = add_adapters(scorer, config, scalar=True, seed=config.seed)
-    start = config.model if config.lm_weight else ""
-    learner = PreferenceLearner(scorer, material.heads, material.labelers, tie_rate=material.tie_rate, start=start).to(
-        world.device
-    )
+    learner = new_learner(config, world, material, seed)
     if trained:
         return learner
     items, labelled = (material.items, material.labelled) if material.items else (material.labelled, [])
@@ -168,9 +168,37 @@ def train(
         size=lambda item: item.group.tokens,
         totals=totals,
         loss=lambda part, whole: item_loss(learner, part, whole, config, world.device),
+        largest=[
+            *heapq.nlargest(config.batch_size, items, key=lambda item: item.group.tokens),
+            *heapq.nlargest(label_batch, labelled, key=lambda item: item.group.tokens),
+        ],
         evaluate=evaluate,
     )
     return learner
+
+
+def new_learner(config: Preference, world: World, material: Material, seed: int) -> PreferenceLearner:
+    """What training starts from; `seed` draws its heads."""
+    scorer = start_scalar(config.model, material.heads, role=config.role, seed=seed)
+    scorer = add_adapters(scorer, config, scalar=True, seed=config.seed)
+    start = config.model if config.lm_weight else ""
+    learner = PreferenceLearner(scorer, material.heads, material.labelers, tie_rate=material.tie_rate, start=start)
+    return learner.to(world.device)
+
+
+def settle_learner(config: Preference, run: RunFolder, world: World, material: Material) -> Preference:
+    """Precision and micro-batch of every model of this run, measured on one of them."""
+    learner = functools.cache(lambda: new_learner(config, world, material, config.seed))
+
+    def compute(groups: Sequence[Group], precision: str) -> torch.Tensor:
+        with lowered(precision, world.device):
+            total = learner().scores(build_plan(groups, rows="last").to(world.device)).sum()
+        if config.lm_weight:
+            total = total + learner().token_logprobs(build_plan(groups).to(world.device)).sum()
+        return total
+
+    groups = [item.group for item in [*material.items, *material.labelled]]
+    return settle(config, run, world, lambda: [learner()], groups, compute)
 
 
 @torch.no_grad()

@@ -27,6 +27,7 @@ from accord.objectives.preference import (
 from accord.objectives.ranking import plackett_luce_values
 from accord.stages.preference_data import Item, Label
 from accord.training.fit import Losses
+from accord.training.precision import lowered
 
 
 class Totals(NamedTuple):
@@ -76,7 +77,7 @@ def item_loss(
     """The loss of some items over the whole batch's totals. Of a cost model, a fully labelled pair weighs its two signs
     as Safe RLHF does; `label_weight` is a factor beside."""
     plan = build_plan([item.group for item in items], rows="last").to(device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+    with lowered(config.precision, device):
         table = learner.scores(plan)
     scores = own_scores(learner, items, table)
     loss = score_regularizer(scores, weight=config.score_weight, count=whole.replies)

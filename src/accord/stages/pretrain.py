@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from accord.config import Pretrain
-from accord.data.batches import Group, build_plan, cut_by_tokens, token_batches
+from accord.data.batches import Group, Plan, build_plan, cut_by_tokens, token_batches
 from accord.data.chat import Renderer, train_tokenizer
 from accord.data.sources import read_documents
 from accord.errors import BadInput
@@ -22,8 +22,11 @@ from accord.objectives.likelihood import likelihood_loss
 from accord.records import Document, unit_hash
 from accord.run import RunFolder
 from accord.stages.inputs import load_all, named, save_snapshot
+from accord.stages.settling import settle
 from accord.training import distributed
 from accord.training.fit import Losses, fit
+from accord.training.memory import longest_first
+from accord.training.precision import lowered
 
 
 def run(config: Pretrain) -> RunFolder:
@@ -53,6 +56,14 @@ def run(config: Pretrain) -> RunFolder:
         model.to(world.device)
         groups = document_groups(renderer, documents, config.max_length)
         eval_groups = document_groups(renderer, held_out, config.max_length)
+        config = settle(
+            config,
+            run,
+            world,
+            lambda: [model],
+            groups,
+            lambda some, precision: compute_logprobs(model, build_plan(some).to(world.device), precision).sum(),
+        )
         at = token_batches([g.tokens for g in groups], config.batch_size, config.seed)
 
         def loss(items: Sequence[Group], count: int) -> Losses:
@@ -69,6 +80,7 @@ def run(config: Pretrain) -> RunFolder:
             size=lambda group: group.tokens,
             totals=lambda items: sum(group.trained for group in items),
             loss=loss,
+            largest=longest_first(groups, lambda group: group.tokens, config.batch_size),
             evaluate=lambda: {"eval/loss": mean_loss(model, eval_groups, config.micro_tokens, world.device)},
         )
         if fresh:
@@ -122,11 +134,10 @@ def document_groups(renderer: Renderer, documents: Sequence[Document], max_lengt
     return groups
 
 
-def compute_logprobs(model: torch.nn.Module, plan: "object", precision: str) -> torch.Tensor:
+def compute_logprobs(model: torch.nn.Module, plan: Plan, precision: str) -> torch.Tensor:
     """Log-probs of the plan's targets with the forward pass in `precision`."""
-    device = plan.ids.device.type  # type: ignore[attr-defined]
-    with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
-        return token_logprobs(model, plan)  # type: ignore[arg-type]
+    with lowered(precision, plan.ids.device):
+        return token_logprobs(model, plan)
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accord.config import Annotate, Dpo, Evaluate, Online, Ppo, Preference, Pretrain, Sample, Sft
+from accord.config import Annotate, Dpo, Evaluate, Online, Ppo, Precision, Preference, Pretrain, Sample, Sft
 
 HARM_SLICES = "harmful,red-team"
 COST_SLICES = "harmful,red-team,look-alike"
@@ -30,7 +30,10 @@ EVALUATED = {
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Sizes of one scale. Counts are of documents, demonstrations, prompts per slice, PPO iterations."""
+    """Sizes of one scale. Counts are of documents, demonstrations, prompts per slice, PPO iterations.
+
+    The precision of the smaller ones is fixed, so that a claim's runs do not depend on the machine.
+    """
 
     size: str
     documents: int
@@ -41,12 +44,13 @@ class Scale:
     iterations: int
     rollouts: int
     evaluated: int
+    precision: Precision
 
 
 SCALES: dict[str, Scale] = {
-    "small": Scale("tiny", 14_000, 440, 3_000, 2_500, 6_000, 20, 256, 120),
-    "medium": Scale("small", 30_000, 1_500, 5_000, 8_000, 20_000, 100, 512, 400),
-    "large": Scale("medium", 60_000, 6_000, 20_000, 30_000, 60_000, 200, 1024, 1_000),
+    "small": Scale("tiny", 14_000, 440, 3_000, 2_500, 6_000, 20, 256, 120, "f32"),
+    "medium": Scale("small", 30_000, 1_500, 5_000, 8_000, 20_000, 100, 512, 400, "f32"),
+    "large": Scale("medium", 60_000, 6_000, 20_000, 30_000, 60_000, 200, 1024, 1_000, "auto"),
 }
 
 
@@ -66,12 +70,16 @@ class GoldFlow:
         resume = self.resume and folder.exists()
         return {"out": str(folder), "seed": self.seed, "resume": resume, "threads": self.threads}
 
+    def trained(self, name: str) -> dict[str, Any]:
+        """The same of a run that trains."""
+        return {**self.common(name), "precision": self.scale.precision}
+
     def snapshot(self, name: str) -> str:
         return str(self.root / name / "snapshot")
 
     def pretrain(self) -> Pretrain:
         return Pretrain(
-            **self.common("pretrain"),
+            **self.trained("pretrain"),
             model=self.scale.size,
             data=f"world:corpus?count={self.scale.documents}&seed={self.seed}",
             steps=self.scale.pretrain_steps,
@@ -84,7 +92,7 @@ class GoldFlow:
 
     def sft(self) -> Sft:
         return Sft(
-            **self.common("sft"),
+            **self.trained("sft"),
             model=self.snapshot("pretrain"),
             data=f"world:demonstrations?count={self.scale.demonstrations}&seed={self.seed}",
             max_length=160,
@@ -111,7 +119,7 @@ class GoldFlow:
 
     def helpful(self) -> Preference:
         return Preference(
-            **self.common("helpful"),
+            **self.trained("helpful"),
             model=self.snapshot("sft"),
             data=str(self.root / "annotate" / "comparisons-helpful.jsonl"),
             criterion="helpful",
@@ -121,7 +129,7 @@ class GoldFlow:
 
     def harmless(self) -> Preference:
         return Preference(
-            **self.common("harmless"),
+            **self.trained("harmless"),
             model=self.snapshot("sft"),
             data=str(self.root / "annotate" / "comparisons-harmless.jsonl"),
             safety_data=str(self.root / "annotate" / "judgements-harmless.jsonl"),
@@ -134,7 +142,7 @@ class GoldFlow:
     def dpo(self, name: str = "dpo", **changes: Any) -> Dpo:
         """The direct family on the comparisons that the helpful preference model is trained on."""
         settings: dict[str, Any] = {
-            **self.common(name),
+            **self.trained(name),
             "model": self.snapshot("sft"),
             "data": str(self.root / "annotate" / "comparisons-helpful.jsonl"),
             "criterion": "helpful",
@@ -159,7 +167,7 @@ class GoldFlow:
 
     def ppo(self, name: str = "ppo", **changes: Any) -> Ppo:
         settings: dict[str, Any] = {
-            **self.common(name),
+            **self.trained(name),
             "model": self.snapshot("sft"),
             "data": f"world:prompts?count={self.scale.policy_prompts}&seed={self.seed + 200}",
             "split": "policy",

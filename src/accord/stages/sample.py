@@ -5,18 +5,20 @@ With `--select` also a policy made of draws: best of n, or rejection sampling. W
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from accord.config import Evaluate, Sample
 from accord.data.batches import reply_group
 from accord.data.chat import Renderer
 from accord.data.sources import read_prompts
 from accord.data.stored import reply_row, write_records
-from accord.models.loading import load_policy, load_renderer
-from accord.models.sampling import sample
+from accord.models.engine import Engine, Served, open_engine
+from accord.models.http_engine import Server
+from accord.models.loading import base_of, load_policy, load_renderer
 from accord.models.scorers import ReplyScorer, open_scorer
 from accord.objectives.best_of import acceptance, best_of_kl_bound, best_of_kl_estimate
 from accord.records import Demonstration, Prompt, Rollout, Turn
@@ -40,9 +42,9 @@ def run(config: Sample) -> RunFolder:
         prompts: list[Prompt] = load_all(read_prompts, config.data, config, run, split=config.split)
         rendered = [reply_group(renderer.prompt_ids(p.turns), ()) for p in prompts]
         rendered, prompts = drop_long(rendered, prompts, config.max_length, run)
-        model = load_policy(config.model, trainable=False).to(world.device)
+        engine = engine_of(config, run, world.device)
         scorers = [open_scorer(where, "preference", renderer, world.device, n) for n, where in config.rewards.items()]
-        for drawn in draw(run, model, renderer, prompts, config):
+        for drawn in draw(run, engine, renderer, prompts, config):
             scores = score(config, renderer, scorers, drawn) if scorers else None
             for place, (prompt, replies) in enumerate(drawn):
                 kept = select(config, prompt, scores[place]) if scores is not None else None
@@ -61,6 +63,18 @@ def run(config: Sample) -> RunFolder:
         chosen = write_selected(config, run) if scorers else {}
         run.finish(samples=len(prompts) * config.samples, **chosen)
         return run
+
+
+def engine_of(config: Sample, run: RunFolder, device: torch.device) -> Engine:
+    """What draws replies of the snapshot; a server reads a plain one itself."""
+    if config.engine and Path(config.model).is_dir() and not base_of(config.model):
+        served = Served(Server.at(config.engine), run.path)
+        served.server.load(str(Path(config.model).resolve()))
+        return served
+    model = load_policy(config.model, trainable=False).to(device)
+    engine = open_engine(config.engine, model, run.path, micro_tokens=config.micro_tokens)
+    engine.follow(model)
+    return engine
 
 
 def score(config: Sample, renderer: Renderer, scorers: Sequence[ReplyScorer], drawn: Drawn) -> Tensor:
@@ -104,7 +118,7 @@ def demonstration(row: Mapping[str, Any]) -> Demonstration:
 
 
 def draw(
-    run: RunFolder, model: nn.Module, renderer: Renderer, prompts: Sequence[Prompt], config: Sample | Evaluate
+    run: RunFolder, engine: Engine, renderer: Renderer, prompts: Sequence[Prompt], config: Sample | Evaluate
 ) -> Iterator[Drawn]:
     """`config.samples` rollouts per prompt, a chunk of prompts at a time, each to be written before the next is drawn.
 
@@ -116,8 +130,7 @@ def draw(
     progress = Progress(run.stage, len(prompts), unit="prompt", first=first)
     while first < len(prompts):
         chunk = prompts[first : first + size]
-        rollouts = sample(
-            model,
+        rollouts = engine.sample(
             [renderer.prompt_ids(p.turns) for p in chunk],
             n=n,
             temperature=config.temperature,
@@ -125,7 +138,6 @@ def draw(
             stop_ids=frozenset({renderer.eos}),
             seed=config.seed,
             numbers=range(first, first + len(chunk)),
-            micro_tokens=config.micro_tokens,
         )
         yield [(prompt, rollouts[i * n : (i + 1) * n]) for i, prompt in enumerate(chunk)]
         first += len(chunk)

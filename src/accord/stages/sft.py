@@ -6,6 +6,7 @@ The mean is over the assistant tokens of the whole optimizer batch (InstructGPT,
 a mean of per-conversation means.
 """
 
+import heapq
 import math
 from collections.abc import Sequence
 
@@ -20,6 +21,7 @@ from accord.records import Demonstration, unit_hash
 from accord.run import RunFolder
 from accord.stages.inputs import drop_long, load_all, named, save_snapshot
 from accord.stages.pretrain import POLICY, compute_logprobs, mean_loss
+from accord.stages.settling import settle
 from accord.training import distributed
 from accord.training.fit import Losses, fit
 
@@ -47,6 +49,14 @@ def run(config: Sft) -> RunFolder:
         groups, demonstrations = drop_long(groups, demonstrations, config.max_length, run)
         eval_groups = [conversation_group(renderer, d, config.train_on) for d in held_out]
         model = add_adapters(load_policy(config.model), config, scalar=False, seed=config.seed).to(world.device)
+        config = settle(
+            config,
+            run,
+            world,
+            lambda: [model],
+            groups,
+            lambda some, precision: compute_logprobs(model, build_plan(some).to(world.device), precision).sum(),
+        )
 
         def loss(items: Sequence[Group], count: int) -> Losses:
             plan = build_plan(items).to(world.device)
@@ -62,6 +72,7 @@ def run(config: Sft) -> RunFolder:
             size=lambda group: group.tokens,
             totals=lambda items: sum(group.trained for group in items),
             loss=loss,
+            largest=heapq.nlargest(config.batch_size, groups, key=lambda group: group.tokens),
             evaluate=lambda: {"eval/loss": mean_loss(model, eval_groups, config.micro_tokens, world.device)},
         )
         if world.is_main:

@@ -16,7 +16,9 @@ from accord.config import Supervised
 from accord.run import RunFolder
 from accord.training import checkpoint
 from accord.training.distributed import World
+from accord.training.memory import rehearse
 from accord.training.optimizer import build_optimizers, clip_gradients, rate_at, set_rate
+from accord.training.precision import one_cast
 from accord.training.progress import Progress
 
 Item = TypeVar("Item")
@@ -35,6 +37,7 @@ def fit(
     size: Callable[[Item], int],
     totals: Callable[[Sequence[Item]], Totals],
     loss: Callable[[Sequence[Item], Totals], Losses],
+    largest: Sequence[Item] = (),
     evaluate: Callable[[], Mapping[str, float]] | None = None,
     kept: Mapping[str, nn.Module] | None = None,
 ) -> None:
@@ -42,8 +45,9 @@ def fit(
 
     `batch_at(step)` gives the items of a step (the same on every rank), `size(item)` its tokens, `totals(items)`
     what the loss divides by, `loss(items, totals)` the loss of a micro-batch and metrics that add up over
-    micro-batches. `evaluate` is called every `eval_every` steps and at the end. `kept` are modules that change without
-    a gradient: checkpoints hold them too.
+    micro-batches. `largest` is the largest batch that can come: where memory may run short, its longest micro-batch
+    is computed before the first step, which may end in BadInput. `evaluate` is called every `eval_every` steps and at
+    the end. `kept` are modules that change without a gradient: checkpoints hold them too.
     """
     modules = {"model": module, **(kept or {})}
     parameters = [p for p in module.parameters() if p.requires_grad]
@@ -54,6 +58,9 @@ def fit(
         state = checkpoint.load(saved, modules, optimizers)
         first, tokens = state["step"], state["tokens"]
         run.truncate_logs(first)
+    if first < steps:
+        module.train()
+        rehearse(lambda some: loss(some, totals(some))[0], largest, size, config.micro_tokens, [module], world)
     progress = Progress(run.stage, steps, first=first, quiet=not world.is_main)
     for step in range(first, steps):
         started = time.perf_counter()
@@ -65,11 +72,12 @@ def fit(
         divisor = totals(items)
         module.train()
         metrics: dict[str, Tensor] = {}
-        for micro in world.micro_batches(items, size, config.micro_tokens):
-            value, parts = loss(micro, divisor)
-            value.backward()
-            for name, part in parts.items():
-                metrics[name] = metrics.get(name, torch.zeros(())) + part
+        with one_cast(config.precision, world.device):
+            for micro in world.micro_batches(items, size, config.micro_tokens):
+                value, parts = loss(micro, divisor)
+                value.backward()
+                for name, part in parts.items():
+                    metrics[name] = metrics.get(name, torch.zeros(())) + part
         metrics = sum_over_ranks(world, parameters, metrics)
         norm = clip_gradients(parameters, config.clip_norm)
         for optimizer in optimizers.values():

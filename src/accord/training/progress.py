@@ -18,14 +18,9 @@ class Progress:
         interval: float = 5.0,
         quiet: bool = False,
     ) -> None:
-        self.what, self.steps, self.unit, self.first, self.interval, self.quiet = (
-            what,
-            steps,
-            unit,
-            first,
-            interval,
-            quiet,
-        )
+        self.what, self.unit = what, unit
+        self.first, self.steps = first, steps
+        self.interval, self.quiet = interval, quiet
         self.started = time.monotonic()
         self.printed = self.started
 

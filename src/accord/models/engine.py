@@ -1,0 +1,78 @@
+"""Engines: prompts → rollouts, in this process on the model's own weights, or by a server that the weights are sent to.
+
+Both give the same: token ids in, token ids and the log-probs they were drawn at out, each reply's random numbers a
+function of the seed and its prompt's number.
+"""
+
+import copy
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import nn
+
+from accord.models.http_engine import Server
+from accord.models.loading import is_adapted
+from accord.models.sampling import sample
+from accord.records import Rollout
+
+
+class Engine(Protocol):
+    """What draws replies."""
+
+    def follow(self, policy: nn.Module) -> None:
+        """Draw from this policy, as it is now."""
+
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        n: int,
+        temperature: float,
+        max_new_tokens: int,
+        stop_ids: frozenset[int],
+        seed: int,
+        version: str = "",
+        numbers: Sequence[int] | None = None,
+    ) -> list[Rollout]:
+        """`n` rollouts per prompt, prompt by prompt, as `models.sampling.sample` says."""
+
+
+@dataclass
+class InProcess:
+    """The trainer's own weights: nothing is copied and nothing sent. `micro_tokens` bounds the cache."""
+
+    model: nn.Module
+    micro_tokens: int = 65536
+
+    def follow(self, policy: nn.Module) -> None:
+        self.model = policy
+
+    def sample(self, prompts: Sequence[Sequence[int]], **asked: Any) -> list[Rollout]:
+        return sample(self.model, prompts, micro_tokens=self.micro_tokens, **asked)
+
+
+@dataclass(frozen=True)
+class Served:
+    """A vLLM server on this machine, or one that sees its files: weights are pushed by path, by way of `folder`."""
+
+    server: Server
+    folder: Path
+
+    def follow(self, policy: nn.Module) -> None:
+        """Write the weights, adapters merged, have the server read them, and forget the files."""
+        whole: Any = copy.deepcopy(policy).merge_and_unload() if is_adapted(policy) else policy  # type: ignore[operator]
+        with tempfile.TemporaryDirectory(prefix=".weights-", dir=self.folder.resolve()) as written:
+            Path(written).chmod(0o755)  # the server may be another user's process
+            whole.save_pretrained(written)
+            self.server.load(written)
+
+    def sample(self, prompts: Sequence[Sequence[int]], **asked: Any) -> list[Rollout]:
+        return self.server.sample(prompts, **asked)
+
+
+def open_engine(where: str, policy: nn.Module, folder: Path, *, micro_tokens: int = 65536) -> Engine:
+    """The engine of `--engine`: this process where it is empty, else the server at that address. BadInput if silent."""
+    return Served(Server.at(where), folder) if where else InProcess(policy, micro_tokens)

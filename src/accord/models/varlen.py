@@ -1,0 +1,134 @@
+"""Attention over a packed plan by a kernel that takes texts of various lengths: `torch.nn.attention.varlen`, on GPUs.
+
+The kernel is FlashAttention as torch ships it, in bf16 and f16 alone. Its arguments have changed from version to
+version, so they are looked up, and before its first use it is compared with plain products, gradients included, on
+texts whose queries are fewer than their keys.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from accord.data.batches import Plan, build_plan, reply_group
+
+Kernel = Callable[..., Tensor]
+LOW = (torch.bfloat16, torch.float16)
+
+
+def attend(plan: Plan, query: Tensor, key: Tensor, value: Tensor, *, scaling: float | None = None) -> Tensor:
+    """Queries, keys and values (T, heads, d) of the plan's flat row to what each query's segment lets it see."""
+    kernel, low = _kernel(), _low(query)
+    calls, place = plan.calls
+    query, key, value = (t.to(low) for t in (query, key, value))
+    parts = [
+        kernel(
+            query[call.queries],
+            key[call.keys],
+            value[call.keys],
+            call.query_starts,
+            call.key_starts,
+            call.longest_query,
+            call.longest_key,
+            scaling,
+        )
+        for call in calls
+    ]
+    return (parts[0] if len(parts) == 1 else torch.cat(parts))[place]
+
+
+def serves(query: Tensor) -> bool:
+    """Whether the kernel computes attention of queries like these: on a GPU, in bf16 or f16, and rightly."""
+    fits = query.shape[-1] % 8 == 0 and query.shape[-1] <= 256
+    return query.device.type == "cuda" and fits and _low(query) in LOW and agrees(query.device)
+
+
+def _low(query: Tensor) -> torch.dtype:
+    device = query.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype
+
+
+@functools.cache
+def _kernel() -> Kernel:
+    from torch.nn.attention.varlen import varlen_attn
+
+    return adapted(varlen_attn)
+
+
+def adapted(kernel: Callable[..., Any]) -> Kernel:
+    """(query, key, value, query starts, key starts, longest query, longest key, scale) → output, causal.
+
+    Raises TypeError where this version's arguments are not known.
+    """
+    known = inspect.signature(kernel).parameters
+    fixed: dict[str, Any] = {}
+    if "window_size" in known:
+        fixed["window_size"] = (-1, 0)
+    elif "is_causal" in known:
+        fixed["is_causal"] = True
+    else:
+        raise TypeError("varlen_attn has neither window_size nor is_causal")
+    groups_itself = "enable_gqa" in known
+
+    def call(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> Tensor:
+        *places, scaling = rest
+        options = dict(fixed)
+        if query.shape[1] != key.shape[1]:
+            if groups_itself:
+                options["enable_gqa"] = True
+            else:
+                key, value = (t.repeat_interleave(query.shape[1] // t.shape[1], dim=1) for t in (key, value))
+        if scaling is not None:
+            if "scale" in known:
+                options["scale"] = scaling
+            else:
+                query = query * (scaling * query.shape[-1] ** 0.5)
+        out: Tensor = kernel(query, key, value, *places, **options)
+        return out
+
+    return call
+
+
+@functools.cache
+def agrees(device: torch.device) -> bool:
+    """Whether kernel and plain products give the same outputs and gradients on this device; tried once."""
+    with torch.enable_grad(), torch.autocast(device.type, enabled=False):
+        return _compare(device)
+
+
+def _compare(device: torch.device) -> bool:
+    plan = build_plan([reply_group(range(9), range(5), range(7)), reply_group((), range(6))]).to(device)
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (
+        torch.randn(len(plan.ids), heads, 32, generator=generator).to(device, torch.bfloat16).requires_grad_()
+        for heads in (4, 2, 2)
+    )
+    expected = masked(plan, q, k, v)
+    try:
+        found = attend(plan, q, k, v)
+        grads = torch.autograd.grad(found.float().square().sum(), (q, k, v))
+    except (ImportError, AttributeError, RuntimeError, TypeError):
+        return False
+    theirs = torch.autograd.grad(expected.square().sum(), (q, k, v))
+    pairs = [(found, expected), *zip(grads, theirs, strict=True)]
+    return all(torch.allclose(a.float(), b.float(), rtol=5e-2, atol=5e-2) for a, b in pairs)
+
+
+def masked(plan: Plan, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """The same in f32 by one product under a mask of all pairs: what the kernel is compared with."""
+    length = len(plan.ids)
+    seen = torch.zeros(length, length, dtype=torch.bool, device=query.device)
+    for segment in plan.segments:
+        for start, stop in segment.keys[:-1]:
+            seen[segment.start : segment.stop, start:stop] = True
+        start, stop = segment.keys[-1]
+        own = torch.ones(segment.stop - segment.start, stop - start, dtype=torch.bool, device=query.device)
+        seen[segment.start : segment.stop, start:stop] = own.tril()
+    groups = query.shape[1] // key.shape[1]
+    key, value = (t.repeat_interleave(groups, dim=1) for t in (key, value))
+    q, k, v = (t.float().transpose(0, 1) for t in (query, key, value))
+    scores = (q @ k.transpose(1, 2) * query.shape[-1] ** -0.5).masked_fill(~seen, float("-inf"))
+    return (scores.softmax(-1) @ v).transpose(0, 1)

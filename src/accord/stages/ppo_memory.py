@@ -1,0 +1,59 @@
+"""Before the first iteration: precision and micro-batch, and a rehearsal of the longest rollouts that can come."""
+
+import heapq
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from accord.config import Ppo
+from accord.data.batches import Group, reply_group
+from accord.run import RunFolder
+from accord.stages.ppo_actors import Actors, Material
+from accord.stages.ppo_rollouts import Experience
+from accord.stages.ppo_update import Lesson, micro_loss, mini_batch
+from accord.stages.settling import settle
+from accord.training.distributed import World
+from accord.training.memory import rehearse
+
+
+def settle_actors(config: Ppo, run: RunFolder, world: World, material: Material, actors: Actors) -> Ppo:
+    """The config with what the machine decides; BadInput where the longest rollouts will not fit into memory."""
+    trained: list[nn.Module] = [actors.policy, actors.critics]
+    groups = longest_rollouts(config, actors, material)
+
+    def compute(some: Sequence[Group], precision: str) -> Tensor:
+        return imagined_loss(config.model_copy(update={"precision": precision}), actors, some, world.device)
+
+    actors.policy.train()
+    config = settle(config, run, world, lambda: trained, groups, compute)
+    rehearse(
+        lambda some: compute(some, config.precision),
+        groups,
+        lambda group: group.tokens,
+        config.micro_tokens,
+        trained,
+        world,
+    )
+    actors.policy.eval()
+    return config
+
+
+def longest_rollouts(config: Ppo, actors: Actors, material: Material) -> list[Group]:
+    """A mini-batch of the longest prompts, whose replies are as long as they may get."""
+    prompts = (actors.renderer.prompt_ids(prompt.turns) for prompt in material.prompts)
+    longest = heapq.nlargest(max(1, config.mini_batch_size // config.samples), prompts, key=len)
+    replies = [(actors.renderer.eos,) * config.max_new_tokens] * config.samples
+    return [reply_group(prompt, *replies) for prompt in longest]
+
+
+def imagined_loss(config: Ppo, actors: Actors, groups: Sequence[Group], device: torch.device) -> Tensor:
+    """The loss of rollouts that nobody sampled: its value says nothing, its graph is that of a step."""
+    zeros = torch.zeros(len(groups) * config.samples, config.max_new_tokens)
+    by_signal = dict.fromkeys(actors.critics.names, zeros)
+    mask = torch.ones_like(zeros, dtype=torch.bool)
+    experience = Experience([], [], list(groups), mask, zeros, zeros, zeros, {}, by_signal)
+    everything = range(len(groups))
+    lesson = Lesson(zeros, by_signal, config.kl_coefficient, 0)
+    batch = mini_batch(config, experience, everything)
+    return micro_loss(config, actors, experience, lesson, batch, everything, device)[0]

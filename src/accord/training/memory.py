@@ -1,0 +1,199 @@
+"""How many tokens a micro-batch may hold: a model of memory, and a rehearsal of the longest batch before step 1.
+
+    need(T) = fixed + per_token · T,   fixed = gradients and optimizer states, per_token = PEAK · what backward keeps
+
+What backward keeps is counted, not guessed: the longest text runs forward, and every tensor that autograd saves is
+added up. So the count holds for any architecture, head, adapter or precision. It grows with the tokens alone, because
+segments are attended one by one.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from accord.errors import BadInput
+from accord.training.distributed import World
+
+Item = TypeVar("Item")
+Loss = Callable[[Sequence[Item]], Tensor]  # of some items, with its graph
+
+PEAK = 1.5  # largest use over what is kept: gradients of activations, freed as backward goes on (1.3 to 1.5 measured)
+SHARE = 0.8  # of the free memory that a plan may use
+MOST = {"cpu": 8192, "cuda": 65536}  # tokens of the largest micro-batch that is planned
+REHEARSED = 0.25  # share of the free memory from which the longest batch is rehearsed
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Bytes that a step takes beyond the weights: `fixed`, and `per_token` of a micro-batch."""
+
+    fixed: float
+    per_token: float
+
+    def of(self, tokens: int) -> float:
+        return self.fixed + self.per_token * tokens
+
+    def tokens_in(self, room: float) -> int:
+        """Tokens that fit into so many bytes; 0 where not even the fixed part does."""
+        return max(0, int((SHARE * room - self.fixed) / self.per_token))
+
+
+def measure(loss: Loss[Item], item: Item, tokens: int, modules: Iterable[nn.Module]) -> Need:
+    """The need of training on items like this one, which has so many tokens: the longest, to be on the safe side.
+
+    Kept of two less kept of one is what an item costs; the rest (weights cast to bf16) is kept once.
+    """
+    parameters = [p for module in modules for p in module.parameters()]
+    weights = {p.untyped_storage().data_ptr() for p in parameters}
+    one, two = (kept_for_backward(loss, [item] * count, weights) for count in (1, 2))
+    states = sum(3 * p.numel() * p.element_size() for p in parameters if p.requires_grad)  # gradient, two moments
+    return Need(states + max(0, 2 * one - two), PEAK * max(1, two - one) / tokens)
+
+
+def kept_for_backward(loss: Loss[Item], items: Sequence[Item], weights: set[int]) -> int:
+    """Bytes of the storages that the graph of a loss holds, those at the addresses `weights` left out."""
+    sizes: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), torch.enable_grad():
+        graph = loss(items)
+    del graph
+    return sum(sizes.values())
+
+
+def plan_micro_tokens(need: Need, free: float, *, longest: int, most: int) -> int:
+    """Tokens of a micro-batch, a multiple of 256 if it can be. BadInput where the longest item alone does not fit."""
+    tokens = need.tokens_in(free)
+    if tokens < longest:
+        raise BadInput(
+            f"training on {longest} tokens at once needs {_gib(need.of(longest))} GiB of memory and "
+            f"{_gib(free)} are free; give --max_length {max(2, tokens)} or less, a smaller model, or --lora_rank 8"
+        )
+    return max(longest, min(tokens, most) // 256 * 256)
+
+
+def rehearse(
+    loss: Loss[Item],
+    items: Sequence[Item],
+    size: Callable[[Item], int],
+    micro_tokens: int,
+    modules: Sequence[nn.Module],
+    world: World,
+) -> None:
+    """One forward and backward of the longest micro-batch that `items` can make, where memory may run short.
+
+    Gradients are dropped, and no random number is used up. Raises BadInput that names the number to change.
+    """
+    device = world.device
+    parts = longest_first(items, size, micro_tokens)
+    if not parts:
+        return
+    tokens = sum(size(item) for item in parts)
+    with explained(micro_tokens), _undisturbed(modules, device):
+        need = measure(loss, parts[0], max(1, size(parts[0])), modules)
+        free = min(world.gather(free_bytes(device)))
+        if need.of(tokens) < REHEARSED * free:
+            return
+        if device.type == "cpu" and need.of(tokens) > free:
+            # more than there is would not raise an error: the system would end the process
+            raise too_much(micro_tokens, fits=need.tokens_in(free))
+        loss(parts).backward()
+
+
+def longest_first(items: Sequence[Item], size: Callable[[Item], int], micro_tokens: int) -> list[Item]:
+    """The largest micro-batch of so many tokens: the longest item, whatever its size, and what fits beside it."""
+    parts: list[Item] = []
+    tokens = 0
+    for item in sorted(items, key=size, reverse=True):
+        if parts and tokens + size(item) > micro_tokens:
+            break
+        parts.append(item)
+        tokens += size(item)
+    return parts
+
+
+@contextmanager
+def _undisturbed(modules: Sequence[nn.Module], device: torch.device) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        try:
+            yield
+        finally:
+            for module in modules:
+                module.zero_grad(set_to_none=True)
+
+
+@contextmanager
+def explained(micro_tokens: int) -> Iterator[None]:
+    """Out of memory inside becomes BadInput with the knob and the number to change."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise too_much(micro_tokens) from None
+
+
+def too_much(micro_tokens: int, fits: int = 0) -> BadInput:
+    """What to say where so many tokens at once do not fit."""
+    number = max(1, fits if 0 < fits < micro_tokens else micro_tokens // 2)
+    return BadInput(
+        f"out of memory with {micro_tokens} tokens at once; give --micro_tokens {number}, which changes no result, "
+        "or a smaller --max_length, which drops longer texts"
+    )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocator, of a GPU or of the CPU, found no memory."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("not enough memory" in text or "can't allocate memory" in text)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that this process may still take on a device; on a CPU, its share among the ranks of the machine."""
+    if device.type == "cuda":
+        reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + reserved
+    return min(_available(), _left_in_container()) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def _available() -> int:
+    """What the system says programs can take without swapping; without such a word, half of all memory."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def _left_in_container(root: Path = Path("/sys/fs/cgroup")) -> int:
+    """What the limit of a container leaves; no limit is a large number. What is only cached is given back on demand."""
+    for limit, used, stat in (
+        ("memory.max", "memory.current", "memory.stat"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+    ):
+        try:
+            bound = (root / limit).read_text().strip()
+            if bound == "max":
+                return 2**62
+            cached = [line.split()[1] for line in (root / stat).read_text().splitlines() if "inactive_file" in line]
+            return int(bound) - int((root / used).read_text()) + int(cached[0] if cached else 0)
+        except (OSError, ValueError):
+            continue
+    return 2**62
+
+
+def _gib(count: float) -> str:
+    return f"{count / 2**30:.2g}"

@@ -1,0 +1,117 @@
+"""The two calls of prefix sharing against one dense mask, by a stand-in for the kernel; the kernel itself on a GPU."""
+
+import inspect
+
+import pytest
+import torch
+
+from accord.data.batches import build_plan, reply_group, varlen_calls
+from accord.models import attention, varlen
+
+GROUPS = [
+    reply_group(range(5), range(3), range(1), range(4)),  # a reply of one token has no query
+    reply_group((), range(6)),
+    reply_group(range(4), range(5)),
+    reply_group(range(2), range(2), range(3)),
+]
+
+
+def stand_in(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, scale=None, window_size=None, enable_gqa=False):
+    """What torch 2.13 documents: causal attention text by text, aligned at the end."""
+    assert window_size == (-1, 0) and cu_seq_q.dtype == cu_seq_k.dtype == torch.int32
+    assert enable_gqa or query.shape[1] == key.shape[1]
+    key, value = (t.repeat_interleave(query.shape[1] // t.shape[1], dim=1) for t in (key, value))
+    sizes = [t.diff().tolist() for t in (cu_seq_q, cu_seq_k)]
+    assert (max(sizes[0]), max(sizes[1])) == (max_q, max_k)
+    out = []
+    for q, k, v in zip(query.split(sizes[0]), key.split(sizes[1]), value.split(sizes[1]), strict=True):
+        scores = torch.einsum("qhd,khd->hqk", q, k) * (q.shape[-1] ** -0.5 if scale is None else scale)
+        seen = torch.ones(len(q), len(k), dtype=torch.bool).tril(len(k) - len(q))
+        out.append(torch.einsum("hqk,khd->qhd", scores.masked_fill(~seen, float("-inf")).softmax(-1), v))
+    return torch.cat(out)
+
+
+def of_2_10(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, is_causal=False):
+    """Torch 2.10: causal by its own flag, no scale, no grouped heads."""
+    assert is_causal
+    return stand_in(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, window_size=(-1, 0))
+
+
+@pytest.fixture
+def kernel(monkeypatch):
+    def install(function):
+        monkeypatch.setattr(varlen, "_kernel", lambda: varlen.adapted(function))
+
+    return install
+
+
+def drawn(plan, kv_heads=2):
+    generator = torch.Generator().manual_seed(1)
+    sizes = [(len(plan.ids), heads, 8) for heads in (4, kv_heads, kv_heads)]
+    return [torch.randn(*size, generator=generator, dtype=torch.float64).requires_grad_() for size in sizes]
+
+
+def test_the_tables_by_hand():
+    """Prompt at 0-2, replies at 3-4 and 5: the prompt attends to itself, each reply to the prompt and to itself."""
+    plan = build_plan([reply_group((7, 7, 7), (8, 8, 8), (9, 9))])
+    calls, place = varlen_calls(plan.segments, len(plan.ids), torch.device("cpu"))
+    assert [call.queries.tolist() for call in calls] == [[0, 1, 2], [3, 4, 5]]
+    assert [call.keys.tolist() for call in calls] == [[0, 1, 2], [0, 1, 2, 3, 4, 0, 1, 2, 5]]
+    assert [call.query_starts.tolist() for call in calls] == [[0, 3], [0, 2, 3]]
+    assert [call.key_starts.tolist() for call in calls] == [[0, 3], [0, 5, 9]]
+    assert [(call.longest_query, call.longest_key) for call in calls] == [(3, 3), (2, 5)]
+    assert place.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("function", [stand_in, of_2_10])
+@pytest.mark.parametrize("scaling", [None, 0.3])
+def test_two_calls_are_one_dense_mask(kernel, function, scaling):
+    """Outputs and gradients, grouped heads included; and the blocks that a CPU computes are the same."""
+    kernel(function)
+    plan = build_plan(GROUPS)
+    q, k, v = drawn(plan)
+    weight = torch.randn(len(plan.ids), 4, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    # masked() has no scale of its own
+    expected = varlen.masked(plan, q if scaling is None else q * (scaling * 8**0.5), k, v)
+    results = [varlen.attend(plan, q, k, v, scaling=scaling), attention.attend_packed(plan, q, k, v, scaling=scaling)]
+    wanted = torch.autograd.grad((expected * weight).sum(), (q, k, v))
+    for found in results:
+        assert torch.allclose(found.double(), expected.double(), atol=1e-5)
+        for a, b in zip(torch.autograd.grad((found * weight).sum(), (q, k, v)), wanted, strict=True):
+            assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_it_is_used_where_it_agrees_and_nowhere_else(kernel):
+    varlen.agrees.cache_clear()
+    kernel(stand_in)
+    with torch.no_grad():  # whoever asks first
+        assert varlen.agrees(torch.device("cpu"))
+    varlen.agrees.cache_clear()
+
+    def aligned_at_the_start(query, key, value, starts_q, starts_k, max_q, max_k, *, window_size, enable_gqa=False):
+        lengths = starts_q.diff()
+        kept = torch.cat([a + torch.arange(n) for a, n in zip(starts_k[:-1], lengths, strict=True)])
+        options = {"window_size": window_size, "enable_gqa": enable_gqa}
+        return stand_in(query, key[kept], value[kept], starts_q, starts_q, max_q, max_q, **options)
+
+    kernel(aligned_at_the_start)
+    assert not varlen.agrees(torch.device("cpu"))
+    varlen.agrees.cache_clear()
+    assert not varlen.serves(torch.zeros(1, 1, 8, dtype=torch.bfloat16))  # a CPU has no such kernel
+
+
+def test_arguments_that_are_not_known_are_refused():
+    with pytest.raises(TypeError, match="window_size"):
+        varlen.adapted(lambda query, key, value: query)
+
+
+def test_the_kernel_of_this_torch_is_known():
+    from torch.nn.attention.varlen import varlen_attn
+
+    varlen.adapted(varlen_attn)
+    assert list(inspect.signature(varlen_attn).parameters)[:7] == list(inspect.signature(stand_in).parameters)[:7]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_kernel_agrees_on_this_gpu():
+    assert varlen.agrees(torch.device("cuda"))
