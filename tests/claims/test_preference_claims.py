@@ -17,6 +17,7 @@ from accord.config import Annotate, Evaluate, Preference, Score
 from accord.data.sources import read_comparisons
 from accord.data.stored import write_records
 from accord.evaluation.calibration import reliability_slope
+from accord.evaluation.groups import likeliest_weights
 from accord.records import unit_hash
 from accord.stages.recipes import SCALES, GoldFlow, Scale
 from accord.stages.workers import Workers, run_stage
@@ -166,8 +167,10 @@ def test_annotators_shows_a_minority_that_one_model_hides(tmp_path):
 def as_planted(config, comparison, k, *, sharper=1.0):
     """Models that found what was planted, or are sharper than that."""
     if comparison.criterion == planted.GROUPED:
-        heads = planted.HEADS.items()
-        return {f"groups/simulated:{g}/logit": sharper * worth(comparison, k, g) / t for g, t in heads}
+        scale = sharper / planted.TEMPERATURE
+        return {f"groups/simulated:{g}/logit": scale * worth(comparison, k, g) for g in planted.HEADS}
+    if comparison.criterion == bradley_terry.CRITERION:
+        return {"model/logit": sharper * worth(comparison, k) / planted.SHARP}
     temperatures = {"reliability": planted.TEMPERATURE, "ties": planted.TIED_TEMPERATURE}
     return {f"{name}/logit": sharper * worth(comparison, k) / t for name, t in temperatures.items()}
 
@@ -178,10 +181,8 @@ def test_what_is_planted_is_found_by_models_that_are_right_alone(tmp_path, monke
         monkeypatch.setattr(planted, name, count)
     finding = planted.measure(Written(tmp_path, lambda *asked: as_planted(*asked, sharper=sharper)), [0, 1])
     found = {part.name: part.interval for part in finding.parts if not part.name.startswith("the same")}
-    assert len(finding.parts) == 2 * len(found) == 18
-    for head, temperature in planted.HEADS.items():
-        name = f"temperature of {head} people, {temperature:g}"
-        assert found[name].mean == pytest.approx(temperature / sharper, rel=0.2)
+    assert len(finding.parts) == 2 * len(found) == 16
+    assert found["temperature of people, 0.5"].mean == pytest.approx(0.5 / sharper, rel=1e-6)
     failed = {part.name for part in finding.parts if part.verdict == "fails"}
     assert bool(failed) == (sharper > 1)
     if sharper == 1:
@@ -199,6 +200,12 @@ def test_the_likeliest_values_are_those_that_made_the_answers():
     for reliability in (1.0, 0.8, 0.6):
         agrees = rng.random(d.size) < reliability * chance + (1 - reliability) * (1 - chance)
         assert planted.likeliest_reliability(np.where(agrees, d, -d)) == pytest.approx(reliability, abs=0.02)
+    assert planted.temperature(d, 0.7 * d) == pytest.approx(0.7, rel=1e-6)
+    # half of what the people look at is hidden from a model that is calibrated on the rest
+    hidden = rng.normal(0, 2, d.size)
+    chosen = np.where(rng.random(d.size) < planted._sigmoid(d + hidden), d, -d)
+    seen = likeliest_weights(chosen[:, None], np.ones(d.size))
+    assert planted.temperature(float(seen[0]) * d, 0.7 * (d + hidden)) == pytest.approx(0.7, rel=0.05)
     for ties in (0.2, 2.0):
         tied = rng.random(d.size) < ties / (2 * np.cosh(d / 2) + ties)
         assert planted.tie_rate(d, tied.astype(float)) == pytest.approx(ties, rel=0.05)

@@ -49,11 +49,7 @@ def configs(flow: GoldFlow) -> tuple[list[Sample], list[Annotate], list[Preferen
 
 def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
     """Slope, excess calibration error, dependence on the level, and the planted log-odds."""
-    flows = cells.base(seeds)
-    made = [configs(flow) for flow in flows]
-    for stage in zip(*made, strict=True):
-        cells.run([config for of_seed in stage for config in of_seed])
-    tables = [table(list(scored(of_seed[-1][0]))) for of_seed in made]
+    tables = [table(list(scored(config))) for config in run_cells(cells, cells.base(seeds))]
     values, low, high = over_seeds(tables, statistics, resamples=500)
     count = sum(len(t[0]) for t in tables)
     found = [Interval(float(v), float(a), float(b), count) for v, a, b in zip(values, low, high, strict=True)]
@@ -76,6 +72,14 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
     ]
     bins = [(b.confidence, b.accuracy, b.low, b.high, b.n) for b in whole.bins]
     return Finding(parts, notes, reliability([Reliability("preference model", 0, bins)]))
+
+
+def run_cells(cells: Cells, flows: Sequence[GoldFlow]) -> list[Score]:
+    """The scores of every seed's test, made if they are not there."""
+    made = [configs(flow) for flow in flows]
+    for stage in zip(*made, strict=True):
+        cells.run([config for of_seed in stage for config in of_seed])
+    return [of_seed[-1][0] for of_seed in made]
 
 
 def table(pairs: Sequence[Scored]) -> list[np.ndarray]:

@@ -2,9 +2,11 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
+from accord.claims import bradley_terry
 from accord.claims.cells import Cells
 from accord.claims.contract import Claim, Finding, Part
 from accord.claims.scored import Scored, over_seeds, score, scored
@@ -18,17 +20,14 @@ from accord.stages.recipes import GoldFlow
 from accord.world import Annotator, comparisons, judge, parse, value
 
 HELD_OUT = 0.3  # share of the openings that no model learns from
-# comparisons drawn; of the second the held-out openings are used. The first are passed over once: twice over half as
-# many left margins a fifth too small, and temperatures a fifth too high, on development seed 0
-TRAINED, TESTED = 6000, 4000
+TRAINED, TESTED = 4000, 4000  # comparisons drawn; of the second the held-out openings are used
 RESAMPLES = 500
 VOTES = 4  # fresh people of every kind who answer each tested pair
 FLIPS = (0.0, 0.1, 0.2, 0.35)  # of people who share one temperature
 TIES = 0.8
-TEMPERATURE, TIED_TEMPERATURE = 0.5, 1.0  # in gold points
-HEADS = {"cautious": 1.0, "eager": 0.5}  # and the temperatures of their people
+TEMPERATURE, TIED_TEMPERATURE, SHARP = 0.5, 1.0, bradley_terry.TEMPERATURE  # in gold points
+HEADS = ("cautious", "eager")
 GROUPED = "overall"  # what the groups compare by: under it their values differ most
-KNOWN = 0.7  # temperature of fresh people whose answers set the scale: comparisons alone tell scores up to a factor
 MIXTURE = (0.6, 0.4)  # how people of mixed values share the groups'
 # how far an estimate may lie from what was planted: absolute; a share of it; absolute
 RELIABILITY_MARGIN, SCALE_MARGIN, WEIGHT_MARGIN = 0.07, 0.25, 0.2
@@ -49,7 +48,7 @@ def tying(flow: GoldFlow, vote: int = 0) -> Annotator:
 
 
 def of_groups(flow: GoldFlow) -> list[Annotator]:
-    return [careful(flow, 0, group=group, temperature=temperature) for group, temperature in HEADS.items()]
+    return [careful(flow, 0, group=group) for group in HEADS]
 
 
 def answers(flow: GoldFlow, name: str, people: Sequence[Annotator], criterion: str) -> str:
@@ -79,8 +78,6 @@ def models(flow: GoldFlow) -> list[Preference]:
                 "data": answers(flow, name, people, criterion),
                 "criterion": criterion,
                 "eval_share": HELD_OUT,
-                "epochs": 1.0,
-                "batch_size": 32,
                 **changes,
             }
         )
@@ -104,23 +101,23 @@ def scores(flow: GoldFlow) -> list[Score]:
 
 def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
     """Estimates from what fresh people say about pairs that no model learned from."""
-    flows = [cells.flow(seed) for seed in seeds]
-    for stage in ("pretrain", "sft"):
-        cells.run([getattr(flow, stage)() for flow in flows])
+    flows = cells.base(seeds)
+    sharp = bradley_terry.run_cells(cells, flows)
     cells.run([model for flow in flows for model in models(flow)])
     cells.run([config for flow in flows for config in scores(flow)])
     helpful, n = estimates([helpful_table(flow) for flow in flows], found_in_helpful)
     grouped, m = estimates([group_table(flow) for flow in flows], found_in_groups)
+    sharpness, _ = estimates([bradley_terry.table(list(scored(config))) for config in sharp], found_in_sharpness)
     planted = [
         *((f"reliability of people who flip {flips:.0%}", 1 - flips, RELIABILITY_MARGIN) for flips in FLIPS),
         (f"ν of ties, {TIES:g}", TIES, SCALE_MARGIN * TIES),
-        *((f"temperature of {head} people, {t:g}", t, SCALE_MARGIN * t) for head, t in HEADS.items()),
         *(
             (f"weight of {head} values, {weight:g}", weight, WEIGHT_MARGIN)
             for head, weight in zip(HEADS, MIXTURE, strict=True)
         ),
+        (f"temperature of people, {SHARP:g}", SHARP, SCALE_MARGIN * SHARP),
     ]
-    found = [*helpful, *grouped]
+    found = [*helpful, *grouped, *sharpness]
     parts = []
     for (name, truth, margin), interval in zip(planted, found, strict=True):
         parts.append(Part(name, interval, round(truth - margin, 3), "above"))
@@ -178,14 +175,14 @@ def group_table(flow: GoldFlow) -> list[np.ndarray]:
     for pair in unseen(scores(flow)[1]):
         margins.append([from_the_first(pair, f"groups/simulated:{head}/logit") for head in HEADS])
         values = np.array([worth(pair, head) for head in HEADS])
-        votes.append([answered(rng, value / KNOWN) for value in values])
-        mixed.append(answered(rng, float(values @ MIXTURE) / KNOWN))
+        votes.append([answered(rng, value / TEMPERATURE) for value in values])
+        mixed.append(answered(rng, float(values @ MIXTURE) / TEMPERATURE))
     return [np.array(margins), np.array(votes), np.array(mixed)]
 
 
 def answered(rng: np.random.Generator, log_odds: float) -> np.ndarray:
     """Answers (VOTES,) by Bradley–Terry, 1 for the first reply and −1."""
-    return np.where(rng.random(VOTES) < 0.5 * (1 + np.tanh(log_odds / 2)), 1.0, -1.0)
+    return np.where(rng.random(VOTES) < _sigmoid(log_odds), 1.0, -1.0)
 
 
 def from_the_first(pair: Scored, column: str) -> float:
@@ -217,10 +214,9 @@ def found_in_helpful(tables: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
 
 
 def found_in_groups(tables: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-    """Means over seeds: each group's temperature, and the weights by which mixed people share the groups' values.
+    """Means over seeds: the weights by which mixed people share the groups' values.
 
-    A head's scores are values over its people's temperature. Scaled by that over KNOWN they explain what people of the
-    group answer at KNOWN; and mixed people at KNOWN follow each head by its weight times the same scale.
+    Mixed people follow each head by its weight times the scale at which the head explains its own group's answers.
     """
     rows = []
     for margins, votes, mixed in tables:
@@ -228,8 +224,21 @@ def found_in_groups(tables: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
         ones = np.ones(mixed.size)
         scales = np.array([likeliest_weights(chosen[:, k].reshape(-1, 1), ones)[0] for k in range(len(HEADS))])
         shared = (margins[:, None, :] * mixed[:, :, None]).reshape(-1, len(HEADS))
-        rows.append([*(KNOWN * scales), *(likeliest_weights(shared, ones) / scales)])
+        rows.append(likeliest_weights(shared, ones) / scales)
     return np.array(rows).mean(0)
+
+
+def found_in_sharpness(tables: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+    """Mean over seeds: the temperature of `bradley_terry.table`'s people."""
+    return np.array([np.mean([temperature(margins, SHARP * planted) for margins, _, planted in tables])])
+
+
+def temperature(margins: np.ndarray, differences: np.ndarray) -> float:
+    """T at which people who compare by `differences` of gold would find the model calibrated: Σ d σ(v / T) = Σ d σ(d).
+
+    Weighed by the margins d and not by v, so that what the model does not see of v does not count as noise of people.
+    """
+    return _root(lambda t: float((margins * (_sigmoid(differences / t) - _sigmoid(margins))).sum()), 1e-3, 1e3)
 
 
 def likeliest_reliability(margins: np.ndarray) -> float:
@@ -242,6 +251,10 @@ def tie_rate(margins: np.ndarray, tied: np.ndarray) -> float:
     """The likeliest ν of Davidson's model, given margins and shares of ties: Σ tied / ν = Σ 1 / (2 cosh(d/2) + ν)."""
     odds = 2 * np.cosh(margins / 2)
     return _root(lambda v: float(tied.sum() / v - (1 / (odds + v)).sum()), 1e-4, 1e4)
+
+
+def _sigmoid(x: Any) -> Any:
+    return 0.5 * (1 + np.tanh(x / 2))
 
 
 def _root(falling: Callable[[float], float], low: float, high: float) -> float:
@@ -257,17 +270,16 @@ CLAIM = Claim(
     claim="What makes people's answers differ can be told from the answers: how reliable each of them is, how sharply "
     "they tell replies apart, how often they call a tie, and whose values they share.",
     source="Chen et al. 2013 (Crowd-BT); Davidson 1970; Bradley and Terry 1952",
-    statistic=f"Simulated people compare scripted replies, {TRAINED} under each criterion, passed over once. "
-    f"For helpfulness one model learns with the reliability of each of {len(FLIPS)} people who flip "
+    statistic=f"Simulated people compare {TRAINED} pairs of scripted replies under each criterion. For helpfulness one "
+    f"model learns with the reliability of each of {len(FLIPS)} people who flip "
     f"{', '.join(f'{f:.0%}' for f in FLIPS)} of their answers, and one with the ties of somebody who calls them with "
-    f"ν = {TIES:g}; by what is better {GROUPED} one has a head for each of the groups "
-    f"{' and '.join(f'{head} (temperature {t:g})' for head, t in HEADS.items())}. Each pair with an opening that no "
-    f"model learned from is answered anew by {VOTES} people of every kind: each kind's likeliest reliability given the "
-    "model's margins; the likeliest ν; each group's temperature, by the scale at which its head's margins explain what "
-    f"its people answer at the known temperature {KNOWN:g}; and the weights by which people of mixed values, who value "
-    f"{MIXTURE[0]:g} of the one group's and {MIXTURE[1]:g} of the other's, share them, from how they follow the heads. "
-    "Means over seeds; bootstrap over seeds and pairs.",
+    f"ν = {TIES:g}; by what is better {GROUPED} one has a head for each of the groups {' and '.join(HEADS)}. Each pair "
+    f"with an opening that no model learned from is answered anew by {VOTES} people of every kind: each kind's "
+    "likeliest reliability given the model's margins; the likeliest ν; and the weights by which people who value "
+    f"{MIXTURE[0]:g} of the one group's values and {MIXTURE[1]:g} of the other's share them, from how they follow the "
+    f"heads. Of the model of claim `bradley-terry`, whose people have the temperature {SHARP:g}: the temperature at "
+    "which people would find it calibrated. Means over seeds; bootstrap over seeds and pairs.",
     rule=f"The whole interval of every estimate lies within a margin of what was planted: {RELIABILITY_MARGIN:g} for a "
-    f"reliability, {SCALE_MARGIN:.0%} for a temperature and for ν, {WEIGHT_MARGIN:g} for a weight.",
+    f"reliability, {SCALE_MARGIN:.0%} for the temperature and for ν, {WEIGHT_MARGIN:g} for a weight.",
     measure=measure,
 )
