@@ -31,10 +31,6 @@ go pretrain pretrained --model tiny --data.novels "$data/text_novels" --data.sha
 go pretrain untrained --model tiny --data "$misc/c4_demo.jsonl.gz" --tokenizer "$out/pretrained/snapshot" --steps 0 --threads 1
 [ -e "$out/pmp.json" ] || python "$here/hh_pmp_data.py" "$data" "$out"
 pmp="--model $out/pretrained/snapshot --data $out/pmp.jsonl --criterion helpful --max_length 512 $fit"
-go preference pmp $pmp &
-first=$!
-go preference pmp-binarised $pmp --binarise true
-wait $first
 # every row is tested once, by a model that saw no conversation with the same opening
 folds() { # folds START CRITERION SOURCES…
     local start=$1 criterion=$2 folder=$2-$1; shift 2
@@ -42,19 +38,23 @@ folds() { # folds START CRITERION SOURCES…
     python "$here/hh_folds.py" --out "$out/$folder" --model "$out/$start/snapshot" --criterion "$criterion" "$@" \
         $fit --max_length 384 --folds 5
 }
-folds untrained helpful $helpful &
+go preference pmp $pmp &
 first=$!
-folds pretrained helpful $helpful
+folds untrained helpful $helpful
 wait $first
-folds pmp helpful $helpful &
+folds pretrained helpful $helpful &
 first=$!
-folds pmp-binarised helpful $helpful
+folds pmp helpful $helpful
 wait $first
 folds untrained harmless $harmless &
 first=$!
 folds pretrained harmless $harmless
 wait $first
 folds pmp harmless $harmless &
+first=$!
+go preference pmp-binarised $pmp --binarise true
+wait $first
+folds pmp-binarised helpful $helpful &
 first=$!
 folds pmp-binarised harmless $harmless
 wait $first

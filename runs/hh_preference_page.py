@@ -45,10 +45,11 @@ Acc = 0.72 + 0.007 ln(P / 10^11) + 0.015 ln(D / 80,000), extrapolated far below 
 
 
 class Tested:
-    """What the folds say of every pair under a criterion: margins by start, and by the two baselines."""
+    """What the folds say of every pair under a criterion: margins by start that was run, and by the two baselines."""
 
     def __init__(self, out: Path, criterion: str) -> None:
-        found = {start: read_json(out / f"{criterion}-{start}" / "tested.json") for start in STARTS}
+        self.starts = [start for start in STARTS if (out / f"{criterion}-{start}" / "manifest.json").exists()]
+        found = {start: read_json(out / f"{criterion}-{start}" / "tested.json") for start in self.starts}
         rows = found["untrained"]
         about = [(row["prompt_id"], row["fold"], row["length"]) for row in rows]
         for start, others in found.items():
@@ -82,7 +83,8 @@ def label(name: str) -> str:
 
 def results(criterion: str, tested: Tested) -> list[str]:
     rows = []
-    for name in (*STARTS, *BASELINES):
+    names = (*tested.starts, *BASELINES)
+    for name in names:
         row = [label(name), interval(tested.accuracy(name).json())]
         if name == "length":
             rows.append([*row, "", "", ""])
@@ -94,13 +96,14 @@ def results(criterion: str, tested: Tested) -> list[str]:
     subsets = sorted(set(tested.subsets))
     if len(subsets) > 1:
         rows = [
-            [label(name), *(interval(tested.accuracy(name, subset).json()) for subset in subsets)]
-            for name in (*STARTS, *BASELINES)
+            [label(name), *(interval(tested.accuracy(name, subset).json()) for subset in subsets)] for name in names
         ]
         counts = [f"{subset}, n = {int((tested.subsets == subset).sum())}" for subset in subsets]
         lines += ["Accuracy by subset:", "", *table(["start", *counts], rows)]
     rows = []
     for name, other in CONTRASTS:
+        if name not in names or other not in names:
+            continue
         found = tested.difference(name, other)
         rows.append([label(name), label(other), signed(found), verdict(found)])
     head = ["accuracy of", "less that of", "difference, paired by row [95 %]", ""]
@@ -117,14 +120,14 @@ def verdict(difference: Interval) -> str:
 
 def answer(criterion: str, tested: Tested) -> list[str]:
     """The sentences that the issue asks for, from the intervals."""
-    sides = {start: tested.accuracy(start).side_of(0.5) for start in STARTS}
+    sides = {start: tested.accuracy(start).side_of(0.5) for start in tested.starts}
     said = []
     for side, words in (
         ("above", "above one half beyond its interval"),
         ("undecided", "not told from one half"),
         ("below", "below one half beyond its interval"),
     ):
-        who = [label(start) for start in STARTS if sides[start] == side]
+        who = [label(start) for start in tested.starts if sides[start] == side]
         if who:
             said.append(f"{words}: {'; '.join(who)}")
     return [f"Accuracy on {criterion} is {'. It is '.join(said)}."]
@@ -135,7 +138,7 @@ def orientation(tested: dict[str, Tested], parameters: int) -> list[str]:
     for criterion, found in tested.items():
         pairs = round(0.8 * len(found.prompts))
         fit = 0.72 + 0.007 * math.log(parameters / 1e11) + 0.015 * math.log(pairs / 8e4)
-        best = max(STARTS, key=lambda start, found=found: found.accuracy(start).mean)  # type: ignore[misc]
+        best = max(found.starts, key=lambda start, found=found: found.accuracy(start).mean)  # type: ignore[misc]
         ours = f"{interval(found.accuracy(best).json())} ({label(best)})"
         rows.append([criterion, f"{parameters:,}", f"{pairs:,}", f"{fit:.3f}" if criterion == "helpful" else "–", ours])
     head = ["criterion", "parameters P", "comparisons D", "published fit", "best start here"]
@@ -166,7 +169,8 @@ def too_long(folder: Path) -> list[str]:
 
 
 def page(out: Path) -> list[str]:
-    stages = ["pretrained", "pmp", "pmp-binarised", *(f"{c}-{start}" for c in CRITERIA for start in STARTS)]
+    planned = ["pretrained", "pmp", "pmp-binarised", *(f"{c}-{start}" for c in CRITERIA for start in STARTS)]
+    stages = [name for name in planned if (out / name / "manifest.json").exists()]
     seconds = ", ".join(f"{name} {read_json(out / name / 'lineage.json')['seconds']:.0f}" for name in stages)
     spoken = read_lines(out / "pretrained" / "metrics.jsonl")[-1]
     tested = {criterion: Tested(out, criterion) for criterion in CRITERIA}
@@ -183,6 +187,8 @@ def page(out: Path) -> list[str]:
         lines += results(criterion, found)
     lines += orientation(tested, parameters)
     lines += read(out)
+    if left := [name for name in planned if name not in stages]:
+        lines.append(f"Not run: {', '.join(left)}.\n")
     lines.append(f"Seconds by stage (two side by side, one thread each, but for the pretraining): {seconds}.")
     return lines
 
