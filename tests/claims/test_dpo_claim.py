@@ -132,7 +132,7 @@ def test_the_numbers_of_the_finding_are_those_of_the_runs(tmp_path):
 @pytest.mark.slow
 def test_the_whole_claim_at_the_smallest_scale(tmp_path, monkeypatch, nano):
     """Nothing is learned at this size; every cell runs and every number is there."""
-    monkeypatch.setitem(SCALES, "small", Scale("nano", 400, 6, 60, 90, 200, 2, 8, 8))
+    monkeypatch.setitem(SCALES, "small", Scale("nano", 400, 6, 60, 90, 200, 2, 8, 8, "f32"))
     monkeypatch.setattr(Workers, "run", lambda self, jobs: [run_stage(*job) for job in jobs])
     finding = dpo.measure(Cells(tmp_path, "small"), [0])
     assert [part.name for part in finding.parts] == [

@@ -11,7 +11,7 @@ from accord.run import verify
 from accord.stages import recipes
 from accord.stages.recipes import Scale
 
-TOY = Scale("nano", 400, 4, 60, 60, 200, 2, 8, 6)
+TOY = Scale("nano", 400, 4, 60, 60, 200, 2, 8, 6, "f32")
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from accord.cli import main
 from accord.stages import recipes
 from accord.stages.recipes import Scale
 
-TOY = Scale("nano", 400, 4, 60, 150, 200, 2, 8, 6)
+TOY = Scale("nano", 400, 4, 60, 150, 200, 2, 8, 6, "f32")
 
 
 @pytest.mark.slow
