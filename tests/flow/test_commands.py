@@ -202,11 +202,11 @@ def test_sample_evaluate_and_report(commands, tmp_path, capsys):
 
 def test_g10_prompts_are_evaluated_in_the_tokens_they_are_trained_in(commands, tmp_path, monkeypatch):
     """G10: what `evaluate` gives the model is what a training conversation with the same prompt begins with."""
-    import accord.stages.sample as drawing
     from accord.data.sources import read_prompts
+    from accord.models.engine import InProcess
 
-    plain, given = drawing.sample, []
-    monkeypatch.setattr(drawing, "sample", lambda model, ids, **k: given.extend(ids) or plain(model, ids, **k))
+    plain, given = InProcess.sample, []
+    monkeypatch.setattr(InProcess, "sample", lambda self, ids, **k: given.extend(ids) or plain(self, ids, **k))
     assert commands.run("evaluate", tmp_path / "run") == 0
     renderer = load_renderer(str(commands.snapshots / "policy"))
     prompts = read_prompts(str(commands.files / "prompts.jsonl")).records
