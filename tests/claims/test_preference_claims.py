@@ -200,6 +200,9 @@ def test_the_likeliest_values_are_those_that_made_the_answers():
     for reliability in (1.0, 0.8, 0.6):
         agrees = rng.random(d.size) < reliability * chance + (1 - reliability) * (1 - chance)
         assert planted.likeliest_reliability(np.where(agrees, d, -d)) == pytest.approx(reliability, abs=0.02)
+    for scale in (0.5, 1.0, 2.0):
+        people = [np.where(rng.random(d.size) < r * chance + (1 - r) * (1 - chance), d, -d) for r in (0.9, 0.7)]
+        assert planted.likeliest_people([scale * one for one in people]) == pytest.approx([0.9, 0.7], abs=0.02)
     assert planted.temperature(d, 0.7 * d) == pytest.approx(0.7, rel=1e-6)
     # half of what the people look at is hidden from a model that is calibrated on the rest
     hidden = rng.normal(0, 2, d.size)
