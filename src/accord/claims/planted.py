@@ -300,10 +300,10 @@ CLAIM = Claim(
     f"ν = {TIES:g}; by what is better {GROUPED} one has a head for each of the groups {' and '.join(HEADS)}. Each pair "
     f"with an opening that no model learned from is answered anew by {VOTES} people of every kind: each kind's "
     "likeliest reliability given the model's margins, at the scale that is likeliest for all; the likeliest ν; and the "
-    f"weights by which people who value {MIXTURE[0]:g} of the one group's values and {MIXTURE[1]:g} of the other's share "
-    "them, from how they follow the heads. Of the model of claim `bradley-terry`, whose people have the temperature "
-    f"{SHARP:g}: the temperature at which people would find it calibrated. Means over seeds; bootstrap over seeds and "
-    "pairs.",
+    f"weights by which people who value {MIXTURE[0]:g} of the one group's values and {MIXTURE[1]:g} of the other's "
+    "share them, from how they follow the heads. Of the model of claim `bradley-terry`, whose people have the "
+    f"temperature {SHARP:g}: the temperature at which people would find it calibrated. Means over seeds; bootstrap "
+    "over seeds and pairs.",
     rule=f"The whole interval of every estimate lies within a margin of what was planted: {RELIABILITY_MARGIN:g} for a "
     f"reliability, {SCALE_MARGIN:.0%} for the temperature and for ν, {WEIGHT_MARGIN:g} for a weight.",
     measure=measure,
