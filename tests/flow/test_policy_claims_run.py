@@ -8,7 +8,8 @@ from accord.cli import main
 from accord.stages import recipes
 from accord.stages.recipes import Scale
 
-TOY = Scale("nano", 400, 4, 60, 150, 200, 2, 8, 6, "f32")
+# so many prompts that people slip on some of them: an untrained model is never honest by itself
+TOY = Scale("nano", 400, 4, 60, 300, 200, 2, 8, 6, "f32")
 
 
 @pytest.mark.slow
