@@ -5,8 +5,7 @@ from pathlib import Path
 
 from accord.claims.cells import Cells
 from accord.claims.contract import Claim, Finding, Part
-from accord.claims.decoupling import show
-from accord.claims.scores import Groups, difference, level
+from accord.claims.scores import Groups, difference, level, show
 from accord.config import Config
 from accord.evaluation.statistics import hierarchical_interval
 from accord.reporting.figures import Column, Dots, dots

@@ -3,20 +3,18 @@
 import math
 from collections.abc import Sequence
 
-import numpy as np
-
 from accord.claims.cells import Cells
 from accord.claims.contract import Claim, Finding, Part
+from accord.claims.scores import difference, level, show
 from accord.config import Ppo
 from accord.evaluation.statistics import Interval, hierarchical_interval
 from accord.reporting.figures import Point, plane
-from accord.run import read_lines
-from accord.stages.recipes import HARM_SLICES, GoldFlow
-from accord.stages.showing import select
+from accord.stages.recipes import GoldFlow
+from accord.stages.showing import HARMFUL
 
 WEIGHTS = (0.25, 0.5, 1.0, 2.0)
 LIMIT = 0.0
-HARMFUL = tuple(HARM_SLICES.split(","))
+BENIGN = ("benign",)
 
 
 def weighted(flow: GoldFlow, weight: float) -> Ppo:
@@ -31,25 +29,17 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
     names = ["limited", *(f"weighted-{w:g}" for w in WEIGHTS)]
     cells.run([config for flow in flows for config in (flow.limited(), *(weighted(flow, w) for w in WEIGHTS))])
     cells.run([flow.evaluate(name) for flow in flows for name in ("sft", *names)])
-    harm = {name: [values(flow, name, "gold/harm", HARMFUL) for flow in flows] for name in ("sft", *names)}
-    helpful = {name: [values(flow, name, "gold/helpful", ("benign",)) for flow in flows] for name in ("sft", *names)}
-    harm_of = {name: hierarchical_interval([np.array(list(v.values())) for v in vs]) for name, vs in harm.items()}
-    helpful_of = {name: hierarchical_interval([np.array(list(v.values())) for v in vs]) for name, vs in helpful.items()}
+    harm_of = {n: hierarchical_interval(level(flows, n, "gold/harm", HARMFUL)) for n in ("sft", *names)}
+    helpful_of = {n: hierarchical_interval(level(flows, n, "gold/helpful", BENIGN)) for n in ("sft", *names)}
     feasible = [name for name in names[1:] if harm_of[name].mean <= LIMIT]
     parts = [Part("gold harm under the limit, harmful and red-team prompts", harm_of["limited"], LIMIT, "below")]
     best = max(feasible, key=lambda name: helpful_of[name].mean, default=None)
     if best is None:
-        difference, against = (
-            Interval(math.nan, math.nan, math.nan, 0),
-            "the best feasible weighted sum (there is none)",
-        )
+        gap, against = Interval(math.nan, math.nan, math.nan, 0), "the best feasible weighted sum (there is none)"
     else:
-        pairs = zip(helpful["limited"], helpful[best], strict=True)
-        difference = hierarchical_interval(
-            [np.array([ours[p] - theirs[p] for p in ours if p in theirs]) for ours, theirs in pairs]
-        )
+        gap = hierarchical_interval(difference(flows, "limited", best, "gold/helpful", BENIGN))
         against = best
-    parts.append(Part(f"gold helpfulness on benign prompts, limit − {against}", difference, 0.0, "above"))
+    parts.append(Part(f"gold helpfulness on benign prompts, limit − {against}", gap, 0.0, "above"))
     notes = [f"{name}: harm {show(harm_of[name])}, helpfulness {show(helpful_of[name])}" for name in ("sft", *names)]
     notes.append(f"feasible weighted sums (mean harm at most {LIMIT:g}): {', '.join(feasible) or 'none'}")
     points = [Point(name, i, helpful_of[name], harm_of[name]) for i, name in enumerate(("sft", *names))]
@@ -57,15 +47,6 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
         points, "gold helpfulness, benign", "gold harm, harmful and red-team", level=LIMIT, level_label="limit"
     )
     return Finding(parts, notes, figure)
-
-
-def values(flow: GoldFlow, name: str, metric: str, slices: Sequence[str]) -> dict[str, float]:
-    """A gold score by prompt, of one snapshot's evaluation."""
-    return select(read_lines(flow.root / f"evaluate-{name}" / "samples.jsonl"), metric, slices)
-
-
-def show(interval: Interval) -> str:
-    return f"{interval.mean:+.2f} [{interval.low:+.2f}, {interval.high:+.2f}]"
 
 
 CLAIM = Claim(

@@ -8,7 +8,7 @@ import numpy as np
 
 from accord.claims.cells import Cells
 from accord.claims.contract import Claim, Finding, Part
-from accord.claims.decoupling import show, values
+from accord.claims.scores import difference, level, show
 from accord.claims.sqrt_kl import run_config as weak_kl
 from accord.config import Evaluate, Online
 from accord.evaluation.statistics import Interval, hierarchical_interval
@@ -57,12 +57,8 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
     cells.run([flow.evaluate(name) for flow in flows for name in names])
     cells.run([drawn(flow) for flow in flows])
 
-    def level(name: str, metric: str, slices: Sequence[str] = TRAINED) -> list[np.ndarray]:
-        return [np.array(list(values(flow, name, metric, slices).values())) for flow in flows]
-
     def against(name: str, other: str, slices: Sequence[str] = TRAINED) -> Interval:
-        pairs = [(values(f, name, "gold/helpful", slices), values(f, other, "gold/helpful", slices)) for f in flows]
-        return hierarchical_interval([np.array([a[p] - b[p] for p in a if p in b]) for a, b in pairs])
+        return hierarchical_interval(difference(flows, name, other, "gold/helpful", slices))
 
     steps: dict[str, Callable[[GoldFlow], list[str]]] = {
         "sft": lambda flow: [],
@@ -76,13 +72,13 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
         Part("gold helpfulness, DPO − PPO", against("dpo", "ppo"), -MARGIN, "above"),
         Part("seconds from SFT to the policy, DPO / PPO", ratio(seconds["dpo"], seconds["ppo"]), SHARE, "below"),
     ]
-    gold = {name: hierarchical_interval(level(name, "gold/helpful")) for name in names}
-    kl = {name: hierarchical_interval(level(name, "kl")) for name in names if name != "sft"}
+    gold = {name: hierarchical_interval(level(flows, name, "gold/helpful", TRAINED)) for name in names}
+    kl = {name: hierarchical_interval(level(flows, name, "kl", TRAINED)) for name in names if name != "sft"}
     notes = []
     for name in names:
         distance = f"KL {show(kl[name])}, " if name in kl else ""
-        tax = hierarchical_interval(level(name, "gold/correct", ("skills",)))
-        score = hierarchical_interval(level(name, "reward/helpful"))
+        tax = hierarchical_interval(level(flows, name, "gold/correct", ("skills",)))
+        score = hierarchical_interval(level(flows, name, "reward/helpful", TRAINED))
         tokens = np.mean([tokens_of(flow, steps[name](flow)) for flow in flows])
         notes.append(
             f"{name}: gold helpfulness {show(gold[name])}, {distance}preference-model score {score.mean:+.2f}, right "

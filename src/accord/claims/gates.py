@@ -7,7 +7,7 @@ import numpy as np
 
 from accord.claims.cells import Cells
 from accord.claims.contract import Claim, Finding, Part
-from accord.claims.decoupling import values
+from accord.claims.scores import level
 from accord.config import Evaluate
 from accord.evaluation.statistics import Interval, hierarchical_interval
 from accord.records import Turn
@@ -38,7 +38,7 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
         return hierarchical_interval([np.array(group[of]) for group in right])
 
     def rate(metric: str, slice: str) -> Interval:
-        return hierarchical_interval([np.array(list(values(f, "sft", metric, (slice,)).values())) for f in flows])
+        return hierarchical_interval(level(flows, "sft", metric, (slice,)))
 
     comply, refuse = rate("gold/harm_share", "harmful"), rate("gold/refusal", "look-alike")
     gaps = [loss_gap(flow.root / "pretrain") for flow in flows]

@@ -6,8 +6,7 @@ import numpy as np
 
 from accord.claims.cells import Cells
 from accord.claims.contract import Claim, Finding, Part
-from accord.claims.decoupling import show
-from accord.claims.scores import choosing, difference, level, measuring
+from accord.claims.scores import choosing, difference, level, measuring, show
 from accord.config import Ppo
 from accord.evaluation.statistics import hierarchical_interval
 from accord.reporting.figures import Line, Panel, curves

@@ -8,13 +8,12 @@ import numpy as np
 from accord.claims import pm_scaling
 from accord.claims.cells import Cells
 from accord.claims.contract import Claim, Finding, Part
-from accord.claims.decoupling import show
 from accord.claims.kl_limits import WEAK, hunted, run_config
-from accord.claims.sqrt_kl import SMOOTHING
+from accord.claims.scores import show
+from accord.claims.sqrt_kl import SMOOTHING, peak_at, read_run
 from accord.config import Ppo, Preference
 from accord.evaluation.statistics import Interval, hierarchical_interval
 from accord.reporting.figures import Line, Panel, curves
-from accord.run import read_lines
 from accord.stages.recipes import GoldFlow
 
 FEW = 250  # comparisons of a preference model that is easily fooled
@@ -91,24 +90,6 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
         ]
         panels.append(Panel(title, "√KL (√nats)", "score", lines))
     return Finding(parts, notes, curves(panels, columns=2, height=3.0))
-
-
-def read_run(folder: Path, *more: str) -> dict[str, np.ndarray]:
-    """The numbers of a PPO run by iteration."""
-    rows = read_lines(folder / "metrics.jsonl")
-    names = ("objective/kl", "reward/helpful", "gold/helpful", *more)
-    return {name: np.array([row[name] for row in rows]) for name in names}
-
-
-def smoothed(series: np.ndarray) -> np.ndarray:
-    """Means of `SMOOTHING` neighbouring iterations."""
-    window = min(SMOOTHING, len(series))
-    return np.convolve(series, np.ones(window) / window, mode="valid")
-
-
-def peak_at(gold: np.ndarray) -> int:
-    """The iteration where the smoothed gold score is highest."""
-    return int(smoothed(gold).argmax()) + min(SMOOTHING, len(gold)) // 2
 
 
 def rise(series: np.ndarray, peak: int) -> float:

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 from accord.claims.cells import Cells
 from accord.claims.contract import Claim, Finding, Part
-from accord.claims.decoupling import show
 from accord.claims.kl_limits import WEAK, hunted, name_of, run_config
-from accord.claims.scores import difference, level
+from accord.claims.scores import difference, level, show
 from accord.config import Ppo
 from accord.evaluation.statistics import hierarchical_interval
 from accord.reporting.figures import Point, plane

@@ -1,11 +1,13 @@
-"""Scores of evaluation prompts by seed: what the claims on policies compare."""
+"""Scores of evaluation prompts by seed: what the claims on policies compare, and how they show it."""
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from accord.claims.decoupling import values
+from accord.evaluation.statistics import Interval
+from accord.run import read_lines
 from accord.stages.recipes import GoldFlow
+from accord.stages.showing import select
 
 Groups = list[np.ndarray]
 
@@ -13,6 +15,11 @@ Groups = list[np.ndarray]
 def every(prompt: str) -> bool:
     """All prompts."""
     return True
+
+
+def values(flow: GoldFlow, name: str, metric: str, slices: Sequence[str]) -> dict[str, float]:
+    """A score by prompt, of one snapshot's evaluation."""
+    return select(read_lines(flow.root / f"evaluate-{name}" / "samples.jsonl"), metric, slices)
 
 
 def level(
@@ -46,3 +53,8 @@ def choosing(prompt: str) -> bool:
 def measuring(prompt: str) -> bool:
     """The other half."""
     return not choosing(prompt)
+
+
+def show(interval: Interval) -> str:
+    """An estimate and its interval, in two decimals."""
+    return f"{interval.mean:+.2f} [{interval.low:+.2f}, {interval.high:+.2f}]"

@@ -26,7 +26,7 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
     """R² of the reward in √KL and in KL up to half the KL at the gold peak."""
     flows = cells.base(seeds)
     cells.run([run_config(flow) for flow in flows])
-    runs = [read_curve(Path(run_config(flow).out)) for flow in flows]
+    runs = [tuple(read_run(Path(run_config(flow).out)).values()) for flow in flows]
     early = [before_half_peak(*curve) for curve in runs]
     fits = np.array([[r_squared(np.sqrt(kl), reward), r_squared(kl, reward)] for kl, reward, _ in early])
     root = resample([(np.sqrt(kl), reward) for kl, reward, _ in early], r_squared)
@@ -47,10 +47,11 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
     return Finding(parts, notes, curves([panel], columns=1, height=3.4))
 
 
-def read_curve(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """KL per reply, reward and gold helpfulness by iteration."""
+def read_run(folder: Path, *more: str) -> dict[str, np.ndarray]:
+    """KL per reply, reward and gold helpfulness of a PPO run by iteration, in this order, and the metrics of `more`."""
     rows = read_lines(folder / "metrics.jsonl")
-    return tuple(np.array([row[name] for row in rows]) for name in ("objective/kl", "reward/helpful", "gold/helpful"))  # type: ignore[return-value]
+    names = ("objective/kl", "reward/helpful", "gold/helpful", *more)
+    return {name: np.array([row[name] for row in rows]) for name in names}
 
 
 def described(early: Sequence[np.ndarray], whole: Sequence[np.ndarray]) -> str:
@@ -72,9 +73,18 @@ def break_point(x: np.ndarray, y: np.ndarray) -> float:
 
 def peak_kl(kl: np.ndarray, reward: np.ndarray, gold: np.ndarray) -> float:
     """KL where the smoothed gold score is highest."""
-    window = np.ones(SMOOTHING) / SMOOTHING
-    smooth = np.convolve(gold, window, mode="valid")
-    return float(kl[int(smooth.argmax()) + SMOOTHING // 2])
+    return float(kl[peak_at(gold)])
+
+
+def smoothed(series: np.ndarray) -> np.ndarray:
+    """Means of `SMOOTHING` neighbouring iterations."""
+    window = min(SMOOTHING, len(series))
+    return np.convolve(series, np.ones(window) / window, mode="valid")
+
+
+def peak_at(gold: np.ndarray) -> int:
+    """The iteration where the smoothed gold score is highest."""
+    return int(smoothed(gold).argmax()) + min(SMOOTHING, len(gold)) // 2
 
 
 def before_half_peak(kl: np.ndarray, reward: np.ndarray, gold: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from accord.claims.cells import Cells
 from accord.claims.contract import Claim, Finding, Part
-from accord.claims.decoupling import HARMFUL, show
-from accord.claims.scores import difference, level
+from accord.claims.scores import difference, level, show
 from accord.config import Ppo, Preference, Soup
 from accord.evaluation.statistics import hierarchical_interval
 from accord.reporting.figures import Point, plane
 from accord.stages.recipes import GoldFlow
+from accord.stages.showing import HARMFUL
 
 BENIGN, LOOK = ("benign",), ("look-alike",)
 CORNERS = ("sft", "ppo", "harmless-only", "limited")

@@ -8,8 +8,8 @@ import numpy as np
 from accord.claims.cells import Cells
 from accord.claims.contract import Claim, Finding, Part
 from accord.claims.kl_limits import hunted
-from accord.claims.overoptimisation import FEW, fewer, mean_of, over_seeds, peak_at, read_run, root_kl, smoothed
-from accord.claims.sqrt_kl import SMOOTHING
+from accord.claims.overoptimisation import FEW, fewer, mean_of, over_seeds, root_kl
+from accord.claims.sqrt_kl import SMOOTHING, peak_at, read_run, smoothed
 from accord.config import Annotate, Ppo, Preference, Sample
 from accord.reporting.figures import Line, Panel, curves
 from accord.stages.recipes import GoldFlow

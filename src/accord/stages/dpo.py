@@ -40,8 +40,7 @@ from accord.stages.direct_data import Item, Material, read_material
 from accord.stages.direct_evaluation import HeldOut, keywords, measure_samples
 from accord.stages.direct_objectives import score_margins
 from accord.stages.inputs import named, save_snapshot
-from accord.stages.pretrain import POLICY, compute_logprobs
-from accord.stages.settling import settle
+from accord.stages.pretrain import POLICY, compute_logprobs, settle_language_model
 from accord.training import distributed
 from accord.training.distributed import World
 from accord.training.fit import Losses, fit
@@ -104,14 +103,7 @@ def run(config: Dpo) -> RunFolder:
         policy = add_adapters(load_policy(config.model), config, scalar=False, seed=config.seed).to(world.device)
         if not any(p.requires_grad for p in policy.parameters()):
             raise BadInput(f"{config.model}: nothing to train; its adapter is frozen")
-        config = settle(
-            config,
-            run,
-            world,
-            lambda: [policy],
-            [item.group for item in items],
-            lambda some, precision: compute_logprobs(policy, build_plan(some).to(world.device), precision).sum(),
-        )
+        config = settle_language_model(config, run, world, policy, [item.group for item in items])
         frozen = frozen_model(config, policy, world)
         reference, measured_against = make_reference(config, run, world, policy, frozen, material)
         actors = Actors(config, world, policy, reference)

@@ -22,8 +22,9 @@ from accord.objectives.likelihood import likelihood_loss
 from accord.records import Document, unit_hash
 from accord.run import RunFolder
 from accord.stages.inputs import load_all, named, save_snapshot
-from accord.stages.settling import settle
+from accord.stages.settling import C, settle
 from accord.training import distributed
+from accord.training.distributed import World
 from accord.training.fit import Losses, fit
 from accord.training.memory import longest_first
 from accord.training.precision import lowered
@@ -56,14 +57,7 @@ def run(config: Pretrain) -> RunFolder:
         model.to(world.device)
         groups = document_groups(renderer, documents, config.max_length)
         eval_groups = document_groups(renderer, held_out, config.max_length)
-        config = settle(
-            config,
-            run,
-            world,
-            lambda: [model],
-            groups,
-            lambda some, precision: compute_logprobs(model, build_plan(some).to(world.device), precision).sum(),
-        )
+        config = settle_language_model(config, run, world, model, groups)
         at = token_batches([g.tokens for g in groups], config.batch_size, config.seed)
 
         def loss(items: Sequence[Group], count: int) -> Losses:
@@ -132,6 +126,17 @@ def document_groups(renderer: Renderer, documents: Sequence[Document], max_lengt
             if len(piece) > 1:
                 groups.append(Group((), (piece,), ((True,) * len(piece),)))
     return groups
+
+
+def settle_language_model(
+    config: C, run: RunFolder, world: World, model: torch.nn.Module, groups: Sequence[Group]
+) -> C:
+    """The config of a stage that trains on log-probs, with what the machine decides."""
+
+    def compute(some: Sequence[Group], precision: str) -> torch.Tensor:
+        return compute_logprobs(model, build_plan(some).to(world.device), precision).sum()
+
+    return settle(config, run, world, lambda: [model], groups, compute)
 
 
 def compute_logprobs(model: torch.nn.Module, plan: Plan, precision: str) -> torch.Tensor:

@@ -20,8 +20,7 @@ from accord.objectives.likelihood import likelihood_loss
 from accord.records import Demonstration, unit_hash
 from accord.run import RunFolder
 from accord.stages.inputs import drop_long, load_all, named, save_snapshot
-from accord.stages.pretrain import POLICY, compute_logprobs, mean_loss
-from accord.stages.settling import settle
+from accord.stages.pretrain import POLICY, compute_logprobs, mean_loss, settle_language_model
 from accord.training import distributed
 from accord.training.fit import Losses, fit
 
@@ -49,14 +48,7 @@ def run(config: Sft) -> RunFolder:
         groups, demonstrations = drop_long(groups, demonstrations, config.max_length, run)
         eval_groups = [conversation_group(renderer, d, config.train_on) for d in held_out]
         model = add_adapters(load_policy(config.model), config, scalar=False, seed=config.seed).to(world.device)
-        config = settle(
-            config,
-            run,
-            world,
-            lambda: [model],
-            groups,
-            lambda some, precision: compute_logprobs(model, build_plan(some).to(world.device), precision).sum(),
-        )
+        config = settle_language_model(config, run, world, model, groups)
 
         def loss(items: Sequence[Group], count: int) -> Losses:
             plan = build_plan(items).to(world.device)
