@@ -7,15 +7,8 @@ set -euo pipefail
 data=${1:?usage: runs/hh.sh DATA_DIR [OUT]}
 out=${2:-out/hh}
 mkdir -p "$out"
-hh=$data/hh_rlhf
+. "$(dirname "$0")/hh_common.sh"
 threads=${ACCORD_THREADS:-0} # of the stages that run alone; those that run side by side take one each
-go() { # go STAGE FOLDER FLAGS… : run it, or go on with it
-    local stage=$1 folder=$2; shift 2
-    if [ -d "$out/$folder" ]; then set -- "$@" --resume; fi
-    accord "$stage" --out "$out/$folder" "$@"
-}
-helpful="--data.helpful-base $hh/helpful-base.jsonl.gz --data.helpful-online $hh/helpful-online.jsonl.gz
-  --data.helpful-rejection-sampled $hh/helpful-rejection-sampled.jsonl.gz"
 prompts="--data.helpful $hh/helpful-base.jsonl.gz --data.harmless $hh/harmless-base.jsonl.gz"
 common="--max_length 384 --checkpoint_every 100"
 

@@ -8,17 +8,10 @@ set -euo pipefail
 data=${1:?usage: runs/hh_preference.sh DATA_DIR [OUT]}
 out=${2:-out/hh-preference}
 mkdir -p "$out"
+. "$(dirname "$0")/hh_common.sh"
 here=$(dirname "$0")
-hh=$data/hh_rlhf
 misc=$data/text_misc
 few="--max_rows ${ACCORD_ROWS:-0}"
-go() { # go STAGE FOLDER FLAGS… : run it, or go on with it
-    local stage=$1 folder=$2; shift 2
-    if [ -d "$out/$folder" ]; then set -- "$@" --resume; fi
-    accord "$stage" --out "$out/$folder" "$@"
-}
-helpful="--data.helpful-base $hh/helpful-base.jsonl.gz --data.helpful-online $hh/helpful-online.jsonl.gz
-  --data.helpful-rejection-sampled $hh/helpful-rejection-sampled.jsonl.gz"
 harmless="--data.harmless-base $hh/harmless-base.jsonl.gz"
 # one thread each from here on, two stages side by side, but for the pretraining
 fit="$few --batch_size 32 --checkpoint_every 100 --threads 1"

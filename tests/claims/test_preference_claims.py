@@ -206,7 +206,7 @@ def test_the_likeliest_values_are_those_that_made_the_answers():
     assert planted.temperature(d, 0.7 * d) == pytest.approx(0.7, rel=1e-6)
     # half of what the people look at is hidden from a model that is calibrated on the rest
     hidden = rng.normal(0, 2, d.size)
-    chosen = np.where(rng.random(d.size) < planted._sigmoid(d + hidden), d, -d)
+    chosen = np.where(rng.random(d.size) < planted.expit(d + hidden), d, -d)
     seen = likeliest_weights(chosen[:, None], np.ones(d.size))
     assert planted.temperature(float(seen[0]) * d, 0.7 * (d + hidden)) == pytest.approx(0.7, rel=0.05)
     for ties in (0.2, 2.0):

@@ -10,7 +10,7 @@ from accord.claims.cells import Cells
 from accord.claims.contract import Claim, Finding, Part
 from accord.claims.scored import Scored, over_seeds, score, scored
 from accord.config import Annotate, Preference, Sample, Score
-from accord.evaluation.calibration import preference_calibration
+from accord.evaluation.calibration import expit, preference_calibration
 from accord.evaluation.statistics import Interval
 from accord.reporting.figures import Reliability, reliability
 from accord.stages.recipes import COST_SLICES, GoldFlow
@@ -116,7 +116,7 @@ def slope_of(margins: np.ndarray) -> float:
     scale = float(np.abs(margins).mean())
     scaled, b = margins / scale, 0.0
     for _ in range(30):
-        p = 0.5 * (1 + np.tanh(-0.5 * b * scaled))
+        p = expit(-b * scaled)
         step = float(scaled @ p) / max(float(scaled**2 @ (p * (1 - p))), 1e-12)
         b += max(-1.0, min(1.0, step))
         if abs(step) < 1e-8:

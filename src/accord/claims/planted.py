@@ -3,7 +3,6 @@
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -13,6 +12,8 @@ from accord.claims.contract import Claim, Finding, Part
 from accord.claims.scored import Scored, over_seeds, score, scored
 from accord.config import Preference, Score
 from accord.data.sources import write_records
+from accord.evaluation.annotators import likeliest_reliability, root_of_falling
+from accord.evaluation.calibration import expit
 from accord.evaluation.groups import likeliest_weights
 from accord.evaluation.statistics import Interval
 from accord.records import unit_hash
@@ -187,7 +188,7 @@ def group_table(flow: GoldFlow) -> list[np.ndarray]:
 
 def answered(rng: np.random.Generator, log_odds: float) -> np.ndarray:
     """Answers (VOTES,) by Bradley–Terry, 1 for the first reply and −1."""
-    return np.where(rng.random(VOTES) < _sigmoid(log_odds), 1.0, -1.0)
+    return np.where(rng.random(VOTES) < expit(log_odds), 1.0, -1.0)
 
 
 def from_the_first(pair: Scored, column: str) -> float:
@@ -242,7 +243,7 @@ def temperature(margins: np.ndarray, differences: np.ndarray) -> float:
 
     Weighed by the margins d and not by v, so that what the model does not see of v does not count as noise of people.
     """
-    return _root(lambda t: float((margins * (_sigmoid(differences / t) - _sigmoid(margins))).sum()), 1e-3, 1e3)
+    return root_of_falling(lambda t: float((margins * (expit(differences / t) - expit(margins))).sum()), 1e-3, 1e3)
 
 
 def likeliest_people(chosen: Sequence[np.ndarray]) -> list[float]:
@@ -256,7 +257,7 @@ def likeliest_people(chosen: Sequence[np.ndarray]) -> list[float]:
     def surprise(log_scale: float) -> float:
         total = 0.0
         for margins in everybody:
-            said = _sigmoid(math.exp(log_scale) * margins)
+            said = expit(math.exp(log_scale) * margins)
             r = likeliest_reliability(math.exp(log_scale) * margins)
             total -= float(np.log(r * said + (1 - r) * (1 - said)).sum())
         return total
@@ -265,28 +266,10 @@ def likeliest_people(chosen: Sequence[np.ndarray]) -> list[float]:
     return [likeliest_reliability(math.exp(found.x) * margins) for margins in everybody]
 
 
-def likeliest_reliability(margins: np.ndarray) -> float:
-    """r in [0, 1] that maximises Σ log(r σ(d) + (1 − r) σ(−d)) over the margins d of what somebody chose."""
-    lean = np.tanh(margins / 2)  # σ(d) − σ(−d); the derivative below falls in r
-    return _root(lambda r: float((lean / (0.5 + (r - 0.5) * lean)).sum()), 1e-6, 1 - 1e-6)
-
-
 def tie_rate(margins: np.ndarray, tied: np.ndarray) -> float:
     """The likeliest ν of Davidson's model, given margins and shares of ties: Σ tied / ν = Σ 1 / (2 cosh(d/2) + ν)."""
     odds = 2 * np.cosh(margins / 2)
-    return _root(lambda v: float(tied.sum() / v - (1 / (odds + v)).sum()), 1e-4, 1e4)
-
-
-def _sigmoid(x: Any) -> Any:
-    return 0.5 * (1 + np.tanh(x / 2))
-
-
-def _root(falling: Callable[[float], float], low: float, high: float) -> float:
-    """Where a falling function is 0, or the end of the interval that is nearest to it."""
-    for _ in range(45):
-        middle = (low + high) / 2
-        low, high = (middle, high) if falling(middle) > 0 else (low, middle)
-    return (low + high) / 2
+    return root_of_falling(lambda v: float(tied.sum() / v - (1 / (odds + v)).sum()), 1e-4, 1e4)
 
 
 CLAIM = Claim(

@@ -182,7 +182,7 @@ def preference_calibration(
     """
     data = np.asarray(margins, dtype=float)
     outcome = pair_outcomes(data)
-    confidence = _expit(np.abs(data))
+    confidence = expit(np.abs(data))
     mass = reliability_bins(confidence, outcome, bins, "mass")
     width = reliability_bins(confidence, outcome, bins, "width", bounds=(0.5, 1.0))
     return PreferenceCalibration(
@@ -213,7 +213,7 @@ def calibration_intervals(
     above 0 by chance, the more the fewer pairs; its interval is about that number, not about 0.
     """
     data = np.asarray(margins, dtype=float)
-    outcome, confidence = pair_outcomes(data), _expit(np.abs(data))
+    outcome, confidence = pair_outcomes(data), expit(np.abs(data))
     mass = np.quantile(confidence, np.linspace(0, 1, bins + 1))
     width = np.linspace(0.5, 1.0, bins + 1)
     losses = np.logaddexp(0, np.abs(data)) - outcome * np.abs(data)
@@ -263,7 +263,7 @@ def difference_curve(margins: ArrayLike, bins: int = 10) -> list[dict[str, float
         curve.append(
             {
                 "difference": float(away[inside].mean()),
-                "expected": float(_expit(away[inside]).mean()),
+                "expected": float(expit(away[inside]).mean()),
                 "accuracy": share.mean,
                 "low": share.low,
                 "high": share.high,
@@ -291,7 +291,7 @@ def _slopes(margins: Array) -> Statistic:
 
     def statistic(weights: Array) -> Array:
         def derivative(b: Array) -> Array:
-            return np.asarray((weights * margins * _expit(-b[:, None] * margins)).sum(axis=1))
+            return np.asarray((weights * margins * expit(-b[:, None] * margins)).sum(axis=1))
 
         low, high = np.full(len(weights), -reach), np.full(len(weights), reach)
         for _ in range(60):
@@ -321,7 +321,7 @@ def _slope_through_zero(z: Array, y: Array) -> float:
         return -math.inf
 
     def derivative(b: float) -> float:
-        return float(np.sum(z * (y - _expit(b * z))))
+        return float(np.sum(z * (y - expit(b * z))))
 
     reach = 1 / float(np.abs(z).max())
     low, high = -reach, reach
@@ -346,8 +346,9 @@ def _separated(z: Array, y: Array) -> int:
     return -1 if ones.max() <= zeros.min() else 0
 
 
-def _expit(z: Array) -> Array:
-    return 0.5 * (1 + np.tanh(0.5 * z))
+def expit(z: ArrayLike) -> Array:
+    """σ(z), which does not overflow."""
+    return 0.5 * (1 + np.tanh(0.5 * np.asarray(z, dtype=float)))
 
 
 def _checked(confidence: ArrayLike, outcome: ArrayLike) -> tuple[Array, Array]:

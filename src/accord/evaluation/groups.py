@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from accord.evaluation.calibration import expit
 from accord.evaluation.statistics import Interval, finite, mean_interval
 
 Array = NDArray[np.float64]
@@ -59,7 +60,7 @@ def likeliest_weights(data: Array, weights: Array) -> Array:
     w = np.zeros(data.shape[1])
     total = max(float(weights.sum()), 1.0)
     for _ in range(50):
-        p = 0.5 * (1 + np.tanh(-0.5 * (data @ w)))  # of the other choice
+        p = expit(-(data @ w))  # of the other choice
         gradient = data.T @ (weights * p) / total - RIDGE * w
         curvature = (data * (weights * p * (1 - p))[:, None]).T @ data / total + RIDGE * np.eye(len(w))
         step = np.linalg.solve(curvature, gradient)
