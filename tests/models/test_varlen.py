@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from accord.data.batches import build_plan, reply_group, varlen_calls
-from accord.models import attention, varlen
+from accord.models import attention, kernels, varlen
 
 GROUPS = [
     reply_group(range(5), range(3), range(1), range(4)),  # a reply of one token has no query
@@ -72,7 +72,7 @@ def test_two_calls_are_one_dense_mask(kernel, function, scaling):
     q, k, v = drawn(plan)
     weight = torch.randn(len(plan.ids), 4, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     # masked() has no scale of its own
-    expected = varlen.masked(plan, q if scaling is None else q * (scaling * 8**0.5), k, v)
+    expected = kernels.masked(plan, q if scaling is None else q * (scaling * 8**0.5), k, v)
     results = [varlen.attend(plan, q, k, v, scaling=scaling), attention.attend_packed(plan, q, k, v, scaling=scaling)]
     wanted = torch.autograd.grad((expected * weight).sum(), (q, k, v))
     for found in results:

@@ -102,7 +102,7 @@ class VarlenCall:
     longest_key: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # itself and no other: what is computed once for a plan is kept by it
 class Plan:
     """Packed tokens and the rows that heads are computed on.
 

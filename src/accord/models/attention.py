@@ -17,7 +17,7 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from accord.data.batches import Plan
-from accord.models import varlen
+from accord.models import flex, varlen
 
 IMPLEMENTATION = "accord"
 _active: list[Plan] = []
@@ -67,6 +67,8 @@ def attend_packed(
     """Queries, keys and values (T, heads, d) of the plan's flat row to what each query's segment lets it see."""
     if not cap and not dropout and varlen.serves(query):
         return varlen.attend(plan, query, key, value, scaling=scaling)
+    if not dropout and flex.serves(query):
+        return flex.attend(plan, query, key, value, scaling=scaling, cap=cap)
     table = plan.attention
     grouped = query.shape[1] != key.shape[1]
     # one gather for all blocks: a gather by block has a gradient of the whole row's size in each

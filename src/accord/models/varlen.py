@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from accord.data.batches import Plan, build_plan, reply_group
+from accord.data.batches import Plan
+from accord.models import kernels
 
 Kernel = Callable[..., Tensor]
 LOW = (torch.bfloat16, torch.float16)
@@ -21,7 +22,7 @@ LOW = (torch.bfloat16, torch.float16)
 
 def attend(plan: Plan, query: Tensor, key: Tensor, value: Tensor, *, scaling: float | None = None) -> Tensor:
     """Queries, keys and values (T, heads, d) of the plan's flat row to what each query's segment lets it see."""
-    kernel, low = _kernel(), _low(query)
+    kernel, low = _kernel(), kernels.computed_in(query)
     calls, place = plan.calls
     query, key, value = (t.to(low) for t in (query, key, value))
     parts = [
@@ -43,12 +44,7 @@ def attend(plan: Plan, query: Tensor, key: Tensor, value: Tensor, *, scaling: fl
 def serves(query: Tensor) -> bool:
     """Whether the kernel computes attention of queries like these: on a GPU, in bf16 or f16, and rightly."""
     fits = query.shape[-1] % 8 == 0 and query.shape[-1] <= 256
-    return query.device.type == "cuda" and fits and _low(query) in LOW and agrees(query.device)
-
-
-def _low(query: Tensor) -> torch.dtype:
-    device = query.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype
+    return query.device.type == "cuda" and fits and kernels.computed_in(query) in LOW and agrees(query.device)
 
 
 @functools.cache
@@ -95,40 +91,4 @@ def adapted(kernel: Callable[..., Any]) -> Kernel:
 @functools.cache
 def agrees(device: torch.device) -> bool:
     """Whether kernel and plain products give the same outputs and gradients on this device; tried once."""
-    with torch.enable_grad(), torch.autocast(device.type, enabled=False):
-        return _compare(device)
-
-
-def _compare(device: torch.device) -> bool:
-    plan = build_plan([reply_group(range(9), range(5), range(7)), reply_group((), range(6))]).to(device)
-    generator = torch.Generator().manual_seed(0)
-    q, k, v = (
-        torch.randn(len(plan.ids), heads, 32, generator=generator).to(device, torch.bfloat16).requires_grad_()
-        for heads in (4, 2, 2)
-    )
-    expected = masked(plan, q, k, v)
-    try:
-        found = attend(plan, q, k, v)
-        grads = torch.autograd.grad(found.float().square().sum(), (q, k, v))
-    except (ImportError, AttributeError, RuntimeError, TypeError):
-        return False
-    theirs = torch.autograd.grad(expected.square().sum(), (q, k, v))
-    pairs = [(found, expected), *zip(grads, theirs, strict=True)]
-    return all(torch.allclose(a.float(), b.float(), rtol=5e-2, atol=5e-2) for a, b in pairs)
-
-
-def masked(plan: Plan, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """The same in f32 by one product under a mask of all pairs: what the kernel is compared with."""
-    length = len(plan.ids)
-    seen = torch.zeros(length, length, dtype=torch.bool, device=query.device)
-    for segment in plan.segments:
-        for start, stop in segment.keys[:-1]:
-            seen[segment.start : segment.stop, start:stop] = True
-        start, stop = segment.keys[-1]
-        own = torch.ones(segment.stop - segment.start, stop - start, dtype=torch.bool, device=query.device)
-        seen[segment.start : segment.stop, start:stop] = own.tril()
-    groups = query.shape[1] // key.shape[1]
-    key, value = (t.repeat_interleave(groups, dim=1) for t in (key, value))
-    q, k, v = (t.float().transpose(0, 1) for t in (query, key, value))
-    scores = (q @ k.transpose(1, 2) * query.shape[-1] ** -0.5).masked_fill(~seen, float("-inf"))
-    return (scores.softmax(-1) @ v).transpose(0, 1)
+    return kernels.agrees(attend, device, torch.bfloat16, 32)
