@@ -12,7 +12,7 @@ from accord.errors import BadInput
 from accord.models import readout as readout_module
 from accord.models.attention import packed
 from accord.models.loading import bare
-from accord.models.readout import Readout, linear_logprobs
+from accord.models.readout import Readout, linear_logprobs, linear_logprobs_and_entropy
 
 Head = Callable[[Tensor], Tensor]
 
@@ -175,22 +175,22 @@ def logprob_head(model: nn.Module, plan: Plan, *, temperature: float = 1.0) -> H
     head = logits_head(model, temperature=temperature)
 
     def logprobs(hidden: Tensor) -> Tensor:
-        if in_pieces(model, hidden):
-            return _linear_logprobs(model, plan, hidden, temperature)[0]
+        if in_tiles(model, hidden):
+            return linear_logprobs(hidden, *_matrix(model), plan.targets, readout_of(model, temperature))
         return -F.cross_entropy(head(hidden), plan.targets, reduction="none")
 
     return logprobs
 
 
-def in_pieces(model: nn.Module, hidden: Tensor) -> bool:
+def in_tiles(model: nn.Module, hidden: Tensor) -> bool:
     """Whether all logits of these rows would take too much memory at once (and the head is a plain matrix)."""
     matrix = bare(model).get_output_embeddings()
     return type(matrix) is nn.Linear and len(hidden) * matrix.out_features > readout_module.LOGITS_AT_ONCE
 
 
-def _linear_logprobs(model: nn.Module, plan: Plan, hidden: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def _matrix(model: nn.Module) -> tuple[Tensor, Tensor | None]:
     matrix = bare(model).get_output_embeddings()
-    return linear_logprobs(hidden, matrix.weight, matrix.bias, plan.targets, readout_of(model, temperature))
+    return matrix.weight, matrix.bias
 
 
 def token_logprobs(model: nn.Module, plan: Plan, *, temperature: float = 1.0) -> Tensor:
@@ -205,8 +205,8 @@ def logprobs_and_entropy(
 
     The entropy has no gradient.
     """
-    if in_pieces(model, hidden):
-        return _linear_logprobs(model, plan, hidden, temperature)
+    if in_tiles(model, hidden):
+        return linear_logprobs_and_entropy(hidden, *_matrix(model), plan.targets, readout_of(model, temperature))
     logs = torch.log_softmax(logits_head(model, temperature=temperature)(hidden), dim=-1)
     entropy = -(logs.detach().exp() * logs.detach()).sum(-1)
     return logs.gather(1, plan.targets.unsqueeze(1)).squeeze(1), entropy
