@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from accord.data.batches import build_plan, reply_group
 from accord.models.attention import attend_packed
+from accord.models.kernels import computed_in
 from accord.models.loading import bare
-from accord.models.policy import attention_window, logits_head
+from accord.models.policy import attention_window, readout_of
 
 FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 ROTARY = frozenset({"default", "linear", "llama3", "yarn"})  # whose angles depend on nothing but the position
@@ -29,6 +30,7 @@ ROTARY = frozenset({"default", "linear", "llama3", "yarn"})  # whose angles depe
 # layer, queries, keys and values (T, heads, d) of a flat row → what they attend to (T, heads, d)
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 Affine = tuple[Tensor, Tensor | None]  # weight (in, out) and bias (out,)
+Reach = tuple[int, int]  # rows of a pool that a step computes, and tokens that they read
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +49,22 @@ class Block:
 
 
 class Pool:
-    """A cache of `slots` rows of up to `capacity` tokens; slots [0, live) are in use, `lengths` tokens in each."""
+    """A cache of `slots` rows of up to `capacity` tokens; slots [0, live) are in use, `lengths` tokens in each.
+
+    `sizes` are the lengths on the host, where asking for the longest waits for no device. An unused slot has length 0.
+    """
 
     def __init__(self, layers: int, slots: int, kv_heads: int, capacity: int, size: int, like: Tensor) -> None:
         self.cache = _zeros((layers, 2, slots, kv_heads, capacity, size), like)  # what is masked must be finite
         self.flat = self.cache.view(layers, 2, slots * kv_heads * capacity, size)
         self.lengths = torch.zeros(slots, dtype=torch.long, device=like.device)
+        self.sizes = np.zeros(slots, dtype=np.int64)
         self.slots, self.kv_heads, self.capacity, self.live = slots, kv_heads, capacity, 0
+
+    @property
+    def reach(self) -> Reach:
+        """Rows in use, and tokens of the longest with the one that comes."""
+        return (self.live, int(self.sizes[: self.live].max()) + 1) if self.live else (0, 0)
 
     def places(self, slots: Tensor, positions: Tensor) -> Tensor:
         """Rows (N · kv_heads,) of `flat` of these slots and positions, (N,) both."""
@@ -64,20 +75,35 @@ class Pool:
         self.flat[layer, 0].index_copy_(0, places, key.flatten(0, 1))
         self.flat[layer, 1].index_copy_(0, places, value.flatten(0, 1))
 
-    def keep(self, going: Tensor) -> Tensor:
+    def enter(self, sizes: np.ndarray) -> None:
+        """Put rows of so many tokens behind the live ones."""
+        stop = self.live + len(sizes)
+        self.sizes[self.live : stop] = sizes
+        self.lengths[self.live : stop] = torch.from_numpy(sizes).to(self.lengths.device)
+        self.live = stop
+
+    def grow(self) -> None:
+        """One more token in every live row."""
+        self.sizes[: self.live] += 1
+        self.lengths[: self.live] += 1
+
+    def keep(self, going: np.ndarray) -> np.ndarray:
         """Drop the live rows where `going` (live,) is False; returns the former slots of those that stay, in order.
 
         The gaps are filled from the end, so only as many rows move as have ended.
         """
         left = int(going.sum())
-        order = torch.arange(left, device=going.device)
-        gaps = torch.nonzero(~going[:left]).squeeze(1)
+        order = np.arange(left)
+        gaps = np.flatnonzero(~going[:left])
         if len(gaps):
-            movers = left + torch.nonzero(going[left:]).squeeze(1)
-            longest = int(self.lengths[movers].max())
-            self.cache[:, :, gaps, :, :longest] = self.cache[:, :, movers, :, :longest]
-            self.lengths[gaps] = self.lengths[movers]
+            movers = left + np.flatnonzero(going[left:])
+            longest = int(self.sizes[movers].max())
+            to, of = (torch.from_numpy(slots).to(self.lengths.device) for slots in (gaps, movers))
+            self.cache[:, :, to, :, :longest] = self.cache[:, :, of, :, :longest]
+            self.sizes[gaps] = self.sizes[movers]
             order[gaps] = movers
+        self.sizes[left : self.live] = 0
+        self.lengths[: self.live] = torch.from_numpy(self.sizes[: self.live]).to(self.lengths.device)
         self.live = left
         return order
 
@@ -97,16 +123,33 @@ class Decoder:
         self.eps, self.activation = config.rms_norm_eps, trunk.layers[0].mlp.act_fn
         self.embedding = inner.get_input_embeddings().weight.detach()
         self.final_norm = trunk.norm.weight.detach()
-        self.head = logits_head(model)
+        # cast once, as autocast would at every step
+        self.low = computed_in(self.embedding)
+        self.head, self.readout = self._head(inner.get_output_embeddings()), readout_of(model)
         self.blocks = [self._fold(layer) for layer in trunk.layers]
         every = torch.arange(max(capacity for _, capacity in pools), device=self.embedding.device).unsqueeze(0)
         cosine, sine = trunk.rotary_emb(self.embedding.new_zeros((), dtype=torch.float32), every)
         half = self.head_size // 2
         self.rotation = torch.complex(cosine[0, :, None, :half].contiguous(), sine[0, :, None, :half].contiguous())
         self.pools = [
-            Pool(len(self.blocks), slots, self.kv_heads, capacity, self.head_size, self.embedding)
+            Pool(
+                len(self.blocks),
+                slots,
+                self.kv_heads,
+                capacity,
+                self.head_size,
+                self.embedding.new_empty(0, dtype=self.low),
+            )
             for slots, capacity in pools
         ]
+        self.replay: Callable[[Tensor], Tensor] | None = None
+
+    def _head(self, matrix: Any) -> Callable[[Tensor], Tensor]:
+        if type(matrix) is not nn.Linear:
+            return matrix
+        weight, bias = linear_weights(matrix)
+        affine = weight.to(self.low).T, None if bias is None else bias.to(self.low)
+        return lambda hidden: _product(hidden, affine)
 
     def _fold(self, layer: Any) -> Block:
         attention, mlp = layer.self_attn, layer.mlp
@@ -120,11 +163,11 @@ class Decoder:
 
         def join(*parts: Affine, norm: Tensor | None = None) -> Affine:
             weight = torch.cat([weight for weight, _ in parts])
-            weight = weight if norm is None else weight * norm.detach()
+            weight = (weight if norm is None else weight * norm.detach()).to(self.low).T.contiguous()
             if all(bias is None for _, bias in parts):
-                return weight.T.contiguous(), None
+                return weight, None
             biases = [w.new_zeros(len(w)) if bias is None else bias for w, bias in parts]
-            return weight.T.contiguous(), torch.cat(biases)
+            return weight, torch.cat(biases).to(self.low)
 
         norms = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
         query_norm, key_norm = (None if norm is None else norm.weight.detach()[pairs] for norm in norms)
@@ -155,8 +198,8 @@ class Decoder:
                 key = self._normalised(mixed[:, self.heads : turned]) * block.key_norm
                 mixed = torch.cat([query, key, mixed[:, turned:]], dim=1)
             pairs = torch.view_as_complex(mixed[:, :turned].float().unflatten(2, (-1, 2)))
-            both = torch.view_as_real(pairs * rotation).flatten(2).to(x.dtype)
-            seen = attend(number, both[:, : self.heads], both[:, self.heads :], mixed[:, turned:])
+            both = torch.view_as_real(pairs * rotation).flatten(2).to(self.low)
+            seen = attend(number, both[:, : self.heads], both[:, self.heads :], mixed[:, turned:].to(self.low))
             x = _product(seen.flatten(1), block.attention_out, x)
             gate, up = _product(self._normalised(x), block.gate_up).chunk(2, dim=1)
             x = _product(self.activation(gate) * up, block.down, x)
@@ -169,9 +212,10 @@ class Decoder:
         """
         pool = self.pools[number]
         plan = build_plan([reply_group((), prompt) for prompt in prompts], rows="last").to(pool.lengths.device)
-        sizes = torch.tensor([len(prompt) for prompt in prompts], device=pool.lengths.device)
-        firsts = pool.live + n * torch.arange(len(prompts), device=sizes.device)
-        places = pool.places(firsts.repeat_interleave(sizes), plan.positions)
+        sizes = np.array([len(prompt) for prompt in prompts])
+        firsts = pool.live + n * torch.arange(len(prompts), device=pool.lengths.device)
+        counts = torch.from_numpy(sizes).to(firsts.device)
+        places = pool.places(firsts.repeat_interleave(counts), plan.positions)
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             pool.write(layer, places, key, value)
@@ -181,43 +225,52 @@ class Decoder:
         longest = int(sizes.max())
         for copy in range(1, n):
             pool.cache[:, :, firsts + copy, :, :longest] = pool.cache[:, :, firsts, :, :longest]
-        stop = pool.live + n * len(prompts)
-        pool.lengths[pool.live : stop] = sizes.repeat_interleave(n)
-        pool.live = stop
-        return self.head(hidden).repeat_interleave(n, 0)
+        pool.enter(sizes.repeat(n))
+        return self.logits(hidden).repeat_interleave(n, 0)
 
     def step(self, ids: Tensor) -> Tensor:
         """One more token in every live row, (rows,) pool by pool; logits (rows, V) of the next."""
-        live = [pool for pool in self.pools if pool.live]
-        lengths = [pool.lengths[: pool.live] for pool in live]
+        logits = self.replay(ids) if self.replay else self.forward(ids, [pool.reach for pool in self.pools])
+        for pool in self.pools:
+            pool.grow()
+        return logits
+
+    def forward(self, ids: Tensor, reaches: Sequence[Reach]) -> Tensor:
+        """What a step computes, on the device alone: a token for the first rows of every pool; logits (rows, V).
+
+        Rows beyond the live ones are computed like others, and written where nothing is.
+        """
+        used = [(pool, rows, read) for pool, (rows, read) in zip(self.pools, reaches, strict=True) if rows]
+        lengths = [pool.lengths[:rows] for pool, rows, _ in used]
         places = [
-            pool.places(torch.arange(pool.live, device=ids.device), length)
-            for pool, length in zip(live, lengths, strict=True)
+            pool.places(torch.arange(rows, device=ids.device), length)
+            for (pool, rows, _), length in zip(used, lengths, strict=True)
         ]
-        masks = [self._mask(length) for length in lengths]
+        masks = [self._mask(length, read) for length, (_, _, read) in zip(lengths, used, strict=True)]
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             seen, start = [], 0
-            for pool, place, mask in zip(live, places, masks, strict=True):
-                rows = slice(start, start + pool.live)
+            for (pool, count, read), place, mask in zip(used, places, masks, strict=True):
+                rows = slice(start, start + count)
                 pool.write(layer, place, key[rows], value[rows])
-                keys, values = pool.cache[layer, :, : pool.live, :, : mask.shape[2]].flatten(1, 2)
+                keys, values = pool.cache[layer, :, :count, :, :read].flatten(1, 2)
                 own = query[rows].reshape(len(keys), -1, self.head_size)
                 weights = torch.softmax(torch.baddbmm(mask, own, keys.transpose(1, 2), alpha=self.scaling), dim=2)
-                seen.append(torch.bmm(weights, values).view(pool.live, self.heads, self.head_size))
+                seen.append(torch.bmm(weights, values).view(count, self.heads, self.head_size))
                 start = rows.stop
             return seen[0] if len(seen) == 1 else torch.cat(seen)
 
-        hidden = self.trunk(ids, torch.cat(lengths), attend)
-        for length in lengths:
-            length += 1
-        return self.head(hidden)
+        return self.logits(self.trunk(ids, torch.cat(lengths), attend))
 
-    def _mask(self, lengths: Tensor) -> Tensor:
-        """(rows · kv_heads, 1, longest + 1): 0 up to each row's new token, -∞ behind it."""
-        columns = torch.arange(int(lengths.max()) + 1, device=lengths.device)
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits (R, V) in f32 of hidden states (R, d)."""
+        return self.readout(self.head(hidden))
+
+    def _mask(self, lengths: Tensor, read: int) -> Tensor:
+        """(rows · kv_heads, 1, read): 0 up to each row's new token, -∞ behind it."""
+        columns = torch.arange(read, device=lengths.device)
         behind = (columns > lengths.unsqueeze(1)).repeat_interleave(self.kv_heads, 0).unsqueeze(1)
-        return torch.zeros_like(behind, dtype=self.embedding.dtype).masked_fill_(behind, float("-inf"))
+        return torch.zeros_like(behind, dtype=self.low).masked_fill_(behind, float("-inf"))
 
 
 def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
@@ -231,10 +284,12 @@ def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
 def _product(x: Tensor, affine: Affine, residual: Tensor | None = None) -> Tensor:
     """x W + b + residual."""
     weight, bias = affine
-    if residual is None:
-        return x @ weight if bias is None else torch.addmm(bias, x, weight)
-    out = torch.addmm(residual, x, weight)
-    return out if bias is None else out + bias
+    if residual is not None and residual.dtype == weight.dtype:
+        out = torch.addmm(residual, x, weight)
+        return out if bias is None else out + bias
+    x = x.to(weight.dtype)
+    out = x @ weight if bias is None else torch.addmm(bias, x, weight)
+    return out if residual is None else residual + out  # the residual stream keeps its digits
 
 
 def linear_weights(linear: Any) -> Affine:
@@ -251,7 +306,8 @@ def decodes(model: nn.Module, *, longest: int) -> bool:
     inner = bare(model)
     known = getattr(inner, "_accord_decodes", None)
     if known is None:
-        known = inner._accord_decodes = _probe(model, inner)
+        with torch.autocast(next(inner.parameters()).device.type, enabled=False):  # bf16 rounds away what is looked for
+            known = inner._accord_decodes = _probe(model, inner)
     window = attention_window(inner.config)
     return bool(known) and not (window and longest > window)
 
@@ -285,5 +341,5 @@ def _decoded(model: nn.Module, prompts: Sequence[Sequence[int]], more: Sequence[
     first = decoder.admit(0, prompts, 2)
     ids = torch.tensor(more, device=first.device)
     second = decoder.step(ids)
-    order = decoder.pools[0].keep(torch.tensor([False, True, True, True], device=first.device))
+    order = decoder.pools[0].keep(np.array([False, True, True, True]))
     return torch.cat([first, second, decoder.step(ids[:3])]), order.tolist()

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from accord.models.captured import Captured, captures
 from accord.models.decoder import Decoder, decodes
 from accord.models.drawing import Drawing, Drawn
 from accord.models.padded_decoding import decode_padded
@@ -126,6 +127,8 @@ def decode_in_slots(
     """Continuous batching: `drawing.n` replies per prompt. Prompts come sorted, the longest first."""
     lanes = make_lanes([len(prompt) for prompt in prompts], drawing.n, drawing.max_new_tokens, micro_tokens)
     decoder = Decoder(model, [(lane.slots, lane.capacity) for lane in lanes])
+    if captures(model):
+        decoder.replay = Captured(decoder)
     device, stops = decoder.embedding.device, np.array(sorted(drawing.stop_ids))
     results: Drawn = [([], []) for _ in drawing.streams]
     logits = [torch.zeros(0, 0, device=device) for _ in lanes]
@@ -151,7 +154,7 @@ def decode_in_slots(
             if ended[own].any():
                 for number, drawn in lane.leave(ended[own]):
                     results[number] = drawn
-                kept = pool.keep(torch.from_numpy(~ended[own]).to(device)).cpu().numpy()
+                kept = pool.keep(~ended[own])
                 lane.reorder(kept)
             following.append(token[own][kept])
         ids = torch.from_numpy(np.concatenate(following)).to(device)

@@ -18,7 +18,7 @@ from accord.training.distributed import World
 from accord.training.precision import lowered
 
 # nats per token up to which the sampler's log-probs stand for the trainer's: what rounding makes of equal weights
-GAP = {"f32": 1e-5, "bf16": 2e-3}
+GAP = {"f32": 1e-5, "bf16": 1e-4}
 
 
 @dataclass(frozen=True)
@@ -49,16 +49,17 @@ def collect(config: Ppo, world: World, actors: Actors, prompts: Sequence[Prompt]
         actors.engine.follow(actors.policy)
     world.gather(None)  # no rank asks a server that has the old weights
     numbered = world.share(list(enumerate(prompts)))
-    rollouts = actors.engine.sample(
-        [actors.renderer.prompt_ids(prompt.turns) for _, prompt in numbered],
-        n=config.samples,
-        temperature=config.temperature,
-        max_new_tokens=config.max_new_tokens,
-        stop_ids=frozenset({actors.renderer.eos}),
-        seed=config.seed * 1_000_003 + state.step,
-        version=f"step-{state.step}",
-        numbers=[number for number, _ in numbered],
-    )
+    with lowered(config.precision, world.device):
+        rollouts = actors.engine.sample(
+            [actors.renderer.prompt_ids(prompt.turns) for _, prompt in numbered],
+            n=config.samples,
+            temperature=config.temperature,
+            max_new_tokens=config.max_new_tokens,
+            stop_ids=frozenset({actors.renderer.eos}),
+            seed=config.seed * 1_000_003 + state.step,
+            version=f"step-{state.step}",
+            numbers=[number for number, _ in numbered],
+        )
     own = [prompt for _, prompt in numbered for _ in range(config.samples)]
     replies = [rollouts[i : i + config.samples] for i in range(0, len(rollouts), config.samples)]
     groups = [reply_group(some[0].prompt_ids, *(r.ids for r in some)) for some in replies]

@@ -1,0 +1,125 @@
+"""A decoder's steps as CUDA graphs: launched as one, where a step of small kernels spends its time on launching them.
+
+A graph computes fixed shapes at fixed addresses. Rows and the tokens that they read are therefore rounded up to a few
+sizes, and ids are copied to one place. A shape is captured when it comes for the second time: the first time runs
+plainly, which also readies the libraries that may not be readied during a capture.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from accord.models.decoder import Decoder, Reach
+from accord.models.loading import bare
+
+Work = Callable[[], Tensor]
+SHORTEST = 64  # tokens; fewer are read as if they were so many
+
+
+class Captured:
+    """A decoder's step by replay: token ids (rows,) of the live rows, pool by pool, to logits (rows, V) of the next.
+
+    The logits stand where the next step will write. `record` makes of work on fixed tensors something that repeats it
+    and gives the same tensor anew.
+    """
+
+    def __init__(self, decoder: Decoder, record: Callable[[Work], Work] | None = None) -> None:
+        self.decoder = decoder
+        self.record = record or _Graphs().record
+        self.ids = torch.zeros(
+            sum(pool.slots for pool in decoder.pools), dtype=torch.long, device=decoder.embedding.device
+        )
+        self.known: dict[tuple[Reach, ...], Work | None] = {}
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        reaches = tuple(rounded(pool.reach, pool.slots, pool.capacity) for pool in self.decoder.pools)
+        where = torch.from_numpy(places([pool.live for pool in self.decoder.pools], reaches)).to(ids.device)
+        self.ids[where] = ids
+        again = self.known.get(reaches)
+        if again is None:
+            again = self._work(reaches)
+            if reaches in self.known:
+                again = self.known[reaches] = self.record(again)
+            else:
+                self.known[reaches] = None
+        return again()[where]
+
+    def _work(self, reaches: Sequence[Reach]) -> Work:
+        ids = self.ids[: sum(rows for rows, _ in reaches)]
+        return lambda: self.decoder.forward(ids, reaches)
+
+
+def rounded(reach: Reach, slots: int, capacity: int) -> Reach:
+    """Rows and tokens up to the next power of two, at most the pool's."""
+    rows, read = reach
+    if not rows:
+        return reach
+    return min(slots, _power(rows)), min(capacity, max(SHORTEST, _power(read)))
+
+
+def places(live: Sequence[int], reaches: Sequence[Reach]) -> np.ndarray:
+    """Where the live rows of every pool stand among all rows that are computed."""
+    starts = np.cumsum([0, *(rows for rows, _ in reaches)])
+    return np.concatenate([start + np.arange(count) for start, count in zip(starts, live, strict=False)])
+
+
+def _power(number: int) -> int:
+    return 1 << (number - 1).bit_length()
+
+
+class _Graphs:
+    """CUDA graphs that share their memory: only one of them is replayed at a time."""
+
+    def __init__(self) -> None:
+        self.pool = torch.cuda.graph_pool_handle()
+
+    def record(self, work: Work) -> Work:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self.pool):
+            out = work()
+
+        def again() -> Tensor:
+            graph.replay()
+            return out
+
+        return again
+
+
+def captures(model: nn.Module) -> bool:
+    """Whether replayed steps of this model give the logits of plain ones: on a GPU, tried once."""
+    inner = bare(model)
+    device = next(inner.parameters()).device
+    if device.type != "cuda":
+        return False
+    known = getattr(inner, "_accord_captures", None)
+    if known is None:
+        known = inner._accord_captures = agrees(model)
+        if not known:
+            print(f"note: decoding steps of {type(inner).__name__} are not captured; they run one kernel after another")
+    return bool(known)
+
+
+@torch.no_grad()
+def agrees(model: nn.Module, record: Callable[[Work], Work] | None = None) -> bool:
+    """Compare captured steps with plain ones, before and after a row has left; what cannot be captured disagrees."""
+    plain, captured = (Decoder(model, [(4, 16), (2, 12)]) for _ in range(2))
+    try:
+        captured.replay = Captured(captured, record)
+        ours, theirs = _decoded(captured), _decoded(plain)
+    except RuntimeError:
+        return False
+    near = 1e-4 if plain.low == torch.float32 else 5e-2
+    scale = float(theirs.abs().max().clamp(min=1))
+    return bool(torch.allclose(ours, theirs, rtol=10 * near, atol=near * scale))
+
+
+def _decoded(decoder: Decoder) -> Tensor:
+    """Logits of a few steps in two pools, with a row that leaves after the third."""
+    ids = torch.tensor([5, 1, 4, 2, 3], device=decoder.embedding.device)
+    logits = [decoder.admit(0, [(1, 2, 3), (4,)], 2), decoder.admit(1, [(2, 1)], 1)]
+    logits += [decoder.step(ids) for _ in range(3)]
+    decoder.pools[0].keep(np.array([True, False, True, True]))
+    logits += [decoder.step(ids[1:]) for _ in range(3)]
+    return torch.cat(logits)

@@ -1,0 +1,99 @@
+"""Captured steps by a stand-in that records on a CPU; the graphs themselves on a GPU."""
+
+import numpy as np
+import pytest
+import torch
+
+from accord.models import captured, sampling
+from accord.models.captured import Captured, places, rounded
+from accord.models.decoder import Decoder
+from tests.models.test_decoder import PROMPTS, SETTINGS, make
+
+
+class Recorder:
+    """Repeats recorded work into one tensor, as a graph does, and counts."""
+
+    def __init__(self):
+        self.recorded, self.replayed = 0, 0
+
+    def record(self, work):
+        self.recorded += 1
+        out = work().clone()  # a capture computes nothing: whoever reads this reads an old step
+        out.fill_(float("nan"))
+
+        def again():
+            self.replayed += 1
+            return out.copy_(work())
+
+        return again
+
+
+@pytest.mark.parametrize(
+    ("reach", "expected"), [((0, 0), (0, 0)), ((1, 3), (1, 64)), ((5, 65), (8, 128)), ((9, 130), (12, 200))]
+)
+def test_shapes_are_rounded_up_to_a_few(reach, expected):
+    assert rounded(reach, slots=12, capacity=200) == expected
+
+
+def test_live_rows_stand_at_the_front_of_their_pool():
+    assert places([2, 0, 1], [(4, 64), (0, 0), (2, 64)]).tolist() == [0, 1, 4]
+
+
+@pytest.mark.parametrize("micro_tokens", [150, 65536])
+def test_replayed_steps_draw_what_plain_steps_draw(monkeypatch, micro_tokens):
+    """Rows that leave and enter, in lanes; every shape runs plainly once, is recorded once, and is then replayed."""
+    model = make("qwen3")
+    expected = sampling.sample(model, PROMPTS, **SETTINGS, micro_tokens=micro_tokens)
+    recorder, made = Recorder(), []
+
+    def capture(decoder):
+        made.append(Captured(decoder, recorder.record))
+        return made[-1]
+
+    monkeypatch.setattr(sampling, "captures", lambda model: True)
+    monkeypatch.setattr(sampling, "Captured", capture)
+    found = sampling.sample(model, PROMPTS, **SETTINGS, micro_tokens=micro_tokens)
+    assert [r.ids for r in found] == [r.ids for r in expected]
+    drawn, wanted = ([p for r in rollouts for p in r.logprobs] for rollouts in (found, expected))
+    assert np.allclose(drawn, wanted, atol=1e-5)
+    assert recorder.recorded == sum(work is not None for work in made[0].known.values())
+    assert recorder.replayed > recorder.recorded >= 1
+
+
+def test_rows_that_are_not_live_are_written_where_nothing_is():
+    model = make("llama")
+    decoder = Decoder(model, [(8, 12)])
+    with torch.no_grad():
+        decoder.admit(0, [(1, 2, 3), (4, 5), (6,)], 1)
+        (pool,) = decoder.pools
+        before = pool.cache[:, :, :3].clone()
+        logits = decoder.forward(torch.tensor([7, 8, 9, 0]), [(4, 12)])
+        assert torch.equal(pool.cache[:, :, 0, :, :3], before[:, :, 0, :, :3])
+        assert logits.isfinite().all()
+        assert pool.cache[:, :, 3, :, 1:].abs().sum() == 0 and pool.cache[:, :, 4:].abs().sum() == 0
+
+
+def test_what_does_not_agree_is_not_captured():
+    model = make("llama")
+    assert captured.agrees(model, Recorder().record)
+
+    def stale(work):
+        out = work().clone()
+        return lambda: out
+
+    def refused(work):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    assert not captured.agrees(model, stale) and not captured.agrees(model, refused)
+    assert not captured.captures(model)  # a CPU has no graphs
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", ["llama", "qwen3"])
+def test_graphs_agree_on_this_gpu(name):
+    model = make(name).cuda()
+    assert captured.captures(model)
+    found = sampling.sample(model, PROMPTS, **SETTINGS)
+    expected = sampling.sample(make(name), PROMPTS, **SETTINGS)
+    drawn, wanted = ([p for r in rollouts for p in r.logprobs] for rollouts in (found, expected))
+    assert [r.ids for r in found] == [r.ids for r in expected] and np.allclose(drawn, wanted, atol=1e-4)
