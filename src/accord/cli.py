@@ -139,7 +139,7 @@ def build_parser(command: str) -> Any:
         """Knob, unit and default; the types that argparse would repeat only fill the screen."""
 
         def __init__(self, prog: str) -> None:
-            super().__init__(prog, max_help_position=31, width=129)
+            super().__init__(prog, max_help_position=32, width=129)
 
         def _format_usage(self, *args: object) -> str:
             return f"usage: accord {command}{shown} [--config FILE.yaml] [--knob value ...]\n\n"

@@ -28,9 +28,11 @@ from accord.errors import BadInput, Interrupted
 
 TORN = 2**62  # the step of the torn last line that a killed run can leave
 # Knobs that say where and how to run, not what: they may differ on resume and are no part of a config's hash.
-PLACEMENT = frozenset({"out", "resume", "threads", "micro_tokens", "checkpoint_every", "engine", "sampler_gap"})
+PLACEMENT = frozenset(
+    {"out", "resume", "threads", "micro_tokens", "checkpoint_every", "compile", "engine", "sampler_gap"}
+)
 # Knobs at these values are decided by the machine at the start; `config.yaml` has what was decided.
-UNDECIDED = {"precision": "auto", "micro_tokens": 0}
+UNDECIDED = {"precision": "auto", "micro_tokens": 0, "compile": "auto"}
 
 
 def available_cores() -> int:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Precision = Literal["auto", "f32", "bf16"]
+Compile = Literal["auto", "on", "off"]
 Schedule = Literal["constant", "linear", "cosine"]
 Sources = str | dict[str, str]
 
@@ -37,6 +38,9 @@ class Training(Run):
     max_length: int = Field(512, gt=1, description="longest sequence in tokens; longer ones are dropped and counted")
     precision: Precision = Field(
         "auto", description="of the forward pass; log-softmax is always f32; auto: bf16 where it is twice as fast"
+    )
+    compile: Compile = Field(
+        "auto", description="norms and MLPs as one kernel each; auto: where a run is so long that it pays"
     )
     checkpoint_every: int = Field(200, ge=0, description="steps between checkpoints; 0 writes one only when stopped")
 

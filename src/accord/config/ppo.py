@@ -53,7 +53,7 @@ class AdvantageKnobs(BaseModel):
 
     advantages: Literal["gae", "rloo", "grpo", "dr-grpo", "reinforce++"] = Field(
         "gae",
-        description="gae: with critics; the others without: of a prompt's replies, or of all (docs/objectives.md)",
+        description="gae: with critics; others without: of a prompt's replies, or of all (docs/objectives.md)",
     )
     loss_mean: Literal["auto", "tokens", "replies", "length"] = Field(
         "auto",
@@ -68,7 +68,7 @@ class AdvantageKnobs(BaseModel):
     )
     critic: Literal["separate", "shared"] = Field(
         "separate",
-        description="gae: a critic per signal, started from its scorer; or value heads on the policy's trunk",
+        description="gae: a critic per signal, from its scorer; or value heads on the policy's trunk",
     )
     value_clip: float = Field(0.0, ge=0, description="clip range of values; 0 does not clip")
     value_weight: float = Field(0.1, gt=0, description="weight of the value loss beside the policy loss, when shared")

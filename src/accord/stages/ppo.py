@@ -12,6 +12,7 @@ limits are held on named slices; multipliers move by a proportional-integral rul
 only the combined advantage is whitened; PPO without limits is the same loop with no costs.
 """
 
+import time
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from accord.run import RunFolder
 from accord.stages.inputs import save_snapshot
 from accord.stages.ppo_actors import Actors, Material, prepare
 from accord.stages.ppo_limits import check_limits, hold_multipliers, move_multipliers
-from accord.stages.ppo_memory import settle_actors
+from accord.stages.ppo_memory import imagined_pass, settle_actors
 from accord.stages.ppo_record import add_samples, move_kl_coefficient, record
 from accord.stages.ppo_rollouts import collect
 from accord.stages.ppo_shaping import shape
@@ -34,6 +35,7 @@ from accord.stages.ppo_update import Lesson, improve
 from accord.stages.ppo_watch import Guard, refuse_unknown_metrics, vital_signs
 from accord.stages.pretrain import POLICY
 from accord.training import checkpoint, distributed
+from accord.training.compiling import Compiling
 from accord.training.distributed import World
 from accord.training.optimizer import build_optimizer
 from accord.training.progress import Progress
@@ -58,14 +60,19 @@ def run(config: Ppo) -> RunFolder:
         if (saved := checkpoint.latest(run.path / "checkpoints")) is not None:
             state = restore(checkpoint.load(saved, modules, optimizers))
             run.truncate_logs(state.step)
+        compiling = Compiling(run, world, [actors.policy, actors.critics])
         progress = Progress("ppo", config.steps, first=state.step, quiet=not world.is_main)
         while state.step < config.steps and not state.ended:
+            started = time.perf_counter()
             metrics = iterate(config, run, world, material, actors, optimizers, guard, state)
             state.step += 1
+            left = (config.steps - state.step) * (time.perf_counter() - started)
             if world.is_main:
                 run.log({"step": state.step, **metrics})
             shown = ("objective/scores", "objective/kl", *(f"cost/{n}/mean" for n in config.costs))
             progress.update(state.step, {name: metrics[name] for name in shown if name in metrics})
+            if compiling.open:
+                compiling.consider(left, *imagined_pass(config, actors, material, state.step, world.device))
             stop = any(world.gather(run.stop_requested))
             more = state.step < config.steps and not state.ended
             due = config.checkpoint_every and state.step % config.checkpoint_every == 0 and more

@@ -1,7 +1,8 @@
 """Before the first iteration: precision and micro-batch, and a rehearsal of the longest rollouts that can come."""
 
+import functools
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from accord.stages.ppo_rollouts import Experience
 from accord.stages.ppo_update import Lesson, micro_loss, mini_batch
 from accord.stages.settling import settle
 from accord.training.distributed import World
-from accord.training.memory import rehearse
+from accord.training.memory import longest_first, rehearse
 
 
 def settle_actors(config: Ppo, run: RunFolder, world: World, material: Material, actors: Actors) -> Ppo:
@@ -37,6 +38,24 @@ def settle_actors(config: Ppo, run: RunFolder, world: World, material: Material,
     )
     actors.policy.eval()
     return config
+
+
+def imagined_pass(
+    config: Ppo, actors: Actors, material: Material, step: int, device: torch.device
+) -> tuple[Callable[[], None], float]:
+    """A micro-batch of rollouts that nobody sampled, forward and backward, and about how many like it are left."""
+
+    @functools.cache  # every prompt is rendered to find the longest
+    def groups() -> list[Group]:
+        return longest_first(longest_rollouts(config, actors, material), lambda g: g.tokens, config.micro_tokens)
+
+    def once() -> None:
+        actors.policy.train()
+        imagined_loss(config, actors, groups(), device).backward()
+        actors.policy.eval()
+
+    mini_batches = config.batch_size * config.samples / config.mini_batch_size
+    return once, (config.steps - step) * config.ppo_epochs * mini_batches
 
 
 def longest_rollouts(config: Ppo, actors: Actors, material: Material) -> list[Group]:

@@ -5,6 +5,7 @@ and the loss of some of them. The loss is a sum divided by the totals of the *wh
 a batch is cut into micro-batches or spread over ranks changes nothing.
 """
 
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from accord.config import Supervised
 from accord.run import RunFolder
 from accord.training import checkpoint
+from accord.training.compiling import Compiling
 from accord.training.distributed import World
 from accord.training.memory import rehearse
 from accord.training.optimizer import build_optimizers, clip_gradients, rate_at, set_rate
@@ -61,6 +63,7 @@ def fit(
     if first < steps:
         module.train()
         rehearse(lambda some: loss(some, totals(some))[0], largest, size, config.micro_tokens, [module], world)
+    compiling = Compiling(run, world, [module])
     progress = Progress(run.stage, steps, first=first, quiet=not world.is_main)
     for step in range(first, steps):
         started = time.perf_counter()
@@ -71,9 +74,10 @@ def fit(
         items = batch_at(step)
         divisor = totals(items)
         module.train()
+        micro_batches = world.micro_batches(items, size, config.micro_tokens)
         metrics: dict[str, Tensor] = {}
         with one_cast(config.precision, world.device):
-            for micro in world.micro_batches(items, size, config.micro_tokens):
+            for micro in micro_batches:
                 value, parts = loss(micro, divisor)
                 value.backward()
                 for name, part in parts.items():
@@ -85,13 +89,14 @@ def fit(
         done = step + 1
         seen = sum(size(item) for item in items)
         tokens += seen
+        spent = time.perf_counter() - started
         row = {
             "step": done,
             **{name: float(part) for name, part in metrics.items()},
             "learning_rate": optimizers["adamw"].param_groups[0]["lr"],
             "grad_norm": norm,
             "num_tokens": tokens,
-            "tokens_per_second": round(seen / (time.perf_counter() - started), 1),
+            "tokens_per_second": round(seen / spent, 1),
         }
         if evaluate is not None and (done == steps or (config.eval_every and done % config.eval_every == 0)):
             module.eval()
@@ -99,6 +104,9 @@ def fit(
         if world.is_main:
             run.log(row)
         progress.update(done, {"loss": row["loss"], "tokens/s": row["tokens_per_second"]})
+        if compiling.open:
+            work = functools.partial(_pass, loss, micro_batches[0], divisor) if micro_batches else None
+            compiling.consider(spent * (steps - done), work, (steps - done) * len(micro_batches))
         stop = any(world.gather(run.stop_requested))
         due = config.checkpoint_every and done % config.checkpoint_every == 0 and done < steps
         if (due or stop) and world.is_main:
@@ -106,6 +114,10 @@ def fit(
         if stop and done < steps:
             raise run.interrupted(done)
     module.eval()
+
+
+def _pass(loss: Callable[[Sequence[Item], Totals], Losses], micro: Sequence[Item], divisor: Totals) -> None:
+    loss(micro, divisor)[0].backward()
 
 
 def sum_over_ranks(world: World, parameters: Sequence[nn.Parameter], metrics: dict[str, Tensor]) -> dict[str, Tensor]:

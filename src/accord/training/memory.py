@@ -100,7 +100,7 @@ def rehearse(
     if not parts:
         return
     tokens = sum(size(item) for item in parts)
-    with explained(micro_tokens), _undisturbed(modules, device):
+    with explained(micro_tokens), undisturbed(modules, device):
         need = measure(loss, parts[0], max(1, size(parts[0])), modules)
         free = min(world.gather(free_bytes(device)))
         if need.of(tokens) < REHEARSED * free:
@@ -124,7 +124,8 @@ def longest_first(items: Sequence[Item], size: Callable[[Item], int], micro_toke
 
 
 @contextmanager
-def _undisturbed(modules: Sequence[nn.Module], device: torch.device) -> Iterator[None]:
+def undisturbed(modules: Sequence[nn.Module], device: torch.device) -> Iterator[None]:
+    """Forward and backward passes inside leave no gradient behind and use up no random number."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         try:
             yield
