@@ -5,7 +5,8 @@ import re
 import pytest
 
 from accord import __version__
-from accord.cli import COMMANDS, main, parse
+from accord.cli import COMMANDS, main
+from accord.parsing import parse
 
 
 def fails(capsys, *arguments):
@@ -25,7 +26,8 @@ def test_overview_lists_every_command(capsys):
     assert main(["--help"]) == 0
     assert capsys.readouterr().out == out
     for name in COMMANDS:
-        assert re.search(rf"^  {name}\s+\S", out, re.M), name
+        assert re.search(rf"^  {name}\s+{re.escape(COMMANDS[name].sentence)}$", out, re.M), name
+        assert (COMMANDS[name].config.__doc__ or "").splitlines()[0] == COMMANDS[name].sentence
 
 
 def test_version(capsys):
@@ -37,7 +39,7 @@ def test_version(capsys):
 def test_help_documents_every_knob_and_fits(command, capsys):
     assert main([command, "--help"]) == 0
     out = capsys.readouterr().out
-    cls, _, positional = COMMANDS[command]
+    cls, positional = COMMANDS[command].config, COMMANDS[command].positional
     for name, field in cls.model_fields.items():
         assert (f"--{name}" in out) or name == positional, name
         assert field.description, name

@@ -86,6 +86,13 @@ def test_the_command_line_is_imported_without_heavy_packages():
     assert done.returncode == 0, done.stderr
 
 
+def test_the_list_of_commands_needs_no_configs():
+    done = in_fresh_process(
+        "import sys\nfrom accord.cli import main\nassert main(['--help']) == 0\nsys.exit('pydantic' in sys.modules)"
+    )
+    assert done.returncode == 0 and "preference" in done.stdout, done.stderr
+
+
 def test_help_needs_no_torch():
     done = in_fresh_process(
         "import sys\nfrom accord.cli import main\nassert main(['ppo', '--help']) == 0\nsys.exit('torch' in sys.modules)"

@@ -14,7 +14,7 @@ import generate
 import pytest
 
 import accord.objectives
-from accord import cli
+from accord import cli, parsing
 from accord.claims.runner import CLAIMS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,7 +55,7 @@ def command_lines():
 def made_whole(command, words):
     """A line of prose leaves out what it is not about: add what is required, put values where words stand for them."""
     given = {word.split(".")[0].split("=")[0].removeprefix("--") for word in words if word.startswith("--")}
-    config, _, positional = cli.COMMANDS[command]
+    config, positional = cli.COMMANDS[command].config, cli.COMMANDS[command].positional
     for name, field in config.model_fields.items():
         if name == positional and field.is_required() and not (words and not words[0].startswith("--")):
             words = ["something", *words]
@@ -76,21 +76,21 @@ def test_the_generated_pages_are_up_to_date(name):
 def test_every_command_has_a_section_with_an_example_and_its_help(command):
     section = page("commands.md").partition(f"\n## {command}\n")[2].partition("\n## ")[0]
     assert f"accord {command}" in section and "usage: accord " + command in section
-    for knob in cli.COMMANDS[command][0].model_fields:
+    for knob in cli.COMMANDS[command].config.model_fields:
         assert knob in section, f"--{knob} is missing"
 
 
 @pytest.mark.parametrize("command", list(cli.COMMANDS))
 def test_every_knob_is_described_and_no_percent_sign_is_doubled(command):
-    for name, field in cli.COMMANDS[command][0].model_fields.items():
+    for name, field in cli.COMMANDS[command].config.model_fields.items():
         assert field.description and "%%" not in field.description, name
-    text = cli.build_parser(command).format_help()
+    text = parsing.build_parser(command).format_help()
     assert "%%" not in text and "%(" not in text
     assert len(text.splitlines()) <= 110, "more than two screens"
 
 
 def test_the_own_knobs_of_a_stage_come_first_in_its_help():
-    text = cli.build_parser("ppo").format_help()
+    text = parsing.build_parser("ppo").format_help()
     order = [text.index(word) for word in ("knobs:", "--model", "--rewards", "training:", "--clip_norm", "--out")]
     assert order == sorted(order)
 
@@ -108,7 +108,7 @@ def test_every_command_line_of_the_pages_parses(line):
     assert command in cli.COMMANDS, line
     if "--help" in words:
         return
-    assert cli.parse(command, made_whole(command, words[count:])) is not None
+    assert parsing.parse(command, made_whole(command, words[count:])) is not None
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
@@ -231,4 +231,4 @@ def test_every_command_of_the_run_on_real_data_parses(tmp_path):
     commands = [file.read_text().splitlines() for file in calls.iterdir()]
     assert {words[0] for words in commands} >= {"pretrain", "sft", "preference", "ppo", "evaluate", "report"}
     for words in commands:
-        assert cli.parse(words[0], words[1:]) is not None
+        assert parsing.parse(words[0], words[1:]) is not None

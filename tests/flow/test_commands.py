@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from accord.cli import main, parse
+from accord.cli import main
 from accord.data.batches import reply_group
 from accord.models.loading import load_policy, load_renderer
 from accord.models.scalar import Scorer
+from accord.parsing import parse
 from accord.records import Demonstration, Turn, unit_hash
 from accord.run import RunFolder, read_json, read_lines, verify
 from accord.stages import preference, sft

@@ -107,7 +107,7 @@ def test_a_server_that_did_not_take_the_weights_is_noticed(commands, tmp_path, s
 
 
 def test_adapters_are_merged_on_the_way(server, snapshots, tmp_path, commands):
-    from accord.cli import parse
+    from accord.parsing import parse
 
     config = parse("ppo", commands.line("ppo", tmp_path / "run", lora_rank=2)[1:])
     policy = add_adapters(load_policy(str(snapshots / "policy")), config, scalar=False, seed=0)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from accord.cli import parse
 from accord.config import Alarm, parse_alarm
 from accord.errors import BadInput
+from accord.parsing import parse
 from accord.run import read_lines
 from accord.stages import ppo_limits, ppo_state, ppo_watch
 

@@ -25,7 +25,7 @@ ONE = World(0, 1, torch.device("cpu"))
 
 def configure(commands, out, name="ppo", **changes):
     """The config that the command line would make."""
-    from accord.cli import parse
+    from accord.parsing import parse
 
     return parse("ppo", commands.line(name, out, **changes)[1:])
 

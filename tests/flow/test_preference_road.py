@@ -7,12 +7,12 @@ import random
 import pytest
 import torch
 
-from accord.cli import parse
 from accord.data.batches import Group, build_plan, reply_group
 from accord.models.combining import Combination, combine, mean_weights
 from accord.models.learner import PreferenceLearner
 from accord.models.loading import describe, load_scalar
 from accord.models.scalar import Scorer, new_scalar, start_scalar, values
+from accord.parsing import parse
 from accord.records import Prompt, Turn, unit_hash
 from accord.run import read_json, read_lines
 from accord.stages.preference_data import Item, Label, binarised, criteria_of, group_of, in_half

@@ -6,15 +6,17 @@ its first use the kernel is compared with plain products, gradients included.
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from accord.data.batches import Plan
 from accord.models import kernels
+
+if TYPE_CHECKING:  # it brings torch's compiler with it, which a CPU does without
+    from torch.nn.attention.flex_attention import BlockMask
 
 BLOCK = 128  # queries, and keys, that the kernel takes or leaves together
 
@@ -54,6 +56,8 @@ def agrees(device: torch.device, dtype: torch.dtype, size: int) -> bool:
 @functools.cache
 def _kernel(device: str) -> Any:
     # uncompiled it holds every score at once; on a CPU, where tests alone come by, that does
+    from torch.nn.attention.flex_attention import flex_attention
+
     kernel: Any = flex_attention
     return kernel if device == "cpu" else torch.compile(kernel, dynamic=True)
 
@@ -67,8 +71,10 @@ def _capped(cap: float) -> Callable[..., Tensor]:
 
 
 @functools.lru_cache(maxsize=1)  # all layers of a forward pass ask for the same plan's
-def mask_of(plan: Plan) -> BlockMask:
+def mask_of(plan: Plan) -> "BlockMask":
     """Which keys each query sees: blocks that any query of a block sees, and inside them a test by position."""
+    from torch.nn.attention.flex_attention import BlockMask
+
     device, length = plan.ids.device, len(plan.ids)
     own, first, behind = spans(plan).to(device)
 
