@@ -3,7 +3,7 @@
 Peers run in environments of their own: ACCORD_BENCH_TRL names the python of one with trl==1.16.0, and
 ACCORD_BENCH_TRL19 that of one with trl==1.9.0 for PPO. The page, docs/results/performance.md, is written after every
 benchmark; one that fails has a row that says so. `all --only a,b` runs those and keeps the rows of the others, if they
-are of the same code with the same settings.
+have the same settings and their code is committed; the page says of each which commit it is of.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def main() -> int:
         parser.error(f"--only {unknown[0]}: there is no such benchmark; there are {', '.join(BENCHMARKS)}")
     plans = {name: plan_of(BENCHMARKS[name], chosen.rounds, chosen.steps, chosen.size) for name in BENCHMARKS}
     code = page.code_version()
-    results = page.kept(RESULTS, code, plans, without=names) if chosen.name == "all" else []
+    results = page.kept(RESULTS, plans, without=names) if chosen.name == "all" else []
     for name in names:
         results.append(run(name, plans[name], code))
         if chosen.name == "all":

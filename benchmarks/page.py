@@ -29,8 +29,11 @@ def settings(plan: Plan) -> dict[str, Any]:
     return {"rounds": plan.rounds, "steps": plan.steps, "size": plan.size}
 
 
-def kept(folder: Path, code: str, plans: Mapping[str, Plan], *, without: Collection[str]) -> list[Result]:
-    """Stored results of the same committed code and settings, but for the benchmarks that are run again."""
+def kept(folder: Path, plans: Mapping[str, Plan], *, without: Collection[str]) -> list[Result]:
+    """Stored results of committed code with the same settings, but for the benchmarks that are run again.
+
+    They may be of an earlier commit, as the page then says.
+    """
     file = folder / "performance.json"
     stored: list[Result] = json.loads(file.read_text()) if file.is_file() else []
     return [
@@ -38,8 +41,8 @@ def kept(folder: Path, code: str, plans: Mapping[str, Plan], *, without: Collect
         for result in stored
         if result["name"] in plans
         and result["name"] not in without
-        and result["code"] == code != ""
-        and not code.endswith(CHANGED)
+        and result["code"]
+        and not result["code"].endswith(CHANGED)
         and result["settings"] == settings(plans[result["name"]])
     ]
 

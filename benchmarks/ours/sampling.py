@@ -8,6 +8,7 @@ from accord.data.batches import build_plan, reply_group
 from accord.models.loading import bare, load_policy
 from accord.models.policy import token_logprobs
 from accord.models.sampling import sample
+from accord.training.precision import lowered
 from benchmarks.clock import now
 from benchmarks.ours.rates import cache_bytes, rates
 from benchmarks.ours.setting import Result, items_of, options, world_of
@@ -50,17 +51,16 @@ def generation(folder: Path) -> Result:
 
 
 def agreement(folder: Path) -> Result:
-    """Log-probs that replies were sampled at, against those of the training forward on the same weights."""
+    """Log-probs of sampling against those of the training forward, on the same weights in the same precision."""
     chosen = options(folder)
     prompts = [item["prompt"] for item in items_of(folder)]
     model = load_policy(str(folder / "model"), trainable=False)
     limit, stops = chosen["max_new_tokens"], frozenset({2})
-    rollouts = sample(model, prompts, n=2, temperature=1.0, max_new_tokens=limit, stop_ids=stops, seed=0)
-    plan = build_plan([reply_group(r.prompt_ids, r.ids) for r in rollouts])
-    drawn = torch.tensor([value for r in rollouts for value in r.logprobs])
     out: Result = {}
     for precision in ("f32", "bf16"):
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            gap = token_logprobs(model, plan) - drawn
+        with torch.no_grad(), lowered(precision, torch.device("cpu")):
+            rollouts = sample(model, prompts, n=2, temperature=1.0, max_new_tokens=limit, stop_ids=stops, seed=0)
+            plan = build_plan([reply_group(r.prompt_ids, r.ids) for r in rollouts])
+            gap = token_logprobs(model, plan) - torch.tensor([value for r in rollouts for value in r.logprobs])
         out[precision] = {"mean": float(gap.abs().mean()), "largest_ratio": float(gap.abs().max().exp())}
     return out

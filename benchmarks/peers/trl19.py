@@ -37,6 +37,7 @@ def make_trainer(updates: int, clock: Clock) -> Any:
             temperature=1.0,
             kl_coef=0.05,
             cliprange_value=0.2,
+            vf_coef=1.0,  # the critic is a model of its own: its step would differ by Adam's ε alone
         )
     )
     data = Dataset.from_list([{"input_ids": item["prompt"]} for item in ITEMS])

@@ -45,21 +45,21 @@ def test_a_figure_is_a_ratio_or_has_its_unit_or_is_not_there(row, shown):
     [
         (result(), True),
         (result(name="dpo"), False),
-        (result(code="abd"), False),
+        (result(code="abd"), True),
         (result(settings={"rounds": 4, "steps": 12, "size": "9M"}), False),
         (result(name="gone"), False),
     ],
 )
-def test_other_rows_are_kept_of_the_same_code_and_settings_alone(tmp_path, stored, stays):
+def test_other_rows_are_kept_of_the_same_settings_alone(tmp_path, stored, stays):
     plans = {name: Plan(5, 12, "9M") for name in ("sft", "dpo")}
     (tmp_path / "performance.json").write_text(json.dumps([stored]))
-    assert page.kept(tmp_path, "abc", plans, without=["dpo"]) == ([stored] if stays else [])
+    assert page.kept(tmp_path, plans, without=["dpo"]) == ([stored] if stays else [])
 
 
 @pytest.mark.parametrize("code", ["", "abc" + page.CHANGED])
 def test_rows_of_code_that_no_commit_holds_are_never_kept(tmp_path, code):
     (tmp_path / "performance.json").write_text(json.dumps([result(code=code)]))
-    assert page.kept(tmp_path, code, {"sft": Plan(5, 12, "9M")}, without=[]) == []
+    assert page.kept(tmp_path, {"sft": Plan(5, 12, "9M")}, without=[]) == []
 
 
 class NoWorkload:
