@@ -240,7 +240,7 @@ def test_c20_ratio_1_at_step_0_in_bf16(road):
     assert experience.kl.abs().max() < 1e-4
 
 
-# the sampler computes in f32: a trainer in bf16 differs by the rounding of its products
+# both compute in one precision; in bf16 their products are rounded at other places
 @pytest.mark.parametrize(("low", "same", "gap"), [("f32", 1e-4, ppo_rollouts.GAP["f32"]), ("bf16", 1e-3, 1e-2)])
 def test_under_the_bound_the_sampler_stands_for_the_trainer(road, low, same, gap):
     """The first step's policy loss is the same up to rounding, and what is logged is the mean gap of some replies."""
@@ -255,8 +255,8 @@ def test_under_the_bound_the_sampler_stands_for_the_trainer(road, low, same, gap
         logged.append(ppo_record.record(config, actors.renderer, experience, state)["policy/sampler_gap"])
     assert losses[0] == pytest.approx(losses[1], abs=same)
     assert logged[0] == logged[1] and 0 < logged[0] < gap
-    picked = [i for group in range(0, 24, 6) for i in (2 * group, 2 * group + 1)]
-    plan = build_plan([experience.groups[i] for i in range(0, 24, 6)])
+    picked = [i for group in range(0, 24, 16) for i in (2 * group, 2 * group + 1)]
+    plan = build_plan([experience.groups[i] for i in range(0, 24, 16)])
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=low == "bf16"):
         trained = token_logprobs(actors.policy, plan)
     drawn = torch.tensor([p for i in picked for p in experience.rollouts[i].logprobs])
