@@ -177,7 +177,7 @@ def as_planted(config, comparison, k, *, sharper=1.0):
 
 @pytest.mark.parametrize("sharper", [1.0, 2.0])
 def test_what_is_planted_is_found_by_models_that_are_right_alone(tmp_path, monkeypatch, sharper):
-    for name, count in (("TRAINED", 40), ("TESTED", 1200), ("RESAMPLES", 60)):
+    for name, count in (("TRAINED", 40), ("TESTED", 1200), ("RESAMPLES", 8)):
         monkeypatch.setattr(planted, name, count)
     finding = planted.measure(Written(tmp_path, lambda *asked: as_planted(*asked, sharper=sharper)), [0, 1])
     found = {part.name: part.interval for part in finding.parts if not part.name.startswith("the same")}
@@ -193,25 +193,15 @@ def test_what_is_planted_is_found_by_models_that_are_right_alone(tmp_path, monke
         assert found["weight of eager values, 0.4"].mean == pytest.approx(0.4, abs=0.1)
 
 
-def test_the_likeliest_values_are_those_that_made_the_answers():
+def test_the_temperature_is_that_of_the_people_though_the_model_misses_half():
     rng = np.random.default_rng(0)
     d = rng.normal(0, 2, 40_000)
-    chance = 1 / (1 + np.exp(-d))
-    for reliability in (1.0, 0.8, 0.6):
-        agrees = rng.random(d.size) < reliability * chance + (1 - reliability) * (1 - chance)
-        assert planted.likeliest_reliability(np.where(agrees, d, -d)) == pytest.approx(reliability, abs=0.02)
-    for scale in (0.5, 1.0, 2.0):
-        people = [np.where(rng.random(d.size) < r * chance + (1 - r) * (1 - chance), d, -d) for r in (0.9, 0.7)]
-        assert planted.likeliest_people([scale * one for one in people]) == pytest.approx([0.9, 0.7], abs=0.02)
     assert planted.temperature(d, 0.7 * d) == pytest.approx(0.7, rel=1e-6)
     # half of what the people look at is hidden from a model that is calibrated on the rest
     hidden = rng.normal(0, 2, d.size)
     chosen = np.where(rng.random(d.size) < planted.expit(d + hidden), d, -d)
     seen = likeliest_weights(chosen[:, None], np.ones(d.size))
     assert planted.temperature(float(seen[0]) * d, 0.7 * (d + hidden)) == pytest.approx(0.7, rel=0.05)
-    for ties in (0.2, 2.0):
-        tied = rng.random(d.size) < ties / (2 * np.cosh(d / 2) + ties)
-        assert planted.tie_rate(d, tied.astype(float)) == pytest.approx(ties, rel=0.05)
 
 
 @pytest.mark.parametrize("lost", [0.0, 0.1])

@@ -1,8 +1,8 @@
 """What is planted in simulated people is found again: reliability, temperature, ties, and whose values they share."""
 
 import hashlib
-import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,9 +12,9 @@ from accord.claims.contract import Claim, Finding, Part
 from accord.claims.scored import Scored, over_seeds, score, scored
 from accord.config import Preference, Score
 from accord.data.sources import write_records
-from accord.evaluation.annotators import likeliest_reliability, root_of_falling
+from accord.evaluation.annotators import root_of_falling
 from accord.evaluation.calibration import expit
-from accord.evaluation.groups import likeliest_weights
+from accord.evaluation.latent import reliabilities, shares, tie_rate
 from accord.evaluation.statistics import Interval
 from accord.records import unit_hash
 from accord.reporting.figures import Column, Dots, dots
@@ -25,14 +25,15 @@ HELD_OUT = 0.3  # share of the openings that no model learns from
 # comparisons drawn; of the second the held-out openings are used. The first are passed over once: twice over half as
 # many made models too sure of themselves (verdict of seeds 1009-1011)
 TRAINED, TESTED = 8000, 4000
-RESAMPLES = 200
-VOTES = 4  # fresh people of every kind who answer each tested pair
+RESAMPLES = 100
+VOTES = 16  # fresh people of every kind who answer each tested pair
 FLIPS = (0.0, 0.1, 0.2, 0.35)  # of people who share one temperature
 TIES = 0.8
 TEMPERATURE, TIED_TEMPERATURE, SHARP = 0.5, 1.0, bradley_terry.TEMPERATURE  # in gold points
 HEADS = ("cautious", "eager")
 GROUPED = "overall"  # what the groups compare by: under it their values differ most
 MIXTURE = (0.6, 0.4)  # how people of mixed values share the groups'
+UNDECIDED = 2.0  # temperature of those who answer for groups and mixtures: answers that all agree tell no weights
 # how far an estimate may lie from what was planted: absolute; a share of it; absolute
 RELIABILITY_MARGIN, SCALE_MARGIN, WEIGHT_MARGIN = 0.07, 0.25, 0.2
 
@@ -160,35 +161,40 @@ def unseen(config: Score) -> list[Scored]:
 
 
 def helpful_table(flow: GoldFlow) -> list[np.ndarray]:
-    """Of every pair: margins (n, people, VOTES) by the first model from the side of the reply that each of the people
-    chose; margins (n,) by the second; whether the pair tied (n, VOTES)."""
-    chosen, margins, tied = [], [], []
-    people = [unreliable(flow, vote) for vote in range(1, VOTES + 1)]
+    """Of every pair: margin (n,) of its first reply by the first model, how many of VOTES people of each kind (n, kind)
+    chose that reply; margin (n,) by the second model, how many chose the first, the second, neither (n, 3)."""
+    kinds = list(zip(*(unreliable(flow, vote) for vote in range(1, VOTES + 1)), strict=True))
     tying_people = [tying(flow, vote) for vote in range(1, VOTES + 1)]
+    columns: list[list[Any]] = [[], [], [], []]
     for pair in unseen(scores(flow)[0]):
-        first = from_the_first(pair, "reliability/logit")
-        chosen.append([[first * choice(one[k], pair) for one in people] for k in range(len(FLIPS))])
-        margins.append(from_the_first(pair, "ties/logit"))
-        tied.append([float(choice(one, pair) == 0) for one in tying_people])
-    return [np.array(chosen), np.array(margins), np.array(tied)]
+        said = [choice(one, pair) for one in tying_people]
+        row = (
+            from_the_first(pair, "reliability/logit"),
+            [sum(choice(one, pair) > 0 for one in kind) for kind in kinds],
+            from_the_first(pair, "ties/logit"),
+            [said.count(1), said.count(-1), said.count(0)],
+        )
+        for column, cell in zip(columns, row, strict=True):
+            column.append(cell)
+    return [np.array(column, dtype=float) for column in columns]
 
 
 def group_table(flow: GoldFlow) -> list[np.ndarray]:
-    """Of every pair, from the side of its first reply: margins (n, heads) of the groups' heads, and which reply VOTES
-    people of each group (n, heads, VOTES) and of mixed values (n, VOTES) chose, 1 for the first and −1."""
+    """Of every pair: margins (n, heads) of its first reply by the groups' heads, and how many of VOTES people of each
+    group (n, heads), and of mixed values (n,), chose that reply."""
     rng = np.random.default_rng(flow.seed)
-    margins, votes, mixed = [], [], []
+    margins, firsts, mixed = [], [], []
     for pair in unseen(scores(flow)[1]):
         margins.append([from_the_first(pair, f"groups/simulated:{head}/logit") for head in HEADS])
         values = np.array([worth(pair, head) for head in HEADS])
-        votes.append([answered(rng, value / TEMPERATURE) for value in values])
-        mixed.append(answered(rng, float(values @ MIXTURE) / TEMPERATURE))
-    return [np.array(margins), np.array(votes), np.array(mixed)]
+        firsts.append([answered(rng, value / UNDECIDED) for value in values])
+        mixed.append(answered(rng, float(values @ MIXTURE) / UNDECIDED))
+    return [np.array(margins), np.array(firsts, dtype=float), np.array(mixed, dtype=float)]
 
 
-def answered(rng: np.random.Generator, log_odds: float) -> np.ndarray:
-    """Answers (VOTES,) by Bradley–Terry, 1 for the first reply and −1."""
-    return np.where(rng.random(VOTES) < expit(log_odds), 1.0, -1.0)
+def answered(rng: np.random.Generator, log_odds: float) -> int:
+    """How many of VOTES people choose the first reply by Bradley–Terry."""
+    return int((rng.random(VOTES) < expit(log_odds)).sum())
 
 
 def from_the_first(pair: Scored, column: str) -> float:
@@ -196,10 +202,10 @@ def from_the_first(pair: Scored, column: str) -> float:
     return pair.margin(column) * (1.0 if pair.better == 0 else -1.0)
 
 
-def choice(person: Annotator, pair: Scored) -> float:
+def choice(person: Annotator, pair: Scored) -> int:
     """1 for the first reply, −1 for the second, 0 for a tie."""
     first, second = person.compare(pair.comparison.prompt, pair.comparison.replies, pair.comparison.criterion).ranks
-    return float(np.sign(second - first))
+    return int(np.sign(second - first))
 
 
 def worth(pair: Scored, group: str) -> float:
@@ -211,26 +217,14 @@ def worth(pair: Scored, group: str) -> float:
 
 
 def found_in_helpful(tables: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-    """Means over seeds: reliability of each of the people, ν."""
-    rows = []
-    for chosen, margins, tied in tables:
-        rows.append([*likeliest_people(list(chosen.swapaxes(0, 1))), tie_rate(margins, tied.mean(1))])
+    """Means over seeds: reliability of each kind of people, ν."""
+    rows = [[*reliabilities(one, firsts, votes=VOTES), tie_rate(two, said)] for one, firsts, two, said in tables]
     return np.array(rows).mean(0)
 
 
 def found_in_groups(tables: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-    """Means over seeds: the weights by which mixed people share the groups' values.
-
-    Mixed people follow each head by its weight times the scale at which the head explains its own group's answers.
-    """
-    rows = []
-    for margins, votes, mixed in tables:
-        chosen = margins[:, :, None] * votes
-        ones = np.ones(mixed.size)
-        scales = np.array([likeliest_weights(chosen[:, k].reshape(-1, 1), ones)[0] for k in range(len(HEADS))])
-        shared = (margins[:, None, :] * mixed[:, :, None]).reshape(-1, len(HEADS))
-        rows.append(likeliest_weights(shared, ones) / scales)
-    return np.array(rows).mean(0)
+    """Means over seeds: the weights by which mixed people share the groups' values."""
+    return np.array([shares(*table, votes=VOTES) for table in tables]).mean(0)
 
 
 def found_in_sharpness(tables: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
@@ -246,32 +240,6 @@ def temperature(margins: np.ndarray, differences: np.ndarray) -> float:
     return root_of_falling(lambda t: float((margins * (expit(differences / t) - expit(margins))).sum()), 1e-3, 1e3)
 
 
-def likeliest_people(chosen: Sequence[np.ndarray]) -> list[float]:
-    """The reliability of each of several people from the margins of what they chose, at the scale of the margins that
-    is likeliest for all of them: a model too sure of itself, or too timid, would make everybody less or more reliable.
-    """
-    from scipy.optimize import minimize_scalar
-
-    everybody = [margins.ravel() for margins in chosen]
-
-    def surprise(log_scale: float) -> float:
-        total = 0.0
-        for margins in everybody:
-            said = expit(math.exp(log_scale) * margins)
-            r = likeliest_reliability(math.exp(log_scale) * margins)
-            total -= float(np.log(r * said + (1 - r) * (1 - said)).sum())
-        return total
-
-    found = minimize_scalar(surprise, bounds=(-1.5, 1.5), method="bounded", options={"xatol": 1e-3})
-    return [likeliest_reliability(math.exp(found.x) * margins) for margins in everybody]
-
-
-def tie_rate(margins: np.ndarray, tied: np.ndarray) -> float:
-    """The likeliest ν of Davidson's model, given margins and shares of ties: Σ tied / ν = Σ 1 / (2 cosh(d/2) + ν)."""
-    odds = 2 * np.cosh(margins / 2)
-    return root_of_falling(lambda v: float(tied.sum() / v - (1 / (odds + v)).sum()), 1e-4, 1e4)
-
-
 CLAIM = Claim(
     name="planted",
     claim="What makes people's answers differ can be told from the answers: how reliable each of them is, how sharply "
@@ -282,11 +250,12 @@ CLAIM = Claim(
     f"{', '.join(f'{f:.0%}' for f in FLIPS)} of their answers, and one with the ties of somebody who calls them with "
     f"ν = {TIES:g}; by what is better {GROUPED} one has a head for each of the groups {' and '.join(HEADS)}. Each pair "
     f"with an opening that no model learned from is answered anew by {VOTES} people of every kind: each kind's "
-    "likeliest reliability given the model's margins, at the scale that is likeliest for all; the likeliest ν; and the "
-    f"weights by which people who value {MIXTURE[0]:g} of the one group's values and {MIXTURE[1]:g} of the other's "
-    "share them, from how they follow the heads. Of the model of claim `bradley-terry`, whose people have the "
-    f"temperature {SHARP:g}: the temperature at which people would find it calibrated. Means over seeds; bootstrap "
-    "over seeds and pairs.",
+    "likeliest reliability, the likeliest ν, and the weights by which people who value "
+    f"{MIXTURE[0]:g} of the one group's values and {MIXTURE[1]:g} of the other's share them (answering, like those of "
+    f"the groups, at the temperature {UNDECIDED:g}), each given the model's margins and every pair's own deviation "
+    "from them, which is integrated out. Of the model of claim `bradley-terry`, whose people have the temperature "
+    f"{SHARP:g}: the temperature at which people would find it calibrated. Means over seeds; bootstrap over seeds and "
+    "pairs.",
     rule=f"The whole interval of every estimate lies within a margin of what was planted: {RELIABILITY_MARGIN:g} for a "
     f"reliability, {SCALE_MARGIN:.0%} for the temperature and for ν, {WEIGHT_MARGIN:g} for a weight.",
     measure=measure,
