@@ -162,7 +162,7 @@ def test_a_few_rows_that_end_move_a_few_rows():
     before = pool.cache.clone()
     order = pool.keep(np.array([True, False, True, True, False, True]))
     assert order.tolist() == [0, 5, 2, 3] and pool.live == 4
-    assert pool.lengths[:4].tolist() == [3, 1, 2, 2]
+    assert pool.lengths.tolist() == [3, 1, 2, 2, 0, 0] == pool.sizes.tolist()
     assert torch.equal(pool.cache[:, :, 1, :, :1], before[:, :, 5, :, :1])
     assert torch.equal(pool.cache[:, :, [0, 2, 3]], before[:, :, [0, 2, 3]])
 

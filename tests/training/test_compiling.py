@@ -56,6 +56,8 @@ def test_norms_and_mlps_are_the_parts():
     assert [type(part).__name__ for part in parts([llama])] == ["LlamaMLP", "LlamaRMSNorm", "LlamaRMSNorm"] * 2 + [
         "LlamaRMSNorm"
     ]
+    mlp = torch.nn.ModuleDict({"norm": torch.nn.LayerNorm(2)})
+    assert list(parts([torch.nn.ModuleDict({"mlp": mlp})])) == [mlp]  # and what stands inside with it
     assert [type(part).__name__ for part in parts([gpt2])] == ["LayerNorm", "LayerNorm", "GPT2MLP"] * 2 + ["LayerNorm"]
 
 
@@ -97,7 +99,7 @@ def test_ranks_agree(clock, monkeypatch):
     """Off where one rank has no micro-batch, or saves nothing."""
     model = make("GPT2Config")
     monkeypatch.setattr(World, "gather", lambda self, value: [value, False if value is True else value])
-    assert choose_compile(WORLD, [model], 1e6, prepared(model, []), 1e6) == "off"
+    assert choose_compile(WORLD, [model], 1e6, lambda: pytest.fail("asked"), 1e6) == "off"
     clock(1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5)
     monkeypatch.setattr(World, "gather", lambda self, value: [value, (0.0, 1.0) if isinstance(value, tuple) else value])
     assert choose_compile(WORLD, [model], 1e6, prepared(model, []), 1e6) == "off"
