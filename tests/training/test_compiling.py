@@ -127,6 +127,7 @@ def test_a_run_is_compiled_at_once_if_asked_and_decides_else_after_a_step(name, 
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch's own, of tensors that its tracer looks at
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 def test_compiled_parts_give_the_same_numbers():
     torch.manual_seed(0)
