@@ -12,10 +12,9 @@ from accord.claims.contract import Claim, Finding, Part
 from accord.claims.scored import Scored, over_seeds, score, scored
 from accord.config import Preference, Score
 from accord.data.sources import write_records
-from accord.evaluation.annotators import root_of_falling
 from accord.evaluation.calibration import expit
 from accord.evaluation.latent import reliabilities, shares, tie_rate
-from accord.evaluation.statistics import Interval
+from accord.evaluation.statistics import Interval, root_of_falling
 from accord.records import unit_hash
 from accord.reporting.figures import Column, Dots, dots
 from accord.stages.recipes import GoldFlow

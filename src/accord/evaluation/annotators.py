@@ -1,12 +1,12 @@
 """People beside a model: how often each says what they find, given the model's scores."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from accord.evaluation.statistics import Interval
+from accord.evaluation.statistics import Interval, root_of_falling
 
 Array = NDArray[np.float64]
 _LARGEST = 1 - 1e-9
@@ -43,11 +43,3 @@ def likeliest_reliability(margins: ArrayLike) -> float:
     """r inside (0, 1) that maximises Σ log(r σ(d) + (1 − r) σ(−d)) over the margins d of what somebody chose."""
     lean = np.tanh(np.asarray(margins, dtype=float) / 2)  # σ(d) − σ(−d); the derivative below falls in r
     return root_of_falling(lambda r: float((lean / (0.5 + (r - 0.5) * lean)).sum()), 1e-6, 1 - 1e-6)
-
-
-def root_of_falling(falling: Callable[[float], float], low: float, high: float) -> float:
-    """Where a falling function is 0, or the end of the interval that is nearest to it; by bisection."""
-    for _ in range(45):
-        middle = (low + high) / 2
-        low, high = (middle, high) if falling(middle) > 0 else (low, middle)
-    return (low + high) / 2

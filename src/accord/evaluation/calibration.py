@@ -21,6 +21,7 @@ from accord.evaluation.statistics import (
     finite,
     mean_interval,
     pair_outcomes,
+    root_of_falling,
     wilson,
 )
 from accord.records import unit_hash
@@ -329,13 +330,7 @@ def _slope_through_zero(z: Array, y: Array) -> float:
         low *= 2
     while derivative(high) > 0:
         high *= 2
-    for _ in range(200):
-        middle = (low + high) / 2
-        if derivative(middle) > 0:
-            low = middle
-        else:
-            high = middle
-    return (low + high) / 2
+    return root_of_falling(derivative, low, high)
 
 
 def _separated(z: Array, y: Array) -> int:

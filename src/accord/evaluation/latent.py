@@ -7,18 +7,18 @@ with a random effect), and z is integrated out by Gauss–Hermite quadrature.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from scipy import optimize
+from torch import Tensor
 
 Array = NDArray[np.float64]
 Bounds = Sequence[tuple[float | None, float | None]]
-NODES = 15  # of the quadrature, and per head where there are several
-NODES_EACH = 9
+NODES = 15  # of the quadrature over one deviation
+NODES_EACH = 9  # over each of several
 DEVIATION = (1e-3, 10.0)  # bounds of τ
 SCALE = (0.0, 20.0)  # bounds of s
 RARE = 1e-9
@@ -29,12 +29,10 @@ def reliabilities(margins: ArrayLike, firsts: ArrayLike, *, votes: int) -> Array
 
     `margins` (n,) of the first reply over the second, `firsts` (n, K) how many of `votes` people of a kind chose it.
     """
-    import torch
-
     m, chosen = _tensors(margins, firsts)
     z, log_weights = _nodes(1)
 
-    def likelihood(p: "Tensor") -> "Tensor":
+    def likelihood(p: Tensor) -> Tensor:
         agree = torch.sigmoid(p[0] * m[:, None] + p[1] * z[:, 0])
         first = (p[2:] * agree[..., None] + (1 - p[2:]) * (1 - agree[..., None])).clamp(RARE, 1 - RARE)
         each = chosen[:, None] * first.log() + (votes - chosen[:, None]) * (1 - first).log()
@@ -52,9 +50,7 @@ def tie_rate(margins: ArrayLike, answers: ArrayLike) -> float:
     m, said = _tensors(margins, answers)
     z, log_weights = _nodes(1)
 
-    def likelihood(p: "Tensor") -> "Tensor":
-        import torch
-
+    def likelihood(p: Tensor) -> Tensor:
         half = (p[0] * m[:, None] + p[1] * z[:, 0]) / 2
         logits = torch.stack([half, -half, p[2].log().expand_as(half)], -1)
         each = (said[:, None] * logits.log_softmax(-1)).sum(-1)
@@ -70,15 +66,13 @@ def shares(margins: ArrayLike, firsts: ArrayLike, mixed: ArrayLike, *, votes: in
     people of each group, and of the mixed, chose it. θ = A m + L z: a head may know something of the other group, and
     what heads miss is correlated. Answers that all agree say little: of θ beyond 4 only the prior tells the size.
     """
-    import torch
-
     m, chosen, by_mixed = _tensors(margins, firsts, mixed)
     heads = m.shape[1]
     z, log_weights = _nodes(heads)
     lower = torch.tril_indices(heads, heads)
     ends = np.cumsum([heads * heads, lower.shape[1]])
 
-    def likelihood(p: "Tensor") -> "Tensor":
+    def likelihood(p: Tensor) -> Tensor:
         known, spread, weights = p[: ends[0]].view(heads, heads), p[ends[0] : ends[1]], p[ends[1] :]
         factor = torch.zeros(heads, heads, dtype=p.dtype).index_put((lower[0], lower[1]), spread)
         theta = (m @ known.T)[:, None] + z @ factor.T
@@ -90,19 +84,15 @@ def shares(margins: ArrayLike, firsts: ArrayLike, mixed: ArrayLike, *, votes: in
     return _likeliest(likelihood, start, [(None, None)] * len(start))[ends[1] :]
 
 
-def _binomial(chosen: "Tensor", votes: int, log_odds: "Tensor") -> "Tensor":
-    import torch.nn.functional as F
-
+def _binomial(chosen: Tensor, votes: int, log_odds: Tensor) -> Tensor:
     return chosen * F.logsigmoid(log_odds) + (votes - chosen) * F.logsigmoid(-log_odds)
 
 
-def _tensors(*arrays: ArrayLike) -> "list[Tensor]":
-    import torch
-
+def _tensors(*arrays: ArrayLike) -> list[Tensor]:
     return [torch.as_tensor(np.asarray(array, dtype=float)) for array in arrays]
 
 
-def _nodes(dimensions: int) -> "tuple[Tensor, Tensor]":
+def _nodes(dimensions: int) -> tuple[Tensor, Tensor]:
     """Standard normal nodes (Q, dimensions) and the logs of their weights (Q,)."""
     places, weights = np.polynomial.hermite_e.hermegauss(NODES if dimensions == 1 else NODES_EACH)
     grid = np.stack(np.meshgrid(*[places] * dimensions, indexing="ij"), -1).reshape(-1, dimensions)
@@ -111,10 +101,7 @@ def _nodes(dimensions: int) -> "tuple[Tensor, Tensor]":
     return nodes, log_weights
 
 
-def _likeliest(likelihood: "Callable[[Tensor], Tensor]", start: Sequence[float], bounds: Bounds) -> Array:
-    import torch
-    from scipy import optimize
-
+def _likeliest(likelihood: Callable[[Tensor], Tensor], start: Sequence[float], bounds: Bounds) -> Array:
     def surprise(x: Array) -> tuple[float, Array]:
         p = torch.tensor(x, requires_grad=True)
         value = -likelihood(p)

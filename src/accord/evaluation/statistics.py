@@ -158,6 +158,14 @@ def paired_difference(
     return mean_interval(left - right, clusters, seed, level, resamples=resamples, method=method)
 
 
+def root_of_falling(falling: Callable[[float], float], low: float, high: float) -> float:
+    """Where a falling function is 0, or the end of the interval that is nearest to it; by bisection."""
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if falling(middle) > 0 else (low, middle)
+    return (low + high) / 2
+
+
 def hierarchical_interval(
     groups: Sequence[ArrayLike],
     seed: int = 0,

@@ -18,6 +18,7 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from accord.data.batches import Plan
 from accord.models import flex, varlen
+from accord.models.kernels import computed_in
 
 IMPLEMENTATION = "accord"
 _active: list[Plan] = []
@@ -99,8 +100,7 @@ def _explicit_is_faster(key: Tensor) -> bool:
     """On a CPU the fused kernel's bf16 backward costs several products of short segments."""
     if key.device.type != "cpu" or key.shape[2] > 512:
         return False
-    low = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else key.dtype
-    return low == torch.bfloat16
+    return computed_in(key) == torch.bfloat16
 
 
 def explicit_attention(

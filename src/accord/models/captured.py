@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from accord.models.decoder import Decoder, Reach
 from accord.models.loading import bare
+from accord.models.policy import alike
 
 Work = Callable[[], Tensor]
 SHORTEST = 64  # tokens; fewer are read as if they were so many
@@ -110,9 +111,7 @@ def agrees(model: nn.Module, record: Callable[[Work], Work] | None = None) -> bo
         ours, theirs = _decoded(captured), _decoded(plain)
     except RuntimeError:
         return False
-    near = 1e-4 if plain.low == torch.float32 else 5e-2
-    scale = float(theirs.abs().max().clamp(min=1))
-    return bool(torch.allclose(ours, theirs, rtol=10 * near, atol=near * scale))
+    return alike(ours, theirs, plain.low)
 
 
 def _decoded(decoder: Decoder) -> Tensor:

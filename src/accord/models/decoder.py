@@ -22,7 +22,7 @@ from accord.data.batches import build_plan, reply_group
 from accord.models.attention import attend_packed
 from accord.models.kernels import computed_in
 from accord.models.loading import bare
-from accord.models.policy import attention_window, readout_of
+from accord.models.policy import alike, attention_window, readout_of
 
 FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 ROTARY = frozenset({"default", "linear", "llama3", "yarn"})  # whose angles depend on nothing but the position
@@ -329,9 +329,7 @@ def _probe(model: nn.Module, inner: Any) -> bool:
     with torch.no_grad():
         theirs = [model(input_ids=torch.tensor([text], device=ours.device)).logits[0].float() for text in texts]
     expected = torch.stack([*(logits[-2] for logits in theirs[:4]), *(logits[-1] for logits in theirs)])
-    scale = float(expected.abs().max().clamp(min=1))
-    tight = 1e-4 if inner.dtype == torch.float32 else 5e-2
-    return bool(torch.allclose(ours, expected, rtol=10 * tight, atol=tight * scale))
+    return alike(ours, expected, inner.dtype)
 
 
 @torch.no_grad()

@@ -126,11 +126,9 @@ def _probe(model: Any) -> bool:
         )
         theirs.append(plain[len(text) - len(replies) - 1 : -1])
     expected = torch.cat(theirs)
-    scale = float(expected.abs().max().clamp(min=1))
 
     def same(hidden: Tensor) -> bool:
-        ours = hidden if head is None else head(hidden)
-        return bool(torch.allclose(ours, expected, rtol=1e-3, atol=1e-4 * scale))
+        return alike(hidden if head is None else head(hidden), expected, torch.float32)
 
     try:
         with packed(plan):
@@ -149,6 +147,13 @@ def _probe(model: Any) -> bool:
         )
     model.train(was_training)
     return False
+
+
+def alike(ours: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
+    """Whether logits computed in two ways differ by no more than products in `dtype` round."""
+    tight = 1e-4 if dtype == torch.float32 else 5e-2
+    scale = float(expected.abs().max().clamp(min=1))
+    return bool(torch.allclose(ours, expected, rtol=10 * tight, atol=tight * scale))
 
 
 def logits_head(model: nn.Module, *, temperature: float = 1.0) -> Head:

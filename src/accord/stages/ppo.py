@@ -71,8 +71,7 @@ def run(config: Ppo) -> RunFolder:
                 run.log({"step": state.step, **metrics})
             shown = ("objective/scores", "objective/kl", *(f"cost/{n}/mean" for n in config.costs))
             progress.update(state.step, {name: metrics[name] for name in shown if name in metrics})
-            if compiling.open:
-                compiling.consider(left, *imagined_pass(config, actors, material, state.step, world.device))
+            compiling.consider(left, *imagined_pass(config, actors, material, state.step, world.device))
             stop = any(world.gather(run.stop_requested))
             more = state.step < config.steps and not state.ended
             due = config.checkpoint_every and state.step % config.checkpoint_every == 0 and more

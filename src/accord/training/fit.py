@@ -104,9 +104,8 @@ def fit(
         if world.is_main:
             run.log(row)
         progress.update(done, {"loss": row["loss"], "tokens/s": row["tokens_per_second"]})
-        if compiling.open:
-            work = functools.partial(_pass, loss, micro_batches[0], divisor) if micro_batches else None
-            compiling.consider(spent * (steps - done), work, (steps - done) * len(micro_batches))
+        work = functools.partial(_pass, loss, micro_batches[0], divisor) if micro_batches else None
+        compiling.consider(spent * (steps - done), work, (steps - done) * len(micro_batches))
         stop = any(world.gather(run.stop_requested))
         due = config.checkpoint_every and done % config.checkpoint_every == 0 and done < steps
         if (due or stop) and world.is_main:
