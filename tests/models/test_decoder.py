@@ -60,9 +60,10 @@ def both_ways(model, micro_tokens=65536):
     order = sorted(range(len(PROMPTS)), key=lambda i: -len(PROMPTS[i]))
     prompts = [PROMPTS[i] for i in order]
     streams = np.arange(len(prompts) * SETTINGS["n"], dtype=np.uint64)
+    room = {"micro_tokens": micro_tokens}
     with torch.no_grad():
         return [
-            decode(model, prompts, Drawing(**SETTINGS, streams=streams), micro_tokens=micro_tokens)
+            [drawn for _, drawn in sorted(decode(model, prompts, Drawing(**SETTINGS, streams=streams), **room))]
             for decode in (decode_in_slots, decode_padded)
         ]
 
@@ -79,6 +80,25 @@ def test_the_lean_decoder_draws_what_the_model_itself_would(name):
     plan = build_plan([reply_group(r.prompt_ids, r.ids) for r in rollouts])
     drawn = torch.tensor([lp for r in rollouts for lp in r.logprobs])
     assert torch.allclose(token_logprobs(model, plan, temperature=0.9), drawn, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("micro_tokens", [65536, 100])
+def test_a_prompt_is_told_of_with_its_last_reply_while_others_are_being_drawn(name, micro_tokens, monkeypatch):
+    steps, told = [], {}
+    draw = Drawing.tokens
+    monkeypatch.setattr(Drawing, "tokens", lambda self, *given: steps.append(1) or draw(self, *given))
+
+    def finished(place, rollouts):
+        assert place not in told
+        told[place] = (rollouts, len(steps))
+
+    settings = {**SETTINGS, "stop_ids": frozenset(range(2, 40, 5))}
+    drawn = sample(make(name), PROMPTS, **settings, micro_tokens=micro_tokens, finished=finished)
+    n = SETTINGS["n"]
+    assert [told[i][0] for i in range(len(PROMPTS))] == [drawn[i * n : (i + 1) * n] for i in range(len(PROMPTS))]
+    told_at = [at for _, at in told.values()]
+    assert min(told_at) < max(told_at) == len(steps)
 
 
 def test_a_window_shorter_than_the_text_is_left_to_the_model():

@@ -67,6 +67,15 @@ def stub():
     server.server_close()
 
 
+def test_prompts_are_told_of_in_their_order_in_the_thread_that_asked(stub):
+    told = []
+    drawn = stub.client.sample(
+        PROMPTS, **ASKED, finished=lambda place, some: told.append((place, some, threading.current_thread()))
+    )
+    assert [(place, some) for place, some, _ in told] == [(i, drawn[2 * i : 2 * i + 2]) for i in range(3)]
+    assert {thread for _, _, thread in told} == {threading.current_thread()}
+
+
 def test_ids_go_in_and_ids_and_log_probs_come_out_in_order(stub):
     rollouts = stub.client.sample(PROMPTS, **ASKED, version="step-3")
     assert [r.prompt_ids for r in rollouts] == [p for p in PROMPTS for _ in range(2)]

@@ -1,5 +1,6 @@
 """From logits to tokens: counter-based uniforms, and the cumulative distribution turned round."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -7,7 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Drawn = list[tuple[list[int], list[float]]]  # ids and log-probs of each reply
+from accord.records import Rollout
+
+Ended = Iterator[tuple[int, tuple[list[int], list[float]]]]  # replies as they end: number, ids and log-probs
+Finished = Callable[[int, list[Rollout]], None]  # is given a prompt's place and all its rollouts
 
 BLOCK = 32  # tokens whose probabilities are added up before one of them is looked for
 

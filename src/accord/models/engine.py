@@ -9,10 +9,11 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import nn
 
+from accord.models.drawing import Finished
 from accord.models.http_engine import Server
 from accord.models.loading import is_adapted
 from accord.models.sampling import sample
@@ -20,7 +21,9 @@ from accord.records import Rollout
 
 
 class Engine(Protocol):
-    """What draws replies."""
+    """What draws replies. One that is `remote` leaves this process idle while it does."""
+
+    remote: ClassVar[bool]
 
     def follow(self, policy: nn.Module) -> None:
         """Draw from this policy, as it is now."""
@@ -36,6 +39,7 @@ class Engine(Protocol):
         seed: int,
         version: str = "",
         numbers: Sequence[int] | None = None,
+        finished: Finished | None = None,
     ) -> list[Rollout]:
         """`n` rollouts per prompt, prompt by prompt, as `models.sampling.sample` says."""
 
@@ -44,6 +48,7 @@ class Engine(Protocol):
 class InProcess:
     """The trainer's own weights: nothing is copied and nothing sent. `micro_tokens` bounds the cache."""
 
+    remote: ClassVar[bool] = False
     model: nn.Module
     micro_tokens: int = 65536
 
@@ -58,6 +63,7 @@ class InProcess:
 class Served:
     """A vLLM server on this machine, or one that sees its files: weights are pushed by path, by way of `folder`."""
 
+    remote: ClassVar[bool] = True
     server: Server
     folder: Path
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from accord.errors import BadInput
-from accord.models.drawing import uniforms
+from accord.models.drawing import Finished, uniforms
 from accord.models.http import CallFailed, call_json
 from accord.records import Rollout
 
@@ -49,8 +49,9 @@ class Server:
         seed: int,
         version: str = "",
         numbers: Sequence[int] | None = None,
+        finished: Finished | None = None,
     ) -> list[Rollout]:
-        """`n` rollouts per prompt, prompt by prompt, as `models.sampling.sample` gives them.
+        """`n` rollouts per prompt, prompt by prompt, as `models.sampling.sample` gives them; `finished` in their order.
 
         Every prompt is a request with a seed of its own, a function of `seed` and its number, so what it draws does
         not depend on the other prompts. Raises BadInput where the server answers with an error or less than asked.
@@ -78,7 +79,12 @@ class Server:
             return [self._rollout(prompt, choice, stop_ids, temperature, version) for choice in choices]
 
         with ThreadPoolExecutor(min(AT_ONCE, max(1, len(prompts)))) as pool:
-            return [rollout for some in pool.map(ask, prompts, places) for rollout in some]
+            drawn = []
+            for i, replies in enumerate(pool.map(ask, prompts, places)):
+                drawn += replies
+                if finished is not None:
+                    finished(i, replies)
+            return drawn
 
     def _rollout(
         self, prompt: Sequence[int], choice: Any, stop_ids: frozenset[int], temperature: float, version: str

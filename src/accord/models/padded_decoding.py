@@ -9,17 +9,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from accord.models.drawing import Drawing, Drawn
+from accord.models.drawing import Drawing, Ended
 from accord.models.loading import bare
 
 
-def decode_padded(model: nn.Module, prompts: Sequence[Sequence[int]], drawing: Drawing, *, micro_tokens: int) -> Drawn:
+def decode_padded(model: nn.Module, prompts: Sequence[Sequence[int]], drawing: Drawing, *, micro_tokens: int) -> Ended:
     """Replies to the prompts, as `sampling.decode_in_slots` gives them."""
-    results: Drawn = []
     lengths = [len(prompt) for prompt in prompts]
     for start, stop in batches(lengths, drawing.n, drawing.max_new_tokens, micro_tokens):
-        results += _decode_batch(model, prompts[start:stop], drawing.part(start, stop))
-    return results
+        for number, drawn in _decode_batch(model, prompts[start:stop], drawing.part(start, stop)):
+            yield start * drawing.n + number, drawn
 
 
 def batches(lengths: Sequence[int], n: int, max_new_tokens: int, micro_tokens: int) -> Iterator[tuple[int, int]]:
@@ -37,7 +36,7 @@ def batches(lengths: Sequence[int], n: int, max_new_tokens: int, micro_tokens: i
         start = stop
 
 
-def _decode_batch(model: nn.Module, prompts: Sequence[Sequence[int]], drawing: Drawing) -> Drawn:
+def _decode_batch(model: nn.Module, prompts: Sequence[Sequence[int]], drawing: Drawing) -> Ended:
     """Prefill each prompt once, repeat its cache n times, decode."""
     causal = bare(model)
     device = next(causal.parameters()).device
@@ -57,15 +56,19 @@ def _decode_batch(model: nn.Module, prompts: Sequence[Sequence[int]], drawing: D
         logits, mask, position = (t.repeat_interleave(drawing.n, 0) for t in (logits, mask, position))
     alive = np.arange(len(prompts) * drawing.n)
     done = np.zeros(len(alive), dtype=bool)
-    results: Drawn = [([], []) for _ in alive]
+    replies: list[tuple[list[int], list[float]]] = [([], []) for _ in alive]
     for step in range(drawing.max_new_tokens):
         token, logprob = drawing.tokens(logits, alive, step)
         for place, (t, lp) in enumerate(zip(token.tolist(), logprob.tolist(), strict=True)):
-            if not done[place]:
-                results[alive[place]][0].append(t)
-                results[alive[place]][1].append(lp)
-                done[place] = t in drawing.stop_ids
-        if step + 1 == drawing.max_new_tokens or done.all():
+            if done[place]:
+                continue
+            ids_drawn, logprobs = replies[alive[place]]
+            ids_drawn.append(t)
+            logprobs.append(lp)
+            if t in drawing.stop_ids or step + 1 == drawing.max_new_tokens:
+                done[place] = True
+                yield int(alive[place]), (ids_drawn, logprobs)
+        if done.all():
             break
         # dropping rows copies the cache, so wait until an eighth of them is done
         if done.sum() >= 0.125 * len(alive):
@@ -83,4 +86,3 @@ def _decode_batch(model: nn.Module, prompts: Sequence[Sequence[int]], drawing: D
             use_cache=True,
         )
         logits = out.logits[:, -1]
-    return results

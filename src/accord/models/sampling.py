@@ -5,7 +5,7 @@ drawn by inverting the cumulative distribution. Rows that end leave the batch an
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import nn
 
 from accord.models.captured import Captured, captures
 from accord.models.decoder import Decoder, decodes
-from accord.models.drawing import Drawing, Drawn
+from accord.models.drawing import Drawing, Ended, Finished
 from accord.models.padded_decoding import decode_padded
 from accord.records import Rollout
 
@@ -31,12 +31,14 @@ def sample(
     seed: int,
     version: str = "",
     numbers: Sequence[int] | None = None,
+    finished: Finished | None = None,
     micro_tokens: int = 65536,
 ) -> list[Rollout]:
     """`n` rollouts per prompt, prompt by prompt.
 
     `numbers` are the prompts' numbers in the random stream (default: their places): where prompts are shared out over
     ranks, or come in chunks, their places in the whole.
+    `finished` is called in this thread as soon as a prompt has its last reply, while others are still being drawn.
     A reply ends with a token of `stop_ids` (finish "stop") or at `max_new_tokens` ("length"). The cache holds about
     `micro_tokens` tokens, and one prompt's replies at least.
     """
@@ -48,14 +50,16 @@ def sample(
     longest = max((len(prompt) for prompt in prompts), default=0) + max_new_tokens
     decode = decode_in_slots if prompts and decodes(model, longest=longest) else decode_padded
     drawing = Drawing(n, temperature, max_new_tokens, stop_ids, seed, streams)
-    drawn = decode(model, [prompts[i] for i in order], drawing, micro_tokens=micro_tokens)
-    model.train(was_training)
-    out: list[list[Rollout]] = [[] for _ in prompts]
-    for place, (ids, logprobs) in enumerate(drawn):
-        i = order[place // n]
+    drawn: list[dict[int, Rollout]] = [{} for _ in prompts]
+    for number, (ids, logprobs) in decode(model, [prompts[i] for i in order], drawing, micro_tokens=micro_tokens):
+        i = order[number // n]
         finish: Literal["stop", "length"] = "stop" if ids and ids[-1] in stop_ids else "length"
-        out[i].append(Rollout(tuple(prompts[i]), tuple(ids), tuple(logprobs), finish, temperature, version))
-    return [rollout for per_prompt in out for rollout in per_prompt]
+        rollout = Rollout(tuple(prompts[i]), tuple(ids), tuple(logprobs), finish, temperature, version)
+        drawn[i][number % n] = rollout
+        if finished is not None and len(drawn[i]) == n:
+            finished(i, [drawn[i][k] for k in range(n)])
+    model.train(was_training)
+    return [replies[k] for replies in drawn for k in range(n)]
 
 
 class Lane:
@@ -91,7 +95,7 @@ class Lane:
         self.ids[live, self.count], self.logprobs[live, self.count] = ids, logprobs
         self.count += 1
 
-    def leave(self, ended: np.ndarray) -> Iterator[tuple[int, tuple[list[int], list[float]]]]:
+    def leave(self, ended: np.ndarray) -> Ended:
         """The replies in the slots where `ended`, with their numbers."""
         for slot in np.flatnonzero(ended):
             count = self.count[slot]
@@ -123,14 +127,13 @@ def make_lanes(lengths: Sequence[int], n: int, max_new_tokens: int, micro_tokens
 
 def decode_in_slots(
     model: nn.Module, prompts: Sequence[Sequence[int]], drawing: Drawing, *, micro_tokens: int
-) -> Drawn:
-    """Continuous batching: `drawing.n` replies per prompt. Prompts come sorted, the longest first."""
+) -> Ended:
+    """Continuous batching: `drawing.n` replies per prompt, as they end. Prompts come sorted, the longest first."""
     lanes = make_lanes([len(prompt) for prompt in prompts], drawing.n, drawing.max_new_tokens, micro_tokens)
     decoder = Decoder(model, [(lane.slots, lane.capacity) for lane in lanes])
     if captures(model):
         decoder.replay = Captured(decoder)
     device, stops = decoder.embedding.device, np.array(sorted(drawing.stop_ids))
-    results: Drawn = [([], []) for _ in drawing.streams]
     logits = [torch.zeros(0, 0, device=device) for _ in lanes]
     while True:
         for number, lane in enumerate(lanes):
@@ -139,7 +142,7 @@ def decode_in_slots(
                 logits[number] = torch.cat([logits[number], first]) if len(logits[number]) else first
         sizes = [len(lane.reply) for lane in lanes]
         if not any(sizes):
-            return results
+            return
         reply, count = (np.concatenate([getattr(lane, name) for lane in lanes]) for name in ("reply", "count"))
         joined = torch.cat([part for part in logits if len(part)])
         token, logprob = (t.cpu().numpy() for t in drawing.tokens(joined, reply, count))
@@ -152,8 +155,7 @@ def decode_in_slots(
             lane.append(token[own], logprob[own])
             kept = np.arange(size)
             if ended[own].any():
-                for number, drawn in lane.leave(ended[own]):
-                    results[number] = drawn
+                yield from lane.leave(ended[own])
                 kept = pool.keep(~ended[own])
                 lane.reorder(kept)
             following.append(token[own][kept])

@@ -37,11 +37,15 @@ Conversation = list[dict[str, str]]
 
 
 class ReplyScorer(Protocol):
-    """What gives every reply a number. `renderer` is None where it reads the policy's own ids."""
+    """What gives every reply a number. `renderer` is None where it reads the policy's own ids.
+
+    To ask one that is `remote` costs this process nothing but waiting, and may be done in another thread.
+    """
 
     where: str
     role: str
     renderer: Renderer | None
+    remote: bool
 
     def scores(
         self, prompts: Sequence[Prompt], replies: Sequence[str], groups: Sequence[Group], *, micro_tokens: int
@@ -56,8 +60,16 @@ class ScorerFailed(RuntimeError):
 class TextScorer:
     """A scorer that is a function of texts. A critic cannot start from it and starts from the policy."""
 
-    def __init__(self, where: str, role: str, renderer: Renderer, call: Callable[[list[Conversation]], Any]) -> None:
-        self.where, self.role = where, role
+    def __init__(
+        self,
+        where: str,
+        role: str,
+        renderer: Renderer,
+        call: Callable[[list[Conversation]], Any],
+        *,
+        remote: bool = False,
+    ) -> None:
+        self.where, self.role, self.remote = where, role, remote
         self.renderer: Renderer | None = renderer
         self._call = call
 
@@ -82,7 +94,7 @@ def open_scorer(where: str, role: str, renderer: Renderer, device: torch.device,
     `head` names the criterion that is read of a model with a head for each of several.
     """
     if where.startswith(("http://", "https://")):
-        return TextScorer(where, role, renderer, lambda conversations: _post(where, conversations))
+        return TextScorer(where, role, renderer, lambda conversations: _post(where, conversations), remote=True)
     if FUNCTION.fullmatch(where):
         return TextScorer(where, role, renderer, load_function(where))
     return ConversationScorer(where, role, renderer, device, head)

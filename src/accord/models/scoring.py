@@ -16,6 +16,8 @@ from accord.records import Prompt
 class ConversationScorer(Scorer):
     """Scores rollouts: by their own ids where it shares the policy's tokenizer, else by the conversation anew."""
 
+    remote = False
+
     def __init__(self, where: str, role: str, renderer: Renderer, device: torch.device, head: str = "") -> None:
         super().__init__(where, role=role, device=device, head=head)
         own = load_renderer(where)

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from accord.config import Ppo
-from accord.data.batches import Group, Plan, build_plan, cut_by_tokens, length_mask, pack_replies, reply_group
+from accord.data.batches import Group, Plan, build_plan, cut_by_tokens, length_mask, pack_replies
 from accord.models.policy import hidden_states, logits_head, token_logprobs
 from accord.objectives.kl import EXACT, SAMPLED
 from accord.records import Prompt, Rollout
 from accord.stages.ppo_actors import Actors
+from accord.stages.ppo_scoring import Scoring, rollout_group
 from accord.stages.ppo_state import State
 from accord.training.distributed import World
 from accord.training.precision import lowered
@@ -49,20 +50,30 @@ def collect(config: Ppo, world: World, actors: Actors, prompts: Sequence[Prompt]
         actors.engine.follow(actors.policy)
     world.gather(None)  # no rank asks a server that has the old weights
     numbered = world.share(list(enumerate(prompts)))
-    with lowered(config.precision, world.device):
-        rollouts = actors.engine.sample(
-            [actors.renderer.prompt_ids(prompt.turns) for _, prompt in numbered],
-            n=config.samples,
-            temperature=config.temperature,
-            max_new_tokens=config.max_new_tokens,
-            stop_ids=frozenset({actors.renderer.eos}),
-            seed=config.seed * 1_000_003 + state.step,
-            version=f"step-{state.step}",
-            numbers=[number for number, _ in numbered],
-        )
-    own = [prompt for _, prompt in numbered for _ in range(config.samples)]
+    own = [prompt for _, prompt in numbered]
+    with Scoring(config, actors, own, world.device) as scoring:
+        with lowered(config.precision, world.device):
+            rollouts = actors.engine.sample(
+                [actors.renderer.prompt_ids(prompt.turns) for prompt in own],
+                n=config.samples,
+                temperature=config.temperature,
+                max_new_tokens=config.max_new_tokens,
+                stop_ids=frozenset({actors.renderer.eos}),
+                seed=config.seed * 1_000_003 + state.step,
+                version=f"step-{state.step}",
+                numbers=[number for number, _ in numbered],
+                finished=scoring.add,
+            )
+        share = evaluate(config, world, actors, own, rollouts, scoring)
+    return gather(world, share, config.samples)
+
+
+def evaluate(
+    config: Ppo, world: World, actors: Actors, prompts: Sequence[Prompt], rollouts: list[Rollout], scoring: Scoring
+) -> Experience:
+    """What reference, critics and scorers say about a rank's rollouts; remote scorers answer meanwhile."""
     replies = [rollouts[i : i + config.samples] for i in range(0, len(rollouts), config.samples)]
-    groups = [reply_group(some[0].prompt_ids, *(r.ids for r in some)) for some in replies]
+    groups = [rollout_group(some) for some in replies]
     actors.policy.eval()
     lengths = [len(r.ids) for r in rollouts]
     width = max(lengths, default=0)  # a rank may have no prompt
@@ -88,17 +99,11 @@ def collect(config: Ppo, world: World, actors: Actors, prompts: Sequence[Prompt]
                 again = token_logprobs(actors.policy, plan, temperature=config.temperature)
                 sampled[start:stop] = plan.scatter(again, width).cpu()
         start = stop
-    scores = {
-        name: scorer.scores(
-            own, [actors.renderer.text(r.ids) for r in rollouts], groups, micro_tokens=config.micro_tokens
-        )
-        for name, scorer in actors.scorers.items()
-    }
     mask = length_mask(lengths, width)
     if config.kl_estimator in SAMPLED:
         kl = torch.where(mask, SAMPLED[config.kl_estimator](sampled, reference), torch.zeros_like(sampled))
-    share = Experience(own, rollouts, groups, mask, sampled, reference, kl, scores, values, gap)
-    return gather(world, share, config.samples)
+    own = [prompt for prompt in prompts for _ in range(config.samples)]
+    return Experience(own, rollouts, groups, mask, sampled, reference, kl, scoring.result(), values, gap)
 
 
 def measure_gap(config: Ppo, world: World, actors: Actors, groups: Sequence[Group], sampled: Tensor) -> float:

@@ -1,0 +1,141 @@
+"""Replies are scored while others are drawn: by remote scorers always, by all beside a remote engine."""
+
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from accord.config import Ppo
+from accord.models.scorers import AT_ONCE, ScorerFailed, TextScorer
+from accord.records import Prompt, Rollout, Turn
+from accord.stages.ppo_scoring import Scoring
+
+SAMPLES = 2
+PROMPTS = [Prompt((Turn("user", f"prompt {i}"),), "", "") for i in range(80)]
+CPU = torch.device("cpu")
+
+
+def rollouts(place):
+    return [Rollout((1, place), (10 * place + k, 2), (-0.5, -0.5), "stop", 1.0, "") for k in range(SAMPLES)]
+
+
+def scorer(renderer, call, remote):
+    return TextScorer("here", "preference", renderer, call, remote=remote)
+
+
+def length_and_words(conversations):
+    """A number of its own for every conversation."""
+    return [float(c[0]["content"].split()[1]) + float(c[-1]["content"]) / 1000 for c in conversations]
+
+
+EXPECTED = torch.tensor([place + (10 * place + k) / 1000 for place in range(80) for k in range(SAMPLES)])
+
+
+@pytest.fixture
+def scoring(renderer, tmp_path):
+    """A function that opens the scores of all prompts by the scorers that are given."""
+    opened = []
+
+    def make(*, engine_remote=False, **calls):
+        scorers = {name: scorer(renderer, call, name.startswith("remote")) for name, call in calls.items()}
+        actors = SimpleNamespace(
+            scorers=scorers,
+            engine=SimpleNamespace(remote=engine_remote),
+            renderer=SimpleNamespace(text=lambda ids: str(ids[0])),
+        )
+        config = Ppo(model="m", data="d", out=str(tmp_path), rewards={"r": "r"}, samples=SAMPLES)
+        opened.append(Scoring(config, actors, PROMPTS, CPU))
+        return opened[-1]
+
+    yield make
+    for one in opened:
+        one.__exit__()
+
+
+@pytest.mark.parametrize("engine_remote", [False, True])
+def test_scores_are_in_the_order_of_the_prompts_however_they_ended(scoring, engine_remote):
+    one = scoring(engine_remote=engine_remote, remote=length_and_words, local=length_and_words)
+    for place in torch.randperm(80, generator=torch.Generator().manual_seed(0)).tolist():
+        one.add(place, rollouts(place))
+    scores = one.result()
+    assert torch.equal(scores["remote"], EXPECTED) and torch.equal(scores["local"], EXPECTED)
+
+
+def test_a_remote_scorer_answers_before_the_last_reply_has_ended(scoring):
+    answered = threading.Event()
+
+    def call(conversations):
+        assert threading.current_thread() is not threading.main_thread()
+        answered.set()
+        return length_and_words(conversations)
+
+    one = scoring(remote=call)
+    for place in range(AT_ONCE // SAMPLES):
+        assert not answered.is_set()
+        one.add(place, rollouts(place))
+    assert answered.wait(10)
+    for place in range(AT_ONCE // SAMPLES, 80):
+        one.add(place, rollouts(place))
+    assert torch.equal(one.result()["remote"], EXPECTED)
+
+
+@pytest.mark.parametrize("engine_remote", [False, True])
+def test_what_computes_here_waits_for_an_engine_that_does_too(scoring, engine_remote):
+    asked = []
+
+    def call(conversations):
+        asked.append(len(conversations))
+        assert threading.current_thread() is threading.main_thread()
+        return length_and_words(conversations)
+
+    one = scoring(engine_remote=engine_remote, local=call)
+    for place in range(80):
+        one.add(place, rollouts(place))
+    assert asked == ([AT_ONCE, AT_ONCE] if engine_remote else [])
+    one.result()
+    assert asked == [AT_ONCE, AT_ONCE, 2 * 80 - 2 * AT_ONCE]
+
+
+def test_b7_what_a_remote_scorer_raises_ends_the_drawing(scoring):
+    failed = threading.Event()
+
+    def call(conversations):
+        failed.set()
+        raise ScorerFailed("no number")
+
+    one = scoring(remote=call)
+    for place in range(AT_ONCE // SAMPLES):
+        one.add(place, rollouts(place))
+    assert failed.wait(10)
+    deadline = time.monotonic() + 10
+    with pytest.raises(ScorerFailed, match="no number"):
+        while time.monotonic() < deadline:
+            one.add(79, rollouts(79))
+
+
+def test_b7_what_a_remote_scorer_raises_at_the_last_reply_is_raised(scoring):
+    def call(conversations):
+        raise ScorerFailed("no number")
+
+    one = scoring(remote=call)
+    for place in range(80):
+        one._drawn[place] = rollouts(place)
+    one._unasked = list(range(80))
+    with pytest.raises(ScorerFailed, match="no number"):
+        one.result()
+
+
+def test_the_samplers_precision_is_not_the_scorers(scoring):
+    seen = []
+
+    def call(conversations):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return length_and_words(conversations)
+
+    one = scoring(engine_remote=True, local=call)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for place in range(80):
+            one.add(place, rollouts(place))
+    assert seen and not any(seen)
