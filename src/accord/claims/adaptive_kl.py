@@ -13,7 +13,7 @@ from accord.reporting.figures import Line, Panel, curves
 from accord.run import read_lines
 from accord.stages.recipes import GoldFlow
 
-TARGET = 2.0  # nats per reply
+TARGET = 1.0  # nats per reply
 WITHIN = 0.1
 HORIZON = 20  # iterations
 STEPS = 150
@@ -61,7 +61,7 @@ CLAIM = Claim(
     name="adaptive-kl",
     claim="A KL coefficient that adapts keeps KL near its target.",
     source="Ziegler et al. 2019, section 2.2",
-    statistic=f"PPO of {STEPS} iterations of {2 * PROMPTS} replies with a target of {TARGET:g} nats per reply and a "
+    statistic=f"PPO of {STEPS} iterations of {2 * PROMPTS} replies with a target of {TARGET:g} nat per reply and a "
     f"horizon of {HORIZON} iterations: mean KL over the last third, relative to the target, less 1; bootstrap over "
     "seeds and iterations.",
     rule=f"The whole interval lies within ±{WITHIN:g}.",

@@ -17,8 +17,11 @@ SMOOTHING = 5  # iterations in the moving mean that finds the gold peak
 
 
 def run_config(flow: GoldFlow) -> Ppo:
-    """PPO on helpfulness with a weak KL penalty, so that it runs past the gold peak; in steps that show the start."""
-    slow = {"learning_rate": 8e-5, "mini_batch_size": 64}
+    """PPO on helpfulness with a weak KL penalty, so that it runs past the gold peak; in steps that show the start.
+
+    Every iteration has twice the replies of a plain run: the noise of a point's mean must not pass for a bend.
+    """
+    slow = {"learning_rate": 8e-5, "batch_size": flow.scale.rollouts, "mini_batch_size": 128}
     return flow.ppo("ppo-weak-kl", kl_coefficient=0.02, schedule="constant", steps=60, **slow)
 
 
