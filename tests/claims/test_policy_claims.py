@@ -223,7 +223,7 @@ def test_ptx_differs_from_the_run_beside_it_in_its_text_alone(tmp_path):
     flow = GoldFlow(tmp_path, SCALES["small"], 0, True)
     plain, mixed = kl_limits.run_config(flow, kl_limits.WEAK), ptx.mixed(flow)
     differ = {name for name in type(plain).model_fields if getattr(plain, name) != getattr(mixed, name)}
-    assert differ == {"out", "ptx_data"}
+    assert differ == {"out", "ptx_data", "ptx_weight"}
 
 
 def test_the_watched_model_stands_on_other_prompts_and_as_few_labels(tmp_path):

@@ -16,8 +16,8 @@ from accord.stages.recipes import GoldFlow
 TARGET = 1.0  # nats per reply
 WITHIN = 0.1
 HORIZON = 20  # iterations
-STEPS = 150
-PROMPTS = 32  # small iterations, so that the coefficient has as many chances as in a long run
+STEPS = 200
+PROMPTS = 64  # small iterations, so that the coefficient has as many chances as in a long run
 
 
 def run_config(flow: GoldFlow) -> Ppo:
@@ -26,7 +26,6 @@ def run_config(flow: GoldFlow) -> Ppo:
         "adaptive-kl",
         batch_size=PROMPTS,
         steps=STEPS,
-        schedule="constant",
         learning_rate=2e-4,
         kl_target=TARGET,
         kl_horizon=HORIZON * PROMPTS * 2,
