@@ -38,7 +38,7 @@ def scoring(renderer, tmp_path):
     """A function that opens the scores of all prompts by the scorers that are given."""
     opened = []
 
-    def make(*, engine_remote=False, **calls):
+    def make(*, engine_remote=False, prompts=PROMPTS, **calls):
         scorers = {name: scorer(renderer, call, name.startswith("remote")) for name, call in calls.items()}
         actors = SimpleNamespace(
             scorers=scorers,
@@ -46,7 +46,7 @@ def scoring(renderer, tmp_path):
             renderer=SimpleNamespace(text=lambda ids: str(ids[0])),
         )
         config = Ppo(model="m", data="d", out=str(tmp_path), rewards={"r": "r"}, samples=SAMPLES)
-        opened.append(Scoring(config, actors, PROMPTS, CPU))
+        opened.append(Scoring(config, actors, prompts, CPU))
         return opened[-1]
 
     yield make
@@ -61,6 +61,11 @@ def test_scores_are_in_the_order_of_the_prompts_however_they_ended(scoring, engi
         one.add(place, rollouts(place))
     scores = one.result()
     assert torch.equal(scores["remote"], EXPECTED) and torch.equal(scores["local"], EXPECTED)
+
+
+def test_a_rank_without_prompts_has_no_scores(scoring):
+    scores = scoring(prompts=[], remote=length_and_words, local=length_and_words).result()
+    assert {name: tuple(score.shape) for name, score in scores.items()} == {"remote": (0,), "local": (0,)}
 
 
 def test_a_remote_scorer_answers_before_the_last_reply_has_ended(scoring):

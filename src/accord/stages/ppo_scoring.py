@@ -77,7 +77,7 @@ class Scoring:
         scorer = self._actors.scorers[name]
         with torch.autocast(self._device.type, enabled=False):  # the sampler's precision is not the scorers'
             scores = scorer.scores(prompts, texts, groups, micro_tokens=self._config.micro_tokens)
-        return scores.view(-1, self._config.samples)
+        return scores.view(len(groups), self._config.samples)
 
     def _inputs(self, places: Iterable[int]) -> tuple[list[Prompt], list[str], list[Group]]:
         text = self._actors.renderer.text
