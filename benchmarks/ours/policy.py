@@ -171,10 +171,13 @@ def as_given(replies: dict[tuple[int, ...], list[list[int]]]) -> Callable[..., l
         plan = build_plan(groups).to(next(model.parameters()).device)
         logprobs = plan.scatter(token_logprobs(model, plan, temperature=rest["temperature"])).tolist()
         flat = [(group.prefix, reply) for group in groups for reply in group.replies]
-        return [
+        rollouts = [
             Rollout(prompt, reply, tuple(values[: len(reply)]), "length", rest["temperature"], rest["version"])
             for (prompt, reply), values in zip(flat, logprobs, strict=True)
         ]
+        for place in range(len(prompts)):
+            rest["finished"](place, rollouts[place * rest["n"] : (place + 1) * rest["n"]])
+        return rollouts
 
     return given_replies
 
