@@ -240,6 +240,16 @@ def test_c20_ratio_1_at_step_0_in_bf16(road):
     assert experience.kl.abs().max() < 1e-4
 
 
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+def test_the_sampler_computes_in_the_trainers_precision(road, precision, monkeypatch):
+    lowered, draw = [], engine.sample
+    monkeypatch.setattr(
+        engine, "sample", lambda *a, **k: lowered.append(torch.is_autocast_enabled("cpu")) or draw(*a, **k)
+    )
+    road(precision=precision)
+    assert lowered == [precision == "bf16"]
+
+
 # both compute in one precision; in bf16 their products are rounded at other places
 @pytest.mark.parametrize(("low", "same", "gap"), [("f32", 1e-4, ppo_rollouts.GAP["f32"]), ("bf16", 1e-3, 1e-2)])
 def test_under_the_bound_the_sampler_stands_for_the_trainer(road, low, same, gap):
