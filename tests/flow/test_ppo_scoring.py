@@ -125,9 +125,8 @@ def test_b7_what_a_remote_scorer_raises_at_the_last_reply_is_raised(scoring):
         raise ScorerFailed("no number")
 
     one = scoring(remote=call)
-    for place in range(80):
-        one._drawn[place] = rollouts(place)
-    one._unasked = list(range(80))
+    for place in range(AT_ONCE // SAMPLES - 1):
+        one.add(place, rollouts(place))
     with pytest.raises(ScorerFailed, match="no number"):
         one.result()
 

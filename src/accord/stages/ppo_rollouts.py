@@ -13,7 +13,7 @@ from accord.models.policy import hidden_states, logits_head, token_logprobs
 from accord.objectives.kl import EXACT, SAMPLED
 from accord.records import Prompt, Rollout
 from accord.stages.ppo_actors import Actors
-from accord.stages.ppo_scoring import Scoring, rollout_group
+from accord.stages.ppo_scoring import Scoring
 from accord.stages.ppo_state import State
 from accord.training.distributed import World
 from accord.training.precision import lowered
@@ -72,8 +72,7 @@ def evaluate(
     config: Ppo, world: World, actors: Actors, prompts: Sequence[Prompt], rollouts: list[Rollout], scoring: Scoring
 ) -> Experience:
     """What reference, critics and scorers say about a rank's rollouts; remote scorers answer meanwhile."""
-    replies = [rollouts[i : i + config.samples] for i in range(0, len(rollouts), config.samples)]
-    groups = [rollout_group(some) for some in replies]
+    groups = scoring.groups
     actors.policy.eval()
     lengths = [len(r.ids) for r in rollouts]
     width = max(lengths, default=0)  # a rank may have no prompt
