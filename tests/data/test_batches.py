@@ -77,15 +77,17 @@ def test_a9_rows_are_exactly_the_trained_tokens(specs):
     assert all(s.keys[-1] == (s.start, s.stop) for s in plan.segments)
 
 
-@given(groups)
-def test_blocks_let_every_query_see_its_keys_and_no_others(specs):
-    plan = build_plan([reply_group(prefix, *replies) for prefix, replies in specs], rows="last")
-    table = plan.attention
-    expected = {
+def seen_by(plan):
+    """Of every token, the tokens that it sees."""
+    return {
         i: [k for a, b in s.keys[:-1] for k in range(a, b)] + list(range(s.start, i + 1))
         for s in plan.segments
         for i in range(s.start, s.stop)
     }
+
+
+def check_blocks(table, expected):
+    """That query i of the table sees the tokens `expected[i]`."""
     offset, seen = 0, {}
     keys_of = table.keys.split([block.keys for block in table.blocks])
     for block, flat in zip(table.blocks, keys_of, strict=True):
@@ -98,6 +100,50 @@ def test_blocks_let_every_query_see_its_keys_and_no_others(specs):
         offset += block.queries
     assert {i: seen[int(table.place[i])] for i in expected} == expected
     assert table.queries[table.place].tolist() == list(expected), "a position's output is that of its own query"
+
+
+@given(groups)
+def test_blocks_let_every_query_see_its_keys_and_no_others(specs):
+    plan = build_plan([reply_group(prefix, *replies) for prefix, replies in specs], rows="last")
+    check_blocks(plan.attention.table, seen_by(plan))
+
+
+@given(groups, st.sampled_from(["targets", "last"]), st.randoms(use_true_random=False))
+def test_the_last_layer_computes_the_tokens_that_are_read_and_they_see_what_they_saw(specs, rows, random):
+    made = [
+        Group(
+            group.prefix, group.replies, tuple(tuple(random.random() < 0.6 for _ in reply) for reply in group.replies)
+        )
+        for group in (reply_group(prefix, *replies) for prefix, replies in specs)
+    ]
+    plan = build_plan(made, rows=rows)
+    attention, places = plan.ending
+    assert attention.at[places].tolist() == plan.rows.tolist()
+    at, read = attention.at.tolist(), set(plan.rows.tolist())
+    if not read:
+        assert attention is plan.attention
+        return
+    for segment in plan.segments:
+        inside = [i for i in at if segment.start <= i < segment.stop]
+        wanted = [i for i in read if segment.start <= i < segment.stop]
+        assert inside == (list(range(min(wanted), max(wanted) + 1)) if wanted else [])
+    everything = seen_by(plan)
+    check_blocks(attention.table, {place: everything[i] for place, i in enumerate(at)})
+
+
+def test_the_last_layer_of_a_pair_by_hand():
+    """Prompt at 0-2, replies at 3-4 and 5: of the prompt only its last token is read, by both replies."""
+    plan = build_plan([reply_group((7, 7, 7), (8, 8, 8), (9, 9))])
+    attention, places = plan.ending
+    assert attention.at.tolist() == [2, 3, 4, 5]
+    assert [(s.start, s.stop, s.keys) for s in attention.segments] == [
+        (0, 1, ((0, 2), (2, 3))),
+        (1, 3, ((0, 3), (3, 5))),
+        (3, 4, ((0, 3), (5, 6))),
+    ]
+    assert places.tolist() == [0, 1, 2, 0, 3]
+    document = build_plan([reply_group((), (1, 2, 3))])
+    assert document.ending[0] is document.attention
 
 
 @given(st.integers(1, 30), st.integers(1, 12), st.integers(0, 5), st.integers(0, 4))
@@ -149,6 +195,6 @@ def test_length_mask_and_packing():
 def test_padding_costs_little(lengths):
     """Segments of like size are padded together: the work stays near the exact one."""
     plan = build_plan([reply_group((), tuple(range(n))) for n in lengths], rows="last")
-    blocks = plan.attention.blocks
+    blocks = plan.attention.table.blocks
     padded = sum(block.queries * block.keys // block.segments for block in blocks)
     assert padded <= 1.25 * sum(n * n for n in lengths) + 4096 * len(blocks)

@@ -9,57 +9,62 @@ from accord.models import flex, kernels
 from accord.models.attention import explicit_attention
 
 GROUPS = [
-    reply_group(range(150), range(30), range(1), range(140)),  # a reply of one token has no query
+    reply_group(range(150), range(140), range(1), range(140)),  # a reply of one token has no query
     reply_group((), range(6)),
     reply_group(range(4), range(5)),
     reply_group(range(2), range(2), range(3)),
 ]
 
 
-def drawn(plan):
+def drawn(plan, attention):
     generator = torch.Generator().manual_seed(1)
-    return [torch.randn(len(plan.ids), heads, 16, generator=generator) for heads in (4, 2, 2)]
+    sizes = (len(attention.at), 4), (len(plan.ids), 2), (len(plan.ids), 2)
+    return [torch.randn(*size, 16, generator=generator) for size in sizes]
 
 
 def test_the_spans_by_hand():
-    """Prompt at 0-2, replies at 3-4 and 5, a text of its own at 6-7."""
+    """Prompt at 0-2, replies at 3-4 (behind it: one text) and 5, a text of its own at 6-7."""
     plan = build_plan([reply_group((7, 7, 7), (8, 8, 8), (9, 9)), reply_group((), (5, 5, 5))])
-    own, first, behind = flex.spans(plan).tolist()
-    assert own == [0, 0, 0, 3, 3, 5, 6, 6]
-    assert first == [0] * 8 and behind == [0, 0, 0, 3, 3, 3, 0, 0]
+    own, first, behind = flex.spans(plan.attention).tolist()
+    assert own == [0, 0, 0, 0, 0, 5, 6, 6]
+    assert first == [0] * 8 and behind == [0, 0, 0, 0, 0, 3, 0, 0]
 
 
-def test_every_pair_that_is_seen_lies_in_a_block_that_is_seen_and_no_other_block_is():
+@pytest.mark.parametrize("last", [False, True], ids=["every token", "the last layer"])
+def test_every_pair_that_is_seen_lies_in_a_block_that_is_seen_and_no_other_block_is(last):
     plan = build_plan(GROUPS)
-    seen = np.zeros((len(plan.ids), len(plan.ids)), dtype=bool)
-    for segment in plan.segments:
+    asked = plan.ending[0] if last else plan.attention
+    at = asked.at.tolist()
+    counts = [-(-size // flex.BLOCK) for size in (len(at), len(plan.ids))]
+    seen = np.zeros([count * flex.BLOCK for count in counts], dtype=bool)
+    for segment in asked.segments:
         for query in range(segment.start, segment.stop):
             for start, stop in segment.keys:
-                seen[query, start : min(stop, query + 1)] = True
-    count = -(-len(plan.ids) // flex.BLOCK)
-    padded = np.zeros((count * flex.BLOCK, count * flex.BLOCK), dtype=bool)
-    padded[: len(seen), : len(seen)] = seen
-    blocks = padded.reshape(count, flex.BLOCK, count, flex.BLOCK).any(axis=(1, 3))
-    assert np.array_equal(flex.blocks_seen(plan), blocks) and count == 3 and not blocks.all()
+                seen[query, start : min(stop, at[query] + 1)] = True
+    blocks = seen.reshape(counts[0], flex.BLOCK, counts[1], flex.BLOCK).any(axis=(1, 3))
+    assert np.array_equal(flex.blocks_seen(asked, len(plan.ids)), blocks)
+    assert counts == ([3, 4] if last else [4, 4]) and (last or not blocks.all())
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("scaling", [None, 0.3])
-def test_its_mask_is_the_dense_mask(scaling):
+@pytest.mark.parametrize("last", [False, True], ids=["every token", "the last layer"])
+def test_its_mask_is_the_dense_mask(scaling, last):
     plan = build_plan(GROUPS)
-    q, k, v = drawn(plan)
-    expected = kernels.masked(plan, q if scaling is None else q * (scaling * 4), k, v)
-    assert torch.allclose(flex.attend(plan, q, k, v, scaling=scaling), expected, atol=1e-5)
+    asked = plan.ending[0] if last else plan.attention
+    q, k, v = drawn(plan, asked)
+    expected = kernels.masked(asked, q if scaling is None else q * (scaling * 4), k, v)
+    assert torch.allclose(flex.attend(asked, q, k, v, scaling=scaling), expected, atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_scores_are_capped():
     plan = build_plan([reply_group((), range(40))])
-    q, k, v = (3 * t for t in drawn(plan))
+    q, k, v = (3 * t for t in drawn(plan, plan.attention))
     flat = (t.transpose(0, 1).unsqueeze(0) for t in (q, k, v))
     expected = explicit_attention(*flat, None, cap=2.0)[0].transpose(0, 1)
-    assert torch.allclose(flex.attend(plan, q, k, v, cap=2.0), expected, atol=1e-5)
-    assert not torch.allclose(flex.attend(plan, q, k, v), expected, atol=1e-2)
+    assert torch.allclose(flex.attend(plan.attention, q, k, v, cap=2.0), expected, atol=1e-5)
+    assert not torch.allclose(flex.attend(plan.attention, q, k, v), expected, atol=1e-2)
 
 
 def test_a_cpu_has_its_own_way():

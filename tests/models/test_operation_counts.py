@@ -1,5 +1,7 @@
 """How much work a batch is: tokens through the trunk and rows through the head, exactly."""
 
+import functools
+
 import pytest
 import torch
 
@@ -10,31 +12,43 @@ from accord.models.policy import packs, token_logprobs
 from accord.models.scalar import values
 
 PROMPT, REPLIES = (5, 6, 7, 8, 9), ((10, 11, 12), (13, 14), (15,), (16, 17, 18, 19))
-# name: (groups, tokens through the trunk, rows through the head)
+# name: (groups, tokens through the trunk, tokens through its last layer, rows through the head)
 LIKELIHOOD = {
-    # 5 + 3 − 1: a reply's last token predicts nothing
-    "sft": ([reply_group(PROMPT, REPLIES[0])], 7, 3),
-    # the prompt once: 5 + 2 + 1
-    "dpo pair": ([reply_group(PROMPT, *REPLIES[:2])], 8, 5),
+    # 5 + 3 − 1: a reply's last token predicts nothing; in the last layer all but the first 4 of the prompt
+    "sft": ([reply_group(PROMPT, REPLIES[0])], 7, 3, 3),
+    # the prompt once: 5 + 2 + 1; its last token predicts the first of both replies
+    "dpo pair": ([reply_group(PROMPT, *REPLIES[:2])], 8, 4, 5),
     # 5 + 2 + 1 + 0 + 3
-    "rollouts of one prompt": ([reply_group(PROMPT, *REPLIES)], 11, 10),
-    "two prompts": ([reply_group(PROMPT, *REPLIES[:2]), reply_group(PROMPT[:2], REPLIES[3])], 13, 9),
+    "rollouts of one prompt": ([reply_group(PROMPT, *REPLIES)], 11, 7, 10),
+    "two prompts": ([reply_group(PROMPT, *REPLIES[:2]), reply_group(PROMPT[:2], REPLIES[3])], 13, 8, 9),
     # a document: its first token has nothing to be predicted from
-    "document": ([reply_group((), PROMPT)], 4, 4),
+    "document": ([reply_group((), PROMPT)], 4, 4, 4),
 }
 
 
 class Counted:
+    """What goes through the first layer's keys and MLP, the last one's queries and MLP, and the head."""
+
     def __init__(self, model, head):
-        self.tokens = self.rows = 0
-        model.base_model.layers[0].register_forward_pre_hook(self._trunk)
-        head.register_forward_pre_hook(self._head)
+        self.counts = {}
+        first, *_, last = model.base_model.layers
+        parts = {
+            "keys": first.self_attn.k_proj,
+            "tokens": first.mlp,
+            "last keys": last.self_attn.k_proj,
+            "last queries": last.self_attn.q_proj,
+            "last": last.mlp,
+            "rows": head,
+        }
+        for name, part in parts.items():
+            part.register_forward_pre_hook(functools.partial(self._count, name))
 
-    def _trunk(self, module, inputs):
-        self.tokens += inputs[0].shape[:-1].numel()
+    def _count(self, name, module, inputs):
+        self.counts[name] = self.counts.get(name, 0) + inputs[0].shape[:-1].numel()
 
-    def _head(self, module, inputs):
-        self.rows += inputs[0].shape[:-1].numel()
+
+def expected(tokens, last, rows):
+    return {"keys": tokens, "tokens": tokens, "last keys": tokens, "last queries": last, "last": last, "rows": rows}
 
 
 @pytest.mark.parametrize("name", LIKELIHOOD)
@@ -42,9 +56,9 @@ def test_log_probs_cost_what_is_read(name, tokenizer, nano):
     model = new_policy(nano, tokenizer, max_length=64, seed=0)
     assert packs(model)
     counted = Counted(model, model.get_output_embeddings())
-    groups, tokens, rows = LIKELIHOOD[name]
+    groups, tokens, last, rows = LIKELIHOOD[name]
     assert len(token_logprobs(model, build_plan(groups))) == rows
-    assert (counted.tokens, counted.rows) == (tokens, rows)
+    assert counted.counts == expected(tokens, last, rows)
 
 
 @pytest.mark.parametrize(("replies", "tokens"), [(1, 8), (2, 10), (4, 15)])
@@ -55,7 +69,7 @@ def test_scores_cost_every_token_once_and_a_row_per_reply(replies, tokens, snaps
     assert packs(model)
     counted = Counted(model, model.score)
     assert len(values(model, build_plan([reply_group(PROMPT, *REPLIES[:replies])], rows="last"))) == replies
-    assert (counted.tokens, counted.rows) == (tokens, replies)
+    assert counted.counts == expected(tokens, replies, replies)
 
 
 def test_a_plan_in_one_row_has_no_padding_and_its_attention_little():
@@ -64,7 +78,7 @@ def test_a_plan_in_one_row_has_no_padding_and_its_attention_little():
     lengths = torch.randint(1, 200, (60,), generator=generator).tolist()
     plan = build_plan([reply_group((), range(length + 1)) for length in lengths])
     assert len(plan.ids) == sum(lengths)
-    blocks = plan.attention.blocks
+    blocks = plan.attention.table.blocks
     padded = sum(block.queries * block.keys // block.segments for block in blocks)
     assert padded <= 1.25 * sum(length**2 for length in lengths) + 4096 * len(blocks)
 
@@ -75,10 +89,10 @@ def test_attention_gathers_the_row_once_however_many_blocks_there_are():
     flat = [torch.randn(len(plan.ids), 2, 4, requires_grad=True) for _ in range(3)]
     gathered = []
     with torch.profiler.profile(record_shapes=True) as profile:
-        attend_packed(plan, *flat).sum().backward()
+        attend_packed(plan.attention, *flat).sum().backward()
     for event in profile.events():
-        if event.name == "aten::_index_put_impl_":
+        if event.name == "aten::index_add_":
             gathered.append(event.input_shapes[0])
-    assert len(plan.attention.blocks) > 4
+    assert len(plan.attention.table.blocks) > 4
     # queries, keys and values, and the outputs put back into their order
     assert len(gathered) == 4

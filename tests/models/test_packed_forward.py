@@ -216,7 +216,7 @@ def test_the_padded_slots_of_the_fallback_do_not_matter(monkeypatch):
     """Slots beyond a text hold id 0 and are masked: another filler gives the same log-probs."""
     model = make("llama")
     plan = build_plan(GROUPS)
-    monkeypatch.setattr(policy_module, "packs", lambda *_, **__: False)
+    monkeypatch.setattr(policy_module, "_way", lambda *_, **__: padded_hidden_states)
     before = token_logprobs(model, plan)
     with torch.no_grad():
         model.get_input_embeddings().weight[0] += 100.0

@@ -45,9 +45,9 @@ def kernel(monkeypatch):
     return install
 
 
-def drawn(plan, kv_heads=2):
+def drawn(plan, attention):
     generator = torch.Generator().manual_seed(1)
-    sizes = [(len(plan.ids), heads, 8) for heads in (4, kv_heads, kv_heads)]
+    sizes = [(len(attention.at), 4, 8), (len(plan.ids), 2, 8), (len(plan.ids), 2, 8)]
     return [torch.randn(*size, generator=generator, dtype=torch.float64).requires_grad_() for size in sizes]
 
 
@@ -65,15 +65,19 @@ def test_the_tables_by_hand():
 
 @pytest.mark.parametrize("function", [stand_in, of_2_10])
 @pytest.mark.parametrize("scaling", [None, 0.3])
-def test_two_calls_are_one_dense_mask(kernel, function, scaling):
+@pytest.mark.parametrize("last", [False, True], ids=["every token", "the last layer"])
+def test_two_calls_are_one_dense_mask(kernel, function, scaling, last):
     """Outputs and gradients, grouped heads included; and the blocks that a CPU computes are the same."""
     kernel(function)
     plan = build_plan(GROUPS)
-    q, k, v = drawn(plan)
-    weight = torch.randn(len(plan.ids), 4, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    asked = plan.ending[0] if last else plan.attention
+    assert (len(asked.at) < len(plan.ids)) is last
+    q, k, v = drawn(plan, asked)
+    weight = torch.randn(len(asked.at), 4, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     # masked() has no scale of its own
-    expected = kernels.masked(plan, q if scaling is None else q * (scaling * 8**0.5), k, v)
-    results = [varlen.attend(plan, q, k, v, scaling=scaling), attention.attend_packed(plan, q, k, v, scaling=scaling)]
+    expected = kernels.masked(asked, q if scaling is None else q * (scaling * 8**0.5), k, v)
+    ways = varlen.attend, attention.attend_packed
+    results = [attend(asked, q, k, v, scaling=scaling) for attend in ways]
     wanted = torch.autograd.grad((expected * weight).sum(), (q, k, v))
     for found in results:
         assert torch.allclose(found.double(), expected.double(), atol=1e-5)

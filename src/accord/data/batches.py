@@ -51,14 +51,14 @@ def reply_group(prefix: Sequence[int], *replies: Sequence[int]) -> Group:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Queries [start, stop) and the key ranges they see; the last key range is the queries' own, causal."""
+    """Queries [start, stop) and the ranges of tokens they see; the last range is the queries' own tokens, causal."""
 
     start: int
     stop: int
     keys: tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AttentionBlock:
     """Segments of similar length, padded together: S segments with `queries` queries and `keys` keys in all.
 
@@ -71,13 +71,20 @@ class AttentionBlock:
     keys: int
     mask: Tensor | None
 
+    @functools.cached_property
+    def bias(self) -> Tensor | None:
+        """The mask as kernels in f32 add it to scores: 0 where a key is seen, else −∞."""
+        if self.mask is None:
+            return None
+        return torch.zeros(self.mask.shape, device=self.mask.device).masked_fill_(~self.mask, float("-inf"))
+
 
 @dataclass(frozen=True, slots=True)
 class AttentionTable:
-    """How a flat row attends: block by block.
+    """How queries attend to a flat row: block by block.
 
-    `queries` and `keys` are the flat positions that the blocks take, one block behind the other; `place` (T,) says
-    where a flat position's output stands among all outputs.
+    `queries` and `keys` are the numbers of those that the blocks take, one block behind the other; `place` (Q,) says
+    where a query's output stands among all outputs.
     """
 
     blocks: tuple[AttentionBlock, ...]
@@ -90,8 +97,9 @@ class AttentionTable:
 class VarlenCall:
     """Segments as a kernel for texts of various lengths takes them: behind each other, without padding.
 
-    `queries` (Q,) and `keys` (K,) index the flat row; `query_starts` and `key_starts` (S + 1,) int32 are where each
-    segment begins in them. A segment's last query sees its last key, the one before it all but that, and so on.
+    `queries` and `keys` (K,) number queries and the row's tokens; `query_starts` and `key_starts` (S + 1,) int32 are
+    where each segment begins in them. A segment's last query sees its last key, the one before it all but that, and so
+    on.
     """
 
     queries: Tensor
@@ -102,7 +110,29 @@ class VarlenCall:
     longest_key: int
 
 
-@dataclass(frozen=True, eq=False)  # itself and no other: what is computed once for a plan is kept by it
+@dataclass(frozen=True, eq=False)  # itself and no other: what is computed once is kept by it
+class Attention:
+    """Which tokens of a flat row each of some queries sees.
+
+    `at` (Q,): the token that each query belongs to. Segments number queries by their place in `at`, keys by their
+    token.
+    """
+
+    segments: tuple[Segment, ...]
+    at: Tensor
+
+    @functools.cached_property
+    def table(self) -> AttentionTable:
+        """Segments of like size as blocks."""
+        return attention_table(self.segments, len(self.at), self.at.device)
+
+    @functools.cached_property
+    def calls(self) -> tuple[tuple[VarlenCall, ...], Tensor]:
+        """The same for kernels that take lengths: segments that see themselves alone, then replies to a prompt."""
+        return varlen_calls(self.segments, len(self.at), self.at.device)
+
+
+@dataclass(frozen=True, eq=False)
 class Plan:
     """Packed tokens and the rows that heads are computed on.
 
@@ -120,14 +150,34 @@ class Plan:
     replies: int
 
     @functools.cached_property
-    def attention(self) -> AttentionTable:
-        """Who attends to whom, in blocks."""
-        return attention_table(self.segments, len(self.ids), self.ids.device)
+    def attention(self) -> Attention:
+        """Every token's."""
+        return Attention(self.segments, torch.arange(len(self.ids), device=self.ids.device))
 
     @functools.cached_property
-    def calls(self) -> tuple[tuple[VarlenCall, ...], Tensor]:
-        """The same for kernels that take lengths: segments that see themselves alone, then replies to a prompt."""
-        return varlen_calls(self.segments, len(self.ids), self.ids.device)
+    def ending(self) -> tuple[Attention, Tensor]:
+        """Attention of the tokens that a last layer has to compute, and the place of every row (R,) among them.
+
+        Of each segment that is from the first token that a head reads to the last: of a prompt its last token, which
+        predicts the first of every reply.
+        """
+        read = np.unique(self.rows.cpu().numpy())
+        segments, parts = [], []
+        count = 0
+        for segment in self.segments:
+            first, behind = np.searchsorted(read, (segment.start, segment.stop))
+            if first == behind:
+                continue
+            start, stop = int(read[first]), int(read[behind - 1]) + 1
+            before = ((segment.start, start),) if start > segment.start else ()
+            keys = (*segment.keys[:-1], *before, (start, stop))
+            segments.append(Segment(count, count + stop - start, keys))
+            parts.append(np.arange(start, stop))
+            count += stop - start
+        if count in (0, len(self.ids)):
+            return self.attention, self.rows
+        at = torch.from_numpy(np.concatenate(parts)).to(self.ids.device)
+        return Attention(tuple(segments), at), torch.searchsorted(at, self.rows)
 
     def to(self, device: torch.device) -> "Plan":
         if self.ids.device == device:

@@ -16,7 +16,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from accord.data.batches import Plan
+from accord.data.batches import Attention, Plan
 from accord.models import flex, varlen
 from accord.models.kernels import computed_in
 
@@ -48,7 +48,7 @@ def _attention(
     cap = float(kwargs.get("softcap") or 0.0)
     if _active:
         flat = (t[0].transpose(0, 1) for t in (query, key, value))
-        return attend_packed(_active[-1], *flat, scaling=scaling, dropout=dropout, cap=cap).unsqueeze(0), None
+        return attend_packed(_active[-1].attention, *flat, scaling=scaling, dropout=dropout, cap=cap).unsqueeze(0), None
     if cap:
         out = explicit_attention(query, key, value, attention_mask, scaling=scaling, dropout=dropout, cap=cap)
         return out.transpose(1, 2).contiguous(), None
@@ -56,7 +56,7 @@ def _attention(
 
 
 def attend_packed(
-    plan: Plan,
+    attention: Attention,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -65,16 +65,16 @@ def attend_packed(
     dropout: float = 0.0,
     cap: float = 0.0,
 ) -> Tensor:
-    """Queries, keys and values (T, heads, d) of the plan's flat row to what each query's segment lets it see."""
+    """Queries (Q, heads, d), keys and values (T, heads, d) of a flat row to what each query's segment lets it see."""
     if not cap and not dropout and varlen.serves(query):
-        return varlen.attend(plan, query, key, value, scaling=scaling)
+        return varlen.attend(attention, query, key, value, scaling=scaling)
     if not dropout and flex.serves(query):
-        return flex.attend(plan, query, key, value, scaling=scaling, cap=cap)
-    table = plan.attention
+        return flex.attend(attention, query, key, value, scaling=scaling, cap=cap)
+    table = attention.table
     grouped = query.shape[1] != key.shape[1]
     # one gather for all blocks: a gather by block has a gradient of the whole row's size in each
-    queries = query[table.queries].split([block.queries for block in table.blocks])
-    keys, values = (t[table.keys].split([block.keys for block in table.blocks]) for t in (key, value))
+    queries = query.index_select(0, table.queries).split([block.queries for block in table.blocks])
+    keys, values = (t.index_select(0, table.keys).split([block.keys for block in table.blocks]) for t in (key, value))
     parts = []
     for block, *flat in zip(table.blocks, queries, keys, values, strict=True):
         q, k, v = (t.unflatten(0, (block.segments, -1)).transpose(1, 2) for t in flat)
@@ -85,7 +85,7 @@ def attend_packed(
                 q,
                 k,
                 v,
-                attn_mask=block.mask,
+                attn_mask=block.bias if q.dtype == torch.float32 and computed_in(q) == q.dtype else block.mask,
                 is_causal=block.mask is None,
                 scale=scaling,
                 dropout_p=dropout,
@@ -93,7 +93,7 @@ def attend_packed(
             )
         parts.append(out.transpose(1, 2).flatten(0, 1))
     joined = parts[0] if len(parts) == 1 else torch.cat(parts)
-    return joined[table.place]
+    return joined.index_select(0, table.place)
 
 
 def _explicit_is_faster(key: Tensor) -> bool:

@@ -23,8 +23,8 @@ from accord.models.attention import attend_packed
 from accord.models.kernels import computed_in
 from accord.models.loading import bare
 from accord.models.policy import alike, attention_window, readout_of
+from accord.models.trunk import FAMILIES
 
-FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 ROTARY = frozenset({"default", "linear", "llama3", "yarn"})  # whose angles depend on nothing but the position
 
 # layer, queries, keys and values (T, heads, d) of a flat row → what they attend to (T, heads, d)
@@ -219,7 +219,7 @@ class Decoder:
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             pool.write(layer, places, key, value)
-            return attend_packed(plan, query, key, value, scaling=self.scaling)
+            return attend_packed(plan.attention, query, key, value, scaling=self.scaling)
 
         hidden = self.trunk(plan.ids, plan.positions, attend)[plan.rows]
         longest = int(sizes.max())

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from accord.data.batches import Plan
+from accord.data.batches import Attention, Segment
 from accord.models import kernels
 
 if TYPE_CHECKING:  # it brings torch's compiler with it, which a CPU does without
@@ -22,9 +22,9 @@ BLOCK = 128  # queries, and keys, that the kernel takes or leaves together
 
 
 def attend(
-    plan: Plan, query: Tensor, key: Tensor, value: Tensor, *, scaling: float | None = None, cap: float = 0.0
+    attention: Attention, query: Tensor, key: Tensor, value: Tensor, *, scaling: float | None = None, cap: float = 0.0
 ) -> Tensor:
-    """Queries, keys and values (T, heads, d) of the plan's flat row to what each query's segment lets it see.
+    """Queries (Q, heads, d), keys and values (T, heads, d) of a flat row to what each query's segment lets it see.
 
     With `cap`, scores are cap·tanh(score / cap).
     """
@@ -35,7 +35,7 @@ def attend(
         k,
         v,
         score_mod=_capped(cap) if cap else None,
-        block_mask=mask_of(plan),
+        block_mask=mask_of(attention, len(key)),
         scale=scaling,
         enable_gqa=query.shape[1] != key.shape[1],
     )
@@ -70,41 +70,53 @@ def _capped(cap: float) -> Callable[..., Tensor]:
     return score
 
 
-@functools.lru_cache(maxsize=1)  # all layers of a forward pass ask for the same plan's
-def mask_of(plan: Plan) -> "BlockMask":
-    """Which keys each query sees: blocks that any query of a block sees, and inside them a test by position."""
+@functools.lru_cache(maxsize=1)  # all layers of a forward pass but the last ask for the same
+def mask_of(attention: Attention, tokens: int) -> "BlockMask":
+    """Which of the row's tokens each query sees: blocks that any query of a block sees, inside them a test by place."""
     from torch.nn.attention.flex_attention import BlockMask
 
-    device, length = plan.ids.device, len(plan.ids)
-    own, first, behind = spans(plan).to(device)
+    device, queries = attention.at.device, len(attention.at)
+    own, first, behind = spans(attention).to(device)
+    at = attention.at
 
     def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        itself = (own[query] <= key) & (key <= query)
+        itself = (own[query] <= key) & (key <= at[query])
         return itself | ((first[query] <= key) & (key < behind[query]))
 
-    seen = blocks_seen(plan)
+    seen = blocks_seen(attention, tokens)
     counts = torch.from_numpy(seen.sum(1, dtype=np.int32)).view(1, 1, -1).to(device)
     order = np.argsort(~seen, axis=1, kind="stable").astype(np.int32)
     indices = torch.from_numpy(order).view(1, 1, *order.shape).to(device)
-    return BlockMask.from_kv_blocks(counts, indices, BLOCK_SIZE=BLOCK, mask_mod=sees, seq_lengths=(length, length))
+    return BlockMask.from_kv_blocks(counts, indices, BLOCK_SIZE=BLOCK, mask_mod=sees, seq_lengths=(queries, tokens))
 
 
-def spans(plan: Plan) -> Tensor:
-    """(3, T): where a position's segment begins, and the range of the prompt that it sees besides (0, 0: none)."""
-    out = np.zeros((3, len(plan.ids)), dtype=np.int64)
-    for segment in plan.segments:
-        *prompt, (own, _) = segment.keys
-        first, behind = prompt[0] if prompt else (0, 0)
+def ranges(segment: Segment) -> tuple[int, tuple[int, int]]:
+    """Where the tokens begin that a segment's queries see up to themselves, and the range that they see besides."""
+    own, _ = segment.keys[-1]
+    others = list(segment.keys[:-1])
+    while others and others[-1][1] == own:
+        own = others.pop()[0]
+    assert len(others) <= 1, segment
+    return own, others[0] if others else (0, 0)
+
+
+def spans(attention: Attention) -> Tensor:
+    """(3, Q): where a query's own text begins, and the range of the prompt that it sees besides (0, 0: none)."""
+    out = np.zeros((3, len(attention.at)), dtype=np.int64)
+    for segment in attention.segments:
+        own, (first, behind) = ranges(segment)
         out[:, segment.start : segment.stop] = np.array([[own], [first], [behind]])
     return torch.from_numpy(out)
 
 
-def blocks_seen(plan: Plan) -> np.ndarray:
-    """(blocks, blocks) True where some query of the one block may see some key of the other."""
-    count = -(-len(plan.ids) // BLOCK)
-    seen = np.zeros((count, count), dtype=bool)
-    for segment in plan.segments:
-        queries = slice(segment.start // BLOCK, (segment.stop - 1) // BLOCK + 1)
-        for start, stop in segment.keys:
-            seen[queries, start // BLOCK : (stop - 1) // BLOCK + 1] = True
-    return np.tril(seen)  # no query sees a key behind it
+def blocks_seen(attention: Attention, tokens: int) -> np.ndarray:
+    """(blocks of queries, blocks of tokens) True where some query of the one may see some token of the other."""
+    at = attention.at.cpu().numpy()
+    seen = np.zeros((-(-len(at) // BLOCK), -(-tokens // BLOCK)), dtype=bool)
+    for segment in attention.segments:
+        own, (first, behind) = ranges(segment)
+        for block in range(segment.start // BLOCK, (segment.stop - 1) // BLOCK + 1):
+            last = at[min(segment.stop, (block + 1) * BLOCK) - 1]
+            seen[block, own // BLOCK : last // BLOCK + 1] = True
+            seen[block, first // BLOCK : -(-behind // BLOCK)] = True
+    return seen

@@ -5,9 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from accord.data.batches import Plan, build_plan, reply_group
+from accord.data.batches import Attention, build_plan, reply_group
 
-Attend = Callable[[Plan, Tensor, Tensor, Tensor], Tensor]  # plan, queries, keys, values (T, heads, d) → (T, heads, d)
+# queries (Q, heads, d), keys and values (T, heads, d) → (Q, heads, d)
+Attend = Callable[[Attention, Tensor, Tensor, Tensor], Tensor]
 
 
 def computed_in(query: Tensor) -> torch.dtype:
@@ -23,15 +24,20 @@ def agrees(attend: Attend, device: torch.device, dtype: torch.dtype, size: int) 
     here does not agree.
     """
     plan = build_plan([reply_group(range(140), range(5), range(7)), reply_group((), range(6))]).to(device)
+    return all(_agrees(attend, attention, device, dtype, size) for attention in (plan.attention, plan.ending[0]))
+
+
+def _agrees(attend: Attend, attention: Attention, device: torch.device, dtype: torch.dtype, size: int) -> bool:
     generator = torch.Generator().manual_seed(0)
+    tokens = max(stop for segment in attention.segments for _, stop in segment.keys)
     with torch.enable_grad(), torch.autocast(device.type, enabled=False):
         q, k, v = (
-            torch.randn(len(plan.ids), heads, size, generator=generator).to(device, dtype).requires_grad_()
-            for heads in (4, 2, 2)
+            torch.randn(count, heads, size, generator=generator).to(device, dtype).requires_grad_()
+            for count, heads in ((len(attention.at), 4), (tokens, 2), (tokens, 2))
         )
-        expected = masked(plan, q, k, v)
+        expected = masked(attention, q, k, v)
         try:
-            found = attend(plan, q, k, v)
+            found = attend(attention, q, k, v)
             grads = torch.autograd.grad(found.float().square().sum(), (q, k, v))
         except (ImportError, AttributeError, RuntimeError, TypeError):
             return False
@@ -41,11 +47,10 @@ def agrees(attend: Attend, device: torch.device, dtype: torch.dtype, size: int) 
     return all(torch.allclose(a.float(), b.float(), rtol=near, atol=near) for a, b in pairs)
 
 
-def masked(plan: Plan, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attention of the plan's flat row in f32 by one product under a mask of all pairs."""
-    length = len(plan.ids)
-    seen = torch.zeros(length, length, dtype=torch.bool, device=query.device)
-    for segment in plan.segments:
+def masked(attention: Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attention to a flat row in f32 by one product under a mask of all pairs."""
+    seen = torch.zeros(len(query), len(key), dtype=torch.bool, device=query.device)
+    for segment in attention.segments:
         for start, stop in segment.keys[:-1]:
             seen[segment.start : segment.stop, start:stop] = True
         start, stop = segment.keys[-1]

@@ -13,6 +13,7 @@ from accord.models import readout as readout_module
 from accord.models.attention import packed
 from accord.models.loading import bare
 from accord.models.readout import Readout, linear_logprobs, linear_logprobs_and_entropy
+from accord.models.trunk import FAMILIES, trunk_states
 
 Head = Callable[[Tensor], Tensor]
 
@@ -27,15 +28,22 @@ def forward(model: nn.Module, plan: Plan, heads: Mapping[str, Head]) -> dict[str
 
 
 def hidden_states(model: nn.Module, plan: Plan) -> Tensor:
-    """Last hidden states (R, d) at the plan's rows."""
-    if packs(model, longest=max(sum(b - a for a, b in s.keys) for s in plan.segments)):
-        with packed(plan):
-            out = bare(model).base_model(
-                input_ids=plan.ids.unsqueeze(0), position_ids=plan.positions.unsqueeze(0), use_cache=False
-            )
-        hidden: Tensor = out.last_hidden_state[0]
-        return hidden[plan.rows]
-    return padded_hidden_states(model, plan)
+    """Last hidden states (R, d) at the plan's rows, in the quickest way that is right for this model."""
+    return _way(model, longest=max(sum(b - a for a, b in s.keys) for s in plan.segments))(model, plan)
+
+
+def _by_layers(model: nn.Module, plan: Plan) -> Tensor:
+    return trunk_states(bare(model).base_model, plan)
+
+
+def _by_attention(model: nn.Module, plan: Plan) -> Tensor:
+    """By the model's own forward over one packed row."""
+    with packed(plan):
+        out = bare(model).base_model(
+            input_ids=plan.ids.unsqueeze(0), position_ids=plan.positions.unsqueeze(0), use_cache=False
+        )
+    hidden: Tensor = out.last_hidden_state[0]
+    return hidden[plan.rows]
 
 
 def padded_hidden_states(model: nn.Module, plan: Plan) -> Tensor:
@@ -65,26 +73,32 @@ def padded_hidden_states(model: nn.Module, plan: Plan) -> Tensor:
 
 
 def packs(model: nn.Module, *, longest: int = 0) -> bool:
-    """Whether the packed forward of this model equals its plain one on texts of up to `longest` tokens.
+    """Whether a packed forward of this model equals its plain one on texts of up to `longest` tokens."""
+    return _way(model, longest=longest) is not padded_hidden_states
+
+
+def _way(model: nn.Module, *, longest: int) -> Callable[[nn.Module, Plan], Tensor]:
+    """How this model computes hidden states of texts of up to `longest` tokens.
 
     Tried once per model on short texts; an attention window is read from the config, because only a text longer
     than it would show it.
     """
     inner = bare(model)
-    known = getattr(inner, "_accord_packs", None)
+    known = getattr(inner, "_accord_way", None)
     if known is None:
         device = next(inner.parameters()).device.type
         with torch.autocast(device, enabled=False):  # bf16 rounds away what is looked for
-            known = inner._accord_packs = _probe(inner)
-        if not known:
+            known = inner._accord_way = _probe(inner)
+        if known is padded_hidden_states:
             _say_padded(inner)
     window = attention_window(inner.config)
-    if known and window and longest > window:
+    if known is not padded_hidden_states and window and longest > window:
         if not getattr(inner, "_accord_said_padded", False):
             inner._accord_said_padded = True
             _say_padded(inner)
-        return False
-    return bool(known)
+        return padded_hidden_states
+    way: Callable[[nn.Module, Plan], Tensor] = known
+    return way
 
 
 def _say_padded(inner: nn.Module) -> None:
@@ -102,8 +116,8 @@ def attention_window(config: Any) -> int:
 
 
 @torch.no_grad()
-def _probe(model: Any) -> bool:
-    """Compare packed log-probs of a shared prompt with the model's own plain forward, head included.
+def _probe(model: Any) -> Callable[[nn.Module, Plan], Tensor]:
+    """The first way whose log-probs of a shared prompt are those of the model's own plain forward, head included.
 
     Raises BadInput where not even padded batches give the model's own numbers.
     """
@@ -127,26 +141,26 @@ def _probe(model: Any) -> bool:
         theirs.append(plain[len(text) - len(replies) - 1 : -1])
     expected = torch.cat(theirs)
 
-    def same(hidden: Tensor) -> bool:
+    def same(way: Callable[[nn.Module, Plan], Tensor]) -> bool:
+        hidden = way(model, plan)
         return alike(hidden if head is None else head(hidden), expected, torch.float32)
 
+    by_layers = [_by_layers] if model.config.model_type in FAMILIES else []
     try:
-        with packed(plan):
-            out = model.base_model(input_ids=plan.ids[None], position_ids=plan.positions[None], use_cache=False)
-        if same(out.last_hidden_state[0][plan.rows]):
-            return True
-    except (RuntimeError, TypeError, IndexError):
-        pass  # an attention of its own that a flat row does not fit
+        for way in (*by_layers, _by_attention):
+            try:
+                if same(way):
+                    return way
+            except (AttributeError, RuntimeError, TypeError, IndexError):
+                pass  # layers of another make, or an attention of its own that a flat row does not fit
+        if not same(padded_hidden_states):
+            raise BadInput(
+                f"{type(model).__name__} computes its logits in a way that is not known here, so its log-probs "
+                "would be wrong; use another architecture"
+            )
+        return padded_hidden_states
     finally:
         model.train(was_training)
-    model.eval()
-    if not same(padded_hidden_states(model, plan)):
-        raise BadInput(
-            f"{type(model).__name__} computes its logits in a way that is not known here, so its log-probs "
-            "would be wrong; use another architecture"
-        )
-    model.train(was_training)
-    return False
 
 
 def alike(ours: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:

@@ -13,17 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from accord.data.batches import Plan
+from accord.data.batches import Attention
 from accord.models import kernels
 
 Kernel = Callable[..., Tensor]
 LOW = (torch.bfloat16, torch.float16)
 
 
-def attend(plan: Plan, query: Tensor, key: Tensor, value: Tensor, *, scaling: float | None = None) -> Tensor:
-    """Queries, keys and values (T, heads, d) of the plan's flat row to what each query's segment lets it see."""
+def attend(attention: Attention, query: Tensor, key: Tensor, value: Tensor, *, scaling: float | None = None) -> Tensor:
+    """Queries (Q, heads, d), keys and values (T, heads, d) of a flat row to what each query's segment lets it see."""
     kernel, low = _kernel(), kernels.computed_in(query)
-    calls, place = plan.calls
+    calls, place = attention.calls
     query, key, value = (t.to(low) for t in (query, key, value))
     parts = [
         kernel(
