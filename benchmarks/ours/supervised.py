@@ -127,7 +127,7 @@ def dpo(folder: Path) -> Result:
     chosen = options(folder)
     world, config = world_of(chosen), Dpo(**knobs(folder, chosen, "model"), beta=0.1)
     if chosen.get("all_logits"):
-        readout.LOGITS_AT_ONCE = 2**62
+        readout.KEPT = 2**62
     groups = [reply_group(item["prompt"], *item["replies"]) for item in items_of(folder)]
     model = placed(load_policy(config.model), config, world)
     baseline = peak_mib(world.device.type)

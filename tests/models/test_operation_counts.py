@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from accord.data.batches import build_plan, reply_group
+from accord.models import policy
 from accord.models.attention import attend_packed
 from accord.models.loading import new_policy
 from accord.models.policy import packs, token_logprobs
@@ -27,9 +28,9 @@ LIKELIHOOD = {
 
 
 class Counted:
-    """What goes through the first layer's keys and MLP, the last one's queries and MLP, and the head."""
+    """What goes through the first layer's keys and MLP, the last one's queries and MLP, and a scalar head."""
 
-    def __init__(self, model, head):
+    def __init__(self, model):
         self.counts = {}
         first, *_, last = model.base_model.layers
         parts = {
@@ -38,8 +39,9 @@ class Counted:
             "last keys": last.self_attn.k_proj,
             "last queries": last.self_attn.q_proj,
             "last": last.mlp,
-            "rows": head,
         }
+        if hasattr(model, "score"):
+            parts["rows"] = model.score
         for name, part in parts.items():
             part.register_forward_pre_hook(functools.partial(self._count, name))
 
@@ -52,10 +54,12 @@ def expected(tokens, last, rows):
 
 
 @pytest.mark.parametrize("name", LIKELIHOOD)
-def test_log_probs_cost_what_is_read(name, tokenizer, nano):
+def test_log_probs_cost_what_is_read(name, tokenizer, nano, monkeypatch):
     model = new_policy(nano, tokenizer, max_length=64, seed=0)
     assert packs(model)
-    counted = Counted(model, model.get_output_embeddings())
+    counted = Counted(model)
+    plain = policy.linear_logprobs
+    monkeypatch.setattr(policy, "linear_logprobs", lambda h, *a: counted.counts.update(rows=len(h)) or plain(h, *a))
     groups, tokens, last, rows = LIKELIHOOD[name]
     assert len(token_logprobs(model, build_plan(groups))) == rows
     assert counted.counts == expected(tokens, last, rows)
@@ -67,7 +71,7 @@ def test_scores_cost_every_token_once_and_a_row_per_reply(replies, tokens, snaps
 
     model = load_scalar(str(snapshots / "reward"), role="preference")
     assert packs(model)
-    counted = Counted(model, model.score)
+    counted = Counted(model)
     assert len(values(model, build_plan([reply_group(PROMPT, *REPLIES[:replies])], rows="last"))) == replies
     assert counted.counts == expected(tokens, replies, replies)
 

@@ -23,22 +23,30 @@ def draw(vocab=VOCAB, rows=ROWS):
     return hidden, weight, bias, targets, flow
 
 
-def tiles_of(monkeypatch, numbers, rows=2048):
+def tiles_of(monkeypatch, numbers, rows=2048, kept=0):
     monkeypatch.setattr(readout_module, "TILE", {"cpu": numbers})
     monkeypatch.setattr(readout_module, "ROWS", rows)
+    monkeypatch.setattr(readout_module, "ROWS_OF_ALL", 3)
+    monkeypatch.setattr(readout_module, "KEPT", kept)
 
 
+@pytest.mark.parametrize("kept", [0, ROWS * VOCAB], ids=["again", "kept"])
 @pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize("readout", [Readout(), Readout(0.5, 0.0, 0.7), Readout(2.0, 3.0, 1.3)])
 @pytest.mark.parametrize(("tile", "rows"), [(1, 2048), (60, 5), (4 * VOCAB, 2048), (10_000, 2048), (10_000, 4)])
-def test_tiles_equal_the_whole_with_gradients(monkeypatch, readout, with_bias, tile, rows):
-    tiles_of(monkeypatch, tile, rows)
+def test_tiles_equal_the_whole_with_gradients(monkeypatch, readout, with_bias, tile, rows, kept):
+    """And each logit is computed once, or twice where probabilities are not kept."""
+    tiles_of(monkeypatch, tile, rows, kept)
+    products = []
+    plain = readout_module._logits
+    monkeypatch.setattr(readout_module, "_logits", lambda *a: products.append(len(a[0]) * len(a[1])) or plain(*a))
     hidden, weight, bias, targets, flow = draw()
     leaves = [hidden, weight, *([bias] if with_bias else [])]
     for leaf in leaves:
         leaf.requires_grad_()
     offset = bias if with_bias else None
     ours, entropy = linear_logprobs_and_entropy(hidden, weight, offset, targets, readout)
+    assert sum(products) == ROWS * VOCAB
     assert torch.equal(ours, linear_logprobs(hidden, weight, offset, targets, readout))
     logs = F.log_softmax(readout(F.linear(hidden, weight, offset)), -1)
     theirs = logs.gather(1, targets[:, None])[:, 0]
@@ -47,10 +55,12 @@ def test_tiles_equal_the_whole_with_gradients(monkeypatch, readout, with_bias, t
     mine = torch.autograd.grad((flow * ours).sum(), leaves)
     for a, b in zip(mine, torch.autograd.grad((flow * theirs).sum(), leaves), strict=True):
         assert torch.allclose(a, b, atol=1e-4)
+    assert sum(products) == (2 if kept and not readout.cap else 3) * ROWS * VOCAB  # of two forwards and a backward
 
 
-def test_a_frozen_head_gets_no_gradient_and_hidden_states_do(monkeypatch):
-    tiles_of(monkeypatch, 100)
+@pytest.mark.parametrize("kept", [0, ROWS * VOCAB])
+def test_a_frozen_head_gets_no_gradient_and_hidden_states_do(monkeypatch, kept):
+    tiles_of(monkeypatch, 100, kept=kept)
     hidden, weight, _, targets, flow = draw()
     hidden.requires_grad_()
     ours = linear_logprobs(hidden, weight, None, targets, Readout())
@@ -58,13 +68,27 @@ def test_a_frozen_head_gets_no_gradient_and_hidden_states_do(monkeypatch):
     assert hidden.grad is not None and weight.grad is None
 
 
-def test_bf16_products_are_reduced_in_f32(monkeypatch):
-    tiles_of(monkeypatch, 100)
-    hidden, weight, _, targets, _ = draw()
+@pytest.mark.parametrize("kept", [0, ROWS * VOCAB])
+def test_bf16_products_are_reduced_in_f32(monkeypatch, kept):
+    tiles_of(monkeypatch, 100, kept=kept)
+    hidden, weight, bias, targets, flow = draw()
+    leaves = [hidden.requires_grad_(), weight.requires_grad_(), bias.requires_grad_()]
     with torch.autocast("cpu", torch.bfloat16):
-        ours = linear_logprobs(hidden, weight, None, targets, Readout())
-        theirs = F.log_softmax(F.linear(hidden, weight).float(), -1).gather(1, targets[:, None])[:, 0]
+        ours = linear_logprobs(hidden, weight, bias, targets, Readout())
+        theirs = F.log_softmax(F.linear(hidden, weight).float() + bias, -1).gather(1, targets[:, None])[:, 0]
     assert ours.dtype == torch.float32 and torch.allclose(ours, theirs, atol=1e-6)
+    mine = torch.autograd.grad((flow * ours).sum(), leaves)
+    for a, b in zip(mine, torch.autograd.grad((flow * theirs).sum(), leaves), strict=True):
+        assert a.dtype == torch.float32 and torch.allclose(a, b, atol=3e-2)
+
+
+def test_without_gradients_nothing_is_kept(monkeypatch):
+    """A pass that only scores holds a tile at a time."""
+    tiles_of(monkeypatch, 200, kept=10**6)
+    hidden, weight, _, targets, _ = draw(rows=100)
+    with Largest() as seen, torch.no_grad():
+        linear_logprobs(hidden, weight.requires_grad_(), None, targets, Readout())
+    assert seen.numbers == 100 * WIDTH  # the hidden states; a tile is 4 rows of 50
 
 
 class Largest(TorchDispatchMode):
@@ -97,16 +121,42 @@ def test_memory_does_not_grow_with_rows_times_vocabulary(monkeypatch):
     assert seen.numbers == 200 * 8000
 
 
-def test_a_policy_takes_tiles_when_they_are_needed(monkeypatch, tokenizer, nano):
+class Other(torch.nn.Linear):
+    """A head that is more than its matrix, like an adapted one."""
+
+
+def test_a_policy_takes_tiles_and_one_with_another_head_all_logits(monkeypatch, tokenizer, nano):
     model = new_policy(nano, tokenizer, max_length=64, seed=0)
     plan = build_plan([reply_group((5, 6, 7), (8, 9, 10), (11, 12))])
-    whole = token_logprobs(model, plan, temperature=0.7)
-    both = logprobs_and_entropy(model, plan, hidden_states(model, plan), temperature=0.7)
-    monkeypatch.setattr(readout_module, "LOGITS_AT_ONCE", 2 * len(tokenizer))
     calls = []
     plain = readout_module._tiles
-    monkeypatch.setattr(readout_module, "_tiles", lambda *a: calls.append(a) or plain(*a))
-    assert torch.allclose(token_logprobs(model, plan, temperature=0.7), whole, atol=1e-6)
+    monkeypatch.setattr(readout_module, "_tiles", lambda *a, **k: calls.append(a) or plain(*a, **k))
+    tiled = token_logprobs(model, plan, temperature=0.7)
+    both = logprobs_and_entropy(model, plan, hidden_states(model, plan), temperature=0.7)
+    assert len(calls) == 2
+    model.lm_head.__class__ = Other
+    whole = token_logprobs(model, plan, temperature=0.7)
+    assert torch.allclose(tiled, whole, atol=1e-6)
     again = logprobs_and_entropy(model, plan, hidden_states(model, plan), temperature=0.7)
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(again, both, strict=True))
     assert len(calls) == 2
+
+
+@pytest.mark.parametrize("kept", [0, ROWS * VOCAB])
+def test_gradients_are_computed_as_the_forward_pass_was(monkeypatch, kept):
+    """A backward pass inside autocast, of a forward pass outside, is in f32 too."""
+    tiles_of(monkeypatch, 100, kept=kept)
+    hidden, weight, _, targets, flow = draw()
+    hidden.requires_grad_()
+    exact, again = (linear_logprobs(hidden, weight, None, targets, Readout()) for _ in range(2))
+    wanted = torch.autograd.grad((flow * exact).sum(), hidden)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(torch.autograd.grad((flow * again).sum(), hidden)[0], wanted)
+
+
+def test_tiles_over_the_whole_vocabulary_have_some_rows_at_least(monkeypatch):
+    tiles_of(monkeypatch, 1)
+    hidden, weight, *_ = draw()
+    tiles = list(readout_module._tiles(hidden, weight, whole=True))
+    assert [rows.stop - rows.start for rows, _ in tiles] == [3, 3, 3, 3, 1]
+    assert {(some.start, some.stop) for _, some in tiles} == {(0, VOCAB)}

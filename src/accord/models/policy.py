@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from accord.data.batches import Plan
 from accord.errors import BadInput
-from accord.models import readout as readout_module
 from accord.models.attention import packed
 from accord.models.loading import bare
 from accord.models.readout import Readout, linear_logprobs, linear_logprobs_and_entropy
@@ -194,17 +193,16 @@ def logprob_head(model: nn.Module, plan: Plan, *, temperature: float = 1.0) -> H
     head = logits_head(model, temperature=temperature)
 
     def logprobs(hidden: Tensor) -> Tensor:
-        if in_tiles(model, hidden):
+        if has_plain_head(model):
             return linear_logprobs(hidden, *_matrix(model), plan.targets, readout_of(model, temperature))
         return -F.cross_entropy(head(hidden), plan.targets, reduction="none")
 
     return logprobs
 
 
-def in_tiles(model: nn.Module, hidden: Tensor) -> bool:
-    """Whether all logits of these rows would take too much memory at once (and the head is a plain matrix)."""
-    matrix = bare(model).get_output_embeddings()
-    return type(matrix) is nn.Linear and len(hidden) * matrix.out_features > readout_module.LOGITS_AT_ONCE
+def has_plain_head(model: nn.Module) -> bool:
+    """Whether the head is a matrix, and not an adapted or quantised one."""
+    return type(bare(model).get_output_embeddings()) is nn.Linear
 
 
 def _matrix(model: nn.Module) -> tuple[Tensor, Tensor | None]:
@@ -224,7 +222,7 @@ def logprobs_and_entropy(
 
     The entropy has no gradient.
     """
-    if in_tiles(model, hidden):
+    if has_plain_head(model):
         return linear_logprobs_and_entropy(hidden, *_matrix(model), plan.targets, readout_of(model, temperature))
     logs = torch.log_softmax(logits_head(model, temperature=temperature)(hidden), dim=-1)
     entropy = -(logs.detach().exp() * logs.detach()).sum(-1)
