@@ -86,13 +86,13 @@ def sft() -> Result:
     for item in ITEMS:
         reply = item["replies"][0]
         rows.append({"input_ids": item["prompt"] + reply, "labels": [-100] * len(item["prompt"]) + reply})
-    kind = {"packing": OPTIONS.get("packing", False), "loss_type": "nll", "max_length": 512}
+    kind = {"packing": OPTIONS.get("packing", False), "loss_type": "nll"}
     args = SFTConfig(**settings(**kind))
     return train(SFTTrainer(causal(), args, train_dataset=Dataset.from_list(rows), processing_class=TOKENIZER))
 
 
 def preference() -> Result:
-    args = RewardConfig(**settings(center_rewards_coefficient=None, max_length=512))
+    args = RewardConfig(**settings(center_rewards_coefficient=None))
     rows = Dataset.from_list([{"chosen_ids": p + a, "rejected_ids": p + b} for p, a, b in pairs()])
     return train(RewardTrainer(scorer(), args, train_dataset=rows, processing_class=TOKENIZER))
 
@@ -100,7 +100,7 @@ def preference() -> Result:
 def dpo() -> Result:
     """Texts, because the trainer ends replies with EOS itself; a reply begins with the space behind the prompt."""
     rows = [{"prompt": words(p), "chosen": f" {words(a)}", "rejected": f" {words(b)}"} for p, a, b in pairs()]
-    args = DPOConfig(**settings(beta=0.1, precompute_ref_log_probs=OPTIONS.get("cached", False), max_length=512))
+    args = DPOConfig(**settings(beta=0.1, precompute_ref_log_probs=OPTIONS.get("cached", False)))
     model, data = causal(), Dataset.from_list(rows)
     baseline = peak_mib(DEVICE)
     result = train(DPOTrainer(model, args=args, train_dataset=data, processing_class=TOKENIZER))

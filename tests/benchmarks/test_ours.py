@@ -18,7 +18,7 @@ def test_workloads_have_the_recorded_lengths_and_end_with_eos():
     assert all(len(item["replies"]) == 4 and all(reply[-1] == EOS for reply in item["replies"]) for item in items)
     texts = [(item["prompt"], *item["replies"][:2]) for item in items[:192]]
     means = [sum(len(row[k]) for row in texts) / 192 for k in range(3)]
-    assert [round(m) for m in means] == [118, 59, 46]
+    assert [round(m) for m in means] == [126, 59, 48]
     assert items == hh_items(200, 512, replies=4)
     tokens = [t for item in items for reply in item["replies"] for t in reply[:-1]]
     assert min(tokens) > EOS
