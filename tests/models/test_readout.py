@@ -129,8 +129,8 @@ def test_a_policy_takes_tiles_and_one_with_another_head_all_logits(monkeypatch, 
     model = new_policy(nano, tokenizer, max_length=64, seed=0)
     plan = build_plan([reply_group((5, 6, 7), (8, 9, 10), (11, 12))])
     calls = []
-    plain = readout_module._tiles
-    monkeypatch.setattr(readout_module, "_tiles", lambda *a, **k: calls.append(a) or plain(*a, **k))
+    plain = readout_module._logits
+    monkeypatch.setattr(readout_module, "_logits", lambda *a: calls.append(a) or plain(*a))
     tiled = token_logprobs(model, plan, temperature=0.7)
     both = logprobs_and_entropy(model, plan, hidden_states(model, plan), temperature=0.7)
     assert len(calls) == 2
@@ -154,9 +154,14 @@ def test_gradients_are_computed_as_the_forward_pass_was(monkeypatch, kept):
         assert torch.equal(torch.autograd.grad((flow * again).sum(), hidden)[0], wanted)
 
 
-def test_tiles_over_the_whole_vocabulary_have_some_rows_at_least(monkeypatch):
-    tiles_of(monkeypatch, 1)
-    hidden, weight, *_ = draw()
-    tiles = list(readout_module._tiles(hidden, weight, whole=True))
-    assert [rows.stop - rows.start for rows, _ in tiles] == [3, 3, 3, 3, 1]
-    assert {(some.start, some.stop) for _, some in tiles} == {(0, VOCAB)}
+@pytest.mark.parametrize(
+    ("tile", "rows", "heights"), [(1, 99, [3, 3, 3, 3, 1]), (350, 99, [7, 6]), (999, 5, [5, 5, 3])]
+)
+def test_products_whose_exponentials_are_kept_have_some_rows_at_least(monkeypatch, tile, rows, heights):
+    tiles_of(monkeypatch, tile, rows, kept=ROWS * VOCAB)
+    seen = []
+    plain = readout_module._logits
+    monkeypatch.setattr(readout_module, "_logits", lambda h, *a: seen.append(len(h)) or plain(h, *a))
+    hidden, weight, _, targets, _ = draw()
+    linear_logprobs(hidden, weight.requires_grad_(), None, targets, Readout())
+    assert seen == heights

@@ -1,14 +1,14 @@
 """Log-probs of given tokens from hidden states, without keeping a tensor of rows times vocabulary that is not needed.
 
 log π(y) = z_y − log Σ_v exp z_v needs no more than a tile of logits z at once: some rows, a range of the vocabulary.
-Few logits are computed a range of rows at a time, whose probabilities are kept: with d log π(y) / d z = 1[y] − π, the
-gradients are products of them as they are, and no other pass over rows times vocabulary is made. Of many, forward keeps
+Of few logits the exponentials are kept, as the probabilities that they are but for a factor of their row: gradients are
+products of them as they stand, and no other pass over rows times vocabulary is made. Of many, forward keeps
 the log-sum of each row, and backward computes the same tiles again (cut cross-entropy, arXiv:2411.09009, in plain
 torch): one product more, and a memory that does not grow with the vocabulary. Tiles are as wide as stays in a CPU's
 cache, and a pass reads the head once.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +17,10 @@ from torch import Tensor
 
 from accord.models.kernels import computed_in
 
-KEPT = 2**24  # probabilities at most; of more logits, tiles are computed again
+KEPT = 2**24  # exponentials at most; of more logits, tiles are computed again
 TILE = {"cpu": 2**21, "cuda": 2**25}  # numbers
 ROWS = 2048  # of a tile at most
-ROWS_OF_ALL = 64  # of a tile over the whole vocabulary at least: a product of fewer is bound by reading the head
+ROWS_OF_ALL = 64  # rows over the whole vocabulary at least: a product of fewer is bound by reading the head
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +66,22 @@ def _logprobs(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, readout: Readout, *, with_entropy: bool
 ) -> tuple[Tensor, Tensor]:
     few = len(hidden) * len(weight) <= KEPT and not readout.cap  # whose slope differs from logit to logit
-    keep = few and torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (hidden, weight, bias))
-    logprobs, entropy = _LinearLogprobs.apply(hidden, weight, bias, targets, readout, with_entropy, keep)
+    learned = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (hidden, weight, bias))
+    road = _Kept if few and learned else _Tiled
+    logprobs, entropy = road.apply(hidden, weight, bias, targets, readout, with_entropy)
     return logprobs, entropy
 
 
-class _LinearLogprobs(torch.autograd.Function):
+Gradients = tuple[Tensor | None, Tensor | None, Tensor | None, None, None, None]
+
+
+class _Kept(torch.autograd.Function):
+    """With e = exp(z − max z) of every logit kept: π = e / Σ e.
+
+    d log π(y) / d z = 1[y] − π; a row's factors, the loss's gradient and 1 / Σ e, are put to what is as narrow as the
+    hidden states, never to rows times vocabulary.
+    """
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -81,40 +91,86 @@ class _LinearLogprobs(torch.autograd.Function):
         targets: Tensor,
         readout: Readout,
         with_entropy: bool,
-        keep: bool,
+    ) -> tuple[Tensor, Tensor]:
+        low = computed_in(hidden)
+        kept = hidden.new_empty((len(hidden), len(weight)), dtype=low)
+        chosen, totals, expected = (hidden.new_zeros(len(hidden), dtype=torch.float32) for _ in range(3))
+        tile = TILE.get(hidden.device.type, TILE["cpu"])
+        for rows in _ranges(len(hidden), max(ROWS_OF_ALL, min(ROWS, tile // len(weight)))):
+            shifted = _logits(hidden[rows], weight, bias, readout, low)
+            shifted.sub_(shifted.amax(-1, keepdim=True))
+            chosen[rows] = shifted.gather(1, targets[rows].unsqueeze(1)).squeeze(1)
+            exps = torch.exp(shifted, out=kept[rows] if low == torch.float32 else None)
+            if low != torch.float32:
+                kept[rows] = exps
+            totals[rows] = exps.sum(-1)
+            if with_entropy:
+                expected[rows] = shifted.mul_(exps).sum(-1)
+        ctx.save_for_backward(hidden, weight, bias, targets, kept, totals)
+        ctx.steep = readout.steep
+        entropy = totals.log() - expected / totals
+        ctx.mark_non_differentiable(entropy)
+        return chosen - totals.log(), entropy
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Gradients:
+        hidden, weight, bias, targets, kept, totals = ctx.saved_tensors
+        flow = (grads[0] * ctx.steep).unsqueeze(1)
+        spread = flow / totals.unsqueeze(1)
+        to_hidden = to_weight = to_bias = None
+        with torch.autocast(hidden.device.type, enabled=False):
+            if ctx.needs_input_grad[0]:
+                to_hidden = weight.index_select(0, targets).mul_(flow)
+                to_hidden.sub_((kept @ weight.to(kept.dtype)).mul_(spread))
+            if ctx.needs_input_grad[1]:
+                to_weight = (kept.T @ (hidden * spread).to(kept.dtype)).to(weight.dtype).neg_()
+                to_weight.index_add_(0, targets, (hidden * flow).to(weight.dtype))
+            if ctx.needs_input_grad[2]:
+                to_bias = (kept.T @ spread.to(kept.dtype)).to(bias.dtype).neg_().squeeze(1)
+                to_bias.index_add_(0, targets, flow.squeeze(1).to(bias.dtype))
+        return to_hidden, to_weight, to_bias, None, None, None
+
+
+class _Tiled(torch.autograd.Function):
+    """With the log-sum of every row kept, and the logits computed again."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        readout: Readout,
+        with_entropy: bool,
     ) -> tuple[Tensor, Tensor]:
         low = computed_in(hidden)
         chosen, expected = (hidden.new_zeros(len(hidden), dtype=torch.float32) for _ in range(2))
         logsums = torch.full_like(chosen, float("-inf"))
-        kept = hidden.new_empty((len(hidden), len(weight)), dtype=low) if keep else None
-        for rows, some in _tiles(hidden, weight, whole=keep):
-            logits = _logits(hidden[rows], weight[some], None if bias is None else bias[some], readout, low)
-            total = torch.logaddexp(logsums[rows], logits.logsumexp(-1))
+        for rows, some in _tiles(hidden, weight):
+            shifted = _logits(hidden[rows], weight[some], None if bias is None else bias[some], readout, low)
             at, inside = _within(targets[rows], some)
-            chosen[rows] = torch.where(inside, logits.gather(1, at.unsqueeze(1)).squeeze(1), chosen[rows])
-            if with_entropy or kept is not None:
-                into = kept[rows] if kept is not None and kept.dtype == logits.dtype else None
-                shares = torch.sub(logits, total.unsqueeze(1), out=into).exp_()
-                if kept is not None and into is None:
-                    kept[rows] = shares
-                if with_entropy:
-                    expected[rows] = expected[rows] * (logsums[rows] - total).exp() + logits.mul_(shares).sum(-1)
+            chosen[rows] = torch.where(inside, shifted.gather(1, at.unsqueeze(1)).squeeze(1), chosen[rows])
+            highest = shifted.amax(-1, keepdim=True)
+            shifted.sub_(highest)
+            exps = shifted.exp() if with_entropy else shifted.exp_()
+            here = exps.sum(-1)
+            tile = highest.squeeze(1) + here.log()
+            total = torch.logaddexp(logsums[rows], tile)
+            if with_entropy:
+                mean = highest.squeeze(1) + shifted.mul_(exps).sum(-1) / here
+                expected[rows] = expected[rows] * (logsums[rows] - total).exp() + mean * (tile - total).exp()
             logsums[rows] = total
-        ctx.save_for_backward(hidden, weight, bias, targets, logsums, kept)
+        ctx.save_for_backward(hidden, weight, bias, targets, logsums)
         ctx.readout, ctx.low = readout, low
         entropy = logsums - expected
         ctx.mark_non_differentiable(entropy)
         return chosen - logsums, entropy
 
     @staticmethod
-    def backward(
-        ctx: Any, *grads: Tensor
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None, None, None]:
-        hidden, weight, bias, targets, logsums, kept = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor) -> Gradients:
+        hidden, weight, bias, targets, logsums = ctx.saved_tensors
         to_hidden, to_weight, to_bias = ctx.needs_input_grad[:3]
-        if kept is not None:
-            found = _from_kept(hidden, weight, bias, targets, kept, grads[0] * ctx.readout.steep, ctx.needs_input_grad)
-            return *found, None, None, None, None
         grad_hidden = torch.zeros_like(hidden) if to_hidden else None
         grad_weight = torch.zeros_like(weight) if to_weight else None
         grad_bias = torch.zeros_like(bias) if to_bias else None
@@ -132,34 +188,7 @@ class _LinearLogprobs(torch.autograd.Function):
                 _add_product(grad_weight[some], flow.T, hidden[rows].to(ctx.low))
             if grad_bias is not None:
                 grad_bias[some] += flow.sum(0).to(bias.dtype)
-        return grad_hidden, grad_weight, grad_bias, None, None, None, None
-
-
-def _from_kept(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    targets: Tensor,
-    kept: Tensor,
-    flow: Tensor,
-    needed: Sequence[bool],
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients from the probabilities (R, V); `flow` (R,) is the loss's by each row's raw product at its target.
-
-    A row's factor is put to what is as narrow as the hidden states, never to the probabilities.
-    """
-    to_hidden = to_weight = to_bias = None
-    scaled = hidden * flow.unsqueeze(1)
-    with torch.autocast(hidden.device.type, enabled=False):
-        if needed[0]:
-            to_hidden = weight.index_select(0, targets).sub_(kept @ weight.to(kept.dtype)).mul_(flow.unsqueeze(1))
-        if needed[1]:
-            to_weight = (kept.T @ scaled.to(kept.dtype)).to(weight.dtype).neg_()
-            to_weight.index_add_(0, targets, scaled.to(weight.dtype))
-        if needed[2] and bias is not None:
-            to_bias = (kept.T @ flow.to(kept.dtype)).to(bias.dtype).neg_()
-            to_bias.index_add_(0, targets, flow.to(bias.dtype))
-    return to_hidden, to_weight, to_bias
+        return grad_hidden, grad_weight, grad_bias, None, None, None
 
 
 def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, readout: Readout, low: torch.dtype) -> Tensor:
@@ -182,15 +211,11 @@ def _within(targets: Tensor, some: slice) -> tuple[Tensor, Tensor]:
     return torch.where(inside, targets - some.start, 0), inside
 
 
-def _tiles(hidden: Tensor, weight: Tensor, *, whole: bool = False) -> Iterator[tuple[slice, slice]]:
-    """Ranges of rows and of the vocabulary whose logits are at most a tile (one row of one token at least).
-
-    With `whole`, every tile has the whole vocabulary, and a few rows at least.
-    """
+def _tiles(hidden: Tensor, weight: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Ranges of rows and of the vocabulary whose logits are at most a tile (one row of one token at least)."""
     tile = TILE.get(hidden.device.type, TILE["cpu"])
-    height = max(ROWS_OF_ALL, tile // len(weight)) if whole else tile
-    for rows in _ranges(len(hidden), min(ROWS, height)):
-        for some in _ranges(len(weight), len(weight) if whole else max(1, tile // (rows.stop - rows.start))):
+    for rows in _ranges(len(hidden), min(ROWS, tile)):
+        for some in _ranges(len(weight), max(1, tile // (rows.stop - rows.start))):
             yield rows, some
 
 
