@@ -6,7 +6,7 @@ import torch
 
 from accord.models import captured, sampling
 from accord.models.captured import Captured, places, rounded
-from accord.models.decoder import Decoder
+from accord.models.decoder import Decoder, agrees
 from tests.models.test_decoder import PROMPTS, SETTINGS, make
 
 
@@ -75,7 +75,7 @@ def test_rows_that_are_not_live_are_written_where_nothing_is():
 
 def test_what_does_not_agree_is_not_captured():
     model = make("llama")
-    assert captured.agrees(model, Recorder().record)
+    assert agrees(model, lambda decoder: Captured(decoder, Recorder().record))
 
     def stale(work):
         out = work().clone()
@@ -84,7 +84,8 @@ def test_what_does_not_agree_is_not_captured():
     def refused(work):
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    assert not captured.agrees(model, stale) and not captured.agrees(model, refused)
+    for record in (stale, refused):
+        assert not agrees(model, lambda decoder, record=record: Captured(decoder, record))
     assert not captured.captures(model)  # a CPU has no graphs
 
 

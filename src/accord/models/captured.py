@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from accord.models.decoder import Decoder, Reach
+from accord.models.decoder import Decoder, Reach, agrees
 from accord.models.loading import bare
-from accord.models.policy import alike
 
 Work = Callable[[], Tensor]
 SHORTEST = 64  # tokens; fewer are read as if they were so many
@@ -96,29 +95,7 @@ def captures(model: nn.Module) -> bool:
         return False
     known = getattr(inner, "_accord_captures", None)
     if known is None:
-        known = inner._accord_captures = agrees(model)
+        known = inner._accord_captures = agrees(model, Captured)
         if not known:
             print(f"note: decoding steps of {type(inner).__name__} are not captured; they run one kernel after another")
     return bool(known)
-
-
-@torch.no_grad()
-def agrees(model: nn.Module, record: Callable[[Work], Work] | None = None) -> bool:
-    """Compare captured steps with plain ones, before and after a row has left; what cannot be captured disagrees."""
-    plain, captured = (Decoder(model, [(4, 16), (2, 12)]) for _ in range(2))
-    try:
-        captured.replay = Captured(captured, record)
-        ours, theirs = _decoded(captured), _decoded(plain)
-    except RuntimeError:
-        return False
-    return alike(ours, theirs, plain.low)
-
-
-def _decoded(decoder: Decoder) -> Tensor:
-    """Logits of a few steps in two pools, with a row that leaves after the third."""
-    ids = torch.tensor([5, 1, 4, 2, 3], device=decoder.embedding.device)
-    logits = [decoder.admit(0, [(1, 2, 3), (4,)], 2), decoder.admit(1, [(2, 1)], 1)]
-    logits += [decoder.step(ids) for _ in range(3)]
-    decoder.pools[0].keep(np.array([True, False, True, True]))
-    logits += [decoder.step(ids[1:]) for _ in range(3)]
-    return torch.cat(logits)

@@ -132,7 +132,7 @@ def decode_in_slots(
     lanes = make_lanes([len(prompt) for prompt in prompts], drawing.n, drawing.max_new_tokens, micro_tokens)
     decoder = Decoder(model, [(lane.slots, lane.capacity) for lane in lanes])
     if captures(model):
-        decoder.replay = Captured(decoder)
+        decoder.shortcut = Captured(decoder)
     device, stops = decoder.embedding.device, np.array(sorted(drawing.stop_ids))
     logits = [torch.zeros(0, 0, device=device) for _ in lanes]
     while True:
