@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from accord.models.captured import Captured, captures
-from accord.models.decoder import Decoder, decodes
+from accord.models.decoder import Decoder, Shortcut, decodes
 from accord.models.drawing import Drawing, Ended, Finished
+from accord.models.native import Native, serves
 from accord.models.padded_decoding import decode_padded
 from accord.records import Rollout
 
@@ -125,14 +126,20 @@ def make_lanes(lengths: Sequence[int], n: int, max_new_tokens: int, micro_tokens
     ]
 
 
+def shortcut(model: nn.Module, decoder: Decoder) -> Shortcut | None:
+    """What computes the steps of this model's decoder faster, here and in this precision, and gives the same."""
+    if captures(model):
+        return Captured(decoder)
+    return Native(decoder) if serves(model) else None
+
+
 def decode_in_slots(
     model: nn.Module, prompts: Sequence[Sequence[int]], drawing: Drawing, *, micro_tokens: int
 ) -> Ended:
     """Continuous batching: `drawing.n` replies per prompt, as they end. Prompts come sorted, the longest first."""
     lanes = make_lanes([len(prompt) for prompt in prompts], drawing.n, drawing.max_new_tokens, micro_tokens)
     decoder = Decoder(model, [(lane.slots, lane.capacity) for lane in lanes])
-    if captures(model):
-        decoder.shortcut = Captured(decoder)
+    decoder.shortcut = shortcut(model, decoder)
     device, stops = decoder.embedding.device, np.array(sorted(drawing.stop_ids))
     logits = [torch.zeros(0, 0, device=device) for _ in lanes]
     while True:
