@@ -82,13 +82,14 @@ def test_bf16_products_are_reduced_in_f32(monkeypatch, kept):
         assert a.dtype == torch.float32 and torch.allclose(a, b, atol=3e-2)
 
 
-def test_without_gradients_nothing_is_kept(monkeypatch):
-    """A pass that only scores holds a tile at a time."""
+def test_without_gradients_nothing_is_kept_and_the_numbers_are_the_same(monkeypatch):
+    """A pass that only scores holds a tile at a time; an untrained policy is at exactly 0 nats from its reference."""
     tiles_of(monkeypatch, 200, kept=10**6)
     hidden, weight, _, targets, _ = draw(rows=100)
+    learned = linear_logprobs(hidden, weight.requires_grad_(), None, targets, Readout())
     with Largest() as seen, torch.no_grad():
-        linear_logprobs(hidden, weight.requires_grad_(), None, targets, Readout())
-    assert seen.numbers == 100 * WIDTH  # the hidden states; a tile is 4 rows of 50
+        assert torch.equal(linear_logprobs(hidden, weight, None, targets, Readout()), learned)
+    assert seen.numbers == VOCAB * WIDTH  # the head; a tile is 4 rows of 50
 
 
 class Largest(TorchDispatchMode):

@@ -65,21 +65,19 @@ def linear_logprobs_and_entropy(
 def _logprobs(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, readout: Readout, *, with_entropy: bool
 ) -> tuple[Tensor, Tensor]:
-    few = len(hidden) * len(weight) <= KEPT and not readout.cap  # whose slope differs from logit to logit
-    learned = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (hidden, weight, bias))
-    road = _Kept if few and learned else _Tiled
-    logprobs, entropy = road.apply(hidden, weight, bias, targets, readout, with_entropy)
+    if len(hidden) * len(weight) > KEPT or readout.cap:  # with which the slope differs from logit to logit
+        logprobs, entropy = _Tiled.apply(hidden, weight, bias, targets, readout, with_entropy)
+    else:
+        keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (hidden, weight, bias))
+        logprobs, entropy = _Kept.apply(hidden, weight, bias, targets, readout, with_entropy, keep)
     return logprobs, entropy
-
-
-Gradients = tuple[Tensor | None, Tensor | None, Tensor | None, None, None, None]
 
 
 class _Kept(torch.autograd.Function):
     """With e = exp(z − max z) of every logit kept: π = e / Σ e.
 
     d log π(y) / d z = 1[y] − π; a row's factors, the loss's gradient and 1 / Σ e, are put to what is as narrow as the
-    hidden states, never to rows times vocabulary.
+    hidden states, never to rows times vocabulary. Without gradients nothing is kept, and the numbers are the same.
     """
 
     @staticmethod
@@ -91,17 +89,19 @@ class _Kept(torch.autograd.Function):
         targets: Tensor,
         readout: Readout,
         with_entropy: bool,
+        keep: bool,
     ) -> tuple[Tensor, Tensor]:
         low = computed_in(hidden)
-        kept = hidden.new_empty((len(hidden), len(weight)), dtype=low)
+        kept = hidden.new_empty((len(hidden), len(weight)), dtype=low) if keep else None
         chosen, totals, expected = (hidden.new_zeros(len(hidden), dtype=torch.float32) for _ in range(3))
         tile = TILE.get(hidden.device.type, TILE["cpu"])
         for rows in _ranges(len(hidden), max(ROWS_OF_ALL, min(ROWS, tile // len(weight)))):
             shifted = _logits(hidden[rows], weight, bias, readout, low)
             shifted.sub_(shifted.amax(-1, keepdim=True))
             chosen[rows] = shifted.gather(1, targets[rows].unsqueeze(1)).squeeze(1)
-            exps = torch.exp(shifted, out=kept[rows] if low == torch.float32 else None)
-            if low != torch.float32:
+            into = kept[rows] if kept is not None and kept.dtype == shifted.dtype else None
+            exps = torch.exp(shifted, out=into)
+            if kept is not None and into is None:
                 kept[rows] = exps
             totals[rows] = exps.sum(-1)
             if with_entropy:
@@ -113,7 +113,7 @@ class _Kept(torch.autograd.Function):
         return chosen - totals.log(), entropy
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Gradients:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         hidden, weight, bias, targets, kept, totals = ctx.saved_tensors
         flow = (grads[0] * ctx.steep).unsqueeze(1)
         spread = flow / totals.unsqueeze(1)
@@ -128,7 +128,7 @@ class _Kept(torch.autograd.Function):
             if ctx.needs_input_grad[2]:
                 to_bias = (kept.T @ spread.to(kept.dtype)).to(bias.dtype).neg_().squeeze(1)
                 to_bias.index_add_(0, targets, flow.squeeze(1).to(bias.dtype))
-        return to_hidden, to_weight, to_bias, None, None, None
+        return to_hidden, to_weight, to_bias, None, None, None, None
 
 
 class _Tiled(torch.autograd.Function):
@@ -168,7 +168,7 @@ class _Tiled(torch.autograd.Function):
         return chosen - logsums, entropy
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Gradients:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         hidden, weight, bias, targets, logsums = ctx.saved_tensors
         to_hidden, to_weight, to_bias = ctx.needs_input_grad[:3]
         grad_hidden = torch.zeros_like(hidden) if to_hidden else None
