@@ -231,7 +231,7 @@ def test_one_trunk_has_a_head_for_each_criterion_scored_in_one_forward(commands,
     calls = []
     scorer = Scorer(where, role="preference", device=CPU, head="honest")
     scorer.table([ranked(renderer).group], micro_tokens=100)  # the first call tries whether the model packs
-    scorer.model.base_model.register_forward_hook(lambda *_: calls.append(1))
+    scorer.model.get_input_embeddings().register_forward_hook(lambda *_: calls.append(1))
     group = ranked(renderer).group
     table = scorer.table([group], micro_tokens=100)
     assert table.shape == (3, 1, 2) and len(calls) == 1
