@@ -24,7 +24,7 @@ RESULTS = Path(__file__).parent.parent / "docs" / "results"
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Its cases, and how many rounds of how many steps: all of them together take about half an hour on two cores."""
+    """Its cases, and how many rounds of how many steps: all of them together take about an hour on two cores."""
 
     cases: Callable[[Plan], list[Case]]
     rounds: int
@@ -38,8 +38,8 @@ BENCHMARKS = {
     "dpo": Benchmark(cases.dpo, 3, 5),
     "dpo-vocab": Benchmark(cases.dpo_vocab, 3, 5),
     "generation": Benchmark(cases.generation, 3),
-    "group": Benchmark(cases.group, 3, 2),
-    "ppo": Benchmark(cases.ppo, 3, 2),
+    "group": Benchmark(cases.group, 3, 7),
+    "ppo": Benchmark(cases.ppo, 3, 4),
     "startup": Benchmark(cases.startup, 3),
     "agreement": Benchmark(cases.agreement, 1),
     "gpu": Benchmark(gpu, 3, 20),
