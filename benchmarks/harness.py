@@ -229,7 +229,7 @@ def spread(values: Iterable[float]) -> dict[str, float]:
 
 
 def faster(ours: Result, theirs: Result) -> float:
-    """The peer's mean seconds of a step over ours: of texts of many lengths each step differs, not alike on both sides."""
+    """The peer's mean seconds of a step over ours: with texts of many lengths steps differ, not alike on both sides."""
     return statistics.fmean(theirs["seconds"]) / statistics.fmean(ours["seconds"])
 
 
