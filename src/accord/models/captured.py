@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from accord.models.decoder import Decoder, Reach, agrees
+from accord.models.decoder import Decoder, Reach, tried
 from accord.models.loading import bare
 
 Work = Callable[[], Tensor]
@@ -93,9 +93,5 @@ def captures(model: nn.Module) -> bool:
     device = next(inner.parameters()).device
     if device.type != "cuda":
         return False
-    known = getattr(inner, "_accord_captures", None)
-    if known is None:
-        known = inner._accord_captures = agrees(model, Captured)
-        if not known:
-            print(f"note: decoding steps of {type(inner).__name__} are not captured; they run one kernel after another")
-    return bool(known)
+    name = type(inner).__name__
+    return tried(model, Captured, f"decoding steps of {name} are not captured; they run one kernel after another")

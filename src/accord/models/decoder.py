@@ -343,6 +343,17 @@ def _decoded(model: nn.Module, prompts: Sequence[Sequence[int]], more: Sequence[
     return torch.cat([first, second, decoder.step(ids[:3])]), order.tolist()
 
 
+def tried(model: nn.Module, shortcut: Callable[[Decoder], Shortcut], otherwise: str) -> bool:
+    """Whether a shortcut `agrees`, asked once per model, which remembers it; the note `otherwise` where it does not."""
+    inner: Any = bare(model)
+    known = inner.__dict__.setdefault("_accord_shortcuts", {})
+    if shortcut not in known:
+        known[shortcut] = agrees(model, shortcut)
+        if not known[shortcut]:
+            print(f"note: {otherwise}")
+    return bool(known[shortcut])
+
+
 @torch.no_grad()
 def agrees(model: nn.Module, shortcut: Callable[[Decoder], Shortcut]) -> bool:
     """Compare steps by a shortcut with plain ones, before and after a row has left; one that fails disagrees."""

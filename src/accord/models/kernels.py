@@ -24,12 +24,14 @@ def agrees(attend: Attend, device: torch.device, dtype: torch.dtype, size: int) 
     here does not agree.
     """
     plan = build_plan([reply_group(range(140), range(5), range(7)), reply_group((), range(6))]).to(device)
-    return all(_agrees(attend, attention, device, dtype, size) for attention in (plan.attention, plan.ending[0]))
+    asked = plan.attention, plan.ending[0]
+    return all(_agrees(attend, attention, len(plan.ids), device, dtype, size) for attention in asked)
 
 
-def _agrees(attend: Attend, attention: Attention, device: torch.device, dtype: torch.dtype, size: int) -> bool:
+def _agrees(
+    attend: Attend, attention: Attention, tokens: int, device: torch.device, dtype: torch.dtype, size: int
+) -> bool:
     generator = torch.Generator().manual_seed(0)
-    tokens = max(stop for segment in attention.segments for _, stop in segment.keys)
     with torch.enable_grad(), torch.autocast(device.type, enabled=False):
         q, k, v = (
             torch.randn(count, heads, size, generator=generator).to(device, dtype).requires_grad_()

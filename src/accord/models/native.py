@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from accord.models.decoder import Affine, Decoder, agrees
+from accord.models.decoder import Affine, Decoder, tried
 from accord.models.kernels import computed_in
 from accord.models.loading import bare
 
@@ -172,12 +172,8 @@ def serves(model: nn.Module) -> bool:
         return False
     if kernel() is None:
         return False
-    known = getattr(inner, "_accord_native", None)
-    if known is None:
-        known = inner._accord_native = agrees(model, Native)
-        if not known:
-            print(f"note: native decoding steps of {type(inner).__name__} disagree; torch's operations compute them")
-    return bool(known)
+    name = type(inner).__name__
+    return tried(model, Native, f"native decoding steps of {name} disagree; torch's operations compute them")
 
 
 @functools.cache

@@ -94,8 +94,7 @@ class _Kept(torch.autograd.Function):
         low = computed_in(hidden)
         kept = hidden.new_empty((len(hidden), len(weight)), dtype=low) if keep else None
         chosen, totals, expected = (hidden.new_zeros(len(hidden), dtype=torch.float32) for _ in range(3))
-        tile = TILE.get(hidden.device.type, TILE["cpu"])
-        for rows in _ranges(len(hidden), max(ROWS_OF_ALL, min(ROWS, tile // len(weight)))):
+        for rows in _ranges(len(hidden), max(ROWS_OF_ALL, min(ROWS, _tile(hidden) // len(weight)))):
             shifted = _logits(hidden[rows], weight, bias, readout, low)
             shifted.sub_(shifted.amax(-1, keepdim=True))
             chosen[rows] = shifted.gather(1, targets[rows].unsqueeze(1)).squeeze(1)
@@ -213,10 +212,15 @@ def _within(targets: Tensor, some: slice) -> tuple[Tensor, Tensor]:
 
 def _tiles(hidden: Tensor, weight: Tensor) -> Iterator[tuple[slice, slice]]:
     """Ranges of rows and of the vocabulary whose logits are at most a tile (one row of one token at least)."""
-    tile = TILE.get(hidden.device.type, TILE["cpu"])
+    tile = _tile(hidden)
     for rows in _ranges(len(hidden), min(ROWS, tile)):
         for some in _ranges(len(weight), max(1, tile // (rows.stop - rows.start))):
             yield rows, some
+
+
+def _tile(hidden: Tensor) -> int:
+    """Numbers of a tile on this device."""
+    return TILE.get(hidden.device.type, TILE["cpu"])
 
 
 def _ranges(length: int, size: int) -> Iterator[slice]:
