@@ -79,7 +79,7 @@ def sft(plan: Plan) -> list[Case]:
     items = hh_items(8 * plan.steps, plan.vocab)
     return [
         against(plan, "sft", "HH lengths, f32", items, at_least(3)),
-        against(plan, "sft", "HH lengths, bf16", items, at_least(3.5), needs="amx", bf16=True),
+        against(plan, "sft", "HH lengths, bf16", items, at_least(3.5), needs="bf16", bf16=True),
         against(plan, "sft", "HH lengths, f32, the peer packs", hh_items(8, plan.vocab), at_least(2), packing=True),
     ]
 
@@ -100,7 +100,7 @@ def dpo(plan: Plan) -> list[Case]:
     """C3: DPO, batch 8; the reference at every step and precomputed; and the worst case for packing."""
     pairs = hh_items(8 * plan.steps, plan.vocab)
     equal = equal_items(4 * plan.steps, plan.vocab, length=128)
-    low: Options = {"needs": "amx", "bf16": True}
+    low: Options = {"needs": "bf16", "bf16": True}
     return [
         against(plan, "dpo", "HH pairs, f32, reference at every step", pairs, at_least(5)),
         against(plan, "dpo", "HH pairs, f32, reference precomputed", pairs, at_least(6), cached=True),

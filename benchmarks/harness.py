@@ -120,7 +120,7 @@ class Case:
 
     `equality` sees the rounds. Where `given` names a task, both sides run that once before the rounds, and the first
     round has its results too: what is drawn differs between sides, so what they make of the same replies is compared
-    apart. `needs` is what the machine must have for the measures to mean anything: amx, cuda or nothing.
+    apart. `needs` is what the machine must have for the measures to mean anything: bf16, cuda or nothing.
     """
 
     name: str
@@ -133,7 +133,9 @@ class Case:
     needs: str = ""
 
 
-LACKS = {"amx": "its CPU has no bf16 units (AMX)", "cuda": "it has no GPU"}
+LACKS = {"bf16": "its CPU has no bf16 units", "cuda": "it has no GPU"}
+CPUINFO = Path("/proc/cpuinfo")
+BF16_UNITS = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512"}  # as it names them
 
 
 def run_case(case: Case, rounds: int, *, toy: bool) -> tuple[list[Row], dict[str, str]]:
@@ -239,22 +241,21 @@ def extra_memory(ours: Result, theirs: Result) -> float:
 
 
 def abilities() -> set[str]:
-    """Of amx and cuda, what this machine has."""
-    found = {"amx"} if machine()["amx_bf16"] else set()
+    """Of bf16 and cuda, what this machine has."""
+    found = {"bf16"} if machine()["bf16"] else set()
     import torch
 
     return found | ({"cuda"} if torch.cuda.is_available() else set())
 
 
 def machine() -> dict[str, Any]:
-    """The processor, its cores and how busy it is; AMX decides whether bf16 pays on a CPU."""
-    info = Path("/proc/cpuinfo")
-    text = info.read_text() if info.is_file() else ""
+    """The processor, its cores and how busy it is; without units for it bf16 is slower than f32."""
+    text = CPUINFO.read_text() if CPUINFO.is_file() else ""
     name = next((line.split(":")[1].strip() for line in text.splitlines() if line.startswith("model name")), "")
     return {
         "cpu": name or platform.processor(),
         "cores": os.cpu_count(),
-        "amx_bf16": "amx_bf16" in text,
+        "bf16": next((unit for flag, unit in BF16_UNITS.items() if flag in text), ""),
         "load": round(os.getloadavg()[0], 2),
         "measured": time.strftime("%Y-%m-%d"),
     }

@@ -57,7 +57,6 @@ def write(folder: Path, results: Sequence[Result]) -> None:
 def page(results: Sequence[Result]) -> str:
     """A table of every row; below it, of every benchmark, its rounds, the machine's load and how long it took."""
     versions = {name: version for result in results for name, version in result["versions"].items()}
-    where = results[0]["machine"]
     return "\n".join(
         [
             "# Performance",
@@ -66,15 +65,14 @@ def page(results: Sequence[Result]) -> str:
             "is the peer's CPU-seconds on one thread over ours, or what the case says: median and range of the rounds. "
             "A row whose equality does not hold is void and has no figure.",
             "",
-            f"Machine: {where['cpu']}, {where['cores']} cores, AMX bf16 {'yes' if where['amx_bf16'] else 'no'}. Models "
-            "have random weights, texts the lengths of HH-RLHF, unless the case says otherwise.",
+            "Models have random weights, texts the lengths of HH-RLHF, unless the case says otherwise.",
             "",
             "| benchmark | case | measured | goal | met | equality |",
             "|---|---|---|---|---|---|",
             *(table_row(result["name"], row) for result in results for row in result["rows"]),
             "",
-            "| benchmark | code | size | rounds | steps | load before | seconds | on |",
-            "|---|---|---|---|---|---|---|---|",
+            "| benchmark | code | size | rounds | steps | load before | seconds | on | machine |",
+            "|---|---|---|---|---|---|---|---|---|",
             *(run_row(result) for result in results),
             "",
             "Versions: " + ", ".join(f"{name} {version}" for name, version in sorted(versions.items())) + ".",
@@ -92,7 +90,9 @@ def table_row(name: str, row: Row) -> str:
 def run_row(result: Result) -> str:
     chosen, busy = result["settings"], result["machine"]
     cells = (result["name"], result["code"] or "unknown", chosen["size"], chosen["rounds"], chosen["steps"] or "")
-    return f"| {' | '.join(map(str, (*cells, busy['load'], result['seconds'], busy['measured'])))} |"
+    bf16 = f"bf16 by {busy['bf16']}" if busy["bf16"] else "no bf16 units"
+    where = f"{busy['cpu']}, {busy['cores']} cores, {bf16}"
+    return f"| {' | '.join(map(str, (*cells, busy['load'], result['seconds'], busy['measured'], where)))} |"
 
 
 def figure(row: Row) -> str:

@@ -122,12 +122,24 @@ def test_without_an_interpreter_the_way_to_one_is_said(monkeypatch):
 
 def test_what_the_machine_cannot_measure_runs_as_a_toy_alone_and_has_no_figure(programs, monkeypatch):
     monkeypatch.setattr(harness, "abilities", set)
-    rows, _ = run_case(case(needs="amx"), 1, toy=False)
+    rows, _ = run_case(case(needs="bf16"), 1, toy=False)
     assert rows[0]["equality"].startswith("not run") and not (programs / "options.json").exists()
-    rows, versions = run_case(case(needs="amx"), 1, toy=True)
+    rows, versions = run_case(case(needs="bf16"), 1, toy=True)
     assert rows[0]["equality"].startswith("ran at toy size") and rows[0]["ratio"] is None and versions
-    monkeypatch.setattr(harness, "abilities", lambda: {"amx"})
-    assert run_case(case(needs="amx"), 1, toy=False)[0][0]["ratio"]["median"] == 4.0
+    monkeypatch.setattr(harness, "abilities", lambda: {"bf16"})
+    assert run_case(case(needs="bf16"), 1, toy=False)[0][0]["ratio"]["median"] == 4.0
+
+
+@pytest.mark.parametrize(
+    ("flags", "unit"),
+    [("fma avx512f", ""), ("avx512_bf16 avx512f", "AVX-512"), ("avx512_bf16 amx_bf16", "AMX")],
+)
+def test_a_machine_has_bf16_where_its_processor_has_units_for_it(monkeypatch, tmp_path, flags, unit):
+    (tmp_path / "cpuinfo").write_text(f"model name : a CPU\nflags : {flags}\n")
+    monkeypatch.setattr(harness, "CPUINFO", tmp_path / "cpuinfo")
+    found = harness.machine()
+    assert found["bf16"] == unit and found["cpu"] == "a CPU"
+    assert ("bf16" in harness.abilities()) == bool(unit)
 
 
 def test_a_case_has_a_row_for_each_of_its_measures():
