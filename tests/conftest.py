@@ -141,7 +141,8 @@ class Commands:
 
     def line(self, name, out, **changes):
         s, f = self.snapshots, self.files
-        training = {"threads": 1, "max_length": 64, "learning_rate": 1e-3}
+        # f32: what tests compare must not hang on whether this machine's bf16 pays
+        training = {"threads": 1, "max_length": 64, "learning_rate": 1e-3, "precision": "f32"}
         knobs = {
             "pretrain": {**training, "model": "nano", "data": f / "documents.jsonl", "steps": 6}
             | {"batch_size": 300, "vocab_size": 290, "eval_data": f / "documents.jsonl"},
@@ -161,6 +162,7 @@ class Commands:
                 "rounds": 2,
                 "prompts": 10,
                 "train.max_length": 64,
+                "train.precision": "f32",
                 "train.eval_share": 0.3,
             },
             "evaluate": {"threads": 1, "model": s / "policy", "data": f / "prompts.jsonl"}

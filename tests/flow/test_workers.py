@@ -9,7 +9,7 @@ from accord.stages.workers import Workers
 
 
 def config(out, **changes):
-    settings = {"data": "world:corpus?count=300", "model": "nano", "steps": 2, "batch_size": 300, "threads": 1}
+    settings = {"data": "world:corpus?count=300", "model": "nano", "steps": 2, "batch_size": 300, "threads": 1, "precision": "f32"}
     return Pretrain(out=str(out), **{**settings, **changes})
 
 

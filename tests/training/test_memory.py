@@ -202,6 +202,7 @@ def test_what_was_decided_is_kept_on_resume(commands, tmp_path, stop_after, monk
 
     out = tmp_path / "run"
     stop_after(1)
+    monkeypatch.setattr(settling, "choose_precision", lambda world: "f32")
     assert commands.run("sft", out, micro_tokens=0, precision="auto") == 1
     stored = yaml.safe_load((out / "config.yaml").read_text())
     assert stored["precision"] == "f32" and stored["micro_tokens"] == 8192

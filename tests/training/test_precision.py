@@ -18,32 +18,36 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def timings(monkeypatch):
-    """`timings(f32, bf16)` are the seconds that the probe finds."""
+    """`timings(*rounds)` are the seconds in f32 and bf16 that the probe finds."""
     asked = []
 
-    def install(f32, bf16):
+    def install(*rounds):
         speed_up.cache_clear()
-
-        def seconds(device, dtype):
-            asked.append(dtype)
-            return {torch.float32: f32, torch.bfloat16: bf16}[dtype]
-
-        monkeypatch.setattr(precision, "seconds", seconds)
+        monkeypatch.setattr(precision, "rounds", lambda device: asked.append(device) or list(rounds))
         return asked
 
     yield install
     speed_up.cache_clear()
 
 
-@pytest.mark.parametrize(("f32", "bf16", "chosen"), [(4.0, 2.0, "bf16"), (3.9, 2.0, "f32"), (1.0, 3.0, "f32")])
-def test_bf16_is_chosen_where_it_is_twice_as_fast(timings, f32, bf16, chosen):
-    asked = timings(f32, bf16)
+@pytest.mark.parametrize(
+    ("rounds", "chosen"),
+    [
+        ([(4.0, 2.0)], "bf16"),
+        ([(3.9, 2.0)], "f32"),
+        ([(1.0, 3.0)], "f32"),
+        ([(1.0, 3.0)] * 2 + [(4.0, 2.0)] * 6, "bf16"),
+        ([(1.0, 3.0)] * 3 + [(9.0, 2.0)] * 5, "f32"),
+    ],
+)
+def test_bf16_is_chosen_where_three_rounds_in_four_are_twice_as_fast(timings, rounds, chosen):
+    asked = timings(*rounds)
     assert [choose_precision(World(0, 1, CPU)) for _ in range(3)] == [chosen] * 3
-    assert len(asked) == 2  # measured once per process
+    assert asked == ["cpu"]  # measured once per process
 
 
 def test_ranks_agree(timings, monkeypatch):
-    timings(4.0, 1.0)
+    timings((4.0, 1.0))
     monkeypatch.setattr(World, "gather", lambda self, value: [value, False])
     assert choose_precision(World(0, 2, CPU)) == "f32"
 
@@ -53,7 +57,8 @@ def test_a_device_that_is_not_known_stays_with_f32():
 
 
 def test_the_probe_measures_both_types():
-    assert all(0 < precision.seconds("cpu", dtype) < 1 for dtype in (torch.float32, torch.bfloat16))
+    found = precision.rounds("cpu")
+    assert len(found) == precision.ROUNDS and all(0 < seconds < 1 for pair in found for seconds in pair)
 
 
 def test_a_processor_without_units_for_bf16_stays_with_f32():

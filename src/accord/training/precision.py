@@ -2,7 +2,7 @@
 
 The probe times what a training step is made of: a matrix product with both of its gradients, and attention with its
 gradient, in either type. On a CPU without units for bf16 (AMX, AVX-512 BF16) bf16 is slower; with them, and on a GPU,
-several times faster. Weights, gradients, optimizer states, residual stream and log-softmax are f32 in any case.
+up to several times faster. Weights, gradients, optimizer states, residual stream and log-softmax are f32 in any case.
 """
 
 import functools
@@ -16,9 +16,10 @@ import torch.nn.functional as F
 from accord.training.distributed import World
 
 PAYS = 2.0  # speed-up of the probe from which bf16 is chosen
-ROWS, WIDTH, INNER = 128, 256, 1024  # of the product
+# rows, width and inner width of the product; small ones would time a GPU's launches
+SIZES = {"cpu": (128, 256, 1024), "cuda": (4096, 2048, 8192)}
 HEADS, LENGTH, SIZE = 4, 128, 32  # of the attention, 4 texts
-ROUNDS = 2
+ROUNDS = 8
 
 
 def choose_precision(world: World) -> str:
@@ -28,16 +29,30 @@ def choose_precision(world: World) -> str:
 
 @functools.cache
 def speed_up(device: str) -> float:
-    """Seconds of the probe in f32 over those in bf16; measured once per process. 0 on devices that it does not know."""
-    if device not in ("cpu", "cuda"):
+    """Seconds of the probe in f32 over those in bf16; measured once per process. 0 on devices that it does not know.
+
+    The lower quartile of a few rounds: beside other work a single one may be off by half, and a machine on the border
+    would train in another precision from run to run.
+    """
+    if device not in SIZES:
         return 0.0
-    return seconds(device, torch.float32) / seconds(device, torch.bfloat16)
+    ratios = sorted(f32 / bf16 for f32, bf16 in rounds(device))
+    return ratios[len(ratios) // 4]
 
 
-def seconds(device: str, dtype: torch.dtype) -> float:
-    """The fastest of a few rounds of one product and one attention, both with their gradients."""
-    x = torch.ones(ROWS, WIDTH, device=device, dtype=dtype, requires_grad=True)
-    w = torch.ones(INNER, WIDTH, device=device, dtype=dtype, requires_grad=True)
+def rounds(device: str) -> list[tuple[float, float]]:
+    """Seconds of the probe in f32 and in bf16, in turn."""
+    f32, bf16 = (_probe(device, dtype) for dtype in (torch.float32, torch.bfloat16))
+    for work in (f32, bf16):
+        work()  # libraries are loaded, kernels chosen
+    return [(_timed(f32, device), _timed(bf16, device)) for _ in range(ROUNDS)]
+
+
+def _probe(device: str, dtype: torch.dtype) -> Callable[[], None]:
+    """One product and one attention, both with their gradients."""
+    rows, width, inner = SIZES[device]
+    x = torch.ones(rows, width, device=device, dtype=dtype, requires_grad=True)
+    w = torch.ones(inner, width, device=device, dtype=dtype, requires_grad=True)
     q = torch.ones(4, HEADS, LENGTH, SIZE, device=device, dtype=dtype, requires_grad=True)
 
     def once() -> None:
@@ -49,8 +64,7 @@ def seconds(device: str, dtype: torch.dtype) -> float:
             seen = F.scaled_dot_product_attention(q, q, q, is_causal=True)
         torch.autograd.grad(seen, q, torch.ones_like(seen))
 
-    once()  # libraries are loaded, kernels chosen
-    return min(_timed(once, device) for _ in range(ROUNDS))
+    return once
 
 
 def _timed(work: Callable[[], None], device: str) -> float:
