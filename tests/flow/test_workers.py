@@ -10,7 +10,7 @@ from accord.stages.workers import Workers
 
 def config(out, **changes):
     settings = {"data": "world:corpus?count=300", "model": "nano", "steps": 2, "batch_size": 300, "threads": 1}
-    return Pretrain(out=str(out), precision="f32", **{**settings, **changes})
+    return Pretrain(**{**settings, "out": str(out), "precision": "f32", **changes})
 
 
 def test_spread_gives_what_one_process_gives_and_what_fails_says_so(tmp_path):
