@@ -12,7 +12,6 @@ from accord.models import sampling
 from accord.models.decoder import Decoder, decodes
 from accord.models.drawing import Drawing
 from accord.models.loading import add_adapters
-from accord.models.native import Native, serves
 from accord.models.padded_decoding import decode_padded
 from accord.models.policy import token_logprobs
 from accord.models.sampling import decode_in_slots, make_lanes, sample
@@ -132,13 +131,12 @@ def test_rows_that_enter_late_are_the_same_rows(micro_tokens):
 
 
 def test_a_prompt_is_computed_once_and_no_token_twice(monkeypatch):
-    """Tokens through the trunk, or through native steps: every prompt once, every reply but its last token."""
+    """Tokens through the trunk: every prompt once, every reply but its last token."""
     seen = []
-    plain, native = Decoder.trunk, Native.__call__
+    plain = Decoder.trunk
     monkeypatch.setattr(Decoder, "trunk", lambda self, ids, *rest: seen.append(len(ids)) or plain(self, ids, *rest))
-    monkeypatch.setattr(Native, "__call__", lambda self, ids: seen.append(len(ids)) or native(self, ids))
     model = make("llama")
-    decodes(model, longest=30), serves(model)
+    decodes(model, longest=30)
     seen.clear()
     for micro_tokens in (1, 150, 65536):
         rollouts = sample(model, PROMPTS, **SETTINGS, micro_tokens=micro_tokens)
@@ -155,7 +153,7 @@ def test_slots_hold_what_the_memory_bound_says(monkeypatch):
         plain(self, model, pools)
 
     model = make("llama")
-    decodes(model, longest=30), serves(model)
+    decodes(model, longest=30)
     monkeypatch.setattr(Decoder, "__init__", init)
     for micro_tokens in (150, 250):
         sample(model, PROMPTS, **SETTINGS, micro_tokens=micro_tokens)

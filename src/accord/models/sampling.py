@@ -15,7 +15,6 @@ from torch import nn
 from accord.models.captured import Captured, captures
 from accord.models.decoder import Decoder, Shortcut, decodes
 from accord.models.drawing import Drawing, Ended, Finished
-from accord.models.native import Native, serves
 from accord.models.padded_decoding import decode_padded
 from accord.records import Rollout
 
@@ -128,9 +127,7 @@ def make_lanes(lengths: Sequence[int], n: int, max_new_tokens: int, micro_tokens
 
 def shortcut(model: nn.Module, decoder: Decoder) -> Shortcut | None:
     """What computes the steps of this model's decoder faster, here and in this precision, and gives the same."""
-    if captures(model):
-        return Captured(decoder)
-    return Native(decoder) if serves(model) else None
+    return Captured(decoder) if captures(model) else None
 
 
 def decode_in_slots(
