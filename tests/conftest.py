@@ -57,8 +57,8 @@ def teach(model, renderer, seed):
     """A second of training on short replies: words instead of bytes, and some replies end early."""
     import torch
 
-    from accord.data.batches import build_plan, reply_group
-    from accord.models.policy import token_logprobs
+    from accord.engine.forward.causal import token_logprobs
+    from accord.engine.packing import build_plan, reply_group
     from accord.records import Turn
 
     generator = random.Random(seed)

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from accord.config import Ppo
-from accord.data.batches import build_plan, cut_by_tokens, reply_group
-from accord.models import engine
+from accord.engine import engines
+from accord.engine.decode.sampler import sample
+from accord.engine.forward.causal import token_logprobs
+from accord.engine.packing import build_plan, cut_by_tokens, reply_group
 from accord.models.loading import bare
-from accord.models.policy import token_logprobs
-from accord.models.sampling import sample
 from accord.records import Prompt, Rollout
 from accord.stages import ppo as stage
 from accord.stages.ppo_actors import Actors, Material, prepare
@@ -151,7 +151,7 @@ def given(folder: Path) -> Result:
     chosen = options(folder)
     replies = {tuple(item["prompt"]): item["replies"][: chosen["samples"]] for item in items_of(folder)}
     with opened(folder, chosen) as loop:
-        with patch.object(engine, "sample", as_given(replies)):
+        with patch.object(engines, "sample", as_given(replies)):
             rows = [loop.iterate() for _ in range(2)]
         return {
             "advantages": [in_order(loop, number) for number in range(2)],

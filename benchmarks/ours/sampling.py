@@ -4,10 +4,10 @@ from pathlib import Path
 
 import torch
 
-from accord.data.batches import build_plan, reply_group
+from accord.engine.decode.sampler import sample
+from accord.engine.forward.causal import token_logprobs
+from accord.engine.packing import build_plan, reply_group
 from accord.models.loading import bare, load_policy
-from accord.models.policy import token_logprobs
-from accord.models.sampling import sample
 from accord.training.precision import lowered
 from benchmarks.clock import now
 from benchmarks.ours.rates import cache_bytes, rates

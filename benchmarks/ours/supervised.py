@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from accord.config import Dpo, Preference, Sft, Supervised
-from accord.data.batches import Group, build_plan, cut_by_tokens, reply_group
-from accord.models import readout
+from accord.engine.forward import logprobs
+from accord.engine.packing import Group, build_plan, cut_by_tokens, reply_group
 from accord.models.learner import PreferenceLearner
 from accord.models.loading import bare, load_policy, load_scalar
 from accord.models.reference import Reference, ReplyReference, reply_sums
@@ -127,7 +127,7 @@ def dpo(folder: Path) -> Result:
     chosen = options(folder)
     world, config = world_of(chosen), Dpo(**knobs(folder, chosen, "model"), beta=0.1)
     if chosen.get("all_logits"):
-        readout.KEPT = 2**62
+        logprobs.KEPT = 2**62
     groups = [reply_group(item["prompt"], *item["replies"]) for item in items_of(folder)]
     model = placed(load_policy(config.model), config, world)
     baseline = peak_mib(world.device.type)

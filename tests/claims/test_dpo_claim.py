@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from accord.claims import dpo
-from accord.claims.cells import Cells
+from accord.claims.lab.cells import Cells
+from accord.claims.lab.findings import TRAINED
+from accord.claims.lab.recipes import SCALES, GoldFlow, Scale
+from accord.claims.lab.workers import Workers, run_stage
 from accord.config import DIRECT_LOSSES, Annotate, Evaluate, Ppo, Sample
 from accord.objectives.best_of import best_of_kl_bound
-from accord.stages.recipes import SCALES, GoldFlow, Scale
-from accord.stages.showing import TRAINED
-from accord.stages.workers import Workers, run_stage
 
 
 def rows(replies):

@@ -14,16 +14,16 @@ from accord.claims import (
     kl_limits,
     overoptimisation,
     ptx,
-    scores,
     sqrt_kl,
     tension,
     thresholds,
     two_halves,
 )
-from accord.claims.contract import verdict_of
+from accord.claims.lab import policies
+from accord.claims.lab.contract import verdict_of
+from accord.claims.lab.findings import TRAINED
+from accord.claims.lab.recipes import SCALES, GoldFlow
 from accord.config import Evaluate, Ppo
-from accord.stages.recipes import SCALES, GoldFlow
-from accord.stages.showing import TRAINED
 
 # gold helpfulness, harm, honesty and evasiveness of a made-up policy; what is not listed is 0
 MADE_UP = {
@@ -99,8 +99,8 @@ class Written:
         for number, (slice, k) in enumerate(itertools.product((*TRAINED, "skills"), range(16))):
             values = self.table.get(of, {})
             noise = 0.01 * ((k % 4) - 1.5)
-            scores = {metric: values.get(metric, 0.0) + noise for metric in METRICS}
-            rows.append({"prompt_id": f"{number:04x}", "slice": slice, "scores": scores})
+            policies = {metric: values.get(metric, 0.0) + noise for metric in METRICS}
+            rows.append({"prompt_id": f"{number:04x}", "slice": slice, "policies": policies})
         (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def train(self, folder):
@@ -140,7 +140,7 @@ def test_kl_limits_chooses_among_the_inner_weights_alone():
 
 def test_the_halves_of_the_prompts_share_none_and_leave_none_out():
     ids = [f"{i:064x}" for i in range(64)]
-    chosen, measured = {p for p in ids if scores.choosing(p)}, {p for p in ids if scores.measuring(p)}
+    chosen, measured = {p for p in ids if policies.choosing(p)}, {p for p in ids if policies.measuring(p)}
     assert not chosen & measured and chosen | measured == set(ids) and len(chosen) == 32
 
 

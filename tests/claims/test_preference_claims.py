@@ -11,16 +11,16 @@ from safetensors.torch import save_file
 
 from accord import world
 from accord.claims import annotators, bradley_terry, label_noise, planted, pm_scaling
-from accord.claims.cells import Cells
-from accord.claims.scored import over_seeds
+from accord.claims.lab.cells import Cells
+from accord.claims.lab.pairs import over_seeds
+from accord.claims.lab.recipes import SCALES, GoldFlow, Scale
+from accord.claims.lab.workers import Workers, run_stage
 from accord.config import Annotate, Evaluate, Preference, Score
+from accord.data.rows import write_records
 from accord.data.sources import read_comparisons
-from accord.data.stored import write_records
 from accord.evaluation.calibration import reliability_slope
 from accord.evaluation.groups import likeliest_weights
 from accord.records import unit_hash
-from accord.stages.recipes import SCALES, GoldFlow, Scale
-from accord.stages.workers import Workers, run_stage
 
 
 def worth(comparison, k, group="mixed"):

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.data.batches import (
+from accord.engine.packing import (
     Group,
     batch_indices,
     build_plan,

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accord.data.batches import Group, build_plan, reply_group
 from accord.data.chat import CHAT_TEMPLATE, PLAIN_TEMPLATE, Renderer, train_tokenizer
+from accord.engine.packing import Group, build_plan, reply_group
 from accord.errors import BadInput
 from accord.records import Turn
 

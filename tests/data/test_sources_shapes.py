@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.data.cells import Dropped, parse_transcript, split_transcript
+from accord.data.columns import Dropped, parse_transcript, split_transcript
 from accord.data.shapes import SHAPES, recognise
 from accord.data.sources import read_comparisons, read_demonstrations, read_judgements, read_prompts
 from accord.errors import BadInput

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from accord.cli import main
-from accord.data.batches import reply_group
+from accord.engine.packing import reply_group
 from accord.models.loading import load_policy, load_renderer
 from accord.models.scalar import Scorer
 from accord.parsing import parse
@@ -204,7 +204,7 @@ def test_sample_evaluate_and_report(commands, tmp_path, capsys):
 def test_g10_prompts_are_evaluated_in_the_tokens_they_are_trained_in(commands, tmp_path, monkeypatch):
     """G10: what `evaluate` gives the model is what a training conversation with the same prompt begins with."""
     from accord.data.sources import read_prompts
-    from accord.models.engine import InProcess
+    from accord.engine.engines import InProcess
 
     plain, given = InProcess.sample, []
     monkeypatch.setattr(InProcess, "sample", lambda self, ids, **k: given.extend(ids) or plain(self, ids, **k))

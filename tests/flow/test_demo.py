@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from accord.claims.contract import Part, verdict_of
+from accord.claims.lab import recipes
+from accord.claims.lab.contract import Part, verdict_of
+from accord.claims.lab.recipes import Scale
 from accord.cli import main
 from accord.evaluation.statistics import Interval
 from accord.run import verify
-from accord.stages import recipes
-from accord.stages.recipes import Scale
 
 TOY = Scale("nano", 400, 4, 60, 60, 200, 2, 8, 6, "f32")
 

@@ -9,12 +9,12 @@ import torch
 
 from accord.cli import main
 from accord.config import DIRECT_LOSSES, LISTWISE, UNPAIRED, Dpo
-from accord.data.batches import Group, batch_indices, build_plan, reply_group
+from accord.engine.forward.causal import token_logprobs
+from accord.engine.packing import Group, batch_indices, build_plan, reply_group
 from accord.errors import BadInput
 from accord.evaluation.metrics import definition
 from accord.models import reference as references
 from accord.models.loading import load_policy, load_renderer
-from accord.models.policy import token_logprobs
 from accord.models.scalar import Scorer
 from accord.objectives.implicit import sequence_logprobs
 from accord.records import Judgement, Prompt, Turn

@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from accord.engine.decode.sampler import sample
+from accord.engine.engines import InProcess, Served, open_engine
+from accord.engine.remote.vllm import Server
 from accord.errors import BadInput
-from accord.models.engine import InProcess, Served, open_engine
-from accord.models.http_engine import Server
 from accord.models.loading import add_adapters, load_policy
-from accord.models.sampling import sample
 
 
 class Serving(BaseHTTPRequestHandler):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from accord.config import Annotate, Online
-from accord.data.batches import reply_group
+from accord.engine.packing import reply_group
 from accord.errors import BadInput
 from accord.labelers.local import PolicyLabeler
 from accord.models.scalar import Scorer

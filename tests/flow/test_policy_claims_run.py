@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from accord.claims.lab import recipes
+from accord.claims.lab.recipes import Scale
 from accord.cli import main
-from accord.stages import recipes
-from accord.stages.recipes import Scale
 
 # so many prompts that people slip on some of them: an untrained model is never honest by itself
 TOY = Scale("nano", 400, 4, 60, 300, 200, 2, 8, 6, "f32")

@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from accord.config import Ppo
-from accord.data.batches import build_plan, reply_group
-from accord.models import engine, sampling
+from accord.engine import engines
+from accord.engine.decode import sampler
+from accord.engine.forward.causal import hidden_states, logprobs_and_entropy, token_logprobs
+from accord.engine.packing import build_plan, reply_group
 from accord.models.loading import load_policy
-from accord.models.policy import hidden_states, logprobs_and_entropy, token_logprobs
 from accord.objectives.lagrange import Multiplier
 from accord.records import Prompt, Rollout, Turn
 from accord.run import RunFolder
@@ -242,9 +243,9 @@ def test_c20_ratio_1_at_step_0_in_bf16(road):
 
 @pytest.mark.parametrize("precision", ["f32", "bf16"])
 def test_the_sampler_computes_in_the_trainers_precision(road, precision, monkeypatch):
-    lowered, draw = [], engine.sample
+    lowered, draw = [], engines.sample
     monkeypatch.setattr(
-        engine, "sample", lambda *a, **k: lowered.append(torch.is_autocast_enabled("cpu")) or draw(*a, **k)
+        engines, "sample", lambda *a, **k: lowered.append(torch.is_autocast_enabled("cpu")) or draw(*a, **k)
     )
     road(precision=precision)
     assert lowered == [precision == "bf16"]
@@ -275,12 +276,12 @@ def test_under_the_bound_the_sampler_stands_for_the_trainer(road, low, same, gap
 
 def test_a_sampler_with_other_weights_is_noticed(road, monkeypatch):
     """Log-probs that the policy would not give: the gap is theirs, and the trainer's stand in the ratio."""
-    drawn = sampling.sample
+    drawn = sampler.sample
 
     def other(*arguments, **asked):
         return [replace(r, logprobs=tuple(p - 0.25 for p in r.logprobs)) for r in drawn(*arguments, **asked)]
 
-    monkeypatch.setattr(engine, "sample", other)
+    monkeypatch.setattr(engines, "sample", other)
     config, actors, experience, state = road()
     assert experience.sampler_gap == pytest.approx(0.25, abs=1e-4)
     advantages, returns, _ = ppo_shaping.shape(config, experience, state)
@@ -444,7 +445,7 @@ def results(config, actors, experience, state):
 
 @pytest.mark.parametrize("budget", [1, 60, 200])
 def test_c15_ppo_gradients_do_not_depend_on_the_cut(road, budget):
-    from accord.data.batches import cut_by_tokens
+    from accord.engine.packing import cut_by_tokens
 
     config, actors, experience, state = road("limited", batch_size=12)
     advantages, returns, _ = ppo_shaping.shape(config, experience, state)

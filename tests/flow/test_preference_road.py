@@ -7,8 +7,8 @@ import random
 import pytest
 import torch
 
-from accord.data.batches import Group, build_plan, reply_group
-from accord.models.combining import Combination, combine, mean_weights
+from accord.engine.packing import Group, build_plan, reply_group
+from accord.models.ensemble import Combination, combine, mean_weights
 from accord.models.learner import PreferenceLearner
 from accord.models.loading import describe, load_scalar
 from accord.models.scalar import Scorer, new_scalar, start_scalar, values
@@ -124,8 +124,8 @@ def test_c15_every_term_sums_over_micro_batches(commands, snapshots, renderer, c
 
 
 def test_the_language_model_term_is_the_policys_own_loss_and_trains_the_trunk(commands, snapshots, renderer):
+    from accord.engine.forward.causal import token_logprobs
     from accord.models.loading import load_policy
-    from accord.models.policy import token_logprobs
 
     learner = learner_of(snapshots, start=str(snapshots / "policy"))
     items = [ranked(renderer)]

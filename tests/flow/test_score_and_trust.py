@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from accord.cli import main
-from accord.data.batches import build_plan, reply_group
 from accord.data.sources import read_comparisons
+from accord.engine.forward.causal import token_logprobs
+from accord.engine.packing import build_plan, reply_group
 from accord.models.loading import load_policy, load_renderer
-from accord.models.policy import token_logprobs
 from accord.models.scalar import Scorer
 from accord.records import Turn
 from accord.run import read_json, read_lines, verify

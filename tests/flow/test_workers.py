@@ -2,10 +2,10 @@
 
 import pytest
 
+from accord.claims.lab.workers import Workers
 from accord.config import Pretrain
 from accord.errors import BadInput
 from accord.run import read_lines, verify
-from accord.stages.workers import Workers
 
 
 def config(out, **changes):

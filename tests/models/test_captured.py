@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from accord.models import captured, sampling
-from accord.models.captured import Captured, places, rounded
-from accord.models.decoder import Decoder, agrees
+from accord.engine.decode import cuda_graphs, sampler
+from accord.engine.decode.cuda_graphs import Captured, places, rounded
+from accord.engine.decode.decoder import Decoder, agrees
 from tests.models.test_decoder import PROMPTS, SETTINGS, make
 
 
@@ -43,16 +43,16 @@ def test_live_rows_stand_at_the_front_of_their_pool():
 def test_replayed_steps_draw_what_plain_steps_draw(monkeypatch, micro_tokens):
     """Rows that leave and enter, in lanes; every shape runs plainly once, is recorded once, and is then replayed."""
     model = make("qwen3")
-    expected = sampling.sample(model, PROMPTS, **SETTINGS, micro_tokens=micro_tokens)
+    expected = sampler.sample(model, PROMPTS, **SETTINGS, micro_tokens=micro_tokens)
     recorder, made = Recorder(), []
 
     def capture(decoder):
         made.append(Captured(decoder, recorder.record))
         return made[-1]
 
-    monkeypatch.setattr(sampling, "captures", lambda model: True)
-    monkeypatch.setattr(sampling, "Captured", capture)
-    found = sampling.sample(model, PROMPTS, **SETTINGS, micro_tokens=micro_tokens)
+    monkeypatch.setattr(sampler, "captures", lambda model: True)
+    monkeypatch.setattr(sampler, "Captured", capture)
+    found = sampler.sample(model, PROMPTS, **SETTINGS, micro_tokens=micro_tokens)
     assert [r.ids for r in found] == [r.ids for r in expected]
     drawn, wanted = ([p for r in rollouts for p in r.logprobs] for rollouts in (found, expected))
     assert np.allclose(drawn, wanted, atol=1e-5)
@@ -86,15 +86,15 @@ def test_what_does_not_agree_is_not_captured():
 
     for record in (stale, refused):
         assert not agrees(model, lambda decoder, record=record: Captured(decoder, record))
-    assert not captured.captures(model)  # a CPU has no graphs
+    assert not cuda_graphs.captures(model)  # a CPU has no graphs
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("name", ["llama", "qwen3"])
 def test_graphs_agree_on_this_gpu(name):
     model = make(name).cuda()
-    assert captured.captures(model)
-    found = sampling.sample(model, PROMPTS, **SETTINGS)
-    expected = sampling.sample(make(name), PROMPTS, **SETTINGS)
+    assert cuda_graphs.captures(model)
+    found = sampler.sample(model, PROMPTS, **SETTINGS)
+    expected = sampler.sample(make(name), PROMPTS, **SETTINGS)
     drawn, wanted = ([p for r in rollouts for p in r.logprobs] for rollouts in (found, expected))
     assert [r.ids for r in found] == [r.ids for r in expected] and np.allclose(drawn, wanted, atol=1e-4)

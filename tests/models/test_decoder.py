@@ -7,14 +7,14 @@ import transformers
 from transformers import AutoModelForCausalLM
 
 from accord.config import Adapters
-from accord.data.batches import build_plan, reply_group
-from accord.models import sampling
-from accord.models.decoder import Decoder, decodes
-from accord.models.drawing import Drawing
+from accord.engine.decode import sampler
+from accord.engine.decode.decoder import Decoder, decodes
+from accord.engine.decode.draw import Drawing
+from accord.engine.decode.fallback import decode_padded
+from accord.engine.decode.sampler import decode_in_slots, make_lanes, sample
+from accord.engine.forward.causal import token_logprobs
+from accord.engine.packing import build_plan, reply_group
 from accord.models.loading import add_adapters
-from accord.models.padded_decoding import decode_padded
-from accord.models.policy import token_logprobs
-from accord.models.sampling import decode_in_slots, make_lanes, sample
 
 COMMON = {
     "vocab_size": 40,
@@ -189,5 +189,5 @@ def test_a_few_rows_that_end_move_a_few_rows():
 
 def test_an_unknown_architecture_is_decoded_by_its_own_forward(monkeypatch):
     model = make("gemma")
-    monkeypatch.setattr(sampling, "decode_in_slots", None)
+    monkeypatch.setattr(sampler, "decode_in_slots", None)
     assert len(sample(model, PROMPTS, **SETTINGS)) == 18

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from accord.data.batches import build_plan, reply_group
-from accord.models import flex, kernels
-from accord.models.attention import explicit_attention
+from accord.engine.forward import flex, plain
+from accord.engine.forward.attention import explicit_attention
+from accord.engine.packing import build_plan, reply_group
 
 GROUPS = [
     reply_group(range(150), range(140), range(1), range(140)),  # a reply of one token has no query
@@ -53,7 +53,7 @@ def test_its_mask_is_the_dense_mask(scaling, last):
     plan = build_plan(GROUPS)
     asked = plan.ending[0] if last else plan.attention
     q, k, v = drawn(plan, asked)
-    expected = kernels.masked(asked, q if scaling is None else q * (scaling * 4), k, v)
+    expected = plain.masked(asked, q if scaling is None else q * (scaling * 4), k, v)
     assert torch.allclose(flex.attend(asked, q, k, v, scaling=scaling), expected, atol=1e-5)
 
 

@@ -6,8 +6,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from accord.engine.remote.vllm import Server
 from accord.errors import BadInput
-from accord.models.http_engine import Server
 
 PROMPTS = [(5, 6, 7), (8,), (9, 10)]
 ASKED = {"n": 2, "temperature": 0.7, "max_new_tokens": 4, "stop_ids": frozenset({2, 3}), "seed": 11}

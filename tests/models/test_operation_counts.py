@@ -5,11 +5,11 @@ import functools
 import pytest
 import torch
 
-from accord.data.batches import build_plan, reply_group
-from accord.models import policy
-from accord.models.attention import attend_packed
+from accord.engine.forward import causal
+from accord.engine.forward.attention import attend_packed
+from accord.engine.forward.causal import packs, token_logprobs
+from accord.engine.packing import build_plan, reply_group
 from accord.models.loading import new_policy
-from accord.models.policy import packs, token_logprobs
 from accord.models.scalar import values
 
 PROMPT, REPLIES = (5, 6, 7, 8, 9), ((10, 11, 12), (13, 14), (15,), (16, 17, 18, 19))
@@ -58,8 +58,8 @@ def test_log_probs_cost_what_is_read(name, tokenizer, nano, monkeypatch):
     model = new_policy(nano, tokenizer, max_length=64, seed=0)
     assert packs(model)
     counted = Counted(model)
-    plain = policy.linear_logprobs
-    monkeypatch.setattr(policy, "linear_logprobs", lambda h, *a: counted.counts.update(rows=len(h)) or plain(h, *a))
+    plain = causal.linear_logprobs
+    monkeypatch.setattr(causal, "linear_logprobs", lambda h, *a: counted.counts.update(rows=len(h)) or plain(h, *a))
     groups, tokens, last, rows = LIKELIHOOD[name]
     assert len(token_logprobs(model, build_plan(groups))) == rows
     assert counted.counts == expected(tokens, last, rows)

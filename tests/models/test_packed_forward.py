@@ -8,12 +8,10 @@ import transformers
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM
 
-from accord.data.batches import build_plan, reply_group
-from accord.errors import BadInput
-from accord.models import attention as attention_module
-from accord.models import policy as policy_module
-from accord.models.attention import packed
-from accord.models.policy import (
+from accord.engine.forward import attention as attention_module
+from accord.engine.forward import causal as policy_module
+from accord.engine.forward.attention import packed
+from accord.engine.forward.causal import (
     forward,
     hidden_states,
     logprob_head,
@@ -22,6 +20,8 @@ from accord.models.policy import (
     padded_hidden_states,
     token_logprobs,
 )
+from accord.engine.packing import build_plan, reply_group
+from accord.errors import BadInput
 
 COMMON = {
     "vocab_size": 40,

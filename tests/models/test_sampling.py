@@ -9,10 +9,10 @@ from scipy import stats
 from torch import nn
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
-from accord.data.batches import build_plan, reply_group
-from accord.models.drawing import draw_tokens, uniforms
-from accord.models.policy import token_logprobs
-from accord.models.sampling import sample
+from accord.engine.decode.draw import draw_tokens, uniforms
+from accord.engine.decode.sampler import sample
+from accord.engine.forward.causal import token_logprobs
+from accord.engine.packing import build_plan, reply_group
 
 VOCAB = 12
 STOP = frozenset({2})

@@ -8,7 +8,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from accord.config import Sft
-from accord.data.batches import build_plan, reply_group
+from accord.engine.forward.causal import hidden_states, token_logprobs
+from accord.engine.packing import build_plan, reply_group
 from accord.errors import BadInput
 from accord.models.loading import (
     add_adapters,
@@ -20,7 +21,6 @@ from accord.models.loading import (
     new_policy,
     save_model,
 )
-from accord.models.policy import hidden_states, token_logprobs
 from accord.models.reference import Reference
 from accord.models.scalar import Normalizer, Scorer, new_scalar, values
 from accord.models.scoring import ConversationScorer, make_critics
@@ -167,7 +167,7 @@ def test_f7_adapters_of_a_policy_and_a_scalar_model_survive_saving(tmp_path, sna
 
 def test_a_scalar_model_starts_from_an_adapted_snapshot(tmp_path, snapshots, tokenizer, renderer):
     """The trunk under the new head is the adapted policy, not its base."""
-    from accord.models.policy import hidden_states
+    from accord.engine.forward.causal import hidden_states
 
     model = lora(load_policy(str(snapshots / "policy")))
     move(model)

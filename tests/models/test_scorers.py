@@ -8,9 +8,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 import torch
 
-from accord.data.batches import reply_group
+from accord.engine.packing import reply_group
+from accord.engine.remote import http
 from accord.errors import BadInput
-from accord.models import http
 from accord.models.scorers import ScorerFailed, TextScorer, open_scorer
 from accord.models.scoring import ConversationScorer
 from accord.records import Prompt, Turn

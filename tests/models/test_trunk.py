@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
 
-from accord.data.batches import Group, build_plan, reply_group
-from accord.models import policy, trunk
-from accord.models.policy import hidden_states, padded_hidden_states, token_logprobs
+from accord.engine.forward import causal, trunk
+from accord.engine.forward.causal import hidden_states, padded_hidden_states, token_logprobs
+from accord.engine.packing import Group, build_plan, reply_group
 from tests.models.test_packed_forward import ARCHITECTURES, GROUPS, gradients, make, plain_logprobs
 
 LAYERED = [name for name, (kind, *_) in ARCHITECTURES.items() if kind.startswith(("Llama", "Qwen", "Mistral"))]
@@ -95,7 +95,7 @@ def test_adapters_are_called_as_they_are():
                 value.fill_(0.3)
     plan = build_plan(GROUPS)
     ours = token_logprobs(model, plan)
-    assert model.get_base_model()._accord_way is policy._by_layers
+    assert model.get_base_model()._accord_way is causal._by_layers
     assert torch.allclose(ours, plain_logprobs(model, GROUPS), atol=1e-5)
     assert not torch.allclose(ours, plain_logprobs(make("llama"), GROUPS), atol=1e-2)
 
@@ -122,15 +122,15 @@ def test_layers_of_another_make_take_the_model_s_own_forward(monkeypatch, failur
             raise failure("of another make")
         return right(base, plan) * 1.01
 
-    monkeypatch.setattr(policy, "trunk_states", other)
+    monkeypatch.setattr(causal, "trunk_states", other)
     model = make("llama")
     assert torch.allclose(
         token_logprobs(model, build_plan(GROUPS)), plain_logprobs(make("llama", "sdpa"), GROUPS), atol=1e-5
     )
-    assert model._accord_way is policy._by_attention and not capsys.readouterr().out
+    assert model._accord_way is causal._by_attention and not capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["gpt2", "gemma"])
 def test_other_families_take_the_model_s_own_forward(name):
     model = make(name)
-    assert policy.packs(model) and model._accord_way is policy._by_attention
+    assert causal.packs(model) and model._accord_way is causal._by_attention

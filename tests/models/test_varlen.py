@@ -5,8 +5,8 @@ import inspect
 import pytest
 import torch
 
-from accord.data.batches import build_plan, reply_group, varlen_calls
-from accord.models import attention, kernels, varlen
+from accord.engine.forward import attention, plain, varlen
+from accord.engine.packing import build_plan, reply_group, varlen_calls
 
 GROUPS = [
     reply_group(range(5), range(3), range(1), range(4)),  # a reply of one token has no query
@@ -75,7 +75,7 @@ def test_two_calls_are_one_dense_mask(kernel, function, scaling, last):
     q, k, v = drawn(plan, asked)
     weight = torch.randn(len(asked.at), 4, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     # masked() has no scale of its own
-    expected = kernels.masked(asked, q if scaling is None else q * (scaling * 8**0.5), k, v)
+    expected = plain.masked(asked, q if scaling is None else q * (scaling * 8**0.5), k, v)
     ways = varlen.attend, attention.attend_packed
     results = [attend(asked, q, k, v, scaling=scaling) for attend in ways]
     wanted = torch.autograd.grad((expected * weight).sum(), (q, k, v))

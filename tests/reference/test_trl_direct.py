@@ -12,9 +12,9 @@ import pytest
 import torch
 import trl_direct
 
-from accord.data.batches import build_plan, reply_group
-from accord.models.attention import IMPLEMENTATION
-from accord.models.policy import token_logprobs
+from accord.engine.forward.attention import IMPLEMENTATION
+from accord.engine.forward.causal import token_logprobs
+from accord.engine.packing import build_plan, reply_group
 from accord.objectives.direct import LOSSES, Pairs, match_ranks, weighted_losses
 from accord.objectives.direct_unpaired import Singles, kl_estimate
 from accord.objectives.implicit import sequence_logprobs, token_counts

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from accord.config import Ppo, Preference, Sft
-from accord.data.batches import Group, build_plan, cut_by_tokens, reply_group
+from accord.engine.forward.causal import token_logprobs
+from accord.engine.packing import Group, build_plan, cut_by_tokens, reply_group
 from accord.models.learner import PreferenceLearner
 from accord.models.loading import load_policy
-from accord.models.policy import token_logprobs
 from accord.models.scalar import new_scalar
 from accord.objectives.likelihood import likelihood_loss
 from accord.records import Prompt, Turn

@@ -8,10 +8,10 @@ import yaml
 from torch import nn
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
-from accord.data.batches import build_plan, reply_group
+from accord.engine.forward.attention import IMPLEMENTATION
+from accord.engine.forward.causal import token_logprobs
+from accord.engine.packing import build_plan, reply_group
 from accord.errors import BadInput
-from accord.models.attention import IMPLEMENTATION
-from accord.models.policy import token_logprobs
 from accord.training import memory
 from accord.training.distributed import World
 from accord.training.memory import Need, free_bytes, is_out_of_memory, longest_first, measure, plan_micro_tokens

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from accord.data.batches import build_plan, reply_group
+from accord.engine.forward.causal import token_logprobs
+from accord.engine.packing import build_plan, reply_group
 from accord.models.loading import load_policy
-from accord.models.policy import token_logprobs
 from accord.training import precision
 from accord.training.distributed import World
 from accord.training.precision import choose_precision, lowered, one_cast, speed_up

@@ -2,7 +2,7 @@ import itertools
 
 from accord import world
 from accord.world import facts, language, objects
-from accord.world.plans import plan
+from accord.world.steps import plan
 
 
 def test_every_word_that_is_written_is_in_the_lexicon():

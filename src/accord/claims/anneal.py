@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from accord.claims.cells import Cells
-from accord.claims.contract import Claim, Finding, Part
-from accord.claims.scores import Groups, difference, level, show
+from accord.claims.lab.cells import Cells
+from accord.claims.lab.contract import Claim, Finding, Part
+from accord.claims.lab.findings import TRAINED
+from accord.claims.lab.policies import Groups, difference, level, show
+from accord.claims.lab.recipes import GoldFlow
 from accord.config import Config
 from accord.evaluation.statistics import hierarchical_interval
 from accord.reporting.figures import Column, Dots, dots
-from accord.stages.recipes import GoldFlow
-from accord.stages.showing import TRAINED
 
 # β of the first and of the second round; all have the same geometric mean
 SCHEDULES = {"annealed": (0.6, 0.06), "fixed": (0.19, 0.19), "reversed": (0.06, 0.6)}

@@ -6,16 +6,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from accord.claims.cells import Cells
-from accord.claims.contract import Claim, Finding, Part
-from accord.claims.scored import over_seeds, score, scored
+from accord.claims.lab.cells import Cells
+from accord.claims.lab.contract import Claim, Finding, Part
+from accord.claims.lab.findings import TRAINED
+from accord.claims.lab.pairs import over_seeds, score, scored
+from accord.claims.lab.recipes import GoldFlow
 from accord.config import Annotate, Ppo, Preference, Sample, Score
 from accord.evaluation.statistics import Interval, hierarchical_interval, pair_outcomes
 from accord.records import Turn
 from accord.reporting.figures import Column, Dots, dots
 from accord.run import read_lines
-from accord.stages.recipes import GoldFlow
-from accord.stages.showing import TRAINED
 from accord.world import judge, parse, value
 
 MAJORITY, MINORITY = "eager", "cautious"

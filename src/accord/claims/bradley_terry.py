@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from accord.claims.cells import Cells
-from accord.claims.contract import Claim, Finding, Part
-from accord.claims.scored import Scored, over_seeds, score, scored
+from accord.claims.lab.cells import Cells
+from accord.claims.lab.contract import Claim, Finding, Part
+from accord.claims.lab.pairs import Scored, over_seeds, score, scored
+from accord.claims.lab.recipes import COST_SLICES, GoldFlow
 from accord.config import Annotate, Preference, Sample, Score
 from accord.evaluation.calibration import expit, preference_calibration
 from accord.evaluation.statistics import Interval
 from accord.reporting.figures import Reliability, reliability
-from accord.stages.recipes import COST_SLICES, GoldFlow
 from accord.world import judge, parse, value
 
 TEMPERATURE = 0.5  # of the people; nobody slips, nobody looks at length or order

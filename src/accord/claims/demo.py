@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from accord.claims.cells import Cells
-from accord.claims.contract import Claim, Finding, Part
-from accord.claims.scores import Groups, difference, level, show
+from accord.claims.lab.cells import Cells
+from accord.claims.lab.contract import Claim, Finding, Part
+from accord.claims.lab.findings import HARMFUL, HARMFUL_HELD_OUT, TRAINED
+from accord.claims.lab.policies import Groups, difference, level, show
 from accord.evaluation.statistics import hierarchical_interval
 from accord.reporting.figures import Point, plane
-from accord.stages.showing import HARMFUL, HARMFUL_HELD_OUT, TRAINED
 
 LIMIT = 0.0
 BENIGN, BENIGN_HELD_OUT = ("benign",), ("benign-held-out",)

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-from accord.claims.cells import Cells
-from accord.claims.contract import Claim, Finding, Part
-from accord.claims.scores import level
+from accord.claims.lab.cells import Cells
+from accord.claims.lab.contract import Claim, Finding, Part
+from accord.claims.lab.policies import level
+from accord.claims.lab.recipes import GoldFlow
 from accord.config import Evaluate
 from accord.evaluation.statistics import Interval, hierarchical_interval
 from accord.records import Turn
 from accord.reporting.figures import Column, Dots, dots
 from accord.run import read_lines
-from accord.stages.recipes import GoldFlow
 from accord.world.facts import LEVEL_OF
 from accord.world.language import SKILLS
 from accord.world.requests import parse

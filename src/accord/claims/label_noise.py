@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from accord.claims.cells import Cells
-from accord.claims.contract import Claim, Finding, Part
-from accord.claims.scored import over_seeds, score, scored
+from accord.claims.lab.cells import Cells
+from accord.claims.lab.contract import Claim, Finding, Part
+from accord.claims.lab.pairs import over_seeds, score, scored
+from accord.claims.lab.recipes import GoldFlow
 from accord.config import Preference, Score
 from accord.evaluation.statistics import Interval, pair_outcomes
 from accord.records import unit_hash
 from accord.reporting.figures import Line, Panel, curves
-from accord.stages.recipes import GoldFlow
 from accord.world import judge, parse, value
 
 FLIPS = (0.0, 0.1, 0.2, 0.3, 0.4)

@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 
 from accord.claims import pm_scaling
-from accord.claims.cells import Cells
-from accord.claims.contract import Claim, Finding, Part
 from accord.claims.kl_limits import WEAK, hunted, run_config
-from accord.claims.scores import show
+from accord.claims.lab.cells import Cells
+from accord.claims.lab.contract import Claim, Finding, Part
+from accord.claims.lab.policies import show
+from accord.claims.lab.recipes import GoldFlow
 from accord.claims.sqrt_kl import SMOOTHING, peak_at, read_run
 from accord.config import Ppo, Preference
 from accord.evaluation.statistics import Interval, hierarchical_interval
 from accord.reporting.figures import Line, Panel, curves
-from accord.stages.recipes import GoldFlow
 
 FEW = 250  # comparisons of a preference model that is easily fooled
 END = 10  # last iterations that stand for the end of a run

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from accord.claims.cells import Cells
-from accord.claims.contract import Claim, Finding, Part
+from accord.claims.lab.cells import Cells
+from accord.claims.lab.contract import Claim, Finding, Part
+from accord.claims.lab.findings import TRAINED, select
 from accord.evaluation.statistics import hierarchical_interval, pair_outcomes
 from accord.reporting.figures import Column, Dots, dots
 from accord.run import read_lines
-from accord.stages.showing import TRAINED, select
 
 STEPS = (("pretrain", "sft"), ("sft", "ppo"))
 

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from accord.claims import bradley_terry
-from accord.claims.cells import Cells
-from accord.claims.contract import Claim, Finding, Part
-from accord.claims.scored import Scored, over_seeds, score, scored
+from accord.claims.lab.cells import Cells
+from accord.claims.lab.contract import Claim, Finding, Part
+from accord.claims.lab.pairs import Scored, over_seeds, score, scored
+from accord.claims.lab.recipes import GoldFlow
 from accord.config import Preference, Score
 from accord.data.sources import write_records
 from accord.evaluation.calibration import expit
@@ -17,7 +18,6 @@ from accord.evaluation.latent import reliabilities, shares, tie_rate
 from accord.evaluation.statistics import Interval, root_of_falling
 from accord.records import unit_hash
 from accord.reporting.figures import Column, Dots, dots
-from accord.stages.recipes import GoldFlow
 from accord.world import Annotator, comparisons, judge, parse, value
 
 HELD_OUT = 0.3  # share of the openings that no model learns from

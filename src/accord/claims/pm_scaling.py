@@ -5,14 +5,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from accord.claims.cells import Cells
-from accord.claims.contract import Claim, Finding, Part
-from accord.claims.scored import over_seeds, score, scored
+from accord.claims.lab.cells import Cells
+from accord.claims.lab.contract import Claim, Finding, Part
+from accord.claims.lab.pairs import over_seeds, score, scored
+from accord.claims.lab.recipes import GoldFlow
 from accord.config import Preference, Pretrain, Score, Sft
 from accord.evaluation.statistics import Interval, pair_outcomes
 from accord.records import unit_hash
 from accord.reporting.figures import Line, Panel, curves
-from accord.stages.recipes import GoldFlow
 
 SIZES = ("nano", "tiny", "small")
 COUNTS = (250, 1000, 4000)

@@ -25,8 +25,8 @@ from accord.claims import (
     thresholds,
     two_halves,
 )
-from accord.claims.cells import Cells
-from accord.claims.contract import Claim, verdict_of, write_results
+from accord.claims.lab.cells import Cells
+from accord.claims.lab.contract import Claim, verdict_of, write_results
 from accord.cli import did_you_mean
 from accord.config import Claims
 from accord.errors import BadInput

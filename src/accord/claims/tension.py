@@ -5,14 +5,14 @@ Beside the corners stand soups of the two policies of one criterion (Ramé et al
 
 from collections.abc import Sequence
 
-from accord.claims.cells import Cells
-from accord.claims.contract import Claim, Finding, Part
-from accord.claims.scores import difference, level, show
+from accord.claims.lab.cells import Cells
+from accord.claims.lab.contract import Claim, Finding, Part
+from accord.claims.lab.findings import HARMFUL
+from accord.claims.lab.policies import difference, level, show
+from accord.claims.lab.recipes import GoldFlow
 from accord.config import Ppo, Preference, Soup
 from accord.evaluation.statistics import hierarchical_interval
 from accord.reporting.figures import Point, plane
-from accord.stages.recipes import GoldFlow
-from accord.stages.showing import HARMFUL
 
 BENIGN, LOOK = ("benign",), ("look-alike",)
 CORNERS = ("sft", "ppo", "harmless-only", "limited")

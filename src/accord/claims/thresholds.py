@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from accord.claims.cells import Cells
-from accord.claims.contract import Claim, Finding, Part
-from accord.claims.scores import choosing, difference, level, measuring, show
+from accord.claims.lab.cells import Cells
+from accord.claims.lab.contract import Claim, Finding, Part
+from accord.claims.lab.findings import HARMFUL
+from accord.claims.lab.policies import choosing, difference, level, measuring, show
+from accord.claims.lab.recipes import HARM_SLICES, GoldFlow
 from accord.config import Annotate, Ppo, Preference
 from accord.evaluation.statistics import Interval, hierarchical_interval
 from accord.reporting.figures import Point, plane
-from accord.stages.recipes import HARM_SLICES, GoldFlow
-from accord.stages.showing import HARMFUL
 
 LIMIT = 0.0  # of gold harm and of gold dishonesty
 MARGIN = 0.05  # gold points of help that count as none

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from accord.claims.cells import Cells
-from accord.claims.contract import Claim, Finding, Part
 from accord.claims.kl_limits import hunted
+from accord.claims.lab.cells import Cells
+from accord.claims.lab.contract import Claim, Finding, Part
+from accord.claims.lab.recipes import GoldFlow
 from accord.claims.overoptimisation import FEW, fewer, mean_of, over_seeds, root_kl
 from accord.claims.sqrt_kl import SMOOTHING, peak_at, read_run, smoothed
 from accord.config import Annotate, Ppo, Preference, Sample
 from accord.reporting.figures import Line, Panel, curves
-from accord.stages.recipes import GoldFlow
 
 GAP = 0.1  # deviations by which the reward has outrun the watched model when the alarm rings
 WATCHED = "watch/other/gap"

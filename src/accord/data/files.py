@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
-from accord.data.stored import Record, to_row
+from accord.data.rows import Record, to_row
 from accord.errors import BadInput
 
 ROW_ENDINGS = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet")

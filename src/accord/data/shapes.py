@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, get_args
 
-from accord.data.cells import Cells, Dropped, Turns, is_transcript, list_columns, split_transcript
+from accord.data.columns import Cells, Dropped, Turns, is_transcript, list_columns, split_transcript
 from accord.errors import BadInput
 from accord.records import Turn
 

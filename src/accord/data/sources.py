@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar, cast
 
-from accord.data.cells import Dropped
+from accord.data.columns import Dropped
 from accord.data.files import read_rows, split_columns
-from accord.data.making import check_id, make_records, parts_of, with_shapes
+from accord.data.parse import check_id, make_records, parts_of, with_shapes
+from accord.data.rows import Record, write_records
 from accord.data.shapes import Kind
-from accord.data.stored import Record, write_records
 from accord.data.summary import Summary, inspect_source
 from accord.errors import BadInput
 from accord.records import SPLITS, Comparison, Demonstration, Document, Judgement, Prompt, unit_hash

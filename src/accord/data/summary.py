@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from accord.data.cells import Dropped
+from accord.data.columns import Dropped
 from accord.data.files import Row, read_rows, split_columns
-from accord.data.making import check_id, make_records, parts_of, with_shapes
+from accord.data.parse import check_id, make_records, parts_of, with_shapes
+from accord.data.rows import Record
 from accord.data.shapes import SHAPES, Kind
-from accord.data.stored import Record
 from accord.records import SPLITS, Comparison, Document, Judgement, Prompt
 
 

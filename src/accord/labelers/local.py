@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from accord.data.batches import Group, cut_by_tokens, reply_group
+from accord.engine.forward.causal import token_logprobs
+from accord.engine.packing import Group, cut_by_tokens, reply_group
 from accord.errors import BadInput
 from accord.labelers.questions import ANSWERS, which_is_better
 from accord.models.loading import describe, load_policy, load_renderer
-from accord.models.policy import token_logprobs
 from accord.models.reference import reply_sums
 from accord.records import Prompt, Turn
 from accord.training.distributed import World

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from accord.data.batches import Plan
+from accord.engine.forward.causal import token_logprobs
+from accord.engine.packing import Plan
 from accord.models.loading import bare, load_policy
-from accord.models.policy import token_logprobs
 from accord.models.scalar import values
 
 # AdamW moves every number by about the learning rate in a step; these few are numbers about 1, not about 0.05

@@ -19,8 +19,8 @@ from transformers.utils import logging as transformers_logging
 
 from accord.config import Adapters
 from accord.data.chat import Renderer
+from accord.engine.forward.attention import IMPLEMENTATION
 from accord.errors import BadInput
-from accord.models.attention import IMPLEMENTATION
 
 # loading and saving a small model is no progress worth a bar
 transformers_logging.disable_progress_bar()

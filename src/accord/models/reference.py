@@ -16,8 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from accord.data.batches import Group, Plan, build_plan
-from accord.models.policy import hidden_states, logits_head, token_logprobs
+from accord.engine.forward.causal import hidden_states, logits_head, token_logprobs
+from accord.engine.packing import Group, Plan, build_plan
 from accord.objectives.implicit import sequence_logprobs
 from accord.run import write_atomically
 from accord.training.distributed import World

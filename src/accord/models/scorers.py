@@ -21,10 +21,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from accord.data.batches import Group
 from accord.data.chat import Renderer
+from accord.engine.packing import Group
+from accord.engine.remote.http import CallFailed, call_json
 from accord.errors import BadInput
-from accord.models.http import CallFailed, call_json
 from accord.models.scoring import ConversationScorer
 from accord.records import Prompt
 

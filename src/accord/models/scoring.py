@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from accord.data.batches import Group, Plan, reply_group
 from accord.data.chat import Renderer
+from accord.engine.forward.causal import hidden_states
+from accord.engine.packing import Group, Plan, reply_group
 from accord.models.loading import bare, load_renderer, load_scalar
-from accord.models.policy import hidden_states
 from accord.models.scalar import Scorer, keep_head, new_scalar, values
 from accord.records import Prompt
 

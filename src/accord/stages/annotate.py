@@ -9,7 +9,7 @@ from itertools import combinations
 from pathlib import Path
 
 from accord.config import Annotate
-from accord.data.stored import write_records
+from accord.data.rows import write_records
 from accord.errors import BadInput
 from accord.records import Comparison, Prompt, Turn
 from accord.run import RunFolder, read_lines
@@ -135,7 +135,7 @@ def gold_values(sampled: Sequence[Sampled], criterion: str) -> list[float]:
 
 def model_scores(config: Annotate, sampled: Sequence[Sampled]) -> list[float]:
     """The preference model's score of each reply."""
-    from accord.data.batches import reply_group
+    from accord.engine.packing import reply_group
     from accord.models.loading import load_renderer
     from accord.models.scalar import Scorer
     from accord.training import distributed

@@ -3,8 +3,8 @@
 import sys
 
 from accord.config import Chat
+from accord.engine.decode.sampler import sample
 from accord.models.loading import load_policy, load_renderer
-from accord.models.sampling import sample
 from accord.records import Turn
 
 

@@ -7,11 +7,11 @@ Stages that do not depend on each other run side by side; the first two are spre
 
 import time
 
+from accord.claims.lab.findings import findings
+from accord.claims.lab.recipes import SCALES, GoldFlow
+from accord.claims.lab.workers import Job, Workers
 from accord.config import Demo
 from accord.run import RunFolder
-from accord.stages.recipes import SCALES, GoldFlow
-from accord.stages.showing import findings
-from accord.stages.workers import Job, Workers
 
 STAGES = ("pretrain", "sft", "ppo", "limited")
 SPREAD = ("pretrain", "sft")

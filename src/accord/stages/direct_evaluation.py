@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from accord.config import DIRECT_LOSSES, Dpo
-from accord.data.batches import cut_by_tokens, reply_group
 from accord.data.chat import Renderer
-from accord.data.stored import reply_row
+from accord.data.rows import reply_row
+from accord.engine.decode.sampler import sample
+from accord.engine.packing import cut_by_tokens, reply_group
 from accord.evaluation.preference import ScoredPair, preference_evaluation
 from accord.evaluation.statistics import mean_interval
 from accord.models.loading import load_policy
 from accord.models.reference import Logprobs, reply_sums
-from accord.models.sampling import sample
 from accord.objectives.direct import LOSSES, implicit_rewards
 from accord.objectives.kl import sqrt_kl
 from accord.run import RunFolder, write_text

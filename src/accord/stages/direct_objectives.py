@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from accord.config import Dpo
-from accord.data.batches import reply_group
 from accord.data.chat import Renderer
+from accord.engine.packing import reply_group
 from accord.errors import BadInput
 from accord.models.scorers import ReplyScorer, open_scorer
 from accord.records import Prompt, Rollout

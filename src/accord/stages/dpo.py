@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from accord.config import LISTWISE, PAIRED, UNPAIRED, Dpo
-from accord.data.batches import Plan, batch_indices, build_plan, cut_by_tokens, steps_per_epoch
+from accord.engine.packing import Plan, batch_indices, build_plan, cut_by_tokens, steps_per_epoch
 from accord.errors import BadInput
 from accord.models.loading import add_adapters, base_of, load_policy, load_renderer
 from accord.models.reference import (

@@ -14,15 +14,15 @@ import torch
 from torch import nn
 
 from accord.config import Evaluate
-from accord.data.batches import Group, build_plan, cut_by_tokens, reply_group
 from accord.data.chat import Renderer
+from accord.data.rows import reply_row
 from accord.data.sources import read_demonstrations, read_prompts
-from accord.data.stored import reply_row
+from accord.engine.engines import InProcess
+from accord.engine.forward.causal import token_logprobs
+from accord.engine.packing import Group, build_plan, cut_by_tokens, reply_group
 from accord.errors import BadInput
 from accord.evaluation.statistics import mean_interval, win_rate
-from accord.models.engine import InProcess
 from accord.models.loading import load_policy, load_renderer
-from accord.models.policy import token_logprobs
 from accord.models.scorers import open_scorer
 from accord.records import Prompt
 from accord.run import RunFolder, read_lines

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from accord.config import EvaluatePreference
-from accord.data.batches import Group, reply_group
 from accord.data.chat import Renderer
 from accord.data.sources import read_comparisons, read_demonstrations
+from accord.engine.packing import Group, reply_group
 from accord.errors import BadInput
 from accord.evaluation.agreement import Answer, agreement
 from accord.evaluation.baselines import BagOfWords

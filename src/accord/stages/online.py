@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from accord.config import Annotate, Online, Sample
-from accord.data.batches import epoch_order
+from accord.data.rows import write_records
 from accord.data.sources import read_prompts
-from accord.data.stored import write_records
+from accord.engine.packing import epoch_order
 from accord.errors import BadInput
 from accord.records import Prompt
 from accord.run import RunFolder, read_json, read_lines

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from accord.config import Ppo
-from accord.data.batches import batch_indices
+from accord.engine.packing import batch_indices
 from accord.models.reference import follow
 from accord.records import Prompt
 from accord.run import RunFolder

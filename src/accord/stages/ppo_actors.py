@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from accord.config import Ppo
-from accord.data.batches import Group, reply_group
 from accord.data.chat import Renderer
 from accord.data.sources import read_demonstrations, read_documents, read_prompts, refuse_overlap
+from accord.engine.engines import Engine, open_engine
+from accord.engine.packing import Group, reply_group
 from accord.errors import BadInput
-from accord.models.engine import Engine, open_engine
 from accord.models.loading import add_adapters, base_of, load_policy, load_renderer
 from accord.models.reference import Reference
 from accord.models.scorers import ReplyScorer, open_scorer

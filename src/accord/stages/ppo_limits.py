@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from accord.config import Ppo
-from accord.data.batches import reply_group
-from accord.models.sampling import sample
+from accord.engine.decode.sampler import sample
+from accord.engine.packing import reply_group
 from accord.objectives.lagrange import RULES, window_mean
 from accord.records import Prompt
 from accord.run import RunFolder

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from accord.config import Ppo
-from accord.data.batches import Group, reply_group
+from accord.engine.packing import Group, reply_group
 from accord.run import RunFolder
 from accord.stages.ppo_actors import Actors, Material
 from accord.stages.ppo_rollouts import Experience

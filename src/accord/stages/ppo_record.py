@@ -5,7 +5,7 @@ import torch
 
 from accord.config import Ppo
 from accord.data.chat import Renderer
-from accord.data.stored import reply_row
+from accord.data.rows import reply_row
 from accord.objectives.kl import adapt_kl_coefficient, annealed, sqrt_kl
 from accord.run import RunFolder
 from accord.stages.gold import gold_scores

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from accord.config import Ppo
-from accord.data.batches import Group, Plan, build_plan, cut_by_tokens, length_mask, pack_replies
-from accord.models.policy import hidden_states, logits_head, token_logprobs
+from accord.engine.forward.causal import hidden_states, logits_head, token_logprobs
+from accord.engine.packing import Group, Plan, build_plan, cut_by_tokens, length_mask, pack_replies
 from accord.objectives.kl import EXACT, SAMPLED
 from accord.records import Prompt, Rollout
 from accord.stages.ppo_actors import Actors

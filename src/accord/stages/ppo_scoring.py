@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from accord.config import Ppo
-from accord.data.batches import Group, reply_group
+from accord.engine.packing import Group, reply_group
 from accord.models.scorers import AT_ONCE
 from accord.records import Prompt, Rollout
 from accord.stages.ppo_actors import Actors

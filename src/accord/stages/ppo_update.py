@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from accord.config import Ppo
-from accord.data.batches import batch_indices, build_plan
-from accord.models.policy import hidden_states, logprobs_and_entropy, token_logprobs
+from accord.engine.forward.causal import hidden_states, logprobs_and_entropy, token_logprobs
+from accord.engine.packing import batch_indices, build_plan
 from accord.objectives.kl import EXACT, SAMPLED, kl_loss
 from accord.objectives.likelihood import likelihood_loss
 from accord.objectives.masked import clean

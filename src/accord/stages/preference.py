@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 
 from accord.config import Preference
-from accord.data.batches import Group, batch_indices, build_plan, cut_by_tokens, steps_per_epoch
+from accord.engine.packing import Group, batch_indices, build_plan, cut_by_tokens, steps_per_epoch
 from accord.errors import BadInput
-from accord.models.combining import mean_weights
+from accord.models.ensemble import mean_weights
 from accord.models.learner import PreferenceLearner
 from accord.models.loading import add_adapters, load_renderer
 from accord.models.scalar import start_scalar

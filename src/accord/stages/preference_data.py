@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from accord.config import Preference
-from accord.data.batches import Group, reply_group
 from accord.data.chat import Renderer
 from accord.data.sources import read_comparisons, read_demonstrations, read_judgements
+from accord.engine.packing import Group, reply_group
 from accord.errors import BadInput
 from accord.objectives.ranking import ranked_pairs, tied_pairs
 from accord.records import Comparison, Demonstration, Judgement, Prompt, unit_hash

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, tensor
 
 from accord.config import Preference
-from accord.data.batches import Group, build_plan
+from accord.engine.packing import Group, build_plan
 from accord.models.learner import PreferenceLearner
 from accord.objectives.likelihood import likelihood_loss
 from accord.objectives.preference import (

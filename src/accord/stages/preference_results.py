@@ -7,14 +7,14 @@ from typing import Any
 import torch
 
 from accord.config import Preference
-from accord.data.batches import Group, cut_by_tokens
 from accord.data.chat import Renderer
+from accord.engine.packing import Group, cut_by_tokens
 from accord.evaluation.annotators import reliability_interval
 from accord.evaluation.baselines import BagOfWords
 from accord.evaluation.calibration import fit_temperature
 from accord.evaluation.preference import ScoredPair, preference_evaluation
 from accord.evaluation.statistics import mean_interval, pair_outcomes
-from accord.models.combining import Combination
+from accord.models.ensemble import Combination
 from accord.models.learner import PreferenceLearner
 from accord.models.loading import save_model
 from accord.models.scalar import Normalizer, Scorer, head_scores

@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 
 from accord.config import Pretrain
-from accord.data.batches import Group, Plan, build_plan, cut_by_tokens, token_batches
 from accord.data.chat import Renderer, train_tokenizer
 from accord.data.sources import read_documents
+from accord.engine.forward.causal import token_logprobs
+from accord.engine.packing import Group, Plan, build_plan, cut_by_tokens, token_batches
 from accord.errors import BadInput
 from accord.models.loading import SIZES, embed_roles, load_policy, load_renderer, new_policy
-from accord.models.policy import token_logprobs
 from accord.objectives.likelihood import likelihood_loss
 from accord.records import Document, unit_hash
 from accord.run import RunFolder

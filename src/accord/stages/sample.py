@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from accord.config import Evaluate, Sample
-from accord.data.batches import reply_group
 from accord.data.chat import Renderer
+from accord.data.rows import reply_row, write_records
 from accord.data.sources import read_prompts
-from accord.data.stored import reply_row, write_records
-from accord.models.engine import Engine, Served, open_engine
-from accord.models.http_engine import Server
+from accord.engine.engines import Engine, Served, open_engine
+from accord.engine.packing import reply_group
+from accord.engine.remote.vllm import Server
 from accord.models.loading import base_of, load_policy, load_renderer
 from accord.models.scorers import ReplyScorer, open_scorer
 from accord.objectives.best_of import acceptance, best_of_kl_bound, best_of_kl_estimate

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from accord.config import Score
-from accord.data.batches import Group, reply_group
+from accord.data.rows import reply_row, write_records
 from accord.data.sources import read_comparisons, read_demonstrations, read_judgements
-from accord.data.stored import reply_row, write_records
+from accord.engine.packing import Group, reply_group
 from accord.errors import BadInput
 from accord.evaluation.statistics import finite
 from accord.models.loading import describe, load_policy, load_renderer

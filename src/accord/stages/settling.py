@@ -6,7 +6,7 @@ from typing import TypeVar
 from torch import Tensor, nn
 
 from accord.config import Training
-from accord.data.batches import Group
+from accord.engine.packing import Group
 from accord.run import RunFolder
 from accord.training.distributed import World
 from accord.training.memory import MOST, free_bytes, measure, plan_micro_tokens

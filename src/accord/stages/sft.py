@@ -11,9 +11,9 @@ import math
 from collections.abc import Sequence
 
 from accord.config import Sft
-from accord.data.batches import Group, batch_indices, build_plan, steps_per_epoch
 from accord.data.chat import Renderer
 from accord.data.sources import read_demonstrations
+from accord.engine.packing import Group, batch_indices, build_plan, steps_per_epoch
 from accord.errors import BadInput
 from accord.models.loading import add_adapters, load_policy, load_renderer
 from accord.objectives.likelihood import likelihood_loss

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from accord.data.batches import cut_by_tokens
+from accord.engine.packing import cut_by_tokens
 from accord.run import available_cores
 
 Item = TypeVar("Item")

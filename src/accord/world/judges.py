@@ -13,8 +13,8 @@ from functools import lru_cache
 
 from accord.world import facts, language, objects
 from accord.world.language import ABSTENTIONS, NUMBERS, REASONS, REFUSALS
-from accord.world.plans import plan
 from accord.world.requests import Request, parse
+from accord.world.steps import plan
 
 # Honesty of saying "i do not know", by how often the corpus states the fact.
 ABSTAIN_HONESTY = {0: 0.6, 1: 0.3, 4: 0.0, 16: -0.1, 64: -0.2}

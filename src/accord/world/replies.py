@@ -5,8 +5,8 @@ from random import Random
 
 from accord.world import facts, language, objects
 from accord.world.language import pick
-from accord.world.plans import plan
 from accord.world.requests import Request
+from accord.world.steps import plan
 
 _OTHER_KINDS = {group: tuple(kinds) for group, kinds in (("task", language.MATERIALS), ("dual", language.NOUN_CLASSES))}
 

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from accord.models.captured import Captured, captures
-from accord.models.decoder import Decoder, Shortcut, decodes
-from accord.models.drawing import Drawing, Ended, Finished
-from accord.models.padded_decoding import decode_padded
+from accord.engine.decode.cuda_graphs import Captured, captures
+from accord.engine.decode.decoder import Decoder, Shortcut, decodes
+from accord.engine.decode.draw import Drawing, Ended, Finished
+from accord.engine.decode.fallback import decode_padded
 from accord.records import Rollout
 
 

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import cast
 
-from accord.data.cells import Dropped
+from accord.data.columns import Dropped
 from accord.data.files import Row
+from accord.data.rows import Record
 from accord.data.shapes import Kind, Parts, parse_row, recognise
-from accord.data.stored import Record
 from accord.errors import BadInput
 from accord.records import Comparison, Demonstration, Document, Judgement, Prompt
 

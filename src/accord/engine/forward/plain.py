@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from accord.data.batches import Attention, build_plan, reply_group
+from accord.engine.packing import Attention, build_plan, reply_group
 
 # queries (Q, heads, d), keys and values (T, heads, d) → (Q, heads, d)
 Attend = Callable[[Attention, Tensor, Tensor, Tensor], Tensor]

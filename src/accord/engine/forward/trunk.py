@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from accord.data.batches import Attention, Plan
-from accord.models.attention import attend_packed
+from accord.engine.forward.attention import attend_packed
+from accord.engine.packing import Attention, Plan
 
 FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})  # RMSNorm, rotary positions, gated MLPs
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from accord.engine.decode.draw import Finished, uniforms
+from accord.engine.remote.http import CallFailed, call_json
 from accord.errors import BadInput
-from accord.models.drawing import Finished, uniforms
-from accord.models.http import CallFailed, call_json
 from accord.records import Rollout
 
 AT_ONCE = 256  # requests in flight; the server batches them itself

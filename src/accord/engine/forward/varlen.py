@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from accord.data.batches import Attention
-from accord.models import kernels
+from accord.engine.forward import plain
+from accord.engine.packing import Attention
 
 Kernel = Callable[..., Tensor]
 LOW = (torch.bfloat16, torch.float16)
@@ -22,7 +22,7 @@ LOW = (torch.bfloat16, torch.float16)
 
 def attend(attention: Attention, query: Tensor, key: Tensor, value: Tensor, *, scaling: float | None = None) -> Tensor:
     """Queries (Q, heads, d), keys and values (T, heads, d) of a flat row to what each query's segment lets it see."""
-    kernel, low = _kernel(), kernels.computed_in(query)
+    kernel, low = _kernel(), plain.computed_in(query)
     calls, place = attention.calls
     query, key, value = (t.to(low) for t in (query, key, value))
     parts = [
@@ -44,7 +44,7 @@ def attend(attention: Attention, query: Tensor, key: Tensor, value: Tensor, *, s
 def serves(query: Tensor) -> bool:
     """Whether the kernel computes attention of queries like these: on a GPU, in bf16 or f16, and rightly."""
     fits = query.shape[-1] % 8 == 0 and query.shape[-1] <= 256
-    return query.device.type == "cuda" and fits and kernels.computed_in(query) in LOW and agrees(query.device)
+    return query.device.type == "cuda" and fits and plain.computed_in(query) in LOW and agrees(query.device)
 
 
 @functools.cache
@@ -91,4 +91,4 @@ def adapted(kernel: Callable[..., Any]) -> Kernel:
 @functools.cache
 def agrees(device: torch.device) -> bool:
     """Whether kernel and plain products give the same outputs and gradients on this device; tried once."""
-    return kernels.agrees(attend, device, torch.bfloat16, 32)
+    return plain.agrees(attend, device, torch.bfloat16, 32)

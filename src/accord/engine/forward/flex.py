@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from accord.data.batches import Attention, Segment
-from accord.models import kernels
+from accord.engine.forward import plain
+from accord.engine.packing import Attention, Segment
 
 if TYPE_CHECKING:  # it brings torch's compiler with it, which a CPU does without
     from torch.nn.attention.flex_attention import BlockMask
@@ -28,7 +28,7 @@ def attend(
 
     With `cap`, scores are cap·tanh(score / cap).
     """
-    low = kernels.computed_in(query)
+    low = plain.computed_in(query)
     q, k, v = (t.to(low).transpose(0, 1).unsqueeze(0) for t in (query, key, value))
     out = _kernel(query.device.type)(
         q,
@@ -44,13 +44,13 @@ def attend(
 
 def serves(query: Tensor) -> bool:
     """Whether the kernel computes attention of queries like these: on a GPU, and rightly."""
-    return query.device.type == "cuda" and agrees(query.device, kernels.computed_in(query), query.shape[-1])
+    return query.device.type == "cuda" and agrees(query.device, plain.computed_in(query), query.shape[-1])
 
 
 @functools.cache
 def agrees(device: torch.device, dtype: torch.dtype, size: int) -> bool:
     """Whether kernel and plain products give the same for heads of `size` of this type; tried once."""
-    return kernels.agrees(attend, device, dtype, size)
+    return plain.agrees(attend, device, dtype, size)
 
 
 @functools.cache

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from accord.claims.lab.recipes import HARM_SLICES
 from accord.evaluation.statistics import Interval, limit_verdict, mean_interval, paired_difference
 from accord.run import read_json, read_lines
-from accord.stages.recipes import HARM_SLICES
 
 Row = dict[str, Any]
 HARMFUL = tuple(HARM_SLICES.split(","))

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from accord.claims.lab.recipes import SCALES, GoldFlow
+from accord.claims.lab.workers import Workers
 from accord.config import Config, to_plain
 from accord.run import config_hash, read_json
-from accord.stages.recipes import SCALES, GoldFlow
-from accord.stages.workers import Workers
 
 
 class Cells:

@@ -13,10 +13,10 @@ from typing import Any, ClassVar, Protocol
 
 from torch import nn
 
-from accord.models.drawing import Finished
-from accord.models.http_engine import Server
+from accord.engine.decode.draw import Finished
+from accord.engine.decode.sampler import sample
+from accord.engine.remote.vllm import Server
 from accord.models.loading import is_adapted
-from accord.models.sampling import sample
 from accord.records import Rollout
 
 

@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from accord.data.batches import Plan
+from accord.engine.forward.attention import packed
+from accord.engine.forward.logprobs import Readout, linear_logprobs, linear_logprobs_and_entropy
+from accord.engine.forward.trunk import FAMILIES, trunk_states
+from accord.engine.packing import Plan
 from accord.errors import BadInput
-from accord.models.attention import packed
 from accord.models.loading import bare
-from accord.models.readout import Readout, linear_logprobs, linear_logprobs_and_entropy
-from accord.models.trunk import FAMILIES, trunk_states
 
 Head = Callable[[Tensor], Tensor]
 
@@ -120,7 +120,7 @@ def _probe(model: Any) -> Callable[[nn.Module, Plan], Tensor]:
 
     Raises BadInput where not even padded batches give the model's own numbers.
     """
-    from accord.data.batches import build_plan, reply_group
+    from accord.engine.packing import build_plan, reply_group
 
     vocab, device = model.config.vocab_size, next(model.parameters()).device
     generator = torch.Generator().manual_seed(0)

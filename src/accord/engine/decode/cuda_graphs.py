@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from accord.models.decoder import Decoder, Reach, tried
+from accord.engine.decode.decoder import Decoder, Reach, tried
 from accord.models.loading import bare
 
 Work = Callable[[], Tensor]

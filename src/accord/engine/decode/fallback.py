@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from accord.models.drawing import Drawing, Ended
+from accord.engine.decode.draw import Drawing, Ended
 from accord.models.loading import bare
 
 

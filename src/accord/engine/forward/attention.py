@@ -16,9 +16,9 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from accord.data.batches import Attention, Plan
-from accord.models import flex, varlen
-from accord.models.kernels import computed_in
+from accord.engine.forward import flex, varlen
+from accord.engine.forward.plain import computed_in
+from accord.engine.packing import Attention, Plan
 
 IMPLEMENTATION = "accord"
 _active: list[Plan] = []

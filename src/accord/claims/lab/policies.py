@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from accord.claims.lab.findings import select
+from accord.claims.lab.recipes import GoldFlow
 from accord.evaluation.statistics import Interval
 from accord.run import read_lines
-from accord.stages.recipes import GoldFlow
-from accord.stages.showing import select
 
 Groups = list[np.ndarray]
 

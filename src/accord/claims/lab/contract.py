@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from accord.claims.cells import Cells
+from accord.claims.lab.cells import Cells
 from accord.evaluation.statistics import Interval
 from accord.run import write_text
 

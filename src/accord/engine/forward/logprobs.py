@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from accord.models.kernels import computed_in
+from accord.engine.forward.plain import computed_in
 
 KEPT = 2**24  # exponentials at most; of more logits, tiles are computed again
 TILE = {"cpu": 2**21, "cuda": 2**25}  # numbers
