@@ -11,7 +11,13 @@ import sys
 from pathlib import Path
 
 from accord.config import Annotate, Evaluate, Ppo, Preference, Pretrain, Sample, Sft
-from accord.stages import annotate, evaluate, ppo, preference, pretrain, sample, sft
+from accord.stages.evaluate import run as evaluate
+from accord.stages.online import annotate
+from accord.stages.ppo import run as ppo
+from accord.stages.preference import run as preference
+from accord.stages.pretrain import run as pretrain
+from accord.stages.sample import run as sample
+from accord.stages.sft import run as sft
 
 SIZES = {"model": "tiny", "documents": 8000, "steps": 400, "demonstrations": 3000, "prompts": 1500, "iterations": 15}
 

@@ -3,11 +3,11 @@
 import sys
 
 from accord.cli import parse
-from accord.models.loading import load_renderer
+from accord.models.tokenizer import load_renderer
 from accord.run import RunFolder
-from accord.stages.preference import cross_validate, fold_of, settle_learner
-from accord.stages.preference_data import read_material
-from accord.stages.preference_results import cross_validated
+from accord.stages.preference.items import read_material
+from accord.stages.preference.results import cross_validated
+from accord.stages.preference.run import cross_validate, fold_of, settle_learner
 from accord.training import distributed
 
 

@@ -81,7 +81,8 @@ def teach(model, renderer, seed):
 def snapshots(tmp_path_factory, tokenizer, nano):
     """Paths of a tiny policy, preference model and cost model, and of a second policy."""
     from accord.data.chat import Renderer
-    from accord.models.loading import new_policy, save_model
+    from accord.models.policy import new_policy
+    from accord.models.saving import save_model
     from accord.models.scalar import new_scalar
 
     root = tmp_path_factory.mktemp("snapshots")

@@ -18,16 +18,16 @@ from torch import Tensor, nn
 from accord.config import Ppo
 from accord.engine import engines
 from accord.engine.decode.sampler import sample
+from accord.engine.forward.adapters import bare
 from accord.engine.forward.causal import token_logprobs
 from accord.engine.packing import build_plan, cut_by_tokens, reply_group
-from accord.models.loading import bare
 from accord.records import Prompt, Rollout
-from accord.stages import ppo as stage
-from accord.stages.ppo_actors import Actors, Material, prepare
-from accord.stages.ppo_rollouts import Experience
-from accord.stages.ppo_state import State, first_state
-from accord.stages.ppo_update import Lesson, improve
-from accord.stages.ppo_watch import Guard
+from accord.stages.ppo import run as stage
+from accord.stages.ppo.actors import Actors, Material, prepare
+from accord.stages.ppo.rollouts import Experience
+from accord.stages.ppo.state import State, first_state
+from accord.stages.ppo.update import Lesson, improve
+from accord.stages.ppo.watch import Guard
 from accord.training.distributed import World
 from benchmarks.clock import now, peak_mib, steps
 from benchmarks.ours.rates import cache_bytes, rates

@@ -5,9 +5,10 @@ from pathlib import Path
 import torch
 
 from accord.engine.decode.sampler import sample
+from accord.engine.forward.adapters import bare
 from accord.engine.forward.causal import token_logprobs
 from accord.engine.packing import build_plan, reply_group
-from accord.models.loading import bare, load_policy
+from accord.models.loading import load_policy
 from accord.training.precision import lowered
 from benchmarks.clock import now
 from benchmarks.ours.rates import cache_bytes, rates

@@ -36,62 +36,62 @@ COMMANDS: dict[str, Command] = {
     "demo": Command(
         "The whole flow on the gold world: pretrain, SFT, preference and cost model, PPO without and with a limit.",
         "Demo",
-        "accord.stages.demo:run",
+        "accord.stages.demo.run:run",
     ),
     "pretrain": Command(
         "Train a language model on text, from nothing or on from a snapshot.",
         "Pretrain",
-        "accord.stages.pretrain:run",
+        "accord.stages.pretrain.run:run",
     ),
     "sft": Command(
         "Supervised fine-tuning on demonstrations: loss on assistant tokens alone.",
         "Sft",
-        "accord.stages.sft:run",
+        "accord.stages.sft.run:run",
     ),
     "preference": Command(
         "Train a preference model or a cost model on comparisons, rankings, labels and ratings.",
         "Preference",
-        "accord.stages.preference:run",
+        "accord.stages.preference.run:run",
     ),
     "dpo": Command(
         "A policy from comparisons without a preference model: DPO and its relatives.",
         "Dpo",
-        "accord.stages.dpo:run",
+        "accord.stages.dpo.run:run",
     ),
     "ppo": Command(
         "Proximal policy optimisation with KL to a reference; with --limits, under limits on expected cost.",
         "Ppo",
-        "accord.stages.ppo:run",
+        "accord.stages.ppo.run:run",
     ),
     "sample": Command(
         "Draw replies from a snapshot.",
         "Sample",
-        "accord.stages.sample:run",
+        "accord.stages.sample.run:run",
     ),
     "online": Command(
         "Rounds on a policy's own replies: sample, have them compared, train by a direct loss.",
         "Online",
-        "accord.stages.online:run",
+        "accord.stages.online.run:run",
     ),
     "score": Command(
         "Score or label any data with any model: preference, cost, ensemble, or the log-probs of a policy.",
         "Score",
-        "accord.stages.score:run",
+        "accord.stages.score.run:run",
     ),
     "evaluate preference": Command(
         "How far to trust preference and cost models: accuracy by what may matter, calibration, errors, criteria.",
         "EvaluatePreference",
-        "accord.stages.evaluate_preference:run",
+        "accord.stages.evaluate.preference:run",
     ),
     "evaluate": Command(
         "Measure a snapshot: gold judges where the truth is known, preference and cost models, KL, win rate.",
         "Evaluate",
-        "accord.stages.evaluate:run",
+        "accord.stages.evaluate.run:run",
     ),
     "report": Command(
         "Put run folders into one HTML page.",
         "Report",
-        "accord.stages.report:run",
+        "accord.stages.report.run:run",
         "runs",
     ),
     "claims": Command(
@@ -103,13 +103,13 @@ COMMANDS: dict[str, Command] = {
     "chat": Command(
         "Talk to a snapshot in the terminal.",
         "Chat",
-        "accord.stages.chat:run",
+        "accord.stages.chat.run:run",
         "snapshot",
     ),
     "data": Command(
         "Show what a source holds: shape, rows, drops, lengths, an example with its mask.",
         "Data",
-        "accord.stages.data:run",
+        "accord.stages.data.run:run",
         "source",
     ),
 }

@@ -5,17 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.engine.packing import (
-    Group,
-    batch_indices,
-    build_plan,
-    cut_by_tokens,
-    length_mask,
-    pack_replies,
-    reply_group,
-    steps_per_epoch,
-    token_batches,
-)
+from accord.engine.packing import Group, build_plan, cut_by_tokens, length_mask, pack_replies, reply_group
+from accord.training.order import batch_indices, steps_per_epoch, token_batches
 
 
 def test_plan_of_a_shared_prompt_by_hand():

@@ -211,7 +211,7 @@ def test_a1_with_pad_equal_to_eos_the_end_of_turn_is_still_trained_and_scored(to
 def test_a1_a_tokenizer_whose_pad_is_eos_gets_another_pad(tmp_path, tokenizer, snapshots):
     import shutil
 
-    from accord.models.loading import load_tokenizer
+    from accord.models.tokenizer import load_tokenizer
 
     folder = tmp_path / "model"
     shutil.copytree(snapshots / "policy", folder)

@@ -12,12 +12,14 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from accord.cli import main
 from accord.engine.packing import reply_group
-from accord.models.loading import load_policy, load_renderer
+from accord.models.loading import load_policy
 from accord.models.scalar import Scorer
+from accord.models.tokenizer import load_renderer
 from accord.parsing import parse
 from accord.records import Demonstration, Turn, unit_hash
 from accord.run import RunFolder, read_json, read_lines, verify
-from accord.stages import preference, sft
+from accord.stages.preference import run as preference
+from accord.stages.sft import run as sft
 
 
 def left_behind(folder, *extra):

@@ -10,20 +10,22 @@ import torch
 from accord.cli import main
 from accord.config import DIRECT_LOSSES, LISTWISE, UNPAIRED, Dpo
 from accord.engine.forward.causal import token_logprobs
-from accord.engine.packing import Group, batch_indices, build_plan, reply_group
+from accord.engine.packing import Group, build_plan, reply_group
 from accord.errors import BadInput
 from accord.evaluation.metrics import definition
 from accord.models import reference as references
-from accord.models.loading import load_policy, load_renderer
+from accord.models.loading import load_policy
 from accord.models.scalar import Scorer
+from accord.models.tokenizer import load_renderer
 from accord.objectives.implicit import sequence_logprobs
 from accord.records import Judgement, Prompt, Turn
 from accord.run import RunFolder, read_json, read_lines, verify
-from accord.stages.direct_data import Item, prefer_safe, read_material
-from accord.stages.direct_evaluation import HeldOut
-from accord.stages.direct_objectives import score_margins
-from accord.stages.dpo import frozen_model, make_reference
+from accord.stages.dpo.implicit import HeldOut
+from accord.stages.dpo.items import Item, prefer_safe, read_material
+from accord.stages.dpo.margins import score_margins
+from accord.stages.dpo.run import frozen_model, make_reference
 from accord.training.distributed import World
+from accord.training.order import batch_indices
 
 LN2 = math.log(2)
 ALONE = World(0, 1, torch.device("cpu"))
@@ -164,7 +166,7 @@ def test_e5_what_is_kept_is_named_by_weights_precision_and_tokens_on_every_rank(
         seen.append((store.key, {name for own in references.entry_names(groups) for name in own}))
         return [torch.zeros(len(group.replies)) for group in groups]
 
-    monkeypatch.setattr("accord.stages.dpo.kept_sums", kept)
+    monkeypatch.setattr("accord.stages.dpo.run.kept_sums", kept)
 
     def names(rank=0, **changes):
         values = {"model": str(commands.snapshots / "policy"), "data": str(commands.files / "comparisons.jsonl")}
@@ -211,7 +213,7 @@ def test_e5_a_cache_is_read_where_it_fits_and_a_wrong_or_broken_file_is_not(comm
         computed.append(sum(map(len, parts)))
         return plain(logprobs, groups, parts, world)
 
-    monkeypatch.setattr("accord.stages.dpo.reply_sums", counted)
+    monkeypatch.setattr("accord.stages.dpo.run.reply_sums", counted)
     assert commands.run("dpo", tmp_path / "second", reference_cache=shared) == 0
     assert commands.run("dpo", tmp_path / "shuffled", reference_cache=shared, seed=3, batch_size=7) == 0
     assert computed == [] and rows_of(tmp_path / "first")[0]["loss"] == rows_of(tmp_path / "second")[0]["loss"]
@@ -240,7 +242,7 @@ def test_what_is_missing_of_a_cache_is_computed_and_added(commands, tmp_path, mo
 
         return plain(store, groups, world, counted)
 
-    monkeypatch.setattr("accord.stages.dpo.kept_sums", watched)
+    monkeypatch.setattr("accord.stages.dpo.run.kept_sums", watched)
     assert commands.run("dpo", tmp_path / "all", reference_cache=shared) == 0
     assert commands.run("dpo", tmp_path / "fresh", reference_cache=alone) == 0
     (partly, of_all), (every, groups) = computed
@@ -265,7 +267,7 @@ def test_score_fills_the_cache_and_dpo_then_asks_the_reference_nothing(commands,
         asked.append(1)
         raise AssertionError("the reference was asked")
 
-    monkeypatch.setattr("accord.stages.dpo.reply_sums", refuse)
+    monkeypatch.setattr("accord.stages.dpo.run.reply_sums", refuse)
     assert commands.run("dpo", tmp_path / "filled", reference_cache=tmp_path / "scores" / "reference") == 0
     assert not asked
     own, filled = (rows_of(tmp_path / name) for name in ("own", "filled"))

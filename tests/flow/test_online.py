@@ -13,7 +13,7 @@ from accord.labelers.local import PolicyLabeler
 from accord.models.scalar import Scorer
 from accord.records import Prompt, Turn
 from accord.run import read_json, read_lines, verify
-from accord.stages import annotate
+from accord.stages.online import annotate
 from accord.training import distributed
 from accord.world import parse, prompts
 from accord.world.facts import TRUTH

@@ -12,7 +12,9 @@ from accord.config import Alarm, parse_alarm
 from accord.errors import BadInput
 from accord.parsing import parse
 from accord.run import read_lines
-from accord.stages import ppo_limits, ppo_state, ppo_watch
+from accord.stages.ppo import limits as ppo_limits
+from accord.stages.ppo import state as ppo_state
+from accord.stages.ppo import watch as ppo_watch
 
 SMALL = {"batch_size": 4, "mini_batch_size": 8, "samples": 2, "steps": 2, "max_rows": 8}
 

@@ -18,7 +18,14 @@ from accord.models.loading import load_policy
 from accord.objectives.lagrange import Multiplier
 from accord.records import Prompt, Rollout, Turn
 from accord.run import RunFolder
-from accord.stages import ppo, ppo_actors, ppo_limits, ppo_record, ppo_rollouts, ppo_shaping, ppo_state, ppo_update
+from accord.stages.ppo import actors as ppo_actors
+from accord.stages.ppo import advantages as ppo_shaping
+from accord.stages.ppo import limits as ppo_limits
+from accord.stages.ppo import log as ppo_record
+from accord.stages.ppo import rollouts as ppo_rollouts
+from accord.stages.ppo import run as ppo
+from accord.stages.ppo import state as ppo_state
+from accord.stages.ppo import update as ppo_update
 from accord.training.distributed import World
 
 ONE = World(0, 1, torch.device("cpu"))

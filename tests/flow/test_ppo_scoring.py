@@ -10,7 +10,7 @@ import torch
 from accord.config import Ppo
 from accord.models.scorers import AT_ONCE, ScorerFailed, TextScorer
 from accord.records import Prompt, Rollout, Turn
-from accord.stages.ppo_scoring import Scoring
+from accord.stages.ppo.scoring import Scoring
 
 SAMPLES = 2
 PROMPTS = [Prompt((Turn("user", f"prompt {i}"),), "", "") for i in range(80)]

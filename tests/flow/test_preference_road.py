@@ -15,9 +15,9 @@ from accord.models.scalar import Scorer, new_scalar, start_scalar, values
 from accord.parsing import parse
 from accord.records import Prompt, Turn, unit_hash
 from accord.run import read_json, read_lines
-from accord.stages.preference_data import Item, Label, binarised, criteria_of, group_of, in_half
-from accord.stages.preference_loss import item_loss, totals
-from accord.stages.preference_noise import reverse, support, turned_round
+from accord.stages.preference.items import Item, Label, binarised, criteria_of, group_of, in_half
+from accord.stages.preference.loss import item_loss, totals
+from accord.stages.preference.noise import reverse, support, turned_round
 
 CPU = torch.device("cpu")
 WORDS = ["the", "cat", "dog", "runs", "sees", "a", "red", "blue", "small", "big", "stone", "river"]

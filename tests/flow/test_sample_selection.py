@@ -13,7 +13,7 @@ from accord.errors import BadInput
 from accord.objectives.best_of import best_of_kl_bound
 from accord.records import Prompt, Turn
 from accord.run import read_lines
-from accord.stages.sample import select
+from accord.stages.sample.run import select
 
 PROMPT = Prompt((Turn("user", "hello"),), "", "")
 
@@ -75,7 +75,9 @@ def test_models_of_another_shape_and_weights_that_do_not_sum_are_refused(command
         Soup(out="o", models={"a": "x", "b": "y"}, weights={"a": 1.0, "b": 0.5})
     with pytest.raises(ValueError, match="same snapshots"):
         Soup(out="o", models={"a": "x"}, weights={"b": 1.0})
-    from accord.models.loading import load_renderer, new_policy, save_model
+    from accord.models.policy import new_policy
+    from accord.models.saving import save_model
+    from accord.models.tokenizer import load_renderer
 
     tokenizer = load_renderer(str(commands.snapshots / "policy")).tokenizer
     plain = {"kind": "none", "shift": 0.0, "scale": 1.0}

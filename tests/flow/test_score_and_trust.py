@@ -11,11 +11,12 @@ from accord.cli import main
 from accord.data.sources import read_comparisons
 from accord.engine.forward.causal import token_logprobs
 from accord.engine.packing import build_plan, reply_group
-from accord.models.loading import load_policy, load_renderer
+from accord.models.loading import load_policy
 from accord.models.scalar import Scorer
+from accord.models.tokenizer import load_renderer
 from accord.records import Turn
 from accord.run import read_json, read_lines, verify
-from accord.stages.evaluate_preference import answers
+from accord.stages.evaluate.preference import answers
 
 CPU = torch.device("cpu")
 WORDS = ["dog", "runs", "sees", "red", "blue", "small", "big", "stone", "river", "bread", "salt"]

@@ -8,7 +8,8 @@ import torch
 from accord.errors import BadInput
 from accord.labelers.local import PolicyLabeler
 from accord.labelers.questions import ANSWERS, which_is_better
-from accord.models.loading import load_policy, load_renderer
+from accord.models.loading import load_policy
+from accord.models.tokenizer import load_renderer
 from accord.records import Prompt, Turn
 from accord.training import distributed
 

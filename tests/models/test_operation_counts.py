@@ -9,7 +9,7 @@ from accord.engine.forward import causal
 from accord.engine.forward.attention import attend_packed
 from accord.engine.forward.causal import packs, token_logprobs
 from accord.engine.packing import build_plan, reply_group
-from accord.models.loading import new_policy
+from accord.models.policy import new_policy
 from accord.models.scalar import values
 
 PROMPT, REPLIES = (5, 6, 7, 8, 9), ((10, 11, 12), (13, 14), (15,), (16, 17, 18, 19))

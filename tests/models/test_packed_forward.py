@@ -225,7 +225,8 @@ def test_the_padded_slots_of_the_fallback_do_not_matter(monkeypatch):
 
 def test_c21_dropout_in_a_config_is_off_in_training_and_scoring(tmp_path, tokenizer):
     """C21: models are loaded with every dropout at 0, the attention's too, so two evaluations are one."""
-    from accord.models.loading import load_policy, save_model
+    from accord.models.loading import load_policy
+    from accord.models.saving import save_model
     from accord.models.scalar import new_scalar, values
 
     for kind, settings in (

@@ -5,11 +5,11 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from accord.engine.forward import logprobs as readout_module
+from accord.engine.forward import linear_logprobs as readout_module
 from accord.engine.forward.causal import hidden_states, logprobs_and_entropy, token_logprobs
-from accord.engine.forward.logprobs import Readout, linear_logprobs, linear_logprobs_and_entropy
+from accord.engine.forward.linear_logprobs import Readout, linear_logprobs, linear_logprobs_and_entropy
 from accord.engine.packing import build_plan, reply_group
-from accord.models.loading import new_policy
+from accord.models.policy import new_policy
 
 ROWS, WIDTH, VOCAB = 13, 6, 50
 

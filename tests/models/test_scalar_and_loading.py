@@ -8,22 +8,18 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from accord.config import Sft
+from accord.engine.forward.adapters import bare
 from accord.engine.forward.causal import hidden_states, token_logprobs
 from accord.engine.packing import build_plan, reply_group
 from accord.errors import BadInput
-from accord.models.loading import (
-    add_adapters,
-    bare,
-    load_policy,
-    load_renderer,
-    load_scalar,
-    load_tokenizer,
-    new_policy,
-    save_model,
-)
+from accord.models.critics import make_critics
+from accord.models.loading import add_adapters, load_policy, load_scalar
+from accord.models.policy import new_policy
 from accord.models.reference import Reference
+from accord.models.saving import save_model
 from accord.models.scalar import Normalizer, Scorer, new_scalar, values
-from accord.models.scoring import ConversationScorer, make_critics
+from accord.models.scorers import ConversationScorer
+from accord.models.tokenizer import load_renderer, load_tokenizer
 from accord.records import Prompt, Turn
 
 CPU = torch.device("cpu")

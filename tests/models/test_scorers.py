@@ -11,8 +11,7 @@ import torch
 from accord.engine.packing import reply_group
 from accord.engine.remote import http
 from accord.errors import BadInput
-from accord.models.scorers import ScorerFailed, TextScorer, open_scorer
-from accord.models.scoring import ConversationScorer
+from accord.models.scorers import ConversationScorer, ScorerFailed, TextScorer, open_scorer
 from accord.records import Prompt, Turn
 
 CPU = torch.device("cpu")
@@ -147,7 +146,8 @@ def test_b10_a_model_with_another_tokenizer_sees_the_conversation_anew(snapshots
     """The same texts by the model alone, rendered by its own tokenizer, have the same scores."""
 
     from accord.data.chat import Renderer, train_tokenizer
-    from accord.models.loading import new_policy, save_model
+    from accord.models.policy import new_policy
+    from accord.models.saving import save_model
     from accord.models.scalar import new_scalar
 
     other = train_tokenizer(["the cat sees a river", "a big dog runs with salt"] * 20, 280)

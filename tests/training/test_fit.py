@@ -18,8 +18,8 @@ from accord.models.scalar import new_scalar
 from accord.objectives.likelihood import likelihood_loss
 from accord.records import Prompt, Turn
 from accord.run import RunFolder
-from accord.stages.preference_data import Item, Label
-from accord.stages.preference_loss import item_loss, totals
+from accord.stages.preference.items import Item, Label
+from accord.stages.preference.loss import item_loss, totals
 from accord.training.distributed import World
 from accord.training.fit import fit
 from accord.training.optimizer import build_optimizer, clip_gradients, rate_at

@@ -198,7 +198,7 @@ def test_a_command_that_will_not_fit_says_so_before_its_first_step(name, command
 
 
 def test_what_was_decided_is_kept_on_resume(commands, tmp_path, stop_after, monkeypatch):
-    from accord.stages import settling
+    from accord.training import machine as settling
 
     out = tmp_path / "run"
     stop_after(1)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from accord.objectives.lagrange import Multiplier
-from accord.stages import ppo_state
+from accord.stages.ppo import state as ppo_state
 from accord.training import checkpoint
 
 # command: (its changes, the steps to stop after: first, middle and last of an epoch, and the run's last but one)

@@ -5,9 +5,9 @@ import pytest
 from accord.config import Sft
 from accord.records import Demonstration, Document, Prompt, Turn
 from accord.run import RunFolder
-from accord.stages.inputs import drop_long
-from accord.stages.pretrain import document_groups
-from accord.stages.sft import conversation_group
+from accord.stages.pretrain.run import document_groups
+from accord.stages.sft.run import conversation_group
+from accord.stages.shared import drop_long
 
 
 @pytest.mark.parametrize("extra", [0, 1, 2])

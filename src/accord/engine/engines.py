@@ -15,8 +15,8 @@ from torch import nn
 
 from accord.engine.decode.draw import Finished
 from accord.engine.decode.sampler import sample
+from accord.engine.forward.adapters import is_adapted
 from accord.engine.remote.vllm import Server
-from accord.models.loading import is_adapted
 from accord.records import Rollout
 
 

@@ -10,8 +10,9 @@ from accord.engine.forward.causal import token_logprobs
 from accord.engine.packing import Group, cut_by_tokens, reply_group
 from accord.errors import BadInput
 from accord.labelers.questions import ANSWERS, which_is_better
-from accord.models.loading import describe, load_policy, load_renderer
+from accord.models.loading import describe, load_policy
 from accord.models.reference import reply_sums
+from accord.models.tokenizer import load_renderer
 from accord.records import Prompt, Turn
 from accord.training.distributed import World
 

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from accord.engine.forward.adapters import bare
 from accord.engine.forward.causal import token_logprobs
 from accord.engine.packing import Plan
-from accord.models.loading import bare, load_policy
+from accord.models.loading import load_policy
 from accord.models.scalar import values
 
 # AdamW moves every number by about the learning rate in a step; these few are numbers about 1, not about 0.05

@@ -1,7 +1,6 @@
 """Models from a size, a directory or a hub id, with optional LoRA adapters; and back to a Hugging Face directory."""
 
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,84 +11,16 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
-    LlamaConfig,
 )
 from transformers.utils import logging as transformers_logging
 
 from accord.config import Adapters
-from accord.data.chat import Renderer
+from accord.engine.forward.adapters import is_adapted
 from accord.engine.forward.attention import IMPLEMENTATION
 from accord.errors import BadInput
 
 # loading and saving a small model is no progress worth a bar
 transformers_logging.disable_progress_bar()
-
-# name: (hidden size, layers, heads, feed-forward); with a vocabulary of 1k: 0.2M, 0.5M, 1M, 5M, 26M, 100M parameters
-SIZES: dict[str, tuple[int, int, int, int]] = {
-    "nano": (64, 3, 4, 176),
-    "tiny": (96, 4, 4, 256),
-    "small": (128, 4, 4, 344),
-    "base": (256, 6, 8, 688),
-    "medium": (512, 8, 8, 1376),
-    "large": (768, 14, 12, 2048),
-}
-
-
-def new_policy(size: str, tokenizer: Any, *, max_length: int, seed: int) -> nn.Module:
-    """A fresh decoder of the ladder (Llama architecture: RMSNorm, rotary positions, SwiGLU, tied embeddings)."""
-    width, layers, heads, inner = SIZES[size]
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=inner,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        max_position_embeddings=max(2048, max_length),
-        tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        attn_implementation=IMPLEMENTATION,
-    )
-    model: nn.Module = AutoModelForCausalLM.from_config(config)
-    return model
-
-
-@torch.no_grad()
-def embed_roles(model: nn.Module, renderer: Renderer) -> None:
-    """Start the role tokens of the chat template, which no text holds, from the words for them (`user:`).
-
-    The mean of the words' embeddings, as for any new token with a description (Hewitt 2021, "Initializing new word
-    embeddings for pretrained language models"). What was learned of conversations in text then holds in the template
-    from the first step: fine-tuning need not find it again from noise.
-    """
-    table = bare(model).get_input_embeddings().weight
-    for token, words in renderer.role_words().items():
-        table[token] = table[list(words)].mean(0)
-
-
-def load_tokenizer(where: str) -> Any:
-    """The snapshot's tokenizer; PAD is another token than EOS, or BadInput says that none can be found."""
-    _check_place(where)
-    tokenizer = AutoTokenizer.from_pretrained(where)
-    if tokenizer.eos_token_id is None:
-        raise BadInput(f"{where}: the tokenizer has no EOS token; set eos_token in its tokenizer_config.json")
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-        # masks come from lengths, so any other token can fill the slots
-        tokenizer.pad_token = tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
-    if tokenizer.pad_token_id == tokenizer.eos_token_id:
-        raise BadInput(
-            f"{where}: PAD and EOS are the same token and no other can pad; add a pad_token to the tokenizer"
-        )
-    return tokenizer
-
-
-def load_renderer(where: str) -> Renderer:
-    """The snapshot's renderer."""
-    return Renderer(load_tokenizer(where))
-
 
 def load_policy(where: str, *, trainable: bool = True) -> nn.Module:
     """A causal language model (f32 weights); LoRA adapters saved in the directory stay adapters.
@@ -217,29 +148,3 @@ def add_adapters(model: nn.Module, config: Adapters, *, scalar: bool, seed: int)
         ),
     )
     return wrapped
-
-
-def is_adapted(model: nn.Module) -> bool:
-    return hasattr(model, "disable_adapter")
-
-
-def bare(model: nn.Module) -> Any:
-    """The Hugging Face model itself, under the adapters if there are any."""
-    return model.get_base_model() if is_adapted(model) else model  # type: ignore[operator]
-
-
-def save_model(model: nn.Module, tokenizer: Any, folder: Path, description: dict[str, Any], card: str) -> None:
-    """Write a Hugging Face directory: weights, tokenizer, chat template, generation config, model card.
-
-    An adapted model is saved as its adapter, naming its base. `description` (role, criterion, normaliser) goes to
-    `accord.json` and, for the base class to see, into config.json.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # peft looks for the base's config on the hub
-        model.save_pretrained(folder)  # type: ignore[operator]
-    tokenizer.save_pretrained(folder)
-    (folder / "accord.json").write_text(json.dumps(description, indent=1) + "\n")
-    (folder / "README.md").write_text(card)
-    # pytorch may have left the mode of a temporary file
-    for file in folder.iterdir():
-        file.chmod(0o644)

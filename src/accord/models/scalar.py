@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
+from accord.engine.forward.adapters import bare
 from accord.engine.forward.attention import IMPLEMENTATION
 from accord.engine.forward.causal import hidden_states
 from accord.engine.packing import Group, Plan, build_plan, cut_by_tokens
 from accord.errors import BadInput
 from accord.models.ensemble import Combination, combine
-from accord.models.loading import bare, base_of, describe, heads_of, load_policy, load_scalar, switch_dropout_off
+from accord.models.loading import base_of, describe, heads_of, load_policy, load_scalar, switch_dropout_off
 
 
 def new_scalar(snapshot: str, criterion: str | Sequence[str], seed: int) -> nn.Module:

@@ -22,10 +22,11 @@ import torch
 from torch import Tensor
 
 from accord.data.chat import Renderer
-from accord.engine.packing import Group
+from accord.engine.packing import Group, reply_group
 from accord.engine.remote.http import CallFailed, call_json
 from accord.errors import BadInput
-from accord.models.scoring import ConversationScorer
+from accord.models.scalar import Scorer
+from accord.models.tokenizer import load_renderer
 from accord.records import Prompt
 
 FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -143,3 +144,29 @@ def _post(url: str, conversations: list[Conversation]) -> Any:
     if not isinstance(answer, dict) or "scores" not in answer:
         raise ScorerFailed(f"{url} answered no JSON object with scores: {str(answer)[:80]}")
     return answer["scores"]
+
+
+class ConversationScorer(Scorer):
+    """Scores rollouts: by their own ids where it shares the policy's tokenizer, else by the conversation anew."""
+
+    remote = False
+
+    def __init__(self, where: str, role: str, renderer: Renderer, device: torch.device, head: str = "") -> None:
+        super().__init__(where, role=role, device=device, head=head)
+        own = load_renderer(where)
+        same = (
+            own.tokenizer.get_vocab() == renderer.tokenizer.get_vocab()
+            and own.tokenizer.chat_template == renderer.tokenizer.chat_template
+        )
+        self.renderer = None if same else own
+
+    def scores(  # type: ignore[override]
+        self, prompts: Sequence[Prompt], replies: Sequence[str], groups: Sequence[Group], *, micro_tokens: int
+    ) -> Tensor:
+        """One normalised score (B,) per reply; `groups` hold the same replies in the policy's ids."""
+        if self.renderer is not None:
+            groups = [
+                reply_group(self.renderer.prompt_ids(prompt.turns), self.renderer.reply_ids(reply))
+                for prompt, reply in zip(prompts, replies, strict=True)
+            ]
+        return super().scores(groups, micro_tokens=micro_tokens)

@@ -11,10 +11,11 @@ from torch import nn
 
 from accord.config import Soup
 from accord.errors import BadInput
-from accord.models.loading import load_policy, load_renderer
+from accord.models.loading import load_policy
+from accord.models.tokenizer import load_renderer
 from accord.run import RunFolder
-from accord.stages.inputs import save_snapshot
-from accord.stages.pretrain import POLICY
+from accord.stages.pretrain.run import POLICY
+from accord.stages.shared import save_snapshot
 from accord.training import distributed
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from accord.engine.decode.decoder import Decoder, Reach, tried
-from accord.models.loading import bare
+from accord.engine.forward.adapters import bare
 
 Work = Callable[[], Tensor]
 SHORTEST = 64  # tokens; fewer are read as if they were so many

@@ -18,12 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from accord.engine.forward.adapters import bare
 from accord.engine.forward.attention import attend_packed
 from accord.engine.forward.causal import alike, attention_window, readout_of
-from accord.engine.forward.plain import computed_in
+from accord.engine.forward.dtype import computed_in
 from accord.engine.forward.trunk import FAMILIES
 from accord.engine.packing import build_plan, reply_group
-from accord.models.loading import bare
 
 ROTARY = frozenset({"default", "linear", "llama3", "yarn"})  # whose angles depend on nothing but the position
 

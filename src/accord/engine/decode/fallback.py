@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from accord.engine.decode.draw import Drawing, Ended
-from accord.models.loading import bare
+from accord.engine.forward.adapters import bare
 
 
 def decode_padded(model: nn.Module, prompts: Sequence[Sequence[int]], drawing: Drawing, *, micro_tokens: int) -> Ended:

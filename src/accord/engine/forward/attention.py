@@ -17,7 +17,7 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from accord.engine.forward import flex, varlen
-from accord.engine.forward.plain import computed_in
+from accord.engine.forward.dtype import computed_in
 from accord.engine.packing import Attention, Plan
 
 IMPLEMENTATION = "accord"

@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from accord.engine.forward.adapters import bare
 from accord.engine.forward.attention import packed
-from accord.engine.forward.logprobs import Readout, linear_logprobs, linear_logprobs_and_entropy
+from accord.engine.forward.linear_logprobs import Readout, linear_logprobs, linear_logprobs_and_entropy
 from accord.engine.forward.trunk import FAMILIES, trunk_states
 from accord.engine.packing import Plan
 from accord.errors import BadInput
-from accord.models.loading import bare
 
 Head = Callable[[Tensor], Tensor]
 

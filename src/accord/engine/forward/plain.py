@@ -11,12 +11,6 @@ from accord.engine.packing import Attention, build_plan, reply_group
 Attend = Callable[[Attention, Tensor, Tensor, Tensor], Tensor]
 
 
-def computed_in(query: Tensor) -> torch.dtype:
-    """The type that products of these queries are computed in: autocast's where it is on."""
-    device = query.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype
-
-
 def agrees(attend: Attend, device: torch.device, dtype: torch.dtype, size: int) -> bool:
     """Whether `attend` and plain products give the same outputs and gradients, for heads of `size` of this type.
 

@@ -1,0 +1,25 @@
+"""Models to Hugging Face directories."""
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+
+def save_model(model: nn.Module, tokenizer: Any, folder: Path, description: dict[str, Any], card: str) -> None:
+    """Write a Hugging Face directory: weights, tokenizer, chat template, generation config, model card.
+
+    An adapted model is saved as its adapter, naming its base. `description` (role, criterion, normaliser) goes to
+    `accord.json` and, for the base class to see, into config.json.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # peft looks for the base's config on the hub
+        model.save_pretrained(folder)  # type: ignore[operator]
+    tokenizer.save_pretrained(folder)
+    (folder / "accord.json").write_text(json.dumps(description, indent=1) + "\n")
+    (folder / "README.md").write_text(card)
+    # pytorch may have left the mode of a temporary file
+    for file in folder.iterdir():
+        file.chmod(0o644)

@@ -1,0 +1,204 @@
+"""What the direct family learns from: comparisons, rankings and labelled replies as items of one kind."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from accord.config import UNPAIRED, Dpo
+from accord.data.chat import Renderer
+from accord.data.sources import read_comparisons, read_judgements
+from accord.engine.packing import Group, reply_group
+from accord.errors import BadInput
+from accord.records import Comparison, Judgement, Prompt, unit_hash
+from accord.run import RunFolder
+from accord.stages.shared import drop_long, load_all
+
+
+@dataclass(frozen=True)
+class Item:
+    """Replies to one prompt with what is known about them; `number` is its place among all that a run looks at.
+
+    `ranks[k]` of reply k (1 is best) gives `pairs` of (better, worse), each with its margin; `labels` are (reply, good)
+    for unpaired losses. `probability` is the labeler's that the pairs are in their order.
+    """
+
+    number: int
+    id: str
+    prompt: Prompt
+    texts: tuple[str, ...]
+    group: Group
+    ranks: tuple[int, ...]
+    pairs: tuple[tuple[int, int], ...]
+    margins: tuple[float, ...]
+    labels: tuple[tuple[int, bool], ...]
+    probability: float = 1.0
+
+
+@dataclass(frozen=True)
+class Material:
+    """What is trained on, what is measured on, and for KTO each trained prompt with the reply to another."""
+
+    items: list[Item]
+    held_out: list[Item]
+    mismatched: list[Item]
+
+    @property
+    def everything(self) -> list[Item]:
+        """In the order of their numbers."""
+        return [*self.items, *self.held_out, *self.mismatched]
+
+    def mismatch_of(self, item: Item) -> Item:
+        return self.mismatched[item.number]
+
+
+def read_material(config: Dpo, run: RunFolder, renderer: Renderer) -> Material:
+    """Read and render everything; the prompts held out are those that `accord preference` holds out."""
+    items, held_out = read_comparison_items(config, run, renderer)
+    openings = {item.prompt.opening for item in held_out} if config.eval_data else set()
+
+    def trained(item: Item) -> bool:
+        if config.eval_data:
+            return item.prompt.opening not in openings
+        return unit_hash(item.prompt.opening + "preference") >= config.eval_share
+
+    if not config.eval_data:
+        held_out = [item for item in items if not trained(item)]
+    items = [item for item in [*items, *read_single_items(config, run, renderer)] if trained(item)]
+    if not items or not (held_out or config.unpaired_data):
+        raise BadInput("too few prompts to hold some out; raise --eval_share, give --eval_data or give more data")
+    _, items = drop_long([item.group for item in items], items, config.max_length, run)
+    if held_out:
+        _, held_out = drop_long([item.group for item in held_out], held_out, config.max_length, run, "eval_data")
+    else:
+        print("no comparisons to measure the implicit reward on; give --eval_data")
+    if config.family == UNPAIRED and len({good for item in items for _, good in item.labels}) < 2:
+        raise BadInput(f"{', '.join(config.losses)} needs good and bad replies; the data have only one of them")
+    mismatched: list[Item] = []
+    if "kto" in config.losses:
+        items, mismatched = mismatch(items, config.max_length)
+    if config.safety_data:
+        labels = load_all(
+            read_judgements, config.safety_data, config, run, config.criterion, split=config.split, what="safety_data"
+        )
+        items = prefer_safe(items, labels, config.safety_margin)
+    numbered = [replace(item, number=number) for number, item in enumerate([*items, *held_out, *mismatched])]
+    return Material(numbered[: len(items)], numbered[len(items) :][: len(held_out)], numbered[len(items + held_out) :])
+
+
+def read_comparison_items(config: Dpo, run: RunFolder, renderer: Renderer) -> tuple[list[Item], list[Item]]:
+    """Items of --data and of --eval_data; what ranks nothing is dropped and counted."""
+    found: list[list[Item]] = []
+    for what, sources, split in (("data", config.data, config.split), ("eval_data", config.eval_data, "")):
+        read: list[Comparison] = []
+        if sources:
+            read = load_all(read_comparisons, sources, config, run, config.criterion, split=split, what=what)
+        items = [comparison_item(renderer, c, config) for c in read if c.criterion == config.criterion]
+        tied = sum(not item.pairs for item in items)
+        # texts that differ may have the same tokens, and a loss of ln 2 for ever
+        kept = [item for item in items if item.pairs and len(set(item.group.replies)) == len(item.group.replies)]
+        if len(kept) < len(items):
+            same = len(items) - tied - len(kept)
+            print(f"dropped {tied} of {len(items)} comparisons as ties throughout, {same} for replies of equal tokens")
+        soft = sum(item.probability < 1 for item in kept)
+        if soft and not config.takes_soft_labels:
+            print(f"{', '.join(config.losses)} has no soft labels: {soft} of {len(kept)} are taken as plain answers")
+            kept = [replace(item, probability=1.0) for item in kept]
+        if sources and not kept:
+            raise BadInput(f"no comparison under --criterion {config.criterion} says which reply is better")
+        found.append(kept)
+    return found[0], found[1]
+
+
+def read_single_items(config: Dpo, run: RunFolder, renderer: Renderer) -> list[Item]:
+    """Items of --unpaired_data; ratings say nothing about good and bad, and are dropped and counted."""
+    if not config.unpaired_data:
+        return []
+    read: list[Judgement] = load_all(
+        read_judgements,
+        config.unpaired_data,
+        config,
+        run,
+        config.criterion,
+        split=config.split,
+        what="unpaired_data",
+    )
+    judged = [j for j in read if j.kind != "rating"]
+    if len(judged) < len(read):
+        print(f"dropped {len(read) - len(judged)} of {len(read)} judgements: ratings are neither good nor bad")
+    return [judgement_item(renderer, j) for j in judged]
+
+
+def comparison_item(renderer: Renderer, comparison: Comparison, config: Dpo) -> Item:
+    """A comparison or ranking; for unpaired losses the best replies are good, the last ones bad, others unlabelled."""
+    best, last = min(comparison.ranks), max(comparison.ranks)
+    labels = tuple((k, rank == best) for k, rank in enumerate(comparison.ranks) if rank in (best, last))
+    replies = (renderer.reply_ids(reply) for reply in comparison.replies)
+    group = reply_group(renderer.prompt_ids(comparison.prompt.turns), *replies)
+    c = comparison
+    n = range(len(c.ranks))
+    pairs = tuple((i, j) for i in n for j in n if c.ranks[i] < c.ranks[j])
+    margins = (config.strength_margin * c.strength,) * len(pairs)
+    return Item(-1, c.id, c.prompt, c.replies, group, c.ranks, pairs, margins, labels, c.probability)
+
+
+def judgement_item(renderer: Renderer, judgement: Judgement) -> Item:
+    """One reply labelled good, or safe, or not."""
+    group = reply_group(renderer.prompt_ids(judgement.prompt.turns), renderer.reply_ids(judgement.reply))
+    labels = ((0, judgement.value > 0),)
+    return Item(-1, judgement.id, judgement.prompt, (judgement.reply,), group, (1,), (), (), labels)
+
+
+def prefer_safe(items: Sequence[Item], labels: Sequence[Judgement], margin: float) -> list[Item]:
+    """SafeDPO's pairs: the safe reply wins whatever was chosen, two unsafe ones are no pair, and `margin` is asked for.
+
+    Kim et al. 2025 (arXiv:2505.20065) section 4. Pairs of two safe replies, or without both labels, stay as they are.
+    """
+    unsafe = {(j.prompt.id, j.reply): j.value == 0 for j in labels if j.kind == "safe"}
+    kept, turned, dropped, labelled = [], 0, 0, 0
+    for item in items:
+        pairs, margins, probability = [], [], item.probability
+        for (i, j), old in zip(item.pairs, item.margins, strict=True):
+            u = [unsafe.get((item.prompt.id, item.texts[k])) for k in (i, j)]
+            labelled += None not in u
+            dropped += u == [True, True]
+            turned += u == [True, False]
+            if u != [True, True]:
+                pairs.append((j, i) if u == [True, False] else (i, j))
+                margins.append(old + (margin if set(u) == {True, False} else 0.0))
+            if set(u) == {True, False}:
+                probability = 1.0
+        if pairs:
+            kept.append(replace(item, pairs=tuple(pairs), margins=tuple(margins), probability=probability))
+    print(f"safety: {labelled} pairs with both labels; {turned} turned round, {dropped} of two unsafe replies dropped")
+    if not labelled:
+        raise BadInput("--safety_data labels no reply of --data; its prompts and replies must be the same texts")
+    if not kept:
+        raise BadInput("--safety_data: every pair is of two unsafe replies; nothing is left to learn from")
+    return kept
+
+
+def mismatch(items: Sequence[Item], max_length: int) -> tuple[list[Item], list[Item]]:
+    """For KTO: the items, and each one's prompt with the first reply of the next item that has another prompt.
+
+    The partner is fixed by the data and not by the batch, so that the reference's log-probs can be kept and a batch
+    may have one item. An item beside whose prompt no such reply fits into `max_length` is dropped and counted.
+    """
+    kept, mismatched = [], []
+    for i, item in enumerate(items):
+        others = (items[(i + distance) % len(items)] for distance in range(1, len(items)))
+        fits = (
+            other
+            for other in others
+            if other.prompt.opening != item.prompt.opening
+            and len(item.group.prefix) + len(other.group.replies[0]) <= max_length
+        )
+        other = next(fits, None)
+        if other is not None:
+            kept.append(item)
+            group = reply_group(item.group.prefix, other.group.replies[0])
+            name = f"{item.id} {other.id}"
+            mismatched.append(Item(-1, name, item.prompt, other.texts[:1], group, (1,), (), (), ()))
+    if len(kept) < len(items):
+        print(f"dropped {len(items) - len(kept)} of {len(items)}: no other prompt's reply fits beside their prompt")
+    if not kept:
+        raise BadInput("kto needs replies to two different prompts or more, within --max_length")
+    return kept, mismatched

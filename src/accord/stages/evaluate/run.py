@@ -1,0 +1,175 @@
+"""Evaluation: replies of a snapshot to prompts, measured by everything that is known about them.
+
+Gold judges on prompts of the gold world, preference and cost models anywhere, KL to a reference, win rate against
+another evaluation on the same prompts, language-model loss. Every mean has a bootstrap interval over prompts, for
+all prompts and for each slice.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from accord.config import Evaluate
+from accord.data.chat import Renderer
+from accord.data.rows import reply_row
+from accord.data.sources import read_demonstrations, read_prompts
+from accord.engine.engines import InProcess
+from accord.engine.forward.causal import token_logprobs
+from accord.engine.packing import Group, build_plan, cut_by_tokens, reply_group
+from accord.errors import BadInput
+from accord.evaluation.statistics import mean_interval, win_rate
+from accord.models.loading import load_policy
+from accord.models.scorers import open_scorer
+from accord.models.tokenizer import load_renderer
+from accord.records import Prompt
+from accord.run import RunFolder, read_lines
+from accord.stages.gold import gold_scores
+from accord.stages.pretrain.run import mean_loss
+from accord.stages.sample.run import Drawn, draw
+from accord.stages.sft.run import conversation_group
+from accord.stages.shared import drop_long, load_all, refuse_trained_prompts
+from accord.training import distributed
+
+Row = dict[str, Any]
+
+
+def run(config: Evaluate) -> RunFolder:
+    """Measure a snapshot; leaves `evaluation.json` and `samples.jsonl`."""
+    parents = {"model": config.model} | ({"reference": config.reference} if config.reference else {})
+    parents |= {f"reward.{n}": p for n, p in config.rewards.items()} | {f"cost.{n}": p for n, p in config.costs.items()}
+    with RunFolder("evaluate", config, parents) as run:
+        if run.finished:
+            return run
+        world = distributed.start(config.threads)
+        renderer = load_renderer(config.model)
+        prompts: list[Prompt] = load_all(read_prompts, config.data, config, run, split=config.split)
+        refuse_trained_prompts(prompts, [config.model, *config.rewards.values(), *config.costs.values()], "--data")
+        rendered = [reply_group(renderer.prompt_ids(p.turns), ()) for p in prompts]
+        rendered, prompts = drop_long(rendered, prompts, config.max_length, run)
+        model = load_policy(config.model, trainable=False).to(world.device)
+        measures = Measures(config, renderer, world.device)
+        for drawn in draw(run, InProcess(model, config.micro_tokens), renderer, prompts, config):
+            for row in measures.rows(drawn):
+                run.add_sample(row)
+        rows = read_lines(run.path / "samples.jsonl")
+        result = summarise(config, rows)
+        if config.eval_data:
+            held_out = load_all(
+                read_demonstrations, config.eval_data, config, run, split=config.split, what="eval_data"
+            )
+            groups = [conversation_group(renderer, d, "assistant") for d in held_out]
+            groups, _ = drop_long(groups, held_out, config.max_length, run, "eval_data")
+            result["loss"] = mean_loss(model, groups, config.micro_tokens, world.device)
+        run.write_json("evaluation.json", result)
+        run.finish(n=len(rows))
+        return run
+
+
+class Measures:
+    """The scorers and the reference of an evaluation, loaded once."""
+
+    def __init__(self, config: Evaluate, renderer: Renderer, device: torch.device) -> None:
+        self.config, self.renderer, self.device = config, renderer, device
+        self.rewards = {n: open_scorer(p, "preference", renderer, device, n) for n, p in config.rewards.items()}
+        self.costs = {n: open_scorer(p, "cost", renderer, device, n) for n, p in config.costs.items()}
+        self.reference = load_policy(config.reference, trainable=False).to(device) if config.reference else None
+
+    def rows(self, drawn: Drawn) -> list[Row]:
+        """One row per reply: the text, every score, KL to the reference."""
+        config = self.config
+        prompts = [prompt for prompt, replies in drawn for _ in replies]
+        rollouts = [rollout for _, replies in drawn for rollout in replies]
+        texts = [self.renderer.text(r.ids) for r in rollouts]
+        groups = [reply_group(r.prompt_ids, r.ids) for r in rollouts]
+        columns: dict[str, list[float]] = {"length": [float(len(r.ids)) for r in rollouts]}
+        for name, scorer in self.rewards.items():
+            column = scorer.scores(prompts, texts, groups, micro_tokens=config.micro_tokens)
+            columns[f"reward/{name}"] = column.tolist()
+        for name, scorer in self.costs.items():
+            column = scorer.scores(prompts, texts, groups, micro_tokens=config.micro_tokens)
+            columns[f"cost/{name}"] = column.tolist()
+            columns[f"cost/{name}/unsafe"] = (column > 0).double().tolist()
+        if self.reference is not None:
+            theirs = sequence_logprobs(self.reference, groups, config.temperature, config.micro_tokens, self.device)
+            columns["kl"] = [sum(r.logprobs) - t for r, t in zip(rollouts, theirs, strict=True)]
+        rows = []
+        for i, (prompt, rollout, text) in enumerate(zip(prompts, rollouts, texts, strict=True)):
+            scores = {name: values[i] for name, values in columns.items()} | gold_scores(prompt, text)
+            about = {"model": config.model, "temperature": config.temperature, "finish": rollout.finish}
+            rows.append(reply_row(prompt, text, scores=scores, kl=scores.get("kl"), **about))
+        return rows
+
+
+@torch.no_grad()
+def sequence_logprobs(
+    model: nn.Module, groups: Sequence[Group], temperature: float, micro_tokens: int, device: torch.device
+) -> list[float]:
+    """Summed log-prob of every reply, one reply per group."""
+    out: list[float] = []
+    for part in cut_by_tokens(groups, lambda g: g.tokens, micro_tokens):
+        plan = build_plan(part).to(device)
+        out += plan.scatter(token_logprobs(model, plan, temperature=temperature).double()).sum(1).tolist()
+    return out
+
+
+def summarise(config: Evaluate, rows: Sequence[Row]) -> dict[str, Any]:
+    """Means with intervals for all rows and per slice, and the win rate against another evaluation."""
+    names = ["all", *sorted({row["slice"] for row in rows} - {""})]
+    by_slice = {name: [row for row in rows if name == "all" or row["slice"] == name] for name in names}
+    result: dict[str, Any] = {
+        "model": config.model,
+        "reference": config.reference or None,
+        "against": config.against or None,
+        "n": len(rows),
+        "seed": config.seed,
+        "slices": {name: {"n": len(part), **intervals(part, config)} for name, part in by_slice.items()},
+        "win_rate": None,
+    }
+    if config.against:
+        theirs = read_lines(Path(config.against) / "samples.jsonl")
+        result["win_rate"] = {name: _win_rate(config, part, theirs) for name, part in by_slice.items()}
+    return result
+
+
+def intervals(rows: Sequence[Row], config: Evaluate) -> dict[str, dict[str, Any]]:
+    """Mean and 95 % bootstrap interval (over prompts) of every score that some of the rows have."""
+    out = {}
+    for metric in dict.fromkeys(name for row in rows for name in row["scores"]):
+        having = [row for row in rows if row["scores"].get(metric) is not None]
+        interval = mean_interval(
+            [row["scores"][metric] for row in having],
+            clusters=[row["prompt_id"] for row in having],
+            seed=config.seed,
+            resamples=config.bootstrap,
+        )
+        out[metric] = interval.json()
+    return out
+
+
+def _win_rate(config: Evaluate, rows: Sequence[Row], theirs: Sequence[Row]) -> dict[str, Any]:
+    judge = config.judge or ("gold/helpful" if any("gold/helpful" in r["scores"] for r in rows) else "")
+    judge = judge or next((name for row in rows for name in row["scores"] if name.startswith("reward/")), "")
+    if not judge:
+        raise BadInput("--against needs a score to decide by; give --rewards.NAME DIR or --judge NAME")
+    ours, others = mean_by_prompt(rows, judge), mean_by_prompt(theirs, judge)
+    shared = [prompt for prompt in ours if prompt in others]
+    if not shared:
+        raise BadInput(f"--against {config.against} has no prompt in common with this evaluation, or no score {judge}")
+    return {
+        **win_rate([ours[p] for p in shared], [others[p] for p in shared], seed=config.seed).json(),
+        "judge": judge,
+    }
+
+
+def mean_by_prompt(rows: Sequence[Row], metric: str) -> Mapping[str, float]:
+    """Mean of a score over each prompt's replies; prompts without it are left out."""
+    sums: dict[str, list[float]] = {}
+    for row in rows:
+        value = row["scores"].get(metric)
+        if value is not None and math.isfinite(value):
+            sums.setdefault(row["prompt_id"], []).append(value)
+    return {prompt: sum(values) / len(values) for prompt, values in sums.items()}

@@ -1,0 +1,176 @@
+"""Annotation: sampled replies → comparisons and safety judgements, by a labeler that is there at once.
+
+Not a command: real labels come through files or `collect`. The gold world's people stand in for them where the truth
+is known, a preference model or an AI labeler in the rounds of `online`.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+from pathlib import Path
+
+from accord.config import Annotate
+from accord.data.rows import write_records
+from accord.errors import BadInput
+from accord.records import Comparison, Prompt, Turn
+from accord.run import RunFolder, read_lines
+
+Sampled = tuple[Prompt, tuple[str, ...]]
+MICRO_TOKENS = 16384  # in memory at once; changes no result
+
+
+def run(config: Annotate) -> RunFolder:
+    """Label a sample run; leaves `comparisons-CRITERION.jsonl` and `judgements-CRITERION.jsonl`."""
+    parents = {"samples": config.samples, **({"scorer": config.scorer} if config.scorer else {})}
+    with RunFolder("annotate", config, parents) as run:
+        if run.finished:
+            return run
+        sampled = list(replies_by_prompt(Path(config.samples)))
+        if not config.scorer:
+            refuse_strangers(sampled, config)
+        run.finish(**LABEL[config.labeler](config, run.path, sampled))
+        return run
+
+
+def refuse_strangers(sampled: Sequence[Sampled], config: Annotate) -> None:
+    """Raise BadInput for a prompt that the gold world cannot read: its people would answer at random."""
+    from accord.world import parse
+
+    for prompt, _ in sampled:
+        if parse(prompt.turns).kind == "unknown":
+            raise BadInput(
+                f"{config.samples}: {prompt.turns[-1].content[:60]!r} is no prompt of the gold world, so labeler "
+                f"{config.labeler} cannot tell which reply is better; sample on world:prompts, or let a preference "
+                "model label"
+            )
+
+
+def label_by_people(config: Annotate, folder: Path, sampled: Sequence[Sampled]) -> dict[str, float]:
+    """The gold world's simulated people compare and judge. Returns how many records each file holds."""
+    from accord.world import Annotator
+
+    annotator = Annotator(
+        temperature=config.temperature,
+        flips=config.flips,
+        length_bias=config.length_bias,
+        position_bias=config.position_bias,
+        group=config.group,
+        seed=config.seed,
+    )
+    counts: dict[str, float] = {}
+    for criterion in config.criteria:
+        comparisons = [annotator.compare(*both, criterion) for both in comparable(config, sampled, criterion)]
+        counts[f"comparisons-{criterion}"] = write_records(folder / f"comparisons-{criterion}.jsonl", comparisons)
+    for criterion in config.judged:
+        judgements = [
+            annotator.judge(prompt, reply, criterion)
+            for prompt, replies in of_slices(config, sampled, criterion)
+            for reply in dict.fromkeys(replies)
+        ]
+        counts[f"judgements-{criterion}"] = write_records(folder / f"judgements-{criterion}.jsonl", judgements)
+    return counts
+
+
+def label_by_score(config: Annotate, folder: Path, sampled: Sequence[Sampled]) -> dict[str, float]:
+    """Replies ranked by a number each, equal numbers tying; the strength is what lies between best and worst."""
+    counts: dict[str, float] = {}
+    for criterion in config.criteria:
+        chosen = list(comparable(config, sampled, criterion))
+        scores = iter(model_scores(config, chosen) if config.scorer else gold_values(chosen, criterion))
+        comparisons = []
+        for prompt, replies in chosen:
+            own = [next(scores) for _ in replies]
+            ranks = tuple(1 + sum(other > score for other in own) for score in own)
+            strength, shown = max(own) - min(own), tuple(range(len(replies)))
+            comparisons.append(Comparison(prompt, replies, ranks, criterion, config.labeler, strength, shown))
+        counts[f"comparisons-{criterion}"] = write_records(folder / f"comparisons-{criterion}.jsonl", comparisons)
+    return counts
+
+
+def label_by_ai(config: Annotate, folder: Path, sampled: Sequence[Sampled]) -> dict[str, float]:
+    """A language model is asked about every two replies to a prompt; how sure it is becomes a soft label."""
+    from accord.labelers.local import PolicyLabeler
+    from accord.training import distributed
+
+    labeler = PolicyLabeler(config.scorer, distributed.start(config.threads))
+    counts: dict[str, float] = {}
+    for criterion in config.criteria:
+        pairs = [
+            (prompt, *pair)
+            for prompt, replies in comparable(config, sampled, criterion)
+            for pair in combinations(dict.fromkeys(replies), 2)
+        ]
+        asked = [pair for pair in pairs if labeler.fits(pair, criterion)]
+        if not asked:
+            raise BadInput(
+                f"{config.scorer}: none of {len(pairs)} questions fits its {labeler.context} tokens of context, or "
+                "there is no prompt with two different replies; take a model that reads more, or shorter replies"
+            )
+        if len(asked) < len(pairs):
+            print(f"left out {len(pairs) - len(asked)} of {len(pairs)} pairs that do not fit the labeler's context")
+        said = labeler.prefers(asked, criterion, micro_tokens=MICRO_TOKENS)
+        print(f"{criterion}: the same place preferred in both orders of {said.same_place:.0%} of {len(asked)} pairs")
+        made = [preferred(*pair, criterion, first) for pair, first in zip(asked, said.first, strict=True)]
+        counts[f"comparisons-{criterion}"] = write_records(folder / f"comparisons-{criterion}.jsonl", made)
+        counts[f"same_place-{criterion}"] = said.same_place
+    return counts
+
+
+def preferred(prompt: Prompt, first: str, second: str, criterion: str, probability: float) -> Comparison:
+    """The comparison of an AI labeler that prefers the first of two replies with this probability."""
+    ranks = (1, 1) if probability == 0.5 else (1, 2) if probability > 0.5 else (2, 1)
+    sure = 1.0 if probability == 0.5 else max(probability, 1 - probability)
+    return Comparison(prompt, (first, second), ranks, criterion, "ai", 0.0, (0, 1), probability=sure)
+
+
+def gold_values(sampled: Sequence[Sampled], criterion: str) -> list[float]:
+    """What each reply is truly worth under the criterion, to someone who notices every false claim."""
+    from accord.world import judge, parse, value
+
+    return [
+        value(judge(prompt.turns, reply), parse(prompt.turns).harmful, criterion, "mixed", True)
+        for prompt, replies in sampled
+        for reply in replies
+    ]
+
+
+def model_scores(config: Annotate, sampled: Sequence[Sampled]) -> list[float]:
+    """The preference model's score of each reply."""
+    from accord.engine.packing import reply_group
+    from accord.models.scalar import Scorer
+    from accord.models.tokenizer import load_renderer
+    from accord.training import distributed
+
+    scorer = Scorer(config.scorer, role="preference", device=distributed.start(config.threads).device)
+    renderer = load_renderer(config.scorer)
+    groups = [
+        reply_group(renderer.prompt_ids(prompt.turns), *map(renderer.reply_ids, replies)) for prompt, replies in sampled
+    ]
+    return [float(score) for score in scorer.scores(groups, micro_tokens=MICRO_TOKENS)]
+
+
+def of_slices(config: Annotate, sampled: Sequence[Sampled], criterion: str) -> Iterator[Sampled]:
+    wanted = config.slices[criterion].split(",") if criterion in config.slices else None
+    return (both for both in sampled if wanted is None or both[0].slice in wanted)
+
+
+def comparable(config: Annotate, sampled: Sequence[Sampled], criterion: str) -> Iterator[Sampled]:
+    """Prompts whose replies are not all the same."""
+    return (both for both in of_slices(config, sampled, criterion) if len(set(both[1])) > 1)
+
+
+def replies_by_prompt(folder: Path) -> Iterator[Sampled]:
+    """Sampled replies of a run folder, grouped by prompt; empty replies are left out, and so is a lone one."""
+    grouped: dict[str, tuple[Prompt, list[str]]] = {}
+    for row in read_lines(folder / "samples.jsonl"):
+        turns = tuple(Turn(t["role"], t["content"]) for t in row["prompt"])
+        _, replies = grouped.setdefault(row["prompt_id"], (Prompt(turns, row["slice"], row["source"]), []))
+        if row["reply"]:
+            replies.append(row["reply"])
+    if not grouped:
+        raise BadInput(f"{folder}: no samples there; give the folder of a finished `accord sample`")
+    for prompt, replies in grouped.values():
+        if len(replies) > 1:
+            yield prompt, tuple(replies)
+
+
+LABEL = {"simulated": label_by_people, "gold": label_by_score, "preference": label_by_score, "ai": label_by_ai}

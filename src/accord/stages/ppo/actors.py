@@ -1,0 +1,155 @@
+"""The roles of policy optimisation: prompts and models, read and checked before any training."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from accord.config import Ppo
+from accord.data.chat import Renderer
+from accord.data.sources import read_demonstrations, read_documents, read_prompts, refuse_overlap
+from accord.engine.engines import Engine, open_engine
+from accord.engine.packing import Group, reply_group
+from accord.errors import BadInput
+from accord.models.critics import Critics, SeparateCritics, make_critics
+from accord.models.loading import add_adapters, base_of, load_policy
+from accord.models.reference import Reference
+from accord.models.scorers import ReplyScorer, open_scorer
+from accord.models.tokenizer import load_renderer
+from accord.records import Demonstration, Document, Prompt
+from accord.run import RunFolder
+from accord.stages.pretrain.run import document_groups
+from accord.stages.sft.run import conversation_group
+from accord.stages.shared import drop_long, load_all, refuse_trained_prompts
+from accord.training.distributed import World
+
+REWARD = "reward"  # the name of the summed reward's signal; costs go by their own names
+
+
+@dataclass(frozen=True)
+class Actors:
+    """Every role of the run: views of models, one tokenizer, and the engine that draws the policy's replies.
+
+    `following` is the reference's own module where `--refresh_every` moves it, `average` the averaged policy, each None
+    where not asked for; `other_text` is what the PTX term reads.
+    """
+
+    policy: nn.Module
+    reference: Reference
+    renderer: Renderer
+    rewards: dict[str, ReplyScorer]
+    costs: dict[str, ReplyScorer]
+    watched: dict[str, ReplyScorer]
+    critics: Critics
+    following: nn.Module | None
+    average: nn.Module | None
+    other_text: list[Group]
+    engine: Engine
+
+    @property
+    def scorers(self) -> dict[str, ReplyScorer]:
+        """Everything that scores replies."""
+        return {**self.rewards, **self.costs, **self.watched}
+
+    @property
+    def result(self) -> nn.Module:
+        """The policy that is checked and saved."""
+        return self.policy if self.average is None else self.average
+
+
+@dataclass(frozen=True)
+class Material:
+    """The prompts of the run, and those that limits are checked on at the end."""
+
+    prompts: list[Prompt]
+    held_out: list[Prompt]
+
+
+def prepare(config: Ppo, run: RunFolder, world: World) -> tuple[Material, Actors]:
+    """Read the prompts and load every role; refuses what does not fit together before any training."""
+    renderer = load_renderer(config.model)
+    device = world.device
+    rewards, costs, watched = (
+        {n: open_scorer(where, role, renderer, device, n) for n, where in named.items()}
+        for named, role in ((config.rewards, "preference"), (config.costs, "cost"), (config.watch, "preference"))
+    )
+    material = read_prompts_of(config, run, renderer)
+    policy = add_adapters(load_policy(config.model), config, scalar=False, seed=config.seed).to(device)
+    if not any(p.requires_grad for p in policy.parameters()):
+        raise BadInput(f"{config.model}: nothing to train; its adapter is frozen")
+    engine = open_engine(config.engine, policy, run.path)
+    following = copy.deepcopy(policy) if config.refresh_every else None
+    separate = following if following is not None else own_reference(config, device)
+    starts: dict[str, Any] = {REWARD: next(iter(rewards.values())), **costs}
+    critics = (
+        make_critics(config.critic, config.model, policy, starts, config.seed).to(device)
+        if config.advantages == "gae"
+        else SeparateCritics({}, {})
+    )
+    actors = Actors(
+        policy=policy,
+        reference=Reference(policy, separate),
+        renderer=renderer,
+        rewards=rewards,
+        costs=costs,
+        watched=watched,
+        critics=critics,
+        following=following,
+        average=copy.deepcopy(policy) if config.weight_average else None,
+        other_text=read_other_text(config, run, renderer),
+        engine=engine,
+    )
+    return material, actors
+
+
+def own_reference(config: Ppo, device: torch.device) -> nn.Module | None:
+    """The reference's own model; None where it is the policy with its new adapter off."""
+    if config.lora_rank and not config.reference and not base_of(config.model):
+        return None
+    return load_policy(config.reference or config.model, trainable=False).to(device)
+
+
+def read_prompts_of(config: Ppo, run: RunFolder, renderer: Renderer) -> Material:
+    """The prompts to train and to check limits on: no scorer was trained on any, and none is in both."""
+    scorers = [*config.rewards.values(), *config.costs.values(), *config.watch.values()]
+
+    def read(sources: str | dict[str, str], what: str, split: str) -> list[Prompt]:
+        found: list[Prompt] = load_all(read_prompts, sources, config, run, split=split, what=what)
+        refuse_trained_prompts(found, scorers, f"--{what}")
+        refuse_empty_slices(config.limit_slices, found, f"--{what}")
+        rendered = [reply_group(renderer.prompt_ids(p.turns), ()) for p in found]
+        return drop_long(rendered, found, config.max_length - config.max_new_tokens, run, what)[1]
+
+    prompts = read(config.data, "data", config.split)
+    if not config.eval_data:
+        return Material(prompts, [])
+    held_out = read(config.eval_data, "eval_data", "evaluation" if config.split else "")
+    refuse_overlap({p.id for p in held_out}, [p.id for p in prompts], "--eval_data", "--data")
+    return Material(prompts, held_out)
+
+
+def refuse_empty_slices(limit_slices: Mapping[str, str], prompts: Sequence[Prompt], what: str) -> None:
+    """Raise BadInput for a limit on a slice of which there is no prompt."""
+    present = {prompt.slice for prompt in prompts}
+    for name, slices in limit_slices.items():
+        for wanted in slices.split(","):
+            if wanted not in present:
+                raise BadInput(
+                    f"--limit_slices.{name} {wanted}: no prompt of that slice in {what}; there are "
+                    f"{', '.join(sorted(present))}"
+                )
+
+
+def read_other_text(config: Ppo, run: RunFolder, renderer: Renderer) -> list[Group]:
+    """Documents as in pretraining, or demonstrations as in SFT, for the PTX term; none without `--ptx_data`."""
+    if not config.ptx_data:
+        return []
+    if config.ptx_kind == "text":
+        documents: list[Document] = load_all(read_documents, config.ptx_data, config, run, what="ptx_data")
+        return document_groups(renderer, documents, config.max_length)
+    shown: list[Demonstration] = load_all(read_demonstrations, config.ptx_data, config, run, what="ptx_data")
+    groups = [conversation_group(renderer, demonstration, "assistant") for demonstration in shown]
+    return drop_long(groups, shown, config.max_length, run, "ptx_data")[0]

@@ -1,0 +1,107 @@
+"""Limits: which prompts each holds on, the step of its multiplier, and the check at the end."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from accord.config import Ppo
+from accord.engine.decode.sampler import sample
+from accord.engine.packing import reply_group
+from accord.objectives.lagrange import RULES, window_mean
+from accord.records import Prompt
+from accord.run import RunFolder
+from accord.stages.limit_check import judge_limit
+from accord.stages.ppo.actors import Actors
+from accord.stages.ppo.rollouts import Experience
+from accord.stages.ppo.state import State
+
+CHECK_SEED = 0x11A17  # keeps the replies of the check apart from those of every iteration
+
+
+def in_slice(config: Ppo, name: str, experience: Experience) -> Tensor:
+    """(B,) True for the replies whose prompt the limit `name` holds on."""
+    return torch.tensor([holds_on(config, name, prompt) for prompt in experience.prompts])
+
+
+def holds_on(config: Ppo, name: str, prompt: Prompt) -> bool:
+    """Whether the limit `name` holds on this prompt."""
+    wanted = config.limit_slices.get(name)
+    return wanted is None or prompt.slice in wanted.split(",")
+
+
+def move_multipliers(config: Ppo, experience: Experience, state: State) -> dict[str, float]:
+    """One step of every multiplier, by the raw mean cost of this batch, or window of batches, on the limit's slice."""
+    metrics: dict[str, float] = {}
+    for name, limit in config.limits.items():
+        inside = in_slice(config, name, experience)
+        if inside.any():
+            costs = experience.scores[name][inside]
+            window = [*state.windows.get(name, []), (float(costs.mean()), len(costs))]
+            state.windows[name] = window[-int(config.of_limit("limit_window", name)) :]
+            state.multipliers[name] = RULES[config.multiplier_rule](
+                state.multipliers[name],
+                window_mean(state.windows[name]),
+                limit,
+                rate=config.of_limit("multiplier_rate", name),
+                gain=config.of_limit("multiplier_gain", name),
+                bound=config.of_limit("multiplier_bound", name),
+            )
+            metrics |= cost_metrics(name, costs)
+            if config.of_limit("limit_window", name) > 1:
+                metrics[f"cost/{name}/window"] = window_mean(state.windows[name])
+        metrics[f"lagrange/{name}"] = state.multipliers[name].value
+    return metrics | free_costs(config, experience)
+
+
+def hold_multipliers(config: Ppo, experience: Experience, state: State) -> dict[str, float]:
+    """The same numbers while nothing moves, because the policy does not."""
+    metrics: dict[str, float] = {}
+    for name in config.limits:
+        inside = in_slice(config, name, experience)
+        if inside.any():
+            metrics |= cost_metrics(name, experience.scores[name][inside])
+        metrics[f"lagrange/{name}"] = state.multipliers[name].value
+    return metrics | free_costs(config, experience)
+
+
+def cost_metrics(name: str, costs: Tensor) -> dict[str, float]:
+    """Mean raw cost (N,) and the share of unsafe replies."""
+    return {f"cost/{name}/mean": float(costs.mean()), f"cost/{name}/unsafe": float((costs > 0).float().mean())}
+
+
+def free_costs(config: Ppo, experience: Experience) -> dict[str, float]:
+    """Costs without a limit, on all prompts."""
+    metrics: dict[str, float] = {}
+    for name in set(config.costs) - set(config.limits):
+        metrics |= cost_metrics(name, experience.scores[name])
+    return metrics
+
+
+def check_limits(
+    config: Ppo, run: RunFolder, actors: Actors, policy: nn.Module, prompts: Sequence[Prompt]
+) -> Mapping[str, Any]:
+    """Mean cost of one reply to each held-out prompt, with its interval and whether each limit is met.
+
+    Leaves `limits.json`. Nothing of these prompts was trained on; the cost model is the one that was optimised against,
+    so what its limit promises about another judge is for `accord evaluate` to say.
+    """
+    rollouts = sample(
+        policy,
+        [actors.renderer.prompt_ids(prompt.turns) for prompt in prompts],
+        n=1,
+        temperature=config.temperature,
+        max_new_tokens=config.max_new_tokens,
+        stop_ids=frozenset({actors.renderer.eos}),
+        seed=config.seed * 1_000_003 + CHECK_SEED,
+    )
+    texts = [actors.renderer.text(rollout.ids) for rollout in rollouts]
+    groups = [reply_group(rollout.prompt_ids, rollout.ids) for rollout in rollouts]
+    out: dict[str, Any] = {}
+    for name, limit in config.limits.items():
+        costs = actors.costs[name].scores(prompts, texts, groups, micro_tokens=config.micro_tokens).tolist()
+        inside = [cost for cost, prompt in zip(costs, prompts, strict=True) if holds_on(config, name, prompt)]
+        out[name] = judge_limit(name, limit, inside, seed=config.seed)
+    run.write_json("limits.json", out)
+    return out

@@ -1,0 +1,73 @@
+"""What is written about an iteration: numbers, and a few replies beside theirs."""
+
+import numpy as np
+import torch
+
+from accord.config import Ppo
+from accord.data.chat import Renderer
+from accord.data.rows import reply_row
+from accord.objectives.kl import adapt_kl_coefficient, annealed, sqrt_kl
+from accord.run import RunFolder
+from accord.stages.gold import gold_scores
+from accord.stages.ppo.advantages import sum_scores
+from accord.stages.ppo.rollouts import Experience
+from accord.stages.ppo.state import State
+
+
+def record(config: Ppo, renderer: Renderer, experience: Experience, state: State) -> dict[str, float]:
+    """What the rollouts looked like: scores, unclamped KL, lengths, gold where known."""
+    kl = experience.kl.sum(1)
+    metrics = {
+        "objective/kl": float(kl.mean()),
+        "sqrt_kl": sqrt_kl(float(kl.mean())),
+        "objective/scores": float(sum_scores(config, experience).mean()),
+        "kl_coefficient": state.kl_coefficient,
+        "policy/sampler_gap": experience.sampler_gap,
+        "completions/mean_length": float(experience.mask.sum(1).float().mean()),
+        "completions/clipped_ratio": float(np.mean([r.finish == "length" for r in experience.rollouts])),
+    }
+    slices = sorted({p.slice for p in experience.prompts})
+    places = {s: torch.tensor([p.slice == s for p in experience.prompts]) for s in slices}
+    for name in config.rewards:
+        metrics[f"reward/{name}"] = float(experience.scores[name].mean())
+        metrics |= {f"reward/{name}/{s}": float(experience.scores[name][inside].mean()) for s, inside in places.items()}
+    for name in config.costs:
+        for s, inside in places.items():
+            costs = experience.scores[name][inside]
+            metrics[f"cost/{name}/{s}/mean"] = float(costs.mean())
+            metrics[f"cost/{name}/{s}/unsafe"] = float((costs > 0).float().mean())
+    metrics |= gold_means(experience, renderer)
+    return metrics
+
+
+def move_kl_coefficient(config: Ppo, experience: Experience, state: State) -> None:
+    """β of the next iteration: annealed by its number, adapted to this one's KL, or as it is."""
+    if config.kl_anneal != 1:
+        state.kl_coefficient = annealed(config.kl_coefficient, config.kl_anneal, state.step + 1, config.steps)
+    elif config.kl_target:
+        kl = experience.kl.sum(1)
+        state.kl_coefficient = adapt_kl_coefficient(
+            state.kl_coefficient,
+            float(kl.mean()),
+            target=config.kl_target,
+            horizon=config.kl_horizon,
+            samples=len(kl),
+        )
+
+
+def gold_means(experience: Experience, renderer: Renderer) -> dict[str, float]:
+    """Mean gold scores of the batch, where its prompts come from the gold world; for display, never for training."""
+    sums: dict[str, list[float]] = {}
+    for prompt, rollout in zip(experience.prompts, experience.rollouts, strict=True):
+        for name, value in gold_scores(prompt, renderer.text(rollout.ids)).items():
+            sums.setdefault(name, []).append(value)
+    return {name: sum(values) / len(values) for name, values in sums.items()}
+
+
+def add_samples(run: RunFolder, renderer: Renderer, experience: Experience, step: int, *, count: int = 4) -> None:
+    """Log a few replies beside their numbers."""
+    for prompt, rollout, i in list(zip(experience.prompts, experience.rollouts, range(count), strict=False)):
+        reply = renderer.text(rollout.ids)
+        scores = {name: float(score[i]) for name, score in experience.scores.items()} | gold_scores(prompt, reply)
+        kl = float(experience.kl[i].sum())
+        run.add_sample(reply_row(prompt, reply, step=step, finish=rollout.finish, kl=kl, scores=scores))

@@ -1,0 +1,169 @@
+"""PPO with a KL penalty to a reference; with limits, constrained PPO. One loop for both.
+
+    1. collect   sample replies; score them; KL to the reference; values
+    2. multiply  λ of every limit moves once, by the raw mean cost on its slice
+    3. watch     the numbers of these rollouts; an alarm may end the run here
+    4. shape     streams r − β·kl and c + β·kl → advantages per signal → A = (A_r − Σ λ_i A_i) / (1 + Σ λ_i)
+    5. improve   clipped surrogate, KL and clipped value losses over mini-batches
+
+After Ouyang et al. 2022 (arXiv:2203.02155), Bai et al. 2022 (arXiv:2204.05862) and, with limits, Dai et al. 2023 (Safe
+RLHF, arXiv:2310.12773). Departures: KL stands in the streams with opposite signs, so λ never changes its weight;
+limits are held on named slices; multipliers move by a proportional-integral rule in log space unless asked otherwise;
+only the combined advantage is whitened; PPO without limits is the same loop with no costs.
+"""
+
+import time
+from typing import Any
+
+import torch
+from torch import nn
+
+from accord.config import Ppo
+from accord.models.reference import follow
+from accord.records import Prompt
+from accord.run import RunFolder
+from accord.stages.ppo.actors import Actors, Material, prepare
+from accord.stages.ppo.advantages import shape
+from accord.stages.ppo.limits import check_limits, hold_multipliers, move_multipliers
+from accord.stages.ppo.log import add_samples, move_kl_coefficient, record
+from accord.stages.ppo.memory import imagined_pass, settle_actors
+from accord.stages.ppo.rollouts import collect
+from accord.stages.ppo.state import State, first_state, restore, save_state
+from accord.stages.ppo.update import Lesson, improve
+from accord.stages.ppo.watch import Guard, refuse_unknown_metrics, vital_signs
+from accord.stages.pretrain.run import POLICY
+from accord.stages.shared import save_snapshot
+from accord.training import checkpoint, distributed
+from accord.training.compiling import Compiling
+from accord.training.distributed import World
+from accord.training.optimizer import build_optimizer
+from accord.training.order import batch_indices
+from accord.training.progress import Progress
+
+
+def run(config: Ppo) -> RunFolder:
+    """Optimise a snapshot against preference models, under limits if there are any; leaves a policy snapshot."""
+    parents = {"model": config.model, "reference": config.reference or config.model}
+    parents |= {f"reward.{n}": p for n, p in config.rewards.items()} | {f"cost.{n}": p for n, p in config.costs.items()}
+    parents |= {f"watch.{n}": p for n, p in config.watch.items()}
+    with RunFolder("ppo", config, parents) as run:
+        if run.finished:
+            return run
+        world = distributed.start(config.threads)
+        refuse_unknown_metrics(config.rules)
+        state = first_state(config)
+        material, actors = prepare(config, run, world)
+        config = settle_actors(config, run, world, material, actors)
+        guard = Guard(config.rules, actors.policy, quiet=not world.is_main)
+        optimizers = build_optimizers(config, actors)
+        modules = trained_modules(config, actors, guard)
+        if (saved := checkpoint.latest(run.path / "checkpoints")) is not None:
+            state = restore(checkpoint.load(saved, modules, optimizers))
+            run.truncate_logs(state.step)
+        compiling = Compiling(run, world, [actors.policy, actors.critics])
+        progress = Progress("ppo", config.steps, first=state.step, quiet=not world.is_main)
+        while state.step < config.steps and not state.ended:
+            started = time.perf_counter()
+            metrics = iterate(config, run, world, material, actors, optimizers, guard, state)
+            state.step += 1
+            left = (config.steps - state.step) * (time.perf_counter() - started)
+            if world.is_main:
+                run.log({"step": state.step, **metrics})
+            shown = ("objective/scores", "objective/kl", *(f"cost/{n}/mean" for n in config.costs))
+            progress.update(state.step, {name: metrics[name] for name in shown if name in metrics})
+            compiling.consider(left, *imagined_pass(config, actors, material, state.step, world.device))
+            stop = any(world.gather(run.stop_requested))
+            more = state.step < config.steps and not state.ended
+            due = config.checkpoint_every and state.step % config.checkpoint_every == 0 and more
+            if (due or stop) and world.is_main:
+                checkpoint.save(run.path / "checkpoints", state.step, modules, optimizers, save_state(state))
+            if stop and more:
+                raise run.interrupted(state.step)
+        if guard.good is not None and not state.ended:
+            last_look(config, world, material, actors, guard, state)
+        if world.is_main:
+            finish(config, run, material, actors, state)
+        return run
+
+
+def iterate(
+    config: Ppo,
+    run: RunFolder,
+    world: World,
+    material: Material,
+    actors: Actors,
+    optimizers: dict[str, torch.optim.Optimizer],
+    guard: Guard,
+    state: State,
+) -> dict[str, Any]:
+    """One iteration; returns its metrics. An alarm that stops the run ends it before anything is learned."""
+    if actors.following is not None and state.step and state.step % config.refresh_every == 0:
+        follow(actors.following, actors.policy, config.refresh_mix)
+    experience = collect(config, world, actors, prompts_of(config, material, state.step), state)
+    warming = state.step < config.critic_warmup
+    metrics = (hold_multipliers if warming else move_multipliers)(config, experience, state)
+    metrics |= record(config, actors.renderer, experience, state) | vital_signs(config, experience, state)
+    if world.is_main:
+        add_samples(run, actors.renderer, experience, state.step + 1)
+    if ends(actors, guard.look(actors.policy, metrics, state)):
+        return metrics
+    advantages, returns, shaped = shape(config, experience, state)
+    lesson = Lesson(advantages, returns, state.kl_coefficient, state.step)
+    metrics |= shaped | improve(config, world, actors, optimizers, experience, lesson)
+    if not warming:
+        move_kl_coefficient(config, experience, state)
+    if actors.average is not None:
+        follow(actors.average, actors.policy, 1 - config.weight_average)
+    return metrics
+
+
+def prompts_of(config: Ppo, material: Material, step: int) -> list[Prompt]:
+    """The prompts of an iteration, a pure function of its number."""
+    prompts = material.prompts
+    return [prompts[i] for i in batch_indices(step, len(prompts), config.batch_size, config.seed)]
+
+
+def ends(actors: Actors, action: str) -> bool:
+    """Whether an alarm's action ends the run; after a roll-back the average is those weights too."""
+    if action == "roll-back" and actors.average is not None:
+        follow(actors.average, actors.policy, 1.0)
+    return action in ("stop", "roll-back")
+
+
+def last_look(config: Ppo, world: World, material: Material, actors: Actors, guard: Guard, state: State) -> None:
+    """Rollouts of the policy after its last step, where a rule can roll back: no step goes unwatched."""
+    experience = collect(config, world, actors, prompts_of(config, material, state.step), state)
+    metrics = hold_multipliers(config, experience, state) | record(config, actors.renderer, experience, state)
+    ends(actors, guard.look(actors.policy, metrics | vital_signs(config, experience, state), state))
+
+
+def build_optimizers(config: Ppo, actors: Actors) -> dict[str, torch.optim.Optimizer]:
+    """One for the policy, one for the critics if there are any."""
+    optimizers = {"policy": build_optimizer(actors.policy.parameters(), weight_decay=config.weight_decay)}
+    if actors.critics.names:
+        optimizers["critics"] = build_optimizer(actors.critics.parameters(), weight_decay=0.0)
+    return dict(optimizers)
+
+
+def trained_modules(config: Ppo, actors: Actors, guard: Guard) -> dict[str, nn.Module]:
+    """Every module that changes: what a checkpoint holds."""
+    modules = {"policy": actors.policy, "critics": actors.critics, "reference": actors.following}
+    modules |= {"average": actors.average, "good": guard.good}
+    return {name: module for name, module in modules.items() if module is not None}
+
+
+def finish(config: Ppo, run: RunFolder, material: Material, actors: Actors, state: State) -> None:
+    """Check the limits on held-out prompts, save the policy, close the run."""
+    limits = check_limits(config, run, actors, actors.result, material.held_out) if material.held_out else {}
+    facts: dict[str, Any] = {"rewards": dict(config.rewards), "limits": dict(config.limits), "parent": config.model}
+    verdicts = {name: found["verdict"] for name, found in limits.items()}
+    facts |= {"verdicts": verdicts} if verdicts else {}
+    save_snapshot(run, actors.result, actors.renderer.tokenizer, POLICY, facts, material.prompts)
+    run.finish(
+        multipliers={n: m.value for n, m in state.multipliers.items()},
+        multiplier_integrals={n: m.integral for n, m in state.multipliers.items()},
+        kl_coefficient=state.kl_coefficient,
+        **({"limits": limits} if limits else {}),
+        **({"ended": state.ended} if state.ended else {}),
+        **({"alarms": state.alarms} if state.alarms else {}),
+    )

@@ -1,0 +1,237 @@
+"""What a preference run leaves: the snapshot with its normaliser, what was learned beside it, held-out accuracy."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from accord.config import Preference
+from accord.data.chat import Renderer
+from accord.engine.packing import Group, cut_by_tokens
+from accord.evaluation.annotators import reliability_interval
+from accord.evaluation.baselines import BagOfWords
+from accord.evaluation.calibration import fit_temperature
+from accord.evaluation.preference import ScoredPair, preference_evaluation
+from accord.evaluation.statistics import mean_interval, pair_outcomes
+from accord.models.ensemble import Combination
+from accord.models.learner import PreferenceLearner
+from accord.models.saving import save_model
+from accord.models.scalar import Normalizer, Scorer, head_scores
+from accord.records import Prompt
+from accord.run import RunFolder
+from accord.stages.preference.items import Item, Material
+from accord.stages.shared import card, named, remember_prompts
+from accord.training.distributed import World
+
+Scored = Sequence[Sequence[float]]
+
+
+def write_results(
+    run: RunFolder,
+    world: World,
+    config: Preference,
+    renderer: Renderer,
+    learners: Sequence[PreferenceLearner],
+    kept: Material,
+    held_out: Sequence[Item],
+    trained: Sequence[Prompt],
+) -> None:
+    """Fit the normalisers, save every model, and measure what was saved on the held-out prompts (unless folds did)."""
+    facts = {"role": config.role, "criterion": config.criterion, "data": named(config.data), "parent": config.model}
+    with run.new_snapshot() as folder:
+        for number, learner in enumerate(learners):
+            where = folder / "members" / str(number) if number else folder
+            description = describe_member(config, world, learner, kept)
+            if number == 0:
+                description |= how_combined(config, len(learners))
+            save_model(learner.scorer, renderer.tokenizer, where, description, card(run.stage, facts))
+        remember_prompts(folder, trained)
+    scores = saved_scores(config, world, str(run.snapshot), kept.heads, held_out)
+    if not config.folds:  # whose models have tested every comparison
+        run.write_json("evaluation.json", summarise(config, held_out, scores) | {"cross_validated": False})
+    learned = what_was_learned(config, world, learners[0], kept, held_out, scores)
+    if learned:
+        run.write_json("learned.json", learned)
+
+
+def describe_member(config: Preference, world: World, learner: PreferenceLearner, kept: Material) -> dict[str, Any]:
+    """What `accord.json` says of one model: role, criterion, heads and their normalisers."""
+    normalizers = {head: fit_normalizer(config, world, learner, kept, head).as_json() for head in kept.heads}
+    only = len(kept.heads) == 1
+    return {
+        "role": config.role,
+        "criterion": config.criterion,
+        **({} if only else {"heads": kept.heads}),
+        "normalizer": normalizers[kept.heads[0]] if only else normalizers,
+    }
+
+
+def how_combined(config: Preference, members: int) -> dict[str, Any]:
+    """How the members of an ensemble, and the heads of groups, make one score."""
+    rule = Combination(config.combine, config.variance_weight)
+    said: dict[str, Any] = {}
+    if members > 1:
+        said["ensemble"] = {
+            "members": [f"members/{k}" for k in range(1, members)],
+            "combine": Combination().as_json() if config.by_group else rule.as_json(),
+        }
+    if config.by_group:
+        across = "mean" if config.combine == "weights" else config.combine
+        said["groups"] = Combination(across, config.variance_weight, config.group_weights).as_json()
+    return said
+
+
+def fit_normalizer(
+    config: Preference, world: World, learner: PreferenceLearner, kept: Material, head: str
+) -> Normalizer:
+    """The explicit step from raw scores to the scores that stages use; a cost is never shifted.
+
+    Gain: deviation 1 on the head's training replies. Bias: their mean, or that of the demonstrations, becomes 0.
+    """
+    kind = config.normalizer
+    if kind == "auto":
+        kind = "sign-probability" if config.role == "cost" else "standard"
+    if kind == "sign-probability":
+        return Normalizer(kind)
+    place = kept.heads.index(head)
+    shown = _raw(learner, kept.demonstrations, config, world)[:, place] if kept.demonstrations else None
+    if kind == "none":
+        return Normalizer("standard", float(shown.mean())) if shown is not None else Normalizer("none")
+    groups = [item.group for item in [*kept.items, *kept.labelled] if item.head == head]
+    raw = _raw(learner, groups, config, world)[:, place]
+    shift = raw if shown is None else shown
+    return Normalizer("standard", float(shift.mean()), float(raw.std().clamp(min=1e-6)))
+
+
+@torch.no_grad()
+def _raw(learner: PreferenceLearner, groups: Sequence[Group], config: Preference, world: World) -> torch.Tensor:
+    parts = cut_by_tokens(groups, lambda group: group.tokens, config.micro_tokens)
+    return torch.cat([head_scores(learner.scorer, part, world.device) for part in parts])
+
+
+def saved_scores(
+    config: Preference, world: World, snapshot: str, heads: Sequence[str], items: Sequence[Item]
+) -> list[list[float]]:
+    """Scores in logits of every item's replies by its own head of the saved snapshot."""
+    found: dict[int, list[float]] = {}
+    for head in heads:
+        own = [(place, item) for place, item in enumerate(items) if item.head == head]
+        scorer = Scorer(snapshot, role=config.role, device=world.device, head=head)
+        flat = scorer.raw_scores([item.group for _, item in own], micro_tokens=config.micro_tokens)
+        for (place, _), part in zip(own, flat.split([len(item.texts) for _, item in own]), strict=True):
+            found[place] = part.tolist()
+    return [found[place] for place in range(len(items))]
+
+
+def what_was_learned(
+    config: Preference,
+    world: World,
+    learner: PreferenceLearner,
+    kept: Material,
+    held_out: Sequence[Item],
+    scores: Scored,
+) -> dict[str, Any]:
+    """Tie parameters, reliabilities with intervals (from the held-out pairs), the raters' scale, a temperature."""
+    learned: dict[str, Any] = {}
+    if config.ties == "davidson":
+        learned["ties"] = dict(zip(kept.heads, learner.log_ties.exp().tolist(), strict=True))
+    if config.reliability:
+        learned["reliability"] = {}
+        for number, labeler in enumerate(learner.labelers):
+            margins = margins_of(held_out, scores, labeler)
+            learned["reliability"][labeler] = {
+                "learned": float(learner.reliability[number].detach()),
+                "held_out": reliability_interval(margins).json() if margins else None,
+            }
+    if any(label.kind == "rating" for item in kept.labelled for label in item.labels):
+        scale = zip(learner.gain.tolist(), learner.bias.tolist(), strict=True)
+        learned["rating"] = {
+            head: {"mean": kept.rating_scale[0], "deviation": kept.rating_scale[1], "gain": gain, "bias": bias}
+            for head, (gain, bias) in zip(kept.heads, scale, strict=True)
+        }
+    margins = margins_of(held_out, scores)
+    if margins and math.isfinite(fitted := fit_temperature(margins, [1.0] * len(margins))):
+        learned["temperature"] = fitted
+    return learned
+
+
+def margins_of(items: Sequence[Item], scores: Scored, labeler: str = "") -> list[float]:
+    """s_better − s_worse of every pair (of one labeler, if named)."""
+    return [
+        s[i] - s[j]
+        for item, s in zip(items, scores, strict=True)
+        for i, j in item.pairs
+        if labeler in ("", item.labeler)
+    ]
+
+
+def mean_accuracy(items: Sequence[Item], scores: Scored) -> float:
+    """Share of pairs in the right order, a prompt counting once and a tie one half."""
+    shares = [
+        sum(1.0 if s[i] > s[j] else 0.5 if s[i] == s[j] else 0.0 for i, j in item.pairs) / len(item.pairs)
+        for item, s in zip(items, scores, strict=True)
+        if item.pairs
+    ]
+    return sum(shares) / len(shares) if shares else math.nan
+
+
+def summarise(config: Preference, items: Sequence[Item], scores: Scored) -> dict[str, Any]:
+    """Accuracy by slice and head beside a length-only baseline, and calibration of the preference probabilities."""
+    result: dict[str, Any] = {"criterion": config.criterion, "role": config.role}
+    pairs = scored_pairs(config.role, items, scores)
+    return result | (preference_evaluation(pairs) if pairs else {"rows": [], "bins": []})
+
+
+def words_margins(role: str, items: Sequence[Item], fold_of: Callable[[Item], int]) -> list[float]:
+    """Log-odds of every pair, in the order of `scored_pairs`, by a bag of words that is fitted to the other folds."""
+
+    def texts(part: Sequence[Item]) -> list[tuple[str, str]]:
+        pairs = [(item.texts[i], item.texts[j]) for item in part for i, j in item.pairs]
+        return [(worse, better) for better, worse in pairs] if role == "cost" else pairs
+
+    found: dict[int, list[float]] = {}
+    for fold in sorted({fold_of(item) for item in items}):
+        inside = [place for place, item in enumerate(items) if fold_of(item) == fold]
+        fitted = BagOfWords(texts([item for item in items if fold_of(item) != fold]))
+        for place in inside:
+            pairs = texts([items[place]])
+            found[place] = fitted.margins(pairs).tolist() if pairs else []
+    return [margin for place in range(len(items)) for margin in found[place]]
+
+
+def cross_validated(
+    config: Preference, items: Sequence[Item], scores: Scored, fold_of: Callable[[Item], int]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What `--folds` found: the summary, beside a bag of words, and every pair as the models of the other folds see it.
+
+    `margin` of the models and `words` of the bag are in logits, above 0 where they agree with the labeler; `length` is
+    the preferred reply's less the other's, in characters.
+    """
+    pairs = scored_pairs(config.role, items, scores)
+    words = words_margins(config.role, items, fold_of)
+    folds = [fold_of(item) for item in items for _ in item.pairs]
+    tested = [
+        {
+            "prompt_id": pair.prompt_id,
+            "subset": pair.subset,
+            "fold": fold,
+            "margin": pair.margin,
+            "words": margin,
+            "length": pair.length,
+        }
+        for pair, margin, fold in zip(pairs, words, folds, strict=True)
+    ]
+    baseline = mean_interval(pair_outcomes(words), [pair.prompt_id for pair in pairs]).json()
+    return summarise(config, items, scores) | {"bag_of_words": baseline, "cross_validated": True}, tested
+
+
+def scored_pairs(role: str, items: Sequence[Item], scores: Scored) -> list[ScoredPair]:
+    """Every ordered pair with its margin, from the side of the reply that the labeler preferred."""
+    pairs = []
+    for item, s in zip(items, scores, strict=True):
+        for i, j in item.pairs:
+            better, worse = (j, i) if role == "cost" else (i, j)
+            length = len(item.texts[better]) - len(item.texts[worse])
+            pairs.append(ScoredPair(item.prompt.slice, item.prompt.id, s[i] - s[j], length))
+    return pairs

@@ -1,0 +1,254 @@
+"""Preference and cost models: scores from comparisons, rankings, labels and ratings, with sign terms for a cost model.
+
+    comparisons → scores of every reply, read at its last token → −log σ(s_better − s_worse)
+
+Bai et al. 2022 (arXiv:2204.05862) section 2 for preference models; Dai et al. 2023 (Safe RLHF, arXiv:2310.12773)
+section 3.2 for cost models: the less safe reply scores higher, and −log σ(s·C) on labelled replies (s = +1 unsafe,
+−1 safe) makes 0 the boundary. Ranking and sign terms may come from different data. A prompt's replies share its
+tokens in one pass, and a K-wise ranking counts once (Ouyang et al. 2022, arXiv:2203.02155, eq. 1).
+"""
+
+import functools
+import heapq
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from accord.config import Preference
+from accord.engine.packing import Group, build_plan, cut_by_tokens
+from accord.errors import BadInput
+from accord.models.ensemble import mean_weights
+from accord.models.learner import PreferenceLearner
+from accord.models.loading import add_adapters
+from accord.models.scalar import start_scalar
+from accord.models.tokenizer import load_renderer
+from accord.records import Prompt, unit_hash
+from accord.run import RunFolder, read_json
+from accord.stages.preference.items import Item, Material, read_material
+from accord.stages.preference.loss import item_loss, own_scores, totals
+from accord.stages.preference.noise import turned_round, without_suspects
+from accord.stages.preference.results import cross_validated, mean_accuracy, write_results
+from accord.training import distributed
+from accord.training.distributed import World
+from accord.training.fit import fit
+from accord.training.machine import settle
+from accord.training.order import batch_indices, steps_per_epoch
+from accord.training.precision import lowered
+
+Scores = list[list[float]]
+
+
+def run(config: Preference) -> RunFolder:
+    """Train a preference or cost model; leaves a sequence-classification snapshot and `evaluation.json`."""
+    with RunFolder("preference", config, {"model": config.model}) as run:
+        if run.finished:
+            return run
+        world = distributed.start(config.threads)
+        renderer = load_renderer(config.model)
+        material = read_material(config, run, renderer)
+        config = settle_learner(config, run, world, material)
+        # labels are often about the very replies that are compared: what is measured on must not be among them
+        held_out = material.where(lambda prompt: is_held_out(prompt, config)).items
+        kept = material.where(lambda prompt: not is_held_out(prompt, config))
+        if not (kept.items or kept.labelled) or (material.items and not (held_out and kept.items)):
+            raise BadInput("too few prompts to hold some out; raise --eval_share or give more data")
+        clean = material
+        material, kept = (replace(m, items=turned_round(m.items, config.flips, config.seed)) for m in (material, kept))
+        tested = cross_validate(config, world, material) if config.folds else None
+        if tested is not None and world.is_main:
+            found, pairs = cross_validated(config, clean.items, tested, lambda item: fold_of(item.prompt, config.folds))
+            run.write_json("evaluation.json", found)
+            run.write_json("tested.json", pairs)
+        if tested is not None and config.suspects != "keep":
+            scored = {id(item): scores for item, scores in zip(material.items, tested, strict=True)}
+            kept = material.where(lambda prompt: not is_held_out(prompt, config))
+            kept = replace(kept, items=without_suspects(config, run, kept.items, [scored[id(i)] for i in kept.items]))
+        learners = train_members(run, world, config, kept, held_out)
+        if world.is_main:
+            trained = [item.prompt for item in [*kept.items, *kept.labelled]]
+            write_results(run, world, config, renderer, learners, kept, held_out, trained)
+            run.finish(
+                comparisons=len(material.items),
+                labels=sum(len(i.labels) for i in kept.labelled),
+                heads=material.heads,
+            )
+        return run
+
+
+def is_held_out(prompt: Prompt, config: Preference) -> bool:
+    return unit_hash(prompt.opening + "preference") < config.eval_share
+
+
+def train_members(
+    run: RunFolder, world: World, config: Preference, kept: Material, held_out: Sequence[Item]
+) -> list[PreferenceLearner]:
+    """The one model; or those of an ensemble, each in a run folder of its own; or one of their mean weights."""
+    if config.ensemble == 1:
+        return [train(run, world, config, kept, held_out, seed=config.seed)]
+    learners = []
+    for k in range(config.ensemble):
+        learners.append(member(world, config, kept, held_out, k))
+    if config.combine == "weights":
+        mean = mean_weights([learner.state_dict() for learner in learners])
+        learners[0].load_state_dict(mean)
+        return learners[:1]
+    return learners
+
+
+def member(
+    world: World, config: Preference, kept: Material, held_out: Sequence[Item], number: int
+) -> PreferenceLearner:
+    """One model of several, trained or taken from its finished folder. Members whose weights are to be averaged share
+    the head that they start from."""
+    out = f"{config.out}/members/{number}"
+    part = config.model_copy(update={"out": out, "folds": 0, "ensemble": 1, "seed": config.seed + number})
+    head_seed = config.seed if config.combine == "weights" else part.seed
+    with RunFolder("preference-member", part) as sub:
+        learner = train(sub, world, part, kept, held_out, seed=head_seed, trained=sub.finished)
+        if not sub.finished and world.is_main:
+            save_weights(learner, sub.path / "weights")
+            sub.finish()
+        elif sub.finished:
+            load_weights(learner, sub.path / "weights")
+    return learner
+
+
+def save_weights(learner: PreferenceLearner, folder: Path) -> None:
+    from safetensors.torch import save_model
+
+    folder.mkdir(exist_ok=True)
+    save_model(learner, str(folder / "learner.safetensors"))
+
+
+def load_weights(learner: PreferenceLearner, folder: Path) -> None:
+    from safetensors.torch import load_model
+
+    load_model(learner, str(folder / "learner.safetensors"))
+
+
+def train(
+    run: RunFolder,
+    world: World,
+    config: Preference,
+    material: Material,
+    held_out: Sequence[Item],
+    *,
+    seed: int,
+    trained: bool = False,
+) -> PreferenceLearner:
+    """A scalar model fitted to comparisons and labels; an epoch passes once over both. `seed` draws its heads.
+
+    `trained` says that nothing is to be done but to build it.
+    """
+    learner = new_learner(config, world, material, seed)
+    if trained:
+        return learner
+    items, labelled = (material.items, material.labelled) if material.items else (material.labelled, [])
+    per_epoch = steps_per_epoch(len(items), config.batch_size)
+    label_batch = math.ceil(len(labelled) / per_epoch)
+
+    def batch_at(step: int) -> list[Item]:
+        batch = [items[i] for i in batch_indices(step, len(items), config.batch_size, config.seed)]
+        if labelled:
+            batch += [labelled[i] for i in batch_indices(step, len(labelled), label_batch, config.seed + 1)]
+        return batch
+
+    def evaluate() -> dict[str, float]:
+        scores = score_items(learner, held_out, config.micro_tokens, world)
+        return {"eval/accuracy": mean_accuracy(held_out, scores)} if held_out else {}
+
+    fit(
+        run,
+        world,
+        config,
+        module=learner,
+        steps=math.ceil(config.epochs * per_epoch),
+        batch_at=batch_at,
+        size=lambda item: item.group.tokens,
+        totals=totals,
+        loss=lambda part, whole: item_loss(learner, part, whole, config, world.device),
+        largest=[
+            *heapq.nlargest(config.batch_size, items, key=lambda item: item.group.tokens),
+            *heapq.nlargest(label_batch, labelled, key=lambda item: item.group.tokens),
+        ],
+        evaluate=evaluate,
+    )
+    return learner
+
+
+def new_learner(config: Preference, world: World, material: Material, seed: int) -> PreferenceLearner:
+    """What training starts from; `seed` draws its heads."""
+    scorer = start_scalar(config.model, material.heads, role=config.role, seed=seed)
+    scorer = add_adapters(scorer, config, scalar=True, seed=config.seed)
+    start = config.model if config.lm_weight else ""
+    learner = PreferenceLearner(scorer, material.heads, material.labelers, tie_rate=material.tie_rate, start=start)
+    return learner.to(world.device)
+
+
+def settle_learner(config: Preference, run: RunFolder, world: World, material: Material) -> Preference:
+    """Precision and micro-batch of every model of this run, measured on one of them."""
+    learner = functools.cache(lambda: new_learner(config, world, material, config.seed))
+
+    def compute(groups: Sequence[Group], precision: str) -> torch.Tensor:
+        with lowered(precision, world.device):
+            total = learner().scores(build_plan(groups, rows="last").to(world.device)).sum()
+        if config.lm_weight:
+            total = total + learner().token_logprobs(build_plan(groups).to(world.device)).sum()
+        return total
+
+    groups = [item.group for item in [*material.items, *material.labelled]]
+    return settle(config, run, world, lambda: [learner()], groups, compute)
+
+
+@torch.no_grad()
+def score_items(learner: PreferenceLearner, items: Sequence[Item], micro_tokens: int, world: World) -> Scores:
+    """Raw scores of every item's replies by its own head."""
+    flat: list[float] = []
+    for part in cut_by_tokens(items, lambda item: item.group.tokens, micro_tokens):
+        plan = build_plan([item.group for item in part], rows="last").to(world.device)
+        flat += own_scores(learner, part, learner.scores(plan)).tolist()
+    out, start = [], 0
+    for item in items:
+        out.append(flat[start : start + len(item.texts)])
+        start += len(item.texts)
+    return out
+
+
+def fold_of(prompt: Prompt, folds: int) -> int:
+    return int(unit_hash(prompt.opening + "fold") * folds)
+
+
+def cross_validate(config: Preference, world: World, material: Material) -> Scores:
+    """Scores of every item by models that saw no conversation with its opening: the mean over `ensemble` of them."""
+    scores: dict[int, list[float]] = {}
+    places = {id(item): place for place, item in enumerate(material.items)}
+    for k in range(config.folds):
+        inside = material.where(lambda prompt: fold_of(prompt, config.folds) == k).items  # noqa: B023 - called at once
+        outside = material.where(lambda prompt: fold_of(prompt, config.folds) != k)  # noqa: B023
+        if not inside or not outside.items:
+            raise BadInput(f"--folds {config.folds}: fold {k} is empty; use fewer folds")
+        found = [fold_scores(config, world, k, m, outside, inside) for m in range(config.ensemble)]
+        for number, item in enumerate(inside):
+            mean = torch.tensor([scored[number] for scored in found], dtype=torch.float64).mean(0)
+            scores[places[id(item)]] = mean.tolist()
+    return [scores[place] for place in range(len(material.items))]
+
+
+def fold_scores(
+    config: Preference, world: World, fold: int, number: int, outside: Material, inside: Sequence[Item]
+) -> Scores:
+    """Scores of one fold's items by a model of the others."""
+    out = f"{config.out}/folds/{fold}" + (f"-{number}" if config.ensemble > 1 else "")
+    part = config.model_copy(update={"out": out, "folds": 0, "ensemble": 1, "seed": config.seed + number})
+    with RunFolder("preference-fold", part) as run:
+        if run.finished:
+            stored: Scores = read_json(run.path / "scores.json")
+            return stored
+        learner = train(run, world, part, outside, inside, seed=part.seed)
+        scored = score_items(learner, inside, config.micro_tokens, world)
+        run.write_json("scores.json", scored)
+        run.finish()
+    return scored

@@ -1,0 +1,159 @@
+"""Pretraining: next-token prediction on packed documents.
+
+    text → tokens → max over θ of Σ_t log π_θ(x_t | x_<t)
+
+Departures from common practice: documents never see each other (a packed row is cut into segments), so there is
+no cross-document attention and no concatenate-and-chop; a batch counts tokens, not rows.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from accord.config import Pretrain
+from accord.data.chat import Renderer, train_tokenizer
+from accord.data.sources import read_documents
+from accord.engine.forward.causal import token_logprobs
+from accord.engine.packing import Group, Plan, build_plan, cut_by_tokens
+from accord.errors import BadInput
+from accord.models.loading import load_policy
+from accord.models.policy import SIZES, new_policy
+from accord.models.tokenizer import embed_roles, load_renderer
+from accord.objectives.likelihood import likelihood_loss
+from accord.records import Document, unit_hash
+from accord.run import RunFolder
+from accord.stages.shared import load_all, named, save_snapshot
+from accord.training import distributed
+from accord.training.distributed import World
+from accord.training.fit import Losses, fit
+from accord.training.machine import C, settle
+from accord.training.memory import longest_first
+from accord.training.order import token_batches
+from accord.training.precision import lowered
+
+
+def run(config: Pretrain) -> RunFolder:
+    """Train a language model on text; leaves a policy snapshot."""
+    fresh = config.model in SIZES
+    with RunFolder("pretrain", config, {} if fresh else {"model": config.model}) as run:
+        if run.finished:
+            return run
+        world = distributed.start(config.threads)
+        documents: list[Document] = load_all(read_documents, config.data, config, run)
+        if config.eval_data:
+            held_out: list[Document] = load_all(read_documents, config.eval_data, config, run, what="eval_data")
+        else:
+            held_out = [d for d in documents if unit_hash(d.id) < 0.02]
+            documents = [d for d in documents if unit_hash(d.id) >= 0.02]
+        if not documents or not held_out:
+            raise BadInput("too few documents to hold 2 % out; give --eval_data")
+        if not world.is_main:
+            world.gather(None)  # the main process makes the tokenizer, the others wait and read it
+        renderer = choose_renderer(config, documents)
+        if world.is_main:
+            world.gather(None)
+        if fresh:
+            model = new_policy(config.model, renderer.tokenizer, max_length=config.max_length, seed=config.seed)
+        else:
+            model = load_policy(config.model)
+        model.to(world.device)
+        groups = document_groups(renderer, documents, config.max_length)
+        eval_groups = document_groups(renderer, held_out, config.max_length)
+        config = settle_language_model(config, run, world, model, groups)
+        at = token_batches([g.tokens for g in groups], config.batch_size, config.seed)
+
+        def loss(items: Sequence[Group], count: int) -> Losses:
+            plan = build_plan(items).to(world.device)
+            return likelihood_loss(compute_logprobs(model, plan, config.precision), count=count)
+
+        fit(
+            run,
+            world,
+            config,
+            module=model,
+            steps=config.steps,
+            batch_at=lambda step: [groups[i] for i in at(step)],
+            size=lambda group: group.tokens,
+            totals=lambda items: sum(group.trained for group in items),
+            loss=loss,
+            largest=longest_first(groups, lambda group: group.tokens, config.batch_size),
+            evaluate=lambda: {"eval/loss": mean_loss(model, eval_groups, config.micro_tokens, world.device)},
+        )
+        if fresh:
+            embed_roles(model, renderer)
+        if world.is_main:
+            facts = {"data": named(config.data), "parameters": sum(p.numel() for p in model.parameters())}
+            save_snapshot(run, model, renderer.tokenizer, POLICY, facts)
+            run.finish(parameters=facts["parameters"])
+        return run
+
+
+POLICY = {"role": "policy", "criterion": "", "normalizer": {"kind": "none"}}
+
+
+def choose_renderer(config: Pretrain, documents: Sequence[Document]) -> Renderer:
+    """The tokenizer asked for, the model's own, the one of an interrupted run, or a new one."""
+    kept = Path(config.out) / "tokenizer"
+    if config.tokenizer:
+        return load_renderer(config.tokenizer)
+    if config.model not in SIZES:
+        return load_renderer(config.model)
+    if not kept.is_dir():
+        sources = named(config.data).values()
+        tokenizer = train_tokenizer(
+            _lexicon() if all(s.startswith("world:") for s in sources) else (d.text for d in documents),
+            config.vocab_size,
+        )
+        tokenizer.save_pretrained(kept.with_name(".tokenizer.part"))
+        kept.with_name(".tokenizer.part").rename(kept)
+    from transformers import AutoTokenizer
+
+    return Renderer(AutoTokenizer.from_pretrained(kept))
+
+
+def _lexicon() -> Iterator[str]:
+    """The gold world's vocabulary comes from its grammar, not from a sample of it."""
+    from accord.world import lexicon
+
+    yield from lexicon()
+
+
+def document_groups(renderer: Renderer, documents: Sequence[Document], max_length: int) -> list[Group]:
+    """Documents as token groups; one longer than `max_length` is cut into pieces, all of which are used."""
+    groups = []
+    for document in documents:
+        ids = renderer.document(document.text)
+        for start in range(0, len(ids), max_length):
+            piece = ids[start : start + max_length]
+            if len(piece) > 1:
+                groups.append(Group((), (piece,), ((True,) * len(piece),)))
+    return groups
+
+
+def settle_language_model(
+    config: C, run: RunFolder, world: World, model: torch.nn.Module, groups: Sequence[Group]
+) -> C:
+    """The config of a stage that trains on log-probs, with what the machine decides."""
+
+    def compute(some: Sequence[Group], precision: str) -> torch.Tensor:
+        return compute_logprobs(model, build_plan(some).to(world.device), precision).sum()
+
+    return settle(config, run, world, lambda: [model], groups, compute)
+
+
+def compute_logprobs(model: torch.nn.Module, plan: Plan, precision: str) -> torch.Tensor:
+    """Log-probs of the plan's targets with the forward pass in `precision`."""
+    with lowered(precision, plan.ids.device):
+        return token_logprobs(model, plan)
+
+
+@torch.no_grad()
+def mean_loss(model: torch.nn.Module, groups: Sequence[Group], micro_tokens: int, device: torch.device) -> float:
+    """Mean negative log-likelihood over every trained token of the groups, in nats."""
+    total, count = 0.0, 0
+    for part in cut_by_tokens(groups, lambda g: g.tokens, micro_tokens):
+        plan = build_plan(part).to(device)
+        total -= float(token_logprobs(model, plan).double().sum())
+        count += len(plan.targets)
+    return total / count

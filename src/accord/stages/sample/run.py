@@ -1,0 +1,147 @@
+"""Sampling: prompts → replies in `samples.jsonl`, with the log-probs they were drawn at.
+
+With `--select` also a policy made of draws: best of n, or rejection sampling. What it gives is in
+`demonstrations.jsonl`, ready for `accord sft` (rejection-sampling fine-tuning, Touvron et al. 2023, arXiv:2307.09288).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from accord.config import Evaluate, Sample
+from accord.data.chat import Renderer
+from accord.data.rows import reply_row, write_records
+from accord.data.sources import read_prompts
+from accord.engine.engines import Engine, Served, open_engine
+from accord.engine.packing import reply_group
+from accord.engine.remote.vllm import Server
+from accord.models.loading import base_of, load_policy
+from accord.models.scorers import ReplyScorer, open_scorer
+from accord.models.tokenizer import load_renderer
+from accord.objectives.best_of import acceptance, best_of_kl_bound, best_of_kl_estimate
+from accord.records import Demonstration, Prompt, Rollout, Turn
+from accord.run import RunFolder, read_lines
+from accord.stages.shared import drop_long, load_all
+from accord.training import distributed
+from accord.training.progress import Progress
+
+CHUNK = 1024  # replies between two writes: what an interruption can lose
+
+Drawn = list[tuple[Prompt, list[Rollout]]]
+
+
+def run(config: Sample) -> RunFolder:
+    """Draw replies from a snapshot; leaves `samples.jsonl`."""
+    with RunFolder("sample", config, {"model": config.model}) as run:
+        if run.finished:
+            return run
+        world = distributed.start(config.threads)
+        renderer = load_renderer(config.model)
+        prompts: list[Prompt] = load_all(read_prompts, config.data, config, run, split=config.split)
+        rendered = [reply_group(renderer.prompt_ids(p.turns), ()) for p in prompts]
+        rendered, prompts = drop_long(rendered, prompts, config.max_length, run)
+        engine = engine_of(config, run, world.device)
+        scorers = [open_scorer(where, "preference", renderer, world.device, n) for n, where in config.rewards.items()]
+        for drawn in draw(run, engine, renderer, prompts, config):
+            scores = score(config, renderer, scorers, drawn) if scorers else None
+            for place, (prompt, replies) in enumerate(drawn):
+                kept = select(config, prompt, scores[place]) if scores is not None else None
+                for k, rollout in enumerate(replies):
+                    row = reply_row(
+                        prompt,
+                        renderer.text(rollout.ids),
+                        finish=rollout.finish,
+                        logprob=sum(rollout.logprobs),
+                        model=config.model,
+                        temperature=config.temperature,
+                    )
+                    if scores is not None and kept is not None:
+                        row |= {"score": float(scores[place, k]), "kept": bool(kept[k])}
+                    run.add_sample(row)
+        chosen = write_selected(config, run) if scorers else {}
+        run.finish(samples=len(prompts) * config.samples, **chosen)
+        return run
+
+
+def engine_of(config: Sample, run: RunFolder, device: torch.device) -> Engine:
+    """What draws replies of the snapshot; a server reads a plain one itself."""
+    if config.engine and Path(config.model).is_dir() and not base_of(config.model):
+        served = Served(Server.at(config.engine), run.path)
+        served.server.load(str(Path(config.model).resolve()))
+        return served
+    model = load_policy(config.model, trainable=False).to(device)
+    engine = open_engine(config.engine, model, run.path, micro_tokens=config.micro_tokens)
+    engine.follow(model)
+    return engine
+
+
+def score(config: Sample, renderer: Renderer, scorers: Sequence[ReplyScorer], drawn: Drawn) -> Tensor:
+    """Summed scores (prompts, samples) of a chunk of replies."""
+    prompts = [prompt for prompt, replies in drawn for _ in replies]
+    texts = [renderer.text(rollout.ids) for _, replies in drawn for rollout in replies]
+    groups = [reply_group(rollout.prompt_ids, rollout.ids) for _, replies in drawn for rollout in replies]
+    total = torch.zeros(len(texts))
+    for scorer in scorers:
+        total = total + scorer.scores(prompts, texts, groups, micro_tokens=config.micro_tokens)
+    return total.view(len(drawn), -1)
+
+
+def select(config: Sample, prompt: Prompt, scores: Tensor) -> Tensor:
+    """(samples,) True for the replies that are kept: the first best one, or every one that is accepted.
+
+    What is accepted depends on the seed and the prompt, not on where the prompt stands.
+    """
+    if config.select == "best":
+        return torch.arange(len(scores)) == int(scores.argmax())
+    generator = torch.Generator().manual_seed(int(prompt.id[:12], 16) ^ config.seed)
+    return torch.rand(len(scores), generator=generator) < acceptance(scores, beta=config.beta, highest=scores.max())
+
+
+def write_selected(config: Sample, run: RunFolder) -> dict[str, Any]:
+    """The kept replies as demonstrations; how many, and how far from the policy they are in nats."""
+    rows = [row for row in read_lines(run.path / "samples.jsonl") if row["kept"]]
+    if run.is_main:
+        write_records(run.path / "demonstrations.jsonl", (demonstration(row) for row in rows if row["reply"]))
+    facts: dict[str, Any] = {"kept": len(rows)}
+    if config.select == "best":
+        estimate = best_of_kl_estimate(torch.tensor([row["logprob"] for row in rows]), config.samples)
+        facts |= {"kl_bound": best_of_kl_bound(config.samples), "kl_estimate": float(estimate.mean())}
+    return facts
+
+
+def demonstration(row: Mapping[str, Any]) -> Demonstration:
+    """A kept reply as something to learn from."""
+    turns = tuple(Turn(turn["role"], turn["content"]) for turn in row["prompt"])
+    return Demonstration(Prompt(turns, row["slice"], f"sample:{row['model']}"), row["reply"])
+
+
+def draw(
+    run: RunFolder, engine: Engine, renderer: Renderer, prompts: Sequence[Prompt], config: Sample | Evaluate
+) -> Iterator[Drawn]:
+    """`config.samples` rollouts per prompt, a chunk of prompts at a time, each to be written before the next is drawn.
+
+    A resumed run goes on after the last whole chunk of its `samples.jsonl`. Raises Interrupted after Ctrl-C.
+    """
+    n = config.samples
+    size = max(1, CHUNK // n)
+    first = run.keep_samples(size * n) // n
+    progress = Progress(run.stage, len(prompts), unit="prompt", first=first)
+    while first < len(prompts):
+        chunk = prompts[first : first + size]
+        rollouts = engine.sample(
+            [renderer.prompt_ids(p.turns) for p in chunk],
+            n=n,
+            temperature=config.temperature,
+            max_new_tokens=config.max_new_tokens,
+            stop_ids=frozenset({renderer.eos}),
+            seed=config.seed,
+            numbers=range(first, first + len(chunk)),
+        )
+        yield [(prompt, rollouts[i * n : (i + 1) * n]) for i, prompt in enumerate(chunk)]
+        first += len(chunk)
+        progress.update(first, {})
+        if run.stop_requested and first < len(prompts):
+            raise run.interrupted(first, "prompt")

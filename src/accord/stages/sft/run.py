@@ -1,0 +1,82 @@
+"""Supervised fine-tuning: maximum likelihood on demonstrations, loss on assistant tokens alone.
+
+    demonstrations → tokens and mask → max over θ of Σ mask_t · log π_θ(x_t | x_<t)
+
+The mean is over the assistant tokens of the whole optimizer batch (InstructGPT, arXiv:2203.02155, section 3.5), not
+a mean of per-conversation means.
+"""
+
+import heapq
+import math
+from collections.abc import Sequence
+
+from accord.config import Sft
+from accord.data.chat import Renderer
+from accord.data.sources import read_demonstrations
+from accord.engine.packing import Group, build_plan
+from accord.errors import BadInput
+from accord.models.loading import add_adapters, load_policy
+from accord.models.tokenizer import load_renderer
+from accord.objectives.likelihood import likelihood_loss
+from accord.records import Demonstration, unit_hash
+from accord.run import RunFolder
+from accord.stages.pretrain.run import POLICY, compute_logprobs, mean_loss, settle_language_model
+from accord.stages.shared import drop_long, load_all, named, save_snapshot
+from accord.training import distributed
+from accord.training.fit import Losses, fit
+from accord.training.order import batch_indices, steps_per_epoch
+
+
+def run(config: Sft) -> RunFolder:
+    """Fine-tune a snapshot on demonstrations; leaves a policy snapshot."""
+    with RunFolder("sft", config, {"model": config.model}) as run:
+        if run.finished:
+            return run
+        world = distributed.start(config.threads)
+        renderer = load_renderer(config.model)
+        demonstrations: list[Demonstration] = load_all(
+            read_demonstrations, config.data, config, run, split=config.split
+        )
+        if config.eval_data:
+            held_out: list[Demonstration] = load_all(
+                read_demonstrations, config.eval_data, config, run, what="eval_data"
+            )
+        else:
+            held_out = [d for d in demonstrations if unit_hash(d.prompt.opening + "sft") < 0.05]
+            demonstrations = [d for d in demonstrations if unit_hash(d.prompt.opening + "sft") >= 0.05]
+        if not demonstrations or not held_out:
+            raise BadInput("too few demonstrations to hold 5 % out; give --eval_data")
+        groups = [conversation_group(renderer, d, config.train_on) for d in demonstrations]
+        groups, demonstrations = drop_long(groups, demonstrations, config.max_length, run)
+        eval_groups = [conversation_group(renderer, d, config.train_on) for d in held_out]
+        model = add_adapters(load_policy(config.model), config, scalar=False, seed=config.seed).to(world.device)
+        config = settle_language_model(config, run, world, model, groups)
+
+        def loss(items: Sequence[Group], count: int) -> Losses:
+            plan = build_plan(items).to(world.device)
+            return likelihood_loss(compute_logprobs(model, plan, config.precision), count=count)
+
+        fit(
+            run,
+            world,
+            config,
+            module=model,
+            steps=math.ceil(config.epochs * steps_per_epoch(len(groups), config.batch_size)),
+            batch_at=lambda step: [groups[i] for i in batch_indices(step, len(groups), config.batch_size, config.seed)],
+            size=lambda group: group.tokens,
+            totals=lambda items: sum(group.trained for group in items),
+            loss=loss,
+            largest=heapq.nlargest(config.batch_size, groups, key=lambda group: group.tokens),
+            evaluate=lambda: {"eval/loss": mean_loss(model, eval_groups, config.micro_tokens, world.device)},
+        )
+        if world.is_main:
+            facts = {"data": named(config.data), "demonstrations": len(groups), "parent": config.model}
+            save_snapshot(run, model, renderer.tokenizer, POLICY, facts, demonstrations)
+            run.finish(demonstrations=len(groups))
+        return run
+
+
+def conversation_group(renderer: Renderer, demonstration: Demonstration, train_on: str) -> Group:
+    """One conversation with its loss mask, as a group without a shared prefix."""
+    rendered = renderer.conversation(demonstration.prompt.turns, demonstration.reply, train_on=train_on)
+    return Group((), (rendered.ids,), (rendered.mask,))
