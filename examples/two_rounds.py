@@ -10,14 +10,20 @@ import json
 import sys
 from pathlib import Path
 
-from accord.config import Annotate, Evaluate, Ppo, Preference, Pretrain, Sample, Sft
 from accord.stages.evaluate import run as evaluate
+from accord.stages.evaluate.config import Evaluate
 from accord.stages.online import annotate
+from accord.stages.online.config import Annotate
 from accord.stages.ppo import run as ppo
+from accord.stages.ppo.config import Ppo
 from accord.stages.preference import run as preference
+from accord.stages.preference.config import Preference
 from accord.stages.pretrain import run as pretrain
+from accord.stages.pretrain.config import Pretrain
 from accord.stages.sample import run as sample
+from accord.stages.sample.config import Sample
 from accord.stages.sft import run as sft
+from accord.stages.sft.config import Sft
 
 SIZES = {"model": "tiny", "documents": 8000, "steps": 400, "demonstrations": 3000, "prompts": 1500, "iterations": 15}
 

@@ -5,7 +5,8 @@ import re
 import pytest
 
 from accord import __version__
-from accord.cli import COMMANDS, main
+from accord.cli import main
+from accord.commands import COMMANDS
 from accord.parsing import parse
 
 

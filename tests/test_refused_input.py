@@ -2,9 +2,9 @@
 
 import pytest
 
-from accord.config import Sft
 from accord.errors import BadInput
 from accord.run import RunFolder
+from accord.stages.sft.config import Sft
 
 
 def config(folder, **changes):

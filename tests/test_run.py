@@ -8,7 +8,6 @@ import signal
 import pytest
 import yaml
 
-from accord.config import Sft
 from accord.errors import BadInput, Interrupted
 from accord.run import (
     RunFolder,
@@ -21,6 +20,7 @@ from accord.run import (
     write_atomically,
     write_text,
 )
+from accord.stages.sft.config import Sft
 
 
 def config(out, **changes):

@@ -15,7 +15,6 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from accord.config import Ppo
 from accord.engine import engines
 from accord.engine.decode.sampler import sample
 from accord.engine.forward.adapters import bare
@@ -24,7 +23,8 @@ from accord.engine.packing import build_plan, cut_by_tokens, reply_group
 from accord.records import Prompt, Rollout
 from accord.stages.ppo import run as stage
 from accord.stages.ppo.actors import Actors, Material, prepare
-from accord.stages.ppo.rollouts import Experience
+from accord.stages.ppo.config import Ppo
+from accord.stages.ppo.experience import Experience
 from accord.stages.ppo.state import State, first_state
 from accord.stages.ppo.update import Lesson, improve
 from accord.stages.ppo.watch import Guard

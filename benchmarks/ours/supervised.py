@@ -10,21 +10,24 @@ from typing import Any
 import torch
 from torch import nn
 
-from accord.config import Dpo, Preference, Sft, Supervised
+from accord.config import Supervised
 from accord.engine.forward import linear_logprobs as logprobs
 from accord.engine.forward.adapters import bare
 from accord.engine.packing import Group, build_plan, cut_by_tokens, reply_group
 from accord.models.learner import PreferenceLearner
 from accord.models.loading import load_policy, load_scalar
+from accord.models.policy import compute_logprobs
 from accord.models.reference import Reference, ReplyReference, reply_sums
 from accord.objectives.direct import Pairs, weighted_losses
 from accord.objectives.implicit import sequence_logprobs, token_counts
 from accord.objectives.likelihood import likelihood_loss
 from accord.records import Prompt, Turn
+from accord.stages.dpo.config import Dpo
+from accord.stages.preference.config import Preference
 from accord.stages.preference.items import Item as PreferenceItem
 from accord.stages.preference.loss import item_loss
 from accord.stages.preference.loss import totals as totals_of
-from accord.stages.pretrain.run import compute_logprobs
+from accord.stages.sft.config import Sft
 from accord.training.distributed import World
 from accord.training.fit import Losses, fit
 from benchmarks.clock import peak_mib, steps

@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from accord import config
-from accord.cli import COMMANDS, did_you_mean
-from accord.errors import BadInput
+from accord.commands import COMMANDS
+from accord.errors import BadInput, did_you_mean
 
 
 def parse(command: str, arguments: Sequence[str]) -> config.Config | None:

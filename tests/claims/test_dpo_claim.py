@@ -13,8 +13,12 @@ from accord.claims.lab.cells import Cells
 from accord.claims.lab.findings import TRAINED
 from accord.claims.lab.recipes import SCALES, GoldFlow, Scale
 from accord.claims.lab.workers import Workers, run_stage
-from accord.config import DIRECT_LOSSES, Annotate, Evaluate, Ppo, Sample
 from accord.objectives.best_of import best_of_kl_bound
+from accord.stages.dpo.config import DIRECT_LOSSES
+from accord.stages.evaluate.config import Evaluate
+from accord.stages.online.config import Annotate
+from accord.stages.ppo.config import Ppo
+from accord.stages.sample.config import Sample
 
 
 def rows(replies):

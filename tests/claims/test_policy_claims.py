@@ -23,7 +23,8 @@ from accord.claims.lab import policies
 from accord.claims.lab.contract import verdict_of
 from accord.claims.lab.findings import TRAINED
 from accord.claims.lab.recipes import SCALES, GoldFlow
-from accord.config import Evaluate, Ppo
+from accord.stages.evaluate.config import Evaluate
+from accord.stages.ppo.config import Ppo
 
 # gold helpfulness, harm, honesty and evasiveness of a made-up policy; what is not listed is 0
 MADE_UP = {

@@ -15,12 +15,15 @@ from accord.claims.lab.cells import Cells
 from accord.claims.lab.pairs import over_seeds
 from accord.claims.lab.recipes import SCALES, GoldFlow, Scale
 from accord.claims.lab.workers import Workers, run_stage
-from accord.config import Annotate, Evaluate, Preference, Score
 from accord.data.rows import write_records
 from accord.data.sources import read_comparisons
 from accord.evaluation.calibration import reliability_slope
 from accord.evaluation.groups import likeliest_weights
 from accord.records import unit_hash
+from accord.stages.evaluate.config import Evaluate
+from accord.stages.online.config import Annotate
+from accord.stages.preference.config import Preference
+from accord.stages.score.config import Score
 
 
 def worth(comparison, k, group="mixed"):

@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 
 from accord.claims.runner import CLAIMS
-from accord.cli import COMMANDS
+from accord.commands import COMMANDS
 from accord.parsing import build_parser
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from accord.cli import main
-from accord.config import DIRECT_LOSSES, LISTWISE, UNPAIRED, Dpo
 from accord.engine.forward.causal import token_logprobs
 from accord.engine.packing import Group, build_plan, reply_group
 from accord.errors import BadInput
@@ -20,6 +19,7 @@ from accord.models.tokenizer import load_renderer
 from accord.objectives.implicit import sequence_logprobs
 from accord.records import Judgement, Prompt, Turn
 from accord.run import RunFolder, read_json, read_lines, verify
+from accord.stages.dpo.config import DIRECT_LOSSES, LISTWISE, UNPAIRED, Dpo
 from accord.stages.dpo.implicit import HeldOut
 from accord.stages.dpo.items import Item, prefer_safe, read_material
 from accord.stages.dpo.margins import score_margins

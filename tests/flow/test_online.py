@@ -6,7 +6,6 @@ from random import Random
 import pytest
 import torch
 
-from accord.config import Annotate, Online
 from accord.engine.packing import reply_group
 from accord.errors import BadInput
 from accord.labelers.local import PolicyLabeler
@@ -14,6 +13,7 @@ from accord.models.scalar import Scorer
 from accord.records import Prompt, Turn
 from accord.run import read_json, read_lines, verify
 from accord.stages.online import annotate
+from accord.stages.online.config import Annotate, Online
 from accord.training import distributed
 from accord.world import parse, prompts
 from accord.world.facts import TRUTH

@@ -8,13 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from accord.config import Alarm, parse_alarm
 from accord.errors import BadInput
 from accord.parsing import parse
 from accord.run import read_lines
 from accord.stages.ppo import limits as ppo_limits
 from accord.stages.ppo import state as ppo_state
 from accord.stages.ppo import watch as ppo_watch
+from accord.stages.ppo.config import Alarm, parse_alarm
 
 SMALL = {"batch_size": 4, "mini_batch_size": 8, "samples": 2, "steps": 2, "max_rows": 8}
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from accord.config import Ppo
 from accord.engine import engines
 from accord.engine.decode import sampler
 from accord.engine.forward.causal import hidden_states, logprobs_and_entropy, token_logprobs
@@ -26,6 +25,7 @@ from accord.stages.ppo import rollouts as ppo_rollouts
 from accord.stages.ppo import run as ppo
 from accord.stages.ppo import state as ppo_state
 from accord.stages.ppo import update as ppo_update
+from accord.stages.ppo.config import Ppo
 from accord.training.distributed import World
 
 ONE = World(0, 1, torch.device("cpu"))

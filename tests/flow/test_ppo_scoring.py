@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from accord.config import Ppo
 from accord.models.scorers import AT_ONCE, ScorerFailed, TextScorer
 from accord.records import Prompt, Rollout, Turn
-from accord.stages.ppo.scoring import Scoring
+from accord.stages.ppo.config import Ppo
+from accord.stages.ppo.rollouts import Scoring
 
 SAMPLES = 2
 PROMPTS = [Prompt((Turn("user", f"prompt {i}"),), "", "") for i in range(80)]

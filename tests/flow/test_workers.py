@@ -3,9 +3,9 @@
 import pytest
 
 from accord.claims.lab.workers import Workers
-from accord.config import Pretrain
 from accord.errors import BadInput
 from accord.run import read_lines, verify
+from accord.stages.pretrain.config import Pretrain
 
 
 def config(out, **changes):

@@ -7,7 +7,6 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from accord.config import Sft
 from accord.engine.forward.adapters import bare
 from accord.engine.forward.causal import hidden_states, token_logprobs
 from accord.engine.packing import build_plan, reply_group
@@ -21,6 +20,7 @@ from accord.models.scalar import Normalizer, Scorer, new_scalar, values
 from accord.models.scorers import ConversationScorer
 from accord.models.tokenizer import load_renderer, load_tokenizer
 from accord.records import Prompt, Turn
+from accord.stages.sft.config import Sft
 
 CPU = torch.device("cpu")
 POLICY = {"role": "policy", "criterion": "", "normalizer": {"kind": "none", "shift": 0.0, "scale": 1.0}}

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import tensor
 
-from accord.config import DIRECT_LOSSES, DIRECT_OPTIONS, LISTWISE, PAIRED, TAKE_MARGIN, UNPAIRED
 from accord.objectives import direct
 from accord.objectives.direct import LOSSES, Pairs, implicit_rewards, match_ranks, weighted_losses
 from accord.objectives.direct_unpaired import Rankings, Singles, kl_estimate, reward_shift
 from accord.objectives.implicit import reduce, reward_metrics, sequence_logprobs, token_counts
+from accord.stages.dpo.config import DIRECT_LOSSES, DIRECT_OPTIONS, LISTWISE, PAIRED, TAKE_MARGIN, UNPAIRED
 
 CHOSEN, REJECTED = (-6.0, -3.0), (-9.0, -2.5)
 REFERENCE_CHOSEN, REFERENCE_REJECTED = (-7.5, -2.0), (-8.0, -4.0)

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import tensor
 
-from accord.config import Ppo
 from accord.objectives.advantage import (
     leave_one_out,
     less_group_mean,
@@ -13,6 +12,7 @@ from accord.objectives.advantage import (
     returns_to_go,
 )
 from accord.objectives.policy_gradient import ppo_loss, token_weights
+from accord.stages.ppo.config import Ppo
 
 NAN = float("nan")
 MASK = tensor([[True, True, True], [True, False, False]])

@@ -8,10 +8,10 @@ become more or less likely.
 import pytest
 import torch
 
-from accord.config import Ppo
 from accord.objectives.advantage import gae, token_signals
 from accord.objectives.kl import EXACT, SAMPLED, kl_loss
 from accord.objectives.policy_gradient import ppo_loss
+from accord.stages.ppo.config import Ppo
 
 V = 20
 FIRST, SECOND = (t.flatten() for t in torch.meshgrid(torch.arange(V), torch.arange(V), indexing="ij"))

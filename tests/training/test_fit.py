@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-from accord.config import Ppo, Preference, Sft
 from accord.engine.forward.causal import token_logprobs
 from accord.engine.packing import Group, build_plan, cut_by_tokens, reply_group
 from accord.models.learner import PreferenceLearner
@@ -18,8 +17,11 @@ from accord.models.scalar import new_scalar
 from accord.objectives.likelihood import likelihood_loss
 from accord.records import Prompt, Turn
 from accord.run import RunFolder
+from accord.stages.ppo.config import Ppo
+from accord.stages.preference.config import Preference
 from accord.stages.preference.items import Item, Label
 from accord.stages.preference.loss import item_loss, totals
+from accord.stages.sft.config import Sft
 from accord.training.distributed import World
 from accord.training.fit import fit
 from accord.training.optimizer import build_optimizer, clip_gradients, rate_at

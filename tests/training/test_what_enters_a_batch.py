@@ -2,11 +2,10 @@
 
 import pytest
 
-from accord.config import Sft
+from accord.engine.texts import conversation_group, document_groups
 from accord.records import Demonstration, Document, Prompt, Turn
 from accord.run import RunFolder
-from accord.stages.pretrain.run import document_groups
-from accord.stages.sft.run import conversation_group
+from accord.stages.sft.config import Sft
 from accord.stages.shared import drop_long
 
 

@@ -8,10 +8,10 @@ import numpy as np
 from accord.claims.lab.cells import Cells
 from accord.claims.lab.contract import Claim, Finding, Part
 from accord.claims.lab.recipes import GoldFlow
-from accord.config import Ppo
 from accord.evaluation.statistics import hierarchical_interval
 from accord.reporting.figures import Line, Panel, curves
 from accord.run import read_lines
+from accord.stages.ppo.config import Ppo
 
 TARGET = 1.0  # nats per reply
 WITHIN = 0.1

@@ -11,11 +11,15 @@ from accord.claims.lab.contract import Claim, Finding, Part
 from accord.claims.lab.findings import TRAINED
 from accord.claims.lab.pairs import over_seeds, score, scored
 from accord.claims.lab.recipes import GoldFlow
-from accord.config import Annotate, Ppo, Preference, Sample, Score
 from accord.evaluation.statistics import Interval, hierarchical_interval, pair_outcomes
 from accord.records import Turn
 from accord.reporting.figures import Column, Dots, dots
 from accord.run import read_lines
+from accord.stages.online.config import Annotate
+from accord.stages.ppo.config import Ppo
+from accord.stages.preference.config import Preference
+from accord.stages.sample.config import Sample
+from accord.stages.score.config import Score
 from accord.world import judge, parse, value
 
 MAJORITY, MINORITY = "eager", "cautious"

@@ -10,10 +10,13 @@ from accord.claims.lab.cells import Cells
 from accord.claims.lab.contract import Claim, Finding, Part
 from accord.claims.lab.pairs import Scored, over_seeds, score, scored
 from accord.claims.lab.recipes import COST_SLICES, GoldFlow
-from accord.config import Annotate, Preference, Sample, Score
 from accord.evaluation.calibration import expit, preference_calibration
 from accord.evaluation.statistics import Interval
 from accord.reporting.figures import Reliability, reliability
+from accord.stages.online.config import Annotate
+from accord.stages.preference.config import Preference
+from accord.stages.sample.config import Sample
+from accord.stages.score.config import Score
 from accord.world import judge, parse, value
 
 TEMPERATURE = 0.5  # of the people; nobody slips, nobody looks at length or order

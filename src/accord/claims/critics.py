@@ -7,9 +7,9 @@ from accord.claims.lab.contract import Claim, Finding, Part
 from accord.claims.lab.findings import TRAINED
 from accord.claims.lab.policies import difference, level, show
 from accord.claims.lab.recipes import GoldFlow
-from accord.config import Ppo
 from accord.evaluation.statistics import hierarchical_interval
 from accord.reporting.figures import Point, plane
+from accord.stages.ppo.config import Ppo
 
 MARGIN = 0.05  # gold points that count as none
 SAMPLES = 4  # replies to a prompt, which a group is made of

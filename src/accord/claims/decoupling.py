@@ -8,9 +8,9 @@ from accord.claims.lab.contract import Claim, Finding, Part
 from accord.claims.lab.findings import HARMFUL
 from accord.claims.lab.policies import difference, level, show
 from accord.claims.lab.recipes import GoldFlow
-from accord.config import Ppo
 from accord.evaluation.statistics import Interval, hierarchical_interval
 from accord.reporting.figures import Point, plane
+from accord.stages.ppo.config import Ppo
 
 WEIGHTS = (0.25, 0.5, 1.0, 2.0)
 LIMIT = 0.0

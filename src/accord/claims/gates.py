@@ -9,11 +9,11 @@ from accord.claims.lab.cells import Cells
 from accord.claims.lab.contract import Claim, Finding, Part
 from accord.claims.lab.policies import level
 from accord.claims.lab.recipes import GoldFlow
-from accord.config import Evaluate
 from accord.evaluation.statistics import Interval, hierarchical_interval
 from accord.records import Turn
 from accord.reporting.figures import Column, Dots, dots
 from accord.run import read_lines
+from accord.stages.evaluate.config import Evaluate
 from accord.world.facts import LEVEL_OF
 from accord.world.language import SKILLS
 from accord.world.requests import parse

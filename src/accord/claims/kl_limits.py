@@ -9,9 +9,9 @@ from accord.claims.lab.contract import Claim, Finding, Part
 from accord.claims.lab.findings import TRAINED
 from accord.claims.lab.policies import choosing, difference, level, measuring, show
 from accord.claims.lab.recipes import GoldFlow
-from accord.config import Ppo
 from accord.evaluation.statistics import hierarchical_interval
 from accord.reporting.figures import Line, Panel, curves
+from accord.stages.ppo.config import Ppo
 
 BETAS = (0.0, 0.02, 0.1, 0.4, 2.0, 20.0)
 WEAK = 0.02  # the price at which gold is seen to turn; other claims share its cells

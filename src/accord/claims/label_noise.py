@@ -8,10 +8,11 @@ from accord.claims.lab.cells import Cells
 from accord.claims.lab.contract import Claim, Finding, Part
 from accord.claims.lab.pairs import over_seeds, score, scored
 from accord.claims.lab.recipes import GoldFlow
-from accord.config import Preference, Score
 from accord.evaluation.statistics import Interval, pair_outcomes
 from accord.records import unit_hash
 from accord.reporting.figures import Line, Panel, curves
+from accord.stages.preference.config import Preference
+from accord.stages.score.config import Score
 from accord.world import judge, parse, value
 
 FLIPS = (0.0, 0.1, 0.2, 0.3, 0.4)

@@ -12,9 +12,10 @@ from accord.claims.lab.contract import Claim, Finding, Part
 from accord.claims.lab.policies import show
 from accord.claims.lab.recipes import GoldFlow
 from accord.claims.sqrt_kl import SMOOTHING, peak_at, read_run
-from accord.config import Ppo, Preference
 from accord.evaluation.statistics import Interval, hierarchical_interval
 from accord.reporting.figures import Line, Panel, curves
+from accord.stages.ppo.config import Ppo
+from accord.stages.preference.config import Preference
 
 FEW = 250  # comparisons of a preference model that is easily fooled
 END = 10  # last iterations that stand for the end of a run

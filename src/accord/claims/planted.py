@@ -11,13 +11,14 @@ from accord.claims.lab.cells import Cells
 from accord.claims.lab.contract import Claim, Finding, Part
 from accord.claims.lab.pairs import Scored, over_seeds, score, scored
 from accord.claims.lab.recipes import GoldFlow
-from accord.config import Preference, Score
 from accord.data.sources import write_records
 from accord.evaluation.calibration import expit
 from accord.evaluation.latent import reliabilities, shares, tie_rate
 from accord.evaluation.statistics import Interval, root_of_falling
 from accord.records import unit_hash
 from accord.reporting.figures import Column, Dots, dots
+from accord.stages.preference.config import Preference
+from accord.stages.score.config import Score
 from accord.world import Annotator, comparisons, judge, parse, value
 
 HELD_OUT = 0.3  # share of the openings that no model learns from

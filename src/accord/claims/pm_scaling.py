@@ -9,10 +9,13 @@ from accord.claims.lab.cells import Cells
 from accord.claims.lab.contract import Claim, Finding, Part
 from accord.claims.lab.pairs import over_seeds, score, scored
 from accord.claims.lab.recipes import GoldFlow
-from accord.config import Preference, Pretrain, Score, Sft
 from accord.evaluation.statistics import Interval, pair_outcomes
 from accord.records import unit_hash
 from accord.reporting.figures import Line, Panel, curves
+from accord.stages.preference.config import Preference
+from accord.stages.pretrain.config import Pretrain
+from accord.stages.score.config import Score
+from accord.stages.sft.config import Sft
 
 SIZES = ("nano", "tiny", "small")
 COUNTS = (250, 1000, 4000)

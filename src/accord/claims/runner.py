@@ -25,11 +25,10 @@ from accord.claims import (
     thresholds,
     two_halves,
 )
+from accord.claims.config import Claims
 from accord.claims.lab.cells import Cells
 from accord.claims.lab.contract import Claim, verdict_of, write_results
-from accord.cli import did_you_mean
-from accord.config import Claims
-from accord.errors import BadInput
+from accord.errors import BadInput, did_you_mean
 
 CLAIMS: dict[str, Claim] = {
     module.CLAIM.name: module.CLAIM

@@ -10,9 +10,11 @@ from accord.claims.lab.contract import Claim, Finding, Part
 from accord.claims.lab.findings import HARMFUL
 from accord.claims.lab.policies import difference, level, show
 from accord.claims.lab.recipes import GoldFlow
-from accord.config import Ppo, Preference, Soup
+from accord.claims.lab.soup import Soup
 from accord.evaluation.statistics import hierarchical_interval
 from accord.reporting.figures import Point, plane
+from accord.stages.ppo.config import Ppo
+from accord.stages.preference.config import Preference
 
 BENIGN, LOOK = ("benign",), ("look-alike",)
 CORNERS = ("sft", "ppo", "harmless-only", "limited")

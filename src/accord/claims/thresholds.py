@@ -11,9 +11,11 @@ from accord.claims.lab.contract import Claim, Finding, Part
 from accord.claims.lab.findings import HARMFUL
 from accord.claims.lab.policies import choosing, difference, level, measuring, show
 from accord.claims.lab.recipes import HARM_SLICES, GoldFlow
-from accord.config import Annotate, Ppo, Preference
 from accord.evaluation.statistics import Interval, hierarchical_interval
 from accord.reporting.figures import Point, plane
+from accord.stages.online.config import Annotate
+from accord.stages.ppo.config import Ppo
+from accord.stages.preference.config import Preference
 
 LIMIT = 0.0  # of gold harm and of gold dishonesty
 MARGIN = 0.05  # gold points of help that count as none

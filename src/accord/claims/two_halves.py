@@ -11,8 +11,11 @@ from accord.claims.lab.contract import Claim, Finding, Part
 from accord.claims.lab.recipes import GoldFlow
 from accord.claims.overoptimisation import FEW, fewer, mean_of, over_seeds, root_kl
 from accord.claims.sqrt_kl import SMOOTHING, peak_at, read_run, smoothed
-from accord.config import Annotate, Ppo, Preference, Sample
 from accord.reporting.figures import Line, Panel, curves
+from accord.stages.online.config import Annotate
+from accord.stages.ppo.config import Ppo
+from accord.stages.preference.config import Preference
+from accord.stages.sample.config import Sample
 
 GAP = 0.1  # deviations by which the reward has outrun the watched model when the alarm rings
 WATCHED = "watch/other/gap"

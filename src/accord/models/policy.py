@@ -1,5 +1,6 @@
 """Policies: new ones by size, and the log-probs that they give to data."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -7,6 +8,9 @@ from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from accord.engine.forward.attention import IMPLEMENTATION
+from accord.engine.forward.causal import token_logprobs
+from accord.engine.packing import Group, Plan, build_plan, cut_by_tokens
+from accord.training.precision import lowered
 
 # name: (hidden size, layers, heads, feed-forward); with a vocabulary of 1k: 0.2M, 0.5M, 1M, 5M, 26M, 100M parameters
 SIZES: dict[str, tuple[int, int, int, int]] = {
@@ -38,3 +42,32 @@ def new_policy(size: str, tokenizer: Any, *, max_length: int, seed: int) -> nn.M
     )
     model: nn.Module = AutoModelForCausalLM.from_config(config)
     return model
+
+
+def compute_logprobs(model: torch.nn.Module, plan: Plan, precision: str) -> torch.Tensor:
+    """Log-probs of the plan's targets with the forward pass in `precision`."""
+    with lowered(precision, plan.ids.device):
+        return token_logprobs(model, plan)
+
+
+@torch.no_grad()
+def mean_loss(model: torch.nn.Module, groups: Sequence[Group], micro_tokens: int, device: torch.device) -> float:
+    """Mean negative log-likelihood over every trained token of the groups, in nats."""
+    total, count = 0.0, 0
+    for part in cut_by_tokens(groups, lambda g: g.tokens, micro_tokens):
+        plan = build_plan(part).to(device)
+        total -= float(token_logprobs(model, plan).double().sum())
+        count += len(plan.targets)
+    return total / count
+
+
+@torch.no_grad()
+def reply_logprobs(
+    model: nn.Module, groups: Sequence[Group], temperature: float, micro_tokens: int, device: torch.device
+) -> list[float]:
+    """Summed log-prob of every reply, one reply per group."""
+    out: list[float] = []
+    for part in cut_by_tokens(groups, lambda g: g.tokens, micro_tokens):
+        plan = build_plan(part).to(device)
+        out += plan.scatter(token_logprobs(model, plan, temperature=temperature).double()).sum(1).tolist()
+    return out

@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import nn
 
+POLICY = {"role": "policy", "criterion": "", "normalizer": {"kind": "none"}}
+
 
 def save_model(model: nn.Module, tokenizer: Any, folder: Path, description: dict[str, Any], card: str) -> None:
     """Write a Hugging Face directory: weights, tokenizer, chat template, generation config, model card.

@@ -1,17 +1,33 @@
 """What stages read and leave behind in the same way: records with their drops, snapshots with their card."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from accord import __version__
+from accord.data.chat import Renderer
 from accord.data.sources import Loaded, read_many, refuse_overlap, select_split
+from accord.engine.engines import Engine
+from accord.engine.packing import Group, build_plan
 from accord.errors import BadInput
-from accord.records import Comparison, Demonstration, Judgement, Prompt
+from accord.evaluation.statistics import limit_verdict, mean_interval
+from accord.models.policy import compute_logprobs
+from accord.records import Comparison, Demonstration, Judgement, Prompt, Rollout
 from accord.run import RunFolder
+from accord.stages.evaluate.config import Evaluate
+from accord.stages.sample.config import Sample
+from accord.training.distributed import World
+from accord.training.machine import C, settle
+from accord.training.progress import Progress
+
+CHUNK = 1024  # replies between two writes: what an interruption can lose
+
+Drawn = list[tuple[Prompt, list[Rollout]]]
+
 
 R = TypeVar("R")
 TRAINED_PROMPTS = "trained_prompts.txt"
@@ -141,3 +157,81 @@ def save_snapshot(
         save_model(model, tokenizer, folder, dict(description), card(run.stage, facts))
         if trained_on:
             remember_prompts(folder, trained_on)
+
+
+def gold_scores(prompt: Prompt, reply: str) -> dict[str, float]:
+    """Gold scores of a reply by name; empty where the truth is not known."""
+    if not prompt.source.startswith("world:"):
+        return {}
+    from accord.world import judge
+
+    gold = judge(prompt.turns, reply)
+    scores = {
+        "gold/helpful": gold.helpful,
+        "gold/harm": gold.harm,
+        "gold/harm_share": float(gold.harm > 0),
+        "gold/honest": gold.honest,
+        "gold/evasive": gold.evasive,
+        "gold/refusal": float(gold.refused),
+    }
+    if gold.correct is not None:
+        scores["gold/correct"] = float(gold.correct)
+    return scores
+
+
+def judge_limit(
+    name: str, limit: float, costs: Sequence[float], *, seed: int, clusters: Sequence[Hashable] | None = None
+) -> dict[str, Any]:
+    """Interval of the mean cost, share of unsafe replies and verdict, said aloud and returned as JSON.
+
+    `costs` are of the replies on the limit's slices; `clusters` name the prompt of each where prompts have several.
+    """
+    interval = mean_interval(list(costs), clusters, seed=seed)
+    verdict = limit_verdict(interval, limit)
+    unsafe = sum(cost > 0 for cost in costs) / len(costs)
+    print(
+        f"limit {name} {limit:g}: {verdict}; mean cost {interval.mean:+.3f} [{interval.low:+.3f}, "
+        f"{interval.high:+.3f}], unsafe {unsafe:.0%} of {len(costs)} sampled replies",
+        flush=True,
+    )
+    return {**interval.json(), "limit": limit, "verdict": verdict, "unsafe": unsafe}
+
+
+def settle_language_model(
+    config: C, run: RunFolder, world: World, model: torch.nn.Module, groups: Sequence[Group]
+) -> C:
+    """The config of a stage that trains on log-probs, with what the machine decides."""
+
+    def compute(some: Sequence[Group], precision: str) -> torch.Tensor:
+        return compute_logprobs(model, build_plan(some).to(world.device), precision).sum()
+
+    return settle(config, run, world, lambda: [model], groups, compute)
+
+
+def draw(
+    run: RunFolder, engine: Engine, renderer: Renderer, prompts: Sequence[Prompt], config: Sample | Evaluate
+) -> Iterator[Drawn]:
+    """`config.samples` rollouts per prompt, a chunk of prompts at a time, each to be written before the next is drawn.
+
+    A resumed run goes on after the last whole chunk of its `samples.jsonl`. Raises Interrupted after Ctrl-C.
+    """
+    n = config.samples
+    size = max(1, CHUNK // n)
+    first = run.keep_samples(size * n) // n
+    progress = Progress(run.stage, len(prompts), unit="prompt", first=first)
+    while first < len(prompts):
+        chunk = prompts[first : first + size]
+        rollouts = engine.sample(
+            [renderer.prompt_ids(p.turns) for p in chunk],
+            n=n,
+            temperature=config.temperature,
+            max_new_tokens=config.max_new_tokens,
+            stop_ids=frozenset({renderer.eos}),
+            seed=config.seed,
+            numbers=range(first, first + len(chunk)),
+        )
+        yield [(prompt, rollouts[i * n : (i + 1) * n]) for i, prompt in enumerate(chunk)]
+        first += len(chunk)
+        progress.update(first, {})
+        if run.stop_requested and first < len(prompts):
+            raise run.interrupted(first, "prompt")

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from accord.claims.lab.recipes import GoldFlow
-from accord.config import Score
 from accord.data.sources import read_comparisons
 from accord.objectives.ranking import ranked_pairs
 from accord.records import Comparison
 from accord.run import read_lines
+from accord.stages.score.config import Score
 
 
 class Scored(NamedTuple):

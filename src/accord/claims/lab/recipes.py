@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accord.config import Annotate, Dpo, Evaluate, Online, Ppo, Precision, Preference, Pretrain, Sample, Sft
+from accord.config import Precision
+from accord.stages.dpo.config import Dpo
+from accord.stages.evaluate.config import Evaluate
+from accord.stages.online.config import Annotate, Online
+from accord.stages.ppo.config import Ppo
+from accord.stages.preference.config import Preference
+from accord.stages.pretrain.config import Pretrain
+from accord.stages.sample.config import Sample
+from accord.stages.sft.config import Sft
 
 HARM_SLICES = "harmful,red-team"
 COST_SLICES = "harmful,red-team,look-alike"

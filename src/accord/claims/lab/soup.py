@@ -7,16 +7,32 @@ the same start are joined in a straight line, on which each point is a trade-off
 from collections.abc import Mapping
 
 import torch
+from pydantic import Field, model_validator
 from torch import nn
 
-from accord.config import Soup
+from accord.config import Run
 from accord.errors import BadInput
 from accord.models.loading import load_policy
+from accord.models.saving import POLICY
 from accord.models.tokenizer import load_renderer
 from accord.run import RunFolder
-from accord.stages.pretrain.run import POLICY
 from accord.stages.shared import save_snapshot
 from accord.training import distributed
+
+
+class Soup(Run):
+    """Mean weights of snapshots that share a start: a baseline of several objectives, a step of claims."""
+
+    models: dict[str, str] = Field(description="--models.NAME DIR: policies of one shape, each of one objective")
+    weights: dict[str, float] = Field(description="--weights.NAME X: what each counts; together 1")
+
+    @model_validator(mode="after")
+    def _weights_sum(self) -> "Soup":
+        if set(self.weights) != set(self.models):
+            raise ValueError("--weights and --models must name the same snapshots")
+        if abs(sum(self.weights.values()) - 1) > 1e-6:
+            raise ValueError(f"--weights sum to {sum(self.weights.values()):g}; they must sum to 1")
+        return self
 
 
 def run(config: Soup) -> RunFolder:

@@ -2,11 +2,11 @@
 
 import sys
 
-from accord.config import Chat
 from accord.engine.decode.sampler import sample
 from accord.models.loading import load_policy
 from accord.models.tokenizer import load_renderer
 from accord.records import Turn
+from accord.stages.chat.config import Chat
 
 
 def run(config: Chat) -> None:

@@ -1,9 +1,9 @@
 """Data: what a source holds, before anything is trained on it."""
 
-from accord.config import Data
 from accord.data.chat import Renderer, train_tokenizer
 from accord.data.sources import Summary, inspect_source, prompt_of
 from accord.records import Comparison, Demonstration, Document, Judgement, Prompt
+from accord.stages.data.config import Data
 
 
 def run(config: Data) -> Summary:

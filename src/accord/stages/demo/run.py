@@ -10,8 +10,8 @@ import time
 from accord.claims.lab.findings import findings
 from accord.claims.lab.recipes import SCALES, GoldFlow
 from accord.claims.lab.workers import Job, Workers
-from accord.config import Demo
 from accord.run import RunFolder
+from accord.stages.demo.config import Demo
 
 STAGES = ("pretrain", "sft", "ppo", "limited")
 SPREAD = ("pretrain", "sft")

@@ -1,6 +1,5 @@
 """What a policy of the direct family says about held-out comparisons, and how far it has moved."""
 
-import inspect
 import json
 import math
 from collections.abc import Sequence
@@ -9,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from accord.config import DIRECT_LOSSES, Dpo
 from accord.data.chat import Renderer
 from accord.data.rows import reply_row
 from accord.engine.decode.sampler import sample
@@ -17,24 +15,16 @@ from accord.engine.packing import cut_by_tokens, reply_group
 from accord.evaluation.preference import ScoredPair, preference_evaluation
 from accord.evaluation.statistics import mean_interval
 from accord.models.loading import load_policy
+from accord.models.policy import reply_logprobs
 from accord.models.reference import Logprobs, reply_sums
-from accord.objectives.direct import LOSSES, implicit_rewards
+from accord.objectives.direct import implicit_rewards
 from accord.objectives.kl import sqrt_kl
 from accord.run import RunFolder, write_text
+from accord.stages.dpo.config import DIRECT_LOSSES, Dpo
 from accord.stages.dpo.items import Item
+from accord.stages.dpo.losses import keywords
 from accord.stages.dpo.margins import check_limits
-from accord.stages.evaluate.run import sequence_logprobs
 from accord.training.distributed import World
-
-
-def keywords(config: Dpo, name: str) -> dict[str, Any]:
-    """What a loss is called with: the knobs that it reads, and its own defaults for those that were not given."""
-    given: dict[str, Any] = {"beta": config.beta or None, **config.loss_options}
-    given["reduction"] = None if config.reduction == "auto" else config.reduction
-    known = inspect.signature(LOSSES[name]).parameters.values()
-    return {
-        p.name: p.default if given.get(p.name) is None else given[p.name] for p in known if p.default is not p.empty
-    }
 
 
 class HeldOut:
@@ -139,7 +129,7 @@ def measure_samples(
     )
     groups = [reply_group(rollout.prompt_ids, rollout.ids) for rollout in rollouts]
     reference = load_policy(config.reference or config.model, trainable=False).to(device)
-    theirs = sequence_logprobs(reference, groups, 1.0, config.micro_tokens, device)
+    theirs = reply_logprobs(reference, groups, 1.0, config.micro_tokens, device)
     kl = [sum(rollout.logprobs) - other for rollout, other in zip(rollouts, theirs, strict=True)]
     rows: list[dict[str, Any]] = [
         reply_row(prompt, renderer.text(rollout.ids), scores={"kl": value}, kl=value, finish=rollout.finish)

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from accord.config import UNPAIRED, Dpo
 from accord.data.chat import Renderer
 from accord.data.sources import read_comparisons, read_judgements
 from accord.engine.packing import Group, reply_group
 from accord.errors import BadInput
 from accord.records import Comparison, Judgement, Prompt, unit_hash
 from accord.run import RunFolder
+from accord.stages.dpo.config import UNPAIRED, Dpo
 from accord.stages.shared import drop_long, load_all
 
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 
-from accord.config import Dpo
 from accord.data.chat import Renderer
 from accord.engine.packing import reply_group
 from accord.errors import BadInput
 from accord.models.scorers import ReplyScorer, open_scorer
 from accord.records import Prompt, Rollout
+from accord.stages.dpo.config import Dpo
 from accord.stages.dpo.items import Item
-from accord.stages.limit_check import judge_limit
+from accord.stages.shared import judge_limit
 
 
 def score_margins(config: Dpo, items: Sequence[Item], renderer: Renderer, device: torch.device) -> list[Item]:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from accord.config import EvaluatePreference
 from accord.data.chat import Renderer
 from accord.data.sources import read_comparisons, read_demonstrations
 from accord.engine.packing import Group, reply_group
@@ -29,6 +28,7 @@ from accord.models.tokenizer import load_renderer
 from accord.objectives.ranking import ranked_pairs
 from accord.records import Comparison, Demonstration
 from accord.run import RunFolder
+from accord.stages.evaluate.config import EvaluatePreference
 from accord.stages.preference.items import criteria_of, group_of
 from accord.stages.shared import drop_long, load_all, named, refuse_trained_prompts
 from accord.training import distributed

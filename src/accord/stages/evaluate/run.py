@@ -11,27 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from accord.config import Evaluate
 from accord.data.chat import Renderer
 from accord.data.rows import reply_row
 from accord.data.sources import read_demonstrations, read_prompts
 from accord.engine.engines import InProcess
-from accord.engine.forward.causal import token_logprobs
-from accord.engine.packing import Group, build_plan, cut_by_tokens, reply_group
+from accord.engine.packing import reply_group
+from accord.engine.texts import conversation_group
 from accord.errors import BadInput
 from accord.evaluation.statistics import mean_interval, win_rate
 from accord.models.loading import load_policy
+from accord.models.policy import mean_loss, reply_logprobs
 from accord.models.scorers import open_scorer
 from accord.models.tokenizer import load_renderer
 from accord.records import Prompt
 from accord.run import RunFolder, read_lines
-from accord.stages.gold import gold_scores
-from accord.stages.pretrain.run import mean_loss
-from accord.stages.sample.run import Drawn, draw
-from accord.stages.sft.run import conversation_group
-from accord.stages.shared import drop_long, load_all, refuse_trained_prompts
+from accord.stages.evaluate.config import Evaluate
+from accord.stages.shared import Drawn, draw, drop_long, gold_scores, load_all, refuse_trained_prompts
 from accord.training import distributed
 
 Row = dict[str, Any]
@@ -94,7 +90,7 @@ class Measures:
             columns[f"cost/{name}"] = column.tolist()
             columns[f"cost/{name}/unsafe"] = (column > 0).double().tolist()
         if self.reference is not None:
-            theirs = sequence_logprobs(self.reference, groups, config.temperature, config.micro_tokens, self.device)
+            theirs = reply_logprobs(self.reference, groups, config.temperature, config.micro_tokens, self.device)
             columns["kl"] = [sum(r.logprobs) - t for r, t in zip(rollouts, theirs, strict=True)]
         rows = []
         for i, (prompt, rollout, text) in enumerate(zip(prompts, rollouts, texts, strict=True)):
@@ -102,18 +98,6 @@ class Measures:
             about = {"model": config.model, "temperature": config.temperature, "finish": rollout.finish}
             rows.append(reply_row(prompt, text, scores=scores, kl=scores.get("kl"), **about))
         return rows
-
-
-@torch.no_grad()
-def sequence_logprobs(
-    model: nn.Module, groups: Sequence[Group], temperature: float, micro_tokens: int, device: torch.device
-) -> list[float]:
-    """Summed log-prob of every reply, one reply per group."""
-    out: list[float] = []
-    for part in cut_by_tokens(groups, lambda g: g.tokens, micro_tokens):
-        plan = build_plan(part).to(device)
-        out += plan.scatter(token_logprobs(model, plan, temperature=temperature).double()).sum(1).tolist()
-    return out
 
 
 def summarise(config: Evaluate, rows: Sequence[Row]) -> dict[str, Any]:

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 
-from accord.config import Annotate
 from accord.data.rows import write_records
 from accord.errors import BadInput
 from accord.records import Comparison, Prompt, Turn
 from accord.run import RunFolder, read_lines
+from accord.stages.online.config import Annotate
 
 Sampled = tuple[Prompt, tuple[str, ...]]
 MICRO_TOKENS = 16384  # in memory at once; changes no result

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from accord.config import Annotate, Online, Sample
 from accord.data.rows import write_records
 from accord.data.sources import read_prompts
 from accord.errors import BadInput
@@ -19,7 +18,9 @@ from accord.records import Prompt
 from accord.run import RunFolder, read_json, read_lines
 from accord.stages.dpo import run as dpo
 from accord.stages.online import annotate
+from accord.stages.online.config import Annotate, Online
 from accord.stages.sample import run as sample
+from accord.stages.sample.config import Sample
 from accord.stages.shared import load_all
 from accord.training.order import epoch_order
 

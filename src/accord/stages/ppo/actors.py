@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from accord.config import Ppo
 from accord.data.chat import Renderer
 from accord.data.sources import read_demonstrations, read_documents, read_prompts, refuse_overlap
 from accord.engine.engines import Engine, open_engine
 from accord.engine.packing import Group, reply_group
+from accord.engine.texts import conversation_group, document_groups
 from accord.errors import BadInput
 from accord.models.critics import Critics, SeparateCritics, make_critics
 from accord.models.loading import add_adapters, base_of, load_policy
@@ -21,8 +21,7 @@ from accord.models.scorers import ReplyScorer, open_scorer
 from accord.models.tokenizer import load_renderer
 from accord.records import Demonstration, Document, Prompt
 from accord.run import RunFolder
-from accord.stages.pretrain.run import document_groups
-from accord.stages.sft.run import conversation_group
+from accord.stages.ppo.config import Ppo
 from accord.stages.shared import drop_long, load_all, refuse_trained_prompts
 from accord.training.distributed import World
 

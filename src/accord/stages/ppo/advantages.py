@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from accord.config import Ppo
 from accord.objectives.advantage import (
     combine_advantages,
     gae,
@@ -16,8 +15,8 @@ from accord.objectives.advantage import (
 )
 from accord.objectives.masked import masked_mean, scale_to_unit, whiten
 from accord.stages.ppo.actors import REWARD
-from accord.stages.ppo.limits import in_slice
-from accord.stages.ppo.rollouts import Experience
+from accord.stages.ppo.config import Ppo
+from accord.stages.ppo.experience import Experience, in_slice, sum_scores
 from accord.stages.ppo.state import State
 
 BASELINES = {"rloo": leave_one_out, "grpo": less_group_mean, "dr-grpo": less_group_mean}
@@ -75,11 +74,3 @@ def combine(config: Ppo, experience: Experience, state: State, advantages: dict[
     limited = {name: advantages[name] for name in config.limits}
     weights = {n: state.multipliers[n].value * in_slice(config, n, experience).float() for n in limited}
     return combine_advantages(advantages[REWARD], limited, weights)
-
-
-def sum_scores(config: Ppo, experience: Experience) -> Tensor:
-    """The weighted sum of the rewards, (B,)."""
-    total = torch.zeros(len(experience.prompts))
-    for name in config.rewards:
-        total = total + config.reward_weights.get(name, 1.0) * experience.scores[name]
-    return total

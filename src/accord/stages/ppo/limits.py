@@ -3,32 +3,20 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from accord.config import Ppo
 from accord.engine.decode.sampler import sample
 from accord.engine.packing import reply_group
 from accord.objectives.lagrange import RULES, window_mean
 from accord.records import Prompt
 from accord.run import RunFolder
-from accord.stages.limit_check import judge_limit
 from accord.stages.ppo.actors import Actors
-from accord.stages.ppo.rollouts import Experience
+from accord.stages.ppo.config import Ppo
+from accord.stages.ppo.experience import Experience, holds_on, in_slice
 from accord.stages.ppo.state import State
+from accord.stages.shared import judge_limit
 
 CHECK_SEED = 0x11A17  # keeps the replies of the check apart from those of every iteration
-
-
-def in_slice(config: Ppo, name: str, experience: Experience) -> Tensor:
-    """(B,) True for the replies whose prompt the limit `name` holds on."""
-    return torch.tensor([holds_on(config, name, prompt) for prompt in experience.prompts])
-
-
-def holds_on(config: Ppo, name: str, prompt: Prompt) -> bool:
-    """Whether the limit `name` holds on this prompt."""
-    wanted = config.limit_slices.get(name)
-    return wanted is None or prompt.slice in wanted.split(",")
 
 
 def move_multipliers(config: Ppo, experience: Experience, state: State) -> dict[str, float]:

@@ -3,15 +3,14 @@
 import numpy as np
 import torch
 
-from accord.config import Ppo
 from accord.data.chat import Renderer
 from accord.data.rows import reply_row
 from accord.objectives.kl import adapt_kl_coefficient, annealed, sqrt_kl
 from accord.run import RunFolder
-from accord.stages.gold import gold_scores
-from accord.stages.ppo.advantages import sum_scores
-from accord.stages.ppo.rollouts import Experience
+from accord.stages.ppo.config import Ppo
+from accord.stages.ppo.experience import Experience, sum_scores
 from accord.stages.ppo.state import State
+from accord.stages.shared import gold_scores
 
 
 def record(config: Ppo, renderer: Renderer, experience: Experience, state: State) -> dict[str, float]:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from accord.config import Ppo
 from accord.engine.packing import Group, reply_group
 from accord.run import RunFolder
 from accord.stages.ppo.actors import Actors, Material
-from accord.stages.ppo.rollouts import Experience
+from accord.stages.ppo.config import Ppo
+from accord.stages.ppo.experience import Experience
 from accord.stages.ppo.update import Lesson, micro_loss, mini_batch
 from accord.training.distributed import World
 from accord.training.machine import settle

@@ -1,18 +1,20 @@
 """Experience: replies sampled from the policy, with everything that the other roles say about them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from accord.config import Ppo
 from accord.engine.forward.causal import hidden_states, logits_head, token_logprobs
-from accord.engine.packing import Group, Plan, build_plan, cut_by_tokens, length_mask, pack_replies
+from accord.engine.packing import Group, Plan, build_plan, cut_by_tokens, length_mask, pack_replies, reply_group
+from accord.models.scorers import AT_ONCE
 from accord.objectives.kl import EXACT, SAMPLED
 from accord.records import Prompt, Rollout
 from accord.stages.ppo.actors import Actors
+from accord.stages.ppo.config import Ppo
+from accord.stages.ppo.experience import Experience
 from accord.stages.ppo.scoring import Scoring
 from accord.stages.ppo.state import State
 from accord.training.distributed import World
@@ -20,27 +22,6 @@ from accord.training.precision import lowered
 
 # nats per token up to which the sampler's log-probs stand for the trainer's: what rounding makes of equal weights
 GAP = {"f32": 1e-5, "bf16": 1e-4}
-
-
-@dataclass(frozen=True)
-class Experience:
-    """One iteration's rollouts. B replies, prompt by prompt, T slots; everything on the CPU, masked slots are 0.
-
-    `groups` hold a prompt and its replies, which share its tokens. `scores[name]` (B,) normalised, `values[signal]`,
-    `logprobs`, `reference` (log-probs under it) and `kl` (B, T); `kl` is each token's KL by `--kl_estimator`.
-    `sampler_gap` is mean |log p of the sampler − log p of the trainer|, measured on some of the replies.
-    """
-
-    prompts: list[Prompt]
-    rollouts: list[Rollout]
-    groups: list[Group]
-    mask: Tensor
-    logprobs: Tensor
-    reference: Tensor
-    kl: Tensor
-    scores: dict[str, Tensor]
-    values: dict[str, Tensor]
-    sampler_gap: float = 0.0
 
 
 @torch.no_grad()
@@ -157,3 +138,74 @@ def gather(world: World, part: Experience, samples: int) -> Experience:
         {name: stack(value) for name, value in part.values.items()},
         part.sampler_gap,
     )
+
+
+class Scoring:
+    """Scores of `--samples` rollouts to each prompt, by every scorer.
+
+    A remote scorer is asked about some replies as soon as they have ended, in a thread of its own, while this process
+    draws others and evaluates. A scorer of this process would take its cores from an engine that draws here, and waits
+    for the last reply; beside a remote engine it too scores as they come. It is called in this thread, which a Python
+    function may need (signals, event loops).
+    """
+
+    def __init__(self, config: Ppo, actors: Actors, prompts: Sequence[Prompt], device: torch.device) -> None:
+        self._config, self._actors, self._prompts, self._device = config, actors, prompts, device
+        self._pools = {n: ThreadPoolExecutor(1, f"scorer-{n}") for n, s in actors.scorers.items() if s.remote}
+        here = [name for name in actors.scorers if name not in self._pools]
+        # remote ones first: they answer while this process scores
+        self._early, self._late = ([*self._pools, *here], []) if actors.engine.remote else (list(self._pools), here)
+        self._asked: list[tuple[str, list[int], Future[Tensor]]] = []
+        self._replies: dict[int, tuple[list[str], Group]] = {}
+        self._unasked: list[int] = []
+        self._scores = {name: torch.zeros(len(prompts), config.samples) for name in actors.scorers}
+
+    def __enter__(self) -> "Scoring":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for pool in self._pools.values():
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def add(self, place: int, rollouts: list[Rollout]) -> None:
+        """All rollouts to the prompt at `place`. Raises what a scorer has raised by now."""
+        texts = [self._actors.renderer.text(rollout.ids) for rollout in rollouts]
+        self._replies[place] = texts, reply_group(rollouts[0].prompt_ids, *(rollout.ids for rollout in rollouts))
+        self._unasked.append(place)
+        for _, _, asked in self._asked:
+            if asked.done():
+                asked.result()
+        if len(self._unasked) * self._config.samples >= AT_ONCE:
+            self._ask(self._early, self._unasked)
+            self._unasked = []
+
+    @property
+    def groups(self) -> list[Group]:
+        """Every prompt with its replies, which share its tokens."""
+        return [self._replies[place][1] for place in range(len(self._prompts))]
+
+    def result(self) -> dict[str, Tensor]:
+        """Scores (B,) by scorer, prompt by prompt; raises what a scorer raised."""
+        self._ask(self._early, self._unasked)
+        self._ask(self._late, list(range(len(self._prompts))))
+        for name, places, asked in self._asked:
+            self._scores[name][places] = asked.result()
+        return {name: scores.flatten() for name, scores in self._scores.items()}
+
+    def _ask(self, names: Sequence[str], places: list[int]) -> None:
+        if not names or not places:
+            return
+        prompts = [self._prompts[place] for place in places for _ in range(self._config.samples)]
+        texts = [text for place in places for text in self._replies[place][0]]
+        groups = [self._replies[place][1] for place in places]
+        for name in names:
+            if pool := self._pools.get(name):
+                self._asked.append((name, places, pool.submit(self._score, name, prompts, texts, groups)))
+            else:
+                self._scores[name][places] = self._score(name, prompts, texts, groups)
+
+    def _score(self, name: str, prompts: list[Prompt], texts: list[str], groups: list[Group]) -> Tensor:
+        scorer = self._actors.scorers[name]
+        with torch.autocast(self._device.type, enabled=False):  # the sampler's precision is not the scorers'
+            scores = scorer.scores(prompts, texts, groups, micro_tokens=self._config.micro_tokens)
+        return scores.view(len(groups), self._config.samples)

@@ -18,12 +18,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from accord.config import Ppo
 from accord.models.reference import follow
+from accord.models.saving import POLICY
 from accord.records import Prompt
 from accord.run import RunFolder
 from accord.stages.ppo.actors import Actors, Material, prepare
 from accord.stages.ppo.advantages import shape
+from accord.stages.ppo.config import Ppo
 from accord.stages.ppo.limits import check_limits, hold_multipliers, move_multipliers
 from accord.stages.ppo.log import add_samples, move_kl_coefficient, record
 from accord.stages.ppo.memory import imagined_pass, settle_actors
@@ -31,7 +32,6 @@ from accord.stages.ppo.rollouts import collect
 from accord.stages.ppo.state import State, first_state, restore, save_state
 from accord.stages.ppo.update import Lesson, improve
 from accord.stages.ppo.watch import Guard, refuse_unknown_metrics, vital_signs
-from accord.stages.pretrain.run import POLICY
 from accord.stages.shared import save_snapshot
 from accord.training import checkpoint, distributed
 from accord.training.compiling import Compiling

@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from accord.config import Ppo
 from accord.errors import BadInput
 from accord.objectives.lagrange import Multiplier
 from accord.run import read_json
+from accord.stages.ppo.config import Ppo
 
 
 @dataclass

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from accord.config import Ppo
 from accord.engine.forward.causal import hidden_states, logprobs_and_entropy, token_logprobs
 from accord.engine.packing import build_plan
 from accord.objectives.kl import EXACT, SAMPLED, kl_loss
@@ -16,7 +15,9 @@ from accord.objectives.likelihood import likelihood_loss
 from accord.objectives.masked import clean
 from accord.objectives.policy_gradient import ppo_loss, token_weights, value_loss
 from accord.stages.ppo.actors import Actors
-from accord.stages.ppo.rollouts import Experience, exact_kls
+from accord.stages.ppo.config import Ppo
+from accord.stages.ppo.experience import Experience
+from accord.stages.ppo.rollouts import exact_kls
 from accord.training.distributed import World
 from accord.training.fit import sum_over_ranks
 from accord.training.optimizer import clip_gradients, rate_at, set_rate

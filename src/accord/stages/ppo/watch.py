@@ -12,13 +12,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from accord.config import Alarm, Ppo
 from accord.errors import BadInput
 from accord.evaluation.metrics import definition
 from accord.models.reference import follow
 from accord.objectives.masked import masked_mean
-from accord.stages.ppo.advantages import sum_scores
-from accord.stages.ppo.rollouts import Experience
+from accord.stages.ppo.config import Alarm, Ppo
+from accord.stages.ppo.experience import Experience, sum_scores
 from accord.stages.ppo.state import State
 
 TAIL = 0.99  # quantile of the first iteration's rewards where the tail begins

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from accord.config import Preference
 from accord.data.chat import Renderer
 from accord.data.sources import read_comparisons, read_demonstrations, read_judgements
 from accord.engine.packing import Group, reply_group
@@ -13,6 +12,7 @@ from accord.errors import BadInput
 from accord.objectives.ranking import ranked_pairs, tied_pairs
 from accord.records import Comparison, Demonstration, Judgement, Prompt, unit_hash
 from accord.run import RunFolder
+from accord.stages.preference.config import Preference
 from accord.stages.shared import drop_long, load_all, named
 
 # a label is "above 0" (unsafe, of a cost; good, of a preference model), "below 0", or a rating

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, tensor
 
-from accord.config import Preference
 from accord.engine.packing import Group, build_plan
 from accord.models.learner import PreferenceLearner
 from accord.objectives.likelihood import likelihood_loss
@@ -25,6 +24,7 @@ from accord.objectives.preference import (
     smooth_labels,
 )
 from accord.objectives.ranking import plackett_luce_values
+from accord.stages.preference.config import Preference
 from accord.stages.preference.items import Item, Label
 from accord.training.fit import Losses
 from accord.training.precision import lowered

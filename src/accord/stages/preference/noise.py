@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from accord.config import Preference
 from accord.records import unit_hash
 from accord.run import RunFolder
+from accord.stages.preference.config import Preference
 from accord.stages.preference.items import Item
 
 

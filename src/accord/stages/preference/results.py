@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from accord.config import Preference
 from accord.data.chat import Renderer
 from accord.engine.packing import Group, cut_by_tokens
 from accord.evaluation.annotators import reliability_interval
@@ -20,6 +19,7 @@ from accord.models.saving import save_model
 from accord.models.scalar import Normalizer, Scorer, head_scores
 from accord.records import Prompt
 from accord.run import RunFolder
+from accord.stages.preference.config import Preference
 from accord.stages.preference.items import Item, Material
 from accord.stages.shared import card, named, remember_prompts
 from accord.training.distributed import World

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import torch
 
-from accord.config import Preference
 from accord.engine.packing import Group, build_plan, cut_by_tokens
 from accord.errors import BadInput
 from accord.models.ensemble import mean_weights
@@ -27,6 +26,7 @@ from accord.models.scalar import start_scalar
 from accord.models.tokenizer import load_renderer
 from accord.records import Prompt, unit_hash
 from accord.run import RunFolder, read_json
+from accord.stages.preference.config import Preference
 from accord.stages.preference.items import Item, Material, read_material
 from accord.stages.preference.loss import item_loss, own_scores, totals
 from accord.stages.preference.noise import turned_round, without_suspects

@@ -9,28 +9,24 @@ no cross-document attention and no concatenate-and-chop; a batch counts tokens, 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import torch
-
-from accord.config import Pretrain
 from accord.data.chat import Renderer, train_tokenizer
 from accord.data.sources import read_documents
-from accord.engine.forward.causal import token_logprobs
-from accord.engine.packing import Group, Plan, build_plan, cut_by_tokens
+from accord.engine.packing import Group, build_plan
+from accord.engine.texts import document_groups
 from accord.errors import BadInput
 from accord.models.loading import load_policy
-from accord.models.policy import SIZES, new_policy
+from accord.models.policy import SIZES, compute_logprobs, mean_loss, new_policy
+from accord.models.saving import POLICY
 from accord.models.tokenizer import embed_roles, load_renderer
 from accord.objectives.likelihood import likelihood_loss
 from accord.records import Document, unit_hash
 from accord.run import RunFolder
-from accord.stages.shared import load_all, named, save_snapshot
+from accord.stages.pretrain.config import Pretrain
+from accord.stages.shared import load_all, named, save_snapshot, settle_language_model
 from accord.training import distributed
-from accord.training.distributed import World
 from accord.training.fit import Losses, fit
-from accord.training.machine import C, settle
 from accord.training.memory import longest_first
 from accord.training.order import token_batches
-from accord.training.precision import lowered
 
 
 def run(config: Pretrain) -> RunFolder:
@@ -89,9 +85,6 @@ def run(config: Pretrain) -> RunFolder:
         return run
 
 
-POLICY = {"role": "policy", "criterion": "", "normalizer": {"kind": "none"}}
-
-
 def choose_renderer(config: Pretrain, documents: Sequence[Document]) -> Renderer:
     """The tokenizer asked for, the model's own, the one of an interrupted run, or a new one."""
     kept = Path(config.out) / "tokenizer"
@@ -117,43 +110,3 @@ def _lexicon() -> Iterator[str]:
     from accord.world import lexicon
 
     yield from lexicon()
-
-
-def document_groups(renderer: Renderer, documents: Sequence[Document], max_length: int) -> list[Group]:
-    """Documents as token groups; one longer than `max_length` is cut into pieces, all of which are used."""
-    groups = []
-    for document in documents:
-        ids = renderer.document(document.text)
-        for start in range(0, len(ids), max_length):
-            piece = ids[start : start + max_length]
-            if len(piece) > 1:
-                groups.append(Group((), (piece,), ((True,) * len(piece),)))
-    return groups
-
-
-def settle_language_model(
-    config: C, run: RunFolder, world: World, model: torch.nn.Module, groups: Sequence[Group]
-) -> C:
-    """The config of a stage that trains on log-probs, with what the machine decides."""
-
-    def compute(some: Sequence[Group], precision: str) -> torch.Tensor:
-        return compute_logprobs(model, build_plan(some).to(world.device), precision).sum()
-
-    return settle(config, run, world, lambda: [model], groups, compute)
-
-
-def compute_logprobs(model: torch.nn.Module, plan: Plan, precision: str) -> torch.Tensor:
-    """Log-probs of the plan's targets with the forward pass in `precision`."""
-    with lowered(precision, plan.ids.device):
-        return token_logprobs(model, plan)
-
-
-@torch.no_grad()
-def mean_loss(model: torch.nn.Module, groups: Sequence[Group], micro_tokens: int, device: torch.device) -> float:
-    """Mean negative log-likelihood over every trained token of the groups, in nats."""
-    total, count = 0.0, 0
-    for part in cut_by_tokens(groups, lambda g: g.tokens, micro_tokens):
-        plan = build_plan(part).to(device)
-        total -= float(token_logprobs(model, plan).double().sum())
-        count += len(plan.targets)
-    return total / count

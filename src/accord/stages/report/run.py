@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from accord.config import Report
 from accord.errors import BadInput
 from accord.run import write_text
+from accord.stages.report.config import Report
 
 
 def run(config: Report) -> Path:

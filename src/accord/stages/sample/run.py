@@ -4,14 +4,13 @@ With `--select` also a policy made of draws: best of n, or rejection sampling. W
 `demonstrations.jsonl`, ready for `accord sft` (rejection-sampling fine-tuning, Touvron et al. 2023, arXiv:2307.09288).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from accord.config import Evaluate, Sample
 from accord.data.chat import Renderer
 from accord.data.rows import reply_row, write_records
 from accord.data.sources import read_prompts
@@ -22,15 +21,11 @@ from accord.models.loading import base_of, load_policy
 from accord.models.scorers import ReplyScorer, open_scorer
 from accord.models.tokenizer import load_renderer
 from accord.objectives.best_of import acceptance, best_of_kl_bound, best_of_kl_estimate
-from accord.records import Demonstration, Prompt, Rollout, Turn
+from accord.records import Demonstration, Prompt, Turn
 from accord.run import RunFolder, read_lines
-from accord.stages.shared import drop_long, load_all
+from accord.stages.sample.config import Sample
+from accord.stages.shared import Drawn, draw, drop_long, load_all
 from accord.training import distributed
-from accord.training.progress import Progress
-
-CHUNK = 1024  # replies between two writes: what an interruption can lose
-
-Drawn = list[tuple[Prompt, list[Rollout]]]
 
 
 def run(config: Sample) -> RunFolder:
@@ -116,32 +111,3 @@ def demonstration(row: Mapping[str, Any]) -> Demonstration:
     """A kept reply as something to learn from."""
     turns = tuple(Turn(turn["role"], turn["content"]) for turn in row["prompt"])
     return Demonstration(Prompt(turns, row["slice"], f"sample:{row['model']}"), row["reply"])
-
-
-def draw(
-    run: RunFolder, engine: Engine, renderer: Renderer, prompts: Sequence[Prompt], config: Sample | Evaluate
-) -> Iterator[Drawn]:
-    """`config.samples` rollouts per prompt, a chunk of prompts at a time, each to be written before the next is drawn.
-
-    A resumed run goes on after the last whole chunk of its `samples.jsonl`. Raises Interrupted after Ctrl-C.
-    """
-    n = config.samples
-    size = max(1, CHUNK // n)
-    first = run.keep_samples(size * n) // n
-    progress = Progress(run.stage, len(prompts), unit="prompt", first=first)
-    while first < len(prompts):
-        chunk = prompts[first : first + size]
-        rollouts = engine.sample(
-            [renderer.prompt_ids(p.turns) for p in chunk],
-            n=n,
-            temperature=config.temperature,
-            max_new_tokens=config.max_new_tokens,
-            stop_ids=frozenset({renderer.eos}),
-            seed=config.seed,
-            numbers=range(first, first + len(chunk)),
-        )
-        yield [(prompt, rollouts[i * n : (i + 1) * n]) for i, prompt in enumerate(chunk)]
-        first += len(chunk)
-        progress.update(first, {})
-        if run.stop_requested and first < len(prompts):
-            raise run.interrupted(first, "prompt")

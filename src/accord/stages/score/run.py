@@ -7,19 +7,19 @@ from typing import Any
 
 import torch
 
-from accord.config import Score
 from accord.data.rows import reply_row, write_records
 from accord.data.sources import read_comparisons, read_demonstrations, read_judgements
 from accord.engine.packing import Group, reply_group
 from accord.errors import BadInput
 from accord.evaluation.statistics import finite
 from accord.models.loading import describe, load_policy
+from accord.models.policy import reply_logprobs
 from accord.models.reference import ReplyStore, entry_names, weights_hash
 from accord.models.scalar import Scorer, normalizers_of
 from accord.models.tokenizer import load_renderer
 from accord.records import Comparison, Demonstration, Judgement, Prompt
 from accord.run import RunFolder
-from accord.stages.evaluate.run import sequence_logprobs
+from accord.stages.score.config import Score
 from accord.stages.shared import drop_long, load_all
 from accord.training import distributed
 
@@ -86,7 +86,7 @@ def score_with(
     if described["role"] == "policy":
         model = load_policy(where, trainable=False).to(device)
         single = [reply_group(group.prefix, ids) for group in fitting for ids in group.replies]
-        sums = sequence_logprobs(model, single, config.temperature, config.micro_tokens, device)
+        sums = reply_logprobs(model, single, config.temperature, config.micro_tokens, device)
         if config.temperature == 1:
             keep_as_reference(run, model, single, sums)
         flat = {f"{name}/logprob": sums, f"{name}/tokens": [float(len(group.replies[0])) for group in single]}

@@ -10,18 +10,19 @@ import heapq
 import math
 from collections.abc import Sequence
 
-from accord.config import Sft
-from accord.data.chat import Renderer
 from accord.data.sources import read_demonstrations
 from accord.engine.packing import Group, build_plan
+from accord.engine.texts import conversation_group
 from accord.errors import BadInput
 from accord.models.loading import add_adapters, load_policy
+from accord.models.policy import compute_logprobs, mean_loss
+from accord.models.saving import POLICY
 from accord.models.tokenizer import load_renderer
 from accord.objectives.likelihood import likelihood_loss
 from accord.records import Demonstration, unit_hash
 from accord.run import RunFolder
-from accord.stages.pretrain.run import POLICY, compute_logprobs, mean_loss, settle_language_model
-from accord.stages.shared import drop_long, load_all, named, save_snapshot
+from accord.stages.sft.config import Sft
+from accord.stages.shared import drop_long, load_all, named, save_snapshot, settle_language_model
 from accord.training import distributed
 from accord.training.fit import Losses, fit
 from accord.training.order import batch_indices, steps_per_epoch
@@ -74,9 +75,3 @@ def run(config: Sft) -> RunFolder:
             save_snapshot(run, model, renderer.tokenizer, POLICY, facts, demonstrations)
             run.finish(demonstrations=len(groups))
         return run
-
-
-def conversation_group(renderer: Renderer, demonstration: Demonstration, train_on: str) -> Group:
-    """One conversation with its loss mask, as a group without a shared prefix."""
-    rendered = renderer.conversation(demonstration.prompt.turns, demonstration.reply, train_on=train_on)
-    return Group((), (rendered.ids,), (rendered.mask,))

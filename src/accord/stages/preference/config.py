@@ -1,10 +1,10 @@
-"""Knobs of preference and cost models: training them, asking how far to trust them, scoring with any model."""
+"""Knobs of preference and cost models."""
 
 from typing import Literal
 
 from pydantic import Field, model_validator
 
-from accord.config.base import Adapters, Passing, Reading, Run, Sources, Supervised
+from accord.config import Adapters, Reading, Sources, Supervised
 
 
 class Preference(Supervised, Adapters, Reading):
@@ -131,55 +131,4 @@ class Preference(Supervised, Adapters, Reading):
             raise ValueError(f"--suspects {self.suspects} asks models of other folds; give --folds 2 or more")
         if self.lm_weight and self.lora_rank:
             raise ValueError("--lm_weight trains the trunk as a language model; use --lora_rank 0")
-        return self
-
-
-class EvaluatePreference(Run, Passing):
-    """How far to trust preference and cost models: accuracy by what may matter, calibration, errors, criteria."""
-
-    models: dict[str, str] = Field(description="--models.NAME DIR: preference, cost or ensemble models to measure")
-    data: Sources = Field(
-        description="comparisons to measure on, read under the criteria of the models; a source called CRITERION or "
-        "CRITERION-… is read under that one alone"
-    )
-    split: str = Field("", description="use only prompts of this split (preference, policy, evaluation)")
-    baseline_data: Sources = Field({}, description="comparisons that a bag of words is fitted to, as a baseline")
-    familiar_data: str = Field(
-        "", description="demonstrations or comparisons like the training data, for --strange_data"
-    )
-    background_data: str = Field("", description="the same of every kind: the background of the relative distance")
-    strange_data: str = Field(
-        "", description="the same that should be told from the measured ones: AUROC of the distance"
-    )
-    errors: int = Field(20, ge=0, description="most confident errors to list for each model")
-    bootstrap: int = Field(2000, gt=0, description="resamples behind each interval")
-
-    @model_validator(mode="after")
-    def _distance_fits(self) -> "EvaluatePreference":
-        given = [bool(self.familiar_data), bool(self.background_data), bool(self.strange_data)]
-        if any(given) and not all(given):
-            raise ValueError("--familiar_data, --background_data and --strange_data go together")
-        if not self.models:
-            raise ValueError("nothing to measure; give --models.NAME DIR")
-        return self
-
-
-class Score(Run, Passing):
-    """Score or label any data with any model: preference, cost, ensemble, or the log-probs of a policy."""
-
-    models: dict[str, str] = Field(description="--models.NAME DIR: what to score with; NAME heads its columns")
-    data: Sources = Field(description="comparisons, judgements or demonstrations; --data.NAME SOURCE for several")
-    criterion: str = Field("helpful", description="criterion of comparisons and judgements that name none")
-    label: str = Field(
-        "", description="NAME of the scorer that ranks the replies anew: labels.jsonl, with probabilities"
-    )
-    split: str = Field("", description="use only prompts of this split (preference, policy, evaluation)")
-    temperature: float = Field(1.0, gt=0, description="of policies: divides their logits")
-
-    @model_validator(mode="after")
-    def _label_fits(self) -> "Score":
-        if not self.models:
-            raise ValueError("nothing to score with; give --models.NAME DIR")
-        if self.label and self.label not in self.models:
-            raise ValueError(f"--label {self.label}: --models has no such NAME; there are {', '.join(self.models)}")
         return self

@@ -1,10 +1,8 @@
-"""Knobs of pretraining and supervised fine-tuning."""
-
-from typing import Literal
+"""Knobs of pretraining."""
 
 from pydantic import Field
 
-from accord.config.base import Adapters, Reading, Sources, Supervised
+from accord.config import Reading, Sources, Supervised
 
 
 class Pretrain(Supervised, Reading):
@@ -24,16 +22,3 @@ class Pretrain(Supervised, Reading):
     batch_size: int = Field(6144, gt=0, description="tokens per optimizer step")
     learning_rate: float = Field(6e-3, gt=0, description="peak learning rate of AdamW")
     max_length: int = Field(512, gt=1, description="longest sequence in tokens; a longer document is cut in pieces")
-
-
-class Sft(Supervised, Adapters, Reading):
-    """Supervised fine-tuning on demonstrations: loss on assistant tokens alone."""
-
-    model: str = Field(description="snapshot to start from")
-    data: Sources = Field(description="demonstrations; --data.NAME SOURCE for several")
-    weights: dict[str, float] = Field({}, description="--weights.NAME X: share of each source; default by size")
-    eval_data: str = Field("", description="demonstrations to measure loss on; default holds out 5 % by prompt")
-    split: str = Field("", description="use only prompts of this split (preference, policy, evaluation)")
-    train_on: Literal["assistant", "reply"] = Field("assistant", description="every assistant turn, or the last alone")
-    epochs: float = Field(2.0, gt=0, description="passes over the data")
-    batch_size: int = Field(64, gt=0, description="conversations per optimizer step")

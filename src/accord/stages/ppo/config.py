@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, Field, model_validator
 
-from accord.config.base import Adapters, Reading, Rollouts, Schedule, Sources, Training
+from accord.config import Adapters, Reading, Rollouts, Schedule, Sources, Training
 
 PerLimit = float | dict[str, float]  # one number for every limit, or --knob.NAME X for single ones
 

@@ -1,0 +1,51 @@
+"""Knobs of measuring snapshots, and preference models."""
+
+from pydantic import Field, model_validator
+
+from accord.config import Passing, Run, Sampling, Sources
+
+
+class Evaluate(Run, Sampling, Passing):
+    """Measure a snapshot: gold judges where the truth is known, preference and cost models, KL, win rate."""
+
+    model: str = Field(description="snapshot to measure")
+    data: Sources = Field(description="prompts; --data.NAME SOURCE names a slice")
+    split: str = Field("", description="use only prompts of this split (preference, policy, evaluation)")
+    reference: str = Field("", description="snapshot that KL is measured to; none by default")
+    rewards: dict[str, str] = Field({}, description="--rewards.NAME DIR: preference models to score with")
+    costs: dict[str, str] = Field({}, description="--costs.NAME DIR: cost models to score with")
+    against: str = Field("", description="run folder of another evaluation on the same prompts, for the win rate")
+    judge: str = Field("", description="score that decides a win; default gold/helpful or the first reward")
+    eval_data: str = Field("", description="demonstrations to measure language-model loss on; none by default")
+    samples: int = Field(1, gt=0, description="replies per prompt")
+    bootstrap: int = Field(2000, gt=0, description="resamples behind each interval")
+
+
+class EvaluatePreference(Run, Passing):
+    """How far to trust preference and cost models: accuracy by what may matter, calibration, errors, criteria."""
+
+    models: dict[str, str] = Field(description="--models.NAME DIR: preference, cost or ensemble models to measure")
+    data: Sources = Field(
+        description="comparisons to measure on, read under the criteria of the models; a source called CRITERION or "
+        "CRITERION-… is read under that one alone"
+    )
+    split: str = Field("", description="use only prompts of this split (preference, policy, evaluation)")
+    baseline_data: Sources = Field({}, description="comparisons that a bag of words is fitted to, as a baseline")
+    familiar_data: str = Field(
+        "", description="demonstrations or comparisons like the training data, for --strange_data"
+    )
+    background_data: str = Field("", description="the same of every kind: the background of the relative distance")
+    strange_data: str = Field(
+        "", description="the same that should be told from the measured ones: AUROC of the distance"
+    )
+    errors: int = Field(20, ge=0, description="most confident errors to list for each model")
+    bootstrap: int = Field(2000, gt=0, description="resamples behind each interval")
+
+    @model_validator(mode="after")
+    def _distance_fits(self) -> "EvaluatePreference":
+        given = [bool(self.familiar_data), bool(self.background_data), bool(self.strange_data)]
+        if any(given) and not all(given):
+            raise ValueError("--familiar_data, --background_data and --strange_data go together")
+        if not self.models:
+            raise ValueError("nothing to measure; give --models.NAME DIR")
+        return self

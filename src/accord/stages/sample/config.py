@@ -1,0 +1,31 @@
+"""Knobs of sampling."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from accord.config import Passing, Rollouts, Run, Sources
+
+
+class Sample(Run, Rollouts, Passing):
+    """Draw replies from a snapshot."""
+
+    model: str = Field(description="snapshot to sample from")
+    data: Sources = Field(description="prompts; --data.NAME SOURCE names a slice")
+    split: str = Field("", description="use only prompts of this split (preference, policy, evaluation)")
+    samples: int = Field(1, gt=0, description="replies per prompt")
+    select: Literal["all", "best", "accepted"] = Field(
+        "all",
+        description="replies that also go to demonstrations.jsonl: none; the best of each prompt's by --rewards; or "
+        "those that rejection sampling from the optimum of score less β · KL accepts",
+    )
+    rewards: dict[str, str] = Field({}, description="--rewards.NAME DIR: scorers to select by; their sum counts")
+    beta: float = Field(1.0, gt=0, description="β of --select accepted, in score per nat")
+
+    @model_validator(mode="after")
+    def _selection_has_scores(self) -> "Sample":
+        if (self.select == "all") == bool(self.rewards):
+            raise ValueError("--select best and accepted need --rewards.NAME DIR, and --rewards are for nothing else")
+        if self.select != "all" and self.samples < 2:
+            raise ValueError(f"--select {self.select} chooses among a prompt's replies; give --samples 2 or more")
+        return self
