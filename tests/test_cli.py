@@ -121,7 +121,7 @@ def test_dotted_flags_make_dictionaries():
 
 
 def test_an_interrupt_and_a_failure_end_with_1(monkeypatch, capsys, tmp_path):
-    import accord.stages.report as report
+    import accord.stages.report.run as report
 
     for error, word in (
         (KeyboardInterrupt(), "interrupted"),
@@ -141,7 +141,7 @@ def test_an_interrupt_and_a_failure_end_with_1(monkeypatch, capsys, tmp_path):
 def test_out_of_memory_names_the_number_to_change(monkeypatch, capsys, tmp_path, kind):
     import torch
 
-    import accord.stages.sample as sample
+    import accord.stages.sample.run as sample
 
     def breaks(config):
         if kind == "RuntimeError":
@@ -158,7 +158,7 @@ def test_out_of_memory_names_the_number_to_change(monkeypatch, capsys, tmp_path,
 def test_out_of_memory_with_a_planned_number_names_it(monkeypatch, capsys, tmp_path):
     import torch
 
-    import accord.stages.sft as sft
+    import accord.stages.sft.run as sft
 
     def breaks(config):
         raise torch.OutOfMemoryError("CUDA out of memory")

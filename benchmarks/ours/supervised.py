@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from accord.config import Supervised
-from accord.engine.forward import linear_logprobs as logprobs
+from accord.engine.forward import linear_logprobs
 from accord.engine.forward.adapters import bare
 from accord.engine.packing import Group, build_plan, cut_by_tokens, reply_group
 from accord.models.learner import PreferenceLearner
@@ -131,7 +131,7 @@ def dpo(folder: Path) -> Result:
     chosen = options(folder)
     world, config = world_of(chosen), Dpo(**knobs(folder, chosen, "model"), beta=0.1)
     if chosen.get("all_logits"):
-        logprobs.KEPT = 2**62
+        linear_logprobs.KEPT = 2**62
     groups = [reply_group(item["prompt"], *item["replies"]) for item in items_of(folder)]
     model = placed(load_policy(config.model), config, world)
     baseline = peak_mib(world.device.type)

@@ -1,4 +1,4 @@
-"""The table of commands, and exit codes. What a command line means is in `accord.parsing`, imported when it is needed:
+"""The door: arguments in, exit code out. What a command line means is in `accord.parsing`, imported when it is needed:
 `accord --help` answers at once.
 """
 

@@ -1,13 +1,16 @@
 """The table of commands, by name alone: nothing heavy is imported until one is run."""
 
 from importlib import import_module
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from accord.config import Config
 
 
 class Command(NamedTuple):
-    """What it does in one sentence, its knobs' class in `accord.config`, "module:function", its positional knob."""
+    """What it does in one sentence, its knobs as "module:Class", what runs as "module:function", its positional knob.
+
+    Modules are named from `accord` on.
+    """
 
     sentence: str
     knobs: str
@@ -15,93 +18,99 @@ class Command(NamedTuple):
     positional: str = ""
 
     @property
-    def config(self) -> "type[Config]":
-        found: type[Config] = getattr(import_module("accord.config"), self.knobs)
+    def config(self) -> type[Config]:
+        """The class of its knobs."""
+        found: type[Config] = _named(self.knobs)
         return found
 
-    def run(self, settings: "Config") -> None:
-        module, function = self.function.split(":")
-        getattr(import_module(module), function)(settings)
+    def run(self, settings: Config) -> None:
+        """Run it, in this process."""
+        _named(self.function)(settings)
+
+
+def _named(place: str) -> Any:
+    module, name = place.split(":")
+    return getattr(import_module(f"accord.{module}"), name)
 
 
 COMMANDS: dict[str, Command] = {
     "demo": Command(
         "The whole flow on the gold world: pretrain, SFT, preference and cost model, PPO without and with a limit.",
-        "Demo",
-        "accord.stages.demo.run:run",
+        "stages.demo.config:Demo",
+        "stages.demo.run:run",
     ),
     "pretrain": Command(
         "Train a language model on text, from nothing or on from a snapshot.",
-        "Pretrain",
-        "accord.stages.pretrain.run:run",
+        "stages.pretrain.config:Pretrain",
+        "stages.pretrain.run:run",
     ),
     "sft": Command(
         "Supervised fine-tuning on demonstrations: loss on assistant tokens alone.",
-        "Sft",
-        "accord.stages.sft.run:run",
+        "stages.sft.config:Sft",
+        "stages.sft.run:run",
     ),
     "preference": Command(
         "Train a preference model or a cost model on comparisons, rankings, labels and ratings.",
-        "Preference",
-        "accord.stages.preference.run:run",
+        "stages.preference.config:Preference",
+        "stages.preference.run:run",
     ),
     "dpo": Command(
         "A policy from comparisons without a preference model: DPO and its relatives.",
-        "Dpo",
-        "accord.stages.dpo.run:run",
+        "stages.dpo.config:Dpo",
+        "stages.dpo.run:run",
     ),
     "ppo": Command(
         "Proximal policy optimisation with KL to a reference; with --limits, under limits on expected cost.",
-        "Ppo",
-        "accord.stages.ppo.run:run",
+        "stages.ppo.config:Ppo",
+        "stages.ppo.run:run",
     ),
     "sample": Command(
         "Draw replies from a snapshot.",
-        "Sample",
-        "accord.stages.sample.run:run",
+        "stages.sample.config:Sample",
+        "stages.sample.run:run",
     ),
     "online": Command(
         "Rounds on a policy's own replies: sample, have them compared, train by a direct loss.",
-        "Online",
-        "accord.stages.online.run:run",
+        "stages.online.config:Online",
+        "stages.online.run:run",
     ),
     "score": Command(
         "Score or label any data with any model: preference, cost, ensemble, or the log-probs of a policy.",
-        "Score",
-        "accord.stages.score.run:run",
+        "stages.score.config:Score",
+        "stages.score.run:run",
     ),
     "evaluate preference": Command(
         "How far to trust preference and cost models: accuracy by what may matter, calibration, errors, criteria.",
-        "EvaluatePreference",
-        "accord.stages.evaluate.preference:run",
+        "stages.evaluate.config:EvaluatePreference",
+        "stages.evaluate.preference:run",
     ),
     "evaluate": Command(
         "Measure a snapshot: gold judges where the truth is known, preference and cost models, KL, win rate.",
-        "Evaluate",
-        "accord.stages.evaluate.run:run",
+        "stages.evaluate.config:Evaluate",
+        "stages.evaluate.run:run",
     ),
     "report": Command(
         "Put run folders into one HTML page.",
-        "Report",
-        "accord.stages.report.run:run",
-        "runs",
+        "stages.report.config:Report",
+        "stages.report.run:run",
+        positional="runs",
     ),
     "claims": Command(
         "Run experiments on claims of the literature and write their verdicts.",
-        "Claims",
-        "accord.claims.runner:run",
-        "names",
+        "claims.config:Claims",
+        "claims.runner:run",
+        positional="names",
     ),
     "chat": Command(
         "Talk to a snapshot in the terminal.",
-        "Chat",
-        "accord.stages.chat.run:run",
-        "snapshot",
+        "stages.chat.config:Chat",
+        "stages.chat.run:run",
+        positional="snapshot",
     ),
     "data": Command(
         "Show what a source holds: shape, rows, drops, lengths, an example with its mask.",
-        "Data",
-        "accord.stages.data.run:run",
-        "source",
+        "stages.data.config:Data",
+        "stages.data.run:run",
+        positional="source",
     ),
 }

@@ -1,6 +1,6 @@
 """What configs are made of: the run folder, training, sampling, adapters."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -20,6 +20,7 @@ class Config(BaseModel):
 class Run(Config):
     """What every command that writes a run folder shares."""
 
+    heading: ClassVar[str] = "run folder"
     out: str = Field(description="run folder to write; must be new or empty unless --resume")
     resume: bool = Field(False, description="go on from the folder's last checkpoint")
     seed: int = Field(0, ge=0, description="seed of everything random")
@@ -29,6 +30,7 @@ class Run(Config):
 class Training(Run):
     """What every training stage shares."""
 
+    heading: ClassVar[str] = "training"
     learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps over which the rate rises from 0")
     schedule: Schedule = Field("cosine", description="fall after warm-up, to 10 % of the peak; constant: none")
@@ -48,6 +50,7 @@ class Training(Run):
 class Supervised(Training):
     """What the stages that `training.fit` runs share."""
 
+    heading: ClassVar[str] = "training"
     matrix_learning_rate: float = Field(
         0.0, ge=0, description="peak learning rate of Muon on hidden matrices; 0 trains them by AdamW too"
     )
@@ -57,6 +60,7 @@ class Supervised(Training):
 class Adapters(Config):
     """Low-rank adapters (peft), for the stages that train a given model."""
 
+    heading: ClassVar[str] = "adapters"
     lora_rank: int = Field(0, ge=0, description="rank of LoRA adapters; 0 trains every weight")
     lora_alpha: float = Field(16.0, gt=0, description="LoRA scale; the update is alpha / rank times the product")
     lora_targets: str = Field("all-linear", description="modules to adapt: all-linear, or names with commas")
@@ -65,6 +69,7 @@ class Adapters(Config):
 class Sampling(Config):
     """How replies are drawn."""
 
+    heading: ClassVar[str] = "drawing replies"
     temperature: float = Field(1.0, gt=0, description="divides the logits; log-probs are taken at it too")
     max_new_tokens: int = Field(64, gt=0, description="longest reply in tokens")
 
@@ -72,6 +77,7 @@ class Sampling(Config):
 class Rollouts(Sampling):
     """How replies are drawn where another engine may draw them."""
 
+    heading: ClassVar[str] = "drawing replies"
     engine: str = Field("", description="URL of a vLLM server that draws them (docs/engine.md); default: this process")
 
     @field_validator("engine")

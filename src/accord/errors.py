@@ -1,4 +1,4 @@
-"""The one exception that means "what you gave cannot be used"."""
+"""The one exception that means "what you gave cannot be used", and the nearest spelling that it offers."""
 
 from collections.abc import Iterable
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from accord import config
 from accord.commands import COMMANDS
+from accord.config import Config, Sources
 from accord.errors import BadInput, did_you_mean
 
 
-def parse(command: str, arguments: Sequence[str]) -> config.Config | None:
+def parse(command: str, arguments: Sequence[str]) -> Config | None:
     """The command's config from YAML and dotted flags; None when help was printed.
 
     Raises BadInput that names the key, with the nearest spelling of one that does not exist.
@@ -95,34 +95,33 @@ def build_parser(command: str) -> Any:
     return parser
 
 
-# bases of the configs: what their knobs are about; a stage's own knobs come first
-_SHARED: dict[type, str] = {
-    config.LimitKnobs: "limits",
-    config.KlKnobs: "distance to the reference",
-    config.AdvantageKnobs: "advantages and critics",
-    config.MixKnobs: "against forgetting",
-    config.WatchKnobs: "watching",
-    config.Sampling: "drawing replies",
-    config.Rollouts: "drawing replies",
-    config.Adapters: "adapters",
-    config.Training: "training",
-    config.Supervised: "training",
-    config.Run: "run folder",
-}
+# what knobs are about, in the order of --help; a command's own come first
+HEADINGS = (
+    "knobs",
+    "limits",
+    "distance to the reference",
+    "advantages and critics",
+    "against forgetting",
+    "watching",
+    "drawing replies",
+    "adapters",
+    "training",
+    "run folder",
+)
 
 
-def grouped_fields(cls: type[config.Config]) -> dict[str, list[str]]:
+def grouped_fields(cls: type[Config]) -> dict[str, list[str]]:
     """Knobs by heading: the command's own, then those that it shares with others."""
-    groups: dict[str, list[str]] = {"knobs": [], **{title: [] for title in _SHARED.values()}}
+    groups: dict[str, list[str]] = {heading: [] for heading in HEADINGS}
     for name in cls.model_fields:
         base = next((b for b in reversed(cls.__mro__) if name in inspect.get_annotations(b)), cls)
-        groups[_SHARED.get(base, "knobs")].append(name)
+        groups[vars(base).get("heading", "knobs")].append(name)
     own = list(inspect.get_annotations(cls))
     groups["knobs"].sort(key=lambda name: own.index(name) if name in own else len(own))
     return {title: names for title, names in groups.items() if names}
 
 
-def _positional_usage(cls: type[config.Config], name: str) -> str:
+def _positional_usage(cls: type[Config], name: str) -> str:
     field = cls.model_fields[name]
     word = name.upper() if field.annotation is str else name.upper().removesuffix("S")
     several = f"{word} [{word} ...]" if field.is_required() else f"[{word} ...]"
@@ -133,9 +132,9 @@ def _metavar(name: str, annotation: object) -> str:
     text = str(annotation)
     if "Literal" in text:
         return "{" + ",".join(re.findall(r"'([^']+)'", text)) + "}"
-    if annotation == config.Sources:
+    if annotation == Sources:
         return "SOURCE"
-    if annotation == config.PerLimit:
+    if annotation == float | dict[str, float]:
         return "X"
     if text.startswith("dict"):
         return "{...}"
@@ -143,7 +142,7 @@ def _metavar(name: str, annotation: object) -> str:
     return words.get(text, "PATH" if name == "out" else "TEXT")
 
 
-def _spell_out_switches(cls: type[config.Config], arguments: Sequence[str]) -> list[str]:
+def _spell_out_switches(cls: type[Config], arguments: Sequence[str]) -> list[str]:
     """`--resume` alone means `--resume true`."""
     switches = {f"--{name}" for name, field in cls.model_fields.items() if field.annotation is bool}
     spelled: list[str] = []
@@ -155,7 +154,7 @@ def _spell_out_switches(cls: type[config.Config], arguments: Sequence[str]) -> l
     return spelled
 
 
-def _explain(message: str, cls: type[config.Config]) -> str:
+def _explain(message: str, cls: type[Config]) -> str:
     """The parser's message in one line, with the nearest knob for one that does not exist."""
     flat = " ".join(re.sub(r"For further information visit \S+", "", message).split())
     unknown = re.search(r"[Uu]nrecognized arguments: (--)?([\w.-]+)", flat) or re.search(

@@ -22,6 +22,7 @@ from accord.errors import BadInput
 # loading and saving a small model is no progress worth a bar
 transformers_logging.disable_progress_bar()
 
+
 def load_policy(where: str, *, trainable: bool = True) -> nn.Module:
     """A causal language model (f32 weights); LoRA adapters saved in the directory stay adapters.
 

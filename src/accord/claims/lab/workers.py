@@ -16,6 +16,7 @@ from accord.config import Config
 from accord.run import available_cores
 
 Job = tuple[str, Config]
+ELSEWHERE = {"annotate": "accord.stages.online.annotate", "soup": "accord.claims.lab.soup"}  # steps without a command
 MOST = 4  # more processes than this would be idle in most steps of a flow
 
 
@@ -67,7 +68,7 @@ class Workers:
 
 def run_stage(stage: str, config: Config) -> None:
     """Run one stage by name, in this process."""
-    importlib.import_module(f"accord.stages.{stage}").run(config)
+    importlib.import_module(ELSEWHERE.get(stage, f"accord.stages.{stage}.run")).run(config)
 
 
 def _run_rank(stage: str, config: Config, rank: int, size: int, port: int) -> None:

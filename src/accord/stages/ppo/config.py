@@ -1,7 +1,7 @@
 """Knobs of policy optimisation, by what they are about."""
 
 import re
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -13,6 +13,7 @@ PerLimit = float | dict[str, float]  # one number for every limit, or --knob.NAM
 class KlKnobs(BaseModel):
     """How the policy is held to its reference."""
 
+    heading: ClassVar[str] = "distance to the reference"
     kl_in: Literal["reward", "loss"] = Field(
         "reward", description="where KL is paid: in the reward of each token (k1 alone), or as a term of the loss"
     )
@@ -51,6 +52,7 @@ class KlKnobs(BaseModel):
 class AdvantageKnobs(BaseModel):
     """From scores to advantages, and the critics that help."""
 
+    heading: ClassVar[str] = "advantages and critics"
     advantages: Literal["gae", "rloo", "grpo", "dr-grpo", "reinforce++"] = Field(
         "gae",
         description="gae: with critics; others without: of a prompt's replies, or of all (docs/objectives.md)",
@@ -87,6 +89,7 @@ class AdvantageKnobs(BaseModel):
 class MixKnobs(BaseModel):
     """Against forgetting: other text in the loss, and averages of weights."""
 
+    heading: ClassVar[str] = "against forgetting"
     ptx_data: str | dict[str, str] = Field(
         {}, description="text whose likelihood is raised beside (PPO-ptx), as --ptx_kind says; none by default"
     )
@@ -101,6 +104,7 @@ class MixKnobs(BaseModel):
 class LimitKnobs(BaseModel):
     """Limits on expected cost. Numbers are for every limit, or with --knob.NAME for single ones."""
 
+    heading: ClassVar[str] = "limits"
     costs: dict[str, str] = Field({}, description="--costs.NAME DIR: cost models")
     limits: dict[str, float] = Field({}, description="--limits.NAME X: bound on the expected cost; may be negative")
     limit_slices: dict[str, str] = Field(
@@ -180,6 +184,7 @@ class Alarm(NamedTuple):
 class WatchKnobs(BaseModel):
     """What to look out for while the reward rises."""
 
+    heading: ClassVar[str] = "watching"
     watch: dict[str, str] = Field(
         {},
         description="--watch.NAME DIR: preference models never trained on, such as one of the other half of the data",
