@@ -58,7 +58,7 @@ def teach(model, renderer, seed):
     import torch
 
     from accord.engine.forward.causal import token_logprobs
-    from accord.engine.packing import build_plan, reply_group
+    from accord.engine.packing import pack, reply_group
     from accord.records import Turn
 
     generator = random.Random(seed)
@@ -71,7 +71,7 @@ def teach(model, renderer, seed):
             )
             for _ in range(24)
         ]
-        loss = -token_logprobs(model, build_plan(groups)).mean()
+        loss = -token_logprobs(model, pack(groups)).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -19,14 +19,14 @@ from accord.engine import engines
 from accord.engine.decode.sampler import sample
 from accord.engine.forward.adapters import bare
 from accord.engine.forward.causal import token_logprobs
-from accord.engine.packing import build_plan, cut_by_tokens, reply_group
+from accord.engine.packing import cut_by_tokens, pack, reply_group
 from accord.records import Prompt, Rollout
 from accord.stages.ppo import run as stage
-from accord.stages.ppo.actors import Actors, Material, prepare
+from accord.stages.ppo.actors import Actors, Prompts, prepare
 from accord.stages.ppo.config import Ppo
 from accord.stages.ppo.experience import Experience
 from accord.stages.ppo.state import State, first_state
-from accord.stages.ppo.update import Lesson, improve
+from accord.stages.ppo.update import Targets, improve
 from accord.stages.ppo.watch import Guard
 from accord.training.distributed import World
 from benchmarks.clock import now, peak_mib, steps
@@ -49,7 +49,7 @@ class Loop:
     optimizers: dict[str, torch.optim.Optimizer]
     guard: Guard
     state: State
-    seen: list[tuple[Experience, Lesson]] = field(default_factory=list)
+    seen: list[tuple[Experience, Targets]] = field(default_factory=list)
 
     def batch(self) -> list[Prompt]:
         """The next prompts in the workload's order, from the start again after the last."""
@@ -59,11 +59,11 @@ class Loop:
     def iterate(self) -> dict[str, Any]:
         """One iteration with its log; what was learned from is kept in `seen`."""
 
-        def noted(config: Any, world: Any, actors: Any, optimizers: Any, experience: Any, lesson: Any) -> Any:
-            self.seen.append((experience, lesson))
-            return improve(config, world, actors, optimizers, experience, lesson)
+        def noted(config: Any, world: Any, actors: Any, optimizers: Any, experience: Any, targets: Any) -> Any:
+            self.seen.append((experience, targets))
+            return improve(config, world, actors, optimizers, experience, targets)
 
-        material = Material(self.batch(), [])
+        material = Prompts(self.batch(), [])
         with patch.object(stage, "improve", noted):
             metrics = stage.iterate(
                 self.config, self.run, self.world, material, self.actors, self.optimizers, self.guard, self.state
@@ -168,8 +168,8 @@ def as_given(replies: dict[tuple[int, ...], list[list[int]]]) -> Callable[..., l
 
     def given_replies(model: nn.Module, prompts: Sequence[tuple[int, ...]], **rest: Any) -> list[Rollout]:
         groups = [reply_group(prompt, *replies[tuple(prompt)]) for prompt in prompts]
-        plan = build_plan(groups).to(next(model.parameters()).device)
-        logprobs = plan.scatter(token_logprobs(model, plan, temperature=rest["temperature"])).tolist()
+        packing = pack(groups).to(next(model.parameters()).device)
+        logprobs = packing.scatter(token_logprobs(model, packing, temperature=rest["temperature"])).tolist()
         flat = [(group.prefix, reply) for group in groups for reply in group.replies]
         rollouts = [
             Rollout(prompt, reply, tuple(values[: len(reply)]), "length", rest["temperature"], rest["version"])
@@ -184,12 +184,12 @@ def as_given(replies: dict[tuple[int, ...], list[list[int]]]) -> Callable[..., l
 
 def in_order(loop: Loop, number: int) -> list[list[float]]:
     """Advantages of an iteration in the workload's order, a list per reply: one number where all are equal."""
-    experience, lesson = loop.seen[number]
+    experience, targets = loop.seen[number]
     first = number * loop.config.batch_size
     ids = [loop.actors.renderer.prompt_ids(prompt.turns) for prompt in loop.prompts]
     wanted = [ids[i % len(ids)] for i in range(first, first + loop.config.batch_size)]
     rows: dict[tuple[int, ...], list[Tensor]] = {}
-    for rollout, row in zip(experience.rollouts, lesson.advantages, strict=True):
+    for rollout, row in zip(experience.rollouts, targets.advantages, strict=True):
         rows.setdefault(rollout.prompt_ids, []).append(row)
     width = None if loop.config.advantages == "gae" else 1
     return [row[:width].tolist() for prompt in wanted for row in rows[prompt]]
@@ -229,11 +229,11 @@ def seconds_of(loop: Loop, work: Callable[[], Any]) -> float:
 
 def stages_alone(loop: Loop) -> dict[str, Callable[[], Any]]:
     """What the last iteration was made of, by name, each by itself."""
-    config, actors, (experience, lesson) = loop.config, loop.actors, loop.seen[-1]
+    config, actors, (experience, targets) = loop.config, loop.actors, loop.seen[-1]
     prompts = [group.prefix for group in experience.groups]
     replies = [actors.renderer.text(rollout.ids) for rollout in experience.rollouts]
-    plans = [
-        build_plan(part).to(loop.world.device)
+    packings = [
+        pack(part).to(loop.world.device)
         for part in cut_by_tokens(experience.groups, lambda group: group.tokens, config.micro_tokens)
     ]
 
@@ -255,13 +255,13 @@ def stages_alone(loop: Loop) -> dict[str, Callable[[], Any]]:
     @torch.no_grad()
     def evaluating(values: Callable[[Any], Any]) -> None:
         with torch.autocast(loop.run.device, torch.bfloat16, enabled=config.precision == "bf16"):
-            for plan in plans:
-                values(plan)
+            for packing in packings:
+                values(packing)
 
     return {
         "sampling": sampling,
         **{f"score of {name}": scoring(name) for name in actors.scorers},
         "reference": lambda: evaluating(actors.reference.token_logprobs),
-        "critics": lambda: evaluating(lambda plan: actors.critics.values(actors.policy, plan)),
-        "update": lambda: improve(config, loop.world, actors, loop.optimizers, experience, lesson),
+        "critics": lambda: evaluating(lambda packing: actors.critics.values(actors.policy, packing)),
+        "update": lambda: improve(config, loop.world, actors, loop.optimizers, experience, targets),
     }

@@ -7,7 +7,7 @@ import torch
 from accord.engine.decode.sampler import sample
 from accord.engine.forward.adapters import bare
 from accord.engine.forward.causal import token_logprobs
-from accord.engine.packing import build_plan, reply_group
+from accord.engine.packing import pack, reply_group
 from accord.models.loading import load_policy
 from accord.training.precision import lowered
 from benchmarks.clock import now
@@ -61,7 +61,7 @@ def agreement(folder: Path) -> Result:
     for precision in ("f32", "bf16"):
         with torch.no_grad(), lowered(precision, torch.device("cpu")):
             rollouts = sample(model, prompts, n=2, temperature=1.0, max_new_tokens=limit, stop_ids=stops, seed=0)
-            plan = build_plan([reply_group(r.prompt_ids, r.ids) for r in rollouts])
-            gap = token_logprobs(model, plan) - torch.tensor([value for r in rollouts for value in r.logprobs])
+            packing = pack([reply_group(r.prompt_ids, r.ids) for r in rollouts])
+            gap = token_logprobs(model, packing) - torch.tensor([value for r in rollouts for value in r.logprobs])
         out[precision] = {"mean": float(gap.abs().mean()), "largest_ratio": float(gap.abs().max().exp())}
     return out

@@ -13,7 +13,7 @@ from torch import nn
 from accord.config import Supervised
 from accord.engine.forward import linear_logprobs
 from accord.engine.forward.adapters import bare
-from accord.engine.packing import Group, build_plan, cut_by_tokens, reply_group
+from accord.engine.packing import Group, cut_by_tokens, pack, reply_group
 from accord.models.learner import PreferenceLearner
 from accord.models.loading import load_policy, load_scalar
 from accord.models.policy import compute_logprobs
@@ -24,7 +24,7 @@ from accord.objectives.likelihood import likelihood_loss
 from accord.records import Prompt, Turn
 from accord.stages.dpo.config import Dpo
 from accord.stages.preference.config import Preference
-from accord.stages.preference.items import Item as PreferenceItem
+from accord.stages.preference.items import PreferenceItem
 from accord.stages.preference.loss import item_loss
 from accord.stages.preference.loss import totals as totals_of
 from accord.stages.sft.config import Sft
@@ -88,8 +88,8 @@ def sft(folder: Path) -> Result:
     model = placed(load_policy(config.model), config, world)
 
     def loss(part: Sequence[int], count: int) -> Losses:
-        plan = build_plan([groups[i] for i in part]).to(world.device)
-        return likelihood_loss(compute_logprobs(model, plan, config.precision), count=count)
+        packing = pack([groups[i] for i in part]).to(world.device)
+        return likelihood_loss(compute_logprobs(model, packing, config.precision), count=count)
 
     def totals(part: Sequence[int]) -> int:
         return sum(groups[i].trained for i in part)
@@ -136,21 +136,23 @@ def dpo(folder: Path) -> Result:
     model = placed(load_policy(config.model), config, world)
     baseline = peak_mib(world.device.type)
 
-    def logprobs(plan: Any, of: Any = model) -> torch.Tensor:
-        return compute_logprobs(of, plan, config.precision)
+    def logprobs(packing: Any, of: Any = model) -> torch.Tensor:
+        return compute_logprobs(of, packing, config.precision)
 
     if chosen.get("cached"):
         parts = cut_by_tokens(range(len(groups)), lambda i: groups[i].tokens, config.micro_tokens)
         reference = ReplyReference(kept=reply_sums(logprobs, groups, parts, world))
     else:
         frozen = copy.deepcopy(model).requires_grad_(False)
-        reference = ReplyReference(logprobs=lambda plan: reference_logprobs(model, frozen, plan, config.precision))
+        reference = ReplyReference(
+            logprobs=lambda packing: reference_logprobs(model, frozen, packing, config.precision)
+        )
 
     def loss(part: Sequence[int], count: float) -> Losses:
-        plan = build_plan([groups[i] for i in part]).to(world.device)
-        sums = sequence_logprobs(logprobs(plan), plan.owner, plan.replies, "sum")
-        theirs = reference.sums(list(part), plan)
-        tokens = token_counts(plan.owner, plan.replies)
+        packing = pack([groups[i] for i in part]).to(world.device)
+        sums = sequence_logprobs(logprobs(packing), packing.owner, packing.replies, "sum")
+        theirs = reference.sums(list(part), packing)
+        tokens = token_counts(packing.owner, packing.replies)
         a, b = slice(0, None, 2), slice(1, None, 2)
         ones, none = sums.new_ones(len(part)), sums.new_zeros(len(part))
         data = Pairs(sums[a], sums[b], theirs[a], theirs[b], tokens[a], tokens[b], ones, none)
@@ -160,7 +162,7 @@ def dpo(folder: Path) -> Result:
     return {**found, "extra_mib": peak_mib(world.device.type) - baseline}
 
 
-def reference_logprobs(model: nn.Module, frozen: nn.Module, plan: Any, precision: str) -> torch.Tensor:
-    """Log-probs of the plan's targets under the frozen copy, in the precision of the run."""
-    with torch.autocast(plan.ids.device.type, torch.bfloat16, enabled=precision == "bf16"):
-        return Reference(model, frozen).token_logprobs(plan)
+def reference_logprobs(model: nn.Module, frozen: nn.Module, packing: Any, precision: str) -> torch.Tensor:
+    """Log-probs of the packing's targets under the frozen copy, in the precision of the run."""
+    with torch.autocast(packing.ids.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        return Reference(model, frozen).token_logprobs(packing)

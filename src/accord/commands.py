@@ -1,9 +1,10 @@
 """The table of commands, by name alone: nothing heavy is imported until one is run."""
 
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from accord.config import Config
+if TYPE_CHECKING:
+    from accord.config import Config
 
 
 class Command(NamedTuple):
@@ -18,12 +19,12 @@ class Command(NamedTuple):
     positional: str = ""
 
     @property
-    def config(self) -> type[Config]:
+    def config(self) -> "type[Config]":
         """The class of its knobs."""
         found: type[Config] = _named(self.knobs)
         return found
 
-    def run(self, settings: Config) -> None:
+    def run(self, settings: "Config") -> None:
         """Run it, in this process."""
         _named(self.function)(settings)
 

@@ -1,24 +1,24 @@
-"""The plan by hand, orders that see every item once per epoch, budgets."""
+"""The packing by hand, orders that see every item once per epoch, budgets."""
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.engine.packing import Group, build_plan, cut_by_tokens, length_mask, pack_replies, reply_group
+from accord.engine.packing import Group, cut_by_tokens, length_mask, pack, pack_replies, reply_group
 from accord.training.order import batch_indices, steps_per_epoch, token_batches
 
 
 def test_plan_of_a_shared_prompt_by_hand():
-    plan = build_plan([reply_group((5, 6), (7, 8, 9), (4,)), reply_group((1,), (2, 3))])
+    packing = pack([reply_group((5, 6), (7, 8, 9), (4,)), reply_group((1,), (2, 3))])
     # the last token of a reply predicts nothing and is not run
-    assert plan.ids.tolist() == [5, 6, 7, 8, 1, 2]
-    assert plan.positions.tolist() == [0, 1, 2, 3, 0, 1]
-    assert plan.rows.tolist() == [1, 2, 3, 1, 4, 5]
-    assert plan.targets.tolist() == [7, 8, 9, 4, 2, 3]
-    assert plan.owner.tolist() == [0, 0, 0, 1, 2, 2]
-    assert plan.slots.tolist() == [0, 1, 2, 0, 0, 1]
-    assert [(s.start, s.stop, s.keys) for s in plan.segments] == [
+    assert packing.ids.tolist() == [5, 6, 7, 8, 1, 2]
+    assert packing.positions.tolist() == [0, 1, 2, 3, 0, 1]
+    assert packing.rows.tolist() == [1, 2, 3, 1, 4, 5]
+    assert packing.targets.tolist() == [7, 8, 9, 4, 2, 3]
+    assert packing.owner.tolist() == [0, 0, 0, 1, 2, 2]
+    assert packing.slots.tolist() == [0, 1, 2, 0, 0, 1]
+    assert [(s.start, s.stop, s.keys) for s in packing.segments] == [
         (0, 2, ((0, 2),)),
         (2, 4, ((0, 2), (2, 4))),
         (4, 6, ((4, 6),)),
@@ -26,23 +26,23 @@ def test_plan_of_a_shared_prompt_by_hand():
 
 
 def test_plan_for_scores_reads_the_last_token_of_every_reply():
-    plan = build_plan([reply_group((5, 6), (7, 8), (9,)), reply_group((), (1, 2, 3))], rows="last")
-    assert plan.ids.tolist() == [5, 6, 7, 8, 9, 1, 2, 3]
-    assert plan.ids[plan.rows].tolist() == [8, 9, 3]
-    assert plan.positions[plan.rows].tolist() == [3, 2, 2]
+    packing = pack([reply_group((5, 6), (7, 8), (9,)), reply_group((), (1, 2, 3))], rows="last")
+    assert packing.ids.tolist() == [5, 6, 7, 8, 9, 1, 2, 3]
+    assert packing.ids[packing.rows].tolist() == [8, 9, 3]
+    assert packing.positions[packing.rows].tolist() == [3, 2, 2]
 
 
 def test_masks_choose_rows_and_the_first_token_of_a_text_is_predicted_by_nothing():
     group = Group((), ((1, 2, 3, 4),), ((True, False, True, True),))
-    plan = build_plan([group])
-    assert plan.targets.tolist() == [3, 4]
-    assert group.trained == 2 == len(plan.rows)
+    packing = pack([group])
+    assert packing.targets.tolist() == [3, 4]
+    assert group.trained == 2 == len(packing.rows)
 
 
 def test_scatter_puts_rows_back_into_replies():
-    plan = build_plan([reply_group((5,), (7, 8), (9,))])
-    assert plan.scatter(torch.tensor([1.0, 2.0, 3.0])).tolist() == [[1.0, 2.0], [3.0, 0.0]]
-    assert plan.scatter(torch.tensor([1.0, 2.0, 3.0]), 3, -1.0).tolist() == [[1.0, 2.0, -1.0], [3.0, -1.0, -1.0]]
+    packing = pack([reply_group((5,), (7, 8), (9,))])
+    assert packing.scatter(torch.tensor([1.0, 2.0, 3.0])).tolist() == [[1.0, 2.0], [3.0, 0.0]]
+    assert packing.scatter(torch.tensor([1.0, 2.0, 3.0]), 3, -1.0).tolist() == [[1.0, 2.0, -1.0], [3.0, -1.0, -1.0]]
 
 
 groups = st.lists(
@@ -58,21 +58,21 @@ groups = st.lists(
 @given(groups)
 def test_a9_rows_are_exactly_the_trained_tokens(specs):
     made = [reply_group(prefix, *replies) for prefix, replies in specs]
-    plan = build_plan(made)
-    assert len(plan.rows) == sum(group.trained for group in made)
+    packing = pack(made)
+    assert len(packing.rows) == sum(group.trained for group in made)
     expected = [token for prefix, replies in specs for reply in replies for j, token in enumerate(reply) if j or prefix]
-    assert plan.targets.tolist() == expected
+    assert packing.targets.tolist() == expected
     # every query belongs to exactly one segment and sees itself
-    covered = [i for s in plan.segments for i in range(s.start, s.stop)]
-    assert sorted(covered) == list(range(len(plan.ids)))
-    assert all(s.keys[-1] == (s.start, s.stop) for s in plan.segments)
+    covered = [i for s in packing.segments for i in range(s.start, s.stop)]
+    assert sorted(covered) == list(range(len(packing.ids)))
+    assert all(s.keys[-1] == (s.start, s.stop) for s in packing.segments)
 
 
-def seen_by(plan):
+def seen_by(packing):
     """Of every token, the tokens that it sees."""
     return {
         i: [k for a, b in s.keys[:-1] for k in range(a, b)] + list(range(s.start, i + 1))
-        for s in plan.segments
+        for s in packing.segments
         for i in range(s.start, s.stop)
     }
 
@@ -95,8 +95,8 @@ def check_blocks(table, expected):
 
 @given(groups)
 def test_blocks_let_every_query_see_its_keys_and_no_others(specs):
-    plan = build_plan([reply_group(prefix, *replies) for prefix, replies in specs], rows="last")
-    check_blocks(plan.attention.table, seen_by(plan))
+    packing = pack([reply_group(prefix, *replies) for prefix, replies in specs], rows="last")
+    check_blocks(packing.attention.table, seen_by(packing))
 
 
 @given(groups, st.sampled_from(["targets", "last"]), st.randoms(use_true_random=False))
@@ -107,25 +107,25 @@ def test_the_last_layer_computes_the_tokens_that_are_read_and_they_see_what_they
         )
         for group in (reply_group(prefix, *replies) for prefix, replies in specs)
     ]
-    plan = build_plan(made, rows=rows)
-    attention, places = plan.ending
-    assert attention.at[places].tolist() == plan.rows.tolist()
-    at, read = attention.at.tolist(), set(plan.rows.tolist())
+    packing = pack(made, rows=rows)
+    attention, places = packing.ending
+    assert attention.at[places].tolist() == packing.rows.tolist()
+    at, read = attention.at.tolist(), set(packing.rows.tolist())
     if not read:
-        assert attention is plan.attention
+        assert attention is packing.attention
         return
-    for segment in plan.segments:
+    for segment in packing.segments:
         inside = [i for i in at if segment.start <= i < segment.stop]
         wanted = [i for i in read if segment.start <= i < segment.stop]
         assert inside == (list(range(min(wanted), max(wanted) + 1)) if wanted else [])
-    everything = seen_by(plan)
+    everything = seen_by(packing)
     check_blocks(attention.table, {place: everything[i] for place, i in enumerate(at)})
 
 
 def test_the_last_layer_of_a_pair_by_hand():
     """Prompt at 0-2, replies at 3-4 and 5: of the prompt only its last token is read, by both replies."""
-    plan = build_plan([reply_group((7, 7, 7), (8, 8, 8), (9, 9))])
-    attention, places = plan.ending
+    packing = pack([reply_group((7, 7, 7), (8, 8, 8), (9, 9))])
+    attention, places = packing.ending
     assert attention.at.tolist() == [2, 3, 4, 5]
     assert [(s.start, s.stop, s.keys) for s in attention.segments] == [
         (0, 1, ((0, 2), (2, 3))),
@@ -133,7 +133,7 @@ def test_the_last_layer_of_a_pair_by_hand():
         (3, 4, ((0, 3), (5, 6))),
     ]
     assert places.tolist() == [0, 1, 2, 0, 3]
-    document = build_plan([reply_group((), (1, 2, 3))])
+    document = pack([reply_group((), (1, 2, 3))])
     assert document.ending[0] is document.attention
 
 
@@ -185,7 +185,7 @@ def test_length_mask_and_packing():
 @pytest.mark.parametrize("lengths", [[1], [4, 4], [1, 60, 2, 59, 30]])
 def test_padding_costs_little(lengths):
     """Segments of like size are padded together: the work stays near the exact one."""
-    plan = build_plan([reply_group((), tuple(range(n))) for n in lengths], rows="last")
-    blocks = plan.attention.table.blocks
+    packing = pack([reply_group((), tuple(range(n))) for n in lengths], rows="last")
+    blocks = packing.attention.table.blocks
     padded = sum(block.queries * block.keys // block.segments for block in blocks)
     assert padded <= 1.25 * sum(n * n for n in lengths) + 4096 * len(blocks)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from accord.data.chat import CHAT_TEMPLATE, PLAIN_TEMPLATE, Renderer, train_tokenizer
-from accord.engine.packing import Group, build_plan, reply_group
+from accord.engine.packing import Group, pack, reply_group
 from accord.errors import BadInput
 from accord.records import Turn
 
@@ -202,9 +202,9 @@ def test_a1_with_pad_equal_to_eos_the_end_of_turn_is_still_trained_and_scored(to
     trained = [token for token, counts in zip(rendered.ids, rendered.mask, strict=True) if counts]
     assert trained == [*renderer.reply_ids("the cat"), *renderer.reply_ids("a dog")]
     assert trained.count(both.pad_token_id) == 2
-    plan = build_plan([Group((), (rendered.ids,), (rendered.mask,))])
-    assert plan.targets.tolist() == trained
-    scored = build_plan([reply_group(renderer.prompt_ids(turns), renderer.reply_ids("a dog"))], rows="last")
+    packing = pack([Group((), (rendered.ids,), (rendered.mask,))])
+    assert packing.targets.tolist() == trained
+    scored = pack([reply_group(renderer.prompt_ids(turns), renderer.reply_ids("a dog"))], rows="last")
     assert scored.ids[scored.rows].tolist() == [both.pad_token_id]
 
 

@@ -9,7 +9,7 @@ import torch
 
 from accord.cli import main
 from accord.engine.forward.causal import token_logprobs
-from accord.engine.packing import Group, build_plan, reply_group
+from accord.engine.packing import Group, pack, reply_group
 from accord.errors import BadInput
 from accord.evaluation.metrics import definition
 from accord.models import reference as references
@@ -21,7 +21,7 @@ from accord.records import Judgement, Prompt, Turn
 from accord.run import RunFolder, read_json, read_lines, verify
 from accord.stages.dpo.config import DIRECT_LOSSES, LISTWISE, UNPAIRED, Dpo
 from accord.stages.dpo.implicit import HeldOut
-from accord.stages.dpo.items import Item, prefer_safe, read_material
+from accord.stages.dpo.items import DirectItem, prefer_safe, read_material
 from accord.stages.dpo.margins import score_margins
 from accord.stages.dpo.run import frozen_model, make_reference
 from accord.training.distributed import World
@@ -81,10 +81,10 @@ def test_the_drift_is_the_change_of_the_held_out_log_probs(trained, commands):
         held_out = read_material(config, RunFolder("dpo", config), renderer).held_out
     sums = []
     for where in (commands.snapshots / "policy", trained / "snapshot"):
-        plan = build_plan([item.group for item in held_out])
+        packing = pack([item.group for item in held_out])
         with torch.no_grad():
-            values = token_logprobs(load_policy(str(where)), plan)
-        sums.append(sequence_logprobs(values, plan.owner, plan.replies, "sum").view(-1, 2))
+            values = token_logprobs(load_policy(str(where)), packing)
+        sums.append(sequence_logprobs(values, packing.owner, packing.replies, "sum").view(-1, 2))
     drift = (sums[1] - sums[0]).mean(0)
     assert result["eval/logps/chosen_drift"] == pytest.approx(drift[0].item(), abs=1e-4)
     assert result["eval/logps/rejected_drift"] == pytest.approx(drift[1].item(), abs=1e-4)
@@ -286,7 +286,7 @@ def test_e6_measuring_twice_gives_the_same_and_a_file_is_rendered_as_the_held_ou
         material = read_material(config, run, renderer)
     model = load_policy(config.model)
     zeros = [torch.zeros(2) for _ in material.held_out]
-    held_out = HeldOut(config, ALONE, lambda plan: token_logprobs(model, plan), material.held_out, zeros)
+    held_out = HeldOut(config, ALONE, lambda packing: token_logprobs(model, packing), material.held_out, zeros)
     before = [item.group for item in held_out.items]
     with torch.no_grad():
         assert held_out.measure() == held_out.measure()
@@ -401,7 +401,7 @@ class Told:
             items = read_material(config, run, load_renderer(config.model)).items[:4]
         capsys.readouterr()
         start = [torch.tensor([-5.0, -5.0])] * 4
-        self.held_out = HeldOut(config, ALONE, lambda plan: torch.zeros(0), items, start)
+        self.held_out = HeldOut(config, ALONE, lambda packing: torch.zeros(0), items, start)
         self.capsys = capsys
 
     def measure(self, *sums):
@@ -482,7 +482,9 @@ def an_item(ranks, *texts):
     n = range(len(ranks))
     pairs = tuple((i, j) for i in n for j in n if ranks[i] < ranks[j])
     prompt = Prompt((Turn("user", "why"),), "", "file")
-    return Item(-1, "id", prompt, texts, reply_group((1,), *([k] for k in n)), ranks, pairs, (0.25,) * len(pairs), ())
+    return DirectItem(
+        -1, "id", prompt, texts, reply_group((1,), *([k] for k in n)), ranks, pairs, (0.25,) * len(pairs), ()
+    )
 
 
 def label(text, safe):

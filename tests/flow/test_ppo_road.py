@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from accord.engine import engines
 from accord.engine.decode import sampler
 from accord.engine.forward.causal import hidden_states, logprobs_and_entropy, token_logprobs
-from accord.engine.packing import build_plan, reply_group
+from accord.engine.packing import pack, reply_group
 from accord.models.loading import load_policy
 from accord.objectives.lagrange import Multiplier
 from accord.records import Prompt, Rollout, Turn
@@ -75,9 +75,9 @@ def make_experience(*, lengths=(3, 2), finish=("stop", "stop"), slices=("a", "b"
 
 def micro(config, actors, experience, advantages, returns, rows, chosen=None):
     """Loss and metrics of some prompts (`rows`) of one mini-batch (`chosen`, by default the same)."""
-    lesson = ppo_update.Lesson(advantages, returns, config.kl_coefficient, 0)
+    targets = ppo_update.Lesson(advantages, returns, config.kl_coefficient, 0)
     batch = ppo_update.mini_batch(config, experience, list(rows if chosen is None else chosen))
-    return ppo_update.micro_loss(config, actors, experience, lesson, batch, list(rows), ONE.device)
+    return ppo_update.micro_loss(config, actors, experience, targets, batch, list(rows), ONE.device)
 
 
 def make_config(**changes):
@@ -238,9 +238,9 @@ def test_c20_ratio_1_at_step_0_in_bf16(road):
     config, actors, experience, state = road(precision="bf16", sampler_gap=1e-9)
     advantages, returns, _ = ppo_shaping.shape(config, experience, state)
     rows = list(range(len(experience.groups)))
-    plan = build_plan(experience.groups)
+    packing = pack(experience.groups)
     with torch.autocast("cpu", torch.bfloat16):
-        logprobs, _ = logprobs_and_entropy(actors.policy, plan, hidden_states(actors.policy, plan))
+        logprobs, _ = logprobs_and_entropy(actors.policy, packing, hidden_states(actors.policy, packing))
     assert logprobs.dtype == torch.float32
     _, metrics = micro(config, actors, experience, advantages, returns, rows)
     assert float(metrics["policy/ratio"]) == pytest.approx(1.0, abs=1e-5)
@@ -274,9 +274,9 @@ def test_under_the_bound_the_sampler_stands_for_the_trainer(road, low, same, gap
     assert losses[0] == pytest.approx(losses[1], abs=same)
     assert logged[0] == logged[1] and 0 < logged[0] < gap
     picked = [i for group in range(0, 24, 16) for i in (2 * group, 2 * group + 1)]
-    plan = build_plan([experience.groups[i] for i in range(0, 24, 16)])
+    packing = pack([experience.groups[i] for i in range(0, 24, 16)])
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=low == "bf16"):
-        trained = token_logprobs(actors.policy, plan)
+        trained = token_logprobs(actors.policy, packing)
     drawn = torch.tensor([p for i in picked for p in experience.rollouts[i].logprobs])
     assert logged[0] == pytest.approx(float((drawn - trained).abs().mean()), rel=1e-3)
 
@@ -364,8 +364,8 @@ def test_c10_c11_logged_kl_is_the_sum_over_each_reply_and_recomputes_offline(com
     total = 0.0
     with torch.no_grad():
         for r in experience.rollouts:
-            plan = build_plan([reply_group(r.prompt_ids, r.ids)])
-            total += float((token_logprobs(policy, plan) - token_logprobs(reference, plan)).sum())
+            packing = pack([reply_group(r.prompt_ids, r.ids)])
+            total += float((token_logprobs(policy, packing) - token_logprobs(reference, packing)).sum())
     assert metrics["objective/kl"] == pytest.approx(total / len(experience.rollouts), rel=1e-4)
     assert metrics["objective/kl"] > 1.0  # far apart: nothing held it down
     huge = replace(experience, kl=torch.where(experience.mask, torch.tensor(50.0), torch.tensor(0.0)))
@@ -402,8 +402,8 @@ def test_c13_c14_number_and_order_of_the_updates(road, monkeypatch):
         monkeypatch.setattr(
             optimizer, "step", lambda *a, name=name, step=step, **k: (events.append(name), step(*a, **k))[1]
         )
-    lesson = ppo_update.Lesson(advantages, returns, config.kl_coefficient, 0)
-    metrics = ppo_update.improve(config, ONE, actors, optimizers, experience, lesson)
+    targets = ppo_update.Lesson(advantages, returns, config.kl_coefficient, 0)
+    metrics = ppo_update.improve(config, ONE, actors, optimizers, experience, targets)
     batches, current = [], []
     for event in events:
         if isinstance(event, list):

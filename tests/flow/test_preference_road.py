@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from accord.engine.packing import Group, build_plan, reply_group
+from accord.engine.packing import Group, pack, reply_group
 from accord.models.ensemble import Combination, combine, mean_weights
 from accord.models.learner import PreferenceLearner
 from accord.models.loading import describe, load_scalar
@@ -15,7 +15,7 @@ from accord.models.scalar import Scorer, new_scalar, start_scalar, values
 from accord.parsing import parse
 from accord.records import Prompt, Turn, unit_hash
 from accord.run import read_json, read_lines
-from accord.stages.preference.items import Item, Label, binarised, criteria_of, group_of, in_half
+from accord.stages.preference.items import Label, PreferenceItem, binarised, criteria_of, group_of, in_half
 from accord.stages.preference.loss import item_loss, totals
 from accord.stages.preference.noise import reverse, support, turned_round
 
@@ -40,7 +40,9 @@ def config_of(commands, **changes):
 def ranked(renderer, prompt="why", texts=("the cat", "a dog", "a red stone"), ranks=(2, 1, 3), **more):
     ids = renderer.prompt_ids((Turn("user", prompt),))
     group = reply_group(ids, *(renderer.reply_ids(t) for t in texts))
-    return Item(Prompt((Turn("user", prompt),), "", "by hand"), texts, group, "helpful", "human", ranks, **more)
+    return PreferenceItem(
+        Prompt((Turn("user", prompt),), "", "by hand"), texts, group, "helpful", "human", ranks, **more
+    )
 
 
 def learner_of(snapshots, heads=("helpful",), labelers=("human",), **more):
@@ -72,7 +74,7 @@ def test_a_shared_prompt_gives_the_loss_and_gradient_of_the_plain_path(commands,
                     hidden = learner.scorer.base_model(input_ids=text).last_hidden_state[0, -1]
                     plain.setdefault(id(item), []).append(learner.scorer.score(hidden))
             table = torch.cat([torch.stack(plain[id(item)]) for item in items])
-            learner.scores = lambda plan, table=table: table
+            learner.scores = lambda packing, table=table: table
         loss, _ = item_loss(learner, items, totals(items), config, CPU)
         loss.backward()
         results.append((loss.item(), gradient(learner)))
@@ -85,8 +87,8 @@ def test_a_shared_prompt_gives_the_loss_and_gradient_of_the_plain_path(commands,
 
 def test_the_prompt_of_a_ranking_is_computed_once(renderer):
     item = ranked(renderer)
-    plan = build_plan([item.group], rows="last")
-    assert len(plan.ids) == len(item.group.prefix) + sum(map(len, item.group.replies))
+    packing = pack([item.group], rows="last")
+    assert len(packing.ids) == len(item.group.prefix) + sum(map(len, item.group.replies))
 
 
 def test_pairs_of_one_prompt_in_one_element_weigh_one(commands, snapshots, renderer):
@@ -95,7 +97,7 @@ def test_pairs_of_one_prompt_in_one_element_weigh_one(commands, snapshots, rende
     items = [ranked(renderer), ranked(renderer, "how", ("salt", "stone"), (1, 2))]
     learner = learner_of(snapshots)
     loss, metrics = item_loss(learner, items, totals(items), config, CPU)
-    s = values(learner.scorer, build_plan([i.group for i in items], rows="last")).tolist()
+    s = values(learner.scorer, pack([i.group for i in items], rows="last")).tolist()
 
     def term(i, j):
         return math.log1p(math.exp(s[j] - s[i]))
@@ -132,9 +134,9 @@ def test_the_language_model_term_is_the_policys_own_loss_and_trains_the_trunk(co
     config = config_of(commands, lm_weight=1.0)
     _, metrics = item_loss(learner, items, totals(items), config, CPU)
     best = reply_group(items[0].group.prefix, items[0].group.replies[1])
-    expected = -token_logprobs(load_policy(str(snapshots / "policy")), build_plan([best])).mean()
+    expected = -token_logprobs(load_policy(str(snapshots / "policy")), pack([best])).mean()
     assert metrics["loss/lm"].item() == pytest.approx(expected.item(), abs=1e-5)
-    metrics_after = learner.token_logprobs(build_plan([best])).sum()
+    metrics_after = learner.token_logprobs(pack([best])).sum()
     metrics_after.backward()
     assert learner.scorer.base_model.layers[0].self_attn.q_proj.weight.grad.abs().sum() > 0
     assert learner.language.lm_head.weight is learner.scorer.base_model.embed_tokens.weight
@@ -295,7 +297,7 @@ def test_an_ensemble_is_one_snapshot_that_ppo_takes_as_reward(commands, tmp_path
     group = ranked(renderer).group
     alone = [Scorer(str(w), role="preference", device=CPU) for w in (where / "members" / "1",)]
     first = describe(str(where))["normalizer"]
-    raw = values(scorer.models[0], build_plan([group], rows="last")).detach() - first["shift"]
+    raw = values(scorer.models[0], pack([group], rows="last")).detach() - first["shift"]
     other = alone[0].raw_scores([group], micro_tokens=100) - alone[0].normalizer.shift
     assert not torch.allclose(raw, other, atol=1e-4)
     expected = combine(torch.stack([raw, other], 1), Combination(rule, 2.0))
@@ -416,7 +418,7 @@ def test_flips_turn_their_share_round_and_nothing_held_out(commands, everything,
     generator = random.Random(0)
     prompts = [Prompt((Turn("user", str(i)),), "", "") for i in range(400)]
     none = Group((), (), ())
-    items = [Item(prompt, (words(generator, 3), "b"), none, "h", "x", (1, 2)) for prompt in prompts]
+    items = [PreferenceItem(prompt, (words(generator, 3), "b"), none, "h", "x", (1, 2)) for prompt in prompts]
     turned = turned_round(items, 0.25, seed=1)
     share = sum(a.ranks != b.ranks for a, b in zip(items, turned, strict=True)) / 400
     assert share == pytest.approx(0.25, abs=0.06) and turned_round(items, 0.25, seed=1) == turned
@@ -427,7 +429,7 @@ def test_flips_turn_their_share_round_and_nothing_held_out(commands, everything,
 
 
 def test_support_by_hand():
-    item = Item(Prompt((), "", ""), ("a", "b", "c"), Group((), (), ()), "h", "x", (1, 2, 2))
+    item = PreferenceItem(Prompt((), "", ""), ("a", "b", "c"), Group((), (), ()), "h", "x", (1, 2, 2))
     expected = (1 / (1 + math.exp(-1)) + 1 / (1 + math.exp(1))) / 2
     assert support(item, [1.0, 0.0, 2.0]) == pytest.approx(expected)
 

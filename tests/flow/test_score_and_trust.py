@@ -10,7 +10,7 @@ import torch
 from accord.cli import main
 from accord.data.sources import read_comparisons
 from accord.engine.forward.causal import token_logprobs
-from accord.engine.packing import build_plan, reply_group
+from accord.engine.packing import pack, reply_group
 from accord.models.loading import load_policy
 from accord.models.scalar import Scorer
 from accord.models.tokenizer import load_renderer
@@ -89,7 +89,7 @@ def test_score_gives_every_model_its_columns(commands, trained, tmp_path):
         assert [row["scores"][name] for row in rows[:8]] == pytest.approx(expected.tolist(), abs=1e-5)
     policy = load_policy(str(commands.snapshots / "policy"))
     single = reply_group(groups[0].prefix, groups[0].replies[0])
-    expected = token_logprobs(policy, build_plan([single])).sum().item()
+    expected = token_logprobs(policy, pack([single])).sum().item()
     assert rows[0]["scores"]["policy/logprob"] == pytest.approx(expected, abs=1e-4)
     assert rows[0]["scores"]["policy/tokens"] == len(single.replies[0])
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from accord.engine.decode import cuda_graphs, sampler
-from accord.engine.decode.cuda_graphs import Captured, places, rounded
+from accord.engine.decode.cuda_graphs import CudaGraphs, places, rounded
 from accord.engine.decode.decoder import Decoder, agrees
 from tests.models.test_decoder import PROMPTS, SETTINGS, make
 
@@ -47,11 +47,11 @@ def test_replayed_steps_draw_what_plain_steps_draw(monkeypatch, micro_tokens):
     recorder, made = Recorder(), []
 
     def capture(decoder):
-        made.append(Captured(decoder, recorder.record))
+        made.append(CudaGraphs(decoder, recorder.record))
         return made[-1]
 
     monkeypatch.setattr(sampler, "captures", lambda model: True)
-    monkeypatch.setattr(sampler, "Captured", capture)
+    monkeypatch.setattr(sampler, "CudaGraphs", capture)
     found = sampler.sample(model, PROMPTS, **SETTINGS, micro_tokens=micro_tokens)
     assert [r.ids for r in found] == [r.ids for r in expected]
     drawn, wanted = ([p for r in rollouts for p in r.logprobs] for rollouts in (found, expected))
@@ -75,7 +75,7 @@ def test_rows_that_are_not_live_are_written_where_nothing_is():
 
 def test_what_does_not_agree_is_not_captured():
     model = make("llama")
-    assert agrees(model, lambda decoder: Captured(decoder, Recorder().record))
+    assert agrees(model, lambda decoder: CudaGraphs(decoder, Recorder().record))
 
     def stale(work):
         out = work().clone()
@@ -85,7 +85,7 @@ def test_what_does_not_agree_is_not_captured():
         raise RuntimeError("operation not permitted when stream is capturing")
 
     for record in (stale, refused):
-        assert not agrees(model, lambda decoder, record=record: Captured(decoder, record))
+        assert not agrees(model, lambda decoder, record=record: CudaGraphs(decoder, record))
     assert not cuda_graphs.captures(model)  # a CPU has no graphs
 
 

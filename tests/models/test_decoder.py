@@ -13,7 +13,7 @@ from accord.engine.decode.draw import Drawing
 from accord.engine.decode.fallback import decode_padded
 from accord.engine.decode.sampler import decode_in_slots, make_lanes, sample
 from accord.engine.forward.causal import token_logprobs
-from accord.engine.packing import build_plan, reply_group
+from accord.engine.packing import pack, reply_group
 from accord.models.loading import add_adapters
 
 COMMON = {
@@ -77,9 +77,9 @@ def test_the_lean_decoder_draws_what_the_model_itself_would(name):
         assert [ids for ids, _ in ours] == [ids for ids, _ in theirs]
         assert np.allclose(np.concatenate([p for _, p in ours]), np.concatenate([p for _, p in theirs]), atol=1e-5)
     rollouts = sample(model, PROMPTS, **SETTINGS)
-    plan = build_plan([reply_group(r.prompt_ids, r.ids) for r in rollouts])
+    packing = pack([reply_group(r.prompt_ids, r.ids) for r in rollouts])
     drawn = torch.tensor([lp for r in rollouts for lp in r.logprobs])
-    assert torch.allclose(token_logprobs(model, plan, temperature=0.9), drawn, atol=1e-5)
+    assert torch.allclose(token_logprobs(model, packing, temperature=0.9), drawn, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

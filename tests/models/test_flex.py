@@ -6,7 +6,7 @@ import torch
 
 from accord.engine.forward import flex, plain
 from accord.engine.forward.attention import explicit_attention
-from accord.engine.packing import build_plan, reply_group
+from accord.engine.packing import pack, reply_group
 
 GROUPS = [
     reply_group(range(150), range(140), range(1), range(140)),  # a reply of one token has no query
@@ -16,33 +16,33 @@ GROUPS = [
 ]
 
 
-def drawn(plan, attention):
+def drawn(packing, attention):
     generator = torch.Generator().manual_seed(1)
-    sizes = (len(attention.at), 4), (len(plan.ids), 2), (len(plan.ids), 2)
+    sizes = (len(attention.at), 4), (len(packing.ids), 2), (len(packing.ids), 2)
     return [torch.randn(*size, 16, generator=generator) for size in sizes]
 
 
 def test_the_spans_by_hand():
     """Prompt at 0-2, replies at 3-4 (behind it: one text) and 5, a text of its own at 6-7."""
-    plan = build_plan([reply_group((7, 7, 7), (8, 8, 8), (9, 9)), reply_group((), (5, 5, 5))])
-    own, first, behind = flex.spans(plan.attention).tolist()
+    packing = pack([reply_group((7, 7, 7), (8, 8, 8), (9, 9)), reply_group((), (5, 5, 5))])
+    own, first, behind = flex.spans(packing.attention).tolist()
     assert own == [0, 0, 0, 0, 0, 5, 6, 6]
     assert first == [0] * 8 and behind == [0, 0, 0, 0, 0, 3, 0, 0]
 
 
 @pytest.mark.parametrize("last", [False, True], ids=["every token", "the last layer"])
 def test_every_pair_that_is_seen_lies_in_a_block_that_is_seen_and_no_other_block_is(last):
-    plan = build_plan(GROUPS)
-    asked = plan.ending[0] if last else plan.attention
+    packing = pack(GROUPS)
+    asked = packing.ending[0] if last else packing.attention
     at = asked.at.tolist()
-    counts = [-(-size // flex.BLOCK) for size in (len(at), len(plan.ids))]
+    counts = [-(-size // flex.BLOCK) for size in (len(at), len(packing.ids))]
     seen = np.zeros([count * flex.BLOCK for count in counts], dtype=bool)
     for segment in asked.segments:
         for query in range(segment.start, segment.stop):
             for start, stop in segment.keys:
                 seen[query, start : min(stop, at[query] + 1)] = True
     blocks = seen.reshape(counts[0], flex.BLOCK, counts[1], flex.BLOCK).any(axis=(1, 3))
-    assert np.array_equal(flex.blocks_seen(asked, len(plan.ids)), blocks)
+    assert np.array_equal(flex.blocks_seen(asked, len(packing.ids)), blocks)
     assert counts == ([3, 4] if last else [4, 4]) and (last or not blocks.all())
 
 
@@ -50,21 +50,21 @@ def test_every_pair_that_is_seen_lies_in_a_block_that_is_seen_and_no_other_block
 @pytest.mark.parametrize("scaling", [None, 0.3])
 @pytest.mark.parametrize("last", [False, True], ids=["every token", "the last layer"])
 def test_its_mask_is_the_dense_mask(scaling, last):
-    plan = build_plan(GROUPS)
-    asked = plan.ending[0] if last else plan.attention
-    q, k, v = drawn(plan, asked)
+    packing = pack(GROUPS)
+    asked = packing.ending[0] if last else packing.attention
+    q, k, v = drawn(packing, asked)
     expected = plain.masked(asked, q if scaling is None else q * (scaling * 4), k, v)
     assert torch.allclose(flex.attend(asked, q, k, v, scaling=scaling), expected, atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_scores_are_capped():
-    plan = build_plan([reply_group((), range(40))])
-    q, k, v = (3 * t for t in drawn(plan, plan.attention))
+    packing = pack([reply_group((), range(40))])
+    q, k, v = (3 * t for t in drawn(packing, packing.attention))
     flat = (t.transpose(0, 1).unsqueeze(0) for t in (q, k, v))
     expected = explicit_attention(*flat, None, cap=2.0)[0].transpose(0, 1)
-    assert torch.allclose(flex.attend(plan.attention, q, k, v, cap=2.0), expected, atol=1e-5)
-    assert not torch.allclose(flex.attend(plan.attention, q, k, v), expected, atol=1e-2)
+    assert torch.allclose(flex.attend(packing.attention, q, k, v, cap=2.0), expected, atol=1e-5)
+    assert not torch.allclose(flex.attend(packing.attention, q, k, v), expected, atol=1e-2)
 
 
 def test_a_cpu_has_its_own_way():

@@ -8,7 +8,7 @@ import torch
 from accord.engine.forward import causal
 from accord.engine.forward.attention import attend_packed
 from accord.engine.forward.causal import packs, token_logprobs
-from accord.engine.packing import build_plan, reply_group
+from accord.engine.packing import pack, reply_group
 from accord.models.policy import new_policy
 from accord.models.scalar import values
 
@@ -61,7 +61,7 @@ def test_log_probs_cost_what_is_read(name, tokenizer, nano, monkeypatch):
     plain = causal.linear_logprobs
     monkeypatch.setattr(causal, "linear_logprobs", lambda h, *a: counted.counts.update(rows=len(h)) or plain(h, *a))
     groups, tokens, last, rows = LIKELIHOOD[name]
-    assert len(token_logprobs(model, build_plan(groups))) == rows
+    assert len(token_logprobs(model, pack(groups))) == rows
     assert counted.counts == expected(tokens, last, rows)
 
 
@@ -72,7 +72,7 @@ def test_scores_cost_every_token_once_and_a_row_per_reply(replies, tokens, snaps
     model = load_scalar(str(snapshots / "reward"), role="preference")
     assert packs(model)
     counted = Counted(model)
-    assert len(values(model, build_plan([reply_group(PROMPT, *REPLIES[:replies])], rows="last"))) == replies
+    assert len(values(model, pack([reply_group(PROMPT, *REPLIES[:replies])], rows="last"))) == replies
     assert counted.counts == expected(tokens, replies, replies)
 
 
@@ -80,23 +80,23 @@ def test_a_plan_in_one_row_has_no_padding_and_its_attention_little():
     """Segments of like size are padded together: at most a quarter more than the exact work, beyond small change."""
     generator = torch.Generator().manual_seed(0)
     lengths = torch.randint(1, 200, (60,), generator=generator).tolist()
-    plan = build_plan([reply_group((), range(length + 1)) for length in lengths])
-    assert len(plan.ids) == sum(lengths)
-    blocks = plan.attention.table.blocks
+    packing = pack([reply_group((), range(length + 1)) for length in lengths])
+    assert len(packing.ids) == sum(lengths)
+    blocks = packing.attention.table.blocks
     padded = sum(block.queries * block.keys // block.segments for block in blocks)
     assert padded <= 1.25 * sum(length**2 for length in lengths) + 4096 * len(blocks)
 
 
 def test_attention_gathers_the_row_once_however_many_blocks_there_are():
     """A gather by block has a gradient of the whole row's size in each: a third of a step with thirty blocks."""
-    plan = build_plan([reply_group(range(k), range(2 * k), range(3 * k)) for k in (1, 40, 150, 400)])
-    flat = [torch.randn(len(plan.ids), 2, 4, requires_grad=True) for _ in range(3)]
+    packing = pack([reply_group(range(k), range(2 * k), range(3 * k)) for k in (1, 40, 150, 400)])
+    flat = [torch.randn(len(packing.ids), 2, 4, requires_grad=True) for _ in range(3)]
     gathered = []
     with torch.profiler.profile(record_shapes=True) as profile:
-        attend_packed(plan.attention, *flat).sum().backward()
+        attend_packed(packing.attention, *flat).sum().backward()
     for event in profile.events():
         if event.name == "aten::index_add_":
             gathered.append(event.input_shapes[0])
-    assert len(plan.attention.table.blocks) > 4
+    assert len(packing.attention.table.blocks) > 4
     # queries, keys and values, and the outputs put back into their order
     assert len(gathered) == 4

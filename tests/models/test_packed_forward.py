@@ -20,7 +20,7 @@ from accord.engine.forward.causal import (
     padded_hidden_states,
     token_logprobs,
 )
-from accord.engine.packing import build_plan, reply_group
+from accord.engine.packing import pack, reply_group
 from accord.errors import BadInput
 
 COMMON = {
@@ -98,14 +98,14 @@ def gradients(model, loss):
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_packed_padded_and_plain_agree_with_gradients(name, capsys):
     model = make(name)
-    plan = build_plan(GROUPS)
-    weights = torch.randn(len(plan.rows), generator=torch.Generator().manual_seed(1))
+    packing = pack(GROUPS)
+    weights = torch.randn(len(packing.rows), generator=torch.Generator().manual_seed(1))
     assert packs(model) is ARCHITECTURES[name][2]
     said = capsys.readouterr().out
     assert ("does not compute packed rows" in said) is not ARCHITECTURES[name][2]
-    ours = token_logprobs(model, plan)
-    head = logprob_head(model, plan)
-    padded = head(padded_hidden_states(model, plan))
+    ours = token_logprobs(model, packing)
+    head = logprob_head(model, packing)
+    padded = head(padded_hidden_states(model, packing))
     own = "eager" if name.startswith("gemma2") else "sdpa"
     plain = plain_logprobs(make(name, own), GROUPS)
     assert torch.allclose(ours, plain, atol=1e-5)
@@ -120,8 +120,8 @@ def test_packed_padded_and_plain_agree_with_gradients(name, capsys):
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gpt-neox", "qwen3"])
 def test_packed_agrees_with_eager_attention(name):
-    plan = build_plan(GROUPS)
-    ours = token_logprobs(make(name), plan)
+    packing = pack(GROUPS)
+    ours = token_logprobs(make(name), packing)
     assert torch.allclose(ours, plain_logprobs(make(name, "eager"), GROUPS), atol=1e-5)
 
 
@@ -139,35 +139,33 @@ def test_a_window_shorter_than_the_text_is_respected(capsys):
     generator = torch.Generator().manual_seed(0)
     text = torch.randint(3, 40, (50,), generator=generator).tolist()
     groups = [reply_group(text[:5], text[5:]), reply_group(text[:4], text[4:9])]
-    ours, plain = token_logprobs(model, build_plan(groups)), plain_logprobs(twin, groups)
+    ours, plain = token_logprobs(model, pack(groups)), plain_logprobs(twin, groups)
     assert torch.allclose(ours, plain, atol=2e-5)
     assert "does not compute packed rows" in capsys.readouterr().out
     short = groups[1:]
-    assert packs(model) and torch.allclose(
-        token_logprobs(model, build_plan(short)), plain_logprobs(twin, short), atol=2e-5
-    )
+    assert packs(model) and torch.allclose(token_logprobs(model, pack(short)), plain_logprobs(twin, short), atol=2e-5)
 
 
 def test_short_segments_in_bf16_are_computed_explicitly_and_alike(monkeypatch):
     """The explicit products and the fused kernel differ by rounding alone."""
-    model, plan = make("llama"), build_plan(GROUPS)
+    model, packing = make("llama"), pack(GROUPS)
     calls = []
     plain = attention_module.explicit_attention
     monkeypatch.setattr(attention_module, "explicit_attention", lambda *a, **k: calls.append(1) or plain(*a, **k))
-    exact = token_logprobs(model, plan)
+    exact = token_logprobs(model, packing)
     assert not calls
     with torch.autocast("cpu", torch.bfloat16):
-        explicit = token_logprobs(model, plan)
+        explicit = token_logprobs(model, packing)
         assert calls
         monkeypatch.setattr(attention_module, "_explicit_is_faster", lambda key: False)
-        fused = token_logprobs(model, plan)
+        fused = token_logprobs(model, packing)
     assert (explicit - exact).abs().max() <= 1.5 * (fused - exact).abs().max()
 
 
 def test_replies_that_share_a_prompt_equal_separate_texts():
     model = make("llama")
-    shared = build_plan(GROUPS)
-    separate = build_plan([reply_group(g.prefix, reply) for g in GROUPS for reply in g.replies])
+    shared = pack(GROUPS)
+    separate = pack([reply_group(g.prefix, reply) for g in GROUPS for reply in g.replies])
     weights = torch.randn(len(shared.rows), generator=torch.Generator().manual_seed(1))
     a, b = token_logprobs(model, shared), token_logprobs(model, separate)
     assert torch.allclose(a, b, atol=1e-5)
@@ -182,7 +180,7 @@ def test_a13_no_left_and_right_padding_agree():
     """A13: positions start at the first real token, whatever stands before it."""
     model, twin = make("llama"), make("llama", "sdpa")
     groups = [reply_group((1, 5, 9, 3), (7, 2, 8, 11, 12)), reply_group((3, 3), (17, 18))]
-    ours = token_logprobs(model, build_plan(groups))
+    ours = token_logprobs(model, pack(groups))
     texts = [[*g.prefix, *g.replies[0]] for g in groups]
     width = max(map(len, texts))
     rows = []
@@ -206,21 +204,21 @@ def test_a2_pad_and_unknown_ids_inside_a_text_are_ordinary_tokens():
     """A2: id 0 is the PAD; a text that holds it is attended and scored like any other, packed and padded."""
     model = make("llama")
     groups = [reply_group((1, 0, 9), (7, 0, 0, 8)), reply_group((3,), (17, 0))]
-    plan = build_plan(groups)
+    packing = pack(groups)
     plain = plain_logprobs(make("llama", "sdpa"), groups)
-    assert torch.allclose(token_logprobs(model, plan), plain, atol=1e-5)
-    assert torch.allclose(logprob_head(model, plan)(padded_hidden_states(model, plan)), plain, atol=1e-5)
+    assert torch.allclose(token_logprobs(model, packing), plain, atol=1e-5)
+    assert torch.allclose(logprob_head(model, packing)(padded_hidden_states(model, packing)), plain, atol=1e-5)
 
 
 def test_the_padded_slots_of_the_fallback_do_not_matter(monkeypatch):
     """Slots beyond a text hold id 0 and are masked: another filler gives the same log-probs."""
     model = make("llama")
-    plan = build_plan(GROUPS)
+    packing = pack(GROUPS)
     monkeypatch.setattr(policy_module, "_way", lambda *_, **__: padded_hidden_states)
-    before = token_logprobs(model, plan)
+    before = token_logprobs(model, packing)
     with torch.no_grad():
         model.get_input_embeddings().weight[0] += 100.0
-    assert torch.allclose(token_logprobs(model, plan), before, atol=1e-5)
+    assert torch.allclose(token_logprobs(model, packing), before, atol=1e-5)
 
 
 def test_c21_dropout_in_a_config_is_off_in_training_and_scoring(tmp_path, tokenizer):
@@ -241,23 +239,23 @@ def test_c21_dropout_in_a_config_is_off_in_training_and_scoring(tmp_path, tokeni
         where = tmp_path / kind
         plain = {"role": "policy", "criterion": "", "normalizer": {"kind": "none"}}
         save_model(AutoModelForCausalLM.from_config(config), tokenizer, where, plain, "")
-        plan = build_plan(GROUPS)
+        packing = pack(GROUPS)
         model = load_policy(str(where)).train()
-        assert torch.equal(token_logprobs(model, plan), token_logprobs(model, plan)), kind
+        assert torch.equal(token_logprobs(model, packing), token_logprobs(model, packing)), kind
         scalar = new_scalar(str(where), "helpful", 0).train()
-        assert torch.equal(values(scalar, plan), values(scalar, plan)), kind
+        assert torch.equal(values(scalar, packing), values(scalar, packing)), kind
 
 
 def test_heads_of_one_forward_agree_with_the_full_distribution():
     model = make("llama")
-    plan = build_plan(GROUPS)
-    hidden = hidden_states(model, plan)
-    logprobs, entropy = logprobs_and_entropy(model, plan, hidden, temperature=0.7)
+    packing = pack(GROUPS)
+    hidden = hidden_states(model, packing)
+    logprobs, entropy = logprobs_and_entropy(model, packing, hidden, temperature=0.7)
     logs = F.log_softmax(model.lm_head(hidden) / 0.7, -1)
-    assert torch.allclose(logprobs, logs.gather(1, plan.targets[:, None])[:, 0], atol=1e-6)
+    assert torch.allclose(logprobs, logs.gather(1, packing.targets[:, None])[:, 0], atol=1e-6)
     assert torch.allclose(entropy, -(logs.exp() * logs).sum(-1), atol=1e-6)
-    head = logprob_head(model, plan, temperature=0.7)
-    assert torch.equal(forward(model, plan, {"logprobs": head})["logprobs"], logprobs)
+    head = logprob_head(model, packing, temperature=0.7)
+    assert torch.equal(forward(model, packing, {"logprobs": head})["logprobs"], logprobs)
 
 
 def test_a_model_whose_logits_are_computed_otherwise_is_refused(monkeypatch):
@@ -271,13 +269,13 @@ def test_a_model_whose_logits_are_computed_otherwise_is_refused(monkeypatch):
 
     monkeypatch.setattr(model, "forward", odd)
     with pytest.raises(BadInput, match="not known here"):
-        token_logprobs(model, build_plan(GROUPS))
+        token_logprobs(model, pack(GROUPS))
 
 
 def test_packed_is_left_even_when_the_block_fails():
     model = make("llama")
-    plan = build_plan(GROUPS)
-    with pytest.raises(ZeroDivisionError), packed(plan):
+    packing = pack(GROUPS)
+    with pytest.raises(ZeroDivisionError), packed(packing):
         raise ZeroDivisionError
     ids = torch.tensor([[1, 2, 3]])
     assert torch.allclose(model(input_ids=ids).logits, make("llama", "sdpa")(input_ids=ids).logits, atol=1e-6)

@@ -7,8 +7,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from accord.engine.forward import linear_logprobs as readout_module
 from accord.engine.forward.causal import hidden_states, logprobs_and_entropy, token_logprobs
-from accord.engine.forward.linear_logprobs import Readout, linear_logprobs, linear_logprobs_and_entropy
-from accord.engine.packing import build_plan, reply_group
+from accord.engine.forward.linear_logprobs import LogitTransform, linear_logprobs, linear_logprobs_and_entropy
+from accord.engine.packing import pack, reply_group
 from accord.models.policy import new_policy
 
 ROWS, WIDTH, VOCAB = 13, 6, 50
@@ -32,7 +32,7 @@ def tiles_of(monkeypatch, numbers, rows=2048, kept=0):
 
 @pytest.mark.parametrize("kept", [0, ROWS * VOCAB], ids=["again", "kept"])
 @pytest.mark.parametrize("with_bias", [False, True])
-@pytest.mark.parametrize("readout", [Readout(), Readout(0.5, 0.0, 0.7), Readout(2.0, 3.0, 1.3)])
+@pytest.mark.parametrize("readout", [LogitTransform(), LogitTransform(0.5, 0.0, 0.7), LogitTransform(2.0, 3.0, 1.3)])
 @pytest.mark.parametrize(("tile", "rows"), [(1, 2048), (60, 5), (4 * VOCAB, 2048), (10_000, 2048), (10_000, 4)])
 def test_tiles_equal_the_whole_with_gradients(monkeypatch, readout, with_bias, tile, rows, kept):
     """And each logit is computed once, or twice where probabilities are not kept."""
@@ -63,7 +63,7 @@ def test_a_frozen_head_gets_no_gradient_and_hidden_states_do(monkeypatch, kept):
     tiles_of(monkeypatch, 100, kept=kept)
     hidden, weight, _, targets, flow = draw()
     hidden.requires_grad_()
-    ours = linear_logprobs(hidden, weight, None, targets, Readout())
+    ours = linear_logprobs(hidden, weight, None, targets, LogitTransform())
     (flow * ours).sum().backward()
     assert hidden.grad is not None and weight.grad is None
 
@@ -74,7 +74,7 @@ def test_bf16_products_are_reduced_in_f32(monkeypatch, kept):
     hidden, weight, bias, targets, flow = draw()
     leaves = [hidden.requires_grad_(), weight.requires_grad_(), bias.requires_grad_()]
     with torch.autocast("cpu", torch.bfloat16):
-        ours = linear_logprobs(hidden, weight, bias, targets, Readout())
+        ours = linear_logprobs(hidden, weight, bias, targets, LogitTransform())
         theirs = F.log_softmax(F.linear(hidden, weight).float() + bias, -1).gather(1, targets[:, None])[:, 0]
     assert ours.dtype == torch.float32 and torch.allclose(ours, theirs, atol=1e-6)
     mine = torch.autograd.grad((flow * ours).sum(), leaves)
@@ -86,9 +86,9 @@ def test_without_gradients_nothing_is_kept_and_the_numbers_are_the_same(monkeypa
     """A pass that only scores holds a tile at a time; an untrained policy is at exactly 0 nats from its reference."""
     tiles_of(monkeypatch, 200, kept=10**6)
     hidden, weight, _, targets, _ = draw(rows=100)
-    learned = linear_logprobs(hidden, weight.requires_grad_(), None, targets, Readout())
+    learned = linear_logprobs(hidden, weight.requires_grad_(), None, targets, LogitTransform())
     with Largest() as seen, torch.no_grad():
-        assert torch.equal(linear_logprobs(hidden, weight, None, targets, Readout()), learned)
+        assert torch.equal(linear_logprobs(hidden, weight, None, targets, LogitTransform()), learned)
     assert seen.numbers == VOCAB * WIDTH  # the head; a tile is 4 rows of 50
 
 
@@ -115,7 +115,7 @@ def test_memory_does_not_grow_with_rows_times_vocabulary(monkeypatch):
         weight.requires_grad_()
         hidden.requires_grad_()
         with Largest() as seen:
-            (flow * linear_logprobs(hidden, weight, None, targets, Readout())).sum().backward()
+            (flow * linear_logprobs(hidden, weight, None, targets, LogitTransform())).sum().backward()
         assert seen.numbers <= max(4096, weight.numel(), vocab)
     with Largest() as seen:
         F.log_softmax(hidden @ weight.T, -1)
@@ -128,17 +128,17 @@ class Other(torch.nn.Linear):
 
 def test_a_policy_takes_tiles_and_one_with_another_head_all_logits(monkeypatch, tokenizer, nano):
     model = new_policy(nano, tokenizer, max_length=64, seed=0)
-    plan = build_plan([reply_group((5, 6, 7), (8, 9, 10), (11, 12))])
+    packing = pack([reply_group((5, 6, 7), (8, 9, 10), (11, 12))])
     calls = []
     plain = readout_module._logits
     monkeypatch.setattr(readout_module, "_logits", lambda *a: calls.append(a) or plain(*a))
-    tiled = token_logprobs(model, plan, temperature=0.7)
-    both = logprobs_and_entropy(model, plan, hidden_states(model, plan), temperature=0.7)
+    tiled = token_logprobs(model, packing, temperature=0.7)
+    both = logprobs_and_entropy(model, packing, hidden_states(model, packing), temperature=0.7)
     assert len(calls) == 2
     model.lm_head.__class__ = Other
-    whole = token_logprobs(model, plan, temperature=0.7)
+    whole = token_logprobs(model, packing, temperature=0.7)
     assert torch.allclose(tiled, whole, atol=1e-6)
-    again = logprobs_and_entropy(model, plan, hidden_states(model, plan), temperature=0.7)
+    again = logprobs_and_entropy(model, packing, hidden_states(model, packing), temperature=0.7)
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(again, both, strict=True))
     assert len(calls) == 2
 
@@ -149,7 +149,7 @@ def test_gradients_are_computed_as_the_forward_pass_was(monkeypatch, kept):
     tiles_of(monkeypatch, 100, kept=kept)
     hidden, weight, _, targets, flow = draw()
     hidden.requires_grad_()
-    exact, again = (linear_logprobs(hidden, weight, None, targets, Readout()) for _ in range(2))
+    exact, again = (linear_logprobs(hidden, weight, None, targets, LogitTransform()) for _ in range(2))
     wanted = torch.autograd.grad((flow * exact).sum(), hidden)[0]
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(torch.autograd.grad((flow * again).sum(), hidden)[0], wanted)
@@ -164,5 +164,5 @@ def test_products_whose_exponentials_are_kept_have_some_rows_at_least(monkeypatc
     plain = readout_module._logits
     monkeypatch.setattr(readout_module, "_logits", lambda h, *a: seen.append(len(h)) or plain(h, *a))
     hidden, weight, _, targets, _ = draw()
-    linear_logprobs(hidden, weight.requires_grad_(), None, targets, Readout())
+    linear_logprobs(hidden, weight.requires_grad_(), None, targets, LogitTransform())
     assert seen == heights

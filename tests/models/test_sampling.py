@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 from accord.engine.decode.draw import draw_tokens, uniforms
 from accord.engine.decode.sampler import sample
 from accord.engine.forward.causal import token_logprobs
-from accord.engine.packing import build_plan, reply_group
+from accord.engine.packing import pack, reply_group
 
 VOCAB = 12
 STOP = frozenset({2})
@@ -49,8 +49,8 @@ def draw(model, prompts=PROMPTS, **changes):
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
 def test_c19_log_probs_are_those_of_the_packed_forward_at_the_same_temperature(model, temperature):
     rollouts = draw(model, temperature=temperature)
-    plan = build_plan([reply_group(r.prompt_ids, r.ids) for r in rollouts])
-    ours = token_logprobs(model, plan, temperature=temperature)
+    packing = pack([reply_group(r.prompt_ids, r.ids) for r in rollouts])
+    ours = token_logprobs(model, packing, temperature=temperature)
     drawn = torch.tensor([lp for r in rollouts for lp in r.logprobs])
     assert torch.allclose(ours, drawn, atol=1e-5)
     assert all(r.temperature == temperature for r in rollouts)
@@ -188,9 +188,9 @@ def test_a_mixed_batch_in_which_rows_end_at_different_times_keeps_its_rows(model
     """Rows that stop leave the batch and its cache; the others must not notice."""
     whole = draw(model, n=12, max_new_tokens=20, stop_ids=frozenset({2, 7, 8}))
     assert len({len(r.ids) for r in whole}) > 4
-    plan = build_plan([reply_group(r.prompt_ids, r.ids) for r in whole])
+    packing = pack([reply_group(r.prompt_ids, r.ids) for r in whole])
     drawn = torch.tensor([lp for r in whole for lp in r.logprobs])
-    assert torch.allclose(token_logprobs(model, plan), drawn, atol=2e-5)
+    assert torch.allclose(token_logprobs(model, packing), drawn, atol=2e-5)
 
 
 def test_sampling_leaves_the_mode_of_the_model_as_it_was(model):

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from accord.engine.forward.adapters import bare
 from accord.engine.forward.causal import hidden_states, token_logprobs
-from accord.engine.packing import build_plan, reply_group
+from accord.engine.packing import pack, reply_group
 from accord.errors import BadInput
 from accord.models.critics import make_critics
 from accord.models.loading import add_adapters, load_policy, load_scalar
@@ -96,10 +96,10 @@ def test_b9_a_cost_normaliser_keeps_the_zero():
 
 def test_f7_save_and_reload_gives_the_same_log_probs(tmp_path, snapshots, tokenizer, renderer):
     model = load_policy(str(snapshots / "policy"))
-    plan = build_plan(texts(renderer))
+    packing = pack(texts(renderer))
     save_model(model, tokenizer, tmp_path / "again", POLICY, "")
     again = load_policy(str(tmp_path / "again"))
-    assert torch.equal(token_logprobs(model, plan), token_logprobs(again, plan))
+    assert torch.equal(token_logprobs(model, packing), token_logprobs(again, packing))
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "again")
     ids = torch.tensor([[1, 20, 30, 40]])
     assert torch.allclose(plain(input_ids=ids).logits, model(input_ids=ids).logits, atol=1e-6)
@@ -115,8 +115,8 @@ def test_f8_tied_embeddings_stay_tied_and_reload(tmp_path, tokenizer, nano, rend
     again = load_policy(str(tmp_path / "tied"))
     assert again.lm_head.weight is again.model.embed_tokens.weight
     assert torch.equal(again.lm_head.weight, model.lm_head.weight)
-    plan = build_plan(texts(renderer))
-    assert torch.equal(token_logprobs(model.eval(), plan), token_logprobs(again, plan))
+    packing = pack(texts(renderer))
+    assert torch.equal(token_logprobs(model.eval(), packing), token_logprobs(again, packing))
 
 
 def lora(model, *, scalar=False, **changes):
@@ -134,25 +134,25 @@ def move(model):
 
 
 def test_an_adapter_that_is_off_is_the_reference(snapshots, renderer):
-    plan = build_plan(texts(renderer))
-    before = token_logprobs(load_policy(str(snapshots / "policy")), plan)
+    packing = pack(texts(renderer))
+    before = token_logprobs(load_policy(str(snapshots / "policy")), packing)
     model = lora(load_policy(str(snapshots / "policy")))
     move(model)
     reference = Reference(model, None)
-    assert torch.equal(reference.token_logprobs(plan), before)
-    assert not torch.allclose(token_logprobs(model, plan), before, atol=1e-3)
+    assert torch.equal(reference.token_logprobs(packing), before)
+    assert not torch.allclose(token_logprobs(model, packing), before, atol=1e-3)
     trained = {n for n, p in model.named_parameters() if p.requires_grad}
     assert trained and all("lora_" in name for name in trained)
 
 
 def test_f7_adapters_of_a_policy_and_a_scalar_model_survive_saving(tmp_path, snapshots, tokenizer, renderer):
-    plan = build_plan(texts(renderer))
+    packing = pack(texts(renderer))
     model = lora(load_policy(str(snapshots / "policy")))
     move(model)
     save_model(model, tokenizer, tmp_path / "policy", POLICY, "")
     again = load_policy(str(tmp_path / "policy"), trainable=False)
-    assert torch.allclose(token_logprobs(model, plan), token_logprobs(again, plan), atol=1e-6)
-    last = build_plan(texts(renderer), rows="last")
+    assert torch.allclose(token_logprobs(model, packing), token_logprobs(again, packing), atol=1e-6)
+    last = pack(texts(renderer), rows="last")
     scalar = lora(new_scalar(str(snapshots / "policy"), "helpful", 0), scalar=True)
     move(scalar)
     described = {**POLICY, "role": "preference", "criterion": "helpful"}
@@ -168,9 +168,9 @@ def test_a_scalar_model_starts_from_an_adapted_snapshot(tmp_path, snapshots, tok
     model = lora(load_policy(str(snapshots / "policy")))
     move(model)
     save_model(model, tokenizer, tmp_path / "adapted", POLICY, "")
-    plan = build_plan(texts(renderer), rows="last")
+    packing = pack(texts(renderer), rows="last")
     scalar = new_scalar(str(tmp_path / "adapted"), "helpful", 0)
-    assert torch.allclose(hidden_states(scalar, plan), hidden_states(model, plan), atol=1e-5)
+    assert torch.allclose(hidden_states(scalar, packing), hidden_states(model, packing), atol=1e-5)
     assert all(p.requires_grad for p in scalar.parameters())
 
 
@@ -235,8 +235,8 @@ def test_b10_a_scorer_with_another_tokenizer_renders_the_conversation_anew(tmp_p
     # its critic starts from the policy, in the policy's ids
     policy = load_policy(str(snapshots / "policy"))
     critics = make_critics("separate", str(snapshots / "policy"), policy, {"reward": scorer}, 0)
-    plan = build_plan(texts(renderer))
-    assert critics.values(policy, plan)["reward"].shape == (len(plan.rows),)
+    packing = pack(texts(renderer))
+    assert critics.values(policy, packing)["reward"].shape == (len(packing.rows),)
 
 
 @pytest.mark.parametrize("kind", ["separate", "shared"])
@@ -247,15 +247,15 @@ def test_critics_give_one_value_per_token_and_signal(snapshots, renderer, kind):
         "harm": ConversationScorer(str(snapshots / "cost"), "cost", renderer, CPU),
     }
     critics = make_critics(kind, str(snapshots / "policy"), policy, starts, 0)
-    plan = build_plan(texts(renderer))
-    out = critics.values(policy, plan)
-    assert set(out) == {"reward", "harm"} and all(v.shape == (len(plan.rows),) for v in out.values())
+    packing = pack(texts(renderer))
+    out = critics.values(policy, packing)
+    assert set(out) == {"reward", "harm"} and all(v.shape == (len(packing.rows),) for v in out.values())
     # hidden states that are known already change nothing, and only the shared kind reads them
-    for name, value in critics.values(policy, plan, hidden_states(policy, plan)).items():
+    for name, value in critics.values(policy, packing, hidden_states(policy, packing)).items():
         assert torch.allclose(value, out[name], atol=1e-6)
     if kind == "separate":
         # a critic is its scorer read at every token: at the end of the reply it says the score
-        last = build_plan(texts(renderer), rows="last")
+        last = pack(texts(renderer), rows="last")
         expected = values(starts["harm"].model, last)
         assert torch.allclose(values(critics.models["harm"], last), expected, atol=1e-6)
 

@@ -8,7 +8,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_
 
 from accord.engine.forward import causal, trunk
 from accord.engine.forward.causal import hidden_states, padded_hidden_states, token_logprobs
-from accord.engine.packing import Group, build_plan, reply_group
+from accord.engine.packing import Group, pack, reply_group
 from tests.models.test_packed_forward import ARCHITECTURES, GROUPS, gradients, make, plain_logprobs
 
 LAYERED = [name for name, (kind, *_) in ARCHITECTURES.items() if kind.startswith(("Llama", "Qwen", "Mistral"))]
@@ -72,10 +72,10 @@ def test_the_rotation_is_the_library_s_with_its_gradient(dtype):
 def test_whatever_rows_are_read_the_states_and_gradients_are_the_padded_ones(name, rows):
     """Tokens without loss inside a reply, a reply without any, scores at last tokens."""
     masked = Group((1, 5), ((7, 2, 8, 11, 12), (4, 6, 3)), ((False, True, False, True, False), (False,) * 3))
-    plan = build_plan([*GROUPS, masked], rows=rows)
+    packing = pack([*GROUPS, masked], rows=rows)
     model = make(name)
-    flow = torch.randn(len(plan.rows), 16, generator=torch.Generator().manual_seed(1))
-    ours, theirs = trunk.trunk_states(model.base_model, plan), padded_hidden_states(model, plan)
+    flow = torch.randn(len(packing.rows), 16, generator=torch.Generator().manual_seed(1))
+    ours, theirs = trunk.trunk_states(model.base_model, packing), padded_hidden_states(model, packing)
     if name == "mistral-window":
         assert not torch.allclose(ours, theirs, atol=1e-2)  # which is why it has another road
         return
@@ -93,22 +93,22 @@ def test_adapters_are_called_as_they_are():
         for key, value in model.named_parameters():
             if "lora_B" in key:
                 value.fill_(0.3)
-    plan = build_plan(GROUPS)
-    ours = token_logprobs(model, plan)
+    packing = pack(GROUPS)
+    ours = token_logprobs(model, packing)
     assert model.get_base_model()._accord_way is causal._by_layers
     assert torch.allclose(ours, plain_logprobs(model, GROUPS), atol=1e-5)
     assert not torch.allclose(ours, plain_logprobs(make("llama"), GROUPS), atol=1e-2)
 
 
 def test_compiled_parts_are_called_as_they_are(monkeypatch):
-    model, plan = make("llama"), build_plan([reply_group((1, 2), (3, 4))])
-    token_logprobs(model, plan)
+    model, packing = make("llama"), pack([reply_group((1, 2), (3, 4))])
+    token_logprobs(model, packing)
     called = []
     layer = model.base_model.layers[0]
     for name in ("mlp", "input_layernorm"):
         seen = functools.partial(lambda name, x: called.append((name, x.shape)) or x, name)
         monkeypatch.setattr(getattr(layer, name), "_compiled_call_impl", seen)
-    hidden_states(model, plan)
+    hidden_states(model, packing)
     assert called == [("input_layernorm", (3, 16)), ("mlp", (3, 16))]
 
 
@@ -117,16 +117,14 @@ def test_layers_of_another_make_take_the_model_s_own_forward(monkeypatch, failur
     """What raises, or gives other numbers, is not used; the model still packs."""
     right = trunk.trunk_states
 
-    def other(base, plan):
+    def other(base, packing):
         if failure:
             raise failure("of another make")
-        return right(base, plan) * 1.01
+        return right(base, packing) * 1.01
 
     monkeypatch.setattr(causal, "trunk_states", other)
     model = make("llama")
-    assert torch.allclose(
-        token_logprobs(model, build_plan(GROUPS)), plain_logprobs(make("llama", "sdpa"), GROUPS), atol=1e-5
-    )
+    assert torch.allclose(token_logprobs(model, pack(GROUPS)), plain_logprobs(make("llama", "sdpa"), GROUPS), atol=1e-5)
     assert model._accord_way is causal._by_attention and not capsys.readouterr().out
 
 

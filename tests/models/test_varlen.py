@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from accord.engine.forward import attention, plain, varlen
-from accord.engine.packing import build_plan, reply_group, varlen_calls
+from accord.engine.packing import pack, reply_group, varlen_calls
 
 GROUPS = [
     reply_group(range(5), range(3), range(1), range(4)),  # a reply of one token has no query
@@ -45,16 +45,16 @@ def kernel(monkeypatch):
     return install
 
 
-def drawn(plan, attention):
+def drawn(packing, attention):
     generator = torch.Generator().manual_seed(1)
-    sizes = [(len(attention.at), 4, 8), (len(plan.ids), 2, 8), (len(plan.ids), 2, 8)]
+    sizes = [(len(attention.at), 4, 8), (len(packing.ids), 2, 8), (len(packing.ids), 2, 8)]
     return [torch.randn(*size, generator=generator, dtype=torch.float64).requires_grad_() for size in sizes]
 
 
 def test_the_tables_by_hand():
     """Prompt at 0-2, replies at 3-4 and 5: the prompt attends to itself, each reply to the prompt and to itself."""
-    plan = build_plan([reply_group((7, 7, 7), (8, 8, 8), (9, 9))])
-    calls, place = varlen_calls(plan.segments, len(plan.ids), torch.device("cpu"))
+    packing = pack([reply_group((7, 7, 7), (8, 8, 8), (9, 9))])
+    calls, place = varlen_calls(packing.segments, len(packing.ids), torch.device("cpu"))
     assert [call.queries.tolist() for call in calls] == [[0, 1, 2], [3, 4, 5]]
     assert [call.keys.tolist() for call in calls] == [[0, 1, 2], [0, 1, 2, 3, 4, 0, 1, 2, 5]]
     assert [call.query_starts.tolist() for call in calls] == [[0, 3], [0, 2, 3]]
@@ -69,10 +69,10 @@ def test_the_tables_by_hand():
 def test_two_calls_are_one_dense_mask(kernel, function, scaling, last):
     """Outputs and gradients, grouped heads included; and the blocks that a CPU computes are the same."""
     kernel(function)
-    plan = build_plan(GROUPS)
-    asked = plan.ending[0] if last else plan.attention
-    assert (len(asked.at) < len(plan.ids)) is last
-    q, k, v = drawn(plan, asked)
+    packing = pack(GROUPS)
+    asked = packing.ending[0] if last else packing.attention
+    assert (len(asked.at) < len(packing.ids)) is last
+    q, k, v = drawn(packing, asked)
     weight = torch.randn(len(asked.at), 4, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     # masked() has no scale of its own
     expected = plain.masked(asked, q if scaling is None else q * (scaling * 8**0.5), k, v)

@@ -14,7 +14,7 @@ import trl_direct
 
 from accord.engine.forward.attention import IMPLEMENTATION
 from accord.engine.forward.causal import token_logprobs
-from accord.engine.packing import build_plan, reply_group
+from accord.engine.packing import pack, reply_group
 from accord.objectives.direct import LOSSES, Pairs, match_ranks, weighted_losses
 from accord.objectives.direct_unpaired import Singles, kl_estimate
 from accord.objectives.implicit import sequence_logprobs, token_counts
@@ -24,8 +24,8 @@ N = len(trl_direct.PROMPTS)
 
 
 def sums(model, groups):
-    plan = build_plan(groups)
-    return sequence_logprobs(token_logprobs(model, plan), plan.owner, plan.replies, "sum")
+    packing = pack(groups)
+    return sequence_logprobs(token_logprobs(model, packing), packing.owner, packing.replies, "sum")
 
 
 def pairs_of(policy, reference):
@@ -34,8 +34,8 @@ def pairs_of(policy, reference):
     ours = sums(policy, groups)
     with torch.no_grad():
         theirs = sums(reference, groups)
-    plan = build_plan(groups)
-    tokens = token_counts(plan.owner, plan.replies)
+    packing = pack(groups)
+    tokens = token_counts(packing.owner, packing.replies)
     return Pairs(
         ours[::2], ours[1::2], theirs[::2], theirs[1::2], tokens[::2], tokens[1::2], torch.ones(N), torch.zeros(N)
     )

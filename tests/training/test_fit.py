@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from accord.engine.forward.causal import token_logprobs
-from accord.engine.packing import Group, build_plan, cut_by_tokens, reply_group
+from accord.engine.packing import Group, cut_by_tokens, pack, reply_group
 from accord.models.learner import PreferenceLearner
 from accord.models.loading import load_policy
 from accord.models.scalar import new_scalar
@@ -19,7 +19,7 @@ from accord.records import Prompt, Turn
 from accord.run import RunFolder
 from accord.stages.ppo.config import Ppo
 from accord.stages.preference.config import Preference
-from accord.stages.preference.items import Item, Label
+from accord.stages.preference.items import Label, PreferenceItem
 from accord.stages.preference.loss import item_loss, totals
 from accord.stages.sft.config import Sft
 from accord.training.distributed import World
@@ -60,7 +60,7 @@ def test_c15_c16_supervised_gradients_do_not_depend_on_the_cut(snapshots):
     count = sum(item.trained for item in items)
 
     def compute(part):
-        return likelihood_loss(token_logprobs(model, build_plan(part)), count=count)
+        return likelihood_loss(token_logprobs(model, pack(part)), count=count)
 
     results = [gradients(model, compute, parts) for parts in cuts(items)]
     for found, metrics in results[1:]:
@@ -79,7 +79,7 @@ def test_c15_c16_ranking_and_sign_gradients_do_not_depend_on_the_cut(snapshots):
         unsafe = (Label(0, "above", 0.0, 1.0), Label(1, "below", 0.0, 2.0)) if i % 2 else ()
         texts = ("r",) * len(replies)
         group = reply_group(a, *replies)
-        items.append(Item(prompt, texts, group, "harmless", "x", ranks=ranks, margin=0.1 * i, labels=unsafe))
+        items.append(PreferenceItem(prompt, texts, group, "harmless", "x", ranks=ranks, margin=0.1 * i, labels=unsafe))
     whole = totals(items)
 
     def compute(part):

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from accord.engine.forward.attention import IMPLEMENTATION
 from accord.engine.forward.causal import token_logprobs
-from accord.engine.packing import build_plan, reply_group
+from accord.engine.packing import pack, reply_group
 from accord.errors import BadInput
 from accord.training import memory
 from accord.training.distributed import World
@@ -52,7 +52,7 @@ def test_the_need_grows_with_the_tokens_alone(kind, low):
 
     def loss(items):
         with torch.autocast("cpu", torch.bfloat16, enabled=low):
-            return -token_logprobs(model, build_plan(items)).sum()
+            return -token_logprobs(model, pack(items)).sum()
 
     loss([item])  # the probe of the packed forward
     need = measure(loss, item, item.tokens, [model])

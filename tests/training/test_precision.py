@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from accord.engine.forward.causal import token_logprobs
-from accord.engine.packing import build_plan, reply_group
+from accord.engine.packing import pack, reply_group
 from accord.models.loading import load_policy
 from accord.training import precision
 from accord.training.distributed import World
@@ -86,7 +86,7 @@ def step(model, parts, low="bf16"):
     with Casts(model.base_model.layers[0].mlp.down_proj.weight.shape) as casts, one_cast(low, CPU):
         for part in parts:
             with lowered(low, CPU):
-                loss = -token_logprobs(model, build_plan(part)).mean()
+                loss = -token_logprobs(model, pack(part)).mean()
             loss.backward()
     return casts.count, {name: p.grad.clone() for name, p in model.named_parameters()}
 

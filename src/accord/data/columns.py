@@ -27,7 +27,7 @@ class Dropped(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Cells:
+class Fields:
     """The cells of a row by field; `columns` says which column of the file a field was taken from."""
 
     values: Mapping[str, Any]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, get_args
 
-from accord.data.columns import Cells, Dropped, Turns, is_transcript, list_columns, split_transcript
+from accord.data.columns import Dropped, Fields, Turns, is_transcript, list_columns, split_transcript
 from accord.errors import BadInput
 from accord.records import Turn
 
@@ -71,7 +71,7 @@ class Parts:
 # The shapes
 
 
-def _pair(cells: Cells, sides: tuple[tuple[Turns, str], ...]) -> Parts:
+def _pair(cells: Fields, sides: tuple[tuple[Turns, str], ...]) -> Parts:
     strength = float(cells.number("margin")) if cells.has("margin") else 0.0
     prompts, replies = zip(*sides, strict=True)
     all_bad = cells.has("all_bad") and cells.flag("all_bad")
@@ -83,7 +83,7 @@ def _pair(cells: Cells, sides: tuple[tuple[Turns, str], ...]) -> Parts:
     return Parts(prompts=prompts, replies=replies, ideal=ideal, rankings=(ranking,))
 
 
-def _probability(cells: Cells) -> float:
+def _probability(cells: Fields) -> float:
     """P(the first reply is better); 1 where none is given."""
     if not cells.has("probability"):
         return 1.0
@@ -93,21 +93,21 @@ def _probability(cells: Cells) -> float:
     return value
 
 
-def _hh(cells: Cells) -> Parts:
+def _hh(cells: Fields) -> Parts:
     return _pair(cells, (split_transcript(cells.text("chosen")), split_transcript(cells.text("rejected"))))
 
 
-def _preference(cells: Cells) -> Parts:
+def _preference(cells: Fields) -> Parts:
     prompt = cells.turns("prompt")
     strip = is_transcript(cells.values["prompt"])
     return _pair(cells, tuple(cells.side(name, cells.get(name), prompt, strip) for name in ("chosen", "rejected")))
 
 
-def _implicit(cells: Cells) -> Parts:
+def _implicit(cells: Fields) -> Parts:
     return _pair(cells, tuple(cells.side(name, cells.get(name), ()) for name in ("chosen", "rejected")))
 
 
-def _safe_rlhf(cells: Cells) -> Parts:
+def _safe_rlhf(cells: Fields) -> Parts:
     prompt = cells.turns("prompt")
     replies = (cells.text("response_0"), cells.text("response_1"))
     rankings = tuple(
@@ -130,7 +130,7 @@ def _safe_rlhf(cells: Cells) -> Parts:
     return Parts(prompts=(prompt, prompt), replies=replies, rankings=rankings, verdicts=verdicts)
 
 
-def _category(cells: Cells, name: str) -> str:
+def _category(cells: Fields, name: str) -> str:
     if not cells.has(name):
         return ""
     value = cells.get(name)
@@ -139,7 +139,7 @@ def _category(cells: Cells, name: str) -> str:
     return cells.text(name)
 
 
-def _safe_unsafe(cells: Cells) -> Parts:
+def _safe_unsafe(cells: Fields) -> Parts:
     prompt = cells.turns("prompt")
     sides = tuple(cells.side(name, cells.get(name), prompt) for name in ("safe", "unsafe"))
     verdicts = (
@@ -149,7 +149,7 @@ def _safe_unsafe(cells: Cells) -> Parts:
     return replace(_pair(cells, sides), verdicts=verdicts)
 
 
-def _rankings(cells: Cells) -> Parts:
+def _rankings(cells: Fields) -> Parts:
     prompt = cells.turns("prompt")
     sides = [cells.side("responses", reply, prompt) for reply in cells.items("responses")]
     ranks = cells.whole_numbers("ranks")
@@ -168,7 +168,7 @@ def _rankings(cells: Cells) -> Parts:
     )
 
 
-def _choice(cells: Cells, prompt: str, sides: tuple[str, str], first: float | None) -> Parts:
+def _choice(cells: Fields, prompt: str, sides: tuple[str, str], first: float | None) -> Parts:
     """Two replies of which someone, or a judge, chose one; `first` is P(the first is better), None if nobody chose."""
     if first is None:
         raise Dropped("no choice")
@@ -179,7 +179,7 @@ def _choice(cells: Cells, prompt: str, sides: tuple[str, str], first: float | No
     return Parts(prompts=(turns, turns), replies=tuple(map(cells.text, sides)), ideal=ideal, rankings=(ranking,))
 
 
-def _alpaca_eval(cells: Cells) -> Parts:
+def _alpaca_eval(cells: Fields) -> Parts:
     """`preference` is 1 plus the probability that the second output is better; 0 where the judge gave no answer."""
     said = cells.number("preference")
     if said and not 1 <= said <= 2:
@@ -187,7 +187,7 @@ def _alpaca_eval(cells: Cells) -> Parts:
     return _choice(cells, "instruction", ("output_1", "output_2"), 2 - said if said else None)
 
 
-def _auto_j(cells: Cells) -> Parts:
+def _auto_j(cells: Fields) -> Parts:
     chances = {0: 1.0, 1: 0.0, 2: 0.5}
     said = cells.number("label")
     if said not in chances:
@@ -195,7 +195,7 @@ def _auto_j(cells: Cells) -> Parts:
     return _choice(cells, "prompt", ("response 1", "response 2"), chances[int(said)])
 
 
-def _tldr_judged(cells: Cells) -> Parts:
+def _tldr_judged(cells: Fields) -> Parts:
     chances = {"ours": 1.0, "reference": 0.0, "": None}
     said = cells.text("preferred")
     if said not in chances:
@@ -203,49 +203,49 @@ def _tldr_judged(cells: Cells) -> Parts:
     return _choice(cells, "query", ("postprocessed_response", "reference_responses"), chances[said])
 
 
-def _completion(cells: Cells) -> Parts:
+def _completion(cells: Fields) -> Parts:
     prompt = cells.turns("prompt")
     turns, reply = cells.side("completion", cells.get("completion"), prompt, is_transcript(cells.values["prompt"]))
     return Parts(prompts=(turns,), replies=(reply,), ideal=0)
 
 
-def _severity(cells: Cells) -> float:
+def _severity(cells: Fields) -> float:
     return float(cells.number("severity")) if cells.has("severity") else 0.0
 
 
-def _judged(cells: Cells, kind: JudgementKind, value: float) -> Parts:
+def _judged(cells: Fields, kind: JudgementKind, value: float) -> Parts:
     verdict = Verdict(0, "", kind, value, _category(cells, "category"), _severity(cells))
     return replace(_completion(cells), ideal=-1, verdicts=(verdict,))
 
 
-def _unpaired(cells: Cells) -> Parts:
+def _unpaired(cells: Fields) -> Parts:
     return _judged(cells, "good", float(cells.flag("label")))
 
 
-def _safety_label(cells: Cells) -> Parts:
+def _safety_label(cells: Fields) -> Parts:
     return _judged(cells, "safe", float(cells.flag("is_safe")))
 
 
-def _rating(cells: Cells) -> Parts:
+def _rating(cells: Fields) -> Parts:
     return _judged(cells, "rating", float(cells.number("rating")))
 
 
-def _conversation(cells: Cells) -> Parts:
+def _conversation(cells: Fields) -> Parts:
     turns = cells.turns("messages")
     if turns and turns[-1].role == "assistant":
         return Parts(prompts=(turns[:-1],), replies=(turns[-1].content,), ideal=0)
     return Parts(prompts=(turns,))
 
 
-def _text(cells: Cells) -> Parts:
+def _text(cells: Fields) -> Parts:
     return Parts(text=cells.text("text"))
 
 
-def _prompt(cells: Cells) -> Parts:
+def _prompt(cells: Fields) -> Parts:
     return Parts(prompts=(cells.turns("prompt"),))
 
 
-def _stored(cells: Cells) -> Parts:
+def _stored(cells: Fields) -> Parts:
     kind = cells.text("record")
     if kind not in RECORD_KINDS:
         raise cells.wrong("record", f"one of {', '.join(RECORD_KINDS)}")
@@ -270,7 +270,7 @@ def _stored(cells: Cells) -> Parts:
         )
         return replace(parts, replies=(cells.text("reply"),), verdicts=(verdict,))
     ranked = _rankings(
-        Cells({**cells.values, "responses": cells.items("replies")}, cells.where, {"responses": "replies"})
+        Fields({**cells.values, "responses": cells.items("replies")}, cells.where, {"responses": "replies"})
     )
     order = cells.whole_numbers("order")
     ranking = Ranking(
@@ -291,7 +291,7 @@ def _stored(cells: Cells) -> Parts:
     )
 
 
-def _judgement_kind(cells: Cells) -> JudgementKind:
+def _judgement_kind(cells: Fields) -> JudgementKind:
     kind = cells.text("kind")
     for known in JUDGEMENT_KINDS:
         if kind == known:
@@ -305,7 +305,7 @@ class Shape(NamedTuple):
     columns: tuple[str, ...]
     optional: tuple[str, ...]
     gives: tuple[Kind, ...]
-    parse: Callable[[Cells], Parts]
+    parse: Callable[[Fields], Parts]
     fits: Callable[[Mapping[str, Any]], bool] = lambda row: True
 
 
@@ -395,12 +395,12 @@ def recognise(row: Mapping[str, Any], columns: Mapping[str, str], kind: Kind | N
     )
 
 
-def map_columns(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> Cells:
+def map_columns(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> Fields:
     """The row with each mapped field put in; NAME may be a path into objects and lists: `response.0`."""
     values = {name: value for name, value in row.items() if name not in ONLY_WHEN_NAMED or "record" in row}
     for name, path in columns.items():
         values[name] = _follow(row, path, where)
-    return Cells(values, where, columns)
+    return Fields(values, where, columns)
 
 
 def _follow(row: Mapping[str, Any], path: str, where: str) -> Any:

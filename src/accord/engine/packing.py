@@ -1,6 +1,6 @@
-"""Records' token ids → the packed plan; the only place that pads, packs or shares a prefix.
+"""Records' token ids → the packing; the only place that pads, packs or shares a prefix.
 
-A plan is one flat row of tokens cut into segments. A segment is a range of queries and the ranges of keys they
+A packing is one flat row of tokens cut into segments. A segment is a range of queries and the ranges of keys they
 see, so that the replies to one prompt share it: the prompt is stored and computed once. Only the rows that a loss
 needs reach a head. Padding exists inside the attention backend alone (`AttentionBlock`) and in the padded
 oracle (models/policy.py).
@@ -133,11 +133,11 @@ class Attention:
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class Packing:
     """Packed tokens and the rows that heads are computed on.
 
     `ids`, `positions` (T,) · `segments` · `rows`, `targets`, `owner`, `slots` (R,): the flat position whose hidden
-    state a head reads, the token it predicts, the reply it belongs to (numbered through the plan) and the place in it.
+    state a head reads, the token it predicts, the reply it belongs to (numbered throughout) and the place in it.
     """
 
     ids: Tensor
@@ -179,12 +179,12 @@ class Plan:
         at = torch.from_numpy(np.concatenate(parts)).to(self.ids.device)
         return Attention(tuple(segments), at), torch.searchsorted(at, self.rows)
 
-    def to(self, device: torch.device) -> "Plan":
+    def to(self, device: torch.device) -> "Packing":
         if self.ids.device == device:
             return self
         rows, targets, owner, slots = (t.to(device) for t in (self.rows, self.targets, self.owner, self.slots))
         ids, positions = self.ids.to(device), self.positions.to(device)
-        return Plan(ids, positions, self.segments, rows, targets, owner, slots, self.replies)
+        return Packing(ids, positions, self.segments, rows, targets, owner, slots, self.replies)
 
     def scatter(self, values: Tensor, width: int | None = None, fill: float = 0.0) -> Tensor:
         """Values (R,) of the rows as a (replies, width) matrix, `fill` where a reply has no token."""
@@ -193,7 +193,7 @@ class Plan:
         return out.index_put((self.owner, self.slots), values)
 
 
-def build_plan(groups: Sequence[Group], *, rows: Literal["targets", "last"] = "targets") -> Plan:
+def pack(groups: Sequence[Group], *, rows: Literal["targets", "last"] = "targets") -> Packing:
     """Pack groups. `rows="targets"`: one row per trained token, at the position that predicts it (the first reply
     token is predicted by the prompt's last). `rows="last"`: one row per reply, at its last token (scalar heads).
 
@@ -240,7 +240,7 @@ def build_plan(groups: Sequence[Group], *, rows: Literal["targets", "last"] = "t
                         slot.append(j)
             reply_number += 1
     long = functools.partial(torch.tensor, dtype=torch.long)
-    return Plan(
+    return Packing(
         long(ids),
         long(positions),
         tuple(segments),

@@ -66,5 +66,5 @@ class PolicyLabeler:
     def _answers(self, groups: Sequence[Group], micro_tokens: int) -> Tensor:
         """(N, answers): π(answer | question), normalised over the answers."""
         parts = cut_by_tokens(range(len(groups)), lambda i: groups[i].tokens, micro_tokens)
-        sums = reply_sums(lambda plan: token_logprobs(self._model, plan), groups, parts, self._world)
+        sums = reply_sums(lambda packing: token_logprobs(self._model, packing), groups, parts, self._world)
         return torch.stack(sums).double().softmax(1)

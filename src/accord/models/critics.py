@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from accord.engine.forward.adapters import bare
 from accord.engine.forward.causal import hidden_states
-from accord.engine.packing import Plan
+from accord.engine.packing import Packing
 from accord.models.loading import load_scalar
 from accord.models.scalar import keep_head, new_scalar, values
 from accord.models.scorers import ConversationScorer
@@ -21,8 +21,8 @@ class Critics(nn.Module):
         """What is clipped by its own gradient norm: no signal's critic may slow another's."""
         return [self]
 
-    def values(self, policy: nn.Module, plan: Plan, hidden: Tensor | None = None) -> dict[str, Tensor]:
-        """Values (R,) of every signal at the plan's rows; `hidden` are the policy's hidden states there, if known."""
+    def values(self, policy: nn.Module, packing: Packing, hidden: Tensor | None = None) -> dict[str, Tensor]:
+        """Values (R,) of every signal at the packing's rows; `hidden` are the policy's there, if known."""
         raise TypeError("a kind of critic computes values")
 
 
@@ -38,11 +38,11 @@ class SeparateCritics(Critics):
     def parts(self) -> list[nn.Module]:
         return list(self.models.values())
 
-    def values(self, policy: nn.Module, plan: Plan, hidden: Tensor | None = None) -> dict[str, Tensor]:
+    def values(self, policy: nn.Module, packing: Packing, hidden: Tensor | None = None) -> dict[str, Tensor]:
         out = {}
         for name in self.names:
             shift, scale = self._shifts[name]
-            out[name] = (values(self.models[name], plan) - shift) / scale
+            out[name] = (values(self.models[name], packing) - shift) / scale
         return out
 
 
@@ -56,8 +56,8 @@ class SharedCritics(Critics):
         nn.init.zeros_(self.heads.weight)
         nn.init.zeros_(self.heads.bias)
 
-    def values(self, policy: nn.Module, plan: Plan, hidden: Tensor | None = None) -> dict[str, Tensor]:
-        out = self.heads(hidden_states(policy, plan) if hidden is None else hidden).float()
+    def values(self, policy: nn.Module, packing: Packing, hidden: Tensor | None = None) -> dict[str, Tensor]:
+        out = self.heads(hidden_states(policy, packing) if hidden is None else hidden).float()
         return {name: out[:, i] for i, name in enumerate(self.names)}
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from accord.engine.forward.adapters import bare
 from accord.engine.forward.causal import token_logprobs
-from accord.engine.packing import Plan
+from accord.engine.packing import Packing
 from accord.models.loading import load_policy
 from accord.models.scalar import values
 
@@ -59,14 +59,14 @@ class PreferenceLearner(nn.Module):
         """(labelers,) in (0, 1): how often each says what they find."""
         return torch.sigmoid(SPEED * self._reliability).clamp(1e-4, 1 - 1e-4)
 
-    def scores(self, plan: Plan) -> Tensor:
-        """Raw scores (R, heads) at the plan's rows."""
-        return values(self.scorer, plan).reshape(len(plan.rows), len(self.heads))
+    def scores(self, packing: Packing) -> Tensor:
+        """Raw scores (R, heads) at the packing's rows."""
+        return values(self.scorer, packing).reshape(len(packing.rows), len(self.heads))
 
-    def token_logprobs(self, plan: Plan) -> Tensor:
-        """Log-probs (R,) of the plan's targets by the trunk under its language-model head."""
+    def token_logprobs(self, packing: Packing) -> Tensor:
+        """Log-probs (R,) of the packing's targets by the trunk under its language-model head."""
         assert self.language is not None
-        return token_logprobs(self.language, plan)
+        return token_logprobs(self.language, packing)
 
 
 def language_model(start: str, scorer: nn.Module) -> nn.Module:

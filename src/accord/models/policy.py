@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from accord.engine.forward.attention import IMPLEMENTATION
 from accord.engine.forward.causal import token_logprobs
-from accord.engine.packing import Group, Plan, build_plan, cut_by_tokens
+from accord.engine.packing import Group, Packing, cut_by_tokens, pack
 from accord.training.precision import lowered
 
 # name: (hidden size, layers, heads, feed-forward); with a vocabulary of 1k: 0.2M, 0.5M, 1M, 5M, 26M, 100M parameters
@@ -44,10 +44,10 @@ def new_policy(size: str, tokenizer: Any, *, max_length: int, seed: int) -> nn.M
     return model
 
 
-def compute_logprobs(model: torch.nn.Module, plan: Plan, precision: str) -> torch.Tensor:
-    """Log-probs of the plan's targets with the forward pass in `precision`."""
-    with lowered(precision, plan.ids.device):
-        return token_logprobs(model, plan)
+def compute_logprobs(model: torch.nn.Module, packing: Packing, precision: str) -> torch.Tensor:
+    """Log-probs of the packing's targets with the forward pass in `precision`."""
+    with lowered(precision, packing.ids.device):
+        return token_logprobs(model, packing)
 
 
 @torch.no_grad()
@@ -55,9 +55,9 @@ def mean_loss(model: torch.nn.Module, groups: Sequence[Group], micro_tokens: int
     """Mean negative log-likelihood over every trained token of the groups, in nats."""
     total, count = 0.0, 0
     for part in cut_by_tokens(groups, lambda g: g.tokens, micro_tokens):
-        plan = build_plan(part).to(device)
-        total -= float(token_logprobs(model, plan).double().sum())
-        count += len(plan.targets)
+        packing = pack(part).to(device)
+        total -= float(token_logprobs(model, packing).double().sum())
+        count += len(packing.targets)
     return total / count
 
 
@@ -68,6 +68,6 @@ def reply_logprobs(
     """Summed log-prob of every reply, one reply per group."""
     out: list[float] = []
     for part in cut_by_tokens(groups, lambda g: g.tokens, micro_tokens):
-        plan = build_plan(part).to(device)
-        out += plan.scatter(token_logprobs(model, plan, temperature=temperature).double()).sum(1).tolist()
+        packing = pack(part).to(device)
+        out += packing.scatter(token_logprobs(model, packing, temperature=temperature).double()).sum(1).tolist()
     return out

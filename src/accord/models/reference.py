@@ -17,14 +17,14 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from accord.engine.forward.causal import hidden_states, logits_head, token_logprobs
-from accord.engine.packing import Group, Plan, build_plan
+from accord.engine.packing import Group, Packing, pack
 from accord.objectives.implicit import sequence_logprobs
 from accord.run import write_atomically
 from accord.training.distributed import World
 
 ENTRY = 16  # bytes of the name of an entry
 Parts = Sequence[Sequence[int]]
-Logprobs = Callable[[Plan], Tensor]
+Logprobs = Callable[[Packing], Tensor]
 
 
 class Reference:
@@ -35,16 +35,16 @@ class Reference:
         self._adapter_off = separate is None
 
     @torch.no_grad()
-    def token_logprobs(self, plan: Plan, *, temperature: float = 1.0) -> Tensor:
-        """Log-probs (R,) of the plan's targets under the reference."""
+    def token_logprobs(self, packing: Packing, *, temperature: float = 1.0) -> Tensor:
+        """Log-probs (R,) of the packing's targets under the reference."""
         with self._frozen():
-            return token_logprobs(self._model, plan, temperature=temperature)
+            return token_logprobs(self._model, packing, temperature=temperature)
 
     @torch.no_grad()
-    def logits(self, plan: Plan, *, temperature: float = 1.0) -> Tensor:
-        """Logits / temperature (R, V) at the plan's rows."""
+    def logits(self, packing: Packing, *, temperature: float = 1.0) -> Tensor:
+        """Logits / temperature (R, V) at the packing's rows."""
         with self._frozen():
-            return logits_head(self._model, temperature=temperature)(hidden_states(self._model, plan))
+            return logits_head(self._model, temperature=temperature)(hidden_states(self._model, packing))
 
     def _frozen(self) -> contextlib.AbstractContextManager[None]:
         return self._model.disable_adapter() if self._adapter_off else contextlib.nullcontext()  # type: ignore
@@ -54,7 +54,7 @@ class Reference:
 class ReplyReference:
     """log π_ref(y|x) of whole replies, by the number that a group has in its run.
 
-    `kept[i]` (replies of group i,) was computed before training; without it `logprobs` is asked anew for a plan's
+    `kept[i]` (replies of group i,) was computed before training; without it `logprobs` is asked anew for a packing's
     tokens; without either everything is 0, for losses that have no reference.
     """
 
@@ -62,13 +62,13 @@ class ReplyReference:
     logprobs: Logprobs | None = None
 
     @torch.no_grad()
-    def sums(self, numbers: Sequence[int], plan: Plan) -> Tensor:
-        """(replies,) of a plan that packs the groups of these numbers."""
+    def sums(self, numbers: Sequence[int], packing: Packing) -> Tensor:
+        """(replies,) of a packing that packs the groups of these numbers."""
         if self.kept is not None:
-            return torch.cat([self.kept[number] for number in numbers]).to(plan.ids.device)
+            return torch.cat([self.kept[number] for number in numbers]).to(packing.ids.device)
         if self.logprobs is not None:
-            return sequence_logprobs(self.logprobs(plan), plan.owner, plan.replies, "sum")
-        return torch.zeros(plan.replies, device=plan.ids.device)
+            return sequence_logprobs(self.logprobs(packing), packing.owner, packing.replies, "sum")
+        return torch.zeros(packing.replies, device=packing.ids.device)
 
     def of(self, numbers: Sequence[int], groups: Sequence[Group], parts: Parts, world: World) -> list[Tensor]:
         """(replies,) of every group by itself, on the CPU and on every rank; `parts` as in `reply_sums`."""
@@ -92,13 +92,13 @@ def follow(reference: nn.Module, policy: nn.Module, mix: float) -> None:
 def reply_sums(logprobs: Logprobs, groups: Sequence[Group], parts: Parts, world: World) -> list[Tensor]:
     """Summed log-probs (replies,) of every group's replies, on the CPU and on every rank.
 
-    `logprobs` gives a plan's token log-probs; `parts` are micro-batches as indices of groups. A training step on the
+    `logprobs` gives a packing's token log-probs; `parts` are micro-batches as indices of groups. A training step on the
     same micro-batch with the same weights has the same bits, so that rewards at the first step are exactly 0.
     """
     done: list[tuple[Sequence[int], list[Tensor]]] = []
     for part in world.share(parts):
-        plan = build_plan([groups[i] for i in part]).to(world.device)
-        flat = sequence_logprobs(logprobs(plan), plan.owner, plan.replies, "sum").cpu()
+        packing = pack([groups[i] for i in part]).to(world.device)
+        flat = sequence_logprobs(logprobs(packing), packing.owner, packing.replies, "sum").cpu()
         done.append((part, list(flat.split([len(groups[i].replies) for i in part]))))
     out: list[Tensor] = [torch.zeros(0)] * len(groups)
     for part, values in world.interleave(done):

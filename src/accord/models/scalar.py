@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from accord.engine.forward.adapters import bare
 from accord.engine.forward.attention import IMPLEMENTATION
 from accord.engine.forward.causal import hidden_states
-from accord.engine.packing import Group, Plan, build_plan, cut_by_tokens
+from accord.engine.packing import Group, Packing, cut_by_tokens, pack
 from accord.errors import BadInput
 from accord.models.ensemble import Combination, combine
 from accord.models.loading import base_of, describe, heads_of, load_policy, load_scalar, switch_dropout_off
@@ -110,9 +110,9 @@ def _quiet() -> Any:
     return context()
 
 
-def values(model: nn.Module, plan: Plan) -> Tensor:
-    """The scalar head at every row of the plan: (R,); several heads: (R, heads)."""
-    scores: Tensor = bare(model).score(hidden_states(model, plan))
+def values(model: nn.Module, packing: Packing) -> Tensor:
+    """The scalar head at every row of the packing: (R,); several heads: (R, heads)."""
+    scores: Tensor = bare(model).score(hidden_states(model, packing))
     return scores.squeeze(-1).float()
 
 
@@ -234,7 +234,7 @@ class Scorer:
     def features(self, groups: Sequence[Group], *, micro_tokens: int) -> Tensor:
         """What the first member's heads read: last hidden states (R, d) at the replies' last tokens."""
         parts = [
-            hidden_states(self.model, build_plan(part, rows="last").to(self._device)).float().cpu()
+            hidden_states(self.model, pack(part, rows="last").to(self._device)).float().cpu()
             for part in self._cut(groups, micro_tokens)
         ]
         return torch.cat(parts)
@@ -245,5 +245,5 @@ class Scorer:
 
 def head_scores(model: nn.Module, groups: Sequence[Group], device: torch.device) -> Tensor:
     """Raw scores (R, heads) of the groups' replies, on the CPU."""
-    plan = build_plan(groups, rows="last").to(device)
-    return values(model, plan).reshape(plan.replies, -1).cpu()
+    packing = pack(groups, rows="last").to(device)
+    return values(model, packing).reshape(packing.replies, -1).cpu()

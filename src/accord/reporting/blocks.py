@@ -77,7 +77,7 @@ class Reply:
 
 
 @dataclass(frozen=True)
-class Sample:
+class ShownSample:
     slice: str
     turns: Sequence[tuple[str, str]]
     replies: Sequence[Reply]
@@ -86,8 +86,8 @@ class Sample:
 @dataclass(frozen=True)
 class Samples:
     kind: ClassVar[str] = "samples"
-    shown: Sequence[Sample]
-    more: Sequence[Sample]
+    shown: Sequence[ShownSample]
+    more: Sequence[ShownSample]
 
 
 Block = Figure | Table | Note | Verdicts | Tiles | Samples

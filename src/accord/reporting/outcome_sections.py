@@ -13,9 +13,9 @@ from accord.reporting.blocks import (
     Figure,
     Note,
     Reply,
-    Sample,
     Samples,
     Section,
+    ShownSample,
     Table,
     Tone,
     interval_cell,
@@ -88,13 +88,13 @@ def samples_section(context: Context) -> Section | None:
         "drawn; nothing was picked. Replies are shown whole.",
     )
     replies = [_first_replies(snapshot) for snapshot in context.snapshots]
-    shown: list[Sample] = []
-    more: list[Sample] = []
+    shown: list[ShownSample] = []
+    more: list[ShownSample] = []
     for slice_ in [name for name in context.slices if name != "all"] or [""]:
         prompts = [key for key, row in replies[base.color].items() if row.get("slice") == slice_ or not slice_]
         for place, prompt in enumerate(prompts[: SHOWN_PER_SLICE + MORE_PER_SLICE]):
             row = replies[base.color][prompt]
-            sample = Sample(
+            sample = ShownSample(
                 slice_,
                 [_turn(turn) for turn in row.get("prompt") or []],
                 [_reply(s, replies[s.color].get(prompt)) for s in context.snapshots],

@@ -12,7 +12,7 @@ from accord import __version__
 from accord.data.chat import Renderer
 from accord.data.sources import Loaded, read_many, refuse_overlap, select_split
 from accord.engine.engines import Engine
-from accord.engine.packing import Group, build_plan
+from accord.engine.packing import Group, pack
 from accord.errors import BadInput
 from accord.evaluation.statistics import limit_verdict, mean_interval
 from accord.models.policy import compute_logprobs
@@ -203,7 +203,7 @@ def settle_language_model(
     """The config of a stage that trains on log-probs, with what the machine decides."""
 
     def compute(some: Sequence[Group], precision: str) -> torch.Tensor:
-        return compute_logprobs(model, build_plan(some).to(world.device), precision).sum()
+        return compute_logprobs(model, pack(some).to(world.device), precision).sum()
 
     return settle(config, run, world, lambda: [model], groups, compute)
 

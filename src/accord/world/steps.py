@@ -10,7 +10,7 @@ from typing import NamedTuple
 from accord.world import language, objects
 
 
-class Plan(NamedTuple):
+class Steps(NamedTuple):
     """The right steps. `tool` is (quality, tool); `action` and `finish` are the sentences that say them."""
 
     tool: tuple[str, str]
@@ -19,9 +19,9 @@ class Plan(NamedTuple):
 
 
 @cache
-def plan(verb: str, pair: tuple[str, str]) -> Plan:
+def plan(verb: str, pair: tuple[str, str]) -> Steps:
     """The plan of doing `verb` to the object `pair`, its sentences filled in."""
     tool, actions = language.VERBS[verb]
     quality, finishes = language.KINDS[objects.kind_of(pair)]
     named = objects.phrase(pair)
-    return Plan((quality, tool), tuple(form.format(o=named) for form in actions), finishes)
+    return Steps((quality, tool), tuple(form.format(o=named) for form in actions), finishes)

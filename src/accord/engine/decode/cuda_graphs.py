@@ -18,7 +18,7 @@ Work = Callable[[], Tensor]
 SHORTEST = 64  # tokens; fewer are read as if they were so many
 
 
-class Captured:
+class CudaGraphs:
     """A decoder's step by replay: token ids (rows,) of the live rows, pool by pool, to logits (rows, V) of the next.
 
     The logits stand where the next step will write. `record` makes of work on fixed tensors something that repeats it
@@ -94,4 +94,4 @@ def captures(model: nn.Module) -> bool:
     if device.type != "cuda":
         return False
     name = type(inner).__name__
-    return tried(model, Captured, f"decoding steps of {name} are not captured; they run one kernel after another")
+    return tried(model, CudaGraphs, f"decoding steps of {name} are not captured; they run one kernel after another")

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from accord.engine.forward.adapters import bare
 from accord.engine.forward.attention import attend_packed
-from accord.engine.forward.causal import alike, attention_window, readout_of
+from accord.engine.forward.causal import alike, attention_window, logit_transform
 from accord.engine.forward.dtype import computed_in
 from accord.engine.forward.trunk import FAMILIES
-from accord.engine.packing import build_plan, reply_group
+from accord.engine.packing import pack, reply_group
 
 ROTARY = frozenset({"default", "linear", "llama3", "yarn"})  # whose angles depend on nothing but the position
 
@@ -126,7 +126,7 @@ class Decoder:
         self.final_norm = trunk.norm.weight.detach()
         # cast once, as autocast would at every step
         self.low = computed_in(self.embedding)
-        self.head, self.readout = self._head(inner.get_output_embeddings()), readout_of(model)
+        self.head, self.transform = self._head(inner.get_output_embeddings()), logit_transform(model)
         self.blocks = [self._fold(layer) for layer in trunk.layers]
         every = torch.arange(max(capacity for _, capacity in pools), device=self.embedding.device).unsqueeze(0)
         cosine, sine = trunk.rotary_emb(self.embedding.new_zeros((), dtype=torch.float32), every)
@@ -211,17 +211,17 @@ class Decoder:
         A prompt is computed once, whatever `n`.
         """
         pool = self.pools[number]
-        plan = build_plan([reply_group((), prompt) for prompt in prompts], rows="last").to(pool.lengths.device)
+        packing = pack([reply_group((), prompt) for prompt in prompts], rows="last").to(pool.lengths.device)
         sizes = np.array([len(prompt) for prompt in prompts])
         firsts = pool.live + n * torch.arange(len(prompts), device=pool.lengths.device)
         counts = torch.from_numpy(sizes).to(firsts.device)
-        places = pool.places(firsts.repeat_interleave(counts), plan.positions)
+        places = pool.places(firsts.repeat_interleave(counts), packing.positions)
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             pool.write(layer, places, key, value)
-            return attend_packed(plan.attention, query, key, value, scaling=self.scaling)
+            return attend_packed(packing.attention, query, key, value, scaling=self.scaling)
 
-        hidden = self.trunk(plan.ids, plan.positions, attend)[plan.rows]
+        hidden = self.trunk(packing.ids, packing.positions, attend)[packing.rows]
         longest = int(sizes.max())
         for copy in range(1, n):
             pool.cache[:, :, firsts + copy, :, :longest] = pool.cache[:, :, firsts, :, :longest]
@@ -264,7 +264,7 @@ class Decoder:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits (R, V) in f32 of hidden states (R, d)."""
-        return self.readout(_product(hidden, self.head) if isinstance(self.head, tuple) else self.head(hidden))
+        return self.transform(_product(hidden, self.head) if isinstance(self.head, tuple) else self.head(hidden))
 
     def _mask(self, lengths: Tensor, read: int) -> Tensor:
         """(rows · kv_heads, 1, read): 0 up to each row's new token, -∞ behind it."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from accord.engine.decode.cuda_graphs import Captured, captures
+from accord.engine.decode.cuda_graphs import CudaGraphs, captures
 from accord.engine.decode.decoder import Decoder, Shortcut, decodes
 from accord.engine.decode.draw import Drawing, Ended, Finished
 from accord.engine.decode.fallback import decode_padded
@@ -127,7 +127,7 @@ def make_lanes(lengths: Sequence[int], n: int, max_new_tokens: int, micro_tokens
 
 def shortcut(model: nn.Module, decoder: Decoder) -> Shortcut | None:
     """What computes the steps of this model's decoder faster, here and in this precision, and gives the same."""
-    return Captured(decoder) if captures(model) else None
+    return CudaGraphs(decoder) if captures(model) else None
 
 
 def decode_in_slots(

@@ -1,8 +1,8 @@
-"""Attention over a packed plan, through transformers' attention interface.
+"""Attention over a packing, through transformers' attention interface.
 
-Models are loaded with `attn_implementation="accord"`. Inside `packed(plan)` a flat row of tokens attends by the plan's
-segments; outside it the same model computes ordinary (padded, cached) attention, so one module serves training and
-decoding.
+Models are loaded with `attn_implementation="accord"`. Inside `packed(packing)` a flat row of tokens attends by the
+packing's segments; outside it the same model computes ordinary (padded, cached) attention, so one module serves
+training and decoding.
 """
 
 from collections.abc import Iterator
@@ -18,16 +18,16 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from accord.engine.forward import flex, varlen
 from accord.engine.forward.dtype import computed_in
-from accord.engine.packing import Attention, Plan
+from accord.engine.packing import Attention, Packing
 
 IMPLEMENTATION = "accord"
-_active: list[Plan] = []
+_active: list[Packing] = []
 
 
 @contextmanager
-def packed(plan: Plan) -> Iterator[None]:
-    """Let models that were loaded with this implementation attend by the plan's segments."""
-    _active.append(plan)
+def packed(packing: Packing) -> Iterator[None]:
+    """Let models that were loaded with this implementation attend by the packing's segments."""
+    _active.append(packing)
     try:
         yield
     finally:

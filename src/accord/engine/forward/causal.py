@@ -1,4 +1,4 @@
-"""A policy: log-probs of given tokens over a packed plan, with an exact padded fallback."""
+"""A policy: log-probs of given tokens over a packing, with an exact padded fallback."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,64 +9,64 @@ from torch import Tensor, nn
 
 from accord.engine.forward.adapters import bare
 from accord.engine.forward.attention import packed
-from accord.engine.forward.linear_logprobs import Readout, linear_logprobs, linear_logprobs_and_entropy
+from accord.engine.forward.linear_logprobs import LogitTransform, linear_logprobs, linear_logprobs_and_entropy
 from accord.engine.forward.trunk import FAMILIES, trunk_states
-from accord.engine.packing import Plan
+from accord.engine.packing import Packing
 from accord.errors import BadInput
 
 Head = Callable[[Tensor], Tensor]
 
 
-def forward(model: nn.Module, plan: Plan, heads: Mapping[str, Head]) -> dict[str, Tensor]:
-    """Run the trunk once over the plan and each head on its rows.
+def forward(model: nn.Module, packing: Packing, heads: Mapping[str, Head]) -> dict[str, Tensor]:
+    """Run the trunk once over the packing and each head on its rows.
 
     A head maps hidden states (R, d) to values, one entry per row.
     """
-    hidden = hidden_states(model, plan)
+    hidden = hidden_states(model, packing)
     return {name: head(hidden) for name, head in heads.items()}
 
 
-def hidden_states(model: nn.Module, plan: Plan) -> Tensor:
-    """Last hidden states (R, d) at the plan's rows, in the quickest way that is right for this model."""
-    return _way(model, longest=max(sum(b - a for a, b in s.keys) for s in plan.segments))(model, plan)
+def hidden_states(model: nn.Module, packing: Packing) -> Tensor:
+    """Last hidden states (R, d) at the packing's rows, in the quickest way that is right for this model."""
+    return _way(model, longest=max(sum(b - a for a, b in s.keys) for s in packing.segments))(model, packing)
 
 
-def _by_layers(model: nn.Module, plan: Plan) -> Tensor:
-    return trunk_states(bare(model).base_model, plan)
+def _by_layers(model: nn.Module, packing: Packing) -> Tensor:
+    return trunk_states(bare(model).base_model, packing)
 
 
-def _by_attention(model: nn.Module, plan: Plan) -> Tensor:
+def _by_attention(model: nn.Module, packing: Packing) -> Tensor:
     """By the model's own forward over one packed row."""
-    with packed(plan):
+    with packed(packing):
         out = bare(model).base_model(
-            input_ids=plan.ids.unsqueeze(0), position_ids=plan.positions.unsqueeze(0), use_cache=False
+            input_ids=packing.ids.unsqueeze(0), position_ids=packing.positions.unsqueeze(0), use_cache=False
         )
     hidden: Tensor = out.last_hidden_state[0]
-    return hidden[plan.rows]
+    return hidden[packing.rows]
 
 
-def padded_hidden_states(model: nn.Module, plan: Plan) -> Tensor:
+def padded_hidden_states(model: nn.Module, packing: Packing) -> Tensor:
     """The same by ordinary right-padded batches: the oracle of the packed forward, and its fallback."""
     sequences: list[list[int]] = []
     where: dict[int, tuple[int, int]] = {}
-    for number, segment in enumerate(plan.segments):
+    for number, segment in enumerate(packing.segments):
         flat = [i for a, b in segment.keys for i in range(a, b)]
         sequences.append(flat)
         for offset, place in enumerate(flat):
             where.setdefault(place, (number, offset))
     longest = max(len(s) for s in sequences)
-    index = torch.zeros(len(sequences), longest, dtype=torch.long, device=plan.ids.device)
+    index = torch.zeros(len(sequences), longest, dtype=torch.long, device=packing.ids.device)
     mask = torch.zeros_like(index)
     for number, flat in enumerate(sequences):
         index[number, : len(flat)] = torch.tensor(flat)
         mask[number, : len(flat)] = 1
     out = bare(model).base_model(
-        input_ids=plan.ids[index] * mask,
+        input_ids=packing.ids[index] * mask,
         attention_mask=mask,
-        position_ids=plan.positions[index] * mask,
+        position_ids=packing.positions[index] * mask,
         use_cache=False,
     )
-    rows = [where[int(i)] for i in plan.rows]
+    rows = [where[int(i)] for i in packing.rows]
     hidden: Tensor = out.last_hidden_state
     return hidden[[a for a, _ in rows], [b for _, b in rows]]
 
@@ -76,7 +76,7 @@ def packs(model: nn.Module, *, longest: int = 0) -> bool:
     return _way(model, longest=longest) is not padded_hidden_states
 
 
-def _way(model: nn.Module, *, longest: int) -> Callable[[nn.Module, Plan], Tensor]:
+def _way(model: nn.Module, *, longest: int) -> Callable[[nn.Module, Packing], Tensor]:
     """How this model computes hidden states of texts of up to `longest` tokens.
 
     Tried once per model on short texts; an attention window is read from the config, because only a text longer
@@ -96,7 +96,7 @@ def _way(model: nn.Module, *, longest: int) -> Callable[[nn.Module, Plan], Tenso
             inner._accord_said_padded = True
             _say_padded(inner)
         return padded_hidden_states
-    way: Callable[[nn.Module, Plan], Tensor] = known
+    way: Callable[[nn.Module, Packing], Tensor] = known
     return way
 
 
@@ -115,18 +115,18 @@ def attention_window(config: Any) -> int:
 
 
 @torch.no_grad()
-def _probe(model: Any) -> Callable[[nn.Module, Plan], Tensor]:
+def _probe(model: Any) -> Callable[[nn.Module, Packing], Tensor]:
     """The first way whose log-probs of a shared prompt are those of the model's own plain forward, head included.
 
     Raises BadInput where not even padded batches give the model's own numbers.
     """
-    from accord.engine.packing import build_plan, reply_group
+    from accord.engine.packing import pack, reply_group
 
     vocab, device = model.config.vocab_size, next(model.parameters()).device
     generator = torch.Generator().manual_seed(0)
     draw = [torch.randint(0, vocab, (n,), generator=generator).tolist() for n in (5, 7, 4)]
     groups = [reply_group(draw[0], draw[1], draw[2]), reply_group(draw[1], draw[0])]
-    plan = build_plan(groups).to(device)
+    packing = pack(groups).to(device)
     was_training = model.training
     model.eval()
     head = logits_head(model) if model.get_output_embeddings() is not None else None
@@ -140,8 +140,8 @@ def _probe(model: Any) -> Callable[[nn.Module, Plan], Tensor]:
         theirs.append(plain[len(text) - len(replies) - 1 : -1])
     expected = torch.cat(theirs)
 
-    def same(way: Callable[[nn.Module, Plan], Tensor]) -> bool:
-        hidden = way(model, plan)
+    def same(way: Callable[[nn.Module, Packing], Tensor]) -> bool:
+        hidden = way(model, packing)
         return alike(hidden if head is None else head(hidden), expected, torch.float32)
 
     by_layers = [_by_layers] if model.config.model_type in FAMILIES else []
@@ -171,31 +171,31 @@ def alike(ours: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
 
 def logits_head(model: nn.Module, *, temperature: float = 1.0) -> Head:
     """Hidden states (R, d) to logits / temperature (R, V) in f32, with what some architectures do after the matrix."""
-    matrix, readout = bare(model).get_output_embeddings(), readout_of(model, temperature)
+    matrix, transform = bare(model).get_output_embeddings(), logit_transform(model, temperature)
 
     def logits(hidden: Tensor) -> Tensor:
-        return readout(matrix(hidden))
+        return transform(matrix(hidden))
 
     return logits
 
 
-def readout_of(model: nn.Module, temperature: float = 1.0) -> Readout:
+def logit_transform(model: nn.Module, temperature: float = 1.0) -> LogitTransform:
     """What this architecture does with the head's product."""
     config = bare(model).config
     factor = getattr(config, "logit_scale", None) or 1.0  # Cohere
     factor /= getattr(config, "logits_scaling", None) or 1.0  # Granite
     cap = getattr(config, "final_logit_softcapping", None) or 0.0  # Gemma 2
-    return Readout(factor, cap, temperature)
+    return LogitTransform(factor, cap, temperature)
 
 
-def logprob_head(model: nn.Module, plan: Plan, *, temperature: float = 1.0) -> Head:
+def logprob_head(model: nn.Module, packing: Packing, *, temperature: float = 1.0) -> Head:
     """Log-prob of each row's target, (R, d) to (R,), always by f32 log-softmax."""
     head = logits_head(model, temperature=temperature)
 
     def logprobs(hidden: Tensor) -> Tensor:
         if has_plain_head(model):
-            return linear_logprobs(hidden, *_matrix(model), plan.targets, readout_of(model, temperature))
-        return -F.cross_entropy(head(hidden), plan.targets, reduction="none")
+            return linear_logprobs(hidden, *_matrix(model), packing.targets, logit_transform(model, temperature))
+        return -F.cross_entropy(head(hidden), packing.targets, reduction="none")
 
     return logprobs
 
@@ -210,20 +210,22 @@ def _matrix(model: nn.Module) -> tuple[Tensor, Tensor | None]:
     return matrix.weight, matrix.bias
 
 
-def token_logprobs(model: nn.Module, plan: Plan, *, temperature: float = 1.0) -> Tensor:
-    """Log-probs (R,) of the plan's targets."""
-    return forward(model, plan, {"logprobs": logprob_head(model, plan, temperature=temperature)})["logprobs"]
+def token_logprobs(model: nn.Module, packing: Packing, *, temperature: float = 1.0) -> Tensor:
+    """Log-probs (R,) of the packing's targets."""
+    return forward(model, packing, {"logprobs": logprob_head(model, packing, temperature=temperature)})["logprobs"]
 
 
 def logprobs_and_entropy(
-    model: nn.Module, plan: Plan, hidden: Tensor, *, temperature: float = 1.0
+    model: nn.Module, packing: Packing, hidden: Tensor, *, temperature: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Log-probs of the plan's targets and entropy in nats at each row, (R,) both, from one set of logits.
+    """Log-probs of the packing's targets and entropy in nats at each row, (R,) both, from one set of logits.
 
     The entropy has no gradient.
     """
     if has_plain_head(model):
-        return linear_logprobs_and_entropy(hidden, *_matrix(model), plan.targets, readout_of(model, temperature))
+        return linear_logprobs_and_entropy(
+            hidden, *_matrix(model), packing.targets, logit_transform(model, temperature)
+        )
     logs = torch.log_softmax(logits_head(model, temperature=temperature)(hidden), dim=-1)
     entropy = -(logs.detach().exp() * logs.detach()).sum(-1)
-    return logs.gather(1, plan.targets.unsqueeze(1)).squeeze(1), entropy
+    return logs.gather(1, packing.targets.unsqueeze(1)).squeeze(1), entropy

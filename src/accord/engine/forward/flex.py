@@ -1,4 +1,4 @@
-"""Attention over a packed plan by FlexAttention, compiled: on GPUs, for what `models.varlen` does not take.
+"""Attention over a packing by FlexAttention, compiled: on GPUs, for what `models.varlen` does not take.
 
 That is f32, heads of other sizes, scores with a cap (Gemma 2), and torch without `torch.nn.attention.varlen`. Before
 its first use the kernel is compared with plain products, gradients included.
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from accord.engine.forward import plain
+from accord.engine.forward.dtype import computed_in
 from accord.engine.packing import Attention, Segment
 
 if TYPE_CHECKING:  # it brings torch's compiler with it, which a CPU does without
@@ -28,7 +29,7 @@ def attend(
 
     With `cap`, scores are cap·tanh(score / cap).
     """
-    low = plain.computed_in(query)
+    low = computed_in(query)
     q, k, v = (t.to(low).transpose(0, 1).unsqueeze(0) for t in (query, key, value))
     out = _kernel(query.device.type)(
         q,
@@ -44,7 +45,7 @@ def attend(
 
 def serves(query: Tensor) -> bool:
     """Whether the kernel computes attention of queries like these: on a GPU, and rightly."""
-    return query.device.type == "cuda" and agrees(query.device, plain.computed_in(query), query.shape[-1])
+    return query.device.type == "cuda" and agrees(query.device, computed_in(query), query.shape[-1])
 
 
 @functools.cache

@@ -24,7 +24,7 @@ ROWS_OF_ALL = 64  # rows over the whole vocabulary at least: a product of fewer 
 
 
 @dataclass(frozen=True, slots=True)
-class Readout:
+class LogitTransform:
     """What stands between the head's product and the logits: factor, then cap·tanh(·/cap), then 1/temperature."""
 
     factor: float = 1.0
@@ -50,26 +50,34 @@ class Readout:
         return self.steep * (1.0 - (logits * (self.temperature / self.cap)) ** 2) if self.cap else self.steep
 
 
-def linear_logprobs(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, readout: Readout) -> Tensor:
+def linear_logprobs(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, transform: LogitTransform
+) -> Tensor:
     """Log-probs of `targets` (R,) of the rows `hidden` (R, d) under the head (V, d)."""
-    return _logprobs(hidden, weight, bias, targets, readout, with_entropy=False)[0]
+    return _logprobs(hidden, weight, bias, targets, transform, with_entropy=False)[0]
 
 
 def linear_logprobs_and_entropy(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, readout: Readout
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, transform: LogitTransform
 ) -> tuple[Tensor, Tensor]:
     """The same with the entropy in nats (R,) at each row, which has no gradient."""
-    return _logprobs(hidden, weight, bias, targets, readout, with_entropy=True)
+    return _logprobs(hidden, weight, bias, targets, transform, with_entropy=True)
 
 
 def _logprobs(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, readout: Readout, *, with_entropy: bool
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    transform: LogitTransform,
+    *,
+    with_entropy: bool,
 ) -> tuple[Tensor, Tensor]:
-    if len(hidden) * len(weight) > KEPT or readout.cap:  # with which the slope differs from logit to logit
-        logprobs, entropy = _Tiled.apply(hidden, weight, bias, targets, readout, with_entropy)
+    if len(hidden) * len(weight) > KEPT or transform.cap:  # with which the slope differs from logit to logit
+        logprobs, entropy = _Tiled.apply(hidden, weight, bias, targets, transform, with_entropy)
     else:
         keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (hidden, weight, bias))
-        logprobs, entropy = _Kept.apply(hidden, weight, bias, targets, readout, with_entropy, keep)
+        logprobs, entropy = _Kept.apply(hidden, weight, bias, targets, transform, with_entropy, keep)
     return logprobs, entropy
 
 
@@ -87,7 +95,7 @@ class _Kept(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         targets: Tensor,
-        readout: Readout,
+        transform: LogitTransform,
         with_entropy: bool,
         keep: bool,
     ) -> tuple[Tensor, Tensor]:
@@ -95,7 +103,7 @@ class _Kept(torch.autograd.Function):
         kept = hidden.new_empty((len(hidden), len(weight)), dtype=low) if keep else None
         chosen, totals, expected = (hidden.new_zeros(len(hidden), dtype=torch.float32) for _ in range(3))
         for rows in _ranges(len(hidden), max(ROWS_OF_ALL, min(ROWS, _tile(hidden) // len(weight)))):
-            shifted = _logits(hidden[rows], weight, bias, readout, low)
+            shifted = _logits(hidden[rows], weight, bias, transform, low)
             shifted.sub_(shifted.amax(-1, keepdim=True))
             chosen[rows] = shifted.gather(1, targets[rows].unsqueeze(1)).squeeze(1)
             into = kept[rows] if kept is not None and kept.dtype == shifted.dtype else None
@@ -106,7 +114,7 @@ class _Kept(torch.autograd.Function):
             if with_entropy:
                 expected[rows] = shifted.mul_(exps).sum(-1)
         ctx.save_for_backward(hidden, weight, bias, targets, kept, totals)
-        ctx.steep = readout.steep
+        ctx.steep = transform.steep
         entropy = totals.log() - expected / totals
         ctx.mark_non_differentiable(entropy)
         return chosen - totals.log(), entropy
@@ -140,14 +148,14 @@ class _Tiled(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         targets: Tensor,
-        readout: Readout,
+        transform: LogitTransform,
         with_entropy: bool,
     ) -> tuple[Tensor, Tensor]:
         low = computed_in(hidden)
         chosen, expected = (hidden.new_zeros(len(hidden), dtype=torch.float32) for _ in range(2))
         logsums = torch.full_like(chosen, float("-inf"))
         for rows, some in _tiles(hidden, weight):
-            shifted = _logits(hidden[rows], weight[some], None if bias is None else bias[some], readout, low)
+            shifted = _logits(hidden[rows], weight[some], None if bias is None else bias[some], transform, low)
             at, inside = _within(targets[rows], some)
             chosen[rows] = torch.where(inside, shifted.gather(1, at.unsqueeze(1)).squeeze(1), chosen[rows])
             highest = shifted.amax(-1, keepdim=True)
@@ -161,7 +169,7 @@ class _Tiled(torch.autograd.Function):
                 expected[rows] = expected[rows] * (logsums[rows] - total).exp() + mean * (tile - total).exp()
             logsums[rows] = total
         ctx.save_for_backward(hidden, weight, bias, targets, logsums)
-        ctx.readout, ctx.low = readout, low
+        ctx.transform, ctx.low = transform, low
         entropy = logsums - expected
         ctx.mark_non_differentiable(entropy)
         return chosen - logsums, entropy
@@ -174,8 +182,8 @@ class _Tiled(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight) if to_weight else None
         grad_bias = torch.zeros_like(bias) if to_bias else None
         for rows, some in _tiles(hidden, weight):
-            logits = _logits(hidden[rows], weight[some], None if bias is None else bias[some], ctx.readout, ctx.low)
-            slope = ctx.readout.slope(logits)
+            logits = _logits(hidden[rows], weight[some], None if bias is None else bias[some], ctx.transform, ctx.low)
+            slope = ctx.transform.slope(logits)
             # d log π(y) / d z = 1[y] − π
             flow = (logits - logsums[rows].unsqueeze(1)).exp_().neg_()
             at, inside = _within(targets[rows], some)
@@ -190,10 +198,10 @@ class _Tiled(torch.autograd.Function):
         return grad_hidden, grad_weight, grad_bias, None, None, None
 
 
-def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, readout: Readout, low: torch.dtype) -> Tensor:
+def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, transform: LogitTransform, low: torch.dtype) -> Tensor:
     with torch.autocast(hidden.device.type, enabled=False):
         raw = hidden.to(low) @ weight.to(low).T
-        return readout(raw if bias is None else raw + bias)
+        return transform(raw if bias is None else raw + bias)
 
 
 def _add_product(into: Tensor, a: Tensor, b: Tensor) -> None:

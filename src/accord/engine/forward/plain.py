@@ -1,11 +1,11 @@
-"""What GPU kernels of attention over a packed plan are compared with before their first use."""
+"""What GPU kernels of attention over a packing are compared with before their first use."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from accord.engine.packing import Attention, build_plan, reply_group
+from accord.engine.packing import Attention, pack, reply_group
 
 # queries (Q, heads, d), keys and values (T, heads, d) → (Q, heads, d)
 Attend = Callable[[Attention, Tensor, Tensor, Tensor], Tensor]
@@ -17,9 +17,9 @@ def agrees(attend: Attend, device: torch.device, dtype: torch.dtype, size: int) 
     Of the texts some are longer than a block of 128, and some have fewer queries than keys. A kernel that cannot be run
     here does not agree.
     """
-    plan = build_plan([reply_group(range(140), range(5), range(7)), reply_group((), range(6))]).to(device)
-    asked = plan.attention, plan.ending[0]
-    return all(_agrees(attend, attention, len(plan.ids), device, dtype, size) for attention in asked)
+    packing = pack([reply_group(range(140), range(5), range(7)), reply_group((), range(6))]).to(device)
+    asked = packing.attention, packing.ending[0]
+    return all(_agrees(attend, attention, len(packing.ids), device, dtype, size) for attention in asked)
 
 
 def _agrees(

@@ -1,4 +1,4 @@
-"""The trunk of common decoders over a packed plan, without what no head reads.
+"""The trunk of common decoders over a packing, without what no head reads.
 
 transformers' own forward computes the last layer at every token. Heads read a few of them: here the last layer's
 queries, output and MLP are computed at those alone, which of a short model with long prompts is a sixth of the work.
@@ -15,21 +15,21 @@ import torch
 from torch import Tensor, nn
 
 from accord.engine.forward.attention import attend_packed
-from accord.engine.packing import Attention, Plan
+from accord.engine.packing import Attention, Packing
 
 FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})  # RMSNorm, rotary positions, gated MLPs
 
 Rotation = tuple[Tensor, Tensor]  # cosines and sines (T, 1, size)
 
 
-def trunk_states(base: Any, plan: Plan) -> Tensor:
-    """Hidden states (R, d) behind the last norm at the plan's rows; `base` is a model of `FAMILIES` without head."""
-    x = base.embed_tokens(plan.ids)
-    cosine, sine = (t[0].unsqueeze(1) for t in base.rotary_emb(x, plan.positions.unsqueeze(0)))
+def trunk_states(base: Any, packing: Packing) -> Tensor:
+    """Hidden states (R, d) behind the last norm at the packing's rows; `base` is a model of `FAMILIES` without head."""
+    x = base.embed_tokens(packing.ids)
+    cosine, sine = (t[0].unsqueeze(1) for t in base.rotary_emb(x, packing.positions.unsqueeze(0)))
     *layers, last = base.layers
     for layer in layers:
-        x = _layer(layer, x, (cosine, sine), plan.attention)
-    attention, rows = plan.ending
+        x = _layer(layer, x, (cosine, sine), packing.attention)
+    attention, rows = packing.ending
     return _norm(base.norm, _layer(last, x, (cosine, sine), attention).index_select(0, rows))
 
 

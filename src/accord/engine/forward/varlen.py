@@ -1,4 +1,4 @@
-"""Attention over a packed plan by a kernel that takes texts of various lengths: `torch.nn.attention.varlen`, on GPUs.
+"""Attention over a packing by a kernel that takes texts of various lengths: `torch.nn.attention.varlen`, on GPUs.
 
 The kernel is FlashAttention as torch ships it, in bf16 and f16 alone. Its arguments have changed from version to
 version, so they are looked up, and before its first use it is compared with plain products, gradients included, on
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from accord.engine.forward import plain
+from accord.engine.forward.dtype import computed_in
 from accord.engine.packing import Attention
 
 Kernel = Callable[..., Tensor]
@@ -22,7 +23,7 @@ LOW = (torch.bfloat16, torch.float16)
 
 def attend(attention: Attention, query: Tensor, key: Tensor, value: Tensor, *, scaling: float | None = None) -> Tensor:
     """Queries (Q, heads, d), keys and values (T, heads, d) of a flat row to what each query's segment lets it see."""
-    kernel, low = _kernel(), plain.computed_in(query)
+    kernel, low = _kernel(), computed_in(query)
     calls, place = attention.calls
     query, key, value = (t.to(low) for t in (query, key, value))
     parts = [
@@ -44,7 +45,7 @@ def attend(attention: Attention, query: Tensor, key: Tensor, value: Tensor, *, s
 def serves(query: Tensor) -> bool:
     """Whether the kernel computes attention of queries like these: on a GPU, in bf16 or f16, and rightly."""
     fits = query.shape[-1] % 8 == 0 and query.shape[-1] <= 256
-    return query.device.type == "cuda" and fits and plain.computed_in(query) in LOW and agrees(query.device)
+    return query.device.type == "cuda" and fits and computed_in(query) in LOW and agrees(query.device)
 
 
 @functools.cache

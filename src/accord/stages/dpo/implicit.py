@@ -21,7 +21,7 @@ from accord.objectives.direct import implicit_rewards
 from accord.objectives.kl import sqrt_kl
 from accord.run import RunFolder, write_text
 from accord.stages.dpo.config import DIRECT_LOSSES, Dpo
-from accord.stages.dpo.items import Item
+from accord.stages.dpo.items import DirectItem
 from accord.stages.dpo.losses import keywords
 from accord.stages.dpo.margins import check_limits
 from accord.training.distributed import World
@@ -34,7 +34,7 @@ class HeldOut:
     """
 
     def __init__(
-        self, config: Dpo, world: World, logprobs: Logprobs, items: Sequence[Item], before: Sequence[Tensor]
+        self, config: Dpo, world: World, logprobs: Logprobs, items: Sequence[DirectItem], before: Sequence[Tensor]
     ) -> None:
         self.config, self.world, self.logprobs, self.items, self.before = config, world, logprobs, items, before
         self.start = self._sums() if config.reference else list(before)
@@ -113,7 +113,12 @@ MEASURED = (
 
 
 def measure_samples(
-    config: Dpo, run: RunFolder, policy: nn.Module, renderer: Renderer, items: Sequence[Item], device: torch.device
+    config: Dpo,
+    run: RunFolder,
+    policy: nn.Module,
+    renderer: Renderer,
+    items: Sequence[DirectItem],
+    device: torch.device,
 ) -> dict[str, Any]:
     """Replies to some held-out prompts: KL to the reference (without one, to the start) in nats per reply, limits."""
     prompts = list({item.prompt.id: item.prompt for item in items}.values())[: config.kl_prompts]

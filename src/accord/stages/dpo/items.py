@@ -14,7 +14,7 @@ from accord.stages.shared import drop_long, load_all
 
 
 @dataclass(frozen=True)
-class Item:
+class DirectItem:
     """Replies to one prompt with what is known about them; `number` is its place among all that a run looks at.
 
     `ranks[k]` of reply k (1 is best) gives `pairs` of (better, worse), each with its margin; `labels` are (reply, good)
@@ -34,28 +34,28 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Material:
+class DirectData:
     """What is trained on, what is measured on, and for KTO each trained prompt with the reply to another."""
 
-    items: list[Item]
-    held_out: list[Item]
-    mismatched: list[Item]
+    items: list[DirectItem]
+    held_out: list[DirectItem]
+    mismatched: list[DirectItem]
 
     @property
-    def everything(self) -> list[Item]:
+    def everything(self) -> list[DirectItem]:
         """In the order of their numbers."""
         return [*self.items, *self.held_out, *self.mismatched]
 
-    def mismatch_of(self, item: Item) -> Item:
+    def mismatch_of(self, item: DirectItem) -> DirectItem:
         return self.mismatched[item.number]
 
 
-def read_material(config: Dpo, run: RunFolder, renderer: Renderer) -> Material:
+def read_material(config: Dpo, run: RunFolder, renderer: Renderer) -> DirectData:
     """Read and render everything; the prompts held out are those that `accord preference` holds out."""
     items, held_out = read_comparison_items(config, run, renderer)
     openings = {item.prompt.opening for item in held_out} if config.eval_data else set()
 
-    def trained(item: Item) -> bool:
+    def trained(item: DirectItem) -> bool:
         if config.eval_data:
             return item.prompt.opening not in openings
         return unit_hash(item.prompt.opening + "preference") >= config.eval_share
@@ -72,7 +72,7 @@ def read_material(config: Dpo, run: RunFolder, renderer: Renderer) -> Material:
         print("no comparisons to measure the implicit reward on; give --eval_data")
     if config.family == UNPAIRED and len({good for item in items for _, good in item.labels}) < 2:
         raise BadInput(f"{', '.join(config.losses)} needs good and bad replies; the data have only one of them")
-    mismatched: list[Item] = []
+    mismatched: list[DirectItem] = []
     if "kto" in config.losses:
         items, mismatched = mismatch(items, config.max_length)
     if config.safety_data:
@@ -81,12 +81,14 @@ def read_material(config: Dpo, run: RunFolder, renderer: Renderer) -> Material:
         )
         items = prefer_safe(items, labels, config.safety_margin)
     numbered = [replace(item, number=number) for number, item in enumerate([*items, *held_out, *mismatched])]
-    return Material(numbered[: len(items)], numbered[len(items) :][: len(held_out)], numbered[len(items + held_out) :])
+    return DirectData(
+        numbered[: len(items)], numbered[len(items) :][: len(held_out)], numbered[len(items + held_out) :]
+    )
 
 
-def read_comparison_items(config: Dpo, run: RunFolder, renderer: Renderer) -> tuple[list[Item], list[Item]]:
+def read_comparison_items(config: Dpo, run: RunFolder, renderer: Renderer) -> tuple[list[DirectItem], list[DirectItem]]:
     """Items of --data and of --eval_data; what ranks nothing is dropped and counted."""
-    found: list[list[Item]] = []
+    found: list[list[DirectItem]] = []
     for what, sources, split in (("data", config.data, config.split), ("eval_data", config.eval_data, "")):
         read: list[Comparison] = []
         if sources:
@@ -108,7 +110,7 @@ def read_comparison_items(config: Dpo, run: RunFolder, renderer: Renderer) -> tu
     return found[0], found[1]
 
 
-def read_single_items(config: Dpo, run: RunFolder, renderer: Renderer) -> list[Item]:
+def read_single_items(config: Dpo, run: RunFolder, renderer: Renderer) -> list[DirectItem]:
     """Items of --unpaired_data; ratings say nothing about good and bad, and are dropped and counted."""
     if not config.unpaired_data:
         return []
@@ -127,7 +129,7 @@ def read_single_items(config: Dpo, run: RunFolder, renderer: Renderer) -> list[I
     return [judgement_item(renderer, j) for j in judged]
 
 
-def comparison_item(renderer: Renderer, comparison: Comparison, config: Dpo) -> Item:
+def comparison_item(renderer: Renderer, comparison: Comparison, config: Dpo) -> DirectItem:
     """A comparison or ranking; for unpaired losses the best replies are good, the last ones bad, others unlabelled."""
     best, last = min(comparison.ranks), max(comparison.ranks)
     labels = tuple((k, rank == best) for k, rank in enumerate(comparison.ranks) if rank in (best, last))
@@ -137,17 +139,17 @@ def comparison_item(renderer: Renderer, comparison: Comparison, config: Dpo) -> 
     n = range(len(c.ranks))
     pairs = tuple((i, j) for i in n for j in n if c.ranks[i] < c.ranks[j])
     margins = (config.strength_margin * c.strength,) * len(pairs)
-    return Item(-1, c.id, c.prompt, c.replies, group, c.ranks, pairs, margins, labels, c.probability)
+    return DirectItem(-1, c.id, c.prompt, c.replies, group, c.ranks, pairs, margins, labels, c.probability)
 
 
-def judgement_item(renderer: Renderer, judgement: Judgement) -> Item:
+def judgement_item(renderer: Renderer, judgement: Judgement) -> DirectItem:
     """One reply labelled good, or safe, or not."""
     group = reply_group(renderer.prompt_ids(judgement.prompt.turns), renderer.reply_ids(judgement.reply))
     labels = ((0, judgement.value > 0),)
-    return Item(-1, judgement.id, judgement.prompt, (judgement.reply,), group, (1,), (), (), labels)
+    return DirectItem(-1, judgement.id, judgement.prompt, (judgement.reply,), group, (1,), (), (), labels)
 
 
-def prefer_safe(items: Sequence[Item], labels: Sequence[Judgement], margin: float) -> list[Item]:
+def prefer_safe(items: Sequence[DirectItem], labels: Sequence[Judgement], margin: float) -> list[DirectItem]:
     """SafeDPO's pairs: the safe reply wins whatever was chosen, two unsafe ones are no pair, and `margin` is asked for.
 
     Kim et al. 2025 (arXiv:2505.20065) section 4. Pairs of two safe replies, or without both labels, stay as they are.
@@ -176,7 +178,7 @@ def prefer_safe(items: Sequence[Item], labels: Sequence[Judgement], margin: floa
     return kept
 
 
-def mismatch(items: Sequence[Item], max_length: int) -> tuple[list[Item], list[Item]]:
+def mismatch(items: Sequence[DirectItem], max_length: int) -> tuple[list[DirectItem], list[DirectItem]]:
     """For KTO: the items, and each one's prompt with the first reply of the next item that has another prompt.
 
     The partner is fixed by the data and not by the batch, so that the reference's log-probs can be kept and a batch
@@ -196,7 +198,7 @@ def mismatch(items: Sequence[Item], max_length: int) -> tuple[list[Item], list[I
             kept.append(item)
             group = reply_group(item.group.prefix, other.group.replies[0])
             name = f"{item.id} {other.id}"
-            mismatched.append(Item(-1, name, item.prompt, other.texts[:1], group, (1,), (), (), ()))
+            mismatched.append(DirectItem(-1, name, item.prompt, other.texts[:1], group, (1,), (), (), ()))
     if len(kept) < len(items):
         print(f"dropped {len(items) - len(kept)} of {len(items)}: no other prompt's reply fits beside their prompt")
     if not kept:

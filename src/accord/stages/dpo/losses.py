@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from accord.engine.packing import Plan, build_plan, cut_by_tokens
+from accord.engine.packing import Packing, cut_by_tokens, pack
 from accord.models.policy import compute_logprobs
 from accord.models.reference import ReplyReference, reply_sums
 from accord.objectives.direct import LOSSES, Pairs, match_ranks, weighted_losses
 from accord.objectives.direct_unpaired import Rankings, Singles, kl_estimate, reward_shift
 from accord.objectives.implicit import Reduction, reduce, sequence_logprobs, token_counts
 from accord.stages.dpo.config import LISTWISE, PAIRED, UNPAIRED, Dpo
-from accord.stages.dpo.items import Item, Material
+from accord.stages.dpo.items import DirectData, DirectItem
 from accord.training.distributed import World
 from accord.training.fit import Losses
 
@@ -36,7 +36,7 @@ class Whole:
 
 
 @dataclass(frozen=True)
-class Actors:
+class DirectRoles:
     """The policy and what it is compared with."""
 
     config: Dpo
@@ -44,11 +44,11 @@ class Actors:
     policy: nn.Module
     reference: ReplyReference
 
-    def logprobs(self, plan: Plan) -> Tensor:
+    def logprobs(self, packing: Packing) -> Tensor:
         """Token log-probs of the policy."""
-        return compute_logprobs(self.policy, plan, self.config.precision)
+        return compute_logprobs(self.policy, packing, self.config.precision)
 
-    def log_ratios(self, items: Sequence[Item]) -> list[Tensor]:
+    def log_ratios(self, items: Sequence[DirectItem]) -> list[Tensor]:
         """log π / π_ref of each item's replies, summed over tokens; without gradient, on every rank."""
         parts = self.cut(items)
         groups = [item.group for item in items]
@@ -56,12 +56,12 @@ class Actors:
         theirs = self.reference.of([item.number for item in items], groups, parts, self.world)
         return [a - b for a, b in zip(ours, theirs, strict=True)]
 
-    def cut(self, items: Sequence[Item]) -> list[list[int]]:
+    def cut(self, items: Sequence[DirectItem]) -> list[list[int]]:
         """Micro-batches, as places in `items`."""
         return cut_by_tokens(range(len(items)), lambda i: items[i].group.tokens, self.config.micro_tokens)
 
 
-def look_over(actors: Actors, material: Material, batch: Sequence[Item]) -> Whole:
+def look_over(actors: DirectRoles, data: DirectData, batch: Sequence[DirectItem]) -> Whole:
     """Denominators of the whole batch, and what its losses need to know of it, by a pass without gradient."""
     config = actors.config
     labels = [(item, k, good) for item in batch for k, good in item.labels]
@@ -69,7 +69,7 @@ def look_over(actors: Actors, material: Material, batch: Sequence[Item]) -> Whol
     if config.family == UNPAIRED:
         whole = Whole(float(len(labels)), float(sum(good for _, _, good in labels)))
     if "kto" in config.losses:
-        partners = [material.mismatch_of(item) for item in batch]
+        partners = [data.mismatch_of(item) for item in batch]
         tokens = torch.tensor([len(item.group.replies[0]) for item in partners])
         ratios = reduce(torch.cat(actors.log_ratios(partners)), tokens, keywords(config, "kto")["reduction"])
         whole.shifts["kto"] = kl_estimate(ratios, len(partners))
@@ -84,7 +84,7 @@ def look_over(actors: Actors, material: Material, batch: Sequence[Item]) -> Whol
     return whole
 
 
-def match_margins(actors: Actors, batch: Sequence[Item], reduction: Reduction) -> dict[int, Tensor]:
+def match_margins(actors: DirectRoles, batch: Sequence[DirectItem], reduction: Reduction) -> dict[int, Tensor]:
     """AOT: for the pairs of each item, the reference's margin at the rank of the policy's in the whole batch."""
     groups, parts = [item.group for item in batch], actors.cut(batch)
     ours = reply_sums(actors.logprobs, groups, parts, actors.world)
@@ -100,13 +100,13 @@ def match_margins(actors: Actors, batch: Sequence[Item], reduction: Reduction) -
     return {item.number: part for item, part in zip(batch, matched.split(sizes), strict=True)}
 
 
-def item_loss(actors: Actors, items: Sequence[Item], whole: Whole) -> Losses:
+def item_loss(actors: DirectRoles, items: Sequence[DirectItem], whole: Whole) -> Losses:
     """The losses of some items, over the whole batch's denominators, and their metrics."""
     config = actors.config
-    plan = build_plan([item.group for item in items]).to(actors.world.device)
-    sums = sequence_logprobs(actors.logprobs(plan), plan.owner, plan.replies, "sum")
-    reference = actors.reference.sums([item.number for item in items], plan)
-    tokens = token_counts(plan.owner, plan.replies)
+    packing = pack([item.group for item in items]).to(actors.world.device)
+    sums = sequence_logprobs(actors.logprobs(packing), packing.owner, packing.replies, "sum")
+    reference = actors.reference.sums([item.number for item in items], packing)
+    tokens = token_counts(packing.owner, packing.replies)
     data = ASSEMBLE[config.family](config, items, sums, reference, tokens)
     options = {name: keywords(config, name) for name in config.losses}
     for name, shift in whole.shifts.items():
@@ -123,7 +123,7 @@ def item_loss(actors: Actors, items: Sequence[Item], whole: Whole) -> Losses:
     return loss, metrics
 
 
-def pairs_of(config: Dpo, items: Sequence[Item], sums: Tensor, reference: Tensor, tokens: Tensor) -> Pairs:
+def pairs_of(config: Dpo, items: Sequence[DirectItem], sums: Tensor, reference: Tensor, tokens: Tensor) -> Pairs:
     """Every ordered pair of the items' replies; an item counts once.
 
     A soft label p is its expectation: the pair with weight p and the same pair turned round with 1 − p.
@@ -147,7 +147,7 @@ def pairs_of(config: Dpo, items: Sequence[Item], sums: Tensor, reference: Tensor
     return Pairs(sums[a], sums[b], reference[a], reference[b], tokens[a], tokens[b], *of_pair)
 
 
-def singles_of(config: Dpo, items: Sequence[Item], sums: Tensor, reference: Tensor, tokens: Tensor) -> Singles:
+def singles_of(config: Dpo, items: Sequence[DirectItem], sums: Tensor, reference: Tensor, tokens: Tensor) -> Singles:
     """Every labelled reply."""
     at, good = [], []
     first = 0
@@ -159,7 +159,7 @@ def singles_of(config: Dpo, items: Sequence[Item], sums: Tensor, reference: Tens
     return Singles(sums[at], reference[at], tokens[at], labels, torch.ones(len(at), device=sums.device))
 
 
-def rankings_of(config: Dpo, items: Sequence[Item], sums: Tensor, reference: Tensor, tokens: Tensor) -> Rankings:
+def rankings_of(config: Dpo, items: Sequence[DirectItem], sums: Tensor, reference: Tensor, tokens: Tensor) -> Rankings:
     """Every item as a row, padded with rank 0."""
     sizes = [len(item.texts) for item in items]
     ranks = [torch.tensor(item.ranks, device=sums.device) for item in items]

@@ -17,11 +17,13 @@ from accord.errors import BadInput
 from accord.models.scorers import ReplyScorer, open_scorer
 from accord.records import Prompt, Rollout
 from accord.stages.dpo.config import Dpo
-from accord.stages.dpo.items import Item
+from accord.stages.dpo.items import DirectItem
 from accord.stages.shared import judge_limit
 
 
-def score_margins(config: Dpo, items: Sequence[Item], renderer: Renderer, device: torch.device) -> list[Item]:
+def score_margins(
+    config: Dpo, items: Sequence[DirectItem], renderer: Renderer, device: torch.device
+) -> list[DirectItem]:
     """MODPO's margins: weight · (score of the better reply − of the worse one), of a cost its negative.
 
     Zhou et al. 2023 (arXiv:2310.03708) eq. 8. With r the criterion of the comparisons the optimum is

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from accord.engine.packing import Plan
+from accord.engine.packing import Packing
 from accord.errors import BadInput
 from accord.models.loading import add_adapters, base_of, load_policy
 from accord.models.reference import (
@@ -32,8 +32,8 @@ from accord.models.tokenizer import load_renderer
 from accord.run import RunFolder
 from accord.stages.dpo.config import Dpo
 from accord.stages.dpo.implicit import HeldOut, measure_samples
-from accord.stages.dpo.items import Item, Material, read_material
-from accord.stages.dpo.losses import Actors, item_loss, look_over
+from accord.stages.dpo.items import DirectData, DirectItem, read_material
+from accord.stages.dpo.losses import DirectRoles, item_loss, look_over
 from accord.stages.dpo.margins import score_margins
 from accord.stages.shared import named, save_snapshot, settle_language_model
 from accord.training import distributed
@@ -53,19 +53,19 @@ def run(config: Dpo) -> RunFolder:
             return run
         world = distributed.start(config.threads)
         renderer = load_renderer(config.model)
-        material = read_material(config, run, renderer)
-        material = replace(material, items=score_margins(config, material.items, renderer, world.device))
-        items = material.items
+        data = read_material(config, run, renderer)
+        data = replace(data, items=score_margins(config, data.items, renderer, world.device))
+        items = data.items
         policy = add_adapters(load_policy(config.model), config, scalar=False, seed=config.seed).to(world.device)
         if not any(p.requires_grad for p in policy.parameters()):
             raise BadInput(f"{config.model}: nothing to train; its adapter is frozen")
         config = settle_language_model(config, run, world, policy, [item.group for item in items])
         frozen = frozen_model(config, policy, world)
-        reference, measured_against = make_reference(config, run, world, policy, frozen, material)
-        actors = Actors(config, world, policy, reference)
-        held_out = HeldOut(config, world, actors.logprobs, material.held_out, measured_against)
+        reference, measured_against = make_reference(config, run, world, policy, frozen, data)
+        actors = DirectRoles(config, world, policy, reference)
+        held_out = HeldOut(config, world, actors.logprobs, data.held_out, measured_against)
 
-        def batch_at(step: int) -> list[Item]:
+        def batch_at(step: int) -> list[DirectItem]:
             if frozen is not None and config.refresh_every and step and step % config.refresh_every == 0:
                 follow(frozen, policy, config.refresh_mix)
             return [items[i] for i in batch_indices(step, len(items), config.batch_size, config.seed)]
@@ -78,16 +78,16 @@ def run(config: Dpo) -> RunFolder:
             steps=math.ceil(config.epochs * steps_per_epoch(len(items), config.batch_size)),
             batch_at=batch_at,
             size=lambda item: item.group.tokens,
-            totals=lambda batch: look_over(actors, material, batch),
+            totals=lambda batch: look_over(actors, data, batch),
             loss=lambda part, whole: item_loss(actors, part, whole),
             largest=heapq.nlargest(config.batch_size, items, key=lambda item: item.group.tokens),
-            evaluate=held_out.measure if material.held_out else None,
+            evaluate=held_out.measure if data.held_out else None,
             kept={"reference": frozen} if frozen is not None and config.refresh_every else None,
         )
         result = {"criterion": config.criterion, "role": "implicit", "loss": config.losses, **held_out.summarise()}
         if world.is_main:
-            if material.held_out and config.kl_prompts:
-                result |= measure_samples(config, run, policy, renderer, material.held_out, world.device)
+            if data.held_out and config.kl_prompts:
+                result |= measure_samples(config, run, policy, renderer, data.held_out, world.device)
             facts = {"loss": config.losses, "data": named(config.data or config.unpaired_data), "parent": config.model}
             save_snapshot(run, policy, renderer.tokenizer, POLICY, facts, [item.prompt for item in items])
             run.write_json("evaluation.json", result)
@@ -111,34 +111,34 @@ def frozen_model(config: Dpo, policy: nn.Module, world: World) -> nn.Module | No
 
 
 def make_reference(
-    config: Dpo, run: RunFolder, world: World, policy: nn.Module, frozen: nn.Module | None, material: Material
+    config: Dpo, run: RunFolder, world: World, policy: nn.Module, frozen: nn.Module | None, data: DirectData
 ) -> tuple[ReplyReference, list[Tensor]]:
     """The reference of training, and the log-probs of the held-out replies that they are measured against.
 
     Held-out replies of a loss without a reference are measured against the policy before its first step.
     """
     source = policy if frozen is None else frozen
-    view = Actors(config, world, source, ReplyReference())
+    view = DirectRoles(config, world, source, ReplyReference())
     if config.refresh_every or not config.needs_reference or not config.cache_reference:
-        groups = [item.group for item in material.held_out]
-        before = reply_sums(view.logprobs, groups, view.cut(material.held_out), world)
+        groups = [item.group for item in data.held_out]
+        before = reply_sums(view.logprobs, groups, view.cut(data.held_out), world)
         if not config.needs_reference:
             return ReplyReference(), before
         tokens = Reference(policy, frozen)
 
-        def logprobs(plan: Plan) -> Tensor:
+        def logprobs(packing: Packing) -> Tensor:
             with lowered(config.precision, world.device):
-                return tokens.token_logprobs(plan)
+                return tokens.token_logprobs(packing)
 
         return ReplyReference(logprobs=logprobs), before
-    everything, items = material.everything, material.items
+    everything, items = data.everything, data.items
     # in the order of the first epoch: the first step then compares with the very numbers that it computes itself
     parts = []
     for step in range(steps_per_epoch(len(items), config.batch_size)):
         batch = [items[i] for i in batch_indices(step, len(items), config.batch_size, config.seed)]
-        for some in (batch, [material.mismatch_of(item) for item in batch] if material.mismatched else []):
+        for some in (batch, [data.mismatch_of(item) for item in batch] if data.mismatched else []):
             parts += [[some[i].number for i in part] for part in view.cut(some)]
-    parts += [[material.held_out[i].number for i in part] for part in view.cut(material.held_out)]
+    parts += [[data.held_out[i].number for i in part] for part in view.cut(data.held_out)]
     groups = [item.group for item in everything]
     folder = Path(config.reference_cache) if config.reference_cache else run.path / "reference"
 
@@ -146,4 +146,4 @@ def make_reference(
         return reply_sums(view.logprobs, groups, [part for part in parts if not missing.isdisjoint(part)], world)
 
     values = kept_sums(ReplyStore(folder, weights_hash(source), config.precision), groups, world, compute)
-    return ReplyReference(kept=values), [values[item.number] for item in material.held_out]
+    return ReplyReference(kept=values), [values[item.number] for item in data.held_out]

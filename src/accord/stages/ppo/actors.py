@@ -60,14 +60,14 @@ class Actors:
 
 
 @dataclass(frozen=True)
-class Material:
+class Prompts:
     """The prompts of the run, and those that limits are checked on at the end."""
 
     prompts: list[Prompt]
     held_out: list[Prompt]
 
 
-def prepare(config: Ppo, run: RunFolder, world: World) -> tuple[Material, Actors]:
+def prepare(config: Ppo, run: RunFolder, world: World) -> tuple[Prompts, Actors]:
     """Read the prompts and load every role; refuses what does not fit together before any training."""
     renderer = load_renderer(config.model)
     device = world.device
@@ -75,7 +75,7 @@ def prepare(config: Ppo, run: RunFolder, world: World) -> tuple[Material, Actors
         {n: open_scorer(where, role, renderer, device, n) for n, where in named.items()}
         for named, role in ((config.rewards, "preference"), (config.costs, "cost"), (config.watch, "preference"))
     )
-    material = read_prompts_of(config, run, renderer)
+    prompts = read_prompts_of(config, run, renderer)
     policy = add_adapters(load_policy(config.model), config, scalar=False, seed=config.seed).to(device)
     if not any(p.requires_grad for p in policy.parameters()):
         raise BadInput(f"{config.model}: nothing to train; its adapter is frozen")
@@ -101,7 +101,7 @@ def prepare(config: Ppo, run: RunFolder, world: World) -> tuple[Material, Actors
         other_text=read_other_text(config, run, renderer),
         engine=engine,
     )
-    return material, actors
+    return prompts, actors
 
 
 def own_reference(config: Ppo, device: torch.device) -> nn.Module | None:
@@ -111,7 +111,7 @@ def own_reference(config: Ppo, device: torch.device) -> nn.Module | None:
     return load_policy(config.reference or config.model, trainable=False).to(device)
 
 
-def read_prompts_of(config: Ppo, run: RunFolder, renderer: Renderer) -> Material:
+def read_prompts_of(config: Ppo, run: RunFolder, renderer: Renderer) -> Prompts:
     """The prompts to train and to check limits on: no scorer was trained on any, and none is in both."""
     scorers = [*config.rewards.values(), *config.costs.values(), *config.watch.values()]
 
@@ -124,10 +124,10 @@ def read_prompts_of(config: Ppo, run: RunFolder, renderer: Renderer) -> Material
 
     prompts = read(config.data, "data", config.split)
     if not config.eval_data:
-        return Material(prompts, [])
+        return Prompts(prompts, [])
     held_out = read(config.eval_data, "eval_data", "evaluation" if config.split else "")
     refuse_overlap({p.id for p in held_out}, [p.id for p in prompts], "--eval_data", "--data")
-    return Material(prompts, held_out)
+    return Prompts(prompts, held_out)
 
 
 def refuse_empty_slices(limit_slices: Mapping[str, str], prompts: Sequence[Prompt], what: str) -> None:

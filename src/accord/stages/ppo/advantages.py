@@ -22,7 +22,9 @@ from accord.stages.ppo.state import State
 BASELINES = {"rloo": leave_one_out, "grpo": less_group_mean, "dr-grpo": less_group_mean}
 
 
-def shape(config: Ppo, experience: Experience, state: State) -> tuple[Tensor, dict[str, Tensor], dict[str, float]]:
+def compute_advantages(
+    config: Ppo, experience: Experience, state: State
+) -> tuple[Tensor, dict[str, Tensor], dict[str, float]]:
     """The combined advantage (B, T), normalised as its method does; the returns of every critic's signal; metrics."""
     mask, streams = experience.mask, signal_streams(config, experience, state)
     returns: dict[str, Tensor] = {}

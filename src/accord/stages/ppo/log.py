@@ -13,7 +13,7 @@ from accord.stages.ppo.state import State
 from accord.stages.shared import gold_scores
 
 
-def record(config: Ppo, renderer: Renderer, experience: Experience, state: State) -> dict[str, float]:
+def rollout_metrics(config: Ppo, renderer: Renderer, experience: Experience, state: State) -> dict[str, float]:
     """What the rollouts looked like: scores, unclamped KL, lengths, gold where known."""
     kl = experience.kl.sum(1)
     metrics = {

@@ -9,19 +9,19 @@ from torch import Tensor, nn
 
 from accord.engine.packing import Group, reply_group
 from accord.run import RunFolder
-from accord.stages.ppo.actors import Actors, Material
+from accord.stages.ppo.actors import Actors, Prompts
 from accord.stages.ppo.config import Ppo
 from accord.stages.ppo.experience import Experience
-from accord.stages.ppo.update import Lesson, micro_loss, mini_batch
+from accord.stages.ppo.update import Targets, micro_loss, mini_batch
 from accord.training.distributed import World
 from accord.training.machine import settle
 from accord.training.memory import longest_first, rehearse
 
 
-def settle_actors(config: Ppo, run: RunFolder, world: World, material: Material, actors: Actors) -> Ppo:
+def settle_actors(config: Ppo, run: RunFolder, world: World, prompts: Prompts, actors: Actors) -> Ppo:
     """The config with what the machine decides; BadInput where the longest rollouts will not fit into memory."""
     trained: list[nn.Module] = [actors.policy, actors.critics]
-    groups = longest_rollouts(config, actors, material)
+    groups = longest_rollouts(config, actors, prompts)
 
     def compute(some: Sequence[Group], precision: str) -> Tensor:
         return imagined_loss(config.model_copy(update={"precision": precision}), actors, some, world.device)
@@ -41,13 +41,13 @@ def settle_actors(config: Ppo, run: RunFolder, world: World, material: Material,
 
 
 def imagined_pass(
-    config: Ppo, actors: Actors, material: Material, step: int, device: torch.device
+    config: Ppo, actors: Actors, prompts: Prompts, step: int, device: torch.device
 ) -> tuple[Callable[[], None], float]:
     """A micro-batch of rollouts that nobody sampled, forward and backward, and about how many like it are left."""
 
     @functools.cache  # every prompt is rendered to find the longest
     def groups() -> list[Group]:
-        return longest_first(longest_rollouts(config, actors, material), lambda g: g.tokens, config.micro_tokens)
+        return longest_first(longest_rollouts(config, actors, prompts), lambda g: g.tokens, config.micro_tokens)
 
     def once() -> None:
         actors.policy.train()
@@ -58,9 +58,9 @@ def imagined_pass(
     return once, (config.steps - step) * config.ppo_epochs * mini_batches
 
 
-def longest_rollouts(config: Ppo, actors: Actors, material: Material) -> list[Group]:
+def longest_rollouts(config: Ppo, actors: Actors, prompts: Prompts) -> list[Group]:
     """A mini-batch of the longest prompts, whose replies are as long as they may get."""
-    prompts = (actors.renderer.prompt_ids(prompt.turns) for prompt in material.prompts)
+    prompts = (actors.renderer.prompt_ids(prompt.turns) for prompt in prompts.prompts)
     longest = heapq.nlargest(max(1, config.mini_batch_size // config.samples), prompts, key=len)
     replies = [(actors.renderer.eos,) * config.max_new_tokens] * config.samples
     return [reply_group(prompt, *replies) for prompt in longest]
@@ -73,6 +73,6 @@ def imagined_loss(config: Ppo, actors: Actors, groups: Sequence[Group], device: 
     mask = torch.ones_like(zeros, dtype=torch.bool)
     experience = Experience([], [], list(groups), mask, zeros, zeros, zeros, {}, by_signal)
     everything = range(len(groups))
-    lesson = Lesson(zeros, by_signal, config.kl_coefficient, 0)
+    targets = Targets(zeros, by_signal, config.kl_coefficient, 0)
     batch = mini_batch(config, experience, everything)
-    return micro_loss(config, actors, experience, lesson, batch, everything, device)[0]
+    return micro_loss(config, actors, experience, targets, batch, everything, device)[0]

@@ -8,14 +8,13 @@ import torch
 from torch import Tensor
 
 from accord.engine.forward.causal import hidden_states, logits_head, token_logprobs
-from accord.engine.packing import Group, Plan, build_plan, cut_by_tokens, length_mask, pack_replies, reply_group
+from accord.engine.packing import Group, Packing, cut_by_tokens, length_mask, pack, pack_replies, reply_group
 from accord.models.scorers import AT_ONCE
 from accord.objectives.kl import EXACT, SAMPLED
 from accord.records import Prompt, Rollout
 from accord.stages.ppo.actors import Actors
 from accord.stages.ppo.config import Ppo
 from accord.stages.ppo.experience import Experience
-from accord.stages.ppo.scoring import Scoring
 from accord.stages.ppo.state import State
 from accord.training.distributed import World
 from accord.training.precision import lowered
@@ -50,7 +49,7 @@ def collect(config: Ppo, world: World, actors: Actors, prompts: Sequence[Prompt]
 
 
 def evaluate(
-    config: Ppo, world: World, actors: Actors, prompts: Sequence[Prompt], rollouts: list[Rollout], scoring: Scoring
+    config: Ppo, world: World, actors: Actors, prompts: Sequence[Prompt], rollouts: list[Rollout], scoring: "Scoring"
 ) -> Experience:
     """What reference, critics and scorers say about a rank's rollouts; remote scorers answer meanwhile."""
     groups = scoring.groups
@@ -65,19 +64,19 @@ def evaluate(
     apart = gap > (config.sampler_gap or GAP[config.precision])
     start = 0
     for part in cut_by_tokens(groups, lambda g: g.tokens, config.micro_tokens):
-        plan = build_plan(part).to(world.device)
-        stop = start + plan.replies
+        packing = pack(part).to(world.device)
+        stop = start + packing.replies
         with lowered(config.precision, world.device):
-            reference[start:stop] = plan.scatter(
-                actors.reference.token_logprobs(plan, temperature=config.temperature), width
+            reference[start:stop] = packing.scatter(
+                actors.reference.token_logprobs(packing, temperature=config.temperature), width
             ).cpu()
-            for name, value in actors.critics.values(actors.policy, plan).items():
-                values[name][start:stop] = plan.scatter(value, width).cpu()
+            for name, value in actors.critics.values(actors.policy, packing).items():
+                values[name][start:stop] = packing.scatter(value, width).cpu()
             if config.kl_estimator in EXACT:
-                kl[start:stop] = plan.scatter(exact_kls(config, actors, plan), width).cpu()
+                kl[start:stop] = packing.scatter(exact_kls(config, actors, packing), width).cpu()
             if apart:
-                again = token_logprobs(actors.policy, plan, temperature=config.temperature)
-                sampled[start:stop] = plan.scatter(again, width).cpu()
+                again = token_logprobs(actors.policy, packing, temperature=config.temperature)
+                sampled[start:stop] = packing.scatter(again, width).cpu()
         start = stop
     mask = length_mask(lengths, width)
     if config.kl_estimator in SAMPLED:
@@ -94,22 +93,22 @@ def measure_gap(config: Ppo, world: World, actors: Actors, groups: Sequence[Grou
     total, count = 0.0, 0
     picked = range(0, len(groups), 16)
     for part in cut_by_tokens(picked, lambda i: groups[i].tokens, config.micro_tokens):
-        plan = build_plan([groups[i] for i in part]).to(world.device)
+        packing = pack([groups[i] for i in part]).to(world.device)
         with lowered(config.precision, world.device):
-            trained = token_logprobs(actors.policy, plan, temperature=config.temperature)
+            trained = token_logprobs(actors.policy, packing, temperature=config.temperature)
         rows = [i * config.samples + k for i in part for k in range(config.samples)]
-        ours = sampled[rows][plan.owner.cpu(), plan.slots.cpu()]
+        ours = sampled[rows][packing.owner.cpu(), packing.slots.cpu()]
         total += float((ours - trained.cpu()).abs().double().sum())
         count += len(ours)
     sums = world.gather((total, count))
     return sum(t for t, _ in sums) / max(1, sum(c for _, c in sums))
 
 
-def exact_kls(config: Ppo, actors: Actors, plan: Plan, hidden: Tensor | None = None) -> Tensor:
-    """KL over the whole vocabulary (R,) at the plan's rows; `hidden` are the policy's hidden states there, if known."""
+def exact_kls(config: Ppo, actors: Actors, packing: Packing, hidden: Tensor | None = None) -> Tensor:
+    """KL over the whole vocabulary (R,) at the packing's rows; `hidden` are the policy's there, if known."""
     head = logits_head(actors.policy, temperature=config.temperature)
-    ours = head(hidden_states(actors.policy, plan) if hidden is None else hidden)
-    return EXACT[config.kl_estimator](ours, actors.reference.logits(plan, temperature=config.temperature))
+    ours = head(hidden_states(actors.policy, packing) if hidden is None else hidden)
+    return EXACT[config.kl_estimator](ours, actors.reference.logits(packing, temperature=config.temperature))
 
 
 def gather(world: World, part: Experience, samples: int) -> Experience:

@@ -22,16 +22,16 @@ from accord.models.reference import follow
 from accord.models.saving import POLICY
 from accord.records import Prompt
 from accord.run import RunFolder
-from accord.stages.ppo.actors import Actors, Material, prepare
-from accord.stages.ppo.advantages import shape
+from accord.stages.ppo.actors import Actors, Prompts, prepare
+from accord.stages.ppo.advantages import compute_advantages
 from accord.stages.ppo.config import Ppo
 from accord.stages.ppo.limits import check_limits, hold_multipliers, move_multipliers
-from accord.stages.ppo.log import add_samples, move_kl_coefficient, record
+from accord.stages.ppo.log import add_samples, move_kl_coefficient, rollout_metrics
 from accord.stages.ppo.memory import imagined_pass, settle_actors
 from accord.stages.ppo.rollouts import collect
 from accord.stages.ppo.state import State, first_state, restore, save_state
-from accord.stages.ppo.update import Lesson, improve
-from accord.stages.ppo.watch import Guard, refuse_unknown_metrics, vital_signs
+from accord.stages.ppo.update import Targets, improve
+from accord.stages.ppo.watch import Guard, refuse_unknown_metrics, watch_metrics
 from accord.stages.shared import save_snapshot
 from accord.training import checkpoint, distributed
 from accord.training.compiling import Compiling
@@ -52,8 +52,8 @@ def run(config: Ppo) -> RunFolder:
         world = distributed.start(config.threads)
         refuse_unknown_metrics(config.rules)
         state = first_state(config)
-        material, actors = prepare(config, run, world)
-        config = settle_actors(config, run, world, material, actors)
+        prompts, actors = prepare(config, run, world)
+        config = settle_actors(config, run, world, prompts, actors)
         guard = Guard(config.rules, actors.policy, quiet=not world.is_main)
         optimizers = build_optimizers(config, actors)
         modules = trained_modules(config, actors, guard)
@@ -64,14 +64,14 @@ def run(config: Ppo) -> RunFolder:
         progress = Progress("ppo", config.steps, first=state.step, quiet=not world.is_main)
         while state.step < config.steps and not state.ended:
             started = time.perf_counter()
-            metrics = iterate(config, run, world, material, actors, optimizers, guard, state)
+            metrics = iterate(config, run, world, prompts, actors, optimizers, guard, state)
             state.step += 1
             left = (config.steps - state.step) * (time.perf_counter() - started)
             if world.is_main:
                 run.log({"step": state.step, **metrics})
             shown = ("objective/scores", "objective/kl", *(f"cost/{n}/mean" for n in config.costs))
             progress.update(state.step, {name: metrics[name] for name in shown if name in metrics})
-            compiling.consider(left, *imagined_pass(config, actors, material, state.step, world.device))
+            compiling.consider(left, *imagined_pass(config, actors, prompts, state.step, world.device))
             stop = any(world.gather(run.stop_requested))
             more = state.step < config.steps and not state.ended
             due = config.checkpoint_every and state.step % config.checkpoint_every == 0 and more
@@ -80,9 +80,9 @@ def run(config: Ppo) -> RunFolder:
             if stop and more:
                 raise run.interrupted(state.step)
         if guard.good is not None and not state.ended:
-            last_look(config, world, material, actors, guard, state)
+            last_look(config, world, prompts, actors, guard, state)
         if world.is_main:
-            finish(config, run, material, actors, state)
+            finish(config, run, prompts, actors, state)
         return run
 
 
@@ -90,7 +90,7 @@ def iterate(
     config: Ppo,
     run: RunFolder,
     world: World,
-    material: Material,
+    prompts: Prompts,
     actors: Actors,
     optimizers: dict[str, torch.optim.Optimizer],
     guard: Guard,
@@ -99,17 +99,17 @@ def iterate(
     """One iteration; returns its metrics. An alarm that stops the run ends it before anything is learned."""
     if actors.following is not None and state.step and state.step % config.refresh_every == 0:
         follow(actors.following, actors.policy, config.refresh_mix)
-    experience = collect(config, world, actors, prompts_of(config, material, state.step), state)
+    experience = collect(config, world, actors, prompts_of(config, prompts, state.step), state)
     warming = state.step < config.critic_warmup
     metrics = (hold_multipliers if warming else move_multipliers)(config, experience, state)
-    metrics |= record(config, actors.renderer, experience, state) | vital_signs(config, experience, state)
+    metrics |= rollout_metrics(config, actors.renderer, experience, state) | watch_metrics(config, experience, state)
     if world.is_main:
         add_samples(run, actors.renderer, experience, state.step + 1)
     if ends(actors, guard.look(actors.policy, metrics, state)):
         return metrics
-    advantages, returns, shaped = shape(config, experience, state)
-    lesson = Lesson(advantages, returns, state.kl_coefficient, state.step)
-    metrics |= shaped | improve(config, world, actors, optimizers, experience, lesson)
+    advantages, returns, shaped = compute_advantages(config, experience, state)
+    targets = Targets(advantages, returns, state.kl_coefficient, state.step)
+    metrics |= shaped | improve(config, world, actors, optimizers, experience, targets)
     if not warming:
         move_kl_coefficient(config, experience, state)
     if actors.average is not None:
@@ -117,9 +117,9 @@ def iterate(
     return metrics
 
 
-def prompts_of(config: Ppo, material: Material, step: int) -> list[Prompt]:
+def prompts_of(config: Ppo, prompts: Prompts, step: int) -> list[Prompt]:
     """The prompts of an iteration, a pure function of its number."""
-    prompts = material.prompts
+    prompts = prompts.prompts
     return [prompts[i] for i in batch_indices(step, len(prompts), config.batch_size, config.seed)]
 
 
@@ -130,11 +130,11 @@ def ends(actors: Actors, action: str) -> bool:
     return action in ("stop", "roll-back")
 
 
-def last_look(config: Ppo, world: World, material: Material, actors: Actors, guard: Guard, state: State) -> None:
+def last_look(config: Ppo, world: World, prompts: Prompts, actors: Actors, guard: Guard, state: State) -> None:
     """Rollouts of the policy after its last step, where a rule can roll back: no step goes unwatched."""
-    experience = collect(config, world, actors, prompts_of(config, material, state.step), state)
-    metrics = hold_multipliers(config, experience, state) | record(config, actors.renderer, experience, state)
-    ends(actors, guard.look(actors.policy, metrics | vital_signs(config, experience, state), state))
+    experience = collect(config, world, actors, prompts_of(config, prompts, state.step), state)
+    metrics = hold_multipliers(config, experience, state) | rollout_metrics(config, actors.renderer, experience, state)
+    ends(actors, guard.look(actors.policy, metrics | watch_metrics(config, experience, state), state))
 
 
 def build_optimizers(config: Ppo, actors: Actors) -> dict[str, torch.optim.Optimizer]:
@@ -152,13 +152,13 @@ def trained_modules(config: Ppo, actors: Actors, guard: Guard) -> dict[str, nn.M
     return {name: module for name, module in modules.items() if module is not None}
 
 
-def finish(config: Ppo, run: RunFolder, material: Material, actors: Actors, state: State) -> None:
+def finish(config: Ppo, run: RunFolder, prompts: Prompts, actors: Actors, state: State) -> None:
     """Check the limits on held-out prompts, save the policy, close the run."""
-    limits = check_limits(config, run, actors, actors.result, material.held_out) if material.held_out else {}
+    limits = check_limits(config, run, actors, actors.result, prompts.held_out) if prompts.held_out else {}
     facts: dict[str, Any] = {"rewards": dict(config.rewards), "limits": dict(config.limits), "parent": config.model}
     verdicts = {name: found["verdict"] for name, found in limits.items()}
     facts |= {"verdicts": verdicts} if verdicts else {}
-    save_snapshot(run, actors.result, actors.renderer.tokenizer, POLICY, facts, material.prompts)
+    save_snapshot(run, actors.result, actors.renderer.tokenizer, POLICY, facts, prompts.prompts)
     run.finish(
         multipliers={n: m.value for n, m in state.multipliers.items()},
         multiplier_integrals={n: m.integral for n, m in state.multipliers.items()},

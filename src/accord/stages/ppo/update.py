@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from accord.engine.forward.causal import hidden_states, logprobs_and_entropy, token_logprobs
-from accord.engine.packing import build_plan
+from accord.engine.packing import pack
 from accord.objectives.kl import EXACT, SAMPLED, kl_loss
 from accord.objectives.likelihood import likelihood_loss
 from accord.objectives.masked import clean
@@ -28,7 +28,7 @@ Losses = tuple[Tensor, dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
-class Lesson:
+class Targets:
     """What an iteration's experience is to teach: advantages (B, T), returns (B, T) by signal, β and where it stands.
 
     Before `step` reaches `--critic_warmup` only the critics learn.
@@ -55,28 +55,28 @@ def improve(
     actors: Actors,
     optimizers: Mapping[str, torch.optim.Optimizer],
     experience: Experience,
-    lesson: Lesson,
+    targets: Targets,
 ) -> dict[str, float]:
     """`ppo_epochs` passes of mini-batches over the experience; metrics are means over the updates."""
-    set_rates(config, optimizers, lesson.step)
+    set_rates(config, optimizers, targets.step)
     parts: dict[str, list[nn.Module]] = {"policy": [actors.policy], "critics": actors.critics.parts()}
     trained = {
         name: [[p for p in module.parameters() if p.requires_grad] for module in parts[name]] for name in optimizers
     }
     everything = [p for lists in trained.values() for parameters in lists for p in parameters]
-    stepped = [name for name in optimizers if name != "policy" or lesson.step >= config.critic_warmup]
+    stepped = [name for name in optimizers if name != "policy" or targets.step >= config.critic_warmup]
     sums: dict[str, float] = {}
     updates = 0
     actors.policy.train()
-    for number, batch in enumerate(mini_batches(config, experience, lesson.step)):
+    for number, batch in enumerate(mini_batches(config, experience, targets.step)):
         for optimizer in optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         metrics: dict[str, Tensor] = {}
         with one_cast(config.precision, world.device):
             for micro in world.micro_batches(batch.chosen, lambda i: experience.groups[i].tokens, config.micro_tokens):
-                backward(micro_loss(config, actors, experience, lesson, batch, micro, world.device), metrics)
+                backward(micro_loss(config, actors, experience, targets, batch, micro, world.device), metrics)
             if actors.other_text and "policy" in stepped:
-                learn_other_text(config, world, actors, lesson.step, number, metrics)
+                learn_other_text(config, world, actors, targets.step, number, metrics)
         metrics = sum_over_ranks(world, everything, metrics)
         if config.update_kl and updates and float(metrics["policy/kl_old_new"]) > config.update_kl:
             break
@@ -140,14 +140,14 @@ def micro_loss(
     config: Ppo,
     actors: Actors,
     experience: Experience,
-    lesson: Lesson,
+    targets: Targets,
     batch: MiniBatch,
     chosen: Sequence[int],
     device: torch.device,
 ) -> Losses:
     """Policy, KL and value losses of the replies to some of the batch's prompts, over the whole batch's tokens."""
     rows = rows_of(chosen, config.samples)
-    plan = build_plan([experience.groups[i] for i in chosen]).to(device)
+    packing = pack([experience.groups[i] for i in chosen]).to(device)
     mask = experience.mask[rows].to(device)
     width = mask.shape[1]
 
@@ -155,15 +155,15 @@ def micro_loss(
         return matrix[rows].to(device)
 
     with lowered(config.precision, device):
-        hidden = hidden_states(actors.policy, plan)
-        logprobs, entropy = logprobs_and_entropy(actors.policy, plan, hidden, temperature=config.temperature)
-        values = actors.critics.values(actors.policy, plan, hidden)
-        exact = exact_kls(config, actors, plan, hidden) if config.kl_estimator in EXACT else None
-    now = plan.scatter(logprobs, width)
+        hidden = hidden_states(actors.policy, packing)
+        logprobs, entropy = logprobs_and_entropy(actors.policy, packing, hidden, temperature=config.temperature)
+        values = actors.critics.values(actors.policy, packing, hidden)
+        exact = exact_kls(config, actors, packing, hidden) if config.kl_estimator in EXACT else None
+    now = packing.scatter(logprobs, width)
     loss, metrics = ppo_loss(
         now,
         there(experience.logprobs),
-        there(lesson.advantages),
+        there(targets.advantages),
         mask,
         clip=config.clip,
         count=batch.count,
@@ -174,18 +174,18 @@ def micro_loss(
         if exact is None:
             kl = SAMPLED[config.kl_estimator](now, *clean(mask, there(experience.reference)))
         else:
-            kl = plan.scatter(exact, width)
+            kl = packing.scatter(exact, width)
         part, parts = kl_loss(
-            kl, mask, coefficient=lesson.kl_coefficient, count=batch.count, weights=there(batch.weights)
+            kl, mask, coefficient=targets.kl_coefficient, count=batch.count, weights=there(batch.weights)
         )
         loss = loss + part
         metrics |= parts
     value_weight = 1.0 if config.critic == "separate" else config.value_weight
     for name, value in values.items():
         part, parts = value_loss(
-            plan.scatter(value, width),
+            packing.scatter(value, width),
             there(experience.values[name]),
-            there(lesson.returns[name]),
+            there(targets.returns[name]),
             mask,
             clip=config.value_clip,
             count=batch.count,
@@ -208,9 +208,9 @@ def learn_other_text(
     places = batch_indices(step * per_iteration + number, len(texts), config.ptx_batch_size, config.seed)
     count = sum(texts[i].trained for i in places)
     for micro in world.micro_batches(places, lambda i: texts[i].tokens, config.micro_tokens):
-        plan = build_plan([texts[i] for i in micro]).to(world.device)
+        packing = pack([texts[i] for i in micro]).to(world.device)
         with lowered(config.precision, world.device):
-            loss, _ = likelihood_loss(token_logprobs(actors.policy, plan), count=count)
+            loss, _ = likelihood_loss(token_logprobs(actors.policy, packing), count=count)
         backward((config.ptx_weight * loss, {"loss/ptx": loss.detach()}), metrics)
 
 

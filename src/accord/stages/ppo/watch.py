@@ -24,7 +24,7 @@ TAIL = 0.99  # quantile of the first iteration's rewards where the tail begins
 GRAM = 3  # tokens in a row whose return counts as repetition
 
 
-def vital_signs(config: Ppo, experience: Experience, state: State) -> dict[str, float]:
+def watch_metrics(config: Ppo, experience: Experience, state: State) -> dict[str, float]:
     """Numbers of the rollouts that part ways with the reward when it is hacked; keeps those of the first iteration."""
     mask, rewards = experience.mask, sum_scores(config, experience)
     if "tail" not in state.first:

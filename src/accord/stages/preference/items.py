@@ -31,7 +31,7 @@ class Label:
 
 
 @dataclass(frozen=True)
-class Item:
+class PreferenceItem:
     """Replies to one prompt with what is known about them, for one head.
 
     `ranks[k]` of reply k, 1 for what should score highest (the *less* safe reply, of a cost); empty where nothing is
@@ -61,19 +61,19 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Material:
+class PreferenceData:
     """Compared replies, labelled ones, and demonstrations that shall score 0; `heads` in their order.
 
     `rating_scale` is mean and deviation of the ratings, by which they were standardised.
     """
 
-    items: list[Item]
-    labelled: list[Item]
+    items: list[PreferenceItem]
+    labelled: list[PreferenceItem]
     demonstrations: list[Group]
     heads: list[str]
     rating_scale: tuple[float, float] = (0.0, 1.0)
 
-    def where(self, kept: Callable[[Prompt], bool]) -> "Material":
+    def where(self, kept: Callable[[Prompt], bool]) -> "PreferenceData":
         """The part of it whose prompts are kept."""
         items = [i for i in self.items if kept(i.prompt)]
         return replace(self, items=items, labelled=[i for i in self.labelled if kept(i.prompt)])
@@ -88,7 +88,7 @@ class Material:
         return ties / (ties + pairs) if ties else 0.0
 
 
-def read_material(config: Preference, run: RunFolder, renderer: Renderer) -> Material:
+def read_material(config: Preference, run: RunFolder, renderer: Renderer) -> PreferenceData:
     """Read and render everything that `config` names. Raises BadInput where nothing is left to learn from."""
     comparisons = _read(config, run, read_comparisons, config.data, "data")
     judged = _read(config, run, read_judgements, config.safety_data, "safety_data")
@@ -118,7 +118,7 @@ def read_material(config: Preference, run: RunFolder, renderer: Renderer) -> Mat
     if config.role == "cost":
         refuse_one_sided(labelled)
     shown = _demonstrations(config, run, renderer)
-    return Material(items, labelled, shown, heads, scale)
+    return PreferenceData(items, labelled, shown, heads, scale)
 
 
 def _read(
@@ -162,14 +162,14 @@ def rating_scale(ratings: Sequence[float]) -> tuple[float, float]:
     return mean, deviation or 1.0
 
 
-def comparison_items(renderer: Renderer, comparison: Comparison, config: Preference) -> list[Item]:
+def comparison_items(renderer: Renderer, comparison: Comparison, config: Preference) -> list[PreferenceItem]:
     """One item; or, binarised, one for every reply of a ranked pair."""
     head = group_of(comparison.labeler) if config.by_group else comparison.criterion
     cost = config.role == "cost"
     if config.ranking == "plackett-luce" and comparison.probability < 1:
         raise BadInput("--ranking plackett-luce has no probabilities of an order; the data have some: use pairs")
     ranks = tuple(max(comparison.ranks) + 1 - rank for rank in comparison.ranks) if cost else comparison.ranks
-    item = Item(
+    item = PreferenceItem(
         comparison.prompt,
         comparison.replies,
         _group(renderer, comparison.prompt, comparison.replies),
@@ -190,7 +190,7 @@ def comparison_items(renderer: Renderer, comparison: Comparison, config: Prefere
     return [item]
 
 
-def binarised(renderer: Renderer, item: Item, pair: tuple[int, int]) -> list[Item]:
+def binarised(renderer: Renderer, item: PreferenceItem, pair: tuple[int, int]) -> list[PreferenceItem]:
     """A > B as good:A > bad:A and bad:B > good:B (Askell et al. 2021, section 4.1)."""
     better, worse = item.texts[pair[0]], item.texts[pair[1]]
     twins = []
@@ -199,14 +199,16 @@ def binarised(renderer: Renderer, item: Item, pair: tuple[int, int]) -> list[Ite
     return twins
 
 
-def judgement_item(renderer: Renderer, judgement: Judgement, config: Preference, scale: tuple[float, float]) -> Item:
+def judgement_item(
+    renderer: Renderer, judgement: Judgement, config: Preference, scale: tuple[float, float]
+) -> PreferenceItem:
     """One reply with its label: safe ones are below 0 of a cost; good (or safe) ones above 0 of a preference model."""
     favourable = judgement.value > 0
     above = not favourable if config.role == "cost" else favourable
     kind: LabelKind = "rating" if judgement.kind == "rating" else "above" if above else "below"
     severe = 0.0 if favourable else judgement.severity
     weight = 1.0 if kind == "rating" else 1.0 + config.severity_weight * severe
-    return Item(
+    return PreferenceItem(
         judgement.prompt,
         (judgement.reply,),
         _group(renderer, judgement.prompt, (judgement.reply,)),
@@ -221,7 +223,7 @@ def _group(renderer: Renderer, prompt: Prompt, texts: Iterable[str]) -> Group:
     return reply_group(renderer.prompt_ids(prompt.turns), *(renderer.reply_ids(text) for text in texts))
 
 
-def _that_rank(config: Preference, items: list[Item], given: bool) -> list[Item]:
+def _that_rank(config: Preference, items: list[PreferenceItem], given: bool) -> list[PreferenceItem]:
     """Without those that say nothing, counted: ties throughout, and replies of equal tokens (A7)."""
     same = [item for item in items if len(set(item.group.replies)) < len(item.group.replies)]
     items = [item for item in items if len(set(item.group.replies)) == len(item.group.replies)]
@@ -235,7 +237,7 @@ def _that_rank(config: Preference, items: list[Item], given: bool) -> list[Item]
     return items
 
 
-def refuse_one_sided(labelled: Sequence[Item]) -> None:
+def refuse_one_sided(labelled: Sequence[PreferenceItem]) -> None:
     """A cost model without both safe and unsafe replies has no zero."""
     kinds = {label.kind for item in labelled for label in item.labels} - {"rating"}
     if kinds != {"above", "below"}:

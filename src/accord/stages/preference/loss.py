@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, tensor
 
-from accord.engine.packing import Group, build_plan
+from accord.engine.packing import Group, pack
 from accord.models.learner import PreferenceLearner
 from accord.objectives.likelihood import likelihood_loss
 from accord.objectives.preference import (
@@ -25,7 +25,7 @@ from accord.objectives.preference import (
 )
 from accord.objectives.ranking import plackett_luce_values
 from accord.stages.preference.config import Preference
-from accord.stages.preference.items import Item, Label
+from accord.stages.preference.items import Label, PreferenceItem
 from accord.training.fit import Losses
 from accord.training.precision import lowered
 
@@ -41,7 +41,7 @@ class Totals(NamedTuple):
     tokens: int
 
 
-class Pairs(NamedTuple):
+class PairTargets(NamedTuple):
     """Ordered pairs (N,) of a micro-batch: raw scores, weights (an item's add up to its own) and what was said."""
 
     better: Tensor
@@ -52,7 +52,7 @@ class Pairs(NamedTuple):
     labeler: Tensor
 
 
-def totals(items: Sequence[Item]) -> Totals:
+def totals(items: Sequence[PreferenceItem]) -> Totals:
     signed = [label.weight * item.weight for item in items for label in item.labels if label.kind != "rating"]
     rated = [label.weight * item.weight for item in items for label in item.labels if label.kind == "rating"]
     return Totals(
@@ -65,20 +65,20 @@ def totals(items: Sequence[Item]) -> Totals:
     )
 
 
-def best_group(item: Item) -> Group:
+def best_group(item: PreferenceItem) -> Group:
     """The prompt with the best replies alone."""
     best = [ids for ids, rank in zip(item.group.replies, item.ranks, strict=True) if rank == min(item.ranks)]
     return Group(item.group.prefix, tuple(best), tuple((True,) * len(ids) for ids in best))
 
 
 def item_loss(
-    learner: PreferenceLearner, items: Sequence[Item], whole: Totals, config: Preference, device: torch.device
+    learner: PreferenceLearner, items: Sequence[PreferenceItem], whole: Totals, config: Preference, device: torch.device
 ) -> Losses:
     """The loss of some items over the whole batch's totals. Of a cost model, a fully labelled pair weighs its two signs
     as Safe RLHF does; `label_weight` is a factor beside."""
-    plan = build_plan([item.group for item in items], rows="last").to(device)
+    packing = pack([item.group for item in items], rows="last").to(device)
     with lowered(config.precision, device):
-        table = learner.scores(plan)
+        table = learner.scores(packing)
     scores = own_scores(learner, items, table)
     loss = score_regularizer(scores, weight=config.score_weight, count=whole.replies)
     metrics: dict[str, Tensor] = {}
@@ -107,19 +107,19 @@ def item_loss(
         add(rating_loss(at, said, gain=gain, bias=bias, weights=weights, count=whole.rated), config.label_weight)
     ranked = [item for item in items if item.pairs]
     if config.lm_weight and ranked:
-        best = build_plan([best_group(item) for item in ranked]).to(device)
+        best = pack([best_group(item) for item in ranked]).to(device)
         spoken, _ = likelihood_loss(learner.token_logprobs(best), count=whole.tokens)
         add((spoken, {"loss/lm": spoken.detach()}), config.lm_weight)
     return loss, metrics | {"loss": loss.detach()}
 
 
-def own_scores(learner: PreferenceLearner, items: Sequence[Item], table: Tensor) -> Tensor:
+def own_scores(learner: PreferenceLearner, items: Sequence[PreferenceItem], table: Tensor) -> Tensor:
     """Of every reply (R,) the score by the head that its item is about."""
     heads = [learner.heads.index(item.head) for item in items for _ in item.texts]
     return table[torch.arange(len(heads), device=table.device), tensor(heads, device=table.device)]
 
 
-def pairs_of(learner: PreferenceLearner, items: Sequence[Item], scores: Tensor) -> Pairs:
+def pairs_of(learner: PreferenceLearner, items: Sequence[PreferenceItem], scores: Tensor) -> PairTargets:
     """Every ordered pair; an item counts once."""
     better: list[int] = []
     worse: list[int] = []
@@ -133,10 +133,10 @@ def pairs_of(learner: PreferenceLearner, items: Sequence[Item], scores: Tensor) 
     weights, margin, probability, labelers = (
         torch.tensor([row[k] for row in said], device=scores.device) for k in range(4)
     )
-    return Pairs(scores[better], scores[worse], weights, margin, probability, labelers.long())
+    return PairTargets(scores[better], scores[worse], weights, margin, probability, labelers.long())
 
 
-def starts(items: Sequence[Item]) -> list[int]:
+def starts(items: Sequence[PreferenceItem]) -> list[int]:
     """The place of each item's first reply among all."""
     out, first = [], 0
     for item in items:
@@ -146,7 +146,7 @@ def starts(items: Sequence[Item]) -> list[int]:
 
 
 def labels_of(
-    learner: PreferenceLearner, items: Sequence[Item], scores: Tensor, kinds: tuple[str, ...]
+    learner: PreferenceLearner, items: Sequence[PreferenceItem], scores: Tensor, kinds: tuple[str, ...]
 ) -> tuple[Tensor, list[Label], Tensor, Tensor] | None:
     """Scores (N,) of the replies that have labels of these kinds, the labels, their weights and heads; None if none."""
     found = [
@@ -168,7 +168,12 @@ def ranking_of(config: Preference) -> str:
 
 
 def by_pairs(
-    learner: PreferenceLearner, items: Sequence[Item], scores: Tensor, pairs: Pairs, whole: Totals, config: Preference
+    learner: PreferenceLearner,
+    items: Sequence[PreferenceItem],
+    scores: Tensor,
+    pairs: PairTargets,
+    whole: Totals,
+    config: Preference,
 ) -> Losses:
     reliability = learner.reliability[pairs.labeler] if config.reliability else None
     return bradley_terry_loss(
@@ -183,7 +188,12 @@ def by_pairs(
 
 
 def by_davidson(
-    learner: PreferenceLearner, items: Sequence[Item], scores: Tensor, pairs: Pairs, whole: Totals, config: Preference
+    learner: PreferenceLearner,
+    items: Sequence[PreferenceItem],
+    scores: Tensor,
+    pairs: PairTargets,
+    whole: Totals,
+    config: Preference,
 ) -> Losses:
     """Ordered and tied pairs of an item count once together."""
     first, second, outcome, weights, heads = [], [], [], [], []
@@ -210,7 +220,12 @@ def by_davidson(
 
 
 def by_plackett_luce(
-    learner: PreferenceLearner, items: Sequence[Item], scores: Tensor, pairs: Pairs, whole: Totals, config: Preference
+    learner: PreferenceLearner,
+    items: Sequence[PreferenceItem],
+    scores: Tensor,
+    pairs: PairTargets,
+    whole: Totals,
+    config: Preference,
 ) -> Losses:
     widest = max(len(item.ranks) for item in items)
     values = []

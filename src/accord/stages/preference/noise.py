@@ -7,10 +7,10 @@ from dataclasses import replace
 from accord.records import unit_hash
 from accord.run import RunFolder
 from accord.stages.preference.config import Preference
-from accord.stages.preference.items import Item
+from accord.stages.preference.items import PreferenceItem
 
 
-def turned_round(items: Sequence[Item], share: float, seed: int) -> list[Item]:
+def turned_round(items: Sequence[PreferenceItem], share: float, seed: int) -> list[PreferenceItem]:
     """A `share` of the items in the opposite order, chosen by a hash of what they are about and the seed."""
     if not share:
         return list(items)
@@ -20,20 +20,20 @@ def turned_round(items: Sequence[Item], share: float, seed: int) -> list[Item]:
     ]
 
 
-def reverse(item: Item) -> Item:
+def reverse(item: PreferenceItem) -> PreferenceItem:
     """The same item in the opposite order."""
     return replace(item, ranks=tuple(max(item.ranks) + 1 - rank for rank in item.ranks))
 
 
-def support(item: Item, scores: Sequence[float]) -> float:
+def support(item: PreferenceItem, scores: Sequence[float]) -> float:
     """Mean over an item's pairs of the probability σ(s_better − s_worse) that models give to its order."""
     chances = [0.5 * (1 + math.tanh(0.5 * (scores[i] - scores[j]))) for i, j in item.pairs]
     return sum(chances) / len(chances)
 
 
 def without_suspects(
-    config: Preference, run: RunFolder, items: Sequence[Item], scores: Sequence[Sequence[float]]
-) -> list[Item]:
+    config: Preference, run: RunFolder, items: Sequence[PreferenceItem], scores: Sequence[Sequence[float]]
+) -> list[PreferenceItem]:
     """Flip, soften or drop the items whose order the models of other folds give a probability below `suspect_below`.
 
     Wang et al. 2024 (arXiv:2401.06080) sections 2 and 3, with models that did not learn from the pair itself. Softened

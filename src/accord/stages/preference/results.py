@@ -20,7 +20,7 @@ from accord.models.scalar import Normalizer, Scorer, head_scores
 from accord.records import Prompt
 from accord.run import RunFolder
 from accord.stages.preference.config import Preference
-from accord.stages.preference.items import Item, Material
+from accord.stages.preference.items import PreferenceData, PreferenceItem
 from accord.stages.shared import card, named, remember_prompts
 from accord.training.distributed import World
 
@@ -33,8 +33,8 @@ def write_results(
     config: Preference,
     renderer: Renderer,
     learners: Sequence[PreferenceLearner],
-    kept: Material,
-    held_out: Sequence[Item],
+    kept: PreferenceData,
+    held_out: Sequence[PreferenceItem],
     trained: Sequence[Prompt],
 ) -> None:
     """Fit the normalisers, save every model, and measure what was saved on the held-out prompts (unless folds did)."""
@@ -55,7 +55,9 @@ def write_results(
         run.write_json("learned.json", learned)
 
 
-def describe_member(config: Preference, world: World, learner: PreferenceLearner, kept: Material) -> dict[str, Any]:
+def describe_member(
+    config: Preference, world: World, learner: PreferenceLearner, kept: PreferenceData
+) -> dict[str, Any]:
     """What `accord.json` says of one model: role, criterion, heads and their normalisers."""
     normalizers = {head: fit_normalizer(config, world, learner, kept, head).as_json() for head in kept.heads}
     only = len(kept.heads) == 1
@@ -83,7 +85,7 @@ def how_combined(config: Preference, members: int) -> dict[str, Any]:
 
 
 def fit_normalizer(
-    config: Preference, world: World, learner: PreferenceLearner, kept: Material, head: str
+    config: Preference, world: World, learner: PreferenceLearner, kept: PreferenceData, head: str
 ) -> Normalizer:
     """The explicit step from raw scores to the scores that stages use; a cost is never shifted.
 
@@ -111,7 +113,7 @@ def _raw(learner: PreferenceLearner, groups: Sequence[Group], config: Preference
 
 
 def saved_scores(
-    config: Preference, world: World, snapshot: str, heads: Sequence[str], items: Sequence[Item]
+    config: Preference, world: World, snapshot: str, heads: Sequence[str], items: Sequence[PreferenceItem]
 ) -> list[list[float]]:
     """Scores in logits of every item's replies by its own head of the saved snapshot."""
     found: dict[int, list[float]] = {}
@@ -128,8 +130,8 @@ def what_was_learned(
     config: Preference,
     world: World,
     learner: PreferenceLearner,
-    kept: Material,
-    held_out: Sequence[Item],
+    kept: PreferenceData,
+    held_out: Sequence[PreferenceItem],
     scores: Scored,
 ) -> dict[str, Any]:
     """Tie parameters, reliabilities with intervals (from the held-out pairs), the raters' scale, a temperature."""
@@ -156,7 +158,7 @@ def what_was_learned(
     return learned
 
 
-def margins_of(items: Sequence[Item], scores: Scored, labeler: str = "") -> list[float]:
+def margins_of(items: Sequence[PreferenceItem], scores: Scored, labeler: str = "") -> list[float]:
     """s_better − s_worse of every pair (of one labeler, if named)."""
     return [
         s[i] - s[j]
@@ -166,7 +168,7 @@ def margins_of(items: Sequence[Item], scores: Scored, labeler: str = "") -> list
     ]
 
 
-def mean_accuracy(items: Sequence[Item], scores: Scored) -> float:
+def mean_accuracy(items: Sequence[PreferenceItem], scores: Scored) -> float:
     """Share of pairs in the right order, a prompt counting once and a tie one half."""
     shares = [
         sum(1.0 if s[i] > s[j] else 0.5 if s[i] == s[j] else 0.0 for i, j in item.pairs) / len(item.pairs)
@@ -176,17 +178,17 @@ def mean_accuracy(items: Sequence[Item], scores: Scored) -> float:
     return sum(shares) / len(shares) if shares else math.nan
 
 
-def summarise(config: Preference, items: Sequence[Item], scores: Scored) -> dict[str, Any]:
+def summarise(config: Preference, items: Sequence[PreferenceItem], scores: Scored) -> dict[str, Any]:
     """Accuracy by slice and head beside a length-only baseline, and calibration of the preference probabilities."""
     result: dict[str, Any] = {"criterion": config.criterion, "role": config.role}
     pairs = scored_pairs(config.role, items, scores)
     return result | (preference_evaluation(pairs) if pairs else {"rows": [], "bins": []})
 
 
-def words_margins(role: str, items: Sequence[Item], fold_of: Callable[[Item], int]) -> list[float]:
+def words_margins(role: str, items: Sequence[PreferenceItem], fold_of: Callable[[PreferenceItem], int]) -> list[float]:
     """Log-odds of every pair, in the order of `scored_pairs`, by a bag of words that is fitted to the other folds."""
 
-    def texts(part: Sequence[Item]) -> list[tuple[str, str]]:
+    def texts(part: Sequence[PreferenceItem]) -> list[tuple[str, str]]:
         pairs = [(item.texts[i], item.texts[j]) for item in part for i, j in item.pairs]
         return [(worse, better) for better, worse in pairs] if role == "cost" else pairs
 
@@ -201,7 +203,7 @@ def words_margins(role: str, items: Sequence[Item], fold_of: Callable[[Item], in
 
 
 def cross_validated(
-    config: Preference, items: Sequence[Item], scores: Scored, fold_of: Callable[[Item], int]
+    config: Preference, items: Sequence[PreferenceItem], scores: Scored, fold_of: Callable[[PreferenceItem], int]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What `--folds` found: the summary, beside a bag of words, and every pair as the models of the other folds see it.
 
@@ -226,7 +228,7 @@ def cross_validated(
     return summarise(config, items, scores) | {"bag_of_words": baseline, "cross_validated": True}, tested
 
 
-def scored_pairs(role: str, items: Sequence[Item], scores: Scored) -> list[ScoredPair]:
+def scored_pairs(role: str, items: Sequence[PreferenceItem], scores: Scored) -> list[ScoredPair]:
     """Every ordered pair with its margin, from the side of the reply that the labeler preferred."""
     pairs = []
     for item, s in zip(items, scores, strict=True):

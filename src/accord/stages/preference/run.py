@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from accord.engine.packing import Group, build_plan, cut_by_tokens
+from accord.engine.packing import Group, cut_by_tokens, pack
 from accord.errors import BadInput
 from accord.models.ensemble import mean_weights
 from accord.models.learner import PreferenceLearner
@@ -27,7 +27,7 @@ from accord.models.tokenizer import load_renderer
 from accord.records import Prompt, unit_hash
 from accord.run import RunFolder, read_json
 from accord.stages.preference.config import Preference
-from accord.stages.preference.items import Item, Material, read_material
+from accord.stages.preference.items import PreferenceData, PreferenceItem, read_material
 from accord.stages.preference.loss import item_loss, own_scores, totals
 from accord.stages.preference.noise import turned_round, without_suspects
 from accord.stages.preference.results import cross_validated, mean_accuracy, write_results
@@ -48,32 +48,32 @@ def run(config: Preference) -> RunFolder:
             return run
         world = distributed.start(config.threads)
         renderer = load_renderer(config.model)
-        material = read_material(config, run, renderer)
-        config = settle_learner(config, run, world, material)
+        data = read_material(config, run, renderer)
+        config = settle_learner(config, run, world, data)
         # labels are often about the very replies that are compared: what is measured on must not be among them
-        held_out = material.where(lambda prompt: is_held_out(prompt, config)).items
-        kept = material.where(lambda prompt: not is_held_out(prompt, config))
-        if not (kept.items or kept.labelled) or (material.items and not (held_out and kept.items)):
+        held_out = data.where(lambda prompt: is_held_out(prompt, config)).items
+        kept = data.where(lambda prompt: not is_held_out(prompt, config))
+        if not (kept.items or kept.labelled) or (data.items and not (held_out and kept.items)):
             raise BadInput("too few prompts to hold some out; raise --eval_share or give more data")
-        clean = material
-        material, kept = (replace(m, items=turned_round(m.items, config.flips, config.seed)) for m in (material, kept))
-        tested = cross_validate(config, world, material) if config.folds else None
+        clean = data
+        data, kept = (replace(m, items=turned_round(m.items, config.flips, config.seed)) for m in (data, kept))
+        tested = cross_validate(config, world, data) if config.folds else None
         if tested is not None and world.is_main:
             found, pairs = cross_validated(config, clean.items, tested, lambda item: fold_of(item.prompt, config.folds))
             run.write_json("evaluation.json", found)
             run.write_json("tested.json", pairs)
         if tested is not None and config.suspects != "keep":
-            scored = {id(item): scores for item, scores in zip(material.items, tested, strict=True)}
-            kept = material.where(lambda prompt: not is_held_out(prompt, config))
+            scored = {id(item): scores for item, scores in zip(data.items, tested, strict=True)}
+            kept = data.where(lambda prompt: not is_held_out(prompt, config))
             kept = replace(kept, items=without_suspects(config, run, kept.items, [scored[id(i)] for i in kept.items]))
         learners = train_members(run, world, config, kept, held_out)
         if world.is_main:
             trained = [item.prompt for item in [*kept.items, *kept.labelled]]
             write_results(run, world, config, renderer, learners, kept, held_out, trained)
             run.finish(
-                comparisons=len(material.items),
+                comparisons=len(data.items),
                 labels=sum(len(i.labels) for i in kept.labelled),
-                heads=material.heads,
+                heads=data.heads,
             )
         return run
 
@@ -83,7 +83,7 @@ def is_held_out(prompt: Prompt, config: Preference) -> bool:
 
 
 def train_members(
-    run: RunFolder, world: World, config: Preference, kept: Material, held_out: Sequence[Item]
+    run: RunFolder, world: World, config: Preference, kept: PreferenceData, held_out: Sequence[PreferenceItem]
 ) -> list[PreferenceLearner]:
     """The one model; or those of an ensemble, each in a run folder of its own; or one of their mean weights."""
     if config.ensemble == 1:
@@ -99,7 +99,7 @@ def train_members(
 
 
 def member(
-    world: World, config: Preference, kept: Material, held_out: Sequence[Item], number: int
+    world: World, config: Preference, kept: PreferenceData, held_out: Sequence[PreferenceItem], number: int
 ) -> PreferenceLearner:
     """One model of several, trained or taken from its finished folder. Members whose weights are to be averaged share
     the head that they start from."""
@@ -133,8 +133,8 @@ def train(
     run: RunFolder,
     world: World,
     config: Preference,
-    material: Material,
-    held_out: Sequence[Item],
+    data: PreferenceData,
+    held_out: Sequence[PreferenceItem],
     *,
     seed: int,
     trained: bool = False,
@@ -143,14 +143,14 @@ def train(
 
     `trained` says that nothing is to be done but to build it.
     """
-    learner = new_learner(config, world, material, seed)
+    learner = new_learner(config, world, data, seed)
     if trained:
         return learner
-    items, labelled = (material.items, material.labelled) if material.items else (material.labelled, [])
+    items, labelled = (data.items, data.labelled) if data.items else (data.labelled, [])
     per_epoch = steps_per_epoch(len(items), config.batch_size)
     label_batch = math.ceil(len(labelled) / per_epoch)
 
-    def batch_at(step: int) -> list[Item]:
+    def batch_at(step: int) -> list[PreferenceItem]:
         batch = [items[i] for i in batch_indices(step, len(items), config.batch_size, config.seed)]
         if labelled:
             batch += [labelled[i] for i in batch_indices(step, len(labelled), label_batch, config.seed + 1)]
@@ -179,37 +179,37 @@ def train(
     return learner
 
 
-def new_learner(config: Preference, world: World, material: Material, seed: int) -> PreferenceLearner:
+def new_learner(config: Preference, world: World, data: PreferenceData, seed: int) -> PreferenceLearner:
     """What training starts from; `seed` draws its heads."""
-    scorer = start_scalar(config.model, material.heads, role=config.role, seed=seed)
+    scorer = start_scalar(config.model, data.heads, role=config.role, seed=seed)
     scorer = add_adapters(scorer, config, scalar=True, seed=config.seed)
     start = config.model if config.lm_weight else ""
-    learner = PreferenceLearner(scorer, material.heads, material.labelers, tie_rate=material.tie_rate, start=start)
+    learner = PreferenceLearner(scorer, data.heads, data.labelers, tie_rate=data.tie_rate, start=start)
     return learner.to(world.device)
 
 
-def settle_learner(config: Preference, run: RunFolder, world: World, material: Material) -> Preference:
+def settle_learner(config: Preference, run: RunFolder, world: World, data: PreferenceData) -> Preference:
     """Precision and micro-batch of every model of this run, measured on one of them."""
-    learner = functools.cache(lambda: new_learner(config, world, material, config.seed))
+    learner = functools.cache(lambda: new_learner(config, world, data, config.seed))
 
     def compute(groups: Sequence[Group], precision: str) -> torch.Tensor:
         with lowered(precision, world.device):
-            total = learner().scores(build_plan(groups, rows="last").to(world.device)).sum()
+            total = learner().scores(pack(groups, rows="last").to(world.device)).sum()
         if config.lm_weight:
-            total = total + learner().token_logprobs(build_plan(groups).to(world.device)).sum()
+            total = total + learner().token_logprobs(pack(groups).to(world.device)).sum()
         return total
 
-    groups = [item.group for item in [*material.items, *material.labelled]]
+    groups = [item.group for item in [*data.items, *data.labelled]]
     return settle(config, run, world, lambda: [learner()], groups, compute)
 
 
 @torch.no_grad()
-def score_items(learner: PreferenceLearner, items: Sequence[Item], micro_tokens: int, world: World) -> Scores:
+def score_items(learner: PreferenceLearner, items: Sequence[PreferenceItem], micro_tokens: int, world: World) -> Scores:
     """Raw scores of every item's replies by its own head."""
     flat: list[float] = []
     for part in cut_by_tokens(items, lambda item: item.group.tokens, micro_tokens):
-        plan = build_plan([item.group for item in part], rows="last").to(world.device)
-        flat += own_scores(learner, part, learner.scores(plan)).tolist()
+        packing = pack([item.group for item in part], rows="last").to(world.device)
+        flat += own_scores(learner, part, learner.scores(packing)).tolist()
     out, start = [], 0
     for item in items:
         out.append(flat[start : start + len(item.texts)])
@@ -221,24 +221,24 @@ def fold_of(prompt: Prompt, folds: int) -> int:
     return int(unit_hash(prompt.opening + "fold") * folds)
 
 
-def cross_validate(config: Preference, world: World, material: Material) -> Scores:
+def cross_validate(config: Preference, world: World, data: PreferenceData) -> Scores:
     """Scores of every item by models that saw no conversation with its opening: the mean over `ensemble` of them."""
     scores: dict[int, list[float]] = {}
-    places = {id(item): place for place, item in enumerate(material.items)}
+    places = {id(item): place for place, item in enumerate(data.items)}
     for k in range(config.folds):
-        inside = material.where(lambda prompt: fold_of(prompt, config.folds) == k).items  # noqa: B023 - called at once
-        outside = material.where(lambda prompt: fold_of(prompt, config.folds) != k)  # noqa: B023
+        inside = data.where(lambda prompt: fold_of(prompt, config.folds) == k).items  # noqa: B023 - called at once
+        outside = data.where(lambda prompt: fold_of(prompt, config.folds) != k)  # noqa: B023
         if not inside or not outside.items:
             raise BadInput(f"--folds {config.folds}: fold {k} is empty; use fewer folds")
         found = [fold_scores(config, world, k, m, outside, inside) for m in range(config.ensemble)]
         for number, item in enumerate(inside):
             mean = torch.tensor([scored[number] for scored in found], dtype=torch.float64).mean(0)
             scores[places[id(item)]] = mean.tolist()
-    return [scores[place] for place in range(len(material.items))]
+    return [scores[place] for place in range(len(data.items))]
 
 
 def fold_scores(
-    config: Preference, world: World, fold: int, number: int, outside: Material, inside: Sequence[Item]
+    config: Preference, world: World, fold: int, number: int, outside: PreferenceData, inside: Sequence[PreferenceItem]
 ) -> Scores:
     """Scores of one fold's items by a model of the others."""
     out = f"{config.out}/folds/{fold}" + (f"-{number}" if config.ensemble > 1 else "")

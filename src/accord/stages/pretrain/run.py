@@ -11,7 +11,7 @@ from pathlib import Path
 
 from accord.data.chat import Renderer, train_tokenizer
 from accord.data.sources import read_documents
-from accord.engine.packing import Group, build_plan
+from accord.engine.packing import Group, pack
 from accord.engine.texts import document_groups
 from accord.errors import BadInput
 from accord.models.loading import load_policy
@@ -60,8 +60,8 @@ def run(config: Pretrain) -> RunFolder:
         at = token_batches([g.tokens for g in groups], config.batch_size, config.seed)
 
         def loss(items: Sequence[Group], count: int) -> Losses:
-            plan = build_plan(items).to(world.device)
-            return likelihood_loss(compute_logprobs(model, plan, config.precision), count=count)
+            packing = pack(items).to(world.device)
+            return likelihood_loss(compute_logprobs(model, packing, config.precision), count=count)
 
         fit(
             run,

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 
 from accord.data.sources import read_demonstrations
-from accord.engine.packing import Group, build_plan
+from accord.engine.packing import Group, pack
 from accord.engine.texts import conversation_group
 from accord.errors import BadInput
 from accord.models.loading import add_adapters, load_policy
@@ -54,8 +54,8 @@ def run(config: Sft) -> RunFolder:
         config = settle_language_model(config, run, world, model, groups)
 
         def loss(items: Sequence[Group], count: int) -> Losses:
-            plan = build_plan(items).to(world.device)
-            return likelihood_loss(compute_logprobs(model, plan, config.precision), count=count)
+            packing = pack(items).to(world.device)
+            return likelihood_loss(compute_logprobs(model, packing, config.precision), count=count)
 
         fit(
             run,
