@@ -2,8 +2,8 @@
 
 import sys
 
-from accord.cli import parse
 from accord.models.tokenizer import load_renderer
+from accord.parsing import parse
 from accord.run import RunFolder
 from accord.stages.preference.items import read_material
 from accord.stages.preference.results import cross_validated

@@ -45,10 +45,10 @@ def renderer(tokenizer):
 @pytest.fixture(scope="session")
 def nano():
     """The smallest size of the ladder, made smaller still: width 16, 2 layers."""
-    from accord.models import loading
+    from accord.models import policy
 
     patch = pytest.MonkeyPatch()
-    patch.setitem(loading.SIZES, "nano", (16, 2, 2, 32))
+    patch.setitem(policy.SIZES, "nano", (16, 2, 2, 32))
     yield "nano"
     patch.undo()
 

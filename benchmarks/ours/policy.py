@@ -22,7 +22,7 @@ from accord.engine.forward.causal import token_logprobs
 from accord.engine.packing import cut_by_tokens, pack, reply_group
 from accord.records import Prompt, Rollout
 from accord.stages.ppo import run as stage
-from accord.stages.ppo.actors import Actors, Prompts, prepare
+from accord.stages.ppo.actors import Actors, prepare
 from accord.stages.ppo.config import Ppo
 from accord.stages.ppo.experience import Experience
 from accord.stages.ppo.state import State, first_state
@@ -63,10 +63,10 @@ class Loop:
             self.seen.append((experience, targets))
             return improve(config, world, actors, optimizers, experience, targets)
 
-        material = Prompts(self.batch(), [])
+        prompts = self.batch()
         with patch.object(stage, "improve", noted):
             metrics = stage.iterate(
-                self.config, self.run, self.world, material, self.actors, self.optimizers, self.guard, self.state
+                self.config, self.run, self.world, prompts, self.actors, self.optimizers, self.guard, self.state
             )
         self.state.step += 1
         self.run.log({"step": self.state.step, **metrics})
@@ -80,11 +80,11 @@ def opened(folder: Path, chosen: dict[str, Any]) -> Iterator[Loop]:
     config = Ppo(**policy_knobs(folder, chosen))
     run = Clocked("ppo", config, world.device.type)
     with run:
-        material, actors = prepare(config, run, world)
+        prompts, actors = prepare(config, run, world)
         actors.renderer.eos = NEVER
         optimizers = stage.build_optimizers(config, actors)
         guard = Guard(config.rules, actors.policy, quiet=True)
-        yield Loop(config, world, run, material.prompts, actors, optimizers, guard, first_state(config))
+        yield Loop(config, world, run, prompts.training, actors, optimizers, guard, first_state(config))
 
 
 def policy_knobs(folder: Path, chosen: dict[str, Any]) -> dict[str, Any]:

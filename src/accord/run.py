@@ -107,13 +107,22 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 class RunFolder:
     """One stage's output. Use as a context manager: it holds the folder's lock and hears Ctrl-C.
 
+    `origin` tells, at the end, what the lineage says of where data came from beside the parents.
     Raises BadInput if the folder is not empty and `resume` is off, is in use, or was made by another config.
     """
 
-    def __init__(self, stage: str, config: Any, parents: Mapping[str, str | Path] | None = None) -> None:
+    def __init__(
+        self,
+        stage: str,
+        config: Any,
+        parents: Mapping[str, str | Path] | None = None,
+        *,
+        origin: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
         self.stage = stage
         self.config = config
         self.path = Path(config.out)
+        self.origin = origin
         self.parents = {role: Path(path) for role, path in (parents or {}).items()}
         self.stop_requested = False
         # under torchrun or accelerate every rank opens the folder, and the first alone writes it
@@ -290,7 +299,7 @@ class RunFolder:
                 ],
                 "config_hash": config_hash(self.config),
                 "version": __version__,
-                **_world(self.config),
+                **self.origin(),
                 "seed": getattr(self.config, "seed", None),
                 "machine": {
                     "system": platform.system(),
@@ -315,15 +324,6 @@ def decided(config: Any, knob: str) -> Any:
     if value == UNDECIDED.get(knob) and stored.is_file():
         return yaml.safe_load(stored.read_text()).get(knob, value)
     return value
-
-
-def _world(config: Config) -> dict[str, str]:
-    """Version and hash of the gold world, where the run read from it."""
-    if '"world:' not in json.dumps(to_plain(config)):
-        return {}
-    from accord.world import VERSION, world_hash
-
-    return {"world": f"{VERSION} {world_hash()}"}
 
 
 def _lines(path: Path) -> list[str]:

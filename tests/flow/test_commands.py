@@ -407,13 +407,13 @@ def test_a_run_folder_in_place_of_its_snapshot_gets_a_hint(commands, pretrained,
 
 
 def test_a_full_disk_at_the_snapshot_ends_with_1_and_resume_finishes(commands, tmp_path, capsys, monkeypatch):
-    import accord.models.loading as loading
+    from accord.stages import shared
 
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(loading, "save_model", full)
+        patch.setattr(shared, "save_model", full)
         assert commands.run("sft", tmp_path / "run", checkpoint_every=2) == 1
     assert "No space left" in capsys.readouterr().err
     assert not (tmp_path / "run" / "manifest.json").exists()

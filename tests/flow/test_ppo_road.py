@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,14 +19,16 @@ from accord.objectives.lagrange import Multiplier
 from accord.records import Prompt, Rollout, Turn
 from accord.run import RunFolder
 from accord.stages.ppo import actors as ppo_actors
-from accord.stages.ppo import advantages as ppo_shaping
+from accord.stages.ppo import advantages as ppo_advantages
 from accord.stages.ppo import limits as ppo_limits
-from accord.stages.ppo import log as ppo_record
+from accord.stages.ppo import log as ppo_log
 from accord.stages.ppo import rollouts as ppo_rollouts
 from accord.stages.ppo import run as ppo
 from accord.stages.ppo import state as ppo_state
 from accord.stages.ppo import update as ppo_update
 from accord.stages.ppo.config import Ppo
+from accord.stages.ppo.experience import Experience
+from accord.stages.ppo.rollouts import complete
 from accord.training.distributed import World
 
 ONE = World(0, 1, torch.device("cpu"))
@@ -51,14 +54,22 @@ def road(commands, tmp_path):
         config = configure(commands, tmp_path / f"run{len(open_runs)}", name, **{"precision": "f32", **changes})
         run = RunFolder("ppo", config).__enter__()
         open_runs.append(run)
-        material, actors = ppo_actors.prepare(config, run, ONE)
+        prompts, actors = ppo_actors.prepare(config, run, ONE)
         state = ppo_state.first_state(config)
-        experience = ppo_rollouts.collect(config, ONE, actors, material.prompts[-config.batch_size :], state)
+        experience = ppo_rollouts.collect(config, ONE, actors, prompts.training[-config.batch_size :], state)
         return config, actors, experience, state
 
     yield prepare
     for run in open_runs:
         run.__exit__(None, None, None)
+
+
+def shaped(config, experience, state):
+    return ppo_advantages.compute_advantages(config, complete(config, experience), state)
+
+
+def moved(config, experience, state):
+    return ppo_limits.move_multipliers(config, complete(config, experience), state)
 
 
 def make_experience(*, lengths=(3, 2), finish=("stop", "stop"), slices=("a", "b"), values=None, **scores):
@@ -70,12 +81,12 @@ def make_experience(*, lengths=(3, 2), finish=("stop", "stop"), slices=("a", "b"
     rollouts = [Rollout((1,), (5,) * n, (-1.0,) * n, f, 1.0, "") for n, f in zip(lengths, finish, strict=True)]
     values = values or {"reward": torch.zeros(len(lengths), width)}
     named = {n: torch.tensor(s) for n, s in scores.items()}
-    return ppo_rollouts.Experience(prompts, rollouts, [], mask, torch.zeros_like(kl), -kl, kl, named, values)
+    return Experience(prompts, rollouts, [], mask, torch.zeros_like(kl), -kl, kl, named, values)
 
 
 def micro(config, actors, experience, advantages, returns, rows, chosen=None):
     """Loss and metrics of some prompts (`rows`) of one mini-batch (`chosen`, by default the same)."""
-    targets = ppo_update.Lesson(advantages, returns, config.kl_coefficient, 0)
+    targets = ppo_update.Targets(advantages, returns, config.kl_coefficient, 0)
     batch = ppo_update.mini_batch(config, experience, list(rows if chosen is None else chosen))
     return ppo_update.micro_loss(config, actors, experience, targets, batch, list(rows), ONE.device)
 
@@ -91,7 +102,9 @@ LIMITED = {"costs": {"harm": "c"}, "limits": {"harm": 0.0}}
 def test_c8_kl_is_charged_once_and_the_score_stands_at_the_end():
     """C8, C1: with values 0, γ = λ = 1 the advantage at t is score − β·Σ_{u ≥ t} kl_u, and nothing else."""
     experience = make_experience(helpful=[1.0, 2.0])
-    advantages, returns, metrics = ppo_shaping.shape(make_config(), experience, ppo_state.State(0, 0.5, {}))
+    advantages, returns, metrics = ppo_advantages.compute_advantages(
+        make_config(), experience, ppo_state.State(0, 0.5, {})
+    )
     expected = torch.tensor([[1 - 0.30, 1 - 0.25, 1 - 0.15], [2 - 0.15, 2 - 0.10, 0.0]])
     assert torch.allclose(advantages, expected)
     assert torch.allclose(returns["reward"], expected)
@@ -103,7 +116,7 @@ def test_d1_the_kl_weight_of_the_loop_is_beta_for_every_multiplier(multiplier):
     values = {name: torch.zeros(2, 3) for name in ("reward", "harm")}
     experience = make_experience(helpful=[0.0, 0.0], harm=[0.0, 0.0], values=values)
     state = ppo_state.State(0, 0.5, {"harm": Multiplier(multiplier, multiplier)})
-    advantages, _, _ = ppo_shaping.shape(make_config(**LIMITED), experience, state)
+    advantages, _, _ = ppo_advantages.compute_advantages(make_config(**LIMITED), experience, state)
     expected = torch.tensor([[-0.30, -0.25, -0.15], [-0.15, -0.10, 0.0]])
     assert torch.allclose(advantages, expected, atol=1e-6)
 
@@ -122,14 +135,16 @@ def test_d1_the_kl_weight_is_beta_without_critics_too(multiplier, advantages, ex
     experience = make_experience(helpful=[0.0, 0.0], harm=[0.0, 0.0], slices=("a", "a"), values={})
     state = ppo_state.State(0, 0.5, {"harm": Multiplier(multiplier, multiplier)})
     config = make_config(**LIMITED, advantages=advantages, samples=2)
-    found, returns, _ = ppo_shaping.shape(config, experience, state)
+    found, returns, _ = shaped(config, experience, state)
     assert torch.allclose(found, torch.tensor(expected), atol=1e-4) and returns == {}
 
 
 def test_kl_in_the_loss_is_in_no_stream_and_still_in_the_objective():
     experience = make_experience(helpful=[1.0, 2.0])
     config = make_config(kl_in="loss", kl_estimator="k2")
-    found, _, metrics = ppo_shaping.shape(config, experience, ppo_state.State(0, 0.5, {}))
+    found, _, metrics = ppo_advantages.compute_advantages(
+        config, complete(config, experience), ppo_state.State(0, 0.5, {})
+    )
     assert torch.allclose(found, torch.tensor([[1.0, 1.0, 1.0], [2.0, 2.0, 0.0]]))
     assert metrics["objective/rlhf_reward"] == pytest.approx((0.7 + 1.85) / 2)
 
@@ -137,7 +152,7 @@ def test_kl_in_the_loss_is_in_no_stream_and_still_in_the_objective():
 def test_reinforce_whitens_what_comes_after_each_token():
     experience = make_experience(helpful=[1.0, -1.0])
     config = make_config(advantages="reinforce++", kl_coefficient=0.0, whiten=False)
-    found, _, _ = ppo_shaping.shape(config, experience, ppo_state.State(0, 0.0, {}))
+    found, _, _ = shaped(config, experience, ppo_state.State(0, 0.0, {}))
     raw = torch.tensor([1.0, 1.0, 1.0, -1.0, -1.0])
     kept = found[experience.mask]
     assert torch.allclose(kept, (raw - raw.mean()) / raw.std(correction=0), atol=1e-4)
@@ -146,7 +161,9 @@ def test_reinforce_whitens_what_comes_after_each_token():
 def test_scaled_rewards_keep_their_mean():
     experience = make_experience(helpful=[3.0, 9.0])
     config = make_config(scale_rewards=True, kl_coefficient=0.0)
-    stream = ppo_shaping.signal_streams(config, experience, ppo_state.State(0, 0.0, {}))["reward"][experience.mask]
+    stream = ppo_advantages.signal_streams(config, complete(config, experience), ppo_state.State(0, 0.0, {}))["reward"][
+        experience.mask
+    ]
     assert stream.mean() == pytest.approx(12 / 5) and stream.std(correction=0) == pytest.approx(1.0, abs=1e-5)
 
 
@@ -155,7 +172,7 @@ def test_a_limit_on_a_slice_weighs_nothing_elsewhere():
     experience = make_experience(helpful=[1.0, 1.0], harm=[2.0, 2.0], values=values)
     state = ppo_state.State(0, 0.0, {"harm": Multiplier(3.0, 3.0)})
     config = make_config(**LIMITED, limit_slices={"harm": "a"}, kl_coefficient=0.0)
-    advantages, _, _ = ppo_shaping.shape(config, experience, state)
+    advantages, _, _ = shaped(config, experience, state)
     assert torch.allclose(advantages[0], torch.full((3,), (1 - 3 * 2) / 4))
     assert torch.allclose(advantages[1], torch.tensor([1.0, 1.0, 0.0]))
 
@@ -165,18 +182,20 @@ def test_d5_only_raw_scores_are_clipped_and_the_multiplier_sees_them_unclipped()
     experience = make_experience(helpful=[9.0, -9.0], harm=[4.0, 0.5], values=values)
     config = make_config(**LIMITED, score_clip=1.0)
     state = ppo_state.State(0, 0.5, {"harm": Multiplier(0.0, 0.0)})
-    _, returns, _ = ppo_shaping.shape(config, experience, state)
+    _, returns, _ = shaped(config, experience, state)
     # ±1 after the clip; the KL on top of it is whole
     assert torch.allclose(returns["reward"][:, 0], torch.tensor([1 - 0.30, -1 - 0.15]))
     assert torch.allclose(returns["harm"][:, 0], torch.tensor([1 + 0.30, 0.5 + 0.15]))
-    metrics = ppo_limits.move_multipliers(config, experience, state)
+    metrics = moved(config, experience, state)
     assert metrics["cost/harm/mean"] == pytest.approx(2.25)
 
 
 def test_c2_the_penalty_looks_at_the_finish_and_not_at_a_token():
     experience = make_experience(finish=("length", "stop"), helpful=[1.0, 1.0])
     config = make_config(unfinished_penalty=0.4, kl_coefficient=0.0)
-    advantages, _, _ = ppo_shaping.shape(config, experience, ppo_state.State(0, 0.0, {}))
+    advantages, _, _ = ppo_advantages.compute_advantages(
+        config, complete(config, experience), ppo_state.State(0, 0.0, {})
+    )
     assert torch.allclose(advantages[:, 0], torch.tensor([0.6, 1.0]))
 
 
@@ -185,8 +204,8 @@ def test_c18_only_the_combined_advantage_is_whitened():
     experience = make_experience(helpful=[3.0, 1.0], harm=[2.0, -1.0], values=values)
     state = ppo_state.State(0, 0.5, {"harm": Multiplier(1.0, 1.0)})
     config = make_config(**LIMITED)
-    plain, returns, _ = ppo_shaping.shape(config, experience, state)
-    white, same, _ = ppo_shaping.shape(config.model_copy(update={"whiten": True}), experience, state)
+    plain, returns, _ = shaped(config, experience, state)
+    white, same, _ = ppo_advantages.compute_advantages(config.model_copy(update={"whiten": True}), experience, state)
     kept = white[experience.mask]
     assert kept.mean().abs() < 1e-6 and (kept**2).mean() == pytest.approx(1.0, abs=1e-4)
     raw = plain[experience.mask]
@@ -198,7 +217,7 @@ def test_d6_d2_multipliers_move_once_per_batch_by_the_raw_mean_on_the_slice():
     experience = make_experience(slices=("a", "b"), helpful=[0.0, 0.0], harm=[0.8, -5.0])
     config = make_config(**LIMITED, limit_slices={"harm": "a"}, multiplier_rate=0.1, multiplier_gain=0.5)
     state = ppo_state.State(0, 0.5, {"harm": Multiplier(2.0, 2.0)})
-    metrics = ppo_limits.move_multipliers(config, experience, state)
+    metrics = moved(config, experience, state)
     assert state.multipliers["harm"].integral == pytest.approx(2 * math.exp(0.08))
     assert state.multipliers["harm"].value == pytest.approx(2 * math.exp(0.08 + 0.4))
     assert metrics["lagrange/harm"] == state.multipliers["harm"].value > 2.0
@@ -209,7 +228,9 @@ def test_d8_the_multiplier_sees_this_batch_and_no_average_with_older_ones():
     config = make_config(**LIMITED, multiplier_rate=0.1, multiplier_gain=0.0)
     state = ppo_state.State(0, 0.5, {"harm": Multiplier(2.0, 2.0)})
     for cost, integral in ((0.8, 2 * math.exp(0.08)), (-0.6, 2 * math.exp(0.08 - 0.06))):
-        metrics = ppo_limits.move_multipliers(config, make_experience(harm=[cost, cost]), state)
+        metrics = ppo_limits.move_multipliers(
+            config, complete(config, make_experience(helpful=[0.0, 0.0], harm=[cost, cost])), state
+        )
         assert metrics["cost/harm/mean"] == pytest.approx(cost)
         assert state.multipliers["harm"].integral == pytest.approx(integral)
 
@@ -218,14 +239,14 @@ def test_a_batch_without_prompts_of_the_slice_leaves_the_multiplier():
     experience = make_experience(slices=("b", "b"), helpful=[0.0, 0.0], harm=[0.8, 0.8])
     config = make_config(**LIMITED, limit_slices={"harm": "a"})
     state = ppo_state.State(0, 0.5, {"harm": Multiplier(2.0, 2.5)})
-    ppo_limits.move_multipliers(config, experience, state)
+    moved(config, experience, state)
     assert state.multipliers["harm"] == Multiplier(2.0, 2.5)
 
 
 def test_c19_ratio_1_and_kl_0_at_step_0(road):
     config, actors, experience, state = road(temperature=0.7, lora_rank=0)
     assert experience.kl.abs().max() < 1e-5
-    advantages, returns, _ = ppo_shaping.shape(config, experience, state)
+    advantages, returns, _ = shaped(config, experience, state)
     rows = list(range(len(experience.groups)))
     _, metrics = micro(config, actors, experience, advantages, returns, rows)
     assert float(metrics["policy/ratio"]) == pytest.approx(1.0, abs=1e-5)
@@ -236,7 +257,7 @@ def test_c19_ratio_1_and_kl_0_at_step_0(road):
 def test_c20_ratio_1_at_step_0_in_bf16(road):
     """C20: the ratio is of log-probs from the same arithmetic, and their softmax is f32."""
     config, actors, experience, state = road(precision="bf16", sampler_gap=1e-9)
-    advantages, returns, _ = ppo_shaping.shape(config, experience, state)
+    advantages, returns, _ = shaped(config, experience, state)
     rows = list(range(len(experience.groups)))
     packing = pack(experience.groups)
     with torch.autocast("cpu", torch.bfloat16):
@@ -267,10 +288,10 @@ def test_under_the_bound_the_sampler_stands_for_the_trainer(road, low, same, gap
         config, actors, experience, state = road(precision=low, sampler_gap=bound, batch_size=24, samples=2)
         sampled = torch.tensor([p for r in experience.rollouts for p in r.logprobs])
         assert torch.equal(experience.logprobs[experience.mask], sampled) == (bound == 1.0)
-        advantages, returns, _ = ppo_shaping.shape(config, experience, state)
+        advantages, returns, _ = shaped(config, experience, state)
         rows = list(range(len(experience.groups)))
         losses.append(float(micro(config, actors, experience, advantages, returns, rows)[1]["loss/policy"]))
-        logged.append(ppo_record.record(config, actors.renderer, experience, state)["policy/sampler_gap"])
+        logged.append(ppo_log.rollout_metrics(actors, experience, state)["policy/sampler_gap"])
     assert losses[0] == pytest.approx(losses[1], abs=same)
     assert logged[0] == logged[1] and 0 < logged[0] < gap
     picked = [i for group in range(0, 24, 16) for i in (2 * group, 2 * group + 1)]
@@ -291,7 +312,7 @@ def test_a_sampler_with_other_weights_is_noticed(road, monkeypatch):
     monkeypatch.setattr(engines, "sample", other)
     config, actors, experience, state = road()
     assert experience.sampler_gap == pytest.approx(0.25, abs=1e-4)
-    advantages, returns, _ = ppo_shaping.shape(config, experience, state)
+    advantages, returns, _ = shaped(config, experience, state)
     _, metrics = micro(config, actors, experience, advantages, returns, list(range(len(experience.groups))))
     assert float(metrics["policy/ratio"]) == pytest.approx(1.0, abs=1e-5)
 
@@ -305,7 +326,7 @@ def test_c4_the_critic_reads_the_positions_that_the_policy_acts_from(road):
             hidden = critic.model(input_ids=torch.tensor([[*r.prompt_ids, *r.ids]])).last_hidden_state[0]
             before = critic.score(hidden[len(r.prompt_ids) - 1 : -1])[:, 0]
         assert torch.allclose(experience.values["harm"][i, : len(r.ids)], before, atol=1e-5)
-    advantages, returns, _ = ppo_shaping.shape(config, experience, state)
+    advantages, returns, _ = shaped(config, experience, state)
     rows = list(range(12))
     _, metrics = micro(config, actors, experience, advantages, returns, rows)
     for name in ("reward", "harm"):
@@ -315,7 +336,7 @@ def test_c4_the_critic_reads_the_positions_that_the_policy_acts_from(road):
 
 def test_b11_values_do_not_depend_on_the_temperature_of_sampling(road):
     config, actors, experience, state = road()
-    advantages, returns, _ = ppo_shaping.shape(config, experience, state)
+    advantages, returns, _ = shaped(config, experience, state)
     rows = list(range(len(experience.groups)))
     seen = []
     for temperature in (1.0, 0.5):
@@ -336,9 +357,9 @@ def test_b6_a_weight_or_a_score_of_0_is_a_number():
         other=[7.0, 7.0, 7.0],
         harm=[0.5, 0.0, 0.0],
     )
-    assert ppo_shaping.sum_scores(config, experience).tolist() == [3.0, 0.0, 0.0]
+    assert complete(config, experience).reward.tolist() == [3.0, 0.0, 0.0]
     state = ppo_state.State(0, 0.5, {"harm": Multiplier(1.0, 1.0)})
-    assert ppo_limits.move_multipliers(config, experience, state)["cost/harm/mean"] == pytest.approx(0.5 / 3)
+    assert moved(config, experience, state)["cost/harm/mean"] == pytest.approx(0.5 / 3)
     assert state.multipliers["harm"].value > 1.0
 
 
@@ -357,8 +378,8 @@ def test_b7_a_scorer_that_fails_ends_the_run(commands, tmp_path, capsys):
 def test_c10_c11_logged_kl_is_the_sum_over_each_reply_and_recomputes_offline(commands, road):
     """C10, C11: unclamped, per sequence; policy and reference evaluated again from the files give the same."""
     config, actors, experience, state = road(reference=commands.snapshots / "other")
-    ppo_shaping.shape(config, experience, state)  # which charges for the KL and leaves it as it is
-    metrics = ppo_record.record(config, actors.renderer, experience, state)
+    shaped(config, experience, state)  # which charges for the KL and leaves it as it is
+    metrics = ppo_log.rollout_metrics(actors, experience, state)
     policy = load_policy(str(commands.snapshots / "policy"))
     reference = load_policy(str(commands.snapshots / "other"))
     total = 0.0
@@ -370,24 +391,25 @@ def test_c10_c11_logged_kl_is_the_sum_over_each_reply_and_recomputes_offline(com
     assert metrics["objective/kl"] > 1.0  # far apart: nothing held it down
     huge = replace(experience, kl=torch.where(experience.mask, torch.tensor(50.0), torch.tensor(0.0)))
     mean_length = float(experience.mask.sum(1).float().mean())
-    assert ppo_record.record(config, actors.renderer, huge, state)["objective/kl"] == pytest.approx(50.0 * mean_length)
+    assert ppo_log.rollout_metrics(actors, huge, state)["objective/kl"] == pytest.approx(50.0 * mean_length)
 
 
 def test_c12_the_controller_is_fed_nats_per_sequence_and_the_number_of_sequences(renderer):
     experience = make_experience(helpful=[0.0, 0.0])
     config = make_config(kl_target=0.4, kl_horizon=100.0)
     state = ppo_state.State(0, 0.5, {})
-    metrics = ppo_record.record(config, renderer, experience, state)
+    scorers = SimpleNamespace(renderer=renderer, rewards={}, costs={})
+    metrics = ppo_log.rollout_metrics(scorers, complete(config, experience), state)
     assert metrics["objective/kl"] == pytest.approx((0.6 + 0.3) / 2)
     assert metrics["kl_coefficient"] == 0.5  # what this batch was trained with
-    ppo_record.move_kl_coefficient(config, experience, state)
+    ppo_state.move_kl_coefficient(config, experience, state, config.steps)
     assert state.kl_coefficient == pytest.approx(0.5 * (1 + (0.45 / 0.4 - 1) * 2 / 100))
 
 
 def test_c13_c14_number_and_order_of_the_updates(road, monkeypatch):
     """C13, C14: epochs × mini-batches steps; each epoch sees every rollout once, in a fresh order."""
     config, actors, experience, state = road(batch_size=7, mini_batch_size=3, ppo_epochs=3, micro_tokens=30)
-    advantages, returns, _ = ppo_shaping.shape(config, experience, state)
+    advantages, returns, _ = shaped(config, experience, state)
     optimizers = ppo.build_optimizers(config, actors)
     events = []
     plain = ppo_update.micro_loss
@@ -402,7 +424,7 @@ def test_c13_c14_number_and_order_of_the_updates(road, monkeypatch):
         monkeypatch.setattr(
             optimizer, "step", lambda *a, name=name, step=step, **k: (events.append(name), step(*a, **k))[1]
         )
-    targets = ppo_update.Lesson(advantages, returns, config.kl_coefficient, 0)
+    targets = ppo_update.Targets(advantages, returns, config.kl_coefficient, 0)
     metrics = ppo_update.improve(config, ONE, actors, optimizers, experience, targets)
     batches, current = [], []
     for event in events:
@@ -440,14 +462,14 @@ def test_c5_poison_beyond_the_replies_reaches_neither_loss_nor_gradient(road):
 
 
 def results(config, actors, experience, state):
-    advantages, returns, shaped = ppo_shaping.shape(config, experience, state)
+    advantages, returns, logged = shaped(config, experience, state)
     rows = list(range(len(experience.groups)))
     loss, metrics = micro(config, actors, experience, advantages, returns, rows)
     for module in (actors.policy, actors.critics):
         module.zero_grad()
     loss.backward()
     gradients = [p.grad.clone() for m in (actors.policy, actors.critics) for p in m.parameters() if p.grad is not None]
-    return {**{k: float(v) for k, v in metrics.items()}, **shaped}, gradients
+    return {**{k: float(v) for k, v in metrics.items()}, **logged}, gradients
 
 
 @pytest.mark.parametrize("budget", [1, 60, 200])
@@ -455,7 +477,7 @@ def test_c15_ppo_gradients_do_not_depend_on_the_cut(road, budget):
     from accord.engine.packing import cut_by_tokens
 
     config, actors, experience, state = road("limited", batch_size=12)
-    advantages, returns, _ = ppo_shaping.shape(config, experience, state)
+    advantages, returns, _ = shaped(config, experience, state)
     found = []
     for size in (100_000, budget):
         for module in (actors.policy, actors.critics):
@@ -470,7 +492,7 @@ def test_c15_ppo_gradients_do_not_depend_on_the_cut(road, budget):
 def test_c17_metrics_are_means_over_tokens(road):
     """Entropy and length against a plain loop over the replies."""
     config, actors, experience, state = road()
-    advantages, returns, _ = ppo_shaping.shape(config, experience, state)
+    advantages, returns, _ = shaped(config, experience, state)
     _, metrics = micro(config, actors, experience, advantages, returns, list(range(8)))
     total, tokens = 0.0, 0
     with torch.no_grad():
@@ -480,7 +502,7 @@ def test_c17_metrics_are_means_over_tokens(road):
             total -= float((logs.exp() * logs).sum())
             tokens += len(r.ids)
     assert float(metrics["objective/entropy"]) == pytest.approx(total / tokens, rel=1e-4)
-    recorded = ppo_record.record(config, actors.renderer, experience, state)
+    recorded = ppo_log.rollout_metrics(actors, experience, state)
     assert recorded["completions/mean_length"] == pytest.approx(tokens / 8)
     assert recorded["completions/clipped_ratio"] == sum(r.finish == "length" for r in experience.rollouts) / 8
 
@@ -528,7 +550,7 @@ def test_d7_a_policy_step_under_a_large_multiplier_lowers_the_cost(road):
     values = {name: torch.zeros(2, 3) for name in ("reward", "harm")}
     experience = make_experience(helpful=[0.0, 0.0], harm=[2.0, -2.0], values=values)
     state = ppo_state.State(0, 0.0, {"harm": Multiplier(9.0, 9.0)})
-    advantages, _, _ = ppo_shaping.shape(make_config(**LIMITED, kl_coefficient=0.0), experience, state)
+    advantages, _, _ = ppo_advantages.compute_advantages(make_config(**LIMITED, kl_coefficient=0.0), experience, state)
     assert (advantages[0] < 0).all() and (advantages[1][:2] > 0).all()
 
 

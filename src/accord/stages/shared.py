@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from accord import __version__
+from accord.config import Config, Sampling, to_plain
 from accord.data.chat import Renderer
 from accord.data.sources import Loaded, read_many, refuse_overlap, select_split
 from accord.engine.engines import Engine
@@ -16,13 +17,13 @@ from accord.engine.packing import Group, pack
 from accord.errors import BadInput
 from accord.evaluation.statistics import limit_verdict, mean_interval
 from accord.models.policy import compute_logprobs
+from accord.models.saving import save_model
 from accord.records import Comparison, Demonstration, Judgement, Prompt, Rollout
 from accord.run import RunFolder
-from accord.stages.evaluate.config import Evaluate
-from accord.stages.sample.config import Sample
 from accord.training.distributed import World
 from accord.training.machine import C, settle
 from accord.training.progress import Progress
+from accord.world import VERSION, judge, world_hash
 
 CHUNK = 1024  # replies between two writes: what an interruption can lose
 
@@ -31,6 +32,16 @@ Drawn = list[tuple[Prompt, list[Rollout]]]
 
 R = TypeVar("R")
 TRAINED_PROMPTS = "trained_prompts.txt"
+
+
+def open_run(stage: str, config: Config, parents: Mapping[str, str | Path] | None = None) -> RunFolder:
+    """The run folder of a stage, whose lineage names the gold world where the run reads from it."""
+    return RunFolder(stage, config, parents, origin=lambda: world_of(config))
+
+
+def world_of(config: Config) -> dict[str, str]:
+    """Version and hash of the gold world, where a knob names it as a source."""
+    return {"world": f"{VERSION} {world_hash()}"} if '"world:' in json.dumps(to_plain(config)) else {}
 
 
 def named(sources: str | Mapping[str, str]) -> dict[str, str]:
@@ -151,8 +162,6 @@ def save_snapshot(
     trained_on: Iterable[Any] = (),
 ) -> None:
     """Write `snapshot/` atomically, with the prompts it was trained on."""
-    from accord.models.saving import save_model
-
     with run.new_snapshot() as folder:
         save_model(model, tokenizer, folder, dict(description), card(run.stage, facts))
         if trained_on:
@@ -163,8 +172,6 @@ def gold_scores(prompt: Prompt, reply: str) -> dict[str, float]:
     """Gold scores of a reply by name; empty where the truth is not known."""
     if not prompt.source.startswith("world:"):
         return {}
-    from accord.world import judge
-
     gold = judge(prompt.turns, reply)
     scores = {
         "gold/helpful": gold.helpful,
@@ -209,28 +216,34 @@ def settle_language_model(
 
 
 def draw(
-    run: RunFolder, engine: Engine, renderer: Renderer, prompts: Sequence[Prompt], config: Sample | Evaluate
+    run: RunFolder,
+    engine: Engine,
+    renderer: Renderer,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    *,
+    samples: int,
+    seed: int,
 ) -> Iterator[Drawn]:
-    """`config.samples` rollouts per prompt, a chunk of prompts at a time, each to be written before the next is drawn.
+    """`samples` rollouts per prompt, a chunk of prompts at a time, each to be written before the next is drawn.
 
     A resumed run goes on after the last whole chunk of its `samples.jsonl`. Raises Interrupted after Ctrl-C.
     """
-    n = config.samples
-    size = max(1, CHUNK // n)
-    first = run.keep_samples(size * n) // n
+    size = max(1, CHUNK // samples)
+    first = run.keep_samples(size * samples) // samples
     progress = Progress(run.stage, len(prompts), unit="prompt", first=first)
     while first < len(prompts):
         chunk = prompts[first : first + size]
         rollouts = engine.sample(
             [renderer.prompt_ids(p.turns) for p in chunk],
-            n=n,
-            temperature=config.temperature,
-            max_new_tokens=config.max_new_tokens,
+            n=samples,
+            temperature=sampling.temperature,
+            max_new_tokens=sampling.max_new_tokens,
             stop_ids=frozenset({renderer.eos}),
-            seed=config.seed,
+            seed=seed,
             numbers=range(first, first + len(chunk)),
         )
-        yield [(prompt, rollouts[i * n : (i + 1) * n]) for i, prompt in enumerate(chunk)]
+        yield [(prompt, rollouts[i * samples : (i + 1) * samples]) for i, prompt in enumerate(chunk)]
         first += len(chunk)
         progress.update(first, {})
         if run.stop_requested and first < len(prompts):

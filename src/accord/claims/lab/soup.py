@@ -16,7 +16,7 @@ from accord.models.loading import load_policy
 from accord.models.saving import POLICY
 from accord.models.tokenizer import load_renderer
 from accord.run import RunFolder
-from accord.stages.shared import save_snapshot
+from accord.stages.shared import open_run, save_snapshot
 from accord.training import distributed
 
 
@@ -37,7 +37,7 @@ class Soup(Run):
 
 def run(config: Soup) -> RunFolder:
     """Mix the weights of policies; leaves a policy snapshot."""
-    with RunFolder("soup", config, {f"model.{name}": path for name, path in config.models.items()}) as run:
+    with open_run("soup", config, {f"model.{name}": path for name, path in config.models.items()}) as run:
         if run.finished:
             return run
         distributed.start(config.threads)

@@ -12,6 +12,7 @@ from accord.claims.lab.recipes import SCALES, GoldFlow
 from accord.claims.lab.workers import Job, Workers
 from accord.run import RunFolder
 from accord.stages.demo.config import Demo
+from accord.stages.shared import open_run
 
 STAGES = ("pretrain", "sft", "ppo", "limited")
 SPREAD = ("pretrain", "sft")
@@ -20,7 +21,7 @@ SPREAD = ("pretrain", "sft")
 def run(config: Demo) -> RunFolder:
     """Run the flow and write `report.html`; prints what it showed."""
     began = time.monotonic()
-    with RunFolder("demo", config) as run, Workers(config.threads) as workers:
+    with open_run("demo", config) as run, Workers(config.threads) as workers:
         flow = GoldFlow(run.path, SCALES[config.scale], config.seed, config.resume, config.threads)
         steps: list[tuple[str, list[Job]]] = [
             ("pretrain on the corpus", [("pretrain", flow.pretrain())]),

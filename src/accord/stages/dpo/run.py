@@ -35,7 +35,7 @@ from accord.stages.dpo.implicit import HeldOut, measure_samples
 from accord.stages.dpo.items import DirectData, DirectItem, read_material
 from accord.stages.dpo.losses import DirectRoles, item_loss, look_over
 from accord.stages.dpo.margins import score_margins
-from accord.stages.shared import named, save_snapshot, settle_language_model
+from accord.stages.shared import named, open_run, save_snapshot, settle_language_model
 from accord.training import distributed
 from accord.training.distributed import World
 from accord.training.fit import fit
@@ -48,7 +48,7 @@ def run(config: Dpo) -> RunFolder:
     start = config.reference or config.model
     parents = {"model": config.model, **({"reference": start} if config.needs_reference else {})}
     parents |= {f"reward.{n}": p for n, p in config.rewards.items()} | {f"cost.{n}": p for n, p in config.costs.items()}
-    with RunFolder("dpo", config, parents) as run:
+    with open_run("dpo", config, parents) as run:
         if run.finished:
             return run
         world = distributed.start(config.threads)

@@ -30,7 +30,7 @@ from accord.records import Comparison, Demonstration
 from accord.run import RunFolder
 from accord.stages.evaluate.config import EvaluatePreference
 from accord.stages.preference.items import criteria_of, group_of
-from accord.stages.shared import drop_long, load_all, named, refuse_trained_prompts
+from accord.stages.shared import drop_long, load_all, named, open_run, refuse_trained_prompts
 from accord.training import distributed
 
 LEAST = 20  # pairs below which a calibration says nothing
@@ -74,7 +74,7 @@ class Judge:
 
 def run(config: EvaluatePreference) -> RunFolder:
     """Measure preference models; leaves `evaluation.json`."""
-    with RunFolder("evaluate-preference", config, {f"model.{n}": p for n, p in config.models.items()}) as run:
+    with open_run("evaluate-preference", config, {f"model.{n}": p for n, p in config.models.items()}) as run:
         if run.finished:
             return run
         world = distributed.start(config.threads)

@@ -27,7 +27,7 @@ from accord.models.tokenizer import load_renderer
 from accord.records import Prompt
 from accord.run import RunFolder, read_lines
 from accord.stages.evaluate.config import Evaluate
-from accord.stages.shared import Drawn, draw, drop_long, gold_scores, load_all, refuse_trained_prompts
+from accord.stages.shared import Drawn, draw, drop_long, gold_scores, load_all, open_run, refuse_trained_prompts
 from accord.training import distributed
 
 Row = dict[str, Any]
@@ -37,7 +37,7 @@ def run(config: Evaluate) -> RunFolder:
     """Measure a snapshot; leaves `evaluation.json` and `samples.jsonl`."""
     parents = {"model": config.model} | ({"reference": config.reference} if config.reference else {})
     parents |= {f"reward.{n}": p for n, p in config.rewards.items()} | {f"cost.{n}": p for n, p in config.costs.items()}
-    with RunFolder("evaluate", config, parents) as run:
+    with open_run("evaluate", config, parents) as run:
         if run.finished:
             return run
         world = distributed.start(config.threads)
@@ -48,7 +48,15 @@ def run(config: Evaluate) -> RunFolder:
         rendered, prompts = drop_long(rendered, prompts, config.max_length, run)
         model = load_policy(config.model, trainable=False).to(world.device)
         measures = Measures(config, renderer, world.device)
-        for drawn in draw(run, InProcess(model, config.micro_tokens), renderer, prompts, config):
+        for drawn in draw(
+            run,
+            InProcess(model, config.micro_tokens),
+            renderer,
+            prompts,
+            config,
+            samples=config.samples,
+            seed=config.seed,
+        ):
             for row in measures.rows(drawn):
                 run.add_sample(row)
         rows = read_lines(run.path / "samples.jsonl")

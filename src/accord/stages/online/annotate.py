@@ -13,6 +13,7 @@ from accord.errors import BadInput
 from accord.records import Comparison, Prompt, Turn
 from accord.run import RunFolder, read_lines
 from accord.stages.online.config import Annotate
+from accord.stages.shared import open_run
 
 Sampled = tuple[Prompt, tuple[str, ...]]
 MICRO_TOKENS = 16384  # in memory at once; changes no result
@@ -21,7 +22,7 @@ MICRO_TOKENS = 16384  # in memory at once; changes no result
 def run(config: Annotate) -> RunFolder:
     """Label a sample run; leaves `comparisons-CRITERION.jsonl` and `judgements-CRITERION.jsonl`."""
     parents = {"samples": config.samples, **({"scorer": config.scorer} if config.scorer else {})}
-    with RunFolder("annotate", config, parents) as run:
+    with open_run("annotate", config, parents) as run:
         if run.finished:
             return run
         sampled = list(replies_by_prompt(Path(config.samples)))

@@ -21,14 +21,14 @@ from accord.stages.online import annotate
 from accord.stages.online.config import Annotate, Online
 from accord.stages.sample import run as sample
 from accord.stages.sample.config import Sample
-from accord.stages.shared import load_all
+from accord.stages.shared import load_all, open_run
 from accord.training.order import epoch_order
 
 
 def run(config: Online) -> RunFolder:
     """Run the rounds; leaves `round-N/{sample,annotate,dpo}` and the last policy as `snapshot/`."""
     parents = {"model": config.model, **({"scorer": config.scorer} if config.scorer else {})}
-    with RunFolder("online", config, parents) as run:
+    with open_run("online", config, parents) as run:
         if run.finished:
             return run
         found: list[Prompt] = load_all(read_prompts, config.data, config, run, split=config.split)

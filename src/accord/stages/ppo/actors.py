@@ -3,15 +3,16 @@
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from accord.data.chat import Renderer
 from accord.data.sources import read_demonstrations, read_documents, read_prompts, refuse_overlap
 from accord.engine.engines import Engine, open_engine
-from accord.engine.packing import Group, reply_group
+from accord.engine.forward.causal import hidden_states, logits_head
+from accord.engine.packing import Group, Packing, reply_group
 from accord.engine.texts import conversation_group, document_groups
 from accord.errors import BadInput
 from accord.models.critics import Critics, SeparateCritics, make_critics
@@ -19,6 +20,7 @@ from accord.models.loading import add_adapters, base_of, load_policy
 from accord.models.reference import Reference
 from accord.models.scorers import ReplyScorer, open_scorer
 from accord.models.tokenizer import load_renderer
+from accord.objectives.kl import EXACT
 from accord.records import Demonstration, Document, Prompt
 from accord.run import RunFolder
 from accord.stages.ppo.config import Ppo
@@ -59,11 +61,10 @@ class Actors:
         return self.policy if self.average is None else self.average
 
 
-@dataclass(frozen=True)
-class Prompts:
+class Prompts(NamedTuple):
     """The prompts of the run, and those that limits are checked on at the end."""
 
-    prompts: list[Prompt]
+    training: list[Prompt]
     held_out: list[Prompt]
 
 
@@ -152,3 +153,12 @@ def read_other_text(config: Ppo, run: RunFolder, renderer: Renderer) -> list[Gro
     shown: list[Demonstration] = load_all(read_demonstrations, config.ptx_data, config, run, what="ptx_data")
     groups = [conversation_group(renderer, demonstration, "assistant") for demonstration in shown]
     return drop_long(groups, shown, config.max_length, run, "ptx_data")[0]
+
+
+def exact_kls(
+    actors: Actors, packing: Packing, estimator: str, *, temperature: float, hidden: Tensor | None = None
+) -> Tensor:
+    """KL over the whole vocabulary (R,) at the packing's rows; `hidden` are the policy's there, if known."""
+    head = logits_head(actors.policy, temperature=temperature)
+    ours = head(hidden_states(actors.policy, packing) if hidden is None else hidden)
+    return EXACT[estimator](ours, actors.reference.logits(packing, temperature=temperature))

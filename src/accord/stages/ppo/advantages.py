@@ -15,8 +15,8 @@ from accord.objectives.advantage import (
 )
 from accord.objectives.masked import masked_mean, scale_to_unit, whiten
 from accord.stages.ppo.actors import REWARD
-from accord.stages.ppo.config import Ppo
-from accord.stages.ppo.experience import Experience, in_slice, sum_scores
+from accord.stages.ppo.config import LimitKnobs, Ppo
+from accord.stages.ppo.experience import Experience
 from accord.stages.ppo.state import State
 
 BASELINES = {"rloo": leave_one_out, "grpo": less_group_mean, "dr-grpo": less_group_mean}
@@ -60,7 +60,7 @@ def signal_streams(config: Ppo, experience: Experience, state: State) -> dict[st
     """Reward and cost of every token (B, T): KL along the reply where it is paid in the reward, scores at the end."""
     mask, kl, beta = experience.mask, experience.kl, state.kl_coefficient if config.kl_in == "reward" else 0.0
     bound = config.score_clip or float("inf")
-    reward = sum_scores(config, experience).clamp(-bound, bound)
+    reward = experience.reward.clamp(-bound, bound)
     unfinished = torch.tensor([r.finish == "length" for r in experience.rollouts])
     reward = reward - config.unfinished_penalty * unfinished
     streams = {REWARD: token_signals(reward, kl, mask, kl_weight=-beta)}
@@ -71,8 +71,8 @@ def signal_streams(config: Ppo, experience: Experience, state: State) -> dict[st
     return streams
 
 
-def combine(config: Ppo, experience: Experience, state: State, advantages: dict[str, Tensor]) -> Tensor:
+def combine(knobs: LimitKnobs, experience: Experience, state: State, advantages: dict[str, Tensor]) -> Tensor:
     """One advantage from those of all signals, by the multipliers; those of costs without a limit are left out."""
-    limited = {name: advantages[name] for name in config.limits}
-    weights = {n: state.multipliers[n].value * in_slice(config, n, experience).float() for n in limited}
+    limited = {name: advantages[name] for name in knobs.limits}
+    weights = {n: state.multipliers[n].value * experience.inside[n].float() for n in limited}
     return combine_advantages(advantages[REWARD], limited, weights)

@@ -256,6 +256,11 @@ class Ppo(Training, Adapters, Reading, Rollouts, KlKnobs, AdvantageKnobs, LimitK
     learning_rate: float = Field(2e-4, gt=0, description="peak learning rate of AdamW")
     schedule: Schedule = Field("linear", description="constant over the first half, then down to 10 % by this shape")
 
+    @property
+    def weights(self) -> dict[str, float]:
+        """What every reward's score counts in the sum."""
+        return {name: self.reward_weights.get(name, 1.0) for name in self.rewards}
+
     @model_validator(mode="after")
     def _rewards_fit(self) -> "Ppo":
         for name in self.reward_weights:

@@ -1,13 +1,13 @@
 """What one iteration knows of its rollouts."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from accord.engine.packing import Group
 from accord.records import Prompt, Rollout
-from accord.stages.ppo.config import Ppo
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,8 @@ class Experience:
 
     `groups` hold a prompt and its replies, which share its tokens. `scores[name]` (B,) normalised, `values[signal]`,
     `logprobs`, `reference` (log-probs under it) and `kl` (B, T); `kl` is each token's KL by `--kl_estimator`.
-    `sampler_gap` is mean |log p of the sampler − log p of the trainer|, measured on some of the replies.
+    `reward` (B,) is the weighted sum of the rewards' scores; `inside[limit]` (B,) is True for the replies whose prompt
+    the limit holds on. `sampler_gap` is mean |log p of the sampler − log p of the trainer|, of some of the replies.
     """
 
     prompts: list[Prompt]
@@ -29,22 +30,19 @@ class Experience:
     scores: dict[str, Tensor]
     values: dict[str, Tensor]
     sampler_gap: float = 0.0
+    reward: Tensor = field(default_factory=lambda: torch.zeros(0))
+    inside: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-def in_slice(config: Ppo, name: str, experience: Experience) -> Tensor:
-    """(B,) True for the replies whose prompt the limit `name` holds on."""
-    return torch.tensor([holds_on(config, name, prompt) for prompt in experience.prompts])
-
-
-def holds_on(config: Ppo, name: str, prompt: Prompt) -> bool:
-    """Whether the limit `name` holds on this prompt."""
-    wanted = config.limit_slices.get(name)
-    return wanted is None or prompt.slice in wanted.split(",")
-
-
-def sum_scores(config: Ppo, experience: Experience) -> Tensor:
-    """The weighted sum of the rewards, (B,)."""
-    total = torch.zeros(len(experience.prompts))
-    for name in config.rewards:
-        total = total + config.reward_weights.get(name, 1.0) * experience.scores[name]
+def weighted_sum(scores: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """The reward (B,) that is optimised: every reward's scores times its weight."""
+    total = torch.zeros(len(next(iter(scores.values()))))
+    for name, weight in weights.items():
+        total = total + weight * scores[name]
     return total
+
+
+def in_slices(prompts: Sequence[Prompt], slices: str) -> Tensor:
+    """(B,) True where a prompt is in one of the slices, whose names stand with commas; in all where none is named."""
+    wanted = slices.split(",") if slices else None
+    return torch.tensor([wanted is None or prompt.slice in wanted for prompt in prompts], dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""Limits: which prompts each holds on, the step of its multiplier, and the check at the end."""
+"""Limits: the step of each multiplier, and the check at the end."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,47 +11,47 @@ from accord.objectives.lagrange import RULES, window_mean
 from accord.records import Prompt
 from accord.run import RunFolder
 from accord.stages.ppo.actors import Actors
-from accord.stages.ppo.config import Ppo
-from accord.stages.ppo.experience import Experience, holds_on, in_slice
+from accord.stages.ppo.config import LimitKnobs, Ppo
+from accord.stages.ppo.experience import Experience, in_slices
 from accord.stages.ppo.state import State
 from accord.stages.shared import judge_limit
 
 CHECK_SEED = 0x11A17  # keeps the replies of the check apart from those of every iteration
 
 
-def move_multipliers(config: Ppo, experience: Experience, state: State) -> dict[str, float]:
+def move_multipliers(knobs: LimitKnobs, experience: Experience, state: State) -> dict[str, float]:
     """One step of every multiplier, by the raw mean cost of this batch, or window of batches, on the limit's slice."""
     metrics: dict[str, float] = {}
-    for name, limit in config.limits.items():
-        inside = in_slice(config, name, experience)
+    for name, limit in knobs.limits.items():
+        inside = experience.inside[name]
         if inside.any():
             costs = experience.scores[name][inside]
             window = [*state.windows.get(name, []), (float(costs.mean()), len(costs))]
-            state.windows[name] = window[-int(config.of_limit("limit_window", name)) :]
-            state.multipliers[name] = RULES[config.multiplier_rule](
+            state.windows[name] = window[-int(knobs.of_limit("limit_window", name)) :]
+            state.multipliers[name] = RULES[knobs.multiplier_rule](
                 state.multipliers[name],
                 window_mean(state.windows[name]),
                 limit,
-                rate=config.of_limit("multiplier_rate", name),
-                gain=config.of_limit("multiplier_gain", name),
-                bound=config.of_limit("multiplier_bound", name),
+                rate=knobs.of_limit("multiplier_rate", name),
+                gain=knobs.of_limit("multiplier_gain", name),
+                bound=knobs.of_limit("multiplier_bound", name),
             )
             metrics |= cost_metrics(name, costs)
-            if config.of_limit("limit_window", name) > 1:
+            if knobs.of_limit("limit_window", name) > 1:
                 metrics[f"cost/{name}/window"] = window_mean(state.windows[name])
         metrics[f"lagrange/{name}"] = state.multipliers[name].value
-    return metrics | free_costs(config, experience)
+    return metrics | free_costs(knobs, experience)
 
 
-def hold_multipliers(config: Ppo, experience: Experience, state: State) -> dict[str, float]:
+def hold_multipliers(knobs: LimitKnobs, experience: Experience, state: State) -> dict[str, float]:
     """The same numbers while nothing moves, because the policy does not."""
     metrics: dict[str, float] = {}
-    for name in config.limits:
-        inside = in_slice(config, name, experience)
+    for name in knobs.limits:
+        inside = experience.inside[name]
         if inside.any():
             metrics |= cost_metrics(name, experience.scores[name][inside])
         metrics[f"lagrange/{name}"] = state.multipliers[name].value
-    return metrics | free_costs(config, experience)
+    return metrics | free_costs(knobs, experience)
 
 
 def cost_metrics(name: str, costs: Tensor) -> dict[str, float]:
@@ -59,10 +59,10 @@ def cost_metrics(name: str, costs: Tensor) -> dict[str, float]:
     return {f"cost/{name}/mean": float(costs.mean()), f"cost/{name}/unsafe": float((costs > 0).float().mean())}
 
 
-def free_costs(config: Ppo, experience: Experience) -> dict[str, float]:
+def free_costs(knobs: LimitKnobs, experience: Experience) -> dict[str, float]:
     """Costs without a limit, on all prompts."""
     metrics: dict[str, float] = {}
-    for name in set(config.costs) - set(config.limits):
+    for name in set(knobs.costs) - set(knobs.limits):
         metrics |= cost_metrics(name, experience.scores[name])
     return metrics
 
@@ -89,7 +89,8 @@ def check_limits(
     out: dict[str, Any] = {}
     for name, limit in config.limits.items():
         costs = actors.costs[name].scores(prompts, texts, groups, micro_tokens=config.micro_tokens).tolist()
-        inside = [cost for cost, prompt in zip(costs, prompts, strict=True) if holds_on(config, name, prompt)]
-        out[name] = judge_limit(name, limit, inside, seed=config.seed)
+        inside = in_slices(prompts, config.limit_slices.get(name, "")).tolist()
+        held = [cost for cost, holds in zip(costs, inside, strict=True) if holds]
+        out[name] = judge_limit(name, limit, held, seed=config.seed)
     run.write_json("limits.json", out)
     return out

@@ -5,21 +5,21 @@ import torch
 
 from accord.data.chat import Renderer
 from accord.data.rows import reply_row
-from accord.objectives.kl import adapt_kl_coefficient, annealed, sqrt_kl
+from accord.objectives.kl import sqrt_kl
 from accord.run import RunFolder
-from accord.stages.ppo.config import Ppo
-from accord.stages.ppo.experience import Experience, sum_scores
+from accord.stages.ppo.actors import Actors
+from accord.stages.ppo.experience import Experience
 from accord.stages.ppo.state import State
 from accord.stages.shared import gold_scores
 
 
-def rollout_metrics(config: Ppo, renderer: Renderer, experience: Experience, state: State) -> dict[str, float]:
+def rollout_metrics(actors: Actors, experience: Experience, state: State) -> dict[str, float]:
     """What the rollouts looked like: scores, unclamped KL, lengths, gold where known."""
     kl = experience.kl.sum(1)
     metrics = {
         "objective/kl": float(kl.mean()),
         "sqrt_kl": sqrt_kl(float(kl.mean())),
-        "objective/scores": float(sum_scores(config, experience).mean()),
+        "objective/scores": float(experience.reward.mean()),
         "kl_coefficient": state.kl_coefficient,
         "policy/sampler_gap": experience.sampler_gap,
         "completions/mean_length": float(experience.mask.sum(1).float().mean()),
@@ -27,31 +27,16 @@ def rollout_metrics(config: Ppo, renderer: Renderer, experience: Experience, sta
     }
     slices = sorted({p.slice for p in experience.prompts})
     places = {s: torch.tensor([p.slice == s for p in experience.prompts]) for s in slices}
-    for name in config.rewards:
+    for name in actors.rewards:
         metrics[f"reward/{name}"] = float(experience.scores[name].mean())
         metrics |= {f"reward/{name}/{s}": float(experience.scores[name][inside].mean()) for s, inside in places.items()}
-    for name in config.costs:
+    for name in actors.costs:
         for s, inside in places.items():
             costs = experience.scores[name][inside]
             metrics[f"cost/{name}/{s}/mean"] = float(costs.mean())
             metrics[f"cost/{name}/{s}/unsafe"] = float((costs > 0).float().mean())
-    metrics |= gold_means(experience, renderer)
+    metrics |= gold_means(experience, actors.renderer)
     return metrics
-
-
-def move_kl_coefficient(config: Ppo, experience: Experience, state: State) -> None:
-    """β of the next iteration: annealed by its number, adapted to this one's KL, or as it is."""
-    if config.kl_anneal != 1:
-        state.kl_coefficient = annealed(config.kl_coefficient, config.kl_anneal, state.step + 1, config.steps)
-    elif config.kl_target:
-        kl = experience.kl.sum(1)
-        state.kl_coefficient = adapt_kl_coefficient(
-            state.kl_coefficient,
-            float(kl.mean()),
-            target=config.kl_target,
-            horizon=config.kl_horizon,
-            samples=len(kl),
-        )
 
 
 def gold_means(experience: Experience, renderer: Renderer) -> dict[str, float]:

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from accord.engine.packing import Group, reply_group
+from accord.records import Prompt
 from accord.run import RunFolder
-from accord.stages.ppo.actors import Actors, Prompts
+from accord.stages.ppo.actors import Actors
 from accord.stages.ppo.config import Ppo
 from accord.stages.ppo.experience import Experience
 from accord.stages.ppo.update import Targets, micro_loss, mini_batch
@@ -18,7 +19,7 @@ from accord.training.machine import settle
 from accord.training.memory import longest_first, rehearse
 
 
-def settle_actors(config: Ppo, run: RunFolder, world: World, prompts: Prompts, actors: Actors) -> Ppo:
+def settle_actors(config: Ppo, run: RunFolder, world: World, prompts: Sequence[Prompt], actors: Actors) -> Ppo:
     """The config with what the machine decides; BadInput where the longest rollouts will not fit into memory."""
     trained: list[nn.Module] = [actors.policy, actors.critics]
     groups = longest_rollouts(config, actors, prompts)
@@ -41,7 +42,7 @@ def settle_actors(config: Ppo, run: RunFolder, world: World, prompts: Prompts, a
 
 
 def imagined_pass(
-    config: Ppo, actors: Actors, prompts: Prompts, step: int, device: torch.device
+    config: Ppo, actors: Actors, prompts: Sequence[Prompt], step: int, device: torch.device
 ) -> tuple[Callable[[], None], float]:
     """A micro-batch of rollouts that nobody sampled, forward and backward, and about how many like it are left."""
 
@@ -58,10 +59,10 @@ def imagined_pass(
     return once, (config.steps - step) * config.ppo_epochs * mini_batches
 
 
-def longest_rollouts(config: Ppo, actors: Actors, prompts: Prompts) -> list[Group]:
+def longest_rollouts(config: Ppo, actors: Actors, prompts: Sequence[Prompt]) -> list[Group]:
     """A mini-batch of the longest prompts, whose replies are as long as they may get."""
-    prompts = (actors.renderer.prompt_ids(prompt.turns) for prompt in prompts.prompts)
-    longest = heapq.nlargest(max(1, config.mini_batch_size // config.samples), prompts, key=len)
+    rendered = (actors.renderer.prompt_ids(prompt.turns) for prompt in prompts)
+    longest = heapq.nlargest(max(1, config.mini_batch_size // config.samples), rendered, key=len)
     replies = [(actors.renderer.eos,) * config.max_new_tokens] * config.samples
     return [reply_group(prompt, *replies) for prompt in longest]
 

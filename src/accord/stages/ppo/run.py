@@ -13,6 +13,7 @@ only the combined advantage is whitened; PPO without limits is the same loop wit
 """
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -26,13 +27,13 @@ from accord.stages.ppo.actors import Actors, Prompts, prepare
 from accord.stages.ppo.advantages import compute_advantages
 from accord.stages.ppo.config import Ppo
 from accord.stages.ppo.limits import check_limits, hold_multipliers, move_multipliers
-from accord.stages.ppo.log import add_samples, move_kl_coefficient, rollout_metrics
+from accord.stages.ppo.log import add_samples, rollout_metrics
 from accord.stages.ppo.memory import imagined_pass, settle_actors
 from accord.stages.ppo.rollouts import collect
-from accord.stages.ppo.state import State, first_state, restore, save_state
+from accord.stages.ppo.state import State, first_state, move_kl_coefficient, restore, save_state
 from accord.stages.ppo.update import Targets, improve
 from accord.stages.ppo.watch import Guard, refuse_unknown_metrics, watch_metrics
-from accord.stages.shared import save_snapshot
+from accord.stages.shared import open_run, save_snapshot
 from accord.training import checkpoint, distributed
 from accord.training.compiling import Compiling
 from accord.training.distributed import World
@@ -46,14 +47,14 @@ def run(config: Ppo) -> RunFolder:
     parents = {"model": config.model, "reference": config.reference or config.model}
     parents |= {f"reward.{n}": p for n, p in config.rewards.items()} | {f"cost.{n}": p for n, p in config.costs.items()}
     parents |= {f"watch.{n}": p for n, p in config.watch.items()}
-    with RunFolder("ppo", config, parents) as run:
+    with open_run("ppo", config, parents) as run:
         if run.finished:
             return run
         world = distributed.start(config.threads)
         refuse_unknown_metrics(config.rules)
         state = first_state(config)
         prompts, actors = prepare(config, run, world)
-        config = settle_actors(config, run, world, prompts, actors)
+        config = settle_actors(config, run, world, prompts.training, actors)
         guard = Guard(config.rules, actors.policy, quiet=not world.is_main)
         optimizers = build_optimizers(config, actors)
         modules = trained_modules(config, actors, guard)
@@ -64,14 +65,14 @@ def run(config: Ppo) -> RunFolder:
         progress = Progress("ppo", config.steps, first=state.step, quiet=not world.is_main)
         while state.step < config.steps and not state.ended:
             started = time.perf_counter()
-            metrics = iterate(config, run, world, prompts, actors, optimizers, guard, state)
+            metrics = iterate(config, run, world, prompts.training, actors, optimizers, guard, state)
             state.step += 1
             left = (config.steps - state.step) * (time.perf_counter() - started)
             if world.is_main:
                 run.log({"step": state.step, **metrics})
             shown = ("objective/scores", "objective/kl", *(f"cost/{n}/mean" for n in config.costs))
             progress.update(state.step, {name: metrics[name] for name in shown if name in metrics})
-            compiling.consider(left, *imagined_pass(config, actors, prompts, state.step, world.device))
+            compiling.consider(left, *imagined_pass(config, actors, prompts.training, state.step, world.device))
             stop = any(world.gather(run.stop_requested))
             more = state.step < config.steps and not state.ended
             due = config.checkpoint_every and state.step % config.checkpoint_every == 0 and more
@@ -80,7 +81,7 @@ def run(config: Ppo) -> RunFolder:
             if stop and more:
                 raise run.interrupted(state.step)
         if guard.good is not None and not state.ended:
-            last_look(config, world, prompts, actors, guard, state)
+            last_look(config, world, prompts.training, actors, guard, state)
         if world.is_main:
             finish(config, run, prompts, actors, state)
         return run
@@ -90,7 +91,7 @@ def iterate(
     config: Ppo,
     run: RunFolder,
     world: World,
-    prompts: Prompts,
+    prompts: Sequence[Prompt],
     actors: Actors,
     optimizers: dict[str, torch.optim.Optimizer],
     guard: Guard,
@@ -102,7 +103,7 @@ def iterate(
     experience = collect(config, world, actors, prompts_of(config, prompts, state.step), state)
     warming = state.step < config.critic_warmup
     metrics = (hold_multipliers if warming else move_multipliers)(config, experience, state)
-    metrics |= rollout_metrics(config, actors.renderer, experience, state) | watch_metrics(config, experience, state)
+    metrics |= rollout_metrics(actors, experience, state) | watch_metrics(config.watch, experience, state)
     if world.is_main:
         add_samples(run, actors.renderer, experience, state.step + 1)
     if ends(actors, guard.look(actors.policy, metrics, state)):
@@ -111,15 +112,14 @@ def iterate(
     targets = Targets(advantages, returns, state.kl_coefficient, state.step)
     metrics |= shaped | improve(config, world, actors, optimizers, experience, targets)
     if not warming:
-        move_kl_coefficient(config, experience, state)
+        move_kl_coefficient(config, experience, state, config.steps)
     if actors.average is not None:
         follow(actors.average, actors.policy, 1 - config.weight_average)
     return metrics
 
 
-def prompts_of(config: Ppo, prompts: Prompts, step: int) -> list[Prompt]:
+def prompts_of(config: Ppo, prompts: Sequence[Prompt], step: int) -> list[Prompt]:
     """The prompts of an iteration, a pure function of its number."""
-    prompts = prompts.prompts
     return [prompts[i] for i in batch_indices(step, len(prompts), config.batch_size, config.seed)]
 
 
@@ -130,11 +130,11 @@ def ends(actors: Actors, action: str) -> bool:
     return action in ("stop", "roll-back")
 
 
-def last_look(config: Ppo, world: World, prompts: Prompts, actors: Actors, guard: Guard, state: State) -> None:
+def last_look(config: Ppo, world: World, prompts: Sequence[Prompt], actors: Actors, guard: Guard, state: State) -> None:
     """Rollouts of the policy after its last step, where a rule can roll back: no step goes unwatched."""
     experience = collect(config, world, actors, prompts_of(config, prompts, state.step), state)
-    metrics = hold_multipliers(config, experience, state) | rollout_metrics(config, actors.renderer, experience, state)
-    ends(actors, guard.look(actors.policy, metrics | watch_metrics(config, experience, state), state))
+    metrics = hold_multipliers(config, experience, state) | rollout_metrics(actors, experience, state)
+    ends(actors, guard.look(actors.policy, metrics | watch_metrics(config.watch, experience, state), state))
 
 
 def build_optimizers(config: Ppo, actors: Actors) -> dict[str, torch.optim.Optimizer]:
@@ -158,7 +158,7 @@ def finish(config: Ppo, run: RunFolder, prompts: Prompts, actors: Actors, state:
     facts: dict[str, Any] = {"rewards": dict(config.rewards), "limits": dict(config.limits), "parent": config.model}
     verdicts = {name: found["verdict"] for name, found in limits.items()}
     facts |= {"verdicts": verdicts} if verdicts else {}
-    save_snapshot(run, actors.result, actors.renderer.tokenizer, POLICY, facts, prompts.prompts)
+    save_snapshot(run, actors.result, actors.renderer.tokenizer, POLICY, facts, prompts.training)
     run.finish(
         multipliers={n: m.value for n, m in state.multipliers.items()},
         multiplier_integrals={n: m.integral for n, m in state.multipliers.items()},

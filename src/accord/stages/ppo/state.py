@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from accord.errors import BadInput
+from accord.objectives.kl import adapt_kl_coefficient, annealed
 from accord.objectives.lagrange import Multiplier
 from accord.run import read_json
-from accord.stages.ppo.config import Ppo
+from accord.stages.ppo.config import KlKnobs, Ppo
+from accord.stages.ppo.experience import Experience
 
 
 @dataclass
@@ -54,3 +56,18 @@ def restore(saved: Mapping[str, Any]) -> State:
     windows = {n: [(mean, count) for mean, count in window] for n, window in saved["windows"].items()}
     kept = {name: saved[name] for name in ("step", "kl_coefficient", "first", "alarms", "ended")}
     return State(**kept, multipliers=multipliers, windows=windows)
+
+
+def move_kl_coefficient(knobs: KlKnobs, experience: Experience, state: State, steps: int) -> None:
+    """β of the next iteration: annealed by its number of `steps`, adapted to this one's KL, or as it is."""
+    if knobs.kl_anneal != 1:
+        state.kl_coefficient = annealed(knobs.kl_coefficient, knobs.kl_anneal, state.step + 1, steps)
+    elif knobs.kl_target:
+        kl = experience.kl.sum(1)
+        state.kl_coefficient = adapt_kl_coefficient(
+            state.kl_coefficient,
+            float(kl.mean()),
+            target=knobs.kl_target,
+            horizon=knobs.kl_horizon,
+            samples=len(kl),
+        )

@@ -14,10 +14,9 @@ from accord.objectives.kl import EXACT, SAMPLED, kl_loss
 from accord.objectives.likelihood import likelihood_loss
 from accord.objectives.masked import clean
 from accord.objectives.policy_gradient import ppo_loss, token_weights, value_loss
-from accord.stages.ppo.actors import Actors
+from accord.stages.ppo.actors import Actors, exact_kls
 from accord.stages.ppo.config import Ppo
 from accord.stages.ppo.experience import Experience
-from accord.stages.ppo.rollouts import exact_kls
 from accord.training.distributed import World
 from accord.training.fit import sum_over_ranks
 from accord.training.optimizer import clip_gradients, rate_at, set_rate
@@ -29,7 +28,7 @@ Losses = tuple[Tensor, dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class Targets:
-    """What an iteration's experience is to teach: advantages (B, T), returns (B, T) by signal, β and where it stands.
+    """What an iteration's update moves towards: advantages (B, T), returns (B, T) by signal, β and where it stands.
 
     Before `step` reaches `--critic_warmup` only the critics learn.
     """
@@ -158,7 +157,11 @@ def micro_loss(
         hidden = hidden_states(actors.policy, packing)
         logprobs, entropy = logprobs_and_entropy(actors.policy, packing, hidden, temperature=config.temperature)
         values = actors.critics.values(actors.policy, packing, hidden)
-        exact = exact_kls(config, actors, packing, hidden) if config.kl_estimator in EXACT else None
+        exact = (
+            exact_kls(actors, packing, config.kl_estimator, temperature=config.temperature, hidden=hidden)
+            if config.kl_estimator in EXACT
+            else None
+        )
     now = packing.scatter(logprobs, width)
     loss, metrics = ppo_loss(
         now,

@@ -6,7 +6,7 @@ of the data does not share (Bai et al. 2022, section 4.2); a long tail of the re
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,20 +16,23 @@ from accord.errors import BadInput
 from accord.evaluation.metrics import definition
 from accord.models.reference import follow
 from accord.objectives.masked import masked_mean
-from accord.stages.ppo.config import Alarm, Ppo
-from accord.stages.ppo.experience import Experience, sum_scores
+from accord.stages.ppo.config import Alarm
+from accord.stages.ppo.experience import Experience
 from accord.stages.ppo.state import State
 
 TAIL = 0.99  # quantile of the first iteration's rewards where the tail begins
 GRAM = 3  # tokens in a row whose return counts as repetition
 
 
-def watch_metrics(config: Ppo, experience: Experience, state: State) -> dict[str, float]:
-    """Numbers of the rollouts that part ways with the reward when it is hacked; keeps those of the first iteration."""
-    mask, rewards = experience.mask, sum_scores(config, experience)
+def watch_metrics(watched: Collection[str], experience: Experience, state: State) -> dict[str, float]:
+    """Numbers of the rollouts that part ways with the reward when it is hacked; keeps those of the first iteration.
+
+    `watched` are scorers that are not optimised.
+    """
+    mask, rewards = experience.mask, experience.reward
     if "tail" not in state.first:
         state.first["tail"] = float(torch.quantile(rewards, TAIL))
-        for name, scores in {"reward": rewards, **{n: experience.scores[n] for n in config.watch}}.items():
+        for name, scores in {"reward": rewards, **{n: experience.scores[n] for n in watched}}.items():
             state.first[f"{name}/mean"] = float(scores.mean())
             # one reply, or equal scores, have no deviation to count in
             state.first[f"{name}/deviation"] = float(scores.std(correction=0)) or 1.0
@@ -40,7 +43,7 @@ def watch_metrics(config: Ppo, experience: Experience, state: State) -> dict[str
         "watch/tail": float((rewards > state.first["tail"]).float().mean()),
     }
     risen = (float(rewards.mean()) - state.first["reward/mean"]) / state.first["reward/deviation"]
-    for name in config.watch:
+    for name in watched:
         mean = float(experience.scores[name].mean())
         metrics[f"watch/{name}/score"] = mean
         metrics[f"watch/{name}/gap"] = risen - (mean - state.first[f"{name}/mean"]) / state.first[f"{name}/deviation"]

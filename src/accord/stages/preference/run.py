@@ -31,6 +31,7 @@ from accord.stages.preference.items import PreferenceData, PreferenceItem, read_
 from accord.stages.preference.loss import item_loss, own_scores, totals
 from accord.stages.preference.noise import turned_round, without_suspects
 from accord.stages.preference.results import cross_validated, mean_accuracy, write_results
+from accord.stages.shared import open_run
 from accord.training import distributed
 from accord.training.distributed import World
 from accord.training.fit import fit
@@ -43,7 +44,7 @@ Scores = list[list[float]]
 
 def run(config: Preference) -> RunFolder:
     """Train a preference or cost model; leaves a sequence-classification snapshot and `evaluation.json`."""
-    with RunFolder("preference", config, {"model": config.model}) as run:
+    with open_run("preference", config, {"model": config.model}) as run:
         if run.finished:
             return run
         world = distributed.start(config.threads)
@@ -106,7 +107,7 @@ def member(
     out = f"{config.out}/members/{number}"
     part = config.model_copy(update={"out": out, "folds": 0, "ensemble": 1, "seed": config.seed + number})
     head_seed = config.seed if config.combine == "weights" else part.seed
-    with RunFolder("preference-member", part) as sub:
+    with open_run("preference-member", part) as sub:
         learner = train(sub, world, part, kept, held_out, seed=head_seed, trained=sub.finished)
         if not sub.finished and world.is_main:
             save_weights(learner, sub.path / "weights")
@@ -243,7 +244,7 @@ def fold_scores(
     """Scores of one fold's items by a model of the others."""
     out = f"{config.out}/folds/{fold}" + (f"-{number}" if config.ensemble > 1 else "")
     part = config.model_copy(update={"out": out, "folds": 0, "ensemble": 1, "seed": config.seed + number})
-    with RunFolder("preference-fold", part) as run:
+    with open_run("preference-fold", part) as run:
         if run.finished:
             stored: Scores = read_json(run.path / "scores.json")
             return stored

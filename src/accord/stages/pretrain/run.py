@@ -22,7 +22,7 @@ from accord.objectives.likelihood import likelihood_loss
 from accord.records import Document, unit_hash
 from accord.run import RunFolder
 from accord.stages.pretrain.config import Pretrain
-from accord.stages.shared import load_all, named, save_snapshot, settle_language_model
+from accord.stages.shared import load_all, named, open_run, save_snapshot, settle_language_model
 from accord.training import distributed
 from accord.training.fit import Losses, fit
 from accord.training.memory import longest_first
@@ -32,7 +32,7 @@ from accord.training.order import token_batches
 def run(config: Pretrain) -> RunFolder:
     """Train a language model on text; leaves a policy snapshot."""
     fresh = config.model in SIZES
-    with RunFolder("pretrain", config, {} if fresh else {"model": config.model}) as run:
+    with open_run("pretrain", config, {} if fresh else {"model": config.model}) as run:
         if run.finished:
             return run
         world = distributed.start(config.threads)

@@ -24,13 +24,13 @@ from accord.objectives.best_of import acceptance, best_of_kl_bound, best_of_kl_e
 from accord.records import Demonstration, Prompt, Turn
 from accord.run import RunFolder, read_lines
 from accord.stages.sample.config import Sample
-from accord.stages.shared import Drawn, draw, drop_long, load_all
+from accord.stages.shared import Drawn, draw, drop_long, load_all, open_run
 from accord.training import distributed
 
 
 def run(config: Sample) -> RunFolder:
     """Draw replies from a snapshot; leaves `samples.jsonl`."""
-    with RunFolder("sample", config, {"model": config.model}) as run:
+    with open_run("sample", config, {"model": config.model}) as run:
         if run.finished:
             return run
         world = distributed.start(config.threads)
@@ -40,7 +40,7 @@ def run(config: Sample) -> RunFolder:
         rendered, prompts = drop_long(rendered, prompts, config.max_length, run)
         engine = engine_of(config, run, world.device)
         scorers = [open_scorer(where, "preference", renderer, world.device, n) for n, where in config.rewards.items()]
-        for drawn in draw(run, engine, renderer, prompts, config):
+        for drawn in draw(run, engine, renderer, prompts, config, samples=config.samples, seed=config.seed):
             scores = score(config, renderer, scorers, drawn) if scorers else None
             for place, (prompt, replies) in enumerate(drawn):
                 kept = select(config, prompt, scores[place]) if scores is not None else None

@@ -20,7 +20,7 @@ from accord.models.tokenizer import load_renderer
 from accord.records import Comparison, Demonstration, Judgement, Prompt
 from accord.run import RunFolder
 from accord.stages.score.config import Score
-from accord.stages.shared import drop_long, load_all
+from accord.stages.shared import drop_long, load_all, open_run
 from accord.training import distributed
 
 Record = Demonstration | Comparison | Judgement
@@ -37,7 +37,7 @@ class Texts:
 
 def run(config: Score) -> RunFolder:
     """Score every reply; leaves `scores.jsonl`, of policies `reference/`, and `labels.jsonl` with --label."""
-    with RunFolder("score", config, {f"model.{n}": p for n, p in config.models.items()}) as run:
+    with open_run("score", config, {f"model.{n}": p for n, p in config.models.items()}) as run:
         if run.finished:
             return run
         world = distributed.start(config.threads)

@@ -22,7 +22,7 @@ from accord.objectives.likelihood import likelihood_loss
 from accord.records import Demonstration, unit_hash
 from accord.run import RunFolder
 from accord.stages.sft.config import Sft
-from accord.stages.shared import drop_long, load_all, named, save_snapshot, settle_language_model
+from accord.stages.shared import drop_long, load_all, named, open_run, save_snapshot, settle_language_model
 from accord.training import distributed
 from accord.training.fit import Losses, fit
 from accord.training.order import batch_indices, steps_per_epoch
@@ -30,7 +30,7 @@ from accord.training.order import batch_indices, steps_per_epoch
 
 def run(config: Sft) -> RunFolder:
     """Fine-tune a snapshot on demonstrations; leaves a policy snapshot."""
-    with RunFolder("sft", config, {"model": config.model}) as run:
+    with open_run("sft", config, {"model": config.model}) as run:
         if run.finished:
             return run
         world = distributed.start(config.threads)
