@@ -15,9 +15,10 @@ from accord.models.scalar import Scorer, new_scalar, start_scalar, values
 from accord.parsing import parse
 from accord.records import Prompt, Turn, unit_hash
 from accord.run import read_json, read_lines
-from accord.stages.preference.items import Label, PreferenceItem, binarised, criteria_of, group_of, in_half
+from accord.stages.preference.items import Label, PreferenceItem, binarised, in_half
 from accord.stages.preference.loss import item_loss, totals
 from accord.stages.preference.noise import reverse, support, turned_round
+from accord.stages.shared import criteria_of, group_of
 
 CPU = torch.device("cpu")
 WORDS = ["the", "cat", "dog", "runs", "sees", "a", "red", "blue", "small", "big", "stone", "river"]

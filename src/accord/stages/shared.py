@@ -248,3 +248,14 @@ def draw(
         progress.update(first, {})
         if run.stop_requested and first < len(prompts):
             raise run.interrupted(first, "prompt")
+
+
+def criteria_of(source: str, criteria: Sequence[str]) -> list[str]:
+    """The criteria that a source of this name is read under: its own, or all."""
+    own = [c for c in criteria if source == c or source.startswith(f"{c}-")]
+    return own or list(criteria)
+
+
+def group_of(labeler: str) -> str:
+    """`simulated:cautious:3` belongs to `simulated:cautious`; a name without colon is a group by itself."""
+    return labeler.rpartition(":")[0] or labeler

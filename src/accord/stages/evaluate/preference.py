@@ -29,8 +29,7 @@ from accord.objectives.ranking import ranked_pairs
 from accord.records import Comparison, Demonstration
 from accord.run import RunFolder
 from accord.stages.evaluate.config import EvaluatePreference
-from accord.stages.preference.items import criteria_of, group_of
-from accord.stages.shared import drop_long, load_all, named, open_run, refuse_trained_prompts
+from accord.stages.shared import criteria_of, drop_long, group_of, load_all, named, open_run, refuse_trained_prompts
 from accord.training import distributed
 
 LEAST = 20  # pairs below which a calibration says nothing

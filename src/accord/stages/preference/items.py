@@ -13,7 +13,7 @@ from accord.objectives.ranking import ranked_pairs, tied_pairs
 from accord.records import Comparison, Demonstration, Judgement, Prompt, unit_hash
 from accord.run import RunFolder
 from accord.stages.preference.config import Preference
-from accord.stages.shared import drop_long, load_all, named
+from accord.stages.shared import criteria_of, drop_long, group_of, load_all, named
 
 # a label is "above 0" (unsafe, of a cost; good, of a preference model), "below 0", or a rating
 LabelKind = Literal["above", "below", "rating"]
@@ -137,20 +137,9 @@ def _read(
     return found
 
 
-def criteria_of(source: str, criteria: Sequence[str]) -> list[str]:
-    """The criteria that a source of this name is read under: its own, or all."""
-    own = [c for c in criteria if source == c or source.startswith(f"{c}-")]
-    return own or list(criteria)
-
-
 def in_half(prompt: Prompt, half: str) -> bool:
     """Whether a prompt is in this half of them all ("" is the whole); by its opening."""
     return not half or (unit_hash(prompt.opening + "half") < 0.5) == (half == "train")
-
-
-def group_of(labeler: str) -> str:
-    """`simulated:cautious:3` belongs to `simulated:cautious`; a name without colon is a group by itself."""
-    return labeler.rpartition(":")[0] or labeler
 
 
 def rating_scale(ratings: Sequence[float]) -> tuple[float, float]:
