@@ -1,8 +1,11 @@
 """The walls between the rooms, the size of files, and a command line that answers without torch."""
 
 import ast
+import os
+import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 def imports(path):
     """Every module that a file imports, at the top or inside a function."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -40,16 +43,6 @@ def test_objectives_import_torch_and_themselves_alone(path):
         assert root in standard or root == "torch" or name.startswith("accord.objectives"), name
 
 
-LOWER = [
-    path for path in FILES if path.parent.name in ("data", "models", "training", "objectives", "labelers", "world")
-]
-
-
-@pytest.mark.parametrize("path", LOWER, ids=names(LOWER))
-def test_lower_rooms_never_import_stages(path):
-    assert not [name for name in imports(path) if name.startswith("accord.stages")]
-
-
 @pytest.mark.parametrize(
     "path", [p for p in FILES if p.parent.name in ("world",)] + [SOURCE / "data" / "sources.py"], ids=lambda p: p.name
 )
@@ -60,9 +53,58 @@ def test_the_world_and_the_sources_do_without_torch(path):
 def test_training_knows_nothing_of_feedback():
     for path in FILES:
         if path.parent.name == "training":
-            assert not [
-                n for n in imports(path) if n.startswith(("accord.objectives", "accord.models", "accord.records"))
-            ], path
+            assert not [n for n in imports(path) if n.startswith(("accord.objectives", "accord.records"))], path
+
+
+def test_no_two_classes_share_a_name():
+    seen = {}
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                assert node.name not in seen, (node.name, path, seen[node.name])
+                seen[node.name] = path
+
+
+def test_every_stage_has_its_place_in_the_layers():
+    (rooms,) = [c for c in CONTRACTS if c["id"] == "rooms"]
+    listed = {word for layer in rooms["layers"] for word in layer.replace("|", " ").split()}
+    stages = {path.name for path in (SOURCE / "stages").iterdir() if (path / "run.py").is_file()}
+    assert {f"accord.stages.{name}" for name in stages} <= listed
+
+
+ROOT = SOURCE.parents[1]
+CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+# contract: file that gets an import which the contract forbids, and the import
+BROKEN = {
+    "rooms": ("engine/packing.py", "import accord.models.loading"),
+    "circles": ("claims/lab/cells.py", "import accord.claims.runner"),
+    "engine": ("engine/forward/trunk.py", "import accord.engine.decode.decoder"),
+    "ppo": ("stages/ppo/rollouts.py", "import accord.stages.ppo.update"),
+}
+
+
+def linted(folder):
+    command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command as run; run()", "--no-cache"]
+    environment = {**os.environ, "PYTHONPATH": str(folder / "src"), "COLUMNS": "500"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_every_contract_is_broken_by_a_test():
+    assert [contract["id"] for contract in CONTRACTS] == list(BROKEN)
+
+
+@pytest.mark.parametrize("contract", ["", *BROKEN])
+def test_an_import_that_a_contract_forbids_breaks_it(contract, tmp_path):
+    shutil.copytree(SOURCE, tmp_path / "src" / "accord", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    if contract:
+        file, line = BROKEN[contract]
+        with open(tmp_path / "src" / "accord" / file, "a", encoding="utf-8") as stream:
+            stream.write(f"\n{line}\n")
+    done = linted(tmp_path)
+    names = {c["id"]: c["name"] for c in CONTRACTS}
+    assert done.returncode == bool(contract), done.stdout + done.stderr
+    assert not contract or f"{names[contract]} BROKEN" in " ".join(done.stdout.split()), done.stdout
 
 
 @pytest.mark.parametrize("path", FILES, ids=names(FILES))
