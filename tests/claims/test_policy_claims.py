@@ -100,8 +100,8 @@ class Written:
         for number, (slice, k) in enumerate(itertools.product((*TRAINED, "skills"), range(16))):
             values = self.table.get(of, {})
             noise = 0.01 * ((k % 4) - 1.5)
-            policies = {metric: values.get(metric, 0.0) + noise for metric in METRICS}
-            rows.append({"prompt_id": f"{number:04x}", "slice": slice, "policies": policies})
+            scores = {metric: values.get(metric, 0.0) + noise for metric in METRICS}
+            rows.append({"prompt_id": f"{number:04x}", "slice": slice, "scores": scores})
         (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def train(self, folder):

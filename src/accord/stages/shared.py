@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from accord import __version__
-from accord.config import Config, Sampling, to_plain
+from accord.config import Config, Reading, Sampling, to_plain
 from accord.data.chat import Renderer
 from accord.data.sources import Loaded, read_many, refuse_overlap, select_split
 from accord.engine.engines import Engine
@@ -52,24 +52,25 @@ def named(sources: str | Mapping[str, str]) -> dict[str, str]:
 def load_all(
     reader: Any,
     sources: str | Mapping[str, str],
-    config: Any,
+    reading: Reading,
     run: RunFolder,
     *args: str,
     split: str = "",
     what: str = "data",
+    weights: Mapping[str, float] | None = None,
 ) -> list[Any]:
     """Read every source, print and save what was dropped, keep one split; records in the order of the sources.
 
+    `weights` are the sources' shares of the mixture, by size where there are none.
     Raises BadInput when nothing is left.
     """
-    weights = getattr(config, "weights", {}) if what == "data" else {}
     parts: dict[str, Loaded[Any]] = read_many(
         reader,
         named(sources),
         *args,
-        weights=weights or None,
-        columns=config.columns,
-        max_rows=config.max_rows,
+        weights=weights,
+        columns=reading.columns,
+        max_rows=reading.max_rows,
     )
     records = []
     report = []

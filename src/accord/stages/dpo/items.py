@@ -89,10 +89,15 @@ def read_material(config: Dpo, run: RunFolder, renderer: Renderer) -> DirectData
 def read_comparison_items(config: Dpo, run: RunFolder, renderer: Renderer) -> tuple[list[DirectItem], list[DirectItem]]:
     """Items of --data and of --eval_data; what ranks nothing is dropped and counted."""
     found: list[list[DirectItem]] = []
-    for what, sources, split in (("data", config.data, config.split), ("eval_data", config.eval_data, "")):
+    for what, sources, split, weights in (
+        ("data", config.data, config.split, config.weights),
+        ("eval_data", config.eval_data, "", None),
+    ):
         read: list[Comparison] = []
         if sources:
-            read = load_all(read_comparisons, sources, config, run, config.criterion, split=split, what=what)
+            read = load_all(
+                read_comparisons, sources, config, run, config.criterion, split=split, what=what, weights=weights
+            )
         items = [comparison_item(renderer, c, config) for c in read if c.criterion == config.criterion]
         tied = sum(not item.pairs for item in items)
         # texts that differ may have the same tokens, and a loss of ln 2 for ever

@@ -257,7 +257,7 @@ class Ppo(Training, Adapters, Reading, Rollouts, KlKnobs, AdvantageKnobs, LimitK
     schedule: Schedule = Field("linear", description="constant over the first half, then down to 10 % by this shape")
 
     @property
-    def weights(self) -> dict[str, float]:
+    def summed(self) -> dict[str, float]:
         """What every reward's score counts in the sum."""
         return {name: self.reward_weights.get(name, 1.0) for name in self.rewards}
 

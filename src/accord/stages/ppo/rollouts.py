@@ -209,4 +209,4 @@ def gather(world: World, part: Experience, samples: int) -> Experience:
 def complete(config: Ppo, experience: Experience) -> Experience:
     """With the reward that is optimised, and with the replies that each limit holds on."""
     inside = {name: in_slices(experience.prompts, config.limit_slices.get(name, "")) for name in config.limits}
-    return replace(experience, reward=weighted_sum(experience.scores, config.weights), inside=inside)
+    return replace(experience, reward=weighted_sum(experience.scores, config.summed), inside=inside)

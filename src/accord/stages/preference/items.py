@@ -130,7 +130,8 @@ def _read(
         for criterion in criteria_of(name, config.criteria):
             part = f"{what}-{name or 'all'}-{criterion}" if len(config.criteria) > 1 else what
             given = {name: source} if len(config.criteria) > 1 else sources
-            read = load_all(reader, given, config, run, criterion, split=config.split, what=part)
+            weights = config.weights if part == "data" else None
+            read = load_all(reader, given, config, run, criterion, split=config.split, what=part, weights=weights)
             found += [record for record in read if record.criterion == criterion]
         if len(config.criteria) == 1:
             break

@@ -36,7 +36,7 @@ def run(config: Pretrain) -> RunFolder:
         if run.finished:
             return run
         world = distributed.start(config.threads)
-        documents: list[Document] = load_all(read_documents, config.data, config, run)
+        documents: list[Document] = load_all(read_documents, config.data, config, run, weights=config.weights)
         if config.eval_data:
             held_out: list[Document] = load_all(read_documents, config.eval_data, config, run, what="eval_data")
         else:

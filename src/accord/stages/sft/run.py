@@ -36,7 +36,7 @@ def run(config: Sft) -> RunFolder:
         world = distributed.start(config.threads)
         renderer = load_renderer(config.model)
         demonstrations: list[Demonstration] = load_all(
-            read_demonstrations, config.data, config, run, split=config.split
+            read_demonstrations, config.data, config, run, split=config.split, weights=config.weights
         )
         if config.eval_data:
             held_out: list[Demonstration] = load_all(
