@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from tests.models.test_decoder import PROMPTS, SETTINGS, make
+from tests.engine.test_decoder import PROMPTS, SETTINGS, make
 
 from accord.engine.decode import cuda_graphs, sampler
 from accord.engine.decode.cuda_graphs import CudaGraphs, places, rounded

@@ -4,7 +4,7 @@ import functools
 
 import pytest
 import torch
-from tests.models.test_packed_forward import ARCHITECTURES, GROUPS, gradients, make, plain_logprobs
+from tests.engine.test_packed_forward import ARCHITECTURES, GROUPS, gradients, make, plain_logprobs
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
 
 from accord.engine.forward import causal, trunk

@@ -41,7 +41,7 @@ class Engine(Protocol):
         numbers: Sequence[int] | None = None,
         finished: Finished | None = None,
     ) -> list[Rollout]:
-        """`n` rollouts per prompt, prompt by prompt, as `models.sampling.sample` says."""
+        """`n` rollouts per prompt, prompt by prompt, as `engine.decode.sampler.sample` says."""
 
 
 @dataclass

@@ -3,7 +3,7 @@
 A packing is one flat row of tokens cut into segments. A segment is a range of queries and the ranges of keys they
 see, so that the replies to one prompt share it: the prompt is stored and computed once. Only the rows that a loss
 needs reach a head. Padding exists inside the attention backend alone (`AttentionBlock`) and in the padded
-oracle (models/policy.py).
+oracle (engine/forward/causal.py).
 """
 
 import functools

@@ -58,7 +58,7 @@ def _probe(device: str, dtype: torch.dtype) -> Callable[[], None]:
     def once() -> None:
         product = F.linear(x, w)
         torch.autograd.grad(product, (x, w), torch.ones_like(product))
-        if device == "cpu" and dtype == torch.bfloat16:  # as models.attention computes it there
+        if device == "cpu" and dtype == torch.bfloat16:  # as engine.forward.attention computes it there
             seen = (q @ q.transpose(2, 3)).float().softmax(-1).to(dtype) @ q
         else:
             seen = F.scaled_dot_product_attention(q, q, q, is_causal=True)

@@ -5,7 +5,7 @@ norms' weights are folded into the matrices behind them, query, key and value ar
 stay where they were written: a cache of slots, whose rows come and go while others go on.
 
 Architectures with RMSNorm, rotary positions and gated MLPs; `decodes` compares with the model's own forward before
-the first use, and `models.padded_decoding` serves the rest.
+the first use, and `engine.decode.fallback` serves the rest.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Decoding by a model's own forward and cache, for architectures that `models.decoder` does not know.
+"""Decoding by a model's own forward and cache, for architectures that `engine.decode.decoder` does not know.
 
 Prompts are padded on the left, the rows of a batch step together, and those that ended leave it.
 """

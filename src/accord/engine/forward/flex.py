@@ -1,4 +1,4 @@
-"""Attention over a packing by FlexAttention, compiled: on GPUs, for what `models.varlen` does not take.
+"""Attention over a packing by FlexAttention, compiled: on GPUs, for what `engine.forward.varlen` does not take.
 
 That is f32, heads of other sizes, scores with a cap (Gemma 2), and torch without `torch.nn.attention.varlen`. Before
 its first use the kernel is compared with plain products, gradients included.

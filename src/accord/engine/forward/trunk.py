@@ -5,8 +5,8 @@ queries, output and MLP are computed at those alone, which of a short model with
 Its norms and rotations also keep more tensors than their gradients need; on a CPU, where such operations are bound by
 memory, they are functions with gradients of their own.
 
-Layers' submodules are called as they are, so adapters and compiled parts serve. `models.policy` compares with the
-model's plain forward before the first use.
+Layers' submodules are called as they are, so adapters and compiled parts serve. `engine.forward.causal` compares with
+the model's plain forward before the first use.
 """
 
 from typing import Any

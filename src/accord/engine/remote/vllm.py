@@ -51,7 +51,7 @@ class Server:
         numbers: Sequence[int] | None = None,
         finished: Finished | None = None,
     ) -> list[Rollout]:
-        """`n` rollouts per prompt, prompt by prompt, as `models.sampling.sample` gives them; `finished` in their order.
+        """`n` rollouts per prompt, prompt by prompt, as `engine.decode.sampler.sample` gives them.
 
         Every prompt is a request with a seed of its own, a function of `seed` and its number, so what it draws does
         not depend on the other prompts. Raises BadInput where the server answers with an error or less than asked.
