@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[str, ...] = ("system", "user", "assistant", "tool")
+JudgementKind = Literal["safe", "good", "rating"]
+Finish = Literal["stop", "length"]
 
 # One function of the prompt's hash decides what a prompt may be used for, so that no prompt a preference
 # model was trained on is ever optimised or evaluated on. Upper bounds of the hash's unit interval.
@@ -131,7 +132,7 @@ class Judgement:
     prompt: Prompt
     reply: str
     criterion: str
-    kind: Literal["safe", "good", "rating"]
+    kind: JudgementKind
     value: float
     labeler: str
     category: str
@@ -155,7 +156,7 @@ class Rollout:
     prompt_ids: tuple[int, ...]
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
-    finish: Literal["stop", "length"]
+    finish: Finish
     temperature: float
     version: str
 
