@@ -81,6 +81,19 @@ def unit_hash(text: str) -> float:
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).digest()[:7], "big") / 2**56
 
 
+def is_held_out(key: str, purpose: str, share: float) -> bool:
+    """Whether what has this key (a prompt's opening, a document's id) is in the `share` that a purpose holds out.
+
+    It hangs on nothing but the two texts, so every stage holds out the same; another purpose holds out others.
+    """
+    return unit_hash(key + purpose) < share
+
+
+def fold_of(prompt: Prompt, folds: int) -> int:
+    """Which of so many equal parts, counted from 0, the prompts that open like this one belong to."""
+    return int(unit_hash(prompt.opening + "fold") * folds)
+
+
 @dataclass(frozen=True, slots=True)
 class Demonstration:
     """A prompt and an ideal reply."""

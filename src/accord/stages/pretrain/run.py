@@ -19,10 +19,10 @@ from accord.models.policy import SIZES, compute_logprobs, mean_loss, new_policy
 from accord.models.saving import POLICY
 from accord.models.tokenizer import embed_roles, load_renderer
 from accord.objectives.likelihood import likelihood_loss
-from accord.records import Document, unit_hash
+from accord.records import Document
 from accord.run import RunFolder
 from accord.stages.pretrain.config import Pretrain
-from accord.stages.shared import load_all, named, open_run, save_snapshot, settle_language_model
+from accord.stages.shared import hold_out, load_all, named, open_run, save_snapshot, settle_language_model
 from accord.training import distributed
 from accord.training.fit import Losses, fit
 from accord.training.memory import longest_first
@@ -40,8 +40,7 @@ def run(config: Pretrain) -> RunFolder:
         if config.eval_data:
             held_out: list[Document] = load_all(read_documents, config.eval_data, config, run, what="eval_data")
         else:
-            held_out = [d for d in documents if unit_hash(d.id) < 0.02]
-            documents = [d for d in documents if unit_hash(d.id) >= 0.02]
+            documents, held_out = hold_out(documents, lambda document: document.id, "", 0.02)
         if not documents or not held_out:
             raise BadInput("too few documents to hold 2 % out; give --eval_data")
         if not world.is_main:

@@ -19,10 +19,10 @@ from accord.models.policy import compute_logprobs, mean_loss
 from accord.models.saving import POLICY
 from accord.models.tokenizer import load_renderer
 from accord.objectives.likelihood import likelihood_loss
-from accord.records import Demonstration, unit_hash
+from accord.records import Demonstration
 from accord.run import RunFolder
 from accord.stages.sft.config import Sft
-from accord.stages.shared import drop_long, load_all, named, open_run, save_snapshot, settle_language_model
+from accord.stages.shared import drop_long, hold_out, load_all, named, open_run, save_snapshot, settle_language_model
 from accord.training import distributed
 from accord.training.fit import Losses, fit
 from accord.training.order import batch_indices, steps_per_epoch
@@ -43,8 +43,7 @@ def run(config: Sft) -> RunFolder:
                 read_demonstrations, config.eval_data, config, run, what="eval_data"
             )
         else:
-            held_out = [d for d in demonstrations if unit_hash(d.prompt.opening + "sft") < 0.05]
-            demonstrations = [d for d in demonstrations if unit_hash(d.prompt.opening + "sft") >= 0.05]
+            demonstrations, held_out = hold_out(demonstrations, lambda shown: shown.prompt.opening, "sft", 0.05)
         if not demonstrations or not held_out:
             raise BadInput("too few demonstrations to hold 5 % out; give --eval_data")
         groups = [conversation_group(renderer, d, config.train_on) for d in demonstrations]
