@@ -13,7 +13,8 @@ from accord.config import Config, Reading, Sampling, to_plain
 from accord.data.chat import Renderer
 from accord.data.sources import Loaded, read_many, refuse_overlap, select_split
 from accord.engine.engines import Engine
-from accord.engine.packing import Group, pack
+from accord.engine.packing import Group, pack, reply_group
+from accord.engine.texts import RankedReplies
 from accord.errors import BadInput
 from accord.evaluation.statistics import limit_verdict, mean_interval
 from accord.models.policy import compute_logprobs
@@ -31,6 +32,7 @@ Drawn = list[tuple[Prompt, list[Rollout]]]
 
 
 R = TypeVar("R")
+Item = TypeVar("Item", bound=RankedReplies)
 TRAINED_PROMPTS = "trained_prompts.txt"
 
 
@@ -106,7 +108,8 @@ def load_all(
 
 def hold_out(records: Iterable[R], key: Callable[[R], str], purpose: str, share: float) -> tuple[list[R], list[R]]:
     """What is learned from, and the share that is held out of it to measure on; both in the order of the records."""
-    kept, held_out = [], []
+    kept: list[R] = []
+    held_out: list[R] = []
     for record in records:
         (held_out if is_held_out(key(record), purpose, share) else kept).append(record)
     return kept, held_out
@@ -133,6 +136,44 @@ def drop_long(
     if not kept:
         raise BadInput(f"every text is longer than --max_length {max_length} tokens; raise it")
     return [group for group, _ in kept], [key for _, key in kept]
+
+
+def drop_long_prompts(
+    renderer: Renderer, prompts: list[Prompt], max_length: int, run: RunFolder, what: str = "data"
+) -> list[Prompt]:
+    """Drop prompts longer than `max_length` tokens, counted."""
+    rendered = [reply_group(renderer.prompt_ids(prompt.turns), ()) for prompt in prompts]
+    return drop_long(rendered, prompts, max_length, run, what)[1]
+
+
+def load_criterion(
+    reader: Any, sources: str | Mapping[str, str], reading: Reading, run: RunFolder, criterion: str, **options: Any
+) -> list[Any]:
+    """`load_all` of what was said under one criterion; a source may hold others, and one that names none is of it."""
+    read = load_all(reader, sources, reading, run, criterion, **options)
+    return [record for record in read if record.criterion == criterion]
+
+
+def drop_alike(items: Sequence[Item]) -> list[Item]:
+    """Drop comparisons of replies with equal tokens, counted: their loss would be ln 2 for ever."""
+    kept = [item for item in items if not item.alike]
+    if len(kept) < len(items):
+        print(f"dropped {len(items) - len(kept)} of {len(items)} comparisons for replies of equal tokens")
+    return kept
+
+
+def drop_ties(items: Sequence[Item], hint: str = "") -> list[Item]:
+    """Drop comparisons that are ties throughout and rank nothing, counted; `hint` says what would use them."""
+    kept = [item for item in items if item.pairs]
+    if len(kept) < len(items):
+        print(f"dropped {len(items) - len(kept)} of {len(items)} comparisons as ties throughout{hint}")
+    return kept
+
+
+def refuse_unranked(items: Sequence[RankedReplies], criterion: str) -> None:
+    """Raise BadInput where no comparison under the criterion is left that ranks."""
+    if not any(item.pairs for item in items):
+        raise BadInput(f"no comparison under --criterion {criterion} says which reply is better")
 
 
 def remember_prompts(folder: Path, records: Iterable[Prompt | Demonstration | Comparison | Judgement]) -> None:
