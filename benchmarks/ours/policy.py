@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from accord.engine import engines
+from accord.engine.decode.draw import SampleSettings
 from accord.engine.decode.sampler import sample
 from accord.engine.forward.adapters import bare
 from accord.engine.forward.causal import token_logprobs
@@ -238,15 +239,11 @@ def stages_alone(loop: Loop) -> dict[str, Callable[[], Any]]:
     ]
 
     def sampling() -> None:
-        sample(
-            actors.policy,
-            prompts,
-            n=config.samples,
-            temperature=config.temperature,
-            max_new_tokens=config.max_new_tokens,
-            stop_ids=frozenset({NEVER}),
-            seed=loop.state.step,
+        never = frozenset({NEVER})
+        settings = SampleSettings(
+            config.samples, config.temperature, config.max_new_tokens, never, seed=loop.state.step
         )
+        sample(actors.policy, prompts, settings)
 
     def scoring(name: str) -> Callable[[], Any]:
         scorer = actors.scorers[name]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from accord.engine.decode.draw import SampleSettings
 from accord.engine.decode.sampler import sample
 from accord.engine.forward.adapters import bare
 from accord.engine.forward.causal import token_logprobs
@@ -27,7 +28,7 @@ def generation(folder: Path) -> Result:
     limit, greedy_limit = chosen["max_new_tokens"], chosen["greedy_tokens"]
 
     def draw(some: list[list[int]], *, temperature: float, limit: int, seed: int) -> list[list[int]]:
-        rollouts = sample(model, some, n=1, temperature=temperature, max_new_tokens=limit, stop_ids=stops, seed=seed)
+        rollouts = sample(model, some, SampleSettings(1, temperature, limit, stops, seed))
         return [list(rollout.ids) for rollout in rollouts]
 
     # so cold that the likeliest token is drawn
@@ -60,7 +61,7 @@ def agreement(folder: Path) -> Result:
     out: Result = {}
     for precision in ("f32", "bf16"):
         with torch.no_grad(), lowered(precision, torch.device("cpu")):
-            rollouts = sample(model, prompts, n=2, temperature=1.0, max_new_tokens=limit, stop_ids=stops, seed=0)
+            rollouts = sample(model, prompts, SampleSettings(2, 1.0, limit, stops, seed=0))
             packing = pack([reply_group(r.prompt_ids, r.ids) for r in rollouts])
             gap = token_logprobs(model, packing) - torch.tensor([value for r in rollouts for value in r.logprobs])
         out[precision] = {"mean": float(gap.abs().mean()), "largest_ratio": float(gap.abs().max().exp())}

@@ -43,7 +43,7 @@ def test_live_rows_stand_at_the_front_of_their_pool():
 def test_replayed_steps_draw_what_plain_steps_draw(monkeypatch, micro_tokens):
     """Rows that leave and enter, in lanes; every shape runs plainly once, is recorded once, and is then replayed."""
     model = make("qwen3")
-    expected = sampler.sample(model, PROMPTS, **SETTINGS, micro_tokens=micro_tokens)
+    expected = sampler.sample(model, PROMPTS, SETTINGS, micro_tokens=micro_tokens)
     recorder, made = Recorder(), []
 
     def capture(decoder):
@@ -52,7 +52,7 @@ def test_replayed_steps_draw_what_plain_steps_draw(monkeypatch, micro_tokens):
 
     monkeypatch.setattr(sampler, "captures", lambda model: True)
     monkeypatch.setattr(sampler, "CudaGraphs", capture)
-    found = sampler.sample(model, PROMPTS, **SETTINGS, micro_tokens=micro_tokens)
+    found = sampler.sample(model, PROMPTS, SETTINGS, micro_tokens=micro_tokens)
     assert [r.ids for r in found] == [r.ids for r in expected]
     drawn, wanted = ([p for r in rollouts for p in r.logprobs] for rollouts in (found, expected))
     assert np.allclose(drawn, wanted, atol=1e-5)
@@ -94,7 +94,7 @@ def test_what_does_not_agree_is_not_captured():
 def test_graphs_agree_on_this_gpu(name):
     model = make(name).cuda()
     assert cuda_graphs.captures(model)
-    found = sampler.sample(model, PROMPTS, **SETTINGS)
-    expected = sampler.sample(make(name), PROMPTS, **SETTINGS)
+    found = sampler.sample(model, PROMPTS, SETTINGS)
+    expected = sampler.sample(make(name), PROMPTS, SETTINGS)
     drawn, wanted = ([p for r in rollouts for p in r.logprobs] for rollouts in (found, expected))
     assert [r.ids for r in found] == [r.ids for r in expected] and np.allclose(drawn, wanted, atol=1e-4)

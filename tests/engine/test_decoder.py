@@ -1,5 +1,7 @@
 """The lean decoder against the padded one and the models' own forward; slots that come and go."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from accord.config import Adapters
 from accord.engine.decode import sampler
 from accord.engine.decode.decoder import Decoder, decodes
-from accord.engine.decode.draw import Drawing
+from accord.engine.decode.draw import SampleSettings
 from accord.engine.decode.fallback import decode_padded
 from accord.engine.decode.sampler import decode_in_slots, make_lanes, sample
 from accord.engine.forward.causal import token_logprobs
@@ -42,7 +44,7 @@ ARCHITECTURES = {
     "dynamic": ("LlamaConfig", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, False),
 }
 PROMPTS = [(1, 5, 9, 3, 7, 8, 30, 31), (1, 4), (1, 3, 3, 7, 8), (1, 6, 10, 11), (1, 12), (1, 13, 14)]
-SETTINGS = {"n": 3, "temperature": 0.9, "max_new_tokens": 12, "stop_ids": frozenset({2, 17, 18}), "seed": 5}
+SETTINGS = SampleSettings(3, 0.9, 12, frozenset({2, 17, 18}), seed=5)
 
 
 def make(name):
@@ -59,11 +61,10 @@ def make(name):
 def both_ways(model, micro_tokens=65536):
     order = sorted(range(len(PROMPTS)), key=lambda i: -len(PROMPTS[i]))
     prompts = [PROMPTS[i] for i in order]
-    streams = np.arange(len(prompts) * SETTINGS["n"], dtype=np.uint64)
-    room = {"micro_tokens": micro_tokens}
+    given = prompts, SETTINGS, SETTINGS.streams(range(len(prompts)))
     with torch.no_grad():
         return [
-            [drawn for _, drawn in sorted(decode(model, prompts, Drawing(**SETTINGS, streams=streams), **room))]
+            [drawn for _, drawn in sorted(decode(model, *given, micro_tokens=micro_tokens))]
             for decode in (decode_in_slots, decode_padded)
         ]
 
@@ -76,7 +77,7 @@ def test_the_lean_decoder_draws_what_the_model_itself_would(name):
         ours, theirs = both_ways(model)
         assert [ids for ids, _ in ours] == [ids for ids, _ in theirs]
         assert np.allclose(np.concatenate([p for _, p in ours]), np.concatenate([p for _, p in theirs]), atol=1e-5)
-    rollouts = sample(model, PROMPTS, **SETTINGS)
+    rollouts = sample(model, PROMPTS, SETTINGS)
     packing = pack([reply_group(r.prompt_ids, r.ids) for r in rollouts])
     drawn = torch.tensor([lp for r in rollouts for lp in r.logprobs])
     assert torch.allclose(token_logprobs(model, packing, temperature=0.9), drawn, atol=1e-5)
@@ -86,16 +87,16 @@ def test_the_lean_decoder_draws_what_the_model_itself_would(name):
 @pytest.mark.parametrize("micro_tokens", [65536, 100])
 def test_a_prompt_is_told_of_with_its_last_reply_while_others_are_being_drawn(name, micro_tokens, monkeypatch):
     steps, told = [], {}
-    draw = Drawing.tokens
-    monkeypatch.setattr(Drawing, "tokens", lambda self, *given: steps.append(1) or draw(self, *given))
+    draw = SampleSettings.tokens
+    monkeypatch.setattr(SampleSettings, "tokens", lambda self, *given: steps.append(1) or draw(self, *given))
 
     def finished(place, rollouts):
         assert place not in told
         told[place] = (rollouts, len(steps))
 
-    settings = {**SETTINGS, "stop_ids": frozenset(range(2, 40, 5))}
-    drawn = sample(make(name), PROMPTS, **settings, micro_tokens=micro_tokens, finished=finished)
-    n = SETTINGS["n"]
+    settings = replace(SETTINGS, stop_ids=frozenset(range(2, 40, 5)))
+    drawn = sample(make(name), PROMPTS, settings, finished, micro_tokens=micro_tokens)
+    n = SETTINGS.n
     assert [told[i][0] for i in range(len(PROMPTS))] == [drawn[i * n : (i + 1) * n] for i in range(len(PROMPTS))]
     told_at = [at for _, at in told.values()]
     assert min(told_at) < max(told_at) == len(steps)
@@ -139,7 +140,7 @@ def test_a_prompt_is_computed_once_and_no_token_twice(monkeypatch):
     decodes(model, longest=30)
     seen.clear()
     for micro_tokens in (1, 150, 65536):
-        rollouts = sample(model, PROMPTS, **SETTINGS, micro_tokens=micro_tokens)
+        rollouts = sample(model, PROMPTS, SETTINGS, micro_tokens=micro_tokens)
         assert sum(seen) == sum(map(len, PROMPTS)) + sum(len(r.ids) - 1 for r in rollouts)
         seen.clear()
 
@@ -156,9 +157,9 @@ def test_slots_hold_what_the_memory_bound_says(monkeypatch):
     decodes(model, longest=30)
     monkeypatch.setattr(Decoder, "__init__", init)
     for micro_tokens in (150, 250):
-        sample(model, PROMPTS, **SETTINGS, micro_tokens=micro_tokens)
+        sample(model, PROMPTS, SETTINGS, micro_tokens=micro_tokens)
         assert held.pop() <= micro_tokens
-    sample(model, PROMPTS, **SETTINGS, micro_tokens=1)
+    sample(model, PROMPTS, SETTINGS, micro_tokens=1)
     assert held.pop() == 3 * (8 + 12)
 
 
@@ -190,4 +191,4 @@ def test_a_few_rows_that_end_move_a_few_rows():
 def test_an_unknown_architecture_is_decoded_by_its_own_forward(monkeypatch):
     model = make("gemma")
     monkeypatch.setattr(sampler, "decode_in_slots", None)
-    assert len(sample(model, PROMPTS, **SETTINGS)) == 18
+    assert len(sample(model, PROMPTS, SETTINGS)) == 18

@@ -1,6 +1,7 @@
 """Rollouts: their log-probs, their random streams, where they end."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from scipy import stats
 from torch import nn
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
-from accord.engine.decode.draw import draw_tokens, uniforms
+from accord.engine.decode.draw import SampleSettings, draw_tokens, uniforms
 from accord.engine.decode.sampler import sample
 from accord.engine.forward.causal import token_logprobs
 from accord.engine.packing import pack, reply_group
@@ -41,9 +42,9 @@ def model():
     return built
 
 
-def draw(model, prompts=PROMPTS, **changes):
-    settings = {"n": 3, "temperature": 1.0, "max_new_tokens": 10, "stop_ids": STOP, "seed": 5}
-    return sample(model, prompts, **{**settings, **changes})
+def draw(model, prompts=PROMPTS, micro_tokens=65536, **changes):
+    settings = replace(SampleSettings(3, 1.0, 10, STOP, seed=5), **changes)
+    return sample(model, prompts, settings, micro_tokens=micro_tokens)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])

@@ -2,15 +2,17 @@
 
 import json
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from accord.engine.decode.draw import SampleSettings
 from accord.engine.remote.vllm import Server
 from accord.errors import BadInput
 
 PROMPTS = [(5, 6, 7), (8,), (9, 10)]
-ASKED = {"n": 2, "temperature": 0.7, "max_new_tokens": 4, "stop_ids": frozenset({2, 3}), "seed": 11}
+ASKED = SampleSettings(2, 0.7, 4, frozenset({2, 3}), seed=11)
 
 
 class Stub(BaseHTTPRequestHandler):
@@ -70,14 +72,14 @@ def stub():
 def test_prompts_are_told_of_in_their_order_in_the_thread_that_asked(stub):
     told = []
     drawn = stub.client.sample(
-        PROMPTS, **ASKED, finished=lambda place, some: told.append((place, some, threading.current_thread()))
+        PROMPTS, ASKED, finished=lambda place, some: told.append((place, some, threading.current_thread()))
     )
     assert [(place, some) for place, some, _ in told] == [(i, drawn[2 * i : 2 * i + 2]) for i in range(3)]
     assert {thread for _, _, thread in told} == {threading.current_thread()}
 
 
 def test_ids_go_in_and_ids_and_log_probs_come_out_in_order(stub):
-    rollouts = stub.client.sample(PROMPTS, **ASKED, version="step-3")
+    rollouts = stub.client.sample(PROMPTS, replace(ASKED, version="step-3"))
     assert [r.prompt_ids for r in rollouts] == [p for p in PROMPTS for _ in range(2)]
     assert [r.finish for r in rollouts] == ["stop", "length"] * 3
     assert all(r.ids[-1] == 2 and r.logprobs == (-0.5, -1.0) for r in rollouts[::2])
@@ -90,11 +92,11 @@ def test_ids_go_in_and_ids_and_log_probs_come_out_in_order(stub):
 
 
 def test_a_prompt_draws_the_same_whatever_its_company(stub):
-    whole = stub.client.sample(PROMPTS, **ASKED)
-    assert stub.client.sample(PROMPTS[1:2], **ASKED, numbers=[1]) == whole[2:4]
+    whole = stub.client.sample(PROMPTS, ASKED)
+    assert stub.client.sample(PROMPTS[1:2], replace(ASKED, numbers=[1])) == whole[2:4]
     seeds = [body["seed"] for _, body in stub.seen[:3]]
     assert len(set(seeds)) == 3 and all(0 <= seed < 2**31 for seed in seeds)
-    stub.client.sample(PROMPTS[:1], **{**ASKED, "seed": 12})
+    stub.client.sample(PROMPTS[:1], replace(ASKED, seed=12))
     assert stub.seen[-1][1]["seed"] not in seeds
 
 
@@ -132,7 +134,7 @@ def test_an_answer_that_lacks_something_is_refused(stub, change, word):
 
     stub.spoil = spoil
     with pytest.raises(BadInput, match=word):
-        stub.client.sample(PROMPTS[:1], **ASKED)
+        stub.client.sample(PROMPTS[:1], ASKED)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +149,7 @@ def test_an_answer_that_lacks_something_is_refused(stub, change, word):
 def test_errors_redirects_and_noise_are_named(stub, status, answer, word):
     stub.spoil = lambda path, _: (status, answer)
     with pytest.raises(BadInput, match=word):
-        stub.client.sample(PROMPTS[:1], **ASKED)
+        stub.client.sample(PROMPTS[:1], ASKED)
 
 
 def test_a_server_without_its_development_routes_says_how_to_get_them(stub):
@@ -158,9 +160,9 @@ def test_a_server_without_its_development_routes_says_how_to_get_them(stub):
 
 def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(stub, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    assert len(stub.client.sample(PROMPTS, **ASKED)) == 6
+    assert len(stub.client.sample(PROMPTS, ASKED)) == 6
 
 
 def test_no_server_is_said():
     with pytest.raises(BadInput, match="is the server running"):
-        Server("http://127.0.0.1:9", "policy", timeout=2).sample(PROMPTS, **ASKED)
+        Server("http://127.0.0.1:9", "policy", timeout=2).sample(PROMPTS, ASKED)

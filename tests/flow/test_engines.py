@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from accord.engine.decode.draw import SampleSettings
 from accord.engine.decode.sampler import sample
 from accord.engine.engines import InProcess, Served, open_engine
 from accord.engine.remote.vllm import Server
@@ -38,11 +39,10 @@ class Serving(BaseHTTPRequestHandler):
         if self.path == "/reset_prefix_cache":
             return self.answer({})
         assert body["model"] == "some/name"
-        asked = {"n": body["n"], "temperature": body["temperature"], "max_new_tokens": body["max_tokens"]}
+        stops = frozenset(body["stop_token_ids"])
+        settings = SampleSettings(body["n"], body["temperature"], body["max_tokens"], stops, body["seed"])
         with server.lock:
-            drawn = sample(
-                server.model, [body["prompt"]], **asked, stop_ids=frozenset(body["stop_token_ids"]), seed=body["seed"]
-            )
+            drawn = sample(server.model, [body["prompt"]], settings)
         choices = [
             {
                 "index": i,
@@ -117,8 +117,7 @@ def test_adapters_are_merged_on_the_way(server, snapshots, tmp_path, commands):
     before = {name: p.clone() for name, p in policy.named_parameters()}
     engine = open_engine(server.url, policy, tmp_path)
     engine.follow(policy)
-    asked = {"n": 2, "temperature": 1.0, "max_new_tokens": 6, "stop_ids": frozenset({2}), "seed": 3}
-    theirs = engine.sample([(5, 6, 7)], **asked)
+    theirs = engine.sample([(5, 6, 7)], SampleSettings(2, 1.0, 6, frozenset({2}), seed=3))
     with torch.no_grad():
         for r in theirs:
             logits = policy(input_ids=torch.tensor([[*r.prompt_ids, *r.ids]])).logits[0, 2:-1]

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol
 
 from torch import nn
 
-from accord.engine.decode.draw import Finished
+from accord.engine.decode.draw import Finished, SampleSettings
 from accord.engine.decode.sampler import sample
 from accord.engine.forward.adapters import is_adapted
 from accord.engine.remote.vllm import Server
@@ -29,19 +29,9 @@ class Engine(Protocol):
         """Draw from this policy, as it is now."""
 
     def sample(
-        self,
-        prompts: Sequence[Sequence[int]],
-        *,
-        n: int,
-        temperature: float,
-        max_new_tokens: int,
-        stop_ids: frozenset[int],
-        seed: int,
-        version: str = "",
-        numbers: Sequence[int] | None = None,
-        finished: Finished | None = None,
+        self, prompts: Sequence[Sequence[int]], settings: SampleSettings, finished: Finished | None = None
     ) -> list[Rollout]:
-        """`n` rollouts per prompt, prompt by prompt, as `engine.decode.sampler.sample` says."""
+        """`settings.n` rollouts per prompt, prompt by prompt; `finished` hears of a prompt's once it has the last."""
 
 
 @dataclass
@@ -55,8 +45,10 @@ class InProcess:
     def follow(self, policy: nn.Module) -> None:
         self.model = policy
 
-    def sample(self, prompts: Sequence[Sequence[int]], **asked: Any) -> list[Rollout]:
-        return sample(self.model, prompts, micro_tokens=self.micro_tokens, **asked)
+    def sample(
+        self, prompts: Sequence[Sequence[int]], settings: SampleSettings, finished: Finished | None = None
+    ) -> list[Rollout]:
+        return sample(self.model, prompts, settings, finished, micro_tokens=self.micro_tokens)
 
 
 @dataclass(frozen=True)
@@ -75,8 +67,10 @@ class Served:
             whole.save_pretrained(written)
             self.server.load(written)
 
-    def sample(self, prompts: Sequence[Sequence[int]], **asked: Any) -> list[Rollout]:
-        return self.server.sample(prompts, **asked)
+    def sample(
+        self, prompts: Sequence[Sequence[int]], settings: SampleSettings, finished: Finished | None = None
+    ) -> list[Rollout]:
+        return self.server.sample(prompts, settings, finished)
 
 
 def open_engine(where: str, policy: nn.Module, folder: Path, *, micro_tokens: int = 65536) -> Engine:

@@ -12,6 +12,7 @@ from accord import __version__
 from accord.config import Config, Reading, Sampling, to_plain
 from accord.data.chat import Renderer
 from accord.data.sources import Loaded, read_many, refuse_overlap, select_split
+from accord.engine.decode.draw import SampleSettings
 from accord.engine.engines import Engine
 from accord.engine.packing import Group, pack, reply_group
 from accord.engine.texts import RankedReplies
@@ -270,6 +271,14 @@ def settle_language_model(
     return settle(config, run, world, lambda: [model], groups, compute)
 
 
+def sample_settings(
+    sampling: Sampling, renderer: Renderer, n: int, seed: int, version: str = "", numbers: Sequence[int] | None = None
+) -> SampleSettings:
+    """`n` replies per prompt as the knobs say, each until its end of turn."""
+    stops = frozenset({renderer.eos})
+    return SampleSettings(n, sampling.temperature, sampling.max_new_tokens, stops, seed, version, numbers)
+
+
 def draw(
     run: RunFolder,
     engine: Engine,
@@ -291,12 +300,7 @@ def draw(
         chunk = prompts[first : first + size]
         rollouts = engine.sample(
             [renderer.prompt_ids(p.turns) for p in chunk],
-            n=samples,
-            temperature=sampling.temperature,
-            max_new_tokens=sampling.max_new_tokens,
-            stop_ids=frozenset({renderer.eos}),
-            seed=seed,
-            numbers=range(first, first + len(chunk)),
+            sample_settings(sampling, renderer, samples, seed, numbers=range(first, first + len(chunk))),
         )
         yield [(prompt, rollouts[i * samples : (i + 1) * samples]) for i, prompt in enumerate(chunk)]
         first += len(chunk)

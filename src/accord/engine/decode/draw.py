@@ -1,14 +1,14 @@
 """From logits to tokens: counter-based uniforms, and the cumulative distribution turned round."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from accord.records import Rollout
+from accord.records import Finish, Rollout
 
 Ended = Iterator[tuple[int, tuple[list[int], list[float]]]]  # replies as they end: number, ids and log-probs
 Finished = Callable[[int, list[Rollout]], None]  # is given a prompt's place and all its rollouts
@@ -17,10 +17,12 @@ BLOCK = 32  # tokens whose probabilities are added up before one of them is look
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """How `n` replies per prompt are drawn, and where each ends; what `sampling.sample` says of these holds here.
+class SampleSettings:
+    """How `n` replies to each prompt are drawn, and where each ends; every engine takes these.
 
-    `streams` (prompts · n,) number the replies' random streams.
+    A reply ends with a token of `stop_ids` (finish "stop") or after `max_new_tokens` ("length"). `version` names the
+    weights. `numbers` are the prompts' numbers in the random stream, their places by default: where prompts are shared
+    out over ranks, or come in chunks, their places in the whole.
     """
 
     n: int
@@ -28,16 +30,25 @@ class Drawing:
     max_new_tokens: int
     stop_ids: frozenset[int]
     seed: int
-    streams: np.ndarray
+    version: str = ""
+    numbers: Sequence[int] | None = None
 
-    def part(self, start: int, stop: int) -> "Drawing":
-        """The same for the prompts [start, stop) alone."""
-        return replace(self, streams=self.streams[start * self.n : stop * self.n])
+    def numbered(self, count: int) -> Sequence[int]:
+        """The numbers of so many prompts."""
+        return range(count) if self.numbers is None else self.numbers
 
-    def tokens(self, logits: Tensor, rows: np.ndarray, step: int | np.ndarray) -> tuple[Tensor, Tensor]:
-        """Next token ids (B,) and their log-probs of the replies with the numbers `rows`, each at its `step`."""
-        uniform = torch.from_numpy(uniforms(self.seed, self.streams[rows], step)).to(logits.device)
+    def streams(self, numbers: Iterable[int]) -> np.ndarray:
+        """The random streams (prompts · n,) of the replies to the prompts with these numbers, one after the other."""
+        return np.array([number * self.n + k for number in numbers for k in range(self.n)], dtype=np.uint64)
+
+    def tokens(self, logits: Tensor, streams: np.ndarray, step: int | np.ndarray) -> tuple[Tensor, Tensor]:
+        """Next token ids (B,) and their log-probs from logits (B, V), of replies with these streams (B,) at `step`."""
+        uniform = torch.from_numpy(uniforms(self.seed, streams, step)).to(logits.device)
         return draw_tokens(logits, uniform, self.temperature)
+
+    def finish(self, ids: Sequence[int]) -> Finish:
+        """How a reply with these token ids ended."""
+        return "stop" if ids and ids[-1] in self.stop_ids else "length"
 
 
 def uniforms(seed: int, rows: np.ndarray, step: int | np.ndarray) -> np.ndarray:

@@ -9,16 +9,24 @@ import numpy as np
 import torch
 from torch import nn
 
-from accord.engine.decode.draw import Drawing, Ended
+from accord.engine.decode.draw import Ended, SampleSettings
 from accord.engine.forward.adapters import bare
 
 
-def decode_padded(model: nn.Module, prompts: Sequence[Sequence[int]], drawing: Drawing, *, micro_tokens: int) -> Ended:
-    """Replies to the prompts, as `sampling.decode_in_slots` gives them."""
+def decode_padded(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    settings: SampleSettings,
+    streams: np.ndarray,
+    *,
+    micro_tokens: int,
+) -> Ended:
+    """Replies to the prompts, as `sampler.decode_in_slots` gives them."""
+    n = settings.n
     lengths = [len(prompt) for prompt in prompts]
-    for start, stop in batches(lengths, drawing.n, drawing.max_new_tokens, micro_tokens):
-        for number, drawn in _decode_batch(model, prompts[start:stop], drawing.part(start, stop)):
-            yield start * drawing.n + number, drawn
+    for start, stop in batches(lengths, n, settings.max_new_tokens, micro_tokens):
+        for number, drawn in _decode_batch(model, prompts[start:stop], settings, streams[start * n : stop * n]):
+            yield start * n + number, drawn
 
 
 def batches(lengths: Sequence[int], n: int, max_new_tokens: int, micro_tokens: int) -> Iterator[tuple[int, int]]:
@@ -36,7 +44,9 @@ def batches(lengths: Sequence[int], n: int, max_new_tokens: int, micro_tokens: i
         start = stop
 
 
-def _decode_batch(model: nn.Module, prompts: Sequence[Sequence[int]], drawing: Drawing) -> Ended:
+def _decode_batch(
+    model: nn.Module, prompts: Sequence[Sequence[int]], settings: SampleSettings, streams: np.ndarray
+) -> Ended:
     """Prefill each prompt once, repeat its cache n times, decode."""
     causal = bare(model)
     device = next(causal.parameters()).device
@@ -51,21 +61,21 @@ def _decode_batch(model: nn.Module, prompts: Sequence[Sequence[int]], drawing: D
     out = causal(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, logits_to_keep=1)
     cache, logits = out.past_key_values, out.logits[:, -1]
     position = positions[:, -1]
-    if drawing.n > 1:
-        cache.batch_repeat_interleave(drawing.n)
-        logits, mask, position = (t.repeat_interleave(drawing.n, 0) for t in (logits, mask, position))
-    alive = np.arange(len(prompts) * drawing.n)
+    if settings.n > 1:
+        cache.batch_repeat_interleave(settings.n)
+        logits, mask, position = (t.repeat_interleave(settings.n, 0) for t in (logits, mask, position))
+    alive = np.arange(len(prompts) * settings.n)
     done = np.zeros(len(alive), dtype=bool)
     replies: list[tuple[list[int], list[float]]] = [([], []) for _ in alive]
-    for step in range(drawing.max_new_tokens):
-        token, logprob = drawing.tokens(logits, alive, step)
+    for step in range(settings.max_new_tokens):
+        token, logprob = settings.tokens(logits, streams[alive], step)
         for place, (t, lp) in enumerate(zip(token.tolist(), logprob.tolist(), strict=True)):
             if done[place]:
                 continue
             ids_drawn, logprobs = replies[alive[place]]
             ids_drawn.append(t)
             logprobs.append(lp)
-            if t in drawing.stop_ids or step + 1 == drawing.max_new_tokens:
+            if t in settings.stop_ids or step + 1 == settings.max_new_tokens:
                 done[place] = True
                 yield int(alive[place]), (ids_drawn, logprobs)
         if done.all():

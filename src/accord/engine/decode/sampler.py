@@ -6,7 +6,6 @@ drawn by inverting the cumulative distribution. Rows that end leave the batch an
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from torch import nn
 
 from accord.engine.decode.cuda_graphs import CudaGraphs, captures
 from accord.engine.decode.decoder import Decoder, Shortcut, decodes
-from accord.engine.decode.draw import Drawing, Ended, Finished
+from accord.engine.decode.draw import Ended, Finished, SampleSettings
 from accord.engine.decode.fallback import decode_padded
 from accord.records import Rollout
 
@@ -23,37 +22,28 @@ from accord.records import Rollout
 def sample(
     model: nn.Module,
     prompts: Sequence[Sequence[int]],
-    *,
-    n: int,
-    temperature: float,
-    max_new_tokens: int,
-    stop_ids: frozenset[int],
-    seed: int,
-    version: str = "",
-    numbers: Sequence[int] | None = None,
+    settings: SampleSettings,
     finished: Finished | None = None,
+    *,
     micro_tokens: int = 65536,
 ) -> list[Rollout]:
-    """`n` rollouts per prompt, prompt by prompt.
+    """`settings.n` rollouts per prompt, prompt by prompt.
 
-    `numbers` are the prompts' numbers in the random stream (default: their places): where prompts are shared out over
-    ranks, or come in chunks, their places in the whole.
     `finished` is called in this thread as soon as a prompt has its last reply, while others are still being drawn.
-    A reply ends with a token of `stop_ids` (finish "stop") or at `max_new_tokens` ("length"). The cache holds about
-    `micro_tokens` tokens, and one prompt's replies at least.
+    The cache holds about `micro_tokens` tokens, and one prompt's replies at least.
     """
-    places = range(len(prompts)) if numbers is None else numbers
+    n, numbers = settings.n, settings.numbered(len(prompts))
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
-    streams = np.array([places[i] * n + k for i in order for k in range(n)], dtype=np.uint64)
+    streams = settings.streams(numbers[i] for i in order)
     was_training = model.training
     model.eval()
-    longest = max((len(prompt) for prompt in prompts), default=0) + max_new_tokens
+    longest = max((len(prompt) for prompt in prompts), default=0) + settings.max_new_tokens
     decode = decode_in_slots if prompts and decodes(model, longest=longest) else decode_padded
-    drawing = Drawing(n, temperature, max_new_tokens, stop_ids, seed, streams)
     drawn: list[dict[int, Rollout]] = [{} for _ in prompts]
-    for number, (ids, logprobs) in decode(model, [prompts[i] for i in order], drawing, micro_tokens=micro_tokens):
+    longest_first = [prompts[i] for i in order]
+    for number, (ids, logprobs) in decode(model, longest_first, settings, streams, micro_tokens=micro_tokens):
         i = order[number // n]
-        finish: Literal["stop", "length"] = "stop" if ids and ids[-1] in stop_ids else "length"
+        finish, temperature, version = settings.finish(ids), settings.temperature, settings.version
         rollout = Rollout(tuple(prompts[i]), tuple(ids), tuple(logprobs), finish, temperature, version)
         drawn[i][number % n] = rollout
         if finished is not None and len(drawn[i]) == n:
@@ -131,26 +121,34 @@ def shortcut(model: nn.Module, decoder: Decoder) -> Shortcut | None:
 
 
 def decode_in_slots(
-    model: nn.Module, prompts: Sequence[Sequence[int]], drawing: Drawing, *, micro_tokens: int
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    settings: SampleSettings,
+    streams: np.ndarray,
+    *,
+    micro_tokens: int,
 ) -> Ended:
-    """Continuous batching: `drawing.n` replies per prompt, as they end. Prompts come sorted, the longest first."""
-    lanes = make_lanes([len(prompt) for prompt in prompts], drawing.n, drawing.max_new_tokens, micro_tokens)
+    """Continuous batching: `settings.n` replies per prompt, as they end. Prompts come sorted, the longest first.
+
+    `streams` (prompts · n,) are the random streams of the replies.
+    """
+    lanes = make_lanes([len(prompt) for prompt in prompts], settings.n, settings.max_new_tokens, micro_tokens)
     decoder = Decoder(model, [(lane.slots, lane.capacity) for lane in lanes])
     decoder.shortcut = shortcut(model, decoder)
-    device, stops = decoder.embedding.device, np.array(sorted(drawing.stop_ids))
+    device, stops = decoder.embedding.device, np.array(sorted(settings.stop_ids))
     logits = [torch.zeros(0, 0, device=device) for _ in lanes]
     while True:
         for number, lane in enumerate(lanes):
             if entering := lane.enter():
-                first = decoder.admit(number, [prompts[i] for i in entering], drawing.n)
+                first = decoder.admit(number, [prompts[i] for i in entering], settings.n)
                 logits[number] = torch.cat([logits[number], first]) if len(logits[number]) else first
         sizes = [len(lane.reply) for lane in lanes]
         if not any(sizes):
             return
         reply, count = (np.concatenate([getattr(lane, name) for lane in lanes]) for name in ("reply", "count"))
         joined = torch.cat([part for part in logits if len(part)])
-        token, logprob = (t.cpu().numpy() for t in drawing.tokens(joined, reply, count))
-        ended = np.isin(token, stops) | (count + 1 == drawing.max_new_tokens)
+        token, logprob = (t.cpu().numpy() for t in settings.tokens(joined, streams[reply], count))
+        ended = np.isin(token, stops) | (count + 1 == settings.max_new_tokens)
         following = []
         start = 0
         for pool, lane, size in zip(decoder.pools, lanes, sizes, strict=True):

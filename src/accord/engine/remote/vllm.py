@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from accord.engine.decode.draw import Finished, uniforms
+from accord.engine.decode.draw import Finished, SampleSettings, uniforms
 from accord.engine.remote.http import CallFailed, call_json
 from accord.errors import BadInput
 from accord.records import Rollout
@@ -39,56 +39,43 @@ class Server:
         return cls(url, _field(served[0], "id", str), timeout)
 
     def sample(
-        self,
-        prompts: Sequence[Sequence[int]],
-        *,
-        n: int,
-        temperature: float,
-        max_new_tokens: int,
-        stop_ids: frozenset[int],
-        seed: int,
-        version: str = "",
-        numbers: Sequence[int] | None = None,
-        finished: Finished | None = None,
+        self, prompts: Sequence[Sequence[int]], settings: SampleSettings, finished: Finished | None = None
     ) -> list[Rollout]:
-        """`n` rollouts per prompt, prompt by prompt, as `engine.decode.sampler.sample` gives them.
+        """`settings.n` rollouts per prompt, prompt by prompt; `finished` hears of them in the order of the prompts.
 
         Every prompt is a request with a seed of its own, a function of `seed` and its number, so what it draws does
         not depend on the other prompts. Raises BadInput where the server answers with an error or less than asked.
         """
-        places = range(len(prompts)) if numbers is None else numbers
         common = {
             "model": self.model,
-            "n": n,
-            "max_tokens": max_new_tokens,
-            "temperature": temperature,
+            "n": settings.n,
+            "max_tokens": settings.max_new_tokens,
+            "temperature": settings.temperature,
             "top_p": 1.0,
             "top_k": 0,
             "logprobs": 0,  # that of the sampled token alone
             "return_token_ids": True,
-            "stop_token_ids": sorted(stop_ids),
+            "stop_token_ids": sorted(settings.stop_ids),
             "ignore_eos": True,  # `stop_ids` alone end a reply
         }
 
         def ask(prompt: Sequence[int], number: int) -> list[Rollout]:
-            body = {**common, "prompt": list(prompt), "seed": request_seed(seed, number)}
+            body = {**common, "prompt": list(prompt), "seed": request_seed(settings.seed, number)}
             answer = self._call("/v1/completions", body)
             choices = sorted(_field(answer, "choices", list), key=lambda choice: int(choice.get("index", 0)))
-            if len(choices) != n:
-                raise BadInput(f"{self.url}: asked for {n} replies and got {len(choices)}")
-            return [self._rollout(prompt, choice, stop_ids, temperature, version) for choice in choices]
+            if len(choices) != settings.n:
+                raise BadInput(f"{self.url}: asked for {settings.n} replies and got {len(choices)}")
+            return [self._rollout(prompt, choice, settings) for choice in choices]
 
         with ThreadPoolExecutor(min(AT_ONCE, max(1, len(prompts)))) as pool:
             drawn = []
-            for i, replies in enumerate(pool.map(ask, prompts, places)):
+            for i, replies in enumerate(pool.map(ask, prompts, settings.numbered(len(prompts)))):
                 drawn += replies
                 if finished is not None:
                     finished(i, replies)
             return drawn
 
-    def _rollout(
-        self, prompt: Sequence[int], choice: Any, stop_ids: frozenset[int], temperature: float, version: str
-    ) -> Rollout:
+    def _rollout(self, prompt: Sequence[int], choice: Any, settings: SampleSettings) -> Rollout:
         if _field(choice, "prompt_token_ids", list) != list(prompt):
             raise BadInput(f"{self.url}: the server computed other prompt tokens than it was sent")
         ids = _field(choice, "token_ids", list)
@@ -96,12 +83,11 @@ class Server:
         if len(ids) != len(logprobs) or not all(isinstance(p, float) and math.isfinite(p) for p in logprobs):
             raise BadInput(f"{self.url}: {len(ids)} tokens came with {len(logprobs)} log-probs, or one is no number")
         finish = _field(choice, "finish_reason", str)
-        stopped = bool(ids) and ids[-1] in stop_ids
-        if finish not in ("stop", "length") or stopped is not (finish == "stop"):
-            raise BadInput(f"{self.url}: a reply finished as {finish!r} with {'a' if stopped else 'no'} stop token")
-        return Rollout(
-            tuple(prompt), tuple(ids), tuple(logprobs), "stop" if stopped else "length", temperature, version
-        )
+        ended = settings.finish(ids)
+        if finish != ended:
+            stop = "a" if ended == "stop" else "no"
+            raise BadInput(f"{self.url}: a reply finished as {finish!r} with {stop} stop token")
+        return Rollout(tuple(prompt), tuple(ids), tuple(logprobs), ended, settings.temperature, settings.version)
 
     def load(self, directory: str) -> None:
         """Take the weights of a snapshot directory that the server can read, and forget what was cached of the old."""

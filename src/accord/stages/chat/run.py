@@ -7,6 +7,7 @@ from accord.models.loading import load_policy
 from accord.models.tokenizer import load_renderer
 from accord.records import Turn
 from accord.stages.chat.config import Chat
+from accord.stages.shared import sample_settings
 
 
 def run(config: Chat) -> None:
@@ -28,15 +29,8 @@ def run(config: Chat) -> None:
             turns = list(start)
             continue
         turns.append(Turn("user", line))
-        (rollout,) = sample(
-            model,
-            [renderer.prompt_ids(turns)],
-            n=1,
-            temperature=config.temperature,
-            max_new_tokens=config.max_new_tokens,
-            stop_ids=frozenset({renderer.eos}),
-            seed=config.seed + number,
-        )
+        settings = sample_settings(config, renderer, 1, config.seed + number)
+        (rollout,) = sample(model, [renderer.prompt_ids(turns)], settings)
         reply = renderer.text(rollout.ids)
         print(f"assistant: {reply}")
         turns.append(Turn("assistant", reply))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from accord.data.chat import Renderer
 from accord.data.rows import reply_row
+from accord.engine.decode.draw import SampleSettings
 from accord.engine.decode.sampler import sample
 from accord.engine.packing import cut_by_tokens
 from accord.engine.texts import rollout_groups
@@ -123,16 +124,9 @@ def measure_samples(
 ) -> dict[str, Any]:
     """Replies to some held-out prompts: KL to the reference (without one, to the start) in nats per reply, limits."""
     prompts = list({item.prompt.id: item.prompt for item in items}.values())[: config.kl_prompts]
-    rollouts = sample(
-        policy,
-        [renderer.prompt_ids(prompt.turns) for prompt in prompts],
-        n=1,
-        temperature=1.0,
-        max_new_tokens=config.max_new_tokens,
-        stop_ids=frozenset({renderer.eos}),
-        seed=config.seed,
-        micro_tokens=config.micro_tokens,
-    )
+    settings = SampleSettings(1, 1.0, config.max_new_tokens, frozenset({renderer.eos}), config.seed)
+    asked = [renderer.prompt_ids(prompt.turns) for prompt in prompts]
+    rollouts = sample(policy, asked, settings, micro_tokens=config.micro_tokens)
     groups = rollout_groups(rollouts)
     reference = load_policy(config.reference or config.model, trainable=False).to(device)
     theirs = reply_logprobs(reference, groups, 1.0, config.micro_tokens, device)

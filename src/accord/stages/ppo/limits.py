@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from accord.engine.decode.sampler import sample
-from accord.engine.packing import reply_group
+from accord.engine.texts import rollout_groups
 from accord.objectives.lagrange import RULES, window_mean
 from accord.records import Prompt
 from accord.run import RunFolder
@@ -14,7 +14,7 @@ from accord.stages.ppo.actors import Actors
 from accord.stages.ppo.config import LimitKnobs, Ppo
 from accord.stages.ppo.experience import Experience, in_slices
 from accord.stages.ppo.state import State
-from accord.stages.shared import judge_limit
+from accord.stages.shared import judge_limit, sample_settings
 
 CHECK_SEED = 0x11A17  # keeps the replies of the check apart from those of every iteration
 
@@ -78,14 +78,10 @@ def check_limits(
     rollouts = sample(
         policy,
         [actors.renderer.prompt_ids(prompt.turns) for prompt in prompts],
-        n=1,
-        temperature=config.temperature,
-        max_new_tokens=config.max_new_tokens,
-        stop_ids=frozenset({actors.renderer.eos}),
-        seed=config.seed * 1_000_003 + CHECK_SEED,
+        sample_settings(config, actors.renderer, 1, config.seed * 1_000_003 + CHECK_SEED),
     )
     texts = [actors.renderer.text(rollout.ids) for rollout in rollouts]
-    groups = [reply_group(rollout.prompt_ids, rollout.ids) for rollout in rollouts]
+    groups = rollout_groups(rollouts)
     out: dict[str, Any] = {}
     for name, limit in config.limits.items():
         costs = actors.costs[name].scores(prompts, texts, groups, micro_tokens=config.micro_tokens).tolist()

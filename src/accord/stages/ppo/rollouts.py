@@ -17,6 +17,7 @@ from accord.stages.ppo.actors import Actors, exact_kls
 from accord.stages.ppo.config import Ppo
 from accord.stages.ppo.experience import Experience, in_slices, weighted_sum
 from accord.stages.ppo.state import State
+from accord.stages.shared import sample_settings
 from accord.training.distributed import World
 from accord.training.precision import lowered
 
@@ -107,13 +108,14 @@ def collect(config: Ppo, world: World, actors: Actors, prompts: Sequence[Prompt]
         with lowered(config.precision, world.device):
             rollouts = actors.engine.sample(
                 [actors.renderer.prompt_ids(prompt.turns) for prompt in own],
-                n=config.samples,
-                temperature=config.temperature,
-                max_new_tokens=config.max_new_tokens,
-                stop_ids=frozenset({actors.renderer.eos}),
-                seed=config.seed * 1_000_003 + state.step,
-                version=f"step-{state.step}",
-                numbers=[number for number, _ in numbered],
+                sample_settings(
+                    config,
+                    actors.renderer,
+                    config.samples,
+                    config.seed * 1_000_003 + state.step,
+                    version=f"step-{state.step}",
+                    numbers=[number for number, _ in numbered],
+                ),
                 finished=scoring.add,
             )
         share = evaluate(config, world, actors, own, rollouts, scoring)
