@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import accord
-from accord.records import Prompt, Turn, fold_of, is_held_out
+from accord.records import Prompt, Turn, fold_of, is_held_out, is_in_slices, slice_names
 
 STAGES = sorted((Path(accord.__file__).parent / "stages").rglob("*.py"))
 
@@ -35,3 +35,15 @@ def test_the_rule_stands_once():
     for path in STAGES:
         if path.name != "noise.py":  # which labels are turned round, not which prompts are held out
             assert "unit_hash" not in path.read_text(encoding="utf-8"), path
+
+
+def test_slices_are_named_with_commas_and_none_means_all():
+    assert slice_names("") == () and slice_names("a,b") == ("a", "b")
+    inside = Prompt((), "b", "by hand")
+    assert is_in_slices(inside, "") and is_in_slices(inside, "a,b") and not is_in_slices(inside, "bb,a")
+
+
+def test_slices_are_split_in_one_place():
+    for path in STAGES:
+        if "preference" not in path.parts:  # whose models name criteria and not slices
+            assert '.split(",")' not in path.read_text(encoding="utf-8").replace('"criterion"].split(",")', ""), path

@@ -76,6 +76,16 @@ class Prompt:
         return " ".join(first.lower().split())
 
 
+def slice_names(listed: str) -> tuple[str, ...]:
+    """The slices that a knob lists, with commas between; none where it is empty."""
+    return tuple(listed.split(",")) if listed else ()
+
+
+def is_in_slices(prompt: Prompt, listed: str) -> bool:
+    """Whether a prompt is in one of the slices listed; where none is named, every prompt is."""
+    return not listed or prompt.slice in slice_names(listed)
+
+
 def unit_hash(text: str) -> float:
     """A number in [0, 1) that is a function of the text alone."""
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).digest()[:7], "big") / 2**56

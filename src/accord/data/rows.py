@@ -3,11 +3,11 @@
 import gzip
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from accord.records import Comparison, Demonstration, Document, Judgement, Prompt
+from accord.records import Comparison, Demonstration, Document, Judgement, Prompt, Rollout, Turn
 
 Record = Document | Prompt | Demonstration | Comparison | Judgement
 
@@ -18,7 +18,7 @@ def to_row(record: Record) -> dict[str, Any]:
         return {"record": "document", "text": record.text, "source": record.source}
     prompt = record if isinstance(record, Prompt) else record.prompt
     shared = {
-        "prompt": [{"role": turn.role, "content": turn.content} for turn in prompt.turns],
+        "prompt": [turn._asdict() for turn in prompt.turns],
         "slice": prompt.slice,
         "source": prompt.source,
     }
@@ -62,6 +62,16 @@ def reply_row(prompt: Prompt, reply: str, **more: Any) -> dict[str, Any]:
         "reply": reply,
         **more,
     }
+
+
+def rollout_row(prompt: Prompt, reply: str, rollout: Rollout, **more: Any) -> dict[str, Any]:
+    """The row of a reply that was sampled: `reply` is the rollout's text, and how it ended stands beside it."""
+    return reply_row(prompt, reply, finish=rollout.finish, **more)
+
+
+def prompt_of_row(row: Mapping[str, Any]) -> Prompt:
+    """The prompt that `reply_row` wrote."""
+    return Prompt(tuple(Turn(turn["role"], turn["content"]) for turn in row["prompt"]), row["slice"], row["source"])
 
 
 def write_records(path: Path | str, records: Iterable[Record]) -> int:

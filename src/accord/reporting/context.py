@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from accord.evaluation.statistics import Interval, mean_interval, paired_difference
+from accord.records import slice_names
 from accord.reporting.runs import FLOW, RunData, display_names, load_run, measured_run, model_name, number
 
 # The order in which slices are shown; others follow by name.
@@ -178,7 +179,4 @@ def limits_of(run: RunData) -> list[tuple[str, float, tuple[str, ...]]]:
     """(NAME, limit, slices it holds on; none means all prompts) of a PPO run."""
     limits = run.config.get("limits") or {}
     slices = run.config.get("limit_slices") or {}
-    return [
-        (name, number(limit), tuple(part for part in str(slices.get(name) or "").split(",") if part))
-        for name, limit in limits.items()
-    ]
+    return [(name, number(limit), slice_names(str(slices.get(name) or ""))) for name, limit in limits.items()]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from accord.data.chat import Renderer
-from accord.data.rows import reply_row
+from accord.data.rows import rollout_row
 from accord.engine.decode.draw import SampleSettings
 from accord.engine.decode.sampler import sample
 from accord.engine.packing import cut_by_tokens
@@ -132,7 +132,7 @@ def measure_samples(
     theirs = reply_logprobs(reference, groups, 1.0, config.micro_tokens, device)
     kl = [sum(rollout.logprobs) - other for rollout, other in zip(rollouts, theirs, strict=True)]
     rows: list[dict[str, Any]] = [
-        reply_row(prompt, renderer.text(rollout.ids), scores={"kl": value}, kl=value, finish=rollout.finish)
+        rollout_row(prompt, renderer.text(rollout.ids), rollout, scores={"kl": value}, kl=value)
         for prompt, rollout, value in zip(prompts, rollouts, kl, strict=True)
     ]
     result: dict[str, Any] = {}

@@ -16,7 +16,7 @@ from accord.engine.packing import reply_group
 from accord.engine.texts import rollout_groups
 from accord.errors import BadInput
 from accord.models.scorers import ReplyScorer, open_scorer
-from accord.records import Prompt, Rollout
+from accord.records import Prompt, Rollout, is_in_slices
 from accord.stages.dpo.config import Dpo
 from accord.stages.dpo.items import Choice, DirectItem
 from accord.stages.shared import judge_limit
@@ -76,9 +76,9 @@ def check_limits(
         costs = scorer.scores(prompts, texts, groups, micro_tokens=config.micro_tokens).tolist()
         for row, cost in zip(rows, costs, strict=True):
             row["scores"][f"cost/{name}"] = cost
-        wanted = config.limit_slices[name].split(",") if name in config.limit_slices else None
-        inside = [c for c, prompt in zip(costs, prompts, strict=True) if wanted is None or prompt.slice in wanted]
+        slices = config.limit_slices.get(name, "")
+        inside = [c for c, prompt in zip(costs, prompts, strict=True) if is_in_slices(prompt, slices)]
         if not inside:
-            raise BadInput(f"--limit_slices.{name}: no held-out prompt of {config.limit_slices[name]}")
+            raise BadInput(f"--limit_slices.{name}: no held-out prompt of {slices}")
         out[name] = judge_limit(name, limit, inside, seed=config.seed)
     return out

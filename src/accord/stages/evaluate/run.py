@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from accord.data.chat import Renderer
-from accord.data.rows import reply_row
+from accord.data.rows import rollout_row
 from accord.data.sources import read_demonstrations, read_prompts
 from accord.engine.engines import InProcess
 from accord.engine.texts import conversation_group, rollout_groups
@@ -110,8 +110,8 @@ class Measures:
         rows = []
         for i, (prompt, rollout, text) in enumerate(zip(prompts, rollouts, texts, strict=True)):
             scores = {name: values[i] for name, values in columns.items()} | gold_scores(prompt, text)
-            about = {"model": config.model, "temperature": config.temperature, "finish": rollout.finish}
-            rows.append(reply_row(prompt, text, scores=scores, kl=scores.get("kl"), **about))
+            about = {"model": config.model, "temperature": config.temperature}
+            rows.append(rollout_row(prompt, text, rollout, scores=scores, kl=scores.get("kl"), **about))
         return rows
 
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 
-from accord.data.rows import write_records
+from accord.data.rows import prompt_of_row, write_records
 from accord.errors import BadInput
-from accord.records import Comparison, Prompt, Turn
+from accord.records import Comparison, Prompt, is_in_slices
 from accord.run import RunFolder, read_lines
 from accord.stages.online.config import Annotate
 from accord.stages.shared import open_run
@@ -148,8 +148,7 @@ def model_scores(config: Annotate, sampled: Sequence[Sampled]) -> list[float]:
 
 
 def of_slices(config: Annotate, sampled: Sequence[Sampled], criterion: str) -> Iterator[Sampled]:
-    wanted = config.slices[criterion].split(",") if criterion in config.slices else None
-    return (both for both in sampled if wanted is None or both[0].slice in wanted)
+    return (both for both in sampled if is_in_slices(both[0], config.slices.get(criterion, "")))
 
 
 def comparable(config: Annotate, sampled: Sequence[Sampled], criterion: str) -> Iterator[Sampled]:
@@ -161,8 +160,7 @@ def replies_by_prompt(folder: Path) -> Iterator[Sampled]:
     """Sampled replies of a run folder, grouped by prompt; empty replies are left out, and so is a lone one."""
     grouped: dict[str, tuple[Prompt, list[str]]] = {}
     for row in read_lines(folder / "samples.jsonl"):
-        turns = tuple(Turn(t["role"], t["content"]) for t in row["prompt"])
-        _, replies = grouped.setdefault(row["prompt_id"], (Prompt(turns, row["slice"], row["source"]), []))
+        _, replies = grouped.setdefault(row["prompt_id"], (prompt_of_row(row), []))
         if row["reply"]:
             replies.append(row["reply"])
     if not grouped:

@@ -21,7 +21,7 @@ from accord.models.reference import Reference
 from accord.models.scorers import ReplyScorer, open_scorer
 from accord.models.tokenizer import load_renderer
 from accord.objectives.kl import EXACT
-from accord.records import Demonstration, Document, Prompt
+from accord.records import Demonstration, Document, Prompt, slice_names
 from accord.run import RunFolder
 from accord.stages.ppo.config import Ppo
 from accord.stages.shared import drop_long, drop_long_prompts, load_all, refuse_trained_prompts
@@ -134,7 +134,7 @@ def refuse_empty_slices(limit_slices: Mapping[str, str], prompts: Sequence[Promp
     """Raise BadInput for a limit on a slice of which there is no prompt."""
     present = {prompt.slice for prompt in prompts}
     for name, slices in limit_slices.items():
-        for wanted in slices.split(","):
+        for wanted in slice_names(slices):
             if wanted not in present:
                 raise BadInput(
                     f"--limit_slices.{name} {wanted}: no prompt of that slice in {what}; there are "

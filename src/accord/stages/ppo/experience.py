@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from accord.engine.packing import Group
-from accord.records import Prompt, Rollout
+from accord.records import Prompt, Rollout, is_in_slices
 
 
 @dataclass(frozen=True)
@@ -44,5 +44,4 @@ def weighted_sum(scores: Mapping[str, Tensor], weights: Mapping[str, float]) -> 
 
 def in_slices(prompts: Sequence[Prompt], slices: str) -> Tensor:
     """(B,) True where a prompt is in one of the slices, whose names stand with commas; in all where none is named."""
-    wanted = slices.split(",") if slices else None
-    return torch.tensor([wanted is None or prompt.slice in wanted for prompt in prompts], dtype=torch.bool)
+    return torch.tensor([is_in_slices(prompt, slices) for prompt in prompts], dtype=torch.bool)

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from accord.data.chat import Renderer
-from accord.data.rows import reply_row
+from accord.data.rows import rollout_row
 from accord.objectives.kl import sqrt_kl
 from accord.run import RunFolder
 from accord.stages.ppo.actors import Actors
@@ -54,4 +54,4 @@ def add_samples(run: RunFolder, renderer: Renderer, experience: Experience, step
         reply = renderer.text(rollout.ids)
         scores = {name: float(score[i]) for name, score in experience.scores.items()} | gold_scores(prompt, reply)
         kl = float(experience.kl[i].sum())
-        run.add_sample(reply_row(prompt, reply, step=step, finish=rollout.finish, kl=kl, scores=scores))
+        run.add_sample(rollout_row(prompt, reply, rollout, step=step, kl=kl, scores=scores))

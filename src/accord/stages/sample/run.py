@@ -5,6 +5,7 @@ With `--select` also a policy made of draws: best of n, or rejection sampling. W
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from accord.data.chat import Renderer
-from accord.data.rows import reply_row, write_records
+from accord.data.rows import prompt_of_row, rollout_row, write_records
 from accord.data.sources import read_prompts
 from accord.engine.engines import Engine, Served, open_engine
 from accord.engine.remote.vllm import Server
@@ -21,7 +22,7 @@ from accord.models.loading import base_of, load_policy
 from accord.models.scorers import ReplyScorer, open_scorer
 from accord.models.tokenizer import load_renderer
 from accord.objectives.best_of import acceptance, best_of_kl_bound, best_of_kl_estimate
-from accord.records import Demonstration, Prompt, Turn
+from accord.records import Demonstration, Prompt
 from accord.run import RunFolder, read_lines
 from accord.stages.sample.config import Sample
 from accord.stages.shared import Drawn, draw, drop_long_prompts, load_all, open_run
@@ -44,10 +45,10 @@ def run(config: Sample) -> RunFolder:
             for place, (prompt, replies) in enumerate(drawn):
                 kept = select(config, prompt, scores[place]) if scores is not None else None
                 for k, rollout in enumerate(replies):
-                    row = reply_row(
+                    row = rollout_row(
                         prompt,
                         renderer.text(rollout.ids),
-                        finish=rollout.finish,
+                        rollout,
                         logprob=sum(rollout.logprobs),
                         model=config.model,
                         temperature=config.temperature,
@@ -108,5 +109,4 @@ def write_selected(config: Sample, run: RunFolder) -> dict[str, Any]:
 
 def demonstration(row: Mapping[str, Any]) -> Demonstration:
     """A kept reply as something to learn from."""
-    turns = tuple(Turn(turn["role"], turn["content"]) for turn in row["prompt"])
-    return Demonstration(Prompt(turns, row["slice"], f"sample:{row['model']}"), row["reply"])
+    return Demonstration(replace(prompt_of_row(row), source=f"sample:{row['model']}"), row["reply"])
