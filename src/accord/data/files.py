@@ -175,14 +175,20 @@ def _decoded_lines(path: Path) -> Iterator[tuple[int, str]]:
         raise BadInput(f"{path}: the file is empty; give another, or make it again.")
 
 
-def _read_jsonl(path: Path) -> Iterator[Row]:
+def _filled_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines that are not blank, with their numbers. Raises BadInput where there is none."""
     found = False
     for number, line in _decoded_lines(path):
         if line.strip():
             found = True
-            yield Row(_object(line, f"{path}:{number}"), f"{path}:{number}", str(path))
+            yield number, line
     if not found:
         raise BadInput(f"{path}: the file is empty (only blank lines); give another, or make it again.")
+
+
+def _read_jsonl(path: Path) -> Iterator[Row]:
+    for number, line in _filled_lines(path):
+        yield Row(_object(line, f"{path}:{number}"), f"{path}:{number}", str(path))
 
 
 def _read_json(path: Path) -> Iterator[Row]:
@@ -279,13 +285,8 @@ def _read_text(path: Path) -> Iterator[Row]:
 
 
 def _read_lines(path: Path) -> Iterator[Row]:
-    found = False
-    for number, line in _decoded_lines(path):
-        if line.strip():
-            found = True
-            yield Row({"prompt": line.strip()}, f"{path}:{number}", str(path))
-    if not found:
-        raise BadInput(f"{path}: the file is empty (only white space); give another, or make it again.")
+    for number, line in _filled_lines(path):
+        yield Row({"prompt": line.strip()}, f"{path}:{number}", str(path))
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:

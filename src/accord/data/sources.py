@@ -76,12 +76,7 @@ def read_demonstrations(
 
 
 def read_comparisons(
-    source: str,
-    criterion: str,
-    *,
-    columns: Mapping[str, str] | None = None,
-    max_rows: int = 0,
-    slice: str = "",
+    source: str, criterion: str, *, columns: Mapping[str, str] | None = None, max_rows: int = 0, slice: str = ""
 ) -> Loaded[Comparison]:
     """Comparisons under `criterion`. Files that name no criterion are read as being about the one asked for;
     SafeRLHF columns hold `helpful` and `harmless`, Accord's own records whatever they name."""
@@ -89,12 +84,7 @@ def read_comparisons(
 
 
 def read_judgements(
-    source: str,
-    criterion: str,
-    *,
-    columns: Mapping[str, str] | None = None,
-    max_rows: int = 0,
-    slice: str = "",
+    source: str, criterion: str, *, columns: Mapping[str, str] | None = None, max_rows: int = 0, slice: str = ""
 ) -> Loaded[Judgement]:
     """Judgements of single replies under `criterion`: `label` gives kind good, `is_safe` and the like safe,
     `rating` rating."""

@@ -48,15 +48,9 @@ def reward_section(context: Context) -> Section | None:
         "its reference. Bai et al. 2022 found the reward to be linear in √KL early on; where the proxy still rises "
         "and gold turns, the reward is being over-optimised. Each point is one PPO iteration.",
     )
-    panels, notes = [], []
+    panels, notes = [], list[str]()
     for metric in metrics:
-        lines = []
-        for run in runs:
-            x, y = run.series(metric, "sqrt_kl")
-            if x:
-                lines.append(figures.Line(context.name(run), context.color(run), x, y, points=True, joined=False))
-                notes += missing(f"{metric} of {context.name(run)}", y)
-        if lines:
+        if lines := _lines(context, runs, metric, notes, over="sqrt_kl", points=True, joined=False):
             panels.append(figures.Panel(label_of(metric), "√KL to the reference (√nats)", _unit(metric), lines))
     if not panels:
         return None
@@ -111,7 +105,7 @@ def limits_section(context: Context) -> Section | None:
         "shows what help alone does to the same cost.",
     )
     names = list(dict.fromkeys(n for run in runs for n in [*run.names("cost/", "/mean"), *run.names("lagrange/")]))
-    rows, notes = [], []
+    rows, notes = [], list[str]()
     for name in names:
         bounds = sorted({bound for run in runs for other, bound, _ in limits_of(run) if other == name})
         level = bounds[0] if len(bounds) == 1 else None
@@ -121,13 +115,7 @@ def limits_section(context: Context) -> Section | None:
             (f"cost/{name}/unsafe", "Share of unsafe replies", "share of replies"),
             (f"lagrange/{name}", "Multiplier λ", "λ"),
         ):
-            lines = []
-            for run in runs:
-                x, y = run.series(metric)
-                if x:
-                    lines.append(figures.Line(context.name(run), context.color(run), x, y))
-                    notes += missing(f"{metric} of {context.name(run)}", y)
-            if lines:
+            if lines := _lines(context, runs, metric, notes):
                 at = level if metric.endswith("/mean") else None
                 label = f"limit {show(at)}" if at is not None else ""
                 panels.append(figures.Panel(title, "iteration", unit, lines, at, label, not metric.endswith("/mean")))
@@ -264,13 +252,7 @@ def curves_section(context: Context) -> Section | None:
     policies = [run for run in context.stage("ppo") if run.metrics]
     panels = []
     for metric, title, unit in VITALS:
-        lines = []
-        for run in policies:
-            x, y = run.series(metric)
-            if x:
-                lines.append(figures.Line(context.name(run), context.color(run), x, y))
-                notes += missing(f"{metric} of {context.name(run)}", y)
-        if lines:
+        if lines := _lines(context, policies, metric, notes):
             panels.append(figures.Panel(title, "iteration", unit, lines, from_zero=True))
     if panels:
         section.blocks.append(Figure(figures.curves(panels, columns=3, label="vital signs of PPO", height=1.9), ""))
@@ -285,6 +267,19 @@ DRIFT = (
     "Change of the log-probability of held-out replies since the first step. Where the better ones fall too, what "
     "becomes more probable is neither."
 )
+
+
+def _lines(
+    context: Context, runs: Sequence[RunData], metric: str, notes: list[str], *, over: str = "step", **drawn: bool
+) -> list[figures.Line]:
+    """The metric of every run that has it, over another one; what is missing of it goes to `notes`."""
+    lines = []
+    for run in runs:
+        x, y = run.series(metric, over)
+        if x:
+            lines.append(figures.Line(context.name(run), context.color(run), x, y, **drawn))
+            notes += missing(f"{metric} of {context.name(run)}", y)
+    return lines
 
 
 def _drift_panel(context: Context, run: RunData) -> figures.Panel:
