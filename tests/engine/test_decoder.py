@@ -61,7 +61,7 @@ def make(name):
 def both_ways(model, micro_tokens=65536):
     order = sorted(range(len(PROMPTS)), key=lambda i: -len(PROMPTS[i]))
     prompts = [PROMPTS[i] for i in order]
-    given = prompts, SETTINGS, SETTINGS.streams(range(len(prompts)))
+    given = prompts, SETTINGS
     with torch.no_grad():
         return [
             [drawn for _, drawn in sorted(decode(model, *given, micro_tokens=micro_tokens))]

@@ -1,6 +1,6 @@
 """From logits to tokens: counter-based uniforms, and the cumulative distribution turned round."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,9 +37,11 @@ class SampleSettings:
         """The numbers of so many prompts."""
         return range(count) if self.numbers is None else self.numbers
 
-    def streams(self, numbers: Iterable[int]) -> np.ndarray:
-        """The random streams (prompts · n,) of the replies to the prompts with these numbers, one after the other."""
-        return np.array([number * self.n + k for number in numbers for k in range(self.n)], dtype=np.uint64)
+    def streams(self, count: int) -> np.ndarray:
+        """The random streams (prompts · n,) of the replies to so many prompts, prompt by prompt."""
+        return np.array(
+            [number * self.n + k for number in self.numbered(count) for k in range(self.n)], dtype=np.uint64
+        )
 
     def tokens(self, logits: Tensor, streams: np.ndarray, step: int | np.ndarray) -> tuple[Tensor, Tensor]:
         """Next token ids (B,) and their log-probs from logits (B, V), of replies with these streams (B,) at `step`."""

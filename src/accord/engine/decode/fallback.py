@@ -4,6 +4,7 @@ Prompts are padded on the left, the rows of a batch step together, and those tha
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,18 +15,13 @@ from accord.engine.forward.adapters import bare
 
 
 def decode_padded(
-    model: nn.Module,
-    prompts: Sequence[Sequence[int]],
-    settings: SampleSettings,
-    streams: np.ndarray,
-    *,
-    micro_tokens: int,
+    model: nn.Module, prompts: Sequence[Sequence[int]], settings: SampleSettings, *, micro_tokens: int
 ) -> Ended:
     """Replies to the prompts, as `sampler.decode_in_slots` gives them."""
-    n = settings.n
+    n, numbers = settings.n, settings.numbered(len(prompts))
     lengths = [len(prompt) for prompt in prompts]
     for start, stop in batches(lengths, n, settings.max_new_tokens, micro_tokens):
-        for number, drawn in _decode_batch(model, prompts[start:stop], settings, streams[start * n : stop * n]):
+        for number, drawn in _decode_batch(model, prompts[start:stop], replace(settings, numbers=numbers[start:stop])):
             yield start * n + number, drawn
 
 
@@ -44,10 +40,9 @@ def batches(lengths: Sequence[int], n: int, max_new_tokens: int, micro_tokens: i
         start = stop
 
 
-def _decode_batch(
-    model: nn.Module, prompts: Sequence[Sequence[int]], settings: SampleSettings, streams: np.ndarray
-) -> Ended:
+def _decode_batch(model: nn.Module, prompts: Sequence[Sequence[int]], settings: SampleSettings) -> Ended:
     """Prefill each prompt once, repeat its cache n times, decode."""
+    streams = settings.streams(len(prompts))
     causal = bare(model)
     device = next(causal.parameters()).device
     longest = max(len(p) for p in prompts)

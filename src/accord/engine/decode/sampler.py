@@ -6,6 +6,7 @@ drawn by inverting the cumulative distribution. Rows that end leave the batch an
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -34,14 +35,14 @@ def sample(
     """
     n, numbers = settings.n, settings.numbered(len(prompts))
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
-    streams = settings.streams(numbers[i] for i in order)
     was_training = model.training
     model.eval()
     longest = max((len(prompt) for prompt in prompts), default=0) + settings.max_new_tokens
     decode = decode_in_slots if prompts and decodes(model, longest=longest) else decode_padded
     drawn: list[dict[int, Rollout]] = [{} for _ in prompts]
     longest_first = [prompts[i] for i in order]
-    for number, (ids, logprobs) in decode(model, longest_first, settings, streams, micro_tokens=micro_tokens):
+    ordered = replace(settings, numbers=[numbers[i] for i in order])
+    for number, (ids, logprobs) in decode(model, longest_first, ordered, micro_tokens=micro_tokens):
         i = order[number // n]
         finish, temperature, version = settings.finish(ids), settings.temperature, settings.version
         rollout = Rollout(tuple(prompts[i]), tuple(ids), tuple(logprobs), finish, temperature, version)
@@ -121,17 +122,10 @@ def shortcut(model: nn.Module, decoder: Decoder) -> Shortcut | None:
 
 
 def decode_in_slots(
-    model: nn.Module,
-    prompts: Sequence[Sequence[int]],
-    settings: SampleSettings,
-    streams: np.ndarray,
-    *,
-    micro_tokens: int,
+    model: nn.Module, prompts: Sequence[Sequence[int]], settings: SampleSettings, *, micro_tokens: int
 ) -> Ended:
-    """Continuous batching: `settings.n` replies per prompt, as they end. Prompts come sorted, the longest first.
-
-    `streams` (prompts · n,) are the random streams of the replies.
-    """
+    """Continuous batching: `settings.n` replies per prompt, as they end. Prompts come sorted, the longest first."""
+    streams = settings.streams(len(prompts))
     lanes = make_lanes([len(prompt) for prompt in prompts], settings.n, settings.max_new_tokens, micro_tokens)
     decoder = Decoder(model, [(lane.slots, lane.capacity) for lane in lanes])
     decoder.shortcut = shortcut(model, decoder)

@@ -73,12 +73,22 @@ def _logprobs(
     *,
     with_entropy: bool,
 ) -> tuple[Tensor, Tensor]:
+    tensors = hidden, weight, bias, targets
     if len(hidden) * len(weight) > KEPT or transform.cap:  # with which the slope differs from logit to logit
-        logprobs, entropy = _Tiled.apply(hidden, weight, bias, targets, transform, with_entropy)
+        logprobs, entropy = _Tiled.apply(*tensors, _Asked(transform, with_entropy))
     else:
         keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (hidden, weight, bias))
-        logprobs, entropy = _Kept.apply(hidden, weight, bias, targets, transform, with_entropy, keep)
+        logprobs, entropy = _Kept.apply(*tensors, _Asked(transform, with_entropy, keep))
     return logprobs, entropy
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a pass is to give, beside log-probs; `keep` what its backward needs."""
+
+    transform: LogitTransform
+    with_entropy: bool
+    keep: bool = True
 
 
 class _Kept(torch.autograd.Function):
@@ -90,20 +100,13 @@ class _Kept(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        targets: Tensor,
-        transform: LogitTransform,
-        with_entropy: bool,
-        keep: bool,
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, asked: _Asked
     ) -> tuple[Tensor, Tensor]:
         low = computed_in(hidden)
-        kept = hidden.new_empty((len(hidden), len(weight)), dtype=low) if keep else None
+        kept = hidden.new_empty((len(hidden), len(weight)), dtype=low) if asked.keep else None
         chosen, totals, expected = (hidden.new_zeros(len(hidden), dtype=torch.float32) for _ in range(3))
         for rows in _ranges(len(hidden), max(ROWS_OF_ALL, min(ROWS, _tile(hidden) // len(weight)))):
-            shifted = _logits(hidden[rows], weight, bias, transform, low)
+            shifted = _logits(hidden[rows], weight, bias, asked.transform, low)
             shifted.sub_(shifted.amax(-1, keepdim=True))
             chosen[rows] = shifted.gather(1, targets[rows].unsqueeze(1)).squeeze(1)
             into = kept[rows] if kept is not None and kept.dtype == shifted.dtype else None
@@ -111,10 +114,10 @@ class _Kept(torch.autograd.Function):
             if kept is not None and into is None:
                 kept[rows] = exps
             totals[rows] = exps.sum(-1)
-            if with_entropy:
+            if asked.with_entropy:
                 expected[rows] = shifted.mul_(exps).sum(-1)
         ctx.save_for_backward(hidden, weight, bias, targets, kept, totals)
-        ctx.steep = transform.steep
+        ctx.steep = asked.transform.steep
         entropy = totals.log() - expected / totals
         ctx.mark_non_differentiable(entropy)
         return chosen - totals.log(), entropy
@@ -135,7 +138,7 @@ class _Kept(torch.autograd.Function):
             if ctx.needs_input_grad[2]:
                 to_bias = (kept.T @ spread.to(kept.dtype)).to(bias.dtype).neg_().squeeze(1)
                 to_bias.index_add_(0, targets, flow.squeeze(1).to(bias.dtype))
-        return to_hidden, to_weight, to_bias, None, None, None, None
+        return to_hidden, to_weight, to_bias, None, None
 
 
 class _Tiled(torch.autograd.Function):
@@ -143,33 +146,27 @@ class _Tiled(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        targets: Tensor,
-        transform: LogitTransform,
-        with_entropy: bool,
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, asked: _Asked
     ) -> tuple[Tensor, Tensor]:
         low = computed_in(hidden)
         chosen, expected = (hidden.new_zeros(len(hidden), dtype=torch.float32) for _ in range(2))
         logsums = torch.full_like(chosen, float("-inf"))
         for rows, some in _tiles(hidden, weight):
-            shifted = _logits(hidden[rows], weight[some], None if bias is None else bias[some], transform, low)
+            shifted = _logits(hidden[rows], weight[some], None if bias is None else bias[some], asked.transform, low)
             at, inside = _within(targets[rows], some)
             chosen[rows] = torch.where(inside, shifted.gather(1, at.unsqueeze(1)).squeeze(1), chosen[rows])
             highest = shifted.amax(-1, keepdim=True)
             shifted.sub_(highest)
-            exps = shifted.exp() if with_entropy else shifted.exp_()
+            exps = shifted.exp() if asked.with_entropy else shifted.exp_()
             here = exps.sum(-1)
             tile = highest.squeeze(1) + here.log()
             total = torch.logaddexp(logsums[rows], tile)
-            if with_entropy:
+            if asked.with_entropy:
                 mean = highest.squeeze(1) + shifted.mul_(exps).sum(-1) / here
                 expected[rows] = expected[rows] * (logsums[rows] - total).exp() + mean * (tile - total).exp()
             logsums[rows] = total
         ctx.save_for_backward(hidden, weight, bias, targets, logsums)
-        ctx.transform, ctx.low = transform, low
+        ctx.transform, ctx.low = asked.transform, low
         entropy = logsums - expected
         ctx.mark_non_differentiable(entropy)
         return chosen - logsums, entropy
@@ -195,7 +192,7 @@ class _Tiled(torch.autograd.Function):
                 _add_product(grad_weight[some], flow.T, hidden[rows].to(ctx.low))
             if grad_bias is not None:
                 grad_bias[some] += flow.sum(0).to(bias.dtype)
-        return grad_hidden, grad_weight, grad_bias, None, None, None
+        return grad_hidden, grad_weight, grad_bias, None, None
 
 
 def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, transform: LogitTransform, low: torch.dtype) -> Tensor:
