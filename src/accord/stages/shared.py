@@ -20,9 +20,11 @@ from accord.errors import BadInput
 from accord.evaluation.statistics import limit_verdict, mean_interval
 from accord.models.policy import compute_logprobs
 from accord.models.saving import save_model
+from accord.objectives.likelihood import likelihood_loss
 from accord.records import Comparison, Demonstration, Judgement, Prompt, Rollout, is_held_out
 from accord.run import RunFolder
 from accord.training.distributed import World
+from accord.training.fit import Losses
 from accord.training.machine import C, settle
 from accord.training.progress import Progress
 from accord.world import VERSION, judge, world_hash
@@ -269,6 +271,16 @@ def settle_language_model(
         return compute_logprobs(model, pack(some).to(world.device), precision).sum()
 
     return settle(config, run, world, lambda: [model], groups, compute)
+
+
+def text_loss(model: nn.Module, world: World, precision: str) -> Callable[[Sequence[Group], int], Losses]:
+    """Negative log-likelihood of groups of a batch that trains on `count` tokens in all, as `fit` asks for it."""
+
+    def loss(groups: Sequence[Group], count: int) -> Losses:
+        packing = pack(groups).to(world.device)
+        return likelihood_loss(compute_logprobs(model, packing, precision), count=count)
+
+    return loss
 
 
 def sample_settings(

@@ -52,6 +52,14 @@ class PairTargets(NamedTuple):
     labeler: Tensor
 
 
+class ScoredItems(NamedTuple):
+    """Items of a micro-batch with the raw scores of all their replies (R,), and their ordered pairs."""
+
+    items: Sequence[PreferenceItem]
+    scores: Tensor
+    pairs: PairTargets
+
+
 def totals(items: Sequence[PreferenceItem]) -> Totals:
     signed = [label.weight * item.weight for item in items for label in item.labels if label.kind != "rating"]
     rated = [label.weight * item.weight for item in items for label in item.labels if label.kind == "rating"]
@@ -89,7 +97,7 @@ def item_loss(
 
     pairs = pairs_of(learner, items, scores)
     if any(item.ranks for item in items):
-        add(RANKING[ranking_of(config)](learner, items, scores, pairs, whole, config))
+        add(RANKING[ranking_of(config)](learner, ScoredItems(items, scores, pairs), whole, config))
     if config.centring_weight and len(pairs.better):
         centred = centring_loss(pairs.better, pairs.worse, weights=pairs.weights, count=whole.ordered)
         add(centred, config.centring_weight)
@@ -167,14 +175,8 @@ def ranking_of(config: Preference) -> str:
     return "davidson" if config.ties == "davidson" else config.ranking
 
 
-def by_pairs(
-    learner: PreferenceLearner,
-    items: Sequence[PreferenceItem],
-    scores: Tensor,
-    pairs: PairTargets,
-    whole: Totals,
-    config: Preference,
-) -> Losses:
+def by_pairs(learner: PreferenceLearner, part: ScoredItems, whole: Totals, config: Preference) -> Losses:
+    pairs = part.pairs
     reliability = learner.reliability[pairs.labeler] if config.reliability else None
     return bradley_terry_loss(
         pairs.better,
@@ -187,15 +189,9 @@ def by_pairs(
     )
 
 
-def by_davidson(
-    learner: PreferenceLearner,
-    items: Sequence[PreferenceItem],
-    scores: Tensor,
-    pairs: PairTargets,
-    whole: Totals,
-    config: Preference,
-) -> Losses:
+def by_davidson(learner: PreferenceLearner, part: ScoredItems, whole: Totals, config: Preference) -> Losses:
     """Ordered and tied pairs of an item count once together."""
+    items, scores, pairs = part
     first, second, outcome, weights, heads = [], [], [], [], []
     for item, start in zip(items, starts(items), strict=True):
         asked = [(i, j, item.probability) for i, j in item.pairs] + [(i, j, math.nan) for i, j in item.ties]
@@ -219,14 +215,8 @@ def by_davidson(
     return loss, metrics
 
 
-def by_plackett_luce(
-    learner: PreferenceLearner,
-    items: Sequence[PreferenceItem],
-    scores: Tensor,
-    pairs: PairTargets,
-    whole: Totals,
-    config: Preference,
-) -> Losses:
+def by_plackett_luce(learner: PreferenceLearner, part: ScoredItems, whole: Totals, config: Preference) -> Losses:
+    items, scores, pairs = part
     widest = max(len(item.ranks) for item in items)
     values = []
     for item, start in zip(items, starts(items), strict=True):

@@ -11,20 +11,18 @@ from pathlib import Path
 
 from accord.data.chat import Renderer, train_tokenizer
 from accord.data.sources import read_documents
-from accord.engine.packing import Group, pack
 from accord.engine.texts import document_groups
 from accord.errors import BadInput
 from accord.models.loading import load_policy
-from accord.models.policy import SIZES, compute_logprobs, mean_loss, new_policy
+from accord.models.policy import SIZES, mean_loss, new_policy
 from accord.models.saving import POLICY
 from accord.models.tokenizer import embed_roles, load_renderer
-from accord.objectives.likelihood import likelihood_loss
 from accord.records import Document
 from accord.run import RunFolder
 from accord.stages.pretrain.config import Pretrain
-from accord.stages.shared import hold_out, load_all, named, open_run, save_snapshot, settle_language_model
+from accord.stages.shared import hold_out, load_all, named, open_run, save_snapshot, settle_language_model, text_loss
 from accord.training import distributed
-from accord.training.fit import Losses, fit
+from accord.training.fit import fit
 from accord.training.memory import longest_first
 from accord.training.order import token_batches
 
@@ -58,10 +56,6 @@ def run(config: Pretrain) -> RunFolder:
         config = settle_language_model(config, run, world, model, groups)
         at = token_batches([g.tokens for g in groups], config.batch_size, config.seed)
 
-        def loss(items: Sequence[Group], count: int) -> Losses:
-            packing = pack(items).to(world.device)
-            return likelihood_loss(compute_logprobs(model, packing, config.precision), count=count)
-
         fit(
             run,
             world,
@@ -71,7 +65,7 @@ def run(config: Pretrain) -> RunFolder:
             batch_at=lambda step: [groups[i] for i in at(step)],
             size=lambda group: group.tokens,
             totals=lambda items: sum(group.trained for group in items),
-            loss=loss,
+            loss=text_loss(model, world, config.precision),
             largest=longest_first(groups, lambda group: group.tokens, config.batch_size),
             evaluate=lambda: {"eval/loss": mean_loss(model, eval_groups, config.micro_tokens, world.device)},
         )

@@ -8,23 +8,29 @@ a mean of per-conversation means.
 
 import heapq
 import math
-from collections.abc import Sequence
 
 from accord.data.sources import read_demonstrations
-from accord.engine.packing import Group, pack
 from accord.engine.texts import conversation_group
 from accord.errors import BadInput
 from accord.models.loading import add_adapters, load_policy
-from accord.models.policy import compute_logprobs, mean_loss
+from accord.models.policy import mean_loss
 from accord.models.saving import POLICY
 from accord.models.tokenizer import load_renderer
-from accord.objectives.likelihood import likelihood_loss
 from accord.records import Demonstration
 from accord.run import RunFolder
 from accord.stages.sft.config import Sft
-from accord.stages.shared import drop_long, hold_out, load_all, named, open_run, save_snapshot, settle_language_model
+from accord.stages.shared import (
+    drop_long,
+    hold_out,
+    load_all,
+    named,
+    open_run,
+    save_snapshot,
+    settle_language_model,
+    text_loss,
+)
 from accord.training import distributed
-from accord.training.fit import Losses, fit
+from accord.training.fit import fit
 from accord.training.order import batch_indices, steps_per_epoch
 
 
@@ -52,10 +58,6 @@ def run(config: Sft) -> RunFolder:
         model = add_adapters(load_policy(config.model), config, scalar=False, seed=config.seed).to(world.device)
         config = settle_language_model(config, run, world, model, groups)
 
-        def loss(items: Sequence[Group], count: int) -> Losses:
-            packing = pack(items).to(world.device)
-            return likelihood_loss(compute_logprobs(model, packing, config.precision), count=count)
-
         fit(
             run,
             world,
@@ -65,7 +67,7 @@ def run(config: Sft) -> RunFolder:
             batch_at=lambda step: [groups[i] for i in batch_indices(step, len(groups), config.batch_size, config.seed)],
             size=lambda group: group.tokens,
             totals=lambda items: sum(group.trained for group in items),
-            loss=loss,
+            loss=text_loss(model, world, config.precision),
             largest=heapq.nlargest(config.batch_size, groups, key=lambda group: group.tokens),
             evaluate=lambda: {"eval/loss": mean_loss(model, eval_groups, config.micro_tokens, world.device)},
         )
