@@ -47,8 +47,7 @@ def attend(
 def serves(query: Tensor) -> bool:
     """Whether the kernel computes attention of queries like these: on a GPU, rightly, and where `ACCORD_FLEX=1` asks.
 
-    On an H100 it agrees with plain products, but no iteration of PPO has ended with it yet: who compiles for every
-    length that comes may wait for longer than the kernel saves.
+    On an H100 it agrees with plain products; what compiling it costs where lengths change has not been measured.
     """
     asked = os.environ.get("ACCORD_FLEX") == "1"
     return asked and query.device.type == "cuda" and agrees(query.device, computed_in(query), query.shape[-1])
