@@ -4,7 +4,7 @@ Sizes are of random weights. Peaks are those of an H100 or H200; rates that a bo
 """
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from benchmarks import cases, equality
@@ -42,10 +42,11 @@ PATHS = {  # relative error that rounding of the inputs explains
 
 def paths(plan: Plan) -> list[Case]:
     """What only a GPU runs, beside plain products and plain steps."""
-    measures = [
-        Measure(at_most(bound, "of the norm"), lambda ours, _, name=name: float(ours[name]), f", {name}")
-        for name, bound in PATHS.items()
-    ]
+
+    def error(name: str) -> Callable[[Result, Result], float]:
+        return lambda ours, _: float(ours[name])
+
+    measures = [Measure(at_most(bound, "of the norm"), error(name), f", {name}") for name, bound in PATHS.items()]
     job = Job(OURS, "paths", plan.options())
     return [
         Case("paths", plan.workload(hh_items(8, plan.vocab)), job, None, lambda pair: pair.ours[0]["notes"], measures)
