@@ -100,6 +100,7 @@ class Written:
             values = self.table.get(of, {})
             noise = 0.01 * ((k % 4) - 1.5)
             scores = {metric: values.get(metric, 0.0) + noise for metric in METRICS}
+            scores |= {metric: min(max(scores[metric], 0.0), 1.0) for metric in ("gold/refusal", "gold/correct")}
             rows.append({"prompt_id": f"{number:04x}", "slice": slice, "scores": scores})
         (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 

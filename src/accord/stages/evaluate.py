@@ -19,7 +19,8 @@ from accord.data.chat import Renderer
 from accord.data.sources import read_demonstrations, read_prompts
 from accord.data.stored import reply_row
 from accord.errors import BadInput
-from accord.evaluation.statistics import mean_interval, win_rate
+from accord.evaluation.metrics import metric_interval
+from accord.evaluation.statistics import win_rate
 from accord.models.engine import InProcess
 from accord.models.loading import load_policy, load_renderer
 from accord.models.policy import token_logprobs
@@ -135,11 +136,12 @@ def summarise(config: Evaluate, rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def intervals(rows: Sequence[Row], config: Evaluate) -> dict[str, dict[str, Any]]:
-    """Mean and 95 % bootstrap interval (over prompts) of every score that some of the rows have."""
+    """Mean and 95 % interval (over prompts) of every score that some of the rows have."""
     out = {}
     for metric in dict.fromkeys(name for row in rows for name in row["scores"]):
         having = [row for row in rows if row["scores"].get(metric) is not None]
-        interval = mean_interval(
+        interval = metric_interval(
+            metric,
             [row["scores"][metric] for row in having],
             clusters=[row["prompt_id"] for row in having],
             seed=config.seed,
@@ -159,7 +161,7 @@ def _win_rate(config: Evaluate, rows: Sequence[Row], theirs: Sequence[Row]) -> d
     if not shared:
         raise BadInput(f"--against {config.against} has no prompt in common with this evaluation, or no score {judge}")
     return {
-        **win_rate([ours[p] for p in shared], [others[p] for p in shared], seed=config.seed).json(),
+        **win_rate([ours[p] for p in shared], [others[p] for p in shared]).json(),
         "judge": judge,
     }
 
