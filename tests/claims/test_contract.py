@@ -9,7 +9,7 @@ import pytest
 from accord.claims import runner
 from accord.claims.contract import Claim, Finding, Part, recomputed
 from accord.cli import main
-from accord.evaluation.statistics import Interval, nested_interval
+from accord.evaluation.statistics import Interval, nested_interval, seeds_to_decide
 
 rng = np.random.default_rng(0)
 PARTS = [
@@ -73,6 +73,7 @@ def test_undecided_says_how_many_seeds_would_decide():
     part = Part("x", nested_interval([0.3, -0.1, 0.2]), 0.0, "above")
     assert part.verdict == "undecided" and part.passing == 2
     n = part.deciding_n
+    assert n == seeds_to_decide(part.interval, 0.0) and n > 10
     spread = np.tile([0.3, -0.1, 0.2], 1000)[:n]
     assert n > 3 and Part("x", nested_interval(spread), 0.0, "above").verdict == "holds"
     assert Part("x", nested_interval([[0.1, -0.3, 0.5, 0.1]]), 0.0, "above").deciding_n > 4, "one seed: its outcomes"

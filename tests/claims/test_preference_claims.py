@@ -96,6 +96,18 @@ def test_bradley_terry_finds_a_calibrated_model_calibrated_and_a_sharp_one_not(t
     assert finding.figure.lstrip().startswith("<svg")
 
 
+def test_the_numbers_of_a_seed_are_told_apart():
+    """People who see high scores twice as sharply as low ones: the slope of the upper half is the larger."""
+    rng = np.random.default_rng(3)
+    d, means = rng.normal(0, 1.5, 4000), rng.normal(size=4000)
+    sharper = np.where(means > 0, 2.0, 1.0)
+    margins = np.where(rng.random(4000) < 1 / (1 + np.exp(-sharper * d)), d, -d)
+    slope, _, level, correlation = bradley_terry.statistics(margins, means, 3 * margins)
+    upper, lower = (bradley_terry.slope_of(margins[part]) for part in (means > 0, means <= 0))
+    assert level == pytest.approx(1.0, abs=0.2) and lower + 0.1 < slope < upper - 0.1
+    assert upper == pytest.approx(2.0, abs=0.2) and correlation == pytest.approx(1.0)
+
+
 def test_the_error_beyond_chance_is_about_0_for_a_calibrated_model_of_any_size():
     rng = np.random.default_rng(0)
     found = []
