@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from tests.engine.test_decoder import PROMPTS, SETTINGS, make
 
 from accord.engine.decode import cuda_graphs, sampler
 from accord.engine.decode.cuda_graphs import CudaGraphs, places, rounded
 from accord.engine.decode.decoder import Decoder, agrees
+from tests.engine.test_decoder import PROMPTS, SETTINGS, make
 
 
 class Recorder:

@@ -4,12 +4,12 @@ import functools
 
 import pytest
 import torch
-from tests.engine.test_packed_forward import ARCHITECTURES, GROUPS, gradients, make, plain_logprobs
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
 
 from accord.engine.forward import causal, trunk
 from accord.engine.forward.causal import hidden_states, padded_hidden_states, token_logprobs
 from accord.engine.packing import Group, pack, reply_group
+from tests.engine.test_packed_forward import ARCHITECTURES, GROUPS, gradients, make, plain_logprobs
 
 LAYERED = [name for name, (kind, *_) in ARCHITECTURES.items() if kind.startswith(("Llama", "Qwen", "Mistral"))]
 

@@ -6,8 +6,13 @@
 
 import re
 import sys
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from numpy.typing import ArrayLike
+
+from accord.evaluation.statistics import Interval, mean_interval, share_interval
 
 TRAINING = "pretrain, sft, preference, dpo"
 PREFERENCE = "preference"
@@ -43,9 +48,9 @@ GROUPS: dict[str, tuple[str, str]] = {
     ),
     EVALUATE: (
         "evaluation.json and samples.jsonl of evaluate",
-        "Each is a mean over replies for `all` prompts and for every slice, with a 95 % bootstrap "
-        "interval over prompts: `mean`, `low`, `high` and `n`. `gold/` names exist only for prompts "
-        "of the gold world.",
+        "Each is a mean over replies for `all` prompts and for every slice, with a 95 % interval over "
+        "prompts (Wilson's of a share, the bootstrap's of anything else): `mean`, `low`, `high` and `n`. "
+        "`gold/` names exist only for prompts of the gold world.",
     ),
 }
 
@@ -302,6 +307,16 @@ def definition(name: str) -> Metric | None:
     literal = {key: len(_shown(key).replace("NAME", "").replace("SLICE", "")) for key in matches}
     # the most literal pattern; of equals the first
     return METRICS[max(matches, key=literal.__getitem__)] if matches else None
+
+
+def metric_interval(
+    name: str, values: ArrayLike, clusters: Sequence[Hashable] | None = None, *, seed: int = 0, resamples: int = 10_000
+) -> Interval:
+    """Interval of the mean of a logged metric over replies or prompts: `share_interval` where the list says share."""
+    found = definition(name)
+    if found is not None and found.unit == "share":
+        return share_interval(values, clusters)
+    return mean_interval(values, clusters, seed, resamples=resamples)
 
 
 def _shown(key: str) -> str:

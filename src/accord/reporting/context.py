@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from accord.evaluation.statistics import Interval, mean_interval, paired_difference
+from accord.evaluation.metrics import metric_interval
+from accord.evaluation.statistics import Interval, paired_difference
 from accord.reporting.runs import FLOW, RunData, display_names, load_run, measured_run, model_name, number
 
 # The order in which slices are shown; others follow by name.
@@ -53,7 +54,7 @@ class Snapshot:
 
     def mean(self, metric: str, slices: Sequence[str]) -> Interval:
         """Mean over the prompts of several slices together, from the samples."""
-        return mean_interval(list(self.by_prompt(metric, slices).values()), resamples=RESAMPLES)
+        return metric_interval(metric, list(self.by_prompt(metric, slices).values()), resamples=RESAMPLES)
 
 
 @dataclass(frozen=True)

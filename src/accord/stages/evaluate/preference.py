@@ -21,7 +21,7 @@ from accord.evaluation.calibration import calibration_intervals, difference_curv
 from accord.evaluation.distance import auroc_interval, fit_gaussian, relative_distance
 from accord.evaluation.groups import head_differences, value_weights
 from accord.evaluation.preference import ScoredPair, preference_evaluation
-from accord.evaluation.statistics import mean_interval, pair_outcomes
+from accord.evaluation.statistics import pair_outcomes, share_interval
 from accord.models.loading import describe, heads_of
 from accord.models.scalar import Scorer
 from accord.models.tokenizer import load_renderer
@@ -130,7 +130,7 @@ def measure(
         several = len(judge.scorers) > 1
         label = f"{name}, {head}" if several else name
         outcome = pair_outcomes([p.margin for p in facts])
-        accuracy = mean_interval(outcome, [p.prompt_id for p in facts], resamples=config.bootstrap)
+        accuracy = share_interval(outcome, [p.prompt_id for p in facts])
         row = {"model": label, "criterion": criterion, "n": len(facts), "accuracy": accuracy.json()}
         result["cross"].append(row)
         own = head == criterion if head in judge.criteria else criterion in judge.criteria
@@ -138,8 +138,8 @@ def measure(
             key = f"{label} on {criterion}"
             result["calibration"][key] = calibrated(facts, config)
             result["analysis"][key] = {
-                "breakdown": breakdown(facts, resamples=config.bootstrap),
-                "length": length_bias(facts, resamples=config.bootstrap),
+                "breakdown": breakdown(facts),
+                "length": length_bias(facts),
                 "errors": confident_errors(facts, config.errors),
             }
 
@@ -155,7 +155,7 @@ def whose(
     first = next(iter(facts.values()))
     margins = {head: np.array([p.margin for p in found]) for head, found in facts.items()}
     clusters = [p.prompt_id for p in first]
-    result: dict[str, Any] = {"heads": head_differences(margins, clusters, resamples=config.bootstrap), "values": {}}
+    result: dict[str, Any] = {"heads": head_differences(margins, clusters), "values": {}}
     table = np.stack([values / max(float(values.std()), 1e-12) for values in margins.values()], axis=1)
     groups = np.array([group_of(p.labeler) for p in first])
     for group in sorted(set(groups)):
@@ -249,7 +249,7 @@ def baselines(
             "model": name,
             "criterion": criterion,
             "n": len(pairs),
-            "accuracy": mean_interval(pair_outcomes(margins), clusters, resamples=config.bootstrap).json(),
+            "accuracy": share_interval(pair_outcomes(margins), clusters).json(),
         }
         for name, margins in found.items()
     ]

@@ -19,7 +19,8 @@ from accord.engine.engines import InProcess
 from accord.engine.packing import reply_group
 from accord.engine.texts import conversation_group
 from accord.errors import BadInput
-from accord.evaluation.statistics import mean_interval, win_rate
+from accord.evaluation.metrics import metric_interval
+from accord.evaluation.statistics import win_rate
 from accord.models.loading import load_policy
 from accord.models.policy import mean_loss, reply_logprobs
 from accord.models.scorers import open_scorer
@@ -128,11 +129,12 @@ def summarise(config: Evaluate, rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def intervals(rows: Sequence[Row], config: Evaluate) -> dict[str, dict[str, Any]]:
-    """Mean and 95 % bootstrap interval (over prompts) of every score that some of the rows have."""
+    """Mean and 95 % interval (over prompts) of every score that some of the rows have."""
     out = {}
     for metric in dict.fromkeys(name for row in rows for name in row["scores"]):
         having = [row for row in rows if row["scores"].get(metric) is not None]
-        interval = mean_interval(
+        interval = metric_interval(
+            metric,
             [row["scores"][metric] for row in having],
             clusters=[row["prompt_id"] for row in having],
             seed=config.seed,
@@ -152,7 +154,7 @@ def _win_rate(config: Evaluate, rows: Sequence[Row], theirs: Sequence[Row]) -> d
     if not shared:
         raise BadInput(f"--against {config.against} has no prompt in common with this evaluation, or no score {judge}")
     return {
-        **win_rate([ours[p] for p in shared], [others[p] for p in shared], seed=config.seed).json(),
+        **win_rate([ours[p] for p in shared], [others[p] for p in shared]).json(),
         "judge": judge,
     }
 

@@ -12,7 +12,7 @@ from accord.evaluation.annotators import reliability_interval
 from accord.evaluation.baselines import BagOfWords
 from accord.evaluation.calibration import fit_temperature
 from accord.evaluation.preference import ScoredPair, preference_evaluation
-from accord.evaluation.statistics import mean_interval, pair_outcomes
+from accord.evaluation.statistics import pair_outcomes, share_interval
 from accord.models.ensemble import Combination
 from accord.models.learner import PreferenceLearner
 from accord.models.saving import save_model
@@ -224,7 +224,7 @@ def cross_validated(
         }
         for pair, margin, fold in zip(pairs, words, folds, strict=True)
     ]
-    baseline = mean_interval(pair_outcomes(words), [pair.prompt_id for pair in pairs]).json()
+    baseline = share_interval(pair_outcomes(words), [pair.prompt_id for pair in pairs]).json()
     return summarise(config, items, scores) | {"bag_of_words": baseline, "cross_validated": True}, tested
 
 
