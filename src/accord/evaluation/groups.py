@@ -15,14 +15,14 @@ RIDGE = 1e-6  # keeps weights finite where answers are separable
 
 
 def head_differences(
-    margins: Mapping[str, ArrayLike], clusters: Sequence[Hashable], *, resamples: int = 2000
+    margins: Mapping[str, ArrayLike], clusters: Sequence[Hashable], *, resamples: int = 2000, seed: int = 0
 ) -> list[dict[str, Any]]:
     """For every two heads: the share of pairs that they order differently, and the correlation of their margins."""
     table = {head: np.asarray(values, dtype=float) for head, values in margins.items()}
     rows = []
     for one, other in combinations(table, 2):
         a, b = table[one], table[other]
-        opposed = mean_interval((a * b < 0).astype(float), clusters, resamples=resamples)
+        opposed = mean_interval((a * b < 0).astype(float), clusters, seed, resamples=resamples)
         varies = a.std() > 0 and b.std() > 0
         correlation = float(np.corrcoef(np.concatenate([a, -a]), np.concatenate([b, -b]))[0, 1]) if varies else np.nan
         rows.append({"heads": [one, other], "opposed": opposed.json(), "correlation": finite(correlation)})

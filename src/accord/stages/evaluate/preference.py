@@ -84,7 +84,9 @@ def run(config: EvaluatePreference) -> RunFolder:
         result: dict[str, Any] = {"models": {n: {"path": p, "role": judges[n].role} for n, p in config.models.items()}}
         result |= {"cross": [], "calibration": {}, "analysis": {}, "agreement": {}, "groups": {}, "distance": {}}
         for criterion, comparisons in sets.items():
-            result["agreement"][criterion] = agreement(answers(comparisons), resamples=min(config.bootstrap, 500))
+            result["agreement"][criterion] = agreement(
+                answers(comparisons), resamples=min(config.bootstrap, 500), seed=config.seed
+            )
             for name, judge in judges.items():
                 measure(config, run, result, name, judge, criterion, comparisons)
             result["cross"] += baselines(config, run, criterion, comparisons)
@@ -130,7 +132,7 @@ def measure(
         several = len(judge.scorers) > 1
         label = f"{name}, {head}" if several else name
         outcome = pair_outcomes([p.margin for p in facts])
-        accuracy = mean_interval(outcome, [p.prompt_id for p in facts], resamples=config.bootstrap)
+        accuracy = mean_interval(outcome, [p.prompt_id for p in facts], resamples=config.bootstrap, seed=config.seed)
         row = {"model": label, "criterion": criterion, "n": len(facts), "accuracy": accuracy.json()}
         result["cross"].append(row)
         own = head == criterion if head in judge.criteria else criterion in judge.criteria
@@ -138,8 +140,8 @@ def measure(
             key = f"{label} on {criterion}"
             result["calibration"][key] = calibrated(facts, config)
             result["analysis"][key] = {
-                "breakdown": breakdown(facts, resamples=config.bootstrap),
-                "length": length_bias(facts, resamples=config.bootstrap),
+                "breakdown": breakdown(facts, resamples=config.bootstrap, seed=config.seed),
+                "length": length_bias(facts, resamples=config.bootstrap, seed=config.seed),
                 "errors": confident_errors(facts, config.errors),
             }
 
@@ -155,13 +157,18 @@ def whose(
     first = next(iter(facts.values()))
     margins = {head: np.array([p.margin for p in found]) for head, found in facts.items()}
     clusters = [p.prompt_id for p in first]
-    result: dict[str, Any] = {"heads": head_differences(margins, clusters, resamples=config.bootstrap), "values": {}}
+    result: dict[str, Any] = {
+        "heads": head_differences(margins, clusters, resamples=config.bootstrap, seed=config.seed),
+        "values": {},
+    }
     table = np.stack([values / max(float(values.std()), 1e-12) for values in margins.values()], axis=1)
     groups = np.array([group_of(p.labeler) for p in first])
     for group in sorted(set(groups)):
         at = np.flatnonzero(groups == group)
         if len(at) >= LEAST:
-            weights = value_weights(table[at], [clusters[i] for i in at], resamples=min(config.bootstrap, 500))
+            weights = value_weights(
+                table[at], [clusters[i] for i in at], resamples=min(config.bootstrap, 500), seed=config.seed
+            )
             result["values"][str(group)] = {h: w.json() for h, w in zip(margins, weights, strict=True)}
     return result
 
@@ -195,9 +202,9 @@ def calibrated(facts: Sequence[PairFacts], config: EvaluatePreference) -> dict[s
     clusters = [p.prompt_id for p in facts]
     pairs = [ScoredPair(p.source, p.prompt_id, p.margin, p.longer) for p in facts]
     scaled, temperatures = refitted(margins, clusters)
-    intervals = calibration_intervals(margins, clusters=clusters, resamples=config.bootstrap)
-    again = calibration_intervals(scaled, clusters=clusters, resamples=config.bootstrap)
-    whole = preference_calibration(margins, clusters=clusters)
+    intervals = calibration_intervals(margins, clusters=clusters, resamples=config.bootstrap, seed=config.seed)
+    again = calibration_intervals(scaled, clusters=clusters, resamples=config.bootstrap, seed=config.seed)
+    whole = preference_calibration(margins, clusters=clusters, seed=config.seed)
     return {
         **preference_evaluation(pairs),
         "n": len(facts),
@@ -249,7 +256,9 @@ def baselines(
             "model": name,
             "criterion": criterion,
             "n": len(pairs),
-            "accuracy": mean_interval(pair_outcomes(margins), clusters, resamples=config.bootstrap).json(),
+            "accuracy": mean_interval(
+                pair_outcomes(margins), clusters, resamples=config.bootstrap, seed=config.seed
+            ).json(),
         }
         for name, margins in found.items()
     ]
@@ -276,7 +285,7 @@ def strangeness(config: EvaluatePreference, run: RunFolder, judge: Judge, sets: 
     strange = features("strange_data", config.strange_data).numpy()
     distances: Callable[[Any], Any] = lambda texts: relative_distance(texts, familiar, background)  # noqa: E731
     ordinary_distance, strange_distance = distances(ordinary), distances(strange)
-    interval = auroc_interval(strange_distance, ordinary_distance, resamples=config.bootstrap)
+    interval = auroc_interval(strange_distance, ordinary_distance, resamples=config.bootstrap, seed=config.seed)
     return {
         "auroc": interval.json(),
         "ordinary": {"n": len(ordinary), "mean": float(ordinary_distance.mean())},
