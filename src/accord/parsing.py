@@ -21,7 +21,7 @@ def parse(command: str, arguments: Sequence[str]) -> Config | None:
     cls = COMMANDS[command].config
     asked = [place for place, argument in enumerate(arguments) if argument in ("-h", "--help")]
     if asked:
-        print(build_parser(command, every=list(arguments[asked[0] + 1 :][:1]) == ["all"]).format_help())
+        print(build_parser(command, every=list(arguments[asked[0] + 1 :][:1]) == ["all"]).format_help(), end="")
         return None
     try:
         values = build_parser(command).parse_args(_spell_out_switches(cls, arguments)).as_dict()

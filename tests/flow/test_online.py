@@ -82,7 +82,7 @@ def test_more_prompts_than_there_are_is_refused_with_the_numbers(commands, tmp_p
         ({"train.unpaired_data": "x"}, "--train.unpaired_data: the rounds set it themselves"),
         ({"train.betta": 1}, "--train.betta: `accord dpo` has no such knob"),
         ({"train.beta": -1}, "--train.beta: "),
-        ({"train.loss": "nothing"}, "--loss nothing: there is no such loss"),
+        ({"train.loss": "nothing"}, "--train.loss: there is no loss nothing"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_runs(commands, tmp_path, capsys, changes, says):
