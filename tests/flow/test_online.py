@@ -202,6 +202,7 @@ def test_rounds_with_an_ai_labeler_train_on_what_it_said(commands, tmp_path, sna
         ({"labeler": "preference"}, "--scorer DIR goes with"),
         ({"labeler": "preference", "scorer": "x", "criteria": ["a", "b"], "judged": []}, "its own criterion alone"),
         ({"labeler": "gold"}, "does not judge"),
+        ({"labeler": "gold", "judged": [], "flips": 0.1}, "--flips has no effect with --labeler gold"),
     ],
 )
 def test_a_labeler_is_asked_only_what_it_can_answer(changes, says):

@@ -75,6 +75,11 @@ class Dpo(Supervised, Adapters, Reading):
         ),
         Idle("reference_cache", lambda c: c.cache_reference, "with --cache_reference false"),
         Idle("eval_share", lambda c: not c.eval_data, "with --eval_data SOURCE (which is measured on instead)"),
+        Idle(
+            "limits kl_prompts max_new_tokens eval_every",
+            lambda c: c.data or c.eval_data,
+            "without --data or --eval_data (there are no comparisons to measure on)",
+        ),
         Idle("limits max_new_tokens", lambda c: c.kl_prompts, "with --kl_prompts 0 (no reply is sampled)"),
     )
     model: str = Field(description="snapshot to start from (usually the SFT model)")
