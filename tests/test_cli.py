@@ -7,6 +7,7 @@ import pytest
 from accord import __version__
 from accord.cli import main
 from accord.commands import COMMANDS
+from accord.config import is_everyday
 from accord.parsing import parse
 
 
@@ -38,7 +39,7 @@ def test_version(capsys):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_documents_every_knob_and_fits(command, capsys):
-    assert main([command, "--help"]) == 0
+    assert main([*command.split(), "--help", "all"]) == 0
     out = capsys.readouterr().out
     cls, positional = COMMANDS[command].config, COMMANDS[command].positional
     for name, field in cls.model_fields.items():
@@ -46,6 +47,20 @@ def test_help_documents_every_knob_and_fits(command, capsys):
         assert field.description, name
     assert len(out.splitlines()) <= 110
     assert max(map(len, out.splitlines())) <= 130
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_the_everyday_knobs_and_where_the_others_are(command, capsys):
+    assert main([*command.split(), "--help"]) == 0
+    out = capsys.readouterr().out
+    fields, positional = COMMANDS[command].config.model_fields, COMMANDS[command].positional
+    shown = [name for name in fields if re.search(rf"^  --{name} ", out, re.M)]
+    assert shown == [name for name, field in fields.items() if is_everyday(field) and name != positional]
+    assert len(shown) <= 35
+    # nobody needs to look further for a knob without which a command does not run
+    assert all(is_everyday(field) for field in fields.values() if field.is_required())
+    hidden = [name for name, field in fields.items() if not is_everyday(field)]
+    assert (f"accord {command} --help all shows {len(hidden)} more knobs" in out) == bool(hidden)
 
 
 def test_unknown_command_offers_the_nearest(capsys):

@@ -81,7 +81,7 @@ def overview() -> str:
     """One line per command."""
     lines = ["usage: accord COMMAND [--config FILE.yaml] [--knob value ...]", ""]
     lines += [f"  {name:<21}{command.sentence}" for name, command in COMMANDS.items()]
-    return "\n".join([*lines, "", "accord COMMAND --help shows its knobs."])
+    return "\n".join([*lines, "", "accord COMMAND --help shows its everyday knobs, --help all every one."])
 
 
 if __name__ == "__main__":

@@ -355,7 +355,8 @@ def test_losses_add_up_by_their_weights_and_are_logged_apart(commands, tmp_path)
 
 def test_kto_takes_single_labels_and_its_kl_is_0_at_the_start(commands, tmp_path):
     changes = {"data": None, "unpaired_data": commands.files / "judgements.jsonl", "criterion": "harmless"}
-    assert commands.run("dpo", tmp_path / "run", loss="kto", **changes) == 0
+    measures_nothing = {"kl_prompts": None, "max_new_tokens": None}
+    assert commands.run("dpo", tmp_path / "run", loss="kto", **changes, **measures_nothing) == 0
     rows = rows_of(tmp_path / "run")
     assert rows[0]["kto/kl"] == 0.0 and rows[0]["loss"] == pytest.approx(0.5)
     assert "rows" not in read_json(tmp_path / "run" / "evaluation.json")
@@ -435,12 +436,21 @@ REFUSED = {
         {"loss": "robust", "loss_options.label_smoothing": 0.5},
         ["label_smoothing", "between 0 and 0.5"],
     ),
-    "families mixed": ({"loss": None, "loss.dpo": 1, "loss.kto": 1}, ["--loss.kto", "single replies"]),
-    "a weight of 0": ({"loss": None, "loss.dpo": 1, "loss.nll": 0}, ["--loss.nll", "above 0"]),
-    "a margin nobody reads": ({"loss": "ipo", "strength_margin": 1}, ["--strength_margin"]),
-    "a reference nobody reads": ({"loss": "simpo", "reference": "x/y"}, ["--reference", "simpo has no reference"]),
+    "families mixed": ({"loss": None, "loss.dpo": 1, "loss.kto": 1}, ["--loss: kto compares single replies"]),
+    "a weight of 0": ({"loss": None, "loss.dpo": 1, "loss.nll": 0}, ["--loss: nll 0", "above 0"]),
+    "a margin nobody reads": (
+        {"loss": "ipo", "strength_margin": 1},
+        ["--strength_margin has no effect with --loss ipo"],
+    ),
+    "a reference nobody reads": (
+        {"loss": "simpo", "reference": "x/y"},
+        ["--reference has no effect with --loss simpo"],
+    ),
     "a refresh of a given reference": ({"refresh_every": 2, "reference": "x/y"}, ["--refresh_every"]),
-    "a cache of what is not kept": ({"cache_reference": "false", "reference_cache": "c"}, ["--reference_cache"]),
+    "a cache of what is not kept": (
+        {"cache_reference": "false", "reference_cache": "c"},
+        ["--reference_cache has no effect with --cache"],
+    ),
     "a scorer nobody reads": ({"costs.harm": "x/y"}, ["harm is not used", "--limits.harm"]),
     "a limit without a cost": ({"limits.harm": 0}, ["--limits.harm", "--costs.harm"]),
     "a safety margin without labels": ({"safety_margin": 1}, ["--safety_margin", "--safety_data"]),
@@ -466,6 +476,7 @@ def test_data_that_say_nothing_are_counted_and_refused(commands, tmp_path, capsy
     assert "dropped 6 of 6 comparisons as ties" in out.out and "--criterion helpful" in out.err
     only = [{"prompt": f"why {i}", "completion": "the cat", "label": True} for i in range(6)]
     changes = {"data": None, "unpaired_data": write(tmp_path / "good.jsonl", only), "loss": "kto"}
+    changes |= {"kl_prompts": None, "max_new_tokens": None}
     assert commands.run("dpo", tmp_path / "run2", **changes) == 2
     assert "good and bad" in capsys.readouterr().err
 

@@ -282,7 +282,7 @@ def test_a_watched_model_is_scored_and_not_trained_on(commands, tmp_path):
     ("changes", "said"),
     [
         ({"kl_target": 1.0, "kl_anneal": 0.5}, "both move"),
-        ({"critic_warmup": 1, "advantages": "reinforce++"}, "has no critic"),
+        ({"critic_warmup": 1, "advantages": "reinforce++"}, "there is no critic"),
         ({"refresh_every": 1, "reference": "x"}, "--refresh_every"),
         ({"scale_rewards": "true", "limits.harm": 0.0, "costs.harm": "c"}, "--scale_rewards"),
         ({"multiplier_rate.other": 0.1}, "has no limit"),

@@ -190,9 +190,10 @@ class GoldFlow:
             "learning_rate": 4e-4,
             "max_new_tokens": 40,
             "max_length": 200,
-            "critic": "shared",
             "checkpoint_every": 20,
         }
+        if changes.get("advantages", "gae") == "gae":
+            settings["critic"] = "shared"
         return Ppo(**{**settings, **changes})
 
     def limited(self, name: str = "limited", **changes: Any) -> Ppo:

@@ -84,7 +84,9 @@ def run(config: EvaluatePreference) -> RunFolder:
         result: dict[str, Any] = {"models": {n: {"path": p, "role": judges[n].role} for n, p in config.models.items()}}
         result |= {"cross": [], "calibration": {}, "analysis": {}, "agreement": {}, "groups": {}, "distance": {}}
         for criterion, comparisons in sets.items():
-            result["agreement"][criterion] = agreement(answers(comparisons), resamples=min(config.bootstrap, 500))
+            result["agreement"][criterion] = agreement(
+                answers(comparisons), resamples=min(config.bootstrap, 500), seed=config.seed
+            )
             for name, judge in judges.items():
                 measure(config, run, result, name, judge, criterion, comparisons)
             result["cross"] += baselines(config, run, criterion, comparisons)
@@ -161,7 +163,9 @@ def whose(
     for group in sorted(set(groups)):
         at = np.flatnonzero(groups == group)
         if len(at) >= LEAST:
-            weights = value_weights(table[at], [clusters[i] for i in at], resamples=min(config.bootstrap, 500))
+            weights = value_weights(
+                table[at], [clusters[i] for i in at], resamples=min(config.bootstrap, 500), seed=config.seed
+            )
             result["values"][str(group)] = {h: w.json() for h, w in zip(margins, weights, strict=True)}
     return result
 
@@ -195,9 +199,9 @@ def calibrated(facts: Sequence[PairFacts], config: EvaluatePreference) -> dict[s
     clusters = [p.prompt_id for p in facts]
     pairs = [ScoredPair(p.source, p.prompt_id, p.margin, p.longer) for p in facts]
     scaled, temperatures = refitted(margins, clusters)
-    intervals = calibration_intervals(margins, clusters=clusters, resamples=config.bootstrap)
-    again = calibration_intervals(scaled, clusters=clusters, resamples=config.bootstrap)
-    whole = preference_calibration(margins, clusters=clusters)
+    intervals = calibration_intervals(margins, clusters=clusters, resamples=config.bootstrap, seed=config.seed)
+    again = calibration_intervals(scaled, clusters=clusters, resamples=config.bootstrap, seed=config.seed)
+    whole = preference_calibration(margins, clusters=clusters, seed=config.seed)
     return {
         **preference_evaluation(pairs),
         "n": len(facts),
@@ -276,7 +280,7 @@ def strangeness(config: EvaluatePreference, run: RunFolder, judge: Judge, sets: 
     strange = features("strange_data", config.strange_data).numpy()
     distances: Callable[[Any], Any] = lambda texts: relative_distance(texts, familiar, background)  # noqa: E731
     ordinary_distance, strange_distance = distances(ordinary), distances(strange)
-    interval = auroc_interval(strange_distance, ordinary_distance, resamples=config.bootstrap)
+    interval = auroc_interval(strange_distance, ordinary_distance, resamples=config.bootstrap, seed=config.seed)
     return {
         "auroc": interval.json(),
         "ordinary": {"n": len(ordinary), "mean": float(ordinary_distance.mean())},

@@ -41,6 +41,8 @@ def run(config: Score) -> RunFolder:
         if run.finished:
             return run
         world = distributed.start(config.threads)
+        if config.temperature != 1 and all(describe(where)["role"] != "policy" for where in config.models.values()):
+            raise BadInput("--temperature has no effect on --models of which none is a policy; leave it out")
         texts = read_texts(config, run)
         columns: dict[str, list[list[float]]] = {}
         for name, where in config.models.items():
