@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import yaml
 
@@ -26,13 +26,13 @@ from accord import __version__
 from accord.config import Config, to_plain
 from accord.errors import BadInput, Interrupted
 
+C = TypeVar("C", bound=Config)
 TORN = 2**62  # the step of the torn last line that a killed run can leave
-# Knobs that say where and how to run, not what: they may differ on resume and are no part of a config's hash.
-PLACEMENT = frozenset(
-    {"out", "resume", "threads", "micro_tokens", "checkpoint_every", "compile", "engine", "sampler_gap"}
-)
+# Knobs that say where a run lies and how it is kept, not what is computed: they may differ on resume and are no part of
+# a config's hash. Threads and compiled kernels add up in another order, and are part of it.
+PLACEMENT = frozenset({"out", "resume", "micro_tokens", "checkpoint_every"})
 # Knobs at these values are decided by the machine at the start; `config.yaml` has what was decided.
-UNDECIDED = {"precision": "auto", "micro_tokens": 0, "compile": "auto"}
+UNDECIDED = {"precision": "auto", "micro_tokens": 0, "compile": "auto", "threads": 0}
 
 
 def available_cores() -> int:
@@ -55,9 +55,18 @@ def hash_directory(path: Path) -> str:
 
 
 def config_hash(config: Config) -> str:
-    """16 hex digits over every knob that can change a result."""
-    plain = {key: value for key, value in to_plain(config).items() if key not in PLACEMENT}
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+    """16 hex digits over every knob that can change a result; what the machine is to decide counts as undecided."""
+    return _hash(to_plain(config))
+
+
+def _hash(plain: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(_computed(plain), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _computed(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """The knobs that can change a result. Of an engine it is what draws that counts, not where it answers."""
+    kept = {key: value for key, value in plain.items() if key not in PLACEMENT}
+    return kept | ({"engine": "vllm" if kept["engine"] else ""} if "engine" in kept else {})
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -141,6 +150,12 @@ class RunFolder:
     def finished(self) -> bool:
         return (self.path / "manifest.json").exists()
 
+    @property
+    def threads(self) -> int:
+        """CPU threads of this process: what the config says, else its share of the cores where the run began."""
+        ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        return int(self.decide("threads", lambda: max(1, available_cores() // ranks)))
+
     def __enter__(self) -> "RunFolder":
         self._open()
         if threading.current_thread() is threading.main_thread():
@@ -205,7 +220,8 @@ class RunFolder:
             before = yaml.safe_load(stored.read_text())
             self._remember(before)
             plain |= self._decided
-            changed = sorted(k for k in {*before, *plain} - PLACEMENT if before.get(k) != plain.get(k))
+            was, now = _computed(before), _computed(plain)
+            changed = sorted(k for k in {*was, *now} if was.get(k) not in (now.get(k), UNDECIDED.get(k, now.get(k))))
             if changed:
                 raise BadInput(
                     f"{stored}: --resume with another --{changed[0]} ({before.get(changed[0])!r} before, "
@@ -224,7 +240,7 @@ class RunFolder:
             return value
         value = self._decided.get(knob, value)
         if value == UNDECIDED[knob]:
-            value = choose()
+            self._decided[knob] = value = choose()
             if self.is_main:
                 stored = self.path / "config.yaml"
                 plain = yaml.safe_load(stored.read_text()) | {knob: value}
@@ -297,7 +313,7 @@ class RunFolder:
                     {"role": role, "path": str(path), "hash": hash_directory(path) if path.is_dir() else None}
                     for role, path in self.parents.items()
                 ],
-                "config_hash": config_hash(self.config),
+                "config_hash": _hash(to_plain(self.config) | self._decided),
                 "version": __version__,
                 **self.origin(),
                 "seed": getattr(self.config, "seed", None),
@@ -324,6 +340,12 @@ def decided(config: Any, knob: str) -> Any:
     if value == UNDECIDED.get(knob) and stored.is_file():
         return yaml.safe_load(stored.read_text()).get(knob, value)
     return value
+
+
+def settled(config: C) -> C:
+    """The config with everything that was left to the machine as the run folder's `config.yaml` has it."""
+    left = [knob for knob, value in UNDECIDED.items() if getattr(config, knob, None) == value]
+    return config.model_copy(update={knob: decided(config, knob) for knob in left})
 
 
 def _lines(path: Path) -> list[str]:

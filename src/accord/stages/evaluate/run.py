@@ -40,7 +40,7 @@ def run(config: Evaluate) -> RunFolder:
     with open_run("evaluate", config, parents) as run:
         if run.finished:
             return run
-        world = distributed.start(config.threads)
+        world = distributed.start(run.threads)
         renderer = load_renderer(config.model)
         prompts: list[Prompt] = load_all(read_prompts, config.data, config, run, split=config.split)
         refuse_trained_prompts(prompts, [config.model, *config.rewards.values(), *config.costs.values()], "--data")

@@ -50,7 +50,7 @@ def run(config: Ppo) -> RunFolder:
     with open_run("ppo", config, parents) as run:
         if run.finished:
             return run
-        world = distributed.start(config.threads)
+        world = distributed.start(run.threads)
         refuse_unknown_metrics(config.rules)
         state = first_state(config)
         prompts, actors = prepare(config, run, world)

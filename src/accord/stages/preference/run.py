@@ -47,7 +47,7 @@ def run(config: Preference) -> RunFolder:
     with open_run("preference", config, {"model": config.model}) as run:
         if run.finished:
             return run
-        world = distributed.start(config.threads)
+        world = distributed.start(run.threads)
         renderer = load_renderer(config.model)
         data = read_material(config, run, renderer)
         config = settle_learner(config, run, world, data)

@@ -35,7 +35,7 @@ def run(config: Pretrain) -> RunFolder:
     with open_run("pretrain", config, {} if fresh else {"model": config.model}) as run:
         if run.finished:
             return run
-        world = distributed.start(config.threads)
+        world = distributed.start(run.threads)
         documents: list[Document] = load_all(read_documents, config.data, config, run, weights=config.weights)
         if config.eval_data:
             held_out: list[Document] = load_all(read_documents, config.eval_data, config, run, what="eval_data")

@@ -40,7 +40,7 @@ def run(config: Score) -> RunFolder:
     with open_run("score", config, {f"model.{n}": p for n, p in config.models.items()}) as run:
         if run.finished:
             return run
-        world = distributed.start(config.threads)
+        world = distributed.start(run.threads)
         texts = read_texts(config, run)
         columns: dict[str, list[list[float]]] = {}
         for name, where in config.models.items():

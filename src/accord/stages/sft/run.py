@@ -33,7 +33,7 @@ def run(config: Sft) -> RunFolder:
     with open_run("sft", config, {"model": config.model}) as run:
         if run.finished:
             return run
-        world = distributed.start(config.threads)
+        world = distributed.start(run.threads)
         renderer = load_renderer(config.model)
         demonstrations: list[Demonstration] = load_all(
             read_demonstrations, config.data, config, run, split=config.split, weights=config.weights
