@@ -242,3 +242,25 @@ def test_a_knob_that_changes_what_is_computed_is_hashed_and_refused_on_resume(kn
         RunFolder("ppo", ppo(tmp_path / "run", **{**given, knob: value}, resume=True)),
     ):
         pass
+
+
+def test_the_lineage_names_the_revision_of_every_hub_model(tmp_path, monkeypatch):
+    """Of a parent, and of the base that a parent's adapter names; a score's function or address has none."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    cached = tmp_path / "hub" / "models--owner--name"
+    (cached / "snapshots" / commit).mkdir(parents=True)
+    (cached / "snapshots" / commit / "config.json").write_text("{}")
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text('{"base_model_name_or_path": "owner/name"}')
+    parents = {"model": "owner/name", "reference": adapter, "reward.a": "module:score", "cost.b": "http://there/score"}
+    with RunFolder("sft", config(tmp_path / "run"), parents) as run:
+        run.finish()
+    found = {parent["role"]: parent for parent in read_json(run.path / "lineage.json")["parents"]}
+    assert found["model"] == {"role": "model", "path": "owner/name", "hash": None, "revision": commit}
+    assert found["reference"]["base"] == {"path": "owner/name", "revision": commit} and found["reference"]["hash"]
+    assert found["reward.a"]["path"] == "module:score" and found["reward.a"]["revision"] is None
+    assert found["cost.b"]["path"] == "http://there/score" and found["cost.b"]["revision"] is None

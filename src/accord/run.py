@@ -10,11 +10,12 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -132,13 +133,14 @@ class RunFolder:
         self.config = config
         self.path = Path(config.out)
         self.origin = origin
-        self.parents = {role: Path(path) for role, path in (parents or {}).items()}
+        self.parents = {role: os.fspath(path) for role, path in (parents or {}).items()}
         self.stop_requested = False
         # under torchrun or accelerate every rank opens the folder, and the first alone writes it
         self.is_main = os.environ.get("RANK", "0") == "0"
         self._lock: IO[str] | None = None
         self._fresh = False
         self._decided: dict[str, Any] = {}
+        self._sources: list[dict[str, Any]] = []
         self._started = time.time()
         self._handlers: dict[int, Any] = {}
 
@@ -286,6 +288,23 @@ class RunFolder:
         if self.is_main:
             write_text(self.path / name, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
 
+    def keep_sources(self, knob: str, report: Sequence[Mapping[str, Any]]) -> None:
+        """Write what a knob's sources held to `data/KNOB.json`, and keep where their rows came from for the lineage.
+
+        `report` has a row for each source, with its `name`, `source`, number of `rows` and their `hash`.
+        Raises BadInput where an earlier start of this run read other rows.
+        """
+        stored = self.path / "data" / f"{knob}.json"
+        before = {row["name"]: row.get("hash") for row in read_json(stored)} if stored.exists() else {}
+        for row in report:
+            if before.get(row["name"], row["hash"]) != row["hash"]:
+                raise BadInput(
+                    f"{row['source']}: these are not the rows, or not in the order, that this run began with; --resume "
+                    "needs the same: bring them back, or choose another --out"
+                )
+            self._sources.append({"knob": knob} | {key: row[key] for key in ("name", "source", "rows", "hash")})
+        self.write_json(f"data/{knob}.json", report)
+
     @contextmanager
     def new_snapshot(self) -> Iterator[Path]:
         """A fresh directory that becomes `snapshot/` when the block ends well."""
@@ -309,10 +328,8 @@ class RunFolder:
             "lineage.json",
             {
                 "stage": self.stage,
-                "parents": [
-                    {"role": role, "path": str(path), "hash": hash_directory(path) if path.is_dir() else None}
-                    for role, path in self.parents.items()
-                ],
+                "parents": [{"role": role, **_identity(path)} for role, path in self.parents.items()],
+                "sources": self._sources,
                 "config_hash": _hash(to_plain(self.config) | self._decided),
                 "version": __version__,
                 **self.origin(),
@@ -331,6 +348,28 @@ class RunFolder:
         )
         files = sorted(p for p in self.path.rglob("*") if p.is_file() and p.name not in (".lock", "manifest.json"))
         self.write_json("manifest.json", {p.relative_to(self.path).as_posix(): hash_file(p) for p in files})
+
+
+def _identity(where: str) -> dict[str, Any]:
+    """What a parent was: the hash of a directory (and of which base it is an adapter), the commit of a hub model."""
+    folder = Path(where)
+    if not folder.is_dir():
+        return {"path": where, "hash": None, "revision": hub_revision(where)}
+    found: dict[str, Any] = {"path": where, "hash": hash_directory(folder)}
+    if (folder / "adapter_config.json").is_file():
+        base = str(read_json(folder / "adapter_config.json")["base_model_name_or_path"])
+        found["base"] = {"path": base, "revision": hub_revision(base)}
+    return found
+
+
+def hub_revision(where: str) -> str | None:
+    """The commit that the local cache has of a hub model, OWNER/NAME; None of anything else."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", where) or Path(where).is_dir():
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(where, "config.json")
+    return Path(found).parent.name if isinstance(found, str) else None
 
 
 def decided(config: Any, knob: str) -> Any:

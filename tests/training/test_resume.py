@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from accord.objectives.lagrange import Multiplier
+from accord.run import RunFolder
+from accord.stages import shared
 from accord.stages.ppo import state as ppo_state
 from accord.training import checkpoint
 
@@ -178,3 +180,38 @@ def test_optimizer_and_random_state_round_trip(tmp_path):
     assert torch.equal(other.weight, module.weight)
     for mine, theirs in zip(optimizer.state.values(), fresh.state.values(), strict=True):
         assert all(torch.equal(mine[k], theirs[k]) and mine[k].dtype == theirs[k].dtype for k in mine)
+
+
+@pytest.mark.parametrize("name", ["sft", "ppo", "sample"])
+def test_a_resume_on_changed_rows_is_refused_and_on_the_same_rows_goes_on(
+    name, commands, files, stop_after, same_run, tmp_path, capsys, monkeypatch
+):
+    """The same rows in another order too: they would come in other batches."""
+    source = files / ("demonstrations.jsonl" if name == "sft" else "prompts.jsonl")
+    rows = source.read_text().splitlines(keepends=True)
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(rows))
+    if name == "sample":  # it has no steps: it is stopped between its chunks
+        monkeypatch.setattr(shared, "CHUNK", 8)
+        plain = RunFolder.add_sample
+        monkeypatch.setattr(
+            RunFolder, "add_sample", lambda run, row: (plain(run, row), setattr(run, "stop_requested", True))
+        )
+    stop_after(2)
+    assert commands.run(name, tmp_path / "run", data=data) == 1
+    stop_after(-1)
+    if name == "sample":
+        monkeypatch.setattr(RunFolder, "add_sample", plain)
+    before = (tmp_path / "run" / "data" / "data.json").read_text()
+    for changed in ([rows[1], rows[0], *rows[2:]], rows[:-1], [rows[0].replace("}", ', "more": 1}'), *rows[1:]]):
+        data.write_text("".join(changed))
+        capsys.readouterr()
+        assert commands.run(name, tmp_path / "run", data=data, resume="true") == 2
+        said = capsys.readouterr().err
+        assert "data.jsonl" in said and "--resume" in said and len(said.splitlines()) == 1
+        assert (tmp_path / "run" / "data" / "data.json").read_text() == before
+    data.write_text("".join(rows))
+    assert commands.run(name, tmp_path / "run", data=data, resume="true") == 0
+    (source_of,) = json.loads((tmp_path / "run" / "lineage.json").read_text())["sources"]
+    assert source_of["knob"] == "data" and source_of["rows"] == len(rows) and len(source_of["hash"]) == 64
+    assert source_of["source"] == str(data)

@@ -62,7 +62,7 @@ def load_all(
     """Read every source, print and save what was dropped, keep one split; records in the order of the sources.
 
     `weights` are the sources' shares of the mixture, by size where there are none.
-    Raises BadInput when nothing is left.
+    Raises BadInput when nothing is left, or where a resumed run finds other rows than it began with.
     """
     parts: dict[str, Loaded[Any]] = read_many(
         reader,
@@ -83,6 +83,7 @@ def load_all(
                 "source": part.source,
                 "shape": part.shape,
                 "rows": part.rows,
+                "hash": part.hash,
                 "records": len(part.records),
                 "used": len(kept),
                 "drops": part.drops,
@@ -100,7 +101,7 @@ def load_all(
             f"nothing is left of {', '.join(named(sources).values())}"
             + (f" in split {split}; give more data, or leave --split out" if split else "; give more data")
         )
-    run.write_json(f"data/{what}.json", report)
+    run.keep_sources(what, report)
     return records
 
 
