@@ -44,7 +44,10 @@ class Training(Run):
     compile: Compile = Field(
         "auto", description="norms and MLPs as one kernel each; auto: where a run is so long that it pays"
     )
-    checkpoint_every: int = Field(200, ge=0, description="steps between checkpoints; 0 writes one only when stopped")
+    checkpoint_every: int = Field(200, ge=0, description="steps between checkpoints; 0: by the clock alone")
+    checkpoint_minutes: float = Field(
+        10.0, ge=0, description="minutes after which a checkpoint is due too; 0: by steps alone, and after the last"
+    )
 
 
 class Supervised(Training):

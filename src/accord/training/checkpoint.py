@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import torch
@@ -45,6 +46,21 @@ def save(
     for old in folder.glob("step-*"):
         if old != target:
             shutil.rmtree(old)
+
+
+class Due:
+    """When a checkpoint is due: every so many steps, and so many minutes after the last one; 0 is never."""
+
+    def __init__(self, steps: int, minutes: float) -> None:
+        self._steps, self._seconds = steps, 60 * minutes
+        self._last = monotonic()
+
+    def after(self, step: int) -> bool:
+        """Whether one is, with `step` steps done; it is then taken for written."""
+        now = monotonic()
+        due = bool(self._steps and step % self._steps == 0) or bool(self._seconds and now - self._last >= self._seconds)
+        self._last = now if due else self._last
+        return due
 
 
 def latest(folder: Path) -> Path | None:

@@ -60,7 +60,8 @@ def run(config: Ppo) -> RunFolder:
         modules = trained_modules(config, actors, guard)
         if (saved := checkpoint.latest(run.path / "checkpoints")) is not None:
             state = restore(checkpoint.load(saved, modules, optimizers))
-            run.truncate_logs(state.step)
+        run.truncate_logs(state.step)
+        due = checkpoint.Due(config.checkpoint_every, config.checkpoint_minutes)
         compiling = Compiling(run, world, [actors.policy, actors.critics])
         progress = Progress("ppo", config.steps, first=state.step, quiet=not world.is_main)
         while state.step < config.steps and not state.ended:
@@ -75,8 +76,7 @@ def run(config: Ppo) -> RunFolder:
             compiling.consider(left, *imagined_pass(config, actors, prompts.training, state.step, world.device))
             stop = any(world.gather(run.stop_requested))
             more = state.step < config.steps and not state.ended
-            due = config.checkpoint_every and state.step % config.checkpoint_every == 0 and more
-            if (due or stop) and world.is_main:
+            if (due.after(state.step) or stop or not more) and world.is_main:
                 checkpoint.save(run.path / "checkpoints", state.step, modules, optimizers, save_state(state))
             if stop and more:
                 raise run.interrupted(state.step)
