@@ -45,9 +45,7 @@ class Training(Run):
         "auto", description="norms and MLPs as one kernel each; auto: where a run is so long that it pays"
     )
     checkpoint_every: int = Field(200, ge=0, description="steps between checkpoints; 0: by the clock alone")
-    checkpoint_minutes: float = Field(
-        10.0, ge=0, description="minutes after which a checkpoint is due too; 0: by steps alone, and after the last"
-    )
+    checkpoint_minutes: float = Field(10.0, ge=0, description="minutes between checkpoints too; 0: by steps alone")
 
 
 class Supervised(Training):

@@ -58,7 +58,8 @@ def fit(
     first, tokens, last_row = 0, 0, None
     if (saved := checkpoint.latest(run.path / "checkpoints")) is not None:
         state = checkpoint.load(saved, modules, optimizers)
-        first, tokens, last_row = state["step"], state["tokens"], state.get("last_row")
+        first, tokens = state["step"], state["tokens"]
+        last_row = state.get("last_row")
     run.truncate_logs(first - (last_row is not None))
     if first < steps:
         module.train()
