@@ -221,11 +221,13 @@ def select_split(records: Iterable[P], split: str) -> list[P]:
     return [record for record in records if prompt_of(record).split == split]
 
 
-def refuse_overlap(a_ids: Iterable[str], b_ids: Iterable[str], what_a: str, what_b: str) -> None:
-    """Raise BadInput when two sets of prompts that must be disjoint share any."""
+def refuse_overlap(
+    a_ids: Iterable[str], b_ids: Iterable[str], what_a: str, what_b: str, things: str = "prompt"
+) -> None:
+    """Raise BadInput when two sets of prompts (or other `things`) that must be disjoint share any."""
     common = set(a_ids) & set(b_ids)
     if common:
         raise BadInput(
-            f"{what_a} and {what_b} share {len(common)} prompt{'s' if len(common) > 1 else ''}; "
+            f"{what_a} and {what_b} share {len(common)} {things}{'s' if len(common) > 1 else ''}; "
             "what is learned on must not be measured on: remove them from one of the two."
         )

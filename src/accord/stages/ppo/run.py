@@ -158,7 +158,7 @@ def finish(config: Ppo, run: RunFolder, prompts: Prompts, actors: Actors, state:
     facts: dict[str, Any] = {"rewards": dict(config.rewards), "limits": dict(config.limits), "parent": config.model}
     verdicts = {name: found["verdict"] for name, found in limits.items()}
     facts |= {"verdicts": verdicts} if verdicts else {}
-    save_snapshot(run, actors.result, actors.renderer.tokenizer, POLICY, facts, prompts.training)
+    save_snapshot(run, actors.result, actors.renderer.tokenizer, POLICY, facts, [*prompts.training, *prompts.shown])
     run.finish(
         multipliers={n: m.value for n, m in state.multipliers.items()},
         multiplier_integrals={n: m.integral for n, m in state.multipliers.items()},

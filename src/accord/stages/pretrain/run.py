@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from accord.data.chat import Renderer, train_tokenizer
-from accord.data.sources import read_documents
+from accord.data.sources import read_documents, refuse_overlap
 from accord.engine.packing import Group, pack
 from accord.engine.texts import document_groups
 from accord.errors import BadInput
@@ -39,6 +39,7 @@ def run(config: Pretrain) -> RunFolder:
         documents: list[Document] = load_all(read_documents, config.data, config, run, weights=config.weights)
         if config.eval_data:
             held_out: list[Document] = load_all(read_documents, config.eval_data, config, run, what="eval_data")
+            refuse_overlap([d.id for d in held_out], [d.id for d in documents], "--eval_data", "--data", "document")
         else:
             held_out = [d for d in documents if unit_hash(d.id) < 0.02]
             documents = [d for d in documents if unit_hash(d.id) >= 0.02]
