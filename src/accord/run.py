@@ -15,6 +15,7 @@ import shutil
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,9 +72,12 @@ def _computed(plain: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Call `write(stream)` on a temporary file beside `path`, sync it, and rename it over `path`."""
+    """Call `write(stream)` on a temporary file beside `path`, sync it, and rename it over `path`.
+
+    The temporary name is the writer's own: others, here or in another process, may write the same file meanwhile.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
     try:
         with open(temporary, "wb") as stream:
             write(stream)
@@ -210,10 +214,18 @@ class RunFolder:
             self._lock.close()
             raise BadInput(f"--out {self.path} is in use by another process; choose another folder") from None
         try:
+            self._sweep()
             self._write_config()
         except BaseException:
             self._lock.close()
             raise
+
+    def _sweep(self) -> None:
+        """Remove what a write that was killed has left; the lock is held, so nobody writes here."""
+        for folder in (self.path, self.path / "data"):
+            for file in folder.glob(".*.part"):
+                if file.is_file():
+                    file.unlink()
 
     def _write_config(self) -> None:
         stored = self.path / "config.yaml"
