@@ -17,7 +17,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO, Any, TypeVar
@@ -26,7 +26,7 @@ import yaml
 
 from accord import __version__
 from accord.config import Config, to_plain
-from accord.errors import BadInput, Interrupted
+from accord.errors import BadInput, Interrupted, is_disk_full
 
 C = TypeVar("C", bound=Config)
 TORN = 2**62  # the step of the torn last line that a killed run can leave
@@ -96,7 +96,7 @@ def write_text(path: Path, text: str) -> None:
 def read_json(path: Path) -> Any:
     """Parse a JSON file; BadInput names it if it is missing or broken."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadInput(f"{path}: not there; is its folder a finished run?") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -143,6 +143,7 @@ class RunFolder:
         self.is_main = os.environ.get("RANK", "0") == "0"
         self._lock: IO[str] | None = None
         self._fresh = False
+        self._made: list[Path] = []
         self._decided: dict[str, Any] = {}
         self._sources: list[dict[str, Any]] = []
         self._started = time.time()
@@ -183,6 +184,9 @@ class RunFolder:
         """Remove a new folder in which nothing was done, so that the same call with its input mended can follow."""
         if self._fresh and {p.name for p in self.path.iterdir()} <= {".lock", "config.yaml", "data", "tokenizer"}:
             shutil.rmtree(self.path)
+            for folder in self._made[1:]:
+                with suppress(OSError):  # somebody else's folder stands in it by now
+                    folder.rmdir()
 
     def _request_stop(self, number: int, frame: FrameType | None) -> None:
         if self.stop_requested:
@@ -198,7 +202,7 @@ class RunFolder:
     def _open(self) -> None:
         if not self.is_main:
             if (stored := self.path / "config.yaml").exists():
-                self._remember(yaml.safe_load(stored.read_text()))
+                self._remember(yaml.safe_load(stored.read_text(encoding="utf-8")))
             return
         if self.path.exists() and not self.path.is_dir():
             raise BadInput(f"--out {self.path} is a file; name a folder")
@@ -206,8 +210,14 @@ class RunFolder:
         if present and not self.config.resume:
             raise BadInput(f"--out {self.path} is not empty; choose another folder, or go on with --resume")
         self._fresh = not present
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 - held for the life of the run
+        self._made = [p for p in (self.path, *self.path.parents) if not p.exists()]
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            if is_disk_full(error):
+                raise
+            raise BadInput(f"--out {self.path}: cannot be made ({error.strerror}); choose another folder") from None
+        self._lock = open(self.path / ".lock", "w", encoding="utf-8")  # noqa: SIM115 - held for the life of the run
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -231,7 +241,7 @@ class RunFolder:
         stored = self.path / "config.yaml"
         plain = to_plain(self.config)
         if stored.exists():
-            before = yaml.safe_load(stored.read_text())
+            before = yaml.safe_load(stored.read_text(encoding="utf-8"))
             self._remember(before)
             plain |= self._decided
             was, now = _computed(before), _computed(plain)
@@ -257,7 +267,7 @@ class RunFolder:
             self._decided[knob] = value = choose()
             if self.is_main:
                 stored = self.path / "config.yaml"
-                plain = yaml.safe_load(stored.read_text()) | {knob: value}
+                plain = yaml.safe_load(stored.read_text(encoding="utf-8")) | {knob: value}
                 write_text(stored, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
         return value
 
@@ -389,7 +399,7 @@ def decided(config: Any, knob: str) -> Any:
     value = getattr(config, knob)
     stored = Path(config.out) / "config.yaml"
     if value == UNDECIDED.get(knob) and stored.is_file():
-        return yaml.safe_load(stored.read_text()).get(knob, value)
+        return yaml.safe_load(stored.read_text(encoding="utf-8")).get(knob, value)
     return value
 
 

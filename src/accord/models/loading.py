@@ -1,6 +1,8 @@
 """Models from a size, a directory or a hub id, with optional LoRA adapters; and back to a Hugging Face directory."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 from accord.config import Adapters
 from accord.engine.forward.adapters import is_adapted
 from accord.engine.forward.attention import IMPLEMENTATION
-from accord.errors import BadInput
+from accord.errors import BadInput, is_disk_full
 
 # loading and saving a small model is no progress worth a bar
 transformers_logging.disable_progress_bar()
@@ -47,14 +49,12 @@ def _load(kind: Any, where: str, trainable: bool) -> nn.Module:
     adapted = base_of(where)
     base = adapted or where
     options = {"num_labels": len(heads_of(describe(where)))} if adapted and kind is not AutoModelForCausalLM else {}
-    try:
+    with reading(where, "a model"):
         model = kind.from_pretrained(base, attn_implementation=IMPLEMENTATION, dtype=torch.float32, **options)
         if adapted:
             from peft import PeftModel
 
             model = PeftModel.from_pretrained(model, where, is_trainable=trainable)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise BadInput(f"{where}: cannot be loaded as a model ({str(error).splitlines()[0]})") from None
     switch_dropout_off(model)
     if not trainable:
         model.requires_grad_(False)
@@ -63,10 +63,22 @@ def _load(kind: Any, where: str, trainable: bool) -> nn.Module:
     return result
 
 
+@contextmanager
+def reading(where: str, what: str) -> Iterator[None]:
+    """What a library says of a directory or hub id that it cannot read is BadInput; a full disk stays what it is."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        if is_disk_full(error):
+            raise
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise BadInput(f"{where}: cannot be loaded as {what} ({said})") from None
+
+
 def base_of(where: str) -> str:
     """The snapshot or hub id that an adapter's directory builds on; empty where there is no adapter."""
     adapter = Path(where) / "adapter_config.json"
-    return str(json.loads(adapter.read_text())["base_model_name_or_path"]) if adapter.is_file() else ""
+    return str(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]) if adapter.is_file() else ""
 
 
 def switch_dropout_off(model: nn.Module) -> None:
@@ -90,10 +102,8 @@ def describe(where: str) -> dict[str, Any]:
         except ValueError as error:
             raise BadInput(f"{written}: not valid JSON ({error}); make the snapshot again") from None
         return described
-    try:
+    with reading(where, "a Hugging Face model"):
         architectures = AutoConfig.from_pretrained(where).architectures or []
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{where}: no Hugging Face model there ({str(error).splitlines()[0]})") from None
     classifier = any("SequenceClassification" in name for name in architectures)
     return {"role": "preference" if classifier else "policy", "criterion": "", "normalizer": {"kind": "none"}}
 

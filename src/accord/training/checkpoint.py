@@ -37,7 +37,7 @@ def save(
             for slot, value in slots.items():
                 tensors[f"optimizer/{name}/{index}/{slot}"] = torch.as_tensor(value).contiguous().clone()
     save_file(tensors, temporary / "tensors.safetensors")
-    (temporary / "state.json").write_text(json.dumps({"step": step, **state}))
+    (temporary / "state.json").write_text(json.dumps({"step": step, **state}), encoding="utf-8")
     for file in temporary.iterdir():
         with open(file, "rb") as stream:
             os.fsync(stream.fileno())
@@ -86,7 +86,7 @@ def load(
                 index, slot = key.removeprefix(prefix).split("/")
                 slots.setdefault(int(index), {})[slot] = value
         optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
-    state: dict[str, Any] = json.loads((checkpoint / "state.json").read_text())
+    state: dict[str, Any] = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
     return state
 
 

@@ -173,7 +173,7 @@ def free_bytes(device: torch.device) -> int:
 def _available() -> int:
     """What the system says programs can take without swapping; without such a word, half of all memory."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration):
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
@@ -186,11 +186,15 @@ def _left_in_container(root: Path = Path("/sys/fs/cgroup")) -> int:
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
     ):
         try:
-            bound = (root / limit).read_text().strip()
+            bound = (root / limit).read_text(encoding="utf-8").strip()
             if bound == "max":
                 return 2**62
-            cached = [line.split()[1] for line in (root / stat).read_text().splitlines() if "inactive_file" in line]
-            return int(bound) - int((root / used).read_text()) + int(cached[0] if cached else 0)
+            cached = [
+                line.split()[1]
+                for line in (root / stat).read_text(encoding="utf-8").splitlines()
+                if "inactive_file" in line
+            ]
+            return int(bound) - int((root / used).read_text(encoding="utf-8")) + int(cached[0] if cached else 0)
         except (OSError, ValueError):
             continue
     return 2**62
