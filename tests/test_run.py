@@ -1,12 +1,12 @@
 """The run folder: whole files, one owner, lineage and manifest that add up."""
 
-import fcntl
 import json
 import os
 import signal
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from accord import run as run_module
 from accord.errors import BadInput, Interrupted
@@ -85,8 +85,8 @@ def test_a_folder_in_use_is_refused(tmp_path):
 def test_the_lock_is_let_go_when_the_run_fails(tmp_path):
     with pytest.raises(ZeroDivisionError), RunFolder("sft", config(tmp_path / "run")):
         raise ZeroDivisionError
-    with open(tmp_path / "run" / ".lock") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with FileLock(tmp_path / "run" / ".lock").acquire(blocking=False):
+        pass
 
 
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path):

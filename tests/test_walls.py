@@ -159,3 +159,9 @@ def text_calls(tree):
 @pytest.mark.parametrize("path", FILES, ids=names(FILES))
 def test_text_is_utf8_whatever_the_locale(path):
     assert not list(text_calls(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+@pytest.mark.parametrize("path", FILES, ids=names(FILES))
+def test_what_a_library_does_is_left_to_it(path):
+    """HTTP to httpx2, locks to filelock, which know redirects, proxies and other systems than this one."""
+    assert not {"urllib.request", "http.client", "fcntl", "msvcrt"} & imports(path)

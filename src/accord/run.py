@@ -5,7 +5,6 @@
 logs is written to a temporary name, synced and renamed: a file that is there is whole.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -20,13 +19,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import IO, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
 from accord import __version__
 from accord.config import Config, to_plain
 from accord.errors import BadInput, Interrupted, is_disk_full
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 C = TypeVar("C", bound=Config)
 TORN = 2**62  # the step of the torn last line that a killed run can leave
@@ -141,7 +143,7 @@ class RunFolder:
         self.stop_requested = False
         # under torchrun or accelerate every rank opens the folder, and the first alone writes it
         self.is_main = os.environ.get("RANK", "0") == "0"
-        self._lock: IO[str] | None = None
+        self._lock: FileLock | None = None
         self._fresh = False
         self._made: list[Path] = []
         self._decided: dict[str, Any] = {}
@@ -176,7 +178,7 @@ class RunFolder:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         if self._lock is not None:
-            self._lock.close()
+            self._lock.release()
         if kind is not None and issubclass(kind, BadInput):
             self._forget()
 
@@ -217,17 +219,19 @@ class RunFolder:
             if is_disk_full(error):
                 raise
             raise BadInput(f"--out {self.path}: cannot be made ({error.strerror}); choose another folder") from None
-        self._lock = open(self.path / ".lock", "w", encoding="utf-8")  # noqa: SIM115 - held for the life of the run
+        from filelock import FileLock, Timeout  # here: `accord --help` needs none
+
+        self._lock = FileLock(self.path / ".lock")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
+            self._lock.acquire(blocking=False)
+        except Timeout:
+            self._lock = None
             raise BadInput(f"--out {self.path} is in use by another process; choose another folder") from None
         try:
             self._sweep()
             self._write_config()
         except BaseException:
-            self._lock.close()
+            self._lock.release()
             raise
 
     def _sweep(self) -> None:
