@@ -90,6 +90,12 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def sync(path: Path) -> None:
+    """Wait until a file that was written lies on the disk."""
+    with open(path, "r+b") as stream:  # Windows syncs nothing that was opened for reading alone
+        os.fsync(stream.fileno())
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a whole text file, or nothing."""
     write_atomically(path, lambda stream: stream.write(text.encode()))
@@ -306,7 +312,7 @@ class RunFolder:
     def append(self, name: str, row: Mapping[str, Any]) -> None:
         """Append one object to a JSON-lines file of the folder."""
         if self.is_main:
-            with open(self.path / name, "a", encoding="utf-8") as stream:
+            with open(self.path / name, "a", encoding="utf-8", newline="\n") as stream:
                 stream.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     def write_json(self, name: str, value: Any) -> None:
@@ -340,8 +346,7 @@ class RunFolder:
         yield temporary
         for file in temporary.rglob("*"):
             if file.is_file():
-                with open(file, "rb") as stream:
-                    os.fsync(stream.fileno())
+                sync(file)
         shutil.rmtree(self.snapshot, ignore_errors=True)
         os.replace(temporary, self.snapshot)
 

@@ -15,6 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from accord.run import sync
+
 
 def save(
     folder: Path,
@@ -39,8 +41,7 @@ def save(
     save_file(tensors, temporary / "tensors.safetensors")
     (temporary / "state.json").write_text(json.dumps({"step": step, **state}), encoding="utf-8")
     for file in temporary.iterdir():
-        with open(file, "rb") as stream:
-            os.fsync(stream.fileno())
+        sync(file)
     shutil.rmtree(target, ignore_errors=True)
     os.replace(temporary, target)
     for old in folder.glob("step-*"):

@@ -106,7 +106,7 @@ class Measures:
         for name, scorer in self.costs.items():
             column = scorer.scores(prompts, texts, groups, micro_tokens=config.micro_tokens)
             columns[f"cost/{name}"] = column.tolist()
-            columns[f"cost/{name}/unsafe"] = (column > 0).double().tolist()
+            columns[f"cost/{name}/unsafe"] = (column > 0).float().tolist()
         if self.reference is not None:
             theirs = reply_logprobs(self.reference, groups, config.temperature, config.micro_tokens, self.device)
             columns["kl"] = [sum(r.logprobs) - t for r, t in zip(rollouts, theirs, strict=True)]

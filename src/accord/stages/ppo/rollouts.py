@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from accord.engine.forward.causal import token_logprobs
+from accord.engine.forward.dtype import exact
 from accord.engine.packing import Group, cut_by_tokens, length_mask, pack, pack_replies, reply_group
 from accord.models.scorers import AT_ONCE
 from accord.objectives.kl import EXACT, SAMPLED
@@ -172,7 +173,7 @@ def measure_gap(config: Ppo, world: World, actors: Actors, groups: Sequence[Grou
             trained = token_logprobs(actors.policy, packing, temperature=config.temperature)
         rows = [i * config.samples + k for i in part for k in range(config.samples)]
         ours = sampled[rows][packing.owner.cpu(), packing.slots.cpu()]
-        total += float((ours - trained.cpu()).abs().double().sum())
+        total += float(exact((ours - trained.cpu()).abs()).sum())
         count += len(ours)
     sums = world.gather((total, count))
     return sum(t for t, _ in sums) / max(1, sum(c for _, c in sums))
