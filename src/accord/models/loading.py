@@ -14,12 +14,18 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
 )
+from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from accord.config import Adapters
 from accord.engine.forward.adapters import is_adapted
 from accord.engine.forward.attention import IMPLEMENTATION
 from accord.errors import BadInput, is_disk_full
+
+SAFE_ALONE = (
+    "; weights are read from safetensors alone, a pickle (*.bin, *.pt) is never opened: load it where you trust it, "
+    "and write it again with save_pretrained"
+)
 
 # loading and saving a small model is no progress worth a bar
 transformers_logging.disable_progress_bar()
@@ -50,10 +56,15 @@ def _load(kind: Any, where: str, trainable: bool) -> nn.Module:
     base = adapted or where
     options = {"num_labels": len(heads_of(describe(where)))} if adapted and kind is not AutoModelForCausalLM else {}
     with reading(where, "a model"):
-        model = kind.from_pretrained(base, attn_implementation=IMPLEMENTATION, dtype=torch.float32, **options)
+        refuse_hub_adapter(where)
+        model = kind.from_pretrained(
+            base, attn_implementation=IMPLEMENTATION, dtype=torch.float32, use_safetensors=True, **options
+        )
         if adapted:
             from peft import PeftModel
 
+            if not (Path(where) / "adapter_model.safetensors").is_file():  # it would open adapter_model.bin
+                raise OSError("no file named adapter_model.safetensors")
             model = PeftModel.from_pretrained(model, where, is_trainable=trainable)
     switch_dropout_off(model)
     if not trainable:
@@ -61,6 +72,15 @@ def _load(kind: Any, where: str, trainable: bool) -> nn.Module:
     model.eval()
     result: nn.Module = model
     return result
+
+
+def refuse_hub_adapter(where: str) -> None:
+    """An adapter on the hub would be taken with its base in silence, and from a pickle where it has nothing else."""
+    if Path(where).is_dir():
+        return
+    quiet = {f"_raise_exceptions_for_{what}": False for what in ("missing_entries", "gated_repo", "connection_errors")}
+    if cached_file(where, "adapter_config.json", **quiet) is not None:
+        raise BadInput(f"{where} is an adapter: download it, and give the directory")
 
 
 @contextmanager
@@ -72,7 +92,8 @@ def reading(where: str, what: str) -> Iterator[None]:
         if is_disk_full(error):
             raise
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise BadInput(f"{where}: cannot be loaded as {what} ({said})") from None
+        missing = isinstance(error, OSError) and ".safetensors" in said
+        raise BadInput(f"{where}: cannot be loaded as {what} ({said})" + (SAFE_ALONE if missing else "")) from None
 
 
 def base_of(where: str) -> str:

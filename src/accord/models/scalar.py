@@ -35,7 +35,11 @@ def new_scalar(snapshot: str, criterion: str | Sequence[str], seed: int) -> nn.M
     torch.manual_seed(seed)
     with _quiet(), reading(snapshot, "a model"):
         model: Any = AutoModelForSequenceClassification.from_pretrained(
-            base or snapshot, config=config, attn_implementation=IMPLEMENTATION, dtype=torch.float32
+            base or snapshot,
+            config=config,
+            attn_implementation=IMPLEMENTATION,
+            dtype=torch.float32,
+            use_safetensors=True,
         )
     if base:
         merged: Any = load_policy(snapshot)
