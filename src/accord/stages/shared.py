@@ -108,20 +108,25 @@ def load_all(
 
 
 def drop_long(
-    groups: list[Any], keys: list[R], max_length: int, run: RunFolder, what: str = "data"
+    groups: list[Any], keys: list[R], max_length: int, run: RunFolder, what: str = "data", *, for_replies: int = 0
 ) -> tuple[list[Any], list[R]]:
-    """Drop what has a text longer than `max_length` tokens, with its record; both sides of a pair count."""
+    """Drop what has a text longer than `max_length` tokens, with its record; both sides of a pair count.
+
+    Of prompts, `for_replies` tokens are kept free. Raises BadInput where nothing is left.
+    """
+    bound = f"--max_length {max_length}" + (f" less --max_new_tokens {for_replies}" if for_replies else "")
     kept = [
         (group, key)
         for group, key in zip(groups, keys, strict=True)
-        if len(group.prefix) + max((len(reply) for reply in group.replies), default=0) <= max_length
+        if len(group.prefix) + max((len(reply) for reply in group.replies), default=0) <= max_length - for_replies
     ]
     dropped = len(groups) - len(kept)
     if dropped:
-        print(f"dropped {dropped} of {len(groups)} longer than --max_length {max_length} tokens")
-        run.write_json(f"data/{what}-too-long.json", {"max_length": max_length, "dropped": dropped})
+        print(f"dropped {dropped} of {len(groups)} longer than {bound} tokens")
+        report = {"max_length": max_length, "dropped": dropped} | ({"for_replies": for_replies} if for_replies else {})
+        run.write_json(f"data/{what}-too-long.json", report)
     if not kept:
-        raise BadInput(f"every text is longer than --max_length {max_length} tokens; raise it")
+        raise BadInput(f"every text is longer than {bound} tokens; raise it")
     return [group for group, _ in kept], [key for _, key in kept]
 
 

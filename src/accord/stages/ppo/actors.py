@@ -123,7 +123,7 @@ def read_prompts_of(config: Ppo, run: RunFolder, renderer: Renderer) -> Prompts:
         refuse_trained_prompts(found, scorers, f"--{what}", labelled=True)
         refuse_empty_slices(config.limit_slices, found, f"--{what}")
         rendered = [reply_group(renderer.prompt_ids(p.turns), ()) for p in found]
-        return drop_long(rendered, found, config.max_length - config.max_new_tokens, run, what)[1]
+        return drop_long(rendered, found, config.max_length, run, what, for_replies=config.max_new_tokens)[1]
 
     prompts = read(config.data, "data", config.split)
     if not config.eval_data:

@@ -23,6 +23,7 @@ from accord.training.precision import lowered
 
 # nats per token up to which the sampler's log-probs stand for the trainer's: what rounding makes of equal weights
 GAP = {"f32": 1e-5, "bf16": 1e-4}
+MEASURED = 16  # of so many prompts one is asked about
 
 
 class Scoring:
@@ -166,7 +167,7 @@ def measure_gap(config: Ppo, world: World, actors: Actors, groups: Sequence[Grou
     `sampled` (B, T) are the sampler's. The trainer computes as it will in the first update.
     """
     total, count = 0.0, 0
-    picked = range(0, len(groups), 16)
+    picked = range(0, len(groups), MEASURED)
     for part in cut_by_tokens(picked, lambda i: groups[i].tokens, config.micro_tokens):
         packing = pack([groups[i] for i in part]).to(world.device)
         with lowered(config.precision, world.device):

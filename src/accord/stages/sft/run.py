@@ -35,6 +35,8 @@ from accord.training import distributed
 from accord.training.fit import Losses, fit
 from accord.training.order import batch_indices, steps_per_epoch
 
+HELD_OUT = 0.05  # of the openings, where no --eval_data is given
+
 
 def run(config: Sft) -> RunFolder:
     """Fine-tune a snapshot on demonstrations; leaves a policy snapshot."""
@@ -54,10 +56,10 @@ def run(config: Sft) -> RunFolder:
             refuse_overlap(prompt_ids(prompts), [d.prompt.id for d in demonstrations], "--eval_data", "--data")
             refuse_trained_prompts(prompts, [config.model], "--eval_data")
         else:
-            held_out = [d for d in demonstrations if unit_hash(d.prompt.opening + "sft") < 0.05]
-            demonstrations = [d for d in demonstrations if unit_hash(d.prompt.opening + "sft") >= 0.05]
+            held_out = [d for d in demonstrations if unit_hash(d.prompt.opening + "sft") < HELD_OUT]
+            demonstrations = [d for d in demonstrations if unit_hash(d.prompt.opening + "sft") >= HELD_OUT]
         if not demonstrations or not held_out:
-            raise BadInput("too few demonstrations to hold 5 % out; give --eval_data")
+            raise BadInput(f"too few demonstrations to hold {100 * HELD_OUT:g} % out; give --eval_data")
         groups = [conversation_group(renderer, d, config.train_on) for d in demonstrations]
         groups, demonstrations = drop_long(groups, demonstrations, config.max_length, run)
         eval_groups = [conversation_group(renderer, d, config.train_on) for d in held_out]
