@@ -127,7 +127,18 @@ def files(tmp_path_factory):
         "judgements.jsonl",
         [{"prompt": p, "completion": sentence(generator), "is_safe": bool(i % 2)} for i, p in enumerate(prompts[:40])],
     )
+    other = random.Random(2)
+    taken = set(prompts)
+    fresh = [p for p in dict.fromkeys(sentence(other, 4, 7) for _ in range(80)) if p not in taken]
+    write("held-documents.jsonl", [{"text": sentence(other, 6, 14)} for _ in range(40)])
+    write("held-harmful.jsonl", [{"prompt": p} for p in fresh[:6]])
+    write("fresh.jsonl", [{"prompt": p, "chosen": sentence(other), "rejected": sentence(other)} for p in fresh[6:]])
     return root
+
+
+@pytest.fixture
+def generator():
+    return random.Random(5)
 
 
 def read_rows(path: Path) -> list[dict]:
@@ -146,7 +157,7 @@ class Commands:
         training = {"threads": 1, "max_length": 64, "learning_rate": 1e-3, "precision": "f32"}
         knobs = {
             "pretrain": {**training, "model": "nano", "data": f / "documents.jsonl", "steps": 6}
-            | {"batch_size": 300, "vocab_size": 290, "eval_data": f / "documents.jsonl"},
+            | {"batch_size": 300, "vocab_size": 290, "eval_data": f / "held-documents.jsonl"},
             "sft": {**training, "model": s / "policy", "data": f / "demonstrations.jsonl", "batch_size": 30},
             "preference": {**training, "model": s / "policy", "data": f / "comparisons.jsonl", "batch_size": 30},
             "cost": {**training, "model": s / "policy", "data": f / "comparisons.jsonl", "batch_size": 30}

@@ -84,7 +84,8 @@ class Training(Run):
     compile: Compile = rare(
         "auto", description="norms and MLPs as one kernel each; auto: where a run is so long that it pays"
     )
-    checkpoint_every: int = rare(200, ge=0, description="steps between checkpoints; 0 writes one only when stopped")
+    checkpoint_every: int = rare(200, ge=0, description="steps between checkpoints; 0: by the clock alone")
+    checkpoint_minutes: float = rare(10.0, ge=0, description="minutes between checkpoints too; 0: by steps alone")
 
 
 class Supervised(Training):

@@ -4,6 +4,7 @@ import argparse
 import inspect
 import re
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -72,7 +73,13 @@ def build_parser(command: str, *, every: bool = True) -> Any:
             default = str(action.default).lower() if isinstance(action.default, bool) else action.default
             return f"{text} ({default})"
 
-    parser = ArgumentParser(
+    class Parser(ArgumentParser):
+        """Reads its files as UTF-8, whatever the locale."""
+
+        def parse_path(self, path: Any, **options: Any) -> Any:
+            return self.parse_string(Path(str(path)).read_text(encoding="utf-8"), **options)
+
+    parser = Parser(
         prog=f"accord {command}",
         description=cls.__doc__,
         exit_on_error=False,

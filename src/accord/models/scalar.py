@@ -21,7 +21,7 @@ from accord.engine.forward.causal import hidden_states
 from accord.engine.packing import Group, Packing, cut_by_tokens, pack
 from accord.errors import BadInput
 from accord.models.ensemble import Combination, combine
-from accord.models.loading import base_of, describe, heads_of, load_policy, load_scalar, switch_dropout_off
+from accord.models.loading import base_of, describe, heads_of, load_policy, load_scalar, reading, switch_dropout_off
 
 
 def new_scalar(snapshot: str, criterion: str | Sequence[str], seed: int) -> nn.Module:
@@ -33,9 +33,13 @@ def new_scalar(snapshot: str, criterion: str | Sequence[str], seed: int) -> nn.M
     config = AutoConfig.from_pretrained(base or snapshot)
     _name_heads(config, [criterion] if isinstance(criterion, str) else criterion)
     torch.manual_seed(seed)
-    with _quiet():
+    with _quiet(), reading(snapshot, "a model"):
         model: Any = AutoModelForSequenceClassification.from_pretrained(
-            base or snapshot, config=config, attn_implementation=IMPLEMENTATION, dtype=torch.float32
+            base or snapshot,
+            config=config,
+            attn_implementation=IMPLEMENTATION,
+            dtype=torch.float32,
+            use_safetensors=True,
         )
     if base:
         merged: Any = load_policy(snapshot)

@@ -157,16 +157,26 @@ class ConversationScorer(Scorer):
         same = (
             own.tokenizer.get_vocab() == renderer.tokenizer.get_vocab()
             and own.tokenizer.chat_template == renderer.tokenizer.chat_template
+            and own.eos == renderer.eos
         )
+        self._end = renderer.eos
         self.renderer = None if same else own
 
     def scores(  # type: ignore[override]
         self, prompts: Sequence[Prompt], replies: Sequence[str], groups: Sequence[Group], *, micro_tokens: int
     ) -> Tensor:
-        """One normalised score (B,) per reply; `groups` hold the same replies in the policy's ids."""
+        """One normalised score (B,) per reply; `groups` hold the same replies in the policy's ids.
+
+        A finished reply is read at its end of turn, a cut one at its last token, whoever's ids they are.
+        """
         if self.renderer is not None:
+            drawn = [ids for group in groups for ids in group.replies]
             groups = [
-                reply_group(self.renderer.prompt_ids(prompt.turns), self.renderer.reply_ids(reply))
-                for prompt, reply in zip(prompts, replies, strict=True)
+                reply_group(self.renderer.prompt_ids(prompt.turns), self._own_ids(self.renderer, reply, ids))
+                for prompt, reply, ids in zip(prompts, replies, drawn, strict=True)
             ]
         return super().scores(groups, micro_tokens=micro_tokens)
+
+    def _own_ids(self, renderer: Renderer, reply: str, drawn: Sequence[int]) -> Sequence[int]:
+        ids = renderer.reply_ids(reply)
+        return ids if drawn[-1:] == (self._end,) else ids[:-1]

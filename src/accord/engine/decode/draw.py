@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from accord.engine.forward.dtype import has_doubles
 from accord.records import Rollout
 
 Ended = Iterator[tuple[int, tuple[list[int], list[float]]]]  # replies as they end: number, ids and log-probs
@@ -36,8 +37,11 @@ class Drawing:
 
     def tokens(self, logits: Tensor, rows: np.ndarray, step: int | np.ndarray) -> tuple[Tensor, Tensor]:
         """Next token ids (B,) and their log-probs of the replies with the numbers `rows`, each at its `step`."""
-        uniform = torch.from_numpy(uniforms(self.seed, self.streams[rows], step)).to(logits.device)
-        return draw_tokens(logits, uniform, self.temperature)
+        uniform = torch.from_numpy(uniforms(self.seed, self.streams[rows], step))
+        if has_doubles(logits.device):
+            return draw_tokens(logits, uniform.to(logits.device), self.temperature)
+        token, logprobs = draw_tokens(logits.cpu(), uniform, self.temperature)
+        return token.to(logits.device), logprobs.to(logits.device)
 
 
 def uniforms(seed: int, rows: np.ndarray, step: int | np.ndarray) -> np.ndarray:

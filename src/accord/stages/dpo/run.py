@@ -51,7 +51,7 @@ def run(config: Dpo) -> RunFolder:
     with open_run("dpo", config, parents) as run:
         if run.finished:
             return run
-        world = distributed.start(config.threads)
+        world = distributed.start(run.threads)
         renderer = load_renderer(config.model)
         data = read_material(config, run, renderer)
         data = replace(data, items=score_margins(config, data.items, renderer, world.device))

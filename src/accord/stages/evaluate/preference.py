@@ -76,7 +76,7 @@ def run(config: EvaluatePreference) -> RunFolder:
     with open_run("evaluate-preference", config, {f"model.{n}": p for n, p in config.models.items()}) as run:
         if run.finished:
             return run
-        world = distributed.start(config.threads)
+        world = distributed.start(run.threads)
         judges = {name: Judge(where, world.device) for name, where in config.models.items()}
         criteria = list(dict.fromkeys(c for judge in judges.values() for c in judge.criteria))
         sets = read_sets(config, run, criteria)
@@ -201,7 +201,7 @@ def calibrated(facts: Sequence[PairFacts], config: EvaluatePreference) -> dict[s
     scaled, temperatures = refitted(margins, clusters)
     intervals = calibration_intervals(margins, clusters=clusters, resamples=config.bootstrap, seed=config.seed)
     again = calibration_intervals(scaled, clusters=clusters, resamples=config.bootstrap, seed=config.seed)
-    whole = preference_calibration(margins, clusters=clusters, seed=config.seed)
+    whole = preference_calibration(margins, clusters=clusters)
     return {
         **preference_evaluation(pairs),
         "n": len(facts),

@@ -25,7 +25,7 @@ from accord.models.loading import load_policy
 from accord.models.policy import mean_loss, reply_logprobs
 from accord.models.scorers import open_scorer
 from accord.models.tokenizer import load_renderer
-from accord.records import Prompt
+from accord.records import Demonstration, Prompt
 from accord.run import RunFolder, read_lines
 from accord.stages.evaluate.config import Evaluate
 from accord.stages.shared import Drawn, draw, drop_long, gold_scores, load_all, open_run, refuse_trained_prompts
@@ -41,10 +41,12 @@ def run(config: Evaluate) -> RunFolder:
     with open_run("evaluate", config, parents) as run:
         if run.finished:
             return run
-        world = distributed.start(config.threads)
+        world = distributed.start(run.threads)
         renderer = load_renderer(config.model)
         prompts: list[Prompt] = load_all(read_prompts, config.data, config, run, split=config.split)
-        refuse_trained_prompts(prompts, [config.model, *config.rewards.values(), *config.costs.values()], "--data")
+        refuse_trained_prompts(prompts, [config.model], "--data")
+        refuse_trained_prompts(prompts, [*config.rewards.values(), *config.costs.values()], "--data", labelled=True)
+        held_out = read_held_out(config, run)
         rendered = [reply_group(renderer.prompt_ids(p.turns), ()) for p in prompts]
         rendered, prompts = drop_long(rendered, prompts, config.max_length, run)
         model = load_policy(config.model, trainable=False).to(world.device)
@@ -62,16 +64,24 @@ def run(config: Evaluate) -> RunFolder:
                 run.add_sample(row)
         rows = read_lines(run.path / "samples.jsonl")
         result = summarise(config, rows)
-        if config.eval_data:
-            held_out = load_all(
-                read_demonstrations, config.eval_data, config, run, split=config.split, what="eval_data"
-            )
+        if held_out:
             groups = [conversation_group(renderer, d, "assistant") for d in held_out]
             groups, _ = drop_long(groups, held_out, config.max_length, run, "eval_data")
             result["loss"] = mean_loss(model, groups, config.micro_tokens, world.device)
         run.write_json("evaluation.json", result)
         run.finish(n=len(rows))
         return run
+
+
+def read_held_out(config: Evaluate, run: RunFolder) -> list[Demonstration]:
+    """The demonstrations to measure loss on, of which the snapshot has learned none; empty where none are asked for."""
+    if not config.eval_data:
+        return []
+    found: list[Demonstration] = load_all(
+        read_demonstrations, config.eval_data, config, run, split=config.split, what="eval_data"
+    )
+    refuse_trained_prompts([d.prompt for d in found], [config.model], "--eval_data")
+    return found
 
 
 class Measures:
@@ -97,7 +107,7 @@ class Measures:
         for name, scorer in self.costs.items():
             column = scorer.scores(prompts, texts, groups, micro_tokens=config.micro_tokens)
             columns[f"cost/{name}"] = column.tolist()
-            columns[f"cost/{name}/unsafe"] = (column > 0).double().tolist()
+            columns[f"cost/{name}/unsafe"] = (column > 0).float().tolist()
         if self.reference is not None:
             theirs = reply_logprobs(self.reference, groups, config.temperature, config.micro_tokens, self.device)
             columns["kl"] = [sum(r.logprobs) - t for r, t in zip(rollouts, theirs, strict=True)]

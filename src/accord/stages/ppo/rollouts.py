@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from accord.engine.forward.causal import token_logprobs
+from accord.engine.forward.dtype import exact
 from accord.engine.packing import Group, cut_by_tokens, length_mask, pack, pack_replies, reply_group
 from accord.models.scorers import AT_ONCE
 from accord.objectives.kl import EXACT, SAMPLED
@@ -22,6 +23,7 @@ from accord.training.precision import lowered
 
 # nats per token up to which the sampler's log-probs stand for the trainer's: what rounding makes of equal weights
 GAP = {"f32": 1e-5, "bf16": 1e-4}
+MEASURED = 16  # of so many prompts one is asked about
 
 
 class Scoring:
@@ -165,14 +167,14 @@ def measure_gap(config: Ppo, world: World, actors: Actors, groups: Sequence[Grou
     `sampled` (B, T) are the sampler's. The trainer computes as it will in the first update.
     """
     total, count = 0.0, 0
-    picked = range(0, len(groups), 16)
+    picked = range(0, len(groups), MEASURED)
     for part in cut_by_tokens(picked, lambda i: groups[i].tokens, config.micro_tokens):
         packing = pack([groups[i] for i in part]).to(world.device)
         with lowered(config.precision, world.device):
             trained = token_logprobs(actors.policy, packing, temperature=config.temperature)
         rows = [i * config.samples + k for i in part for k in range(config.samples)]
         ours = sampled[rows][packing.owner.cpu(), packing.slots.cpu()]
-        total += float((ours - trained.cpu()).abs().double().sum())
+        total += float(exact((ours - trained.cpu()).abs()).sum())
         count += len(ours)
     sums = world.gather((total, count))
     return sum(t for t, _ in sums) / max(1, sum(c for _, c in sums))

@@ -50,7 +50,7 @@ def run(config: Ppo) -> RunFolder:
     with open_run("ppo", config, parents) as run:
         if run.finished:
             return run
-        world = distributed.start(config.threads)
+        world = distributed.start(run.threads)
         refuse_unknown_metrics(config.rules)
         state = first_state(config)
         prompts, actors = prepare(config, run, world)
@@ -60,7 +60,8 @@ def run(config: Ppo) -> RunFolder:
         modules = trained_modules(config, actors, guard)
         if (saved := checkpoint.latest(run.path / "checkpoints")) is not None:
             state = restore(checkpoint.load(saved, modules, optimizers))
-            run.truncate_logs(state.step)
+        run.truncate_logs(state.step)
+        due = checkpoint.Due(config.checkpoint_every, config.checkpoint_minutes)
         compiling = Compiling(run, world, [actors.policy, actors.critics])
         progress = Progress("ppo", config.steps, first=state.step, quiet=not world.is_main)
         while state.step < config.steps and not state.ended:
@@ -75,8 +76,7 @@ def run(config: Ppo) -> RunFolder:
             compiling.consider(left, *imagined_pass(config, actors, prompts.training, state.step, world.device))
             stop = any(world.gather(run.stop_requested))
             more = state.step < config.steps and not state.ended
-            due = config.checkpoint_every and state.step % config.checkpoint_every == 0 and more
-            if (due or stop) and world.is_main:
+            if (due.after(state.step) or stop or not more) and world.is_main:
                 checkpoint.save(run.path / "checkpoints", state.step, modules, optimizers, save_state(state))
             if stop and more:
                 raise run.interrupted(state.step)
@@ -158,7 +158,7 @@ def finish(config: Ppo, run: RunFolder, prompts: Prompts, actors: Actors, state:
     facts: dict[str, Any] = {"rewards": dict(config.rewards), "limits": dict(config.limits), "parent": config.model}
     verdicts = {name: found["verdict"] for name, found in limits.items()}
     facts |= {"verdicts": verdicts} if verdicts else {}
-    save_snapshot(run, actors.result, actors.renderer.tokenizer, POLICY, facts, prompts.training)
+    save_snapshot(run, actors.result, actors.renderer.tokenizer, POLICY, facts, [*prompts.training, *prompts.shown])
     run.finish(
         multipliers={n: m.value for n, m in state.multipliers.items()},
         multiplier_integrals={n: m.integral for n, m in state.multipliers.items()},

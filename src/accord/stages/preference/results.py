@@ -21,7 +21,7 @@ from accord.records import Prompt
 from accord.run import RunFolder
 from accord.stages.preference.config import Preference
 from accord.stages.preference.items import PreferenceData, PreferenceItem
-from accord.stages.shared import card, named, remember_prompts
+from accord.stages.shared import card, named, remember_labelled
 from accord.training.distributed import World
 
 Scored = Sequence[Sequence[float]]
@@ -46,7 +46,7 @@ def write_results(
             if number == 0:
                 description |= how_combined(config, len(learners))
             save_model(learner.scorer, renderer.tokenizer, where, description, card(run.stage, facts))
-        remember_prompts(folder, trained)
+        remember_labelled(run, folder, trained, config.model)
     scores = saved_scores(config, world, str(run.snapshot), kept.heads, held_out)
     if not config.folds:  # whose models have tested every comparison
         run.write_json("evaluation.json", summarise(config, held_out, scores) | {"cross_validated": False})

@@ -27,7 +27,7 @@ from accord.models.tokenizer import load_renderer
 from accord.records import Prompt, unit_hash
 from accord.run import RunFolder, read_json
 from accord.stages.preference.config import Preference
-from accord.stages.preference.items import PreferenceData, PreferenceItem, read_material
+from accord.stages.preference.items import PreferenceData, PreferenceItem, read_material, refuse_thin_heads
 from accord.stages.preference.loss import item_loss, own_scores, totals
 from accord.stages.preference.noise import turned_round, without_suspects
 from accord.stages.preference.results import cross_validated, mean_accuracy, write_results
@@ -47,7 +47,7 @@ def run(config: Preference) -> RunFolder:
     with open_run("preference", config, {"model": config.model}) as run:
         if run.finished:
             return run
-        world = distributed.start(config.threads)
+        world = distributed.start(run.threads)
         renderer = load_renderer(config.model)
         data = read_material(config, run, renderer)
         config = settle_learner(config, run, world, data)
@@ -56,6 +56,7 @@ def run(config: Preference) -> RunFolder:
         kept = data.where(lambda prompt: not is_held_out(prompt, config))
         if not (kept.items or kept.labelled) or (data.items and not (held_out and kept.items)):
             raise BadInput("too few prompts to hold some out; raise --eval_share or give more data")
+        refuse_thin_heads(config, kept)
         clean = data
         data, kept = (replace(m, items=turned_round(m.items, config.flips, config.seed)) for m in (data, kept))
         tested = cross_validate(config, world, data) if config.folds else None
@@ -67,6 +68,7 @@ def run(config: Preference) -> RunFolder:
             scored = {id(item): scores for item, scores in zip(data.items, tested, strict=True)}
             kept = data.where(lambda prompt: not is_held_out(prompt, config))
             kept = replace(kept, items=without_suspects(config, run, kept.items, [scored[id(i)] for i in kept.items]))
+            refuse_thin_heads(config, kept)
         learners = train_members(run, world, config, kept, held_out)
         if world.is_main:
             trained = [item.prompt for item in [*kept.items, *kept.labelled]]

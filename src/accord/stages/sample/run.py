@@ -33,7 +33,7 @@ def run(config: Sample) -> RunFolder:
     with open_run("sample", config, {"model": config.model}) as run:
         if run.finished:
             return run
-        world = distributed.start(config.threads)
+        world = distributed.start(run.threads)
         renderer = load_renderer(config.model)
         prompts: list[Prompt] = load_all(read_prompts, config.data, config, run, split=config.split)
         rendered = [reply_group(renderer.prompt_ids(p.turns), ()) for p in prompts]
