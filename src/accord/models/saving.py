@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+DESCRIPTION = "accord.json"
 POLICY = {"role": "policy", "criterion": "", "normalizer": {"kind": "none"}}
 
 
@@ -20,8 +21,14 @@ def save_model(model: nn.Module, tokenizer: Any, folder: Path, description: dict
         warnings.simplefilter("ignore", UserWarning)  # peft looks for the base's config on the hub
         model.save_pretrained(folder)  # type: ignore[operator]
     tokenizer.save_pretrained(folder)
-    (folder / "accord.json").write_text(json.dumps(description, indent=1) + "\n")
+    (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n")
     (folder / "README.md").write_text(card)
     # pytorch may have left the mode of a temporary file
     for file in folder.iterdir():
         file.chmod(0o644)
+
+
+def add_to_description(folder: Path, found: dict[str, Any]) -> None:
+    """Add what only the saved model could tell to its `accord.json`."""
+    described = json.loads((folder / DESCRIPTION).read_text())
+    (folder / DESCRIPTION).write_text(json.dumps(described | found, indent=1) + "\n")

@@ -40,6 +40,9 @@ class Preference(Supervised, Adapters, Reading):
     score_weight: float = Field(1e-3, ge=0, description="weight of the mean squared score, which keeps scores finite")
     binarise: bool = Field(False, description="A > B becomes good:A > bad:A and bad:B > good:B: for pretraining (PMP)")
     flips: float = Field(0.0, ge=0, le=0.5, description="share of training comparisons turned round, as an experiment")
+    label_flips: float = Field(
+        0.0, ge=0, lt=0.5, description="known share of wrong --safety_data labels, taken out when σ(cost) is calibrated"
+    )
     suspects: Literal["keep", "flip", "soften", "drop"] = Field(
         "keep", description="what becomes of training comparisons that models of other folds reject (needs --folds)"
     )
@@ -83,6 +86,10 @@ class Preference(Supervised, Adapters, Reading):
         if self.role == "preference" and self.safety_data:
             raise ValueError(
                 "--safety_data is for --role cost; a preference model has no boundary (see --unpaired_data)"
+            )
+        if self.role == "preference" and self.label_flips:
+            raise ValueError(
+                "--label_flips is for the labels of --role cost, whose σ(cost) is calibrated on some of them"
             )
         if self.role == "cost" and self.binarise:
             raise ValueError("--binarise is for pretraining a preference model, not for a cost model")
