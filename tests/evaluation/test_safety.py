@@ -43,7 +43,7 @@ def test_a_known_flip_rate_is_taken_out():
 
 
 def test_the_calibration_error_is_about_the_truth_and_not_about_wrong_labels():
-    """7 of 10 labels agree, 9 would if every cost were right and 1 in 10 labels wrong: 0.2, of truths 0.2 / (1 − 2 · 0.1)."""
+    """7 of 10 labels agree, of right costs and labels that are wrong 1 in 10 times it were 9: 0.2 / (1 − 2 · 0.1)."""
     costs = np.repeat([9.0, -9.0], 100)
     unsafe = np.tile(np.arange(10) < 7, 20) == (costs > 0)
     found = calibrate_safety(costs, unsafe, range(200), flips=0.1)

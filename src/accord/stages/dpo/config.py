@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from accord.config import Adapters, Reading, Sources, Supervised
+from accord.config import LIMIT_OF, Adapters, LimitOf, Reading, Sources, Supervised, refuse_other_limits
 
 # what each loss of `accord dpo` compares, whether it needs a reference, and its options beside beta and reduction
 PAIRED, UNPAIRED, LISTWISE = "pairs", "single replies", "rankings"
@@ -79,8 +79,9 @@ class Dpo(Supervised, Adapters, Reading):
     safety_data: Sources = Field({}, description="replies labelled safe or unsafe: an unsafe one never wins (SafeDPO)")
     safety_margin: float = Field(0.0, ge=0, description="margin between a safe and an unsafe reply (SafeDPO's Δ)")
     limits: dict[str, float] = Field(
-        {}, description="--limits.NAME X: bound on the mean cost, checked on replies sampled at the end"
+        {}, description="--limits.NAME X: bound on what --limit_of says, checked on replies sampled at the end"
     )
+    limit_of: LimitOf | dict[str, LimitOf] = Field("cost", description=LIMIT_OF)
     limit_slices: dict[str, str] = Field(
         {}, description="--limit_slices.NAME A,B: slices that the limit holds on; default all"
     )
@@ -160,6 +161,7 @@ class Dpo(Supervised, Adapters, Reading):
                 raise ValueError(f"{name} is not used; add --margin_weights.{name} W, or --limits.{name} X for a cost")
         if clash := set(self.rewards) & set(self.costs):
             raise ValueError(f"{min(clash)} is both a reward and a cost; give them different names")
+        refuse_other_limits(self.limits, self.limit_of)
         if self.limits and not self.kl_prompts:
             raise ValueError("--limits are checked on sampled replies; --kl_prompts must be above 0")
         if self.safety_margin and not self.safety_data:

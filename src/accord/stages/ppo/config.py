@@ -5,7 +5,17 @@ from typing import ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, Field, model_validator
 
-from accord.config import Adapters, Reading, Rollouts, Schedule, Sources, Training
+from accord.config import (
+    LIMIT_OF,
+    Adapters,
+    LimitOf,
+    Reading,
+    Rollouts,
+    Schedule,
+    Sources,
+    Training,
+    refuse_other_limits,
+)
 
 PerLimit = float | dict[str, float]  # one number for every limit, or --knob.NAME X for single ones
 
@@ -106,19 +116,20 @@ class LimitKnobs(BaseModel):
 
     heading: ClassVar[str] = "limits"
     costs: dict[str, str] = Field({}, description="--costs.NAME DIR: cost models")
-    limits: dict[str, float] = Field({}, description="--limits.NAME X: bound on the expected cost; may be negative")
+    limits: dict[str, float] = Field({}, description="--limits.NAME X: bound on what --limit_of says")
+    limit_of: LimitOf | dict[str, LimitOf] = Field("cost", description=LIMIT_OF)
     limit_slices: dict[str, str] = Field(
         {}, description="--limit_slices.NAME A,B: slices that the limit holds on; default all"
     )
     limit_window: PerLimit = Field(
-        1.0, description="iterations whose replies λ sees the mean cost of; 1: the replies of this policy alone"
+        1.0, description="iterations whose replies λ sees the mean of; 1: the replies of this policy alone"
     )
     multiplier_rule: Literal["pi", "safe-rlhf", "fixed"] = Field(
         "pi",
         description="how λ moves (docs/objectives.md); fixed makes a weighted sum",
     )
-    multiplier_rate: PerLimit = Field(0.05, description="integral rate α of λ, per unit of cost and iteration")
-    multiplier_gain: PerLimit = Field(1.0, description="proportional gain k of λ, per unit of cost")
+    multiplier_rate: PerLimit = Field(0.05, description="integral rate α of λ, per unit of error and iteration")
+    multiplier_gain: PerLimit = Field(1.0, description="proportional gain k of λ, per unit of error")
     multiplier_init: PerLimit = Field(2.0, description="λ at the start; 0 stays 0")
     multiplier_bound: PerLimit = Field(10.0, description="largest λ")
     multipliers_from: str = Field("", description="run folder of ppo whose last λ of the same names are the first here")
@@ -145,6 +156,7 @@ class LimitKnobs(BaseModel):
                     raise ValueError(f"{dotted} {value:g} must be at least {least:g}")
                 if knob == "limit_window" and value != int(value):
                     raise ValueError(f"{dotted} {value:g} must be a whole number of iterations")
+        refuse_other_limits(self.limits, self.limit_of)
         if self.eval_data and not self.limits:
             raise ValueError("--eval_data is for the check of limits; add --limits.NAME NUMBER")
         if self.multipliers_from and not self.limits:
