@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -99,6 +100,12 @@ def snapshots(tmp_path_factory, tokenizer, nano):
         scorer = new_scalar(str(root / "policy"), criterion, seed)
         described = {"role": role, "criterion": criterion, "normalizer": plain}
         save_model(scorer, tokenizer, root / name, described, "")
+    # the same costs, squashed for the advantage, of a model that says what limits need to know
+    shutil.copytree(root / "cost", root / "calibrated")
+    fit = {"temperature": 0.5, "relative_error": 0.4, "n": 60, "flips": 0.0, "ece": 0.02, "ece_before": 0.1}
+    described = {"role": "cost", "criterion": "harmless", "normalizer": {**plain, "kind": "sign-probability"}}
+    described |= {"deviation": 0.25, "calibration": fit}
+    (root / "calibrated" / "accord.json").write_text(json.dumps(described))
     return root
 
 
@@ -188,7 +195,13 @@ class Commands:
             "limits.harm": -0.5,
             "limit_slices.harm": "harmful",
         }
-        command = {"cost": "preference", "limited": "ppo"}.get(name, name)
+        knobs["unsafe"] = {
+            **knobs["limited"],
+            "costs.harm": s / "calibrated",
+            "limits.harm": 0.3,
+            "limit_of.harm": "unsafe",
+        }
+        command = {"cost": "preference", "limited": "ppo", "unsafe": "ppo"}.get(name, name)
         chosen = {**knobs[name], "out": out, **changes}
         return [command, *(part for k, v in chosen.items() if v is not None for part in (f"--{k}", str(v)))]
 

@@ -1,6 +1,6 @@
 """What configs are made of: the run folder, training, sampling, adapters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -10,6 +10,8 @@ Precision = Literal["auto", "f32", "bf16"]
 Compile = Literal["auto", "on", "off"]
 Schedule = Literal["constant", "linear", "cosine"]
 Sources = str | dict[str, str]
+LimitOf = Literal["cost", "unsafe"]
+LIMIT_OF = "what is bounded: the mean cost in its own units, or the calibrated share of unsafe replies"
 
 
 class Idle(NamedTuple):
@@ -149,3 +151,21 @@ class Passing(Reading):
 def to_plain(config: Config) -> dict[str, Any]:
     """The config as plain YAML-able values."""
     return config.model_dump(mode="json")
+
+
+def of_limit(limit_of: LimitOf | Mapping[str, LimitOf], name: str) -> LimitOf:
+    """What the limit NAME bounds; cost, where others are named and it is not."""
+    return limit_of if isinstance(limit_of, str) else limit_of.get(name, "cost")
+
+
+def refuse_other_limits(limits: Mapping[str, float], limit_of: LimitOf | Mapping[str, LimitOf]) -> None:
+    """ValueError for `--limit_of` of a limit that is none, and for a bound that no share can pass."""
+    for name in () if isinstance(limit_of, str) else limit_of:
+        if name not in limits:
+            raise ValueError(f"--limit_of.{name} has no limit; add --limits.{name} NUMBER")
+    for name, bound in limits.items():
+        if of_limit(limit_of, name) == "unsafe" and not 0 < bound < 1:
+            raise ValueError(
+                f"--limits.{name} {bound:g} is no share of unsafe replies, which lies between 0 and 1; give one, or "
+                f"bound the raw cost: --limit_of.{name} cost"
+            )

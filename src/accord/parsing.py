@@ -147,7 +147,7 @@ def _positional_usage(cls: type[Config], name: str) -> str:
 def _metavar(name: str, annotation: object) -> str:
     text = str(annotation)
     if "Literal" in text:
-        return "{" + ",".join(re.findall(r"'([^']+)'", text)) + "}"
+        return "{" + ",".join(dict.fromkeys(re.findall(r"'([^']+)'", text))) + "}"
     if annotation == Sources:
         return "SOURCE"
     if annotation == float | dict[str, float]:

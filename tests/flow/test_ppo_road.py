@@ -18,6 +18,7 @@ from accord.models.loading import load_policy
 from accord.objectives.lagrange import Multiplier
 from accord.records import Prompt, Rollout, Turn
 from accord.run import RunFolder
+from accord.stages.limits import Limit
 from accord.stages.ppo import actors as ppo_actors
 from accord.stages.ppo import advantages as ppo_advantages
 from accord.stages.ppo import limits as ppo_limits
@@ -69,7 +70,8 @@ def shaped(config, experience, state):
 
 
 def moved(config, experience, state):
-    return ppo_limits.move_multipliers(config, complete(config, experience), state)
+    limits = {name: Limit(name, bound) for name, bound in config.limits.items()}
+    return ppo_limits.move_multipliers(config, limits, complete(config, experience), state)
 
 
 def make_experience(*, lengths=(3, 2), finish=("stop", "stop"), slices=("a", "b"), values=None, **scores):
@@ -81,7 +83,8 @@ def make_experience(*, lengths=(3, 2), finish=("stop", "stop"), slices=("a", "b"
     rollouts = [Rollout((1,), (5,) * n, (-1.0,) * n, f, 1.0, "") for n, f in zip(lengths, finish, strict=True)]
     values = values or {"reward": torch.zeros(len(lengths), width)}
     named = {n: torch.tensor(s) for n, s in scores.items()}
-    return Experience(prompts, rollouts, [], mask, torch.zeros_like(kl), -kl, kl, named, values)
+    raw = {n: score for n, score in named.items() if n == "harm"}
+    return Experience(prompts, rollouts, [], mask, torch.zeros_like(kl), -kl, kl, named, values, raw)
 
 
 def micro(config, actors, experience, advantages, returns, rows, chosen=None):
@@ -222,9 +225,7 @@ def test_d8_the_multiplier_sees_this_batch_and_no_average_with_older_ones():
     config = make_config(**LIMITED, multiplier_rate=0.1, multiplier_gain=0.0)
     state = ppo_state.State(0, 0.5, {"harm": Multiplier(2.0, 2.0)})
     for cost, integral in ((0.8, 2 * math.exp(0.08)), (-0.6, 2 * math.exp(0.08 - 0.06))):
-        metrics = ppo_limits.move_multipliers(
-            config, complete(config, make_experience(helpful=[0.0, 0.0], harm=[cost, cost])), state
-        )
+        metrics = moved(config, make_experience(helpful=[0.0, 0.0], harm=[cost, cost]), state)
         assert metrics["cost/harm/mean"] == pytest.approx(cost)
         assert state.multipliers["harm"].integral == pytest.approx(integral)
 

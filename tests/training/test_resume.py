@@ -28,6 +28,7 @@ CASES = {
     "dpo-kto": ({"loss": "kto", "lora_rank": 2, "cache_reference": "false"}, (2,)),
     "ppo": ({"kl_target": 0.01, "kl_horizon": 20}, (1, 2, 3)),
     "limited": ({"samples": 2, "kl_target": 0.01, "kl_horizon": 20, "critic": "shared"}, (1, 2, 3)),
+    "unsafe": ({"samples": 2, "critic": "shared", "limit_window": 2}, (1, 2)),
 }
 
 

@@ -23,7 +23,8 @@ SHARES = (0.25, 0.5, 0.75)  # of the helpful policy in a soup with the harmless 
 
 def harmless_preference(flow: GoldFlow) -> Preference:
     """A preference model, not a cost model, of harmlessness: what a helpful-and-harmless mixture trains on."""
-    changes = {"out": str(flow.root / "harmless-preference"), "role": "preference", "safety_data": {}}
+    changes: dict[str, object] = {"role": "preference", "safety_data": {}, "label_flips": 0.0}
+    changes["out"] = str(flow.root / "harmless-preference")
     return flow.harmless().model_copy(update=changes)
 
 

@@ -21,7 +21,7 @@ LIMIT = 0.0  # of gold harm and of gold dishonesty
 MARGIN = 0.05  # gold points of help that count as none
 KNOWLEDGE, BENIGN = ("knowledge",), ("benign",)
 WEIGHTS = ((0.25, 0.25), (0.5, 0.5), (1.0, 1.0), (2.0, 2.0), (4.0, 4.0), (2.0, 0.5), (0.5, 2.0))  # of harm, dishonesty
-TRAINING_LIMITS = {"harmless": -0.6, "honest": -0.4}  # stricter than what is promised, as in the demo
+TRAINING_LIMITS = {"harmless": 0.2, "honest": 0.3}  # shares, stricter than what is promised, as in the demo
 
 
 def annotate_honesty(flow: GoldFlow) -> Annotate:

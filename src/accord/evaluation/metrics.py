@@ -201,16 +201,22 @@ METRICS: dict[str, Metric] = {
     "reward/NAME": Metric("mean score of preference model NAME", "normalised score", PPO),
     "reward/NAME/SLICE": Metric("the same on the prompts of one slice", "normalised score", PPO),
     "cost/NAME/mean": Metric(
-        "mean raw cost on the limit's slice (on all prompts if NAME has no limit): what the "
-        "multiplier sees; above 0 is unsafe",
+        "mean raw cost on the limit's slice (on all prompts if NAME has no limit), in the head's own units, without "
+        "normaliser: what the multiplier sees of a limit on the cost; above 0 is unsafe",
         "raw cost",
         PPO,
     ),
     "cost/NAME/unsafe": Metric("share of those replies with cost > 0", "share", PPO),
+    "cost/NAME/expected": Metric(
+        "expected share of unsafe replies among them, mean σ(cost / temperature): what the multiplier sees where "
+        "that is bounded (`--limit_of unsafe`)",
+        "share",
+        PPO,
+    ),
     "cost/NAME/window": Metric(
-        "mean raw cost over the replies of the last `--limit_window` iterations, where that is more than one: what the "
-        "multiplier sees then, beside cost/NAME/mean of this iteration",
-        "raw cost",
+        "mean of what is bounded over the replies of the last `--limit_window` iterations, where it is more than one: "
+        "what the multiplier sees then, beside cost/NAME/mean or cost/NAME/expected of this iteration",
+        "raw cost or share",
         PPO,
     ),
     "cost/NAME/SLICE/mean": Metric("mean raw cost on the prompts of one slice", "raw cost", PPO),
@@ -284,6 +290,11 @@ METRICS: dict[str, Metric] = {
     "reward/NAME (evaluate)": Metric("score of preference model NAME", "normalised score", EVALUATE),
     "cost/NAME": Metric("raw cost by cost model NAME; above 0 is unsafe", "raw cost", EVALUATE),
     "cost/NAME/unsafe (evaluate)": Metric("share of replies with cost > 0", "share", EVALUATE),
+    "cost/NAME/expected (evaluate)": Metric(
+        "mean σ(cost / temperature), of a cost model that was calibrated; the interval includes that fit's error",
+        "share",
+        EVALUATE,
+    ),
     "kl": Metric("log p(reply) − log p_ref(reply) at the sampling temperature", "nats per reply", EVALUATE, "kl"),
     "length": Metric("reply length, stop token included", "tokens", EVALUATE),
     "win_rate": Metric(

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 from transformers import GenerationConfig
 
+DESCRIPTION = "accord.json"
 POLICY = {"role": "policy", "criterion": "", "normalizer": {"kind": "none"}}
 
 
@@ -21,7 +22,7 @@ def save_model(model: nn.Module, tokenizer: Any, folder: Path, description: dict
         warnings.simplefilter("ignore", UserWarning)  # peft looks for the base's config on the hub
         save_weights(model, folder)
     tokenizer.save_pretrained(folder)
-    (folder / "accord.json").write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+    (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(card, encoding="utf-8")
     # pytorch may have left the mode of a temporary file
     for file in folder.iterdir():
@@ -56,3 +57,9 @@ def without_contradictions(config: GenerationConfig) -> tuple[GenerationConfig, 
             setattr(kept, name, before)
             dropped.append(name)
     return kept, dropped
+
+
+def add_to_description(folder: Path, found: dict[str, Any]) -> None:
+    """Add what only the saved model could tell to its `accord.json`."""
+    described = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    (folder / DESCRIPTION).write_text(json.dumps(described | found, indent=1) + "\n", encoding="utf-8")

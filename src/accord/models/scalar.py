@@ -198,6 +198,12 @@ class Scorer:
         """Whether one head of one model is read."""
         return len(self.models) == len(self.read) == 1
 
+    @property
+    def measured(self) -> dict[str, Any]:
+        """What its training found out about the raw scores (`deviation`, `calibration`); nothing about one head of
+        several, of which that does not hold."""
+        return self.description if len(self.read) == len(self.heads) else {}
+
     @torch.no_grad()
     def scores(self, groups: Sequence[Group], *, micro_tokens: int) -> Tensor:
         """One normalised score per reply of the groups, in their order, on the CPU."""

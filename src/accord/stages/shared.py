@@ -1,7 +1,7 @@
 """What stages read and leave behind in the same way: records with their drops, snapshots with their card."""
 
 import json
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +15,6 @@ from accord.data.sources import Loaded, prompt_of, read_many, refuse_overlap, se
 from accord.engine.engines import Engine
 from accord.engine.packing import Group, pack
 from accord.errors import BadInput
-from accord.evaluation.statistics import limit_verdict, mean_interval
 from accord.models.loading import describe
 from accord.models.policy import compute_logprobs
 from accord.models.saving import save_model
@@ -226,24 +225,6 @@ def gold_scores(prompt: Prompt, reply: str) -> dict[str, float]:
     if gold.correct is not None:
         scores["gold/correct"] = float(gold.correct)
     return scores
-
-
-def judge_limit(
-    name: str, limit: float, costs: Sequence[float], *, seed: int, clusters: Sequence[Hashable] | None = None
-) -> dict[str, Any]:
-    """Interval of the mean cost, share of unsafe replies and verdict, said aloud and returned as JSON.
-
-    `costs` are of the replies on the limit's slices; `clusters` name the prompt of each where prompts have several.
-    """
-    interval = mean_interval(list(costs), clusters, seed=seed)
-    verdict = limit_verdict(interval, limit)
-    unsafe = sum(cost > 0 for cost in costs) / len(costs)
-    print(
-        f"limit {name} {limit:g}: {verdict}; mean cost {interval.mean:+.3f} [{interval.low:+.3f}, "
-        f"{interval.high:+.3f}], unsafe {unsafe:.0%} of {len(costs)} sampled replies",
-        flush=True,
-    )
-    return {**interval.json(), "limit": limit, "verdict": verdict, "unsafe": unsafe}
 
 
 def settle_language_model(

@@ -143,6 +143,8 @@ class GoldFlow:
             safety_data=str(self.root / "annotate" / "judgements-harmless.jsonl"),
             criterion="harmless",
             role="cost",
+            # what the simulated people are known to do
+            label_flips=self.annotate().flips,
             epochs=2.0,
             max_length=200,
         )
@@ -199,12 +201,13 @@ class GoldFlow:
     def limited(self, name: str = "limited", **changes: Any) -> Ppo:
         """PPO with a limit on harm, held on the harmful and red-team slices.
 
-        The training limit is stricter than the one that is promised (0): the cost model is trained on other
-        objects than the held-out ones and is a little surer of itself there.
+        The training limit, an unsafe share of 0.2, is stricter than what is promised (gold harm of at most 0): the cost
+        model is trained on other objects than the held-out ones and is a little surer of itself there.
         """
         settings: dict[str, Any] = {
             "costs": {"harmless": self.snapshot("harmless")},
-            "limits": {"harmless": -0.6},
+            "limits": {"harmless": 0.2},
+            "limit_of": "unsafe",
             "limit_slices": {"harmless": HARM_SLICES},
         }
         return self.ppo(name, **{**settings, **changes})

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from accord.config import Adapters, Idle, Reading, Sources, Supervised, rare
+from accord.config import LIMIT_OF, Adapters, Idle, LimitOf, Reading, Sources, Supervised, rare, refuse_other_limits
 
 # what each loss of `accord dpo` compares, whether it needs a reference, and its options beside beta and reduction
 PAIRED, UNPAIRED, LISTWISE = "pairs", "single replies", "rankings"
@@ -73,6 +73,7 @@ class Dpo(Supervised, Adapters, Reading):
             lambda c: not c.refresh_every,
             "with --refresh_every N (a reference that moves is computed at every step)",
         ),
+        Idle("limit_of", lambda c: c.limits, "without --limits.NAME X"),
         Idle("reference_cache", lambda c: c.cache_reference, "with --cache_reference false"),
         Idle("eval_share", lambda c: not c.eval_data, "with --eval_data SOURCE (which is measured on instead)"),
         Idle(
@@ -107,8 +108,9 @@ class Dpo(Supervised, Adapters, Reading):
     safety_data: Sources = rare({}, description="replies labelled safe or unsafe: an unsafe one never wins (SafeDPO)")
     safety_margin: float = rare(0.0, ge=0, description="margin between a safe and an unsafe reply (SafeDPO's Δ)")
     limits: dict[str, float] = Field(
-        {}, description="--limits.NAME X: bound on the mean cost, checked on replies sampled at the end"
+        {}, description="--limits.NAME X: bound on what --limit_of says, checked on replies sampled at the end"
     )
+    limit_of: LimitOf | dict[str, LimitOf] = rare("cost", description=LIMIT_OF)
     limit_slices: dict[str, str] = rare(
         {}, description="--limit_slices.NAME A,B: slices that the limit holds on; default all"
     )
@@ -196,6 +198,7 @@ class Dpo(Supervised, Adapters, Reading):
                 raise ValueError(f"{name} is not used; add --margin_weights.{name} W, or --limits.{name} X for a cost")
         if clash := set(self.rewards) & set(self.costs):
             raise ValueError(f"{min(clash)} is both a reward and a cost; give them different names")
+        refuse_other_limits(self.limits, self.limit_of)
         if self.safety_data and self.family != PAIRED:
             raise ValueError(f"--safety_data orders pairs; {self.loss_names} compares {self.family}")
         return self

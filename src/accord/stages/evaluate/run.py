@@ -20,6 +20,7 @@ from accord.engine.packing import reply_group
 from accord.engine.texts import conversation_group
 from accord.errors import BadInput
 from accord.evaluation.metrics import metric_interval
+from accord.evaluation.safety import SafetyCalibration, with_fit
 from accord.evaluation.statistics import win_rate
 from accord.models.loading import load_policy
 from accord.models.policy import mean_loss, reply_logprobs
@@ -63,7 +64,7 @@ def run(config: Evaluate) -> RunFolder:
             for row in measures.rows(drawn):
                 run.add_sample(row)
         rows = read_lines(run.path / "samples.jsonl")
-        result = summarise(config, rows)
+        result = summarise(config, rows, measures.calibrations)
         if held_out:
             groups = [conversation_group(renderer, d, "assistant") for d in held_out]
             groups, _ = drop_long(groups, held_out, config.max_length, run, "eval_data")
@@ -91,6 +92,11 @@ class Measures:
         self.config, self.renderer, self.device = config, renderer, device
         self.rewards = {n: open_scorer(p, "preference", renderer, device, n) for n, p in config.rewards.items()}
         self.costs = {n: open_scorer(p, "cost", renderer, device, n) for n, p in config.costs.items()}
+        self.calibrations = {
+            n: SafetyCalibration(**scorer.measured["calibration"])
+            for n, scorer in self.costs.items()
+            if scorer.measured.get("calibration")
+        }
         self.reference = load_policy(config.reference, trainable=False).to(device) if config.reference else None
 
     def rows(self, drawn: Drawn) -> list[Row]:
@@ -105,9 +111,11 @@ class Measures:
             column = scorer.scores(prompts, texts, groups, micro_tokens=config.micro_tokens)
             columns[f"reward/{name}"] = column.tolist()
         for name, scorer in self.costs.items():
-            column = scorer.scores(prompts, texts, groups, micro_tokens=config.micro_tokens)
-            columns[f"cost/{name}"] = column.tolist()
-            columns[f"cost/{name}/unsafe"] = (column > 0).float().tolist()
+            raw = scorer.raw_scores(prompts, texts, groups, micro_tokens=config.micro_tokens)
+            columns[f"cost/{name}"] = raw.tolist()
+            columns[f"cost/{name}/unsafe"] = (raw > 0).float().tolist()
+            if calibration := self.calibrations.get(name):
+                columns[f"cost/{name}/expected"] = torch.sigmoid(raw.double() / calibration.temperature).tolist()
         if self.reference is not None:
             theirs = reply_logprobs(self.reference, groups, config.temperature, config.micro_tokens, self.device)
             columns["kl"] = [sum(r.logprobs) - t for r, t in zip(rollouts, theirs, strict=True)]
@@ -119,7 +127,7 @@ class Measures:
         return rows
 
 
-def summarise(config: Evaluate, rows: Sequence[Row]) -> dict[str, Any]:
+def summarise(config: Evaluate, rows: Sequence[Row], calibrations: Mapping[str, SafetyCalibration]) -> dict[str, Any]:
     """Means with intervals for all rows and per slice, and the win rate against another evaluation."""
     names = ["all", *sorted({row["slice"] for row in rows} - {""})]
     by_slice = {name: [row for row in rows if name == "all" or row["slice"] == name] for name in names}
@@ -129,7 +137,8 @@ def summarise(config: Evaluate, rows: Sequence[Row]) -> dict[str, Any]:
         "against": config.against or None,
         "n": len(rows),
         "seed": config.seed,
-        "slices": {name: {"n": len(part), **intervals(part, config)} for name, part in by_slice.items()},
+        "calibrations": {name: calibration.json() for name, calibration in calibrations.items()},
+        "slices": {name: {"n": len(part), **intervals(part, config, calibrations)} for name, part in by_slice.items()},
         "win_rate": None,
     }
     if config.against:
@@ -138,19 +147,24 @@ def summarise(config: Evaluate, rows: Sequence[Row]) -> dict[str, Any]:
     return result
 
 
-def intervals(rows: Sequence[Row], config: Evaluate) -> dict[str, dict[str, Any]]:
-    """Mean and 95 % interval (over prompts) of every score that some of the rows have."""
+def intervals(
+    rows: Sequence[Row], config: Evaluate, calibrations: Mapping[str, SafetyCalibration]
+) -> dict[str, dict[str, Any]]:
+    """Mean and 95 % interval (over prompts) of every score that some of the rows have; of an expected unsafe
+    share the error of its calibration is in it."""
+    errors = {f"cost/{name}/expected": calibration.relative_error for name, calibration in calibrations.items()}
     out = {}
     for metric in dict.fromkeys(name for row in rows for name in row["scores"]):
         having = [row for row in rows if row["scores"].get(metric) is not None]
+        values = [row["scores"][metric] for row in having]
         interval = metric_interval(
             metric,
-            [row["scores"][metric] for row in having],
+            values,
             clusters=[row["prompt_id"] for row in having],
             seed=config.seed,
             resamples=config.bootstrap,
         )
-        out[metric] = interval.json()
+        out[metric] = (with_fit(interval, values, errors[metric]) if metric in errors else interval).json()
     return out
 
 

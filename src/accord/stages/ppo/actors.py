@@ -23,6 +23,7 @@ from accord.models.tokenizer import load_renderer
 from accord.objectives.kl import EXACT
 from accord.records import Demonstration, Document, Prompt
 from accord.run import RunFolder
+from accord.stages.limits import Limit, open_limits
 from accord.stages.ppo.config import Ppo
 from accord.stages.shared import drop_long, load_all, refuse_trained_prompts
 from accord.training.distributed import World
@@ -43,6 +44,7 @@ class Actors:
     renderer: Renderer
     rewards: dict[str, ReplyScorer]
     costs: dict[str, ReplyScorer]
+    limits: dict[str, Limit]
     watched: dict[str, ReplyScorer]
     critics: Critics
     following: nn.Module | None
@@ -77,6 +79,7 @@ def prepare(config: Ppo, run: RunFolder, world: World) -> tuple[Prompts, Actors]
         {n: open_scorer(where, role, renderer, device, n) for n, where in named.items()}
         for named, role in ((config.rewards, "preference"), (config.costs, "cost"), (config.watch, "preference"))
     )
+    limits = open_limits(config.limits, config.limit_of, costs)
     prompts = read_prompts_of(config, run, renderer)
     policy = add_adapters(load_policy(config.model), config, scalar=False, seed=config.seed).to(device)
     if not any(p.requires_grad for p in policy.parameters()):
@@ -97,6 +100,7 @@ def prepare(config: Ppo, run: RunFolder, world: World) -> tuple[Prompts, Actors]
         renderer=renderer,
         rewards=rewards,
         costs=costs,
+        limits=limits,
         watched=watched,
         critics=critics,
         following=following,

@@ -5,7 +5,19 @@ from typing import ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, Field, model_validator
 
-from accord.config import Adapters, Idle, Reading, Rollouts, Schedule, Sources, Training, rare
+from accord.config import (
+    LIMIT_OF,
+    Adapters,
+    Idle,
+    LimitOf,
+    Reading,
+    Rollouts,
+    Schedule,
+    Sources,
+    Training,
+    rare,
+    refuse_other_limits,
+)
 
 PerLimit = float | dict[str, float]  # one number for every limit, or --knob.NAME X for single ones
 
@@ -130,7 +142,7 @@ class LimitKnobs(BaseModel):
     heading: ClassVar[str] = "limits"
     idle: ClassVar[tuple[Idle, ...]] = (
         Idle(
-            "limit_window multiplier_rule multiplier_rate multiplier_gain multiplier_init multiplier_bound "
+            "limit_of limit_window multiplier_rule multiplier_rate multiplier_gain multiplier_init multiplier_bound "
             "multipliers_from eval_data",
             lambda c: c.limits,
             "without --limits.NAME X",
@@ -144,19 +156,20 @@ class LimitKnobs(BaseModel):
         Idle("multiplier_init", lambda c: not c.multipliers_from, "with --multipliers_from RUN (λ comes from there)"),
     )
     costs: dict[str, str] = Field({}, description="--costs.NAME DIR: cost models")
-    limits: dict[str, float] = Field({}, description="--limits.NAME X: bound on the expected cost; may be negative")
+    limits: dict[str, float] = Field({}, description="--limits.NAME X: bound on what --limit_of says")
+    limit_of: LimitOf | dict[str, LimitOf] = Field("cost", description=LIMIT_OF)
     limit_slices: dict[str, str] = Field(
         {}, description="--limit_slices.NAME A,B: slices that the limit holds on; default all"
     )
     limit_window: PerLimit = rare(
-        1.0, description="iterations whose replies λ sees the mean cost of; 1: the replies of this policy alone"
+        1.0, description="iterations whose replies λ sees the mean of; 1: the replies of this policy alone"
     )
     multiplier_rule: Literal["pi", "safe-rlhf", "fixed"] = rare(
         "pi",
         description="how λ moves (docs/objectives.md); fixed makes a weighted sum",
     )
-    multiplier_rate: PerLimit = rare(0.05, description="integral rate α of λ, per unit of cost and iteration")
-    multiplier_gain: PerLimit = rare(1.0, description="proportional gain k of λ, per unit of cost")
+    multiplier_rate: PerLimit = rare(0.05, description="integral rate α of λ, per unit of error and iteration")
+    multiplier_gain: PerLimit = rare(1.0, description="proportional gain k of λ, per unit of error")
     multiplier_init: PerLimit = rare(2.0, description="λ at the start; 0 stays 0")
     multiplier_bound: PerLimit = rare(10.0, description="largest λ")
     multipliers_from: str = rare("", description="run folder of ppo whose last λ of the same names are the first here")
@@ -183,6 +196,7 @@ class LimitKnobs(BaseModel):
                     raise ValueError(f"{dotted} {value:g} must be at least {least:g}")
                 if knob == "limit_window" and value != int(value):
                     raise ValueError(f"{dotted} {value:g} must be a whole number of iterations")
+        refuse_other_limits(self.limits, self.limit_of)
         return self
 
     def of_limit(self, knob: str, name: str) -> float:

@@ -14,9 +14,10 @@ from accord.engine.packing import Group, cut_by_tokens, length_mask, pack, pack_
 from accord.models.scorers import AT_ONCE
 from accord.objectives.kl import EXACT, SAMPLED
 from accord.records import Prompt, Rollout
+from accord.stages.limits import in_slices
 from accord.stages.ppo.actors import Actors, exact_kls
 from accord.stages.ppo.config import Ppo
-from accord.stages.ppo.experience import Experience, in_slices, weighted_sum
+from accord.stages.ppo.experience import Experience, weighted_sum
 from accord.stages.ppo.state import State
 from accord.training.distributed import World
 from accord.training.precision import lowered
@@ -27,7 +28,7 @@ MEASURED = 16  # of so many prompts one is asked about
 
 
 class Scoring:
-    """Scores of `--samples` rollouts to each prompt, by every scorer.
+    """Raw scores of `--samples` rollouts to each prompt, by every scorer.
 
     A remote scorer is asked about some replies as soon as they have ended, in a thread of its own, while this process
     draws others and evaluates. A scorer of this process would take its cores from an engine that draws here, and waits
@@ -71,7 +72,7 @@ class Scoring:
         return [self._replies[place][1] for place in range(len(self._prompts))]
 
     def result(self) -> dict[str, Tensor]:
-        """Scores (B,) by scorer, prompt by prompt; raises what a scorer raised."""
+        """Raw scores (B,) by scorer, prompt by prompt; raises what a scorer raised."""
         self._ask(self._early, self._unasked)
         self._ask(self._late, list(range(len(self._prompts))))
         for name, places, asked in self._asked:
@@ -93,7 +94,7 @@ class Scoring:
     def _score(self, name: str, prompts: list[Prompt], texts: list[str], groups: list[Group]) -> Tensor:
         scorer = self._actors.scorers[name]
         with torch.autocast(self._device.type, enabled=False):  # the sampler's precision is not the scorers'
-            scores = scorer.scores(prompts, texts, groups, micro_tokens=self._config.micro_tokens)
+            scores = scorer.raw_scores(prompts, texts, groups, micro_tokens=self._config.micro_tokens)
         return scores.view(len(groups), self._config.samples)
 
 
@@ -158,7 +159,10 @@ def evaluate(
     if config.kl_estimator in SAMPLED:
         kl = torch.where(mask, SAMPLED[config.kl_estimator](sampled, reference), torch.zeros_like(sampled))
     own = [prompt for prompt in prompts for _ in range(config.samples)]
-    return Experience(own, rollouts, groups, mask, sampled, reference, kl, scoring.result(), values, gap)
+    raw = scoring.result()
+    scores = {name: actors.scorers[name].normalizer(raw[name]) for name in raw}
+    raw_costs = {name: raw[name] for name in actors.costs}
+    return Experience(own, rollouts, groups, mask, sampled, reference, kl, scores, values, raw_costs, gap)
 
 
 def measure_gap(config: Ppo, world: World, actors: Actors, groups: Sequence[Group], sampled: Tensor) -> float:
@@ -204,6 +208,7 @@ def gather(world: World, part: Experience, samples: int) -> Experience:
         stack(part.kl),
         {name: torch.stack(whole(list(score))) for name, score in part.scores.items()},
         {name: stack(value) for name, value in part.values.items()},
+        {name: torch.stack(whole(list(cost))) for name, cost in part.raw_costs.items()},
         part.sampler_gap,
     )
 

@@ -1,7 +1,7 @@
 """PPO with a KL penalty to a reference; with limits, constrained PPO. One loop for both.
 
     1. collect   sample replies; score them; KL to the reference; values
-    2. multiply  λ of every limit moves once, by the raw mean cost on its slice
+    2. multiply  λ of every limit moves once, by the mean raw cost, or calibrated unsafe share, on its slice
     3. watch     the numbers of these rollouts; an alarm may end the run here
     4. shape     streams r − β·kl and c + β·kl → advantages per signal → A = (A_r − Σ λ_i A_i) / (1 + Σ λ_i)
     5. improve   clipped surrogate, KL and clipped value losses over mini-batches
@@ -102,7 +102,7 @@ def iterate(
         follow(actors.following, actors.policy, config.refresh_mix)
     experience = collect(config, world, actors, prompts_of(config, prompts, state.step), state)
     warming = state.step < config.critic_warmup
-    metrics = (hold_multipliers if warming else move_multipliers)(config, experience, state)
+    metrics = (hold_multipliers if warming else move_multipliers)(config, actors.limits, experience, state)
     metrics |= rollout_metrics(actors, experience, state) | watch_metrics(config.watch, experience, state)
     if world.is_main:
         add_samples(run, actors.renderer, experience, state.step + 1)
@@ -133,7 +133,7 @@ def ends(actors: Actors, action: str) -> bool:
 def last_look(config: Ppo, world: World, prompts: Sequence[Prompt], actors: Actors, guard: Guard, state: State) -> None:
     """Rollouts of the policy after its last step, where a rule can roll back: no step goes unwatched."""
     experience = collect(config, world, actors, prompts_of(config, prompts, state.step), state)
-    metrics = hold_multipliers(config, experience, state) | rollout_metrics(actors, experience, state)
+    metrics = hold_multipliers(config, actors.limits, experience, state) | rollout_metrics(actors, experience, state)
     ends(actors, guard.look(actors.policy, metrics | watch_metrics(config.watch, experience, state), state))
 
 
@@ -156,6 +156,7 @@ def finish(config: Ppo, run: RunFolder, prompts: Prompts, actors: Actors, state:
     """Check the limits on held-out prompts, save the policy, close the run."""
     limits = check_limits(config, run, actors, actors.result, prompts.held_out) if prompts.held_out else {}
     facts: dict[str, Any] = {"rewards": dict(config.rewards), "limits": dict(config.limits), "parent": config.model}
+    facts |= {"limit_of": {name: limit.of for name, limit in actors.limits.items()}} if actors.limits else {}
     verdicts = {name: found["verdict"] for name, found in limits.items()}
     facts |= {"verdicts": verdicts} if verdicts else {}
     save_snapshot(run, actors.result, actors.renderer.tokenizer, POLICY, facts, [*prompts.training, *prompts.shown])

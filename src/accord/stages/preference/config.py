@@ -29,6 +29,7 @@ class Preference(Supervised, Adapters, Reading):
         Idle("strength_margin", lambda c: c.ranking == "pairs", "with --ranking plackett-luce"),
         Idle("strength_margin", lambda c: c.ties != "davidson", "with --ties davidson"),
         Idle("suspects", lambda c: c.folds > 1, "without --folds 2 or more (models of other folds name them)"),
+        Idle("label_flips", lambda c: c.role == "cost" and c.safety_data, "without --role cost and --safety_data"),
         Idle("suspect_below", lambda c: c.suspects != "keep", "with --suspects keep"),
         Idle("combine", lambda c: c.ensemble > 1 or c.by_group, "without --ensemble N or --by_group"),
         Idle("variance_weight", lambda c: c.combine == "variance", "with --combine {c.combine}"),
@@ -65,6 +66,9 @@ class Preference(Supervised, Adapters, Reading):
     score_weight: float = rare(1e-3, ge=0, description="weight of the mean squared score, which keeps scores finite")
     binarise: bool = rare(False, description="A > B becomes good:A > bad:A and bad:B > good:B: for pretraining (PMP)")
     flips: float = rare(0.0, ge=0, le=0.5, description="share of training comparisons turned round, as an experiment")
+    label_flips: float = rare(
+        0.0, ge=0, lt=0.5, description="known share of wrong --safety_data labels, taken out when σ(cost) is calibrated"
+    )
     suspects: Literal["keep", "flip", "soften", "drop"] = rare(
         "keep", description="what becomes of training comparisons that models of other folds reject (needs --folds)"
     )
@@ -108,6 +112,10 @@ class Preference(Supervised, Adapters, Reading):
         if self.role == "preference" and self.safety_data:
             raise ValueError(
                 "--safety_data is for --role cost; a preference model has no boundary (see --unpaired_data)"
+            )
+        if self.role == "preference" and self.label_flips:
+            raise ValueError(
+                "--label_flips is for the labels of --role cost, whose σ(cost) is calibrated on some of them"
             )
         if self.role == "cost" and self.binarise:
             raise ValueError("--binarise is for pretraining a preference model, not for a cost model")

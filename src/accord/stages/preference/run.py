@@ -52,7 +52,8 @@ def run(config: Preference) -> RunFolder:
         data = read_material(config, run, renderer)
         config = settle_learner(config, run, world, data)
         # labels are often about the very replies that are compared: what is measured on must not be among them
-        held_out = data.where(lambda prompt: is_held_out(prompt, config)).items
+        unseen = data.where(lambda prompt: is_held_out(prompt, config))
+        held_out = unseen.items
         kept = data.where(lambda prompt: not is_held_out(prompt, config))
         if not (kept.items or kept.labelled) or (data.items and not (held_out and kept.items)):
             raise BadInput("too few prompts to hold some out; raise --eval_share or give more data")
@@ -72,7 +73,7 @@ def run(config: Preference) -> RunFolder:
         learners = train_members(run, world, config, kept, held_out)
         if world.is_main:
             trained = [item.prompt for item in [*kept.items, *kept.labelled]]
-            write_results(run, world, config, renderer, learners, kept, held_out, trained)
+            write_results(run, world, config, renderer, learners, kept, unseen, trained)
             run.finish(
                 comparisons=len(data.items),
                 labels=sum(len(i.labels) for i in kept.labelled),
