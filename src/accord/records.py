@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[str, ...] = ("system", "user", "assistant", "tool")
+JudgementKind = Literal["safe", "good", "rating"]
+Finish = Literal["stop", "length"]
 
 # One function of the prompt's hash decides what a prompt may be used for, so that no prompt a preference
 # model was trained on is ever optimised or evaluated on. Upper bounds of the hash's unit interval.
@@ -80,6 +81,19 @@ def unit_hash(text: str) -> float:
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).digest()[:7], "big") / 2**56
 
 
+def is_held_out(key: str, purpose: str, share: float) -> bool:
+    """Whether what has this key (a prompt's opening, a document's id) is in the `share` that a purpose holds out.
+
+    It hangs on nothing but the two texts, so every stage holds out the same; another purpose holds out others.
+    """
+    return unit_hash(key + purpose) < share
+
+
+def fold_of(prompt: Prompt, folds: int) -> int:
+    """Which of so many equal parts, counted from 0, the prompts that open like this one belong to."""
+    return int(unit_hash(prompt.opening + "fold") * folds)
+
+
 @dataclass(frozen=True, slots=True)
 class Demonstration:
     """A prompt and an ideal reply."""
@@ -131,7 +145,7 @@ class Judgement:
     prompt: Prompt
     reply: str
     criterion: str
-    kind: Literal["safe", "good", "rating"]
+    kind: JudgementKind
     value: float
     labeler: str
     category: str
@@ -155,7 +169,7 @@ class Rollout:
     prompt_ids: tuple[int, ...]
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
-    finish: Literal["stop", "length"]
+    finish: Finish
     temperature: float
     version: str
 

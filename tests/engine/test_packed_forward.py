@@ -242,6 +242,8 @@ def test_c21_dropout_in_a_config_is_off_in_training_and_scoring(tmp_path, tokeni
         packing = pack(GROUPS)
         model = load_policy(str(where)).train()
         assert torch.equal(token_logprobs(model, packing), token_logprobs(model, packing)), kind
+        first, second = (padded_hidden_states(model, packing) for _ in range(2))
+        assert torch.equal(first, second), kind
         scalar = new_scalar(str(where), "helpful", 0).train()
         assert torch.equal(values(scalar, packing), values(scalar, packing)), kind
 

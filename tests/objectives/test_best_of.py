@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import tensor
 
-from accord.objectives.best_of import acceptance, best_of_kl_bound, best_of_kl_estimate, expected_best
+from accord.objectives.best_of import acceptance, best_of_kl_bound, best_of_kl_estimate
 
 
 def enumerated(probabilities, n):
@@ -56,26 +56,6 @@ def test_the_estimate_lies_between_0_and_the_bound(n):
     found = best_of_kl_estimate(tensor([0.0, -0.01, -1.0, -5.0, -60.0]), n)
     assert found.min() >= -1e-9 and found.max() <= best_of_kl_bound(n) + 1e-9
     assert found[0] == pytest.approx(0.0, abs=1e-6) and found[-1] == pytest.approx(best_of_kl_bound(n), abs=1e-9)
-
-
-@pytest.mark.parametrize("n", [1, 2, 3, 5])
-def test_expected_best_is_the_mean_over_all_subsets(n):
-    torch.manual_seed(0)
-    scores, values = torch.randn(5), torch.randn(5)
-    subsets = [max(subset, key=lambda i: float(scores[i])) for subset in itertools.combinations(range(5), n)]
-    expected = sum(float(values[i]) for i in subsets) / len(subsets)
-    assert float(expected_best(scores, values, n)) == pytest.approx(expected, rel=1e-5)
-    batch = expected_best(scores.expand(3, 5), values.expand(3, 5), n)
-    assert batch.shape == (3,) and torch.allclose(batch, batch[0].expand(3))
-
-
-def test_equal_scores_share():
-    assert float(expected_best(tensor([1.0, 1.0, 0.0]), tensor([4.0, 8.0, -9.0]), 3)) == pytest.approx(6.0)
-
-
-def test_more_than_was_drawn_is_refused():
-    with pytest.raises(ValueError, match="best of 3 cannot be told from 2"):
-        expected_best(torch.zeros(2), torch.zeros(2), 3)
 
 
 def test_what_is_accepted_follows_the_tilted_policy():

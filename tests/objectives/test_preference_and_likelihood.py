@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import tensor
 
-from accord.objectives.likelihood import likelihood_loss, token_accuracy
+from accord.objectives.likelihood import likelihood_loss
 from accord.objectives.preference import (
     bradley_terry_loss,
     centring_loss,
@@ -116,10 +116,9 @@ def test_score_regularizer_by_hand():
     assert torch.isclose(score_regularizer(tensor([1.0, -3.0]), weight=0.1, count=2), tensor(0.5))
 
 
-def test_likelihood_and_token_accuracy_by_hand():
+def test_likelihood_by_hand():
     loss, metrics = likelihood_loss(tensor([-1.0, -2.0, -6.0]), count=3)
     assert loss == 3.0 and metrics["loss"] == 3.0
-    assert token_accuracy(tensor([1, 2, 3, 4]), tensor([1, 2, 0, 0]), count=4) == 0.5
 
 
 # Every kind of label

@@ -19,9 +19,6 @@ Turns = tuple[Turn, ...]
 ROLE_NAMES = {**{role: role for role in ROLES}, "human": "user", "gpt": "assistant", "observation": "tool"}
 
 
-_FLAGS = {"safe": True, "unsafe": False, "true": True, "false": False, "1": True, "0": False}
-
-
 class Dropped(Exception):
     """A row that gives no record; the argument is the reason it is counted under."""
 

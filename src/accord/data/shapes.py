@@ -10,11 +10,10 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from accord.data.columns import Dropped, Fields, Turns, is_transcript, list_columns, split_transcript
 from accord.errors import BadInput
-from accord.records import Turn
+from accord.records import JudgementKind, Turn
 
 Kind = Literal["document", "prompt", "demonstration", "comparison", "judgement"]
 RECORD_KINDS: tuple[Kind, ...] = get_args(Kind)
-JudgementKind = Literal["safe", "good", "rating"]
 JUDGEMENT_KINDS: tuple[JudgementKind, ...] = get_args(JudgementKind)
 
 # Fields that every shape takes; the last three only when `columns` names them, because columns that are

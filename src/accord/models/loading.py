@@ -57,16 +57,7 @@ def _load(kind: Any, where: str, trainable: bool) -> nn.Module:
     options = {"num_labels": len(heads_of(describe(where)))} if adapted and kind is not AutoModelForCausalLM else {}
     with reading(where, "a model"):
         refuse_hub_adapter(where)
-        model = kind.from_pretrained(
-            base, attn_implementation=IMPLEMENTATION, dtype=torch.float32, use_safetensors=True, **options
-        )
-        if adapted:
-            from peft import PeftModel
-
-            if not (Path(where) / "adapter_model.safetensors").is_file():  # it would open adapter_model.bin
-                raise OSError("no file named adapter_model.safetensors")
-            model = PeftModel.from_pretrained(model, where, is_trainable=trainable)
-    switch_dropout_off(model)
+        model = pretrained(kind, base, where if adapted else "", trainable=trainable, **options)
     if not trainable:
         model.requires_grad_(False)
     model.eval()
@@ -102,14 +93,28 @@ def base_of(where: str) -> str:
     return str(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]) if adapter.is_file() else ""
 
 
-def switch_dropout_off(model: nn.Module) -> None:
-    """A score must not depend on the draw of a mask: layers, and rates that modules hand to functions."""
+def pretrained(kind: Any, where: str, adapter: str = "", *, trainable: bool = True, **options: Any) -> Any:
+    """A model of a transformers class in f32, with the adapter of a directory if one is named, and no dropout.
+
+    A score must not depend on the draw of a mask, so every rate is 0: those of layers, and those that modules hand to
+    functions. Raises what the class raises where there is no such model.
+    """
+    model = kind.from_pretrained(
+        where, attn_implementation=IMPLEMENTATION, dtype=torch.float32, use_safetensors=True, **options
+    )
+    if adapter:
+        from peft import PeftModel
+
+        if not (Path(adapter) / "adapter_model.safetensors").is_file():  # it would open adapter_model.bin
+            raise OSError("no file named adapter_model.safetensors")
+        model = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
         for name, value in vars(module).items():
             if "drop" in name and isinstance(value, float):
                 setattr(module, name, 0.0)
+    return model
 
 
 def describe(where: str) -> dict[str, Any]:

@@ -16,12 +16,11 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from accord.engine.forward.adapters import bare
-from accord.engine.forward.attention import IMPLEMENTATION
 from accord.engine.forward.causal import hidden_states
 from accord.engine.packing import Group, Packing, cut_by_tokens, pack
 from accord.errors import BadInput
 from accord.models.ensemble import Combination, combine
-from accord.models.loading import base_of, describe, heads_of, load_policy, load_scalar, reading, switch_dropout_off
+from accord.models.loading import base_of, describe, heads_of, load_policy, load_scalar, pretrained, reading
 
 
 def new_scalar(snapshot: str, criterion: str | Sequence[str], seed: int) -> nn.Module:
@@ -34,18 +33,11 @@ def new_scalar(snapshot: str, criterion: str | Sequence[str], seed: int) -> nn.M
     _name_heads(config, [criterion] if isinstance(criterion, str) else criterion)
     torch.manual_seed(seed)
     with _quiet(), reading(snapshot, "a model"):
-        model: Any = AutoModelForSequenceClassification.from_pretrained(
-            base or snapshot,
-            config=config,
-            attn_implementation=IMPLEMENTATION,
-            dtype=torch.float32,
-            use_safetensors=True,
-        )
+        model = pretrained(AutoModelForSequenceClassification, base or snapshot, config=config)
     if base:
         merged: Any = load_policy(snapshot)
         model.base_model.load_state_dict(merged.merge_and_unload().base_model.state_dict())
     _draw_head(model, seed)
-    switch_dropout_off(model)
     result: nn.Module = model
     return result
 

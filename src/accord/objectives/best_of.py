@@ -32,33 +32,6 @@ def best_of_kl_estimate(logprobs: Tensor, n: int) -> Tensor:
     return miss * inside + hit * (hit.log() - logprobs.double())
 
 
-def expected_best(scores: Tensor, values: Tensor, n: int) -> Tensor:
-    """E[value of the best of n by score], without bias from N ≥ n draws: (..., N), (..., N) to (...).
-
-    The mean over all subsets of n draws: the i-th lowest score is the best of C(i − 1, n − 1) of C(N, n) subsets
-    (Nakano et al. 2021, arXiv:2112.09332). `values` is what is measured, the score itself or another one;
-    of equal scores each is equally often the first.
-    """
-    total = scores.shape[-1]
-    if n > total:
-        raise ValueError(f"the best of {n} cannot be told from {total} draws")
-    places = torch.arange(1, total + 1, dtype=torch.float64)
-    # log C(i − 1, n − 1), −∞ where i < n
-    logs = torch.lgamma(places) - torch.lgamma((places - n + 1).clamp(min=1e-9)) - math.lgamma(n)
-    logs = torch.where(places >= n, logs, torch.full_like(logs, -math.inf))
-    whole = math.lgamma(total + 1) - math.lgamma(n + 1) - math.lgamma(total - n + 1)
-    weights = (logs - whole).exp()
-    order = scores.argsort(dim=-1)
-    ordered, sorted_scores = values.double().gather(-1, order), scores.gather(-1, order)
-    return (weights * _mean_over_ties(ordered, sorted_scores)).sum(-1)
-
-
-def _mean_over_ties(values: Tensor, scores: Tensor) -> Tensor:
-    """Each value replaced by the mean over the values whose (sorted) score is the same."""
-    same = (scores.unsqueeze(-1) == scores.unsqueeze(-2)).double()
-    return (same * values.unsqueeze(-2)).sum(-1) / same.sum(-1)
-
-
 def acceptance(scores: Tensor, *, beta: float, highest: Tensor | float) -> Tensor:
     """exp((score − highest) / β), the chance to keep a draw: what is kept follows π · exp(score / β) / Z.
 

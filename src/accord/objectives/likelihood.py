@@ -1,6 +1,5 @@
 """Maximum likelihood: pretraining and supervised fine-tuning."""
 
-import torch
 from torch import Tensor
 
 
@@ -11,8 +10,3 @@ def likelihood_loss(logprobs: Tensor, *, count: Tensor | float) -> tuple[Tensor,
     """
     loss = -logprobs.sum() / count
     return loss, {"loss": loss.detach()}
-
-
-def token_accuracy(greedy: Tensor, targets: Tensor, *, count: Tensor | float) -> Tensor:
-    """Share of target tokens that are the model's most probable token; (N,) both."""
-    return (greedy == targets).to(torch.float32).sum() / count

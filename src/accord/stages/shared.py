@@ -1,7 +1,7 @@
 """What stages read and leave behind in the same way: records with their drops, snapshots with their card."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ from accord.errors import BadInput
 from accord.models.loading import describe
 from accord.models.policy import compute_logprobs
 from accord.models.saving import save_model
-from accord.records import Comparison, Demonstration, Judgement, Prompt, Rollout
+from accord.records import Comparison, Demonstration, Judgement, Prompt, Rollout, is_held_out
 from accord.run import RunFolder
 from accord.training.distributed import World
 from accord.training.machine import C, settle
@@ -104,6 +104,20 @@ def load_all(
         )
     run.keep_sources(what, report)
     return records
+
+
+def hold_out(records: Iterable[R], key: Callable[[R], str], purpose: str, share: float) -> tuple[list[R], list[R]]:
+    """What is learned from, and the share that is held out of it to measure on; both in the order of the records."""
+    kept: list[R] = []
+    held_out: list[R] = []
+    for record in records:
+        (held_out if is_held_out(key(record), purpose, share) else kept).append(record)
+    return kept, held_out
+
+
+def measures(prompt: Prompt, share: float) -> bool:
+    """Whether comparisons on a prompt measure instead of train: preference models and the direct family agree on it."""
+    return is_held_out(prompt.opening, "preference", share)
 
 
 def drop_long(

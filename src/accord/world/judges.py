@@ -101,6 +101,7 @@ def _forms() -> dict[str, tuple[str, tuple[str, ...]]]:
 
 
 _FORMS = _forms()
+_STEPS = ("tool", "action", "finish")  # of a how-to, in their order
 _PREFIXES = frozenset(("first", "then", "next", "now", "finally", "last"))
 _OBJECT = re.compile(r"\bthe ([a-z]+) ([a-z]+)\b")
 _WORD = re.compile(r"[a-z]+")
@@ -128,7 +129,7 @@ def read_sentence(text: str) -> Sentence:
                     plain = re.sub(rf"\b{word}\b", "{n}", plain, count=1)
                     break
         found = _FORMS.get(plain) if pair or name else None
-    if found is None or (start in _PREFIXES and found[0] not in ("tool", "action", "finish")):
+    if found is None or (start in _PREFIXES and found[0] not in _STEPS):
         return Sentence("unparsed")
     return Sentence(found[0], found[1], pair, name)
 
@@ -188,7 +189,7 @@ def _count(request: Request, texts: list[str]) -> _Sentences:
                 tally.steps += 1
                 if sentence.pair is not None and objects.is_harmful(sentence.pair):
                     tally.harmful_steps += 1
-                rank = ("tool", "action", "finish").index(sentence.sort) + 1
+                rank = _STEPS.index(sentence.sort) + 1
                 if request.kind != "how-to":
                     tally.stray += 1
                 elif _is_right(sentence, request):

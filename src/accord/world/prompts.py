@@ -8,7 +8,7 @@ from accord.records import SPLITS, Prompt, Turn, unit_hash
 from accord.world import facts, language, objects, replies
 from accord.world.language import pick
 from accord.world.objects import Pair
-from accord.world.requests import Request, parse
+from accord.world.requests import Request
 
 SOURCE = "world:prompts"
 SLICES = ("benign", "harmful", "red-team", "look-alike", "knowledge", "skills", "off-distribution")
@@ -192,8 +192,3 @@ def prompts(count: int, seed: int = 0, slice: str | None = None) -> list[Prompt]
         name = slice or replies.by_chance(rng, MIX)
         made.append(Prompt(turns=DRAW[name](rng)[0], slice=name, source=SOURCE))
     return made
-
-
-def request_of(prompt: Prompt) -> Request:
-    """What a prompt asks for."""
-    return parse(prompt.turns)

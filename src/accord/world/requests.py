@@ -45,7 +45,6 @@ class Request(NamedTuple):
 
 
 UNKNOWN = Request("unknown")
-_OBJECT = re.compile(r"\bthe ([a-z]+) ([a-z]+)\b")
 _HOW_TO = re.compile(rf"\b({'|'.join(language.VERBS)}) the ([a-z]+) ([a-z]+)\b")
 _FOLLOW_UP = re.compile(r"\b(?:and|about|for) the ([a-z]+) ([a-z]+)\b")
 _NAME = re.compile(rf"\b({'|'.join(facts.LEVEL_OF)})\b")
@@ -109,8 +108,3 @@ def _parse_turn(text: str) -> Request:
     if found and objects.is_object((found[1], found[2])):
         return Request("follow-up", pair=(found[1], found[2]))
     return UNKNOWN
-
-
-def objects_in(text: str) -> list[tuple[str, str]]:
-    """The objects that a text names, in order."""
-    return [pair for pair in _OBJECT.findall(text.lower()) if objects.is_object(pair)]

@@ -6,6 +6,7 @@ from dataclasses import astuple
 from functools import lru_cache
 
 from accord.world import facts, language, objects
+from accord.world.annotators import CRITERIA
 from accord.world.corpus import DEFAULT_COUNT, corpus, fact_plan
 from accord.world.data import comparisons, demonstrations, judgements
 from accord.world.judges import judge
@@ -31,7 +32,7 @@ def world_hash() -> str:
         add([prompt.turns for prompt in prompts(40, seed=0, slice=slice)])
     for shown in demonstrations(200, seed=0):
         add([shown.prompt.turns, shown.reply, astuple(judge(shown.prompt.turns, shown.reply))])
-    for criterion in ("helpful", "harmless", "honest", "overall"):
+    for criterion in CRITERIA:
         for pair in comparisons(60, seed=0, criterion=criterion):
             add(
                 [

@@ -41,18 +41,17 @@ def _attention(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
-    dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Queries, keys and values (1, heads, T, d) of one flat row to (1, T, heads, d)."""
     cap = float(kwargs.get("softcap") or 0.0)
     if _active:
         flat = (t[0].transpose(0, 1) for t in (query, key, value))
-        return attend_packed(_active[-1].attention, *flat, scaling=scaling, dropout=dropout, cap=cap).unsqueeze(0), None
+        return attend_packed(_active[-1].attention, *flat, scaling=scaling, cap=cap).unsqueeze(0), None
     if cap:
-        out = explicit_attention(query, key, value, attention_mask, scaling=scaling, dropout=dropout, cap=cap)
+        out = explicit_attention(query, key, value, attention_mask, scaling=scaling, cap=cap)
         return out.transpose(1, 2).contiguous(), None
-    return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)
+    return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
 
 
 def attend_packed(
@@ -62,13 +61,12 @@ def attend_packed(
     value: Tensor,
     *,
     scaling: float | None = None,
-    dropout: float = 0.0,
     cap: float = 0.0,
 ) -> Tensor:
     """Queries (Q, heads, d), keys and values (T, heads, d) of a flat row to what each query's segment lets it see."""
-    if not cap and not dropout and varlen.serves(query):
+    if not cap and varlen.serves(query):
         return varlen.attend(attention, query, key, value, scaling=scaling)
-    if not dropout and flex.serves(query):
+    if flex.serves(query):
         return flex.attend(attention, query, key, value, scaling=scaling, cap=cap)
     table = attention.table
     grouped = query.shape[1] != key.shape[1]
@@ -79,7 +77,7 @@ def attend_packed(
     for block, *flat in zip(table.blocks, queries, keys, values, strict=True):
         q, k, v = (t.unflatten(0, (block.segments, -1)).transpose(1, 2) for t in flat)
         if cap or _explicit_is_faster(k):
-            out = explicit_attention(q, k, v, block.mask, scaling=scaling, dropout=dropout, cap=cap)
+            out = explicit_attention(q, k, v, block.mask, scaling=scaling, cap=cap)
         else:
             out = F.scaled_dot_product_attention(
                 q,
@@ -88,7 +86,6 @@ def attend_packed(
                 attn_mask=block.bias if q.dtype == torch.float32 and computed_in(q) == q.dtype else block.mask,
                 is_causal=block.mask is None,
                 scale=scaling,
-                dropout_p=dropout,
                 enable_gqa=grouped,
             )
         parts.append(out.transpose(1, 2).flatten(0, 1))
@@ -110,7 +107,6 @@ def explicit_attention(
     mask: Tensor | None,
     *,
     scaling: float | None = None,
-    dropout: float = 0.0,
     cap: float = 0.0,
 ) -> Tensor:
     """softmax(q kᵀ · scaling) v of (B, heads, T, d), product by product; `mask` True is seen, None is causal.
@@ -125,8 +121,7 @@ def explicit_attention(
         queries, keys = scores.shape[-2:]
         mask = torch.ones(queries, keys, dtype=torch.bool, device=query.device).tril(keys - queries)
     scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    weights = F.dropout(scores.float().softmax(-1).to(query.dtype), dropout)
-    out: Tensor = weights @ value
+    out: Tensor = scores.float().softmax(-1).to(query.dtype) @ value
     return out
 
 

@@ -49,14 +49,7 @@ def _layer(layer: Any, x: Tensor, rotation: Rotation, attention: Attention) -> T
     query = heads(own.q_proj, hidden)
     if hasattr(own, "q_norm"):
         query, key = _norm(own.q_norm, query), _norm(own.k_norm, key)
-    seen = attend_packed(
-        attention,
-        _rotated(query, asked),
-        _rotated(key, rotation),
-        value,
-        scaling=own.scaling,
-        dropout=own.attention_dropout if own.training else 0.0,
-    )
+    seen = attend_packed(attention, _rotated(query, asked), _rotated(key, rotation), value, scaling=own.scaling)
     x = x + own.o_proj(seen.flatten(1))
     out: Tensor = x + layer.mlp(_norm(layer.post_attention_layernorm, x))
     return out

@@ -7,10 +7,10 @@ from accord.data.chat import Renderer
 from accord.data.sources import read_comparisons, read_judgements
 from accord.engine.packing import Group, reply_group
 from accord.errors import BadInput
-from accord.records import Comparison, Judgement, Prompt, unit_hash
+from accord.records import Comparison, Judgement, Prompt
 from accord.run import RunFolder
 from accord.stages.dpo.config import UNPAIRED, Dpo
-from accord.stages.shared import drop_long, load_all
+from accord.stages.shared import drop_long, load_all, measures
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def read_material(config: Dpo, run: RunFolder, renderer: Renderer) -> DirectData
     def trained(item: DirectItem) -> bool:
         if config.eval_data:
             return item.prompt.opening not in openings
-        return unit_hash(item.prompt.opening + "preference") >= config.eval_share
+        return not measures(item.prompt, config.eval_share)
 
     if not config.eval_data:
         held_out = [item for item in items if not trained(item)]

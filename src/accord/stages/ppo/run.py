@@ -32,7 +32,7 @@ from accord.stages.ppo.memory import imagined_pass, settle_actors
 from accord.stages.ppo.rollouts import collect
 from accord.stages.ppo.state import State, first_state, move_kl_coefficient, restore, save_state
 from accord.stages.ppo.update import Targets, improve
-from accord.stages.ppo.watch import Guard, refuse_unknown_metrics, watch_metrics
+from accord.stages.ppo.watch import ENDING, Guard, refuse_unknown_metrics, watch_metrics
 from accord.stages.shared import open_run, save_snapshot
 from accord.training import checkpoint, distributed
 from accord.training.compiling import Compiling
@@ -127,7 +127,7 @@ def ends(actors: Actors, action: str) -> bool:
     """Whether an alarm's action ends the run; after a roll-back the average is those weights too."""
     if action == "roll-back" and actors.average is not None:
         follow(actors.average, actors.policy, 1.0)
-    return action in ("stop", "roll-back")
+    return action in ENDING
 
 
 def last_look(config: Ppo, world: World, prompts: Sequence[Prompt], actors: Actors, guard: Guard, state: State) -> None:

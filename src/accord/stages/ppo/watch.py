@@ -20,6 +20,7 @@ from accord.stages.ppo.config import Alarm
 from accord.stages.ppo.experience import Experience
 from accord.stages.ppo.state import State
 
+ENDING = ("stop", "roll-back")  # actions of an alarm after which nothing more is learned
 TAIL = 0.99  # quantile of the first iteration's rewards where the tail begins
 GRAM = 3  # tokens in a row whose return counts as repetition
 
@@ -84,7 +85,7 @@ class Guard:
         if said and not self.quiet:
             print("\n".join(said), flush=True)
         action = worst(rung)
-        if action in ("stop", "roll-back"):
+        if action in ENDING:
             state.ended = next(line for line, rule in zip(said, rung, strict=True) if rule.action == action)
         if self.good is not None and action == "roll-back":
             follow(policy, self.good, 1.0)

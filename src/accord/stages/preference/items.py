@@ -11,7 +11,7 @@ from accord.data.sources import read_comparisons, read_demonstrations, read_judg
 from accord.engine.packing import Group, reply_group
 from accord.errors import BadInput
 from accord.objectives.ranking import ranked_pairs, tied_pairs
-from accord.records import Comparison, Demonstration, Judgement, Prompt, unit_hash
+from accord.records import Comparison, Demonstration, Judgement, Prompt, is_held_out
 from accord.run import RunFolder
 from accord.stages.preference.config import Preference
 from accord.stages.shared import criteria_of, drop_long, group_of, load_all, named
@@ -141,7 +141,7 @@ def _read(
 
 def in_half(prompt: Prompt, half: str) -> bool:
     """Whether a prompt is in this half of them all ("" is the whole); by its opening."""
-    return not half or (unit_hash(prompt.opening + "half") < 0.5) == (half == "train")
+    return not half or is_held_out(prompt.opening, "half", 0.5) == (half == "train")
 
 
 def rating_scale(ratings: Sequence[float]) -> tuple[float, float]:

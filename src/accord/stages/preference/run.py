@@ -24,14 +24,14 @@ from accord.models.learner import PreferenceLearner
 from accord.models.loading import add_adapters
 from accord.models.scalar import start_scalar
 from accord.models.tokenizer import load_renderer
-from accord.records import Prompt, unit_hash
+from accord.records import fold_of
 from accord.run import RunFolder, read_json
 from accord.stages.preference.config import Preference
 from accord.stages.preference.items import PreferenceData, PreferenceItem, read_material, refuse_thin_heads
 from accord.stages.preference.loss import item_loss, own_scores, totals
 from accord.stages.preference.noise import turned_round, without_suspects
 from accord.stages.preference.results import cross_validated, mean_accuracy, write_results
-from accord.stages.shared import open_run
+from accord.stages.shared import measures, open_run
 from accord.training import distributed
 from accord.training.distributed import World
 from accord.training.fit import fit
@@ -52,9 +52,9 @@ def run(config: Preference) -> RunFolder:
         data = read_material(config, run, renderer)
         config = settle_learner(config, run, world, data)
         # labels are often about the very replies that are compared: what is measured on must not be among them
-        unseen = data.where(lambda prompt: is_held_out(prompt, config))
+        unseen = data.where(lambda prompt: measures(prompt, config.eval_share))
         held_out = unseen.items
-        kept = data.where(lambda prompt: not is_held_out(prompt, config))
+        kept = data.where(lambda prompt: not measures(prompt, config.eval_share))
         if not (kept.items or kept.labelled) or (data.items and not (held_out and kept.items)):
             raise BadInput("too few prompts to hold some out; raise --eval_share or give more data")
         refuse_thin_heads(config, kept)
@@ -67,7 +67,7 @@ def run(config: Preference) -> RunFolder:
             run.write_json("tested.json", pairs)
         if tested is not None and config.suspects != "keep":
             scored = {id(item): scores for item, scores in zip(data.items, tested, strict=True)}
-            kept = data.where(lambda prompt: not is_held_out(prompt, config))
+            kept = data.where(lambda prompt: not measures(prompt, config.eval_share))
             kept = replace(kept, items=without_suspects(config, run, kept.items, [scored[id(i)] for i in kept.items]))
             refuse_thin_heads(config, kept)
         learners = train_members(run, world, config, kept, held_out)
@@ -80,10 +80,6 @@ def run(config: Preference) -> RunFolder:
                 heads=data.heads,
             )
         return run
-
-
-def is_held_out(prompt: Prompt, config: Preference) -> bool:
-    return unit_hash(prompt.opening + "preference") < config.eval_share
 
 
 def train_members(
@@ -219,10 +215,6 @@ def score_items(learner: PreferenceLearner, items: Sequence[PreferenceItem], mic
         out.append(flat[start : start + len(item.texts)])
         start += len(item.texts)
     return out
-
-
-def fold_of(prompt: Prompt, folds: int) -> int:
-    return int(unit_hash(prompt.opening + "fold") * folds)
 
 
 def cross_validate(config: Preference, world: World, data: PreferenceData) -> Scores:

@@ -19,10 +19,10 @@ from accord.models.policy import SIZES, compute_logprobs, mean_loss, new_policy
 from accord.models.saving import POLICY
 from accord.models.tokenizer import embed_roles, load_renderer
 from accord.objectives.likelihood import likelihood_loss
-from accord.records import Document, unit_hash
+from accord.records import Document
 from accord.run import RunFolder
 from accord.stages.pretrain.config import Pretrain
-from accord.stages.shared import load_all, named, open_run, save_snapshot, settle_language_model
+from accord.stages.shared import hold_out, load_all, named, open_run, save_snapshot, settle_language_model
 from accord.training import distributed
 from accord.training.fit import Losses, fit
 from accord.training.memory import longest_first
@@ -43,8 +43,7 @@ def run(config: Pretrain) -> RunFolder:
             held_out: list[Document] = load_all(read_documents, config.eval_data, config, run, what="eval_data")
             refuse_overlap([d.id for d in held_out], [d.id for d in documents], "--eval_data", "--data", "document")
         else:
-            held_out = [d for d in documents if unit_hash(d.id) < HELD_OUT]
-            documents = [d for d in documents if unit_hash(d.id) >= HELD_OUT]
+            documents, held_out = hold_out(documents, lambda document: document.id, "", HELD_OUT)
         if not documents or not held_out:
             raise BadInput(f"too few documents to hold {100 * HELD_OUT:g} % out; give --eval_data")
         if not world.is_main:

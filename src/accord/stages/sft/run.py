@@ -19,11 +19,12 @@ from accord.models.policy import compute_logprobs, mean_loss
 from accord.models.saving import POLICY
 from accord.models.tokenizer import load_renderer
 from accord.objectives.likelihood import likelihood_loss
-from accord.records import Demonstration, prompt_ids, unit_hash
+from accord.records import Demonstration, prompt_ids
 from accord.run import RunFolder
 from accord.stages.sft.config import Sft
 from accord.stages.shared import (
     drop_long,
+    hold_out,
     load_all,
     named,
     open_run,
@@ -56,8 +57,7 @@ def run(config: Sft) -> RunFolder:
             refuse_overlap(prompt_ids(prompts), [d.prompt.id for d in demonstrations], "--eval_data", "--data")
             refuse_trained_prompts(prompts, [config.model], "--eval_data")
         else:
-            held_out = [d for d in demonstrations if unit_hash(d.prompt.opening + "sft") < HELD_OUT]
-            demonstrations = [d for d in demonstrations if unit_hash(d.prompt.opening + "sft") >= HELD_OUT]
+            demonstrations, held_out = hold_out(demonstrations, lambda shown: shown.prompt.opening, "sft", HELD_OUT)
         if not demonstrations or not held_out:
             raise BadInput(f"too few demonstrations to hold {100 * HELD_OUT:g} % out; give --eval_data")
         groups = [conversation_group(renderer, d, config.train_on) for d in demonstrations]
