@@ -95,8 +95,9 @@ def micro(config, actors, experience, advantages, returns, rows, chosen=None):
 
 
 def make_config(**changes):
-    settings = {"model": "m", "data": "d", "out": "o", "rewards": {"helpful": "r"}, "whiten": False}
-    return Ppo(**{**settings, "lam": 1.0, "kl_coefficient": 0.5, **changes})
+    settings = {"model": "m", "data": "d", "out": "o", "rewards": {"helpful": "r"}, "kl_coefficient": 0.5}
+    with_critics = {} if "advantages" in changes else {"whiten": False, "lam": 1.0}
+    return Ppo(**{**settings, **with_critics, **changes})
 
 
 LIMITED = {"costs": {"harm": "c"}, "limits": {"harm": 0.0}}
@@ -150,7 +151,7 @@ def test_kl_in_the_loss_is_in_no_stream_and_still_in_the_objective():
 
 def test_reinforce_whitens_what_comes_after_each_token():
     experience = make_experience(helpful=[1.0, -1.0])
-    config = make_config(advantages="reinforce++", kl_coefficient=0.0, whiten=False)
+    config = make_config(advantages="reinforce++", kl_coefficient=0.0)
     found, _, _ = shaped(config, experience, ppo_state.State(0, 0.0, {}))
     raw = torch.tensor([1.0, 1.0, 1.0, -1.0, -1.0])
     kept = found[experience.mask]
