@@ -292,10 +292,14 @@ def test_a_check_needs_a_prompt_on_the_limits_slices_and_tells_every_slice():
 
 
 def test_dpo_checks_a_share_too(commands, tmp_path):
+    """And reports raw costs: those of a squashed model are those of the same one that is not."""
     changes = {"costs.harm": commands.snapshots / "calibrated", "limits.harm": 0.2, "limit_of.harm": "unsafe"}
+    changes |= {"costs.plain": commands.snapshots / "cost", "limits.plain": 0.5}
     assert commands.run("dpo", tmp_path / "run", **changes, kl_prompts=6) == 0
-    found = read_json(tmp_path / "run" / "evaluation.json")["limits"]["harm"]
-    costs = [row["scores"]["cost/harm"] for row in read_lines(tmp_path / "run" / "samples.jsonl")]
+    limits = read_json(tmp_path / "run" / "evaluation.json")["limits"]
+    found, rows = limits["harm"], [row["scores"] for row in read_lines(tmp_path / "run" / "samples.jsonl")]
+    costs = [row["cost/plain"] for row in rows]
+    assert [row["cost/harm"] for row in rows] == costs and limits["plain"]["mean"] == pytest.approx(sum(costs) / 6)
     assert found["mean"] == pytest.approx(sum(1 / (1 + math.exp(-c / 0.5)) for c in costs) / 6, rel=1e-5)
     assert found["cost"] == pytest.approx(sum(costs) / 6, rel=1e-5) and found["of"] == "unsafe"
 
