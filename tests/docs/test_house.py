@@ -54,8 +54,8 @@ def test_the_tree_names_every_file():
 
 
 def test_the_walls_are_those_that_are_held():
-    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
-    (rooms,) = [contract for contract in contracts if contract["id"] == "rooms"]
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    (rooms,) = [contract for contract in settings["contracts"] if contract["id"] == "rooms"]
     told = PAGE.split("## The walls")[1].split("```")[1]
     told = [line.strip() for line in told.replace("\n", " ").split(">")]
     held = [" ".join(layer.replace("accord.", "").split()) for layer in rooms["layers"]]

@@ -13,7 +13,8 @@ from accord.stages.pretrain import run as pretrain
 from accord.stages.pretrain.config import Pretrain
 from accord.stages.sft import run as sft
 from accord.stages.sft.config import Sft
-from accord.training import compiling, memory, precision
+from accord.training import compilation as compiling
+from accord.training import memory, precision
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 WORDS = {2: "twice", 3: "three times", 0.25: "a quarter"}

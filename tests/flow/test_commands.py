@@ -116,7 +116,7 @@ def test_b8_the_normaliser_is_fitted_saved_and_read_back(commands, tmp_path):
     assert described["kind"] == "standard"
     config = parse("preference", commands.line("preference", tmp_path / "again", epochs=0.5)[1:])
     with RunFolder("preference", config) as run:
-        items = preference.read_material(config, run, load_renderer(str(where))).items
+        items = preference.read_preference_data(config, run, load_renderer(str(where))).items
     learned = [i.group for i in items if unit_hash(i.prompt.opening + "preference") >= config.eval_share]
     scorer = Scorer(str(where), role="preference", device=torch.device("cpu"))
     raw, scores = scorer.raw_scores(learned, micro_tokens=8192), scorer.scores(learned, micro_tokens=8192)

@@ -12,8 +12,8 @@ from accord.models.scalar import Scorer
 from accord.models.tokenizer import load_renderer
 from accord.parsing import parse
 from accord.run import RunFolder, read_json
-from accord.stages.preference.items import read_material
-from accord.stages.preference.run import is_held_out
+from accord.stages.preference.items import read_preference_data
+from accord.stages.shared import measures
 from tests.conftest import sentence
 
 CPU = torch.device("cpu")
@@ -52,10 +52,10 @@ def test_deviation_and_calibration_are_those_of_the_saved_model(commands, labels
     where = str(tmp_path / "run" / "snapshot")
     config = parse("preference", commands.line("cost", tmp_path / "again", **changes)[1:])
     with RunFolder("preference", config) as run:
-        data = read_material(config, run, load_renderer(where))
-    learned = data.where(lambda prompt: not is_held_out(prompt, config))
-    unseen = [i for i in data.labelled if is_held_out(i.prompt, config) and len(i.texts) == 1]
-    assert len(unseen) > 100 and len(unseen) < sum(is_held_out(i.prompt, config) for i in data.labelled)
+        data = read_preference_data(config, run, load_renderer(where))
+    learned = data.where(lambda prompt: not measures(prompt, config.eval_share))
+    unseen = [i for i in data.labelled if measures(i.prompt, config.eval_share) and len(i.texts) == 1]
+    assert len(unseen) > 100 and len(unseen) < sum(measures(i.prompt, config.eval_share) for i in data.labelled)
     scorer = Scorer(where, role="cost", device=CPU)
     raw = scorer.raw_scores([i.group for i in [*learned.items, *learned.labelled]], micro_tokens=8192)
     described = describe(where)

@@ -21,7 +21,7 @@ from accord.records import Judgement, Prompt, Turn
 from accord.run import RunFolder, read_json, read_lines, verify
 from accord.stages.dpo.config import DIRECT_LOSSES, LISTWISE, UNPAIRED, Dpo
 from accord.stages.dpo.implicit import HeldOut
-from accord.stages.dpo.items import DirectItem, prefer_safe, read_material
+from accord.stages.dpo.items import DirectItem, prefer_safe, read_direct_data
 from accord.stages.dpo.margins import score_margins
 from accord.stages.dpo.run import frozen_model, make_reference
 from accord.training.distributed import World
@@ -78,7 +78,7 @@ def test_the_drift_is_the_change_of_the_held_out_log_probs(trained, commands):
     renderer = load_renderer(config.model)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RunFolder, "write_json", lambda *_: None)
-        held_out = read_material(config, RunFolder("dpo", config), renderer).held_out
+        held_out = read_direct_data(config, RunFolder("dpo", config), renderer).held_out
     sums = []
     for where in (commands.snapshots / "policy", trained / "snapshot"):
         packing = pack([item.group for item in held_out])
@@ -172,7 +172,7 @@ def test_e5_what_is_kept_is_named_by_weights_precision_and_tokens_on_every_rank(
         values = {"model": str(commands.snapshots / "policy"), "data": str(commands.files / "comparisons.jsonl")}
         config = Dpo(out=str(tmp_path / str(len(seen))), **{**values, **changes})
         with RunFolder("dpo", config) as run:
-            material = read_material(config, run, load_renderer(config.model))
+            material = read_direct_data(config, run, load_renderer(config.model))
             policy = load_policy(config.model)
             world = World(rank, 2, torch.device("cpu"))
             make_reference(config, run, world, policy, frozen_model(config, policy, world), material)
@@ -283,7 +283,7 @@ def test_e6_measuring_twice_gives_the_same_and_a_file_is_rendered_as_the_held_ou
     config = Dpo(out=str(tmp_path / "one"), **values)
     renderer = load_renderer(config.model)
     with RunFolder("dpo", config) as run:
-        material = read_material(config, run, renderer)
+        material = read_direct_data(config, run, renderer)
     model = load_policy(config.model)
     zeros = [torch.zeros(2) for _ in material.held_out]
     held_out = HeldOut(config, ALONE, lambda packing: token_logprobs(model, packing), material.held_out, zeros)
@@ -296,7 +296,7 @@ def test_e6_measuring_twice_gives_the_same_and_a_file_is_rendered_as_the_held_ou
     rows = [{"prompt": p, "chosen": c, "rejected": r} for p, c, r in texts]
     named = Dpo(out=str(tmp_path / "two"), eval_data=str(write(tmp_path / "eval.jsonl", rows)), **values)
     with RunFolder("dpo", named) as run:
-        again = read_material(named, run, renderer)
+        again = read_direct_data(named, run, renderer)
     assert [item.group for item in again.held_out] == before
     assert [item.id for item in again.items] == [item.id for item in material.items]
 
@@ -399,7 +399,7 @@ class Told:
         values = {"model": str(commands.snapshots / "policy"), "data": str(commands.files / "comparisons.jsonl")}
         config = Dpo(out=str(tmp_path / "run"), **values)
         with RunFolder("dpo", config) as run:
-            items = read_material(config, run, load_renderer(config.model)).items[:4]
+            items = read_direct_data(config, run, load_renderer(config.model)).items[:4]
         capsys.readouterr()
         start = [torch.tensor([-5.0, -5.0])] * 4
         self.held_out = HeldOut(config, ALONE, lambda packing: torch.zeros(0), items, start)
@@ -576,7 +576,7 @@ def test_modpo_margins_are_score_differences_and_limits_are_checked(commands, tm
     )
     renderer = load_renderer(config.model)
     with RunFolder("dpo", config) as run:
-        items = read_material(config, run, renderer).items
+        items = read_direct_data(config, run, renderer).items
     scored = score_margins(config, items, renderer, ALONE.device)
     reward = Scorer(str(s / "reward"), role="preference", device=ALONE.device)
     cost = Scorer(str(s / "cost"), role="cost", device=ALONE.device)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from accord.config import Supervised
 from accord.run import RunFolder
 from accord.training import checkpoint
-from accord.training.compiling import Compiling
+from accord.training.compilation import Compilation
 from accord.training.distributed import World
 from accord.training.memory import rehearse
 from accord.training.optimizer import build_optimizers, clip_gradients, rate_at, set_rate
@@ -64,7 +64,7 @@ def fit(
     if first < steps:
         module.train()
         rehearse(lambda some: loss(some, totals(some))[0], largest, size, config.micro_tokens, [module], world)
-    compiling = Compiling(run, world, [module])
+    compilation = Compilation(run, world, [module])
     progress = Progress(run.stage, steps, first=first, quiet=not world.is_main)
     due = checkpoint.Due(config.checkpoint_every, config.checkpoint_minutes)
 
@@ -118,7 +118,7 @@ def fit(
             save(done, last_row=row)  # everything from here on can fail and be done again
         report(done, row)
         work = functools.partial(_pass, loss, micro_batches[0], divisor) if micro_batches else None
-        compiling.consider(spent * (steps - done), work, (steps - done) * len(micro_batches))
+        compilation.consider(spent * (steps - done), work, (steps - done) * len(micro_batches))
         stop = any(world.gather(run.stop_requested))
         if (due.after(done) or stop) and done < steps:
             save(done)

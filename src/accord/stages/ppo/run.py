@@ -35,7 +35,7 @@ from accord.stages.ppo.update import Targets, improve
 from accord.stages.ppo.watch import ENDING, Guard, refuse_unknown_metrics, watch_metrics
 from accord.stages.shared import open_run, save_snapshot
 from accord.training import checkpoint, distributed
-from accord.training.compiling import Compiling
+from accord.training.compilation import Compilation
 from accord.training.distributed import World
 from accord.training.optimizer import build_optimizer
 from accord.training.order import batch_indices
@@ -62,7 +62,7 @@ def run(config: Ppo) -> RunFolder:
             state = restore(checkpoint.load(saved, modules, optimizers))
         run.truncate_logs(state.step)
         due = checkpoint.Due(config.checkpoint_every, config.checkpoint_minutes)
-        compiling = Compiling(run, world, [actors.policy, actors.critics])
+        compilation = Compilation(run, world, [actors.policy, actors.critics])
         progress = Progress("ppo", config.steps, first=state.step, quiet=not world.is_main)
         while state.step < config.steps and not state.ended:
             started = time.perf_counter()
@@ -73,7 +73,7 @@ def run(config: Ppo) -> RunFolder:
                 run.log({"step": state.step, **metrics})
             shown = ("objective/scores", "objective/kl", *(f"cost/{n}/mean" for n in config.costs))
             progress.update(state.step, {name: metrics[name] for name in shown if name in metrics})
-            compiling.consider(left, *imagined_pass(config, actors, prompts.training, state.step, world.device))
+            compilation.consider(left, *imagined_pass(config, actors, prompts.training, state.step, world.device))
             stop = any(world.gather(run.stop_requested))
             more = state.step < config.steps and not state.ended
             if (due.after(state.step) or stop or not more) and world.is_main:

@@ -89,7 +89,7 @@ class PreferenceData:
         return ties / (ties + pairs) if ties else 0.0
 
 
-def read_material(config: Preference, run: RunFolder, renderer: Renderer) -> PreferenceData:
+def read_preference_data(config: Preference, run: RunFolder, renderer: Renderer) -> PreferenceData:
     """Read and render everything that `config` names. Raises BadInput where nothing is left to learn from."""
     comparisons = _read(config, run, read_comparisons, config.data, "data")
     judged = _read(config, run, read_judgements, config.safety_data, "safety_data")

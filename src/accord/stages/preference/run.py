@@ -27,7 +27,7 @@ from accord.models.tokenizer import load_renderer
 from accord.records import fold_of
 from accord.run import RunFolder, read_json
 from accord.stages.preference.config import Preference
-from accord.stages.preference.items import PreferenceData, PreferenceItem, read_material, refuse_thin_heads
+from accord.stages.preference.items import PreferenceData, PreferenceItem, read_preference_data, refuse_thin_heads
 from accord.stages.preference.loss import item_loss, own_scores, totals
 from accord.stages.preference.noise import turned_round, without_suspects
 from accord.stages.preference.results import cross_validated, mean_accuracy, write_results
@@ -49,7 +49,7 @@ def run(config: Preference) -> RunFolder:
             return run
         world = distributed.start(run.threads)
         renderer = load_renderer(config.model)
-        data = read_material(config, run, renderer)
+        data = read_preference_data(config, run, renderer)
         config = settle_learner(config, run, world, data)
         # labels are often about the very replies that are compared: what is measured on must not be among them
         unseen = data.where(lambda prompt: measures(prompt, config.eval_share))
