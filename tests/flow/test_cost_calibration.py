@@ -84,7 +84,7 @@ def test_too_few_labels_leave_no_calibration_and_a_share_is_refused(commands, tm
 
 def test_a_preference_model_has_no_labels_that_could_be_wrong(commands, tmp_path, capsys):
     assert commands.run("preference", tmp_path / "run", label_flips=0.1) == 2
-    assert "--label_flips is for the labels of --role cost" in capsys.readouterr().err
+    assert "--label_flips has no effect without --role cost" in capsys.readouterr().err
     assert commands.run("preference", tmp_path / "plain") == 0
     assert not {"deviation", "calibration"} & set(describe(str(tmp_path / "plain" / "snapshot")))
 

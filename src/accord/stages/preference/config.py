@@ -113,10 +113,6 @@ class Preference(Supervised, Adapters, Reading):
             raise ValueError(
                 "--safety_data is for --role cost; a preference model has no boundary (see --unpaired_data)"
             )
-        if self.role == "preference" and self.label_flips:
-            raise ValueError(
-                "--label_flips is for the labels of --role cost, whose σ(cost) is calibrated on some of them"
-            )
         if self.role == "cost" and self.binarise:
             raise ValueError("--binarise is for pretraining a preference model, not for a cost model")
         if not self.data and not self.unpaired_data:
