@@ -111,7 +111,7 @@ def preference(folder: Path) -> Result:
     for item in items_of(folder):
         group = reply_group(item["prompt"], *item["replies"])
         ranks = tuple(range(1, len(group.replies) + 1))
-        items.append(PreferenceItem(prompt, ("",) * len(ranks), group, "helpful", "bench", ranks=ranks))
+        items.append(PreferenceItem(prompt, ("",) * len(ranks), group, ranks, head="helpful", labeler="bench"))
     scorer = load_scalar(config.model, role="preference", trainable=True)
     learner = PreferenceLearner(scorer, ["helpful"], ["bench"], tie_rate=0.0).to(world.device)
     return train(

@@ -21,7 +21,7 @@ from accord.records import Judgement, Prompt, Turn
 from accord.run import RunFolder, read_json, read_lines, verify
 from accord.stages.dpo.config import DIRECT_LOSSES, LISTWISE, UNPAIRED, Dpo
 from accord.stages.dpo.implicit import HeldOut
-from accord.stages.dpo.items import DirectItem, prefer_safe, read_direct_data
+from accord.stages.dpo.items import Choice, DirectItem, prefer_safe, read_direct_data
 from accord.stages.dpo.margins import score_margins
 from accord.stages.dpo.run import frozen_model, make_reference
 from accord.training.distributed import World
@@ -491,11 +491,9 @@ def test_a8_a_pair_with_one_long_side_is_dropped_and_counted_here_too(commands, 
 
 def an_item(ranks, *texts):
     n = range(len(ranks))
-    pairs = tuple((i, j) for i in n for j in n if ranks[i] < ranks[j])
+    choices = tuple(Choice(i, j, 0.25) for i in n for j in n if ranks[i] < ranks[j])
     prompt = Prompt((Turn("user", "why"),), "", "file")
-    return DirectItem(
-        -1, "id", prompt, texts, reply_group((1,), *([k] for k in n)), ranks, pairs, (0.25,) * len(pairs), ()
-    )
+    return DirectItem(prompt, texts, reply_group((1,), *([k] for k in n)), ranks, id="id", choices=choices)
 
 
 def label(text, safe):
@@ -514,7 +512,8 @@ def test_safedpo_lets_the_safe_reply_win_and_drops_pairs_of_two_unsafe_ones(caps
     ]
     kept = prefer_safe(items, labels, 2.0)
     assert [item.pairs for item in kept] == [((1, 0),), ((0, 1),), ((0, 1),), ((0, 1),), ((1, 0), (1, 2))]
-    assert [item.margins for item in kept] == [(2.25,), (2.25,), (0.25,), (0.25,), (2.25, 2.25)]
+    margins = [[choice.margin for choice in item.choices] for item in kept]
+    assert margins == [[2.25], [2.25], [0.25], [0.25], [2.25, 2.25]]
     assert "7 pairs with both labels; 2 turned round, 2 of two unsafe" in capsys.readouterr().out
     with pytest.raises(BadInput, match="labels no reply"):
         prefer_safe(items, labels[:1], 0.0)
@@ -583,8 +582,8 @@ def test_modpo_margins_are_score_differences_and_limits_are_checked(commands, tm
     for item in scored[:5]:
         (r,), (c,) = ([m.scores([item.group], micro_tokens=500)] for m in (reward, cost))
         expected = 0.5 * (r[0] - r[1]) - 2.0 * (c[0] - c[1])
-        assert item.pairs == ((0, 1),) and item.margins[0] == pytest.approx(expected.item(), abs=1e-4)
-    first = [scored[i].margins[0] for i in batch_indices(0, len(scored), 30, 0)]
+        assert item.pairs == ((0, 1),) and item.choices[0].margin == pytest.approx(expected.item(), abs=1e-4)
+    first = [scored[i].choices[0].margin for i in batch_indices(0, len(scored), 30, 0)]
     loss = sum(math.log(1 + math.exp(margin)) for margin in first) / len(first)
     assert rows_of(tmp_path / "run")[0]["loss"] == pytest.approx(loss, abs=1e-4)
     limit = read_json(tmp_path / "run" / "evaluation.json")["limits"]["harm"]

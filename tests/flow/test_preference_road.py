@@ -41,9 +41,8 @@ def config_of(commands, **changes):
 def ranked(renderer, prompt="why", texts=("the cat", "a dog", "a red stone"), ranks=(2, 1, 3), **more):
     ids = renderer.prompt_ids((Turn("user", prompt),))
     group = reply_group(ids, *(renderer.reply_ids(t) for t in texts))
-    return PreferenceItem(
-        Prompt((Turn("user", prompt),), "", "by hand"), texts, group, "helpful", "human", ranks, **more
-    )
+    prompt = Prompt((Turn("user", prompt),), "", "by hand")
+    return PreferenceItem(prompt, texts, group, ranks, head="helpful", labeler="human", **more)
 
 
 def learner_of(snapshots, heads=("helpful",), labelers=("human",), **more):
@@ -419,7 +418,9 @@ def test_flips_turn_their_share_round_and_nothing_held_out(commands, everything,
     generator = random.Random(0)
     prompts = [Prompt((Turn("user", str(i)),), "", "") for i in range(400)]
     none = Group((), (), ())
-    items = [PreferenceItem(prompt, (words(generator, 3), "b"), none, "h", "x", (1, 2)) for prompt in prompts]
+    items = [
+        PreferenceItem(prompt, (words(generator, 3), "b"), none, (1, 2), head="h", labeler="x") for prompt in prompts
+    ]
     turned = turned_round(items, 0.25, seed=1)
     share = sum(a.ranks != b.ranks for a, b in zip(items, turned, strict=True)) / 400
     assert share == pytest.approx(0.25, abs=0.06) and turned_round(items, 0.25, seed=1) == turned
@@ -430,7 +431,7 @@ def test_flips_turn_their_share_round_and_nothing_held_out(commands, everything,
 
 
 def test_support_by_hand():
-    item = PreferenceItem(Prompt((), "", ""), ("a", "b", "c"), Group((), (), ()), "h", "x", (1, 2, 2))
+    item = PreferenceItem(Prompt((), "", ""), ("a", "b", "c"), Group((), (), ()), (1, 2, 2), head="h", labeler="x")
     expected = (1 / (1 + math.exp(-1)) + 1 / (1 + math.exp(1))) / 2
     assert support(item, [1.0, 0.0, 2.0]) == pytest.approx(expected)
 

@@ -79,7 +79,9 @@ def test_c15_c16_ranking_and_sign_gradients_do_not_depend_on_the_cut(snapshots):
         unsafe = (Label(0, "above", 0.0, 1.0), Label(1, "below", 0.0, 2.0)) if i % 2 else ()
         texts = ("r",) * len(replies)
         group = reply_group(a, *replies)
-        items.append(PreferenceItem(prompt, texts, group, "harmless", "x", ranks=ranks, margin=0.1 * i, labels=unsafe))
+        items.append(
+            PreferenceItem(prompt, texts, group, ranks, head="harmless", labeler="x", margin=0.1 * i, labels=unsafe)
+        )
     whole = totals(items)
 
     def compute(part):

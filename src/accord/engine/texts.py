@@ -1,10 +1,52 @@
 """Rendered records as groups of token ids."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from accord.data.chat import Renderer
-from accord.engine.packing import Group
-from accord.records import Demonstration, Document
+from accord.engine.packing import Group, reply_group
+from accord.objectives.ranking import ranked_pairs, tied_pairs
+from accord.records import Demonstration, Document, Prompt, Rollout
+
+
+@dataclass(frozen=True)
+class RankedReplies:
+    """Replies to one prompt, rendered, with how someone ranked them.
+
+    `ranks[k]` of reply k, 1 for what should come out on top; empty where nothing is ranked. `probability`, from ½ to 1,
+    that two of them are ordered so.
+    """
+
+    prompt: Prompt
+    texts: tuple[str, ...]
+    group: Group
+    ranks: tuple[int, ...] = ()
+    probability: float = 1.0
+
+    @property
+    def pairs(self) -> tuple[tuple[int, int], ...]:
+        """(better, worse), as places in `texts`."""
+        return ranked_pairs(self.ranks)
+
+    @property
+    def ties(self) -> tuple[tuple[int, int], ...]:
+        """Places with equal ranks, each two once."""
+        return tied_pairs(self.ranks)
+
+    @property
+    def alike(self) -> bool:
+        """Whether two replies have the same tokens, as texts that differ may: no model can tell them apart."""
+        return len(set(self.group.replies)) < len(self.group.replies)
+
+
+def text_group(renderer: Renderer, prompt: Prompt, texts: Iterable[str]) -> Group:
+    """A prompt with replies that are texts; they share its tokens."""
+    return reply_group(renderer.prompt_ids(prompt.turns), *(renderer.reply_ids(text) for text in texts))
+
+
+def rollout_groups(rollouts: Sequence[Rollout]) -> list[Group]:
+    """Each rollout as a group of its own, in the very tokens that were drawn."""
+    return [reply_group(rollout.prompt_ids, rollout.ids) for rollout in rollouts]
 
 
 def document_groups(renderer: Renderer, documents: Sequence[Document], max_length: int) -> list[Group]:

@@ -13,7 +13,8 @@ from accord.config import Config, Reading, Sampling, to_plain
 from accord.data.chat import Renderer
 from accord.data.sources import Loaded, prompt_of, read_many, refuse_overlap, select_split
 from accord.engine.engines import Engine
-from accord.engine.packing import Group, pack
+from accord.engine.packing import Group, pack, reply_group
+from accord.engine.texts import RankedReplies
 from accord.errors import BadInput
 from accord.models.loading import describe
 from accord.models.policy import compute_logprobs
@@ -31,6 +32,7 @@ Drawn = list[tuple[Prompt, list[Rollout]]]
 
 
 R = TypeVar("R")
+Item = TypeVar("Item", bound=RankedReplies)
 TRAINED_PROMPTS = "trained_prompts.txt"
 LABELLED_PROMPTS = "labelled_prompts.txt"
 
@@ -141,6 +143,50 @@ def drop_long(
     if not kept:
         raise BadInput(f"every text is longer than {bound} tokens; raise it")
     return [group for group, _ in kept], [key for _, key in kept]
+
+
+def drop_long_prompts(
+    renderer: Renderer,
+    prompts: list[Prompt],
+    max_length: int,
+    run: RunFolder,
+    what: str = "data",
+    *,
+    for_replies: int = 0,
+) -> list[Prompt]:
+    """Drop prompts longer than `max_length` tokens less those kept free `for_replies`, counted."""
+    rendered = [reply_group(renderer.prompt_ids(prompt.turns), ()) for prompt in prompts]
+    return drop_long(rendered, prompts, max_length, run, what, for_replies=for_replies)[1]
+
+
+def load_criterion(
+    reader: Any, sources: str | Mapping[str, str], reading: Reading, run: RunFolder, criterion: str, **options: Any
+) -> list[Any]:
+    """`load_all` of what was said under one criterion; a source may hold others, and one that names none is of it."""
+    read = load_all(reader, sources, reading, run, criterion, **options)
+    return [record for record in read if record.criterion == criterion]
+
+
+def drop_alike(items: Sequence[Item]) -> list[Item]:
+    """Drop comparisons of replies with equal tokens, counted: their loss would be ln 2 for ever."""
+    kept = [item for item in items if not item.alike]
+    if len(kept) < len(items):
+        print(f"dropped {len(items) - len(kept)} of {len(items)} comparisons for replies of equal tokens")
+    return kept
+
+
+def drop_ties(items: Sequence[Item], hint: str = "") -> list[Item]:
+    """Drop comparisons that are ties throughout and rank nothing, counted; `hint` says what would use them."""
+    kept = [item for item in items if item.pairs]
+    if len(kept) < len(items):
+        print(f"dropped {len(items) - len(kept)} of {len(items)} comparisons as ties throughout{hint}")
+    return kept
+
+
+def refuse_unranked(items: Sequence[RankedReplies], criterion: str) -> None:
+    """Raise BadInput where no comparison under the criterion is left that ranks."""
+    if not any(item.pairs for item in items):
+        raise BadInput(f"no comparison under --criterion {criterion} says which reply is better")
 
 
 def known_prompts(snapshot: str, *, labelled: bool = False) -> set[str]:

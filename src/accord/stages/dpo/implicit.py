@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from accord.data.chat import Renderer
 from accord.data.rows import reply_row
 from accord.engine.decode.sampler import sample
-from accord.engine.packing import cut_by_tokens, reply_group
+from accord.engine.packing import cut_by_tokens
+from accord.engine.texts import rollout_groups
 from accord.evaluation.preference import ScoredPair, preference_evaluation
 from accord.evaluation.statistics import mean_interval
 from accord.models.loading import load_policy
@@ -132,7 +133,7 @@ def measure_samples(
         seed=config.seed,
         micro_tokens=config.micro_tokens,
     )
-    groups = [reply_group(rollout.prompt_ids, rollout.ids) for rollout in rollouts]
+    groups = rollout_groups(rollouts)
     reference = load_policy(config.reference or config.model, trainable=False).to(device)
     theirs = reply_logprobs(reference, groups, 1.0, config.micro_tokens, device)
     kl = [sum(rollout.logprobs) - other for rollout, other in zip(rollouts, theirs, strict=True)]

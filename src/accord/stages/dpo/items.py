@@ -2,35 +2,45 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from accord.data.chat import Renderer
 from accord.data.sources import read_comparisons, read_judgements
-from accord.engine.packing import Group, reply_group
+from accord.engine.packing import reply_group
+from accord.engine.texts import RankedReplies, text_group
 from accord.errors import BadInput
-from accord.records import Comparison, Judgement, Prompt
+from accord.objectives.ranking import ranked_pairs
+from accord.records import Comparison, Judgement
 from accord.run import RunFolder
 from accord.stages.dpo.config import UNPAIRED, Dpo
-from accord.stages.shared import drop_long, load_all, measures
+from accord.stages.shared import drop_alike, drop_long, drop_ties, load_all, load_criterion, measures, refuse_unranked
 
 
-@dataclass(frozen=True)
-class DirectItem:
+class Choice(NamedTuple):
+    """An ordered pair, as places in an item's `texts`, and the margin that is asked for in it."""
+
+    better: int
+    worse: int
+    margin: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class DirectItem(RankedReplies):
     """Replies to one prompt with what is known about them; `number` is its place among all that a run looks at.
 
-    `ranks[k]` of reply k (1 is best) gives `pairs` of (better, worse), each with its margin; `labels` are (reply, good)
-    for unpaired losses. `probability` is the labeler's that the pairs are in their order.
+    `choices` are what pairs are learned from, those of the ranks unless safety labels turned some round; `labels` are
+    (reply, good) for unpaired losses.
     """
 
-    number: int
+    number: int = -1
     id: str
-    prompt: Prompt
-    texts: tuple[str, ...]
-    group: Group
-    ranks: tuple[int, ...]
-    pairs: tuple[tuple[int, int], ...]
-    margins: tuple[float, ...]
-    labels: tuple[tuple[int, bool], ...]
-    probability: float = 1.0
+    choices: tuple[Choice, ...] = ()
+    labels: tuple[tuple[int, bool], ...] = ()
+
+    @property
+    def pairs(self) -> tuple[tuple[int, int], ...]:
+        """(better, worse) of every choice."""
+        return tuple((choice.better, choice.worse) for choice in self.choices)
 
 
 @dataclass(frozen=True)
@@ -95,22 +105,16 @@ def read_comparison_items(config: Dpo, run: RunFolder, renderer: Renderer) -> tu
     ):
         read: list[Comparison] = []
         if sources:
-            read = load_all(
+            read = load_criterion(
                 read_comparisons, sources, config, run, config.criterion, split=split, what=what, weights=weights
             )
-        items = [comparison_item(renderer, c, config) for c in read if c.criterion == config.criterion]
-        tied = sum(not item.pairs for item in items)
-        # texts that differ may have the same tokens, and a loss of ln 2 for ever
-        kept = [item for item in items if item.pairs and len(set(item.group.replies)) == len(item.group.replies)]
-        if len(kept) < len(items):
-            same = len(items) - tied - len(kept)
-            print(f"dropped {tied} of {len(items)} comparisons as ties throughout, {same} for replies of equal tokens")
+        kept = drop_ties(drop_alike([comparison_item(renderer, c, config) for c in read]))
         soft = sum(item.probability < 1 for item in kept)
         if soft and not config.takes_soft_labels:
             print(f"{', '.join(config.losses)} has no soft labels: {soft} of {len(kept)} are taken as plain answers")
             kept = [replace(item, probability=1.0) for item in kept]
-        if sources and not kept:
-            raise BadInput(f"no comparison under --criterion {config.criterion} says which reply is better")
+        if sources:
+            refuse_unranked(kept, config.criterion)
         found.append(kept)
     return found[0], found[1]
 
@@ -138,20 +142,24 @@ def comparison_item(renderer: Renderer, comparison: Comparison, config: Dpo) -> 
     """A comparison or ranking; for unpaired losses the best replies are good, the last ones bad, others unlabelled."""
     best, last = min(comparison.ranks), max(comparison.ranks)
     labels = tuple((k, rank == best) for k, rank in enumerate(comparison.ranks) if rank in (best, last))
-    replies = (renderer.reply_ids(reply) for reply in comparison.replies)
-    group = reply_group(renderer.prompt_ids(comparison.prompt.turns), *replies)
     c = comparison
-    n = range(len(c.ranks))
-    pairs = tuple((i, j) for i in n for j in n if c.ranks[i] < c.ranks[j])
-    margins = (config.strength_margin * c.strength,) * len(pairs)
-    return DirectItem(-1, c.id, c.prompt, c.replies, group, c.ranks, pairs, margins, labels, c.probability)
+    return DirectItem(
+        c.prompt,
+        c.replies,
+        text_group(renderer, c.prompt, c.replies),
+        c.ranks,
+        c.probability,
+        id=c.id,
+        choices=tuple(Choice(*pair, config.strength_margin * c.strength) for pair in ranked_pairs(c.ranks)),
+        labels=labels,
+    )
 
 
 def judgement_item(renderer: Renderer, judgement: Judgement) -> DirectItem:
     """One reply labelled good, or safe, or not."""
-    group = reply_group(renderer.prompt_ids(judgement.prompt.turns), renderer.reply_ids(judgement.reply))
-    labels = ((0, judgement.value > 0),)
-    return DirectItem(-1, judgement.id, judgement.prompt, (judgement.reply,), group, (1,), (), (), labels)
+    prompt, texts = judgement.prompt, (judgement.reply,)
+    group, labels = text_group(renderer, prompt, texts), ((0, judgement.value > 0),)
+    return DirectItem(prompt, texts, group, (1,), id=judgement.id, labels=labels)
 
 
 def prefer_safe(items: Sequence[DirectItem], labels: Sequence[Judgement], margin: float) -> list[DirectItem]:
@@ -162,19 +170,19 @@ def prefer_safe(items: Sequence[DirectItem], labels: Sequence[Judgement], margin
     unsafe = {(j.prompt.id, j.reply): j.value == 0 for j in labels if j.kind == "safe"}
     kept, turned, dropped, labelled = [], 0, 0, 0
     for item in items:
-        pairs, margins, probability = [], [], item.probability
-        for (i, j), old in zip(item.pairs, item.margins, strict=True):
+        choices, probability = [], item.probability
+        for i, j, old in item.choices:
             u = [unsafe.get((item.prompt.id, item.texts[k])) for k in (i, j)]
             labelled += None not in u
             dropped += u == [True, True]
             turned += u == [True, False]
             if u != [True, True]:
-                pairs.append((j, i) if u == [True, False] else (i, j))
-                margins.append(old + (margin if set(u) == {True, False} else 0.0))
+                asked = old + (margin if set(u) == {True, False} else 0.0)
+                choices.append(Choice(j, i, asked) if u == [True, False] else Choice(i, j, asked))
             if set(u) == {True, False}:
                 probability = 1.0
-        if pairs:
-            kept.append(replace(item, pairs=tuple(pairs), margins=tuple(margins), probability=probability))
+        if choices:
+            kept.append(replace(item, choices=tuple(choices), probability=probability))
     print(f"safety: {labelled} pairs with both labels; {turned} turned round, {dropped} of two unsafe replies dropped")
     if not labelled:
         raise BadInput("--safety_data labels no reply of --data; its prompts and replies must be the same texts")
@@ -202,8 +210,7 @@ def mismatch(items: Sequence[DirectItem], max_length: int) -> tuple[list[DirectI
         if other is not None:
             kept.append(item)
             group = reply_group(item.group.prefix, other.group.replies[0])
-            name = f"{item.id} {other.id}"
-            mismatched.append(DirectItem(-1, name, item.prompt, other.texts[:1], group, (1,), (), (), ()))
+            mismatched.append(DirectItem(item.prompt, other.texts[:1], group, (1,), id=f"{item.id} {other.id}"))
     if len(kept) < len(items):
         print(f"dropped {len(items) - len(kept)} of {len(items)}: no other prompt's reply fits beside their prompt")
     if not kept:

@@ -131,7 +131,7 @@ def pairs_of(config: Dpo, items: Sequence[DirectItem], sums: Tensor, reference: 
     chosen, rejected, weights, margins = [], [], [], []
     first = 0
     for item in items:
-        for (i, j), margin in zip(item.pairs, item.margins, strict=True):
+        for i, j, margin in item.choices:
             for better, worse, asked, chance in (
                 (i, j, margin, item.probability),
                 (j, i, -margin, 1 - item.probability),

@@ -13,10 +13,11 @@ import torch
 
 from accord.data.chat import Renderer
 from accord.engine.packing import reply_group
+from accord.engine.texts import rollout_groups
 from accord.models.scorers import ReplyScorer, open_scorer
 from accord.records import Prompt, Rollout
 from accord.stages.dpo.config import Dpo
-from accord.stages.dpo.items import DirectItem
+from accord.stages.dpo.items import Choice, DirectItem
 from accord.stages.limits import judge_limit, open_limits
 
 
@@ -42,8 +43,8 @@ def score_margins(
         scores = iter(scorer.scores(prompts, texts, groups, micro_tokens=config.micro_tokens).tolist())
         for place, item in enumerate(items):
             own = [signs[name] * weight * next(scores) for _ in item.texts]
-            margins = [m + own[i] - own[j] for m, (i, j) in zip(item.margins, item.pairs, strict=True)]
-            items[place] = replace(item, margins=tuple(margins))
+            choices = [Choice(i, j, margin + own[i] - own[j]) for i, j, margin in item.choices]
+            items[place] = replace(item, choices=tuple(choices))
     return items
 
 
@@ -68,7 +69,7 @@ def check_limits(
     """
     out: dict[str, Any] = {}
     texts = [renderer.text(rollout.ids) for rollout in rollouts]
-    groups = [reply_group(rollout.prompt_ids, rollout.ids) for rollout in rollouts]
+    groups = rollout_groups(rollouts)
     scorers = {name: make_scorer(config, name, renderer, device) for name in config.limits}
     for name, limit in open_limits(config.limits, config.limit_of, scorers).items():
         costs = scorers[name].raw_scores(prompts, texts, groups, micro_tokens=config.micro_tokens)

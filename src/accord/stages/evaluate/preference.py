@@ -12,7 +12,8 @@ import torch
 
 from accord.data.chat import Renderer
 from accord.data.sources import read_comparisons, read_demonstrations
-from accord.engine.packing import Group, reply_group
+from accord.engine.packing import Group
+from accord.engine.texts import text_group
 from accord.errors import BadInput
 from accord.evaluation.agreement import Answer, agreement
 from accord.evaluation.baselines import BagOfWords
@@ -29,7 +30,16 @@ from accord.objectives.ranking import ranked_pairs
 from accord.records import Comparison, Demonstration
 from accord.run import RunFolder
 from accord.stages.evaluate.config import EvaluatePreference
-from accord.stages.shared import criteria_of, drop_long, group_of, load_all, named, open_run, refuse_trained_prompts
+from accord.stages.shared import (
+    criteria_of,
+    drop_long,
+    group_of,
+    load_all,
+    load_criterion,
+    named,
+    open_run,
+    refuse_trained_prompts,
+)
 from accord.training import distributed
 
 LEAST = 20  # pairs below which a calibration says nothing
@@ -55,8 +65,7 @@ class Judge:
 
     def groups(self, comparisons: Sequence[Comparison]) -> list[Group]:
         """The comparisons in this model's tokens."""
-        render = self.renderer
-        return [reply_group(render.prompt_ids(c.prompt.turns), *map(render.reply_ids, c.replies)) for c in comparisons]
+        return [text_group(self.renderer, c.prompt, c.replies) for c in comparisons]
 
     def scores(self, groups: Sequence[Group], micro_tokens: int) -> dict[str, list[list[float]]]:
         """Head → scores of every comparison's replies in logits, higher is better; one forward pass for all heads."""
@@ -104,8 +113,9 @@ def read_sets(config: EvaluatePreference, run: RunFolder, criteria: Sequence[str
     for name, source in named(config.data).items():
         for criterion in criteria_of(name, criteria):
             what = f"data-{name or 'all'}-{criterion}"
-            read = load_all(read_comparisons, {name: source}, config, run, criterion, split=config.split, what=what)
-            sets.setdefault(criterion, []).extend(c for c in read if c.criterion == criterion)
+            sets.setdefault(criterion, []).extend(
+                load_criterion(read_comparisons, {name: source}, config, run, criterion, split=config.split, what=what)
+            )
     return {criterion: part for criterion, part in sets.items() if part}
 
 
@@ -237,12 +247,12 @@ def baselines(
         for name, source in named(config.baseline_data).items():
             if criterion in criteria_of(name, [criterion]):
                 what = f"baseline-{name or 'all'}-{criterion}"
-                known += load_all(read_comparisons, {name: source}, config, run, criterion, what=what)
+                known += load_criterion(read_comparisons, {name: source}, config, run, criterion, what=what)
         asked = {c.prompt.opening for c in comparisons}
         learned = [
             (c.replies[i], c.replies[j])
             for c in known
-            if c.prompt.opening not in asked and c.criterion == criterion
+            if c.prompt.opening not in asked
             for i, j in ranked_pairs(c.ranks)
         ]
         if learned:
@@ -265,8 +275,7 @@ def strangeness(config: EvaluatePreference, run: RunFolder, judge: Judge, sets: 
 
     def features(what: str, source: str) -> torch.Tensor:
         shown: list[Demonstration] = load_all(read_demonstrations, source, config, run, what=what)
-        render = judge.renderer
-        groups = [reply_group(render.prompt_ids(d.prompt.turns), render.reply_ids(d.reply)) for d in shown]
+        groups = [text_group(judge.renderer, d.prompt, (d.reply,)) for d in shown]
         groups, _ = drop_long(groups, shown, config.max_length, run, what)
         return scorer.features(groups, micro_tokens=config.micro_tokens)
 

@@ -16,8 +16,7 @@ from accord.data.chat import Renderer
 from accord.data.rows import reply_row
 from accord.data.sources import read_demonstrations, read_prompts
 from accord.engine.engines import InProcess
-from accord.engine.packing import reply_group
-from accord.engine.texts import conversation_group
+from accord.engine.texts import conversation_group, rollout_groups
 from accord.errors import BadInput
 from accord.evaluation.metrics import metric_interval
 from accord.evaluation.safety import SafetyCalibration, with_fit
@@ -29,7 +28,16 @@ from accord.models.tokenizer import load_renderer
 from accord.records import Demonstration, Prompt
 from accord.run import RunFolder, read_lines
 from accord.stages.evaluate.config import Evaluate
-from accord.stages.shared import Drawn, draw, drop_long, gold_scores, load_all, open_run, refuse_trained_prompts
+from accord.stages.shared import (
+    Drawn,
+    draw,
+    drop_long,
+    drop_long_prompts,
+    gold_scores,
+    load_all,
+    open_run,
+    refuse_trained_prompts,
+)
 from accord.training import distributed
 
 Row = dict[str, Any]
@@ -48,8 +56,7 @@ def run(config: Evaluate) -> RunFolder:
         refuse_trained_prompts(prompts, [config.model], "--data")
         refuse_trained_prompts(prompts, [*config.rewards.values(), *config.costs.values()], "--data", labelled=True)
         held_out = read_held_out(config, run)
-        rendered = [reply_group(renderer.prompt_ids(p.turns), ()) for p in prompts]
-        rendered, prompts = drop_long(rendered, prompts, config.max_length, run)
+        prompts = drop_long_prompts(renderer, prompts, config.max_length, run)
         model = load_policy(config.model, trainable=False).to(world.device)
         measures = Measures(config, renderer, world.device)
         for drawn in draw(
@@ -105,7 +112,7 @@ class Measures:
         prompts = [prompt for prompt, replies in drawn for _ in replies]
         rollouts = [rollout for _, replies in drawn for rollout in replies]
         texts = [self.renderer.text(r.ids) for r in rollouts]
-        groups = [reply_group(r.prompt_ids, r.ids) for r in rollouts]
+        groups = rollout_groups(rollouts)
         columns: dict[str, list[float]] = {"length": [float(len(r.ids)) for r in rollouts]}
         for name, scorer in self.rewards.items():
             column = scorer.scores(prompts, texts, groups, micro_tokens=config.micro_tokens)

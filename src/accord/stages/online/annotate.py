@@ -136,16 +136,14 @@ def gold_values(sampled: Sequence[Sampled], criterion: str) -> list[float]:
 
 def model_scores(config: Annotate, sampled: Sequence[Sampled]) -> list[float]:
     """The preference model's score of each reply."""
-    from accord.engine.packing import reply_group
+    from accord.engine.texts import text_group
     from accord.models.scalar import Scorer
     from accord.models.tokenizer import load_renderer
     from accord.training import distributed
 
     scorer = Scorer(config.scorer, role="preference", device=distributed.start(decided(config, "threads")).device)
     renderer = load_renderer(config.scorer)
-    groups = [
-        reply_group(renderer.prompt_ids(prompt.turns), *map(renderer.reply_ids, replies)) for prompt, replies in sampled
-    ]
+    groups = [text_group(renderer, prompt, replies) for prompt, replies in sampled]
     return [float(score) for score in scorer.scores(groups, micro_tokens=MICRO_TOKENS)]
 
 

@@ -12,7 +12,7 @@ from accord.data.chat import Renderer
 from accord.data.sources import read_demonstrations, read_documents, read_prompts, refuse_overlap
 from accord.engine.engines import Engine, open_engine
 from accord.engine.forward.causal import hidden_states, logits_head
-from accord.engine.packing import Group, Packing, reply_group
+from accord.engine.packing import Group, Packing
 from accord.engine.texts import conversation_group, document_groups
 from accord.errors import BadInput
 from accord.models.critics import Critics, SeparateCritics, make_critics
@@ -25,7 +25,7 @@ from accord.records import Demonstration, Document, Prompt
 from accord.run import RunFolder
 from accord.stages.limits import Limit, open_limits
 from accord.stages.ppo.config import Ppo
-from accord.stages.shared import drop_long, load_all, refuse_trained_prompts
+from accord.stages.shared import drop_long, drop_long_prompts, load_all, refuse_trained_prompts
 from accord.training.distributed import World
 
 REWARD = "reward"  # the name of the summed reward's signal; costs go by their own names
@@ -126,8 +126,7 @@ def read_prompts_of(config: Ppo, run: RunFolder, renderer: Renderer) -> Prompts:
         found: list[Prompt] = load_all(read_prompts, sources, config, run, split=split, what=what)
         refuse_trained_prompts(found, scorers, f"--{what}", labelled=True)
         refuse_empty_slices(config.limit_slices, found, f"--{what}")
-        rendered = [reply_group(renderer.prompt_ids(p.turns), ()) for p in found]
-        return drop_long(rendered, found, config.max_length, run, what, for_replies=config.max_new_tokens)[1]
+        return drop_long_prompts(renderer, found, config.max_length, run, what, for_replies=config.max_new_tokens)
 
     prompts = read(config.data, "data", config.split)
     if not config.eval_data:

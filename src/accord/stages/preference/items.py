@@ -2,19 +2,29 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from accord.data.chat import Renderer
 from accord.data.sources import read_comparisons, read_demonstrations, read_judgements
-from accord.engine.packing import Group, reply_group
+from accord.engine.packing import Group
+from accord.engine.texts import RankedReplies, text_group
 from accord.errors import BadInput
-from accord.objectives.ranking import ranked_pairs, tied_pairs
 from accord.records import Comparison, Demonstration, Judgement, Prompt, is_held_out
 from accord.run import RunFolder
 from accord.stages.preference.config import Preference
-from accord.stages.shared import criteria_of, drop_long, group_of, load_all, named
+from accord.stages.shared import (
+    criteria_of,
+    drop_alike,
+    drop_long,
+    drop_ties,
+    group_of,
+    load_all,
+    load_criterion,
+    named,
+    refuse_unranked,
+)
 
 # a label is "above 0" (unsafe, of a cost; good, of a preference model), "below 0", or a rating
 LabelKind = Literal["above", "below", "rating"]
@@ -31,34 +41,20 @@ class Label:
     weight: float
 
 
-@dataclass(frozen=True)
-class PreferenceItem:
+@dataclass(frozen=True, kw_only=True)
+class PreferenceItem(RankedReplies):
     """Replies to one prompt with what is known about them, for one head.
 
-    `ranks[k]` of reply k, 1 for what should score highest (the *less* safe reply, of a cost); empty where nothing is
-    ranked. `probability` that two replies are ordered so, `margin` in logits. `labels` are about single replies.
+    Rank 1 is what should score highest: the *less* safe reply, of a cost. `margin` is in logits. `labels` are about
+    single replies.
     """
 
-    prompt: Prompt
-    texts: tuple[str, ...]
-    group: Group
     head: str
     labeler: str
-    ranks: tuple[int, ...] = ()
-    probability: float = 1.0
     margin: float = 0.0
     strength: float = 0.0
     weight: float = 1.0
     labels: tuple[Label, ...] = ()
-
-    @property
-    def pairs(self) -> tuple[tuple[int, int], ...]:
-        """(should score higher, should score lower)."""
-        return ranked_pairs(self.ranks)
-
-    @property
-    def ties(self) -> tuple[tuple[int, int], ...]:
-        return tied_pairs(self.ranks)
 
 
 @dataclass(frozen=True)
@@ -106,12 +102,15 @@ def read_preference_data(config: Preference, run: RunFolder, renderer: Renderer)
     if odd := sorted(set(config.group_weights) - set(heads)):
         raise BadInput(f"--group_weights.{odd[0]}: there is no such group; there are {', '.join(heads)}")
     scale = rating_scale([j.value for j in judged if j.kind == "rating"])
-    items = [item for c in comparisons for item in comparison_items(renderer, c, config)]
-    items = _that_rank(config, items, bool(comparisons))
+    items = drop_alike([item for c in comparisons for item in comparison_items(renderer, c, config)])
+    if comparisons:
+        refuse_unranked(items, config.criterion)
     labelled = [judgement_item(renderer, j, config, scale) for j in judged]
-    both_bad = [replace(item, ranks=()) for item in items if item.labels]
-    items = [replace(item, labels=()) for item in items if item.pairs or (item.ties and config.ties == "davidson")]
-    labelled += both_bad
+    labelled += [replace(item, ranks=()) for item in items if item.labels]
+    if config.ties == "drop":
+        # what is bad throughout is no loss where its labels are learned from
+        items = drop_ties([i for i in items if i.pairs or not i.labels], "; --ties davidson uses them")
+    items = [replace(item, labels=()) for item in items]
     if items:
         _, items = drop_long([i.group for i in items], items, config.max_length, run)
     if labelled:
@@ -132,8 +131,9 @@ def _read(
             part = f"{what}-{name or 'all'}-{criterion}" if len(config.criteria) > 1 else what
             given = {name: source} if len(config.criteria) > 1 else sources
             weights = config.weights if part == "data" else None
-            read = load_all(reader, given, config, run, criterion, split=config.split, what=part, weights=weights)
-            found += [record for record in read if record.criterion == criterion]
+            found += load_criterion(
+                reader, given, config, run, criterion, split=config.split, what=part, weights=weights
+            )
         if len(config.criteria) == 1:
             break
     return found
@@ -163,14 +163,14 @@ def comparison_items(renderer: Renderer, comparison: Comparison, config: Prefere
     item = PreferenceItem(
         comparison.prompt,
         comparison.replies,
-        _group(renderer, comparison.prompt, comparison.replies),
-        head,
-        comparison.labeler,
+        text_group(renderer, comparison.prompt, comparison.replies),
         ranks,
         comparison.probability,
-        config.strength_margin * comparison.strength,
-        comparison.strength,
-        config.criterion_weights.get(comparison.criterion, 1.0),
+        head=head,
+        labeler=comparison.labeler,
+        margin=config.strength_margin * comparison.strength,
+        strength=comparison.strength,
+        weight=config.criterion_weights.get(comparison.criterion, 1.0),
     )
     if config.binarise:
         return [twin for pair in item.pairs for twin in binarised(renderer, item, pair)]
@@ -186,7 +186,7 @@ def binarised(renderer: Renderer, item: PreferenceItem, pair: tuple[int, int]) -
     better, worse = item.texts[pair[0]], item.texts[pair[1]]
     twins = []
     for texts in ((GOOD + better, BAD + better), (BAD + worse, GOOD + worse)):
-        twins.append(replace(item, texts=texts, group=_group(renderer, item.prompt, texts), ranks=(1, 2)))
+        twins.append(replace(item, texts=texts, group=text_group(renderer, item.prompt, texts), ranks=(1, 2)))
     return twins
 
 
@@ -202,30 +202,12 @@ def judgement_item(
     return PreferenceItem(
         judgement.prompt,
         (judgement.reply,),
-        _group(renderer, judgement.prompt, (judgement.reply,)),
-        group_of(judgement.labeler) if config.by_group else judgement.criterion,
-        judgement.labeler,
+        text_group(renderer, judgement.prompt, (judgement.reply,)),
+        head=group_of(judgement.labeler) if config.by_group else judgement.criterion,
+        labeler=judgement.labeler,
         weight=config.criterion_weights.get(judgement.criterion, 1.0),
         labels=(Label(0, kind, (judgement.value - scale[0]) / scale[1] if kind == "rating" else 0.0, weight),),
     )
-
-
-def _group(renderer: Renderer, prompt: Prompt, texts: Iterable[str]) -> Group:
-    return reply_group(renderer.prompt_ids(prompt.turns), *(renderer.reply_ids(text) for text in texts))
-
-
-def _that_rank(config: Preference, items: list[PreferenceItem], given: bool) -> list[PreferenceItem]:
-    """Without those that say nothing, counted: ties throughout, and replies of equal tokens (A7)."""
-    same = [item for item in items if len(set(item.group.replies)) < len(item.group.replies)]
-    items = [item for item in items if len(set(item.group.replies)) == len(item.group.replies)]
-    tied = sum(1 for item in items if not item.pairs and not item.labels)
-    if same:
-        print(f"dropped {len(same)} comparisons for replies of equal tokens")
-    if tied and config.ties == "drop":
-        print(f"{tied} of {len(items)} comparisons are ties throughout and rank nothing (--ties davidson uses them)")
-    if given and not any(item.pairs for item in items):
-        raise BadInput(f"no comparison under --criterion {config.criterion} says which reply is better")
-    return items
 
 
 def refuse_one_sided(labelled: Sequence[PreferenceItem]) -> None:
@@ -258,5 +240,5 @@ def _demonstrations(config: Preference, run: RunFolder, renderer: Renderer) -> l
     shown: list[Demonstration] = load_all(
         read_demonstrations, config.demonstrations, config, run, split=config.split, what="demonstrations"
     )
-    groups = [_group(renderer, d.prompt, (d.reply,)) for d in shown]
+    groups = [text_group(renderer, d.prompt, (d.reply,)) for d in shown]
     return drop_long(groups, shown, config.max_length, run, "demonstrations")[0]

@@ -15,8 +15,8 @@ from accord.data.chat import Renderer
 from accord.data.rows import reply_row, write_records
 from accord.data.sources import read_prompts
 from accord.engine.engines import Engine, Served, open_engine
-from accord.engine.packing import reply_group
 from accord.engine.remote.vllm import Server
+from accord.engine.texts import rollout_groups
 from accord.models.loading import base_of, load_policy
 from accord.models.scorers import ReplyScorer, open_scorer
 from accord.models.tokenizer import load_renderer
@@ -24,7 +24,7 @@ from accord.objectives.best_of import acceptance, best_of_kl_bound, best_of_kl_e
 from accord.records import Demonstration, Prompt, Turn
 from accord.run import RunFolder, read_lines
 from accord.stages.sample.config import Sample
-from accord.stages.shared import Drawn, draw, drop_long, load_all, open_run
+from accord.stages.shared import Drawn, draw, drop_long_prompts, load_all, open_run
 from accord.training import distributed
 
 
@@ -36,8 +36,7 @@ def run(config: Sample) -> RunFolder:
         world = distributed.start(run.threads)
         renderer = load_renderer(config.model)
         prompts: list[Prompt] = load_all(read_prompts, config.data, config, run, split=config.split)
-        rendered = [reply_group(renderer.prompt_ids(p.turns), ()) for p in prompts]
-        rendered, prompts = drop_long(rendered, prompts, config.max_length, run)
+        prompts = drop_long_prompts(renderer, prompts, config.max_length, run)
         engine = engine_of(config, run, world.device)
         scorers = [open_scorer(where, "preference", renderer, world.device, n) for n, where in config.rewards.items()]
         for drawn in draw(run, engine, renderer, prompts, config, samples=config.samples, seed=config.seed):
@@ -77,7 +76,7 @@ def score(config: Sample, renderer: Renderer, scorers: Sequence[ReplyScorer], dr
     """Summed scores (prompts, samples) of a chunk of replies."""
     prompts = [prompt for prompt, replies in drawn for _ in replies]
     texts = [renderer.text(rollout.ids) for _, replies in drawn for rollout in replies]
-    groups = [reply_group(rollout.prompt_ids, rollout.ids) for _, replies in drawn for rollout in replies]
+    groups = rollout_groups([rollout for _, replies in drawn for rollout in replies])
     total = torch.zeros(len(texts))
     for scorer in scorers:
         total = total + scorer.scores(prompts, texts, groups, micro_tokens=config.micro_tokens)

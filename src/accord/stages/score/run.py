@@ -10,6 +10,7 @@ import torch
 from accord.data.rows import reply_row, write_records
 from accord.data.sources import read_comparisons, read_demonstrations, read_judgements
 from accord.engine.packing import Group, reply_group
+from accord.engine.texts import text_group
 from accord.errors import BadInput
 from accord.evaluation.statistics import finite
 from accord.models.loading import describe, load_policy
@@ -82,7 +83,7 @@ def score_with(
     """Columns of one model: NAME (as stages use it) and NAME/logit of a scorer, one for each head of several and their
     spread in an ensemble; NAME/logprob and NAME/tokens of a policy. What is too long has null."""
     renderer = load_renderer(where)
-    groups = [reply_group(renderer.prompt_ids(t.prompt.turns), *map(renderer.reply_ids, t.replies)) for t in texts]
+    groups = [text_group(renderer, t.prompt, t.replies) for t in texts]
     fitting, kept = drop_long(groups, list(range(len(texts))), config.max_length, run, name)
     described = describe(where)
     if described["role"] == "policy":
