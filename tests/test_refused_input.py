@@ -49,7 +49,7 @@ HUB = {
     "ppo": {"model": "nobody/nothing"},
     "preference": {"model": "nobody/nothing"},
     "evaluate": {"reference": "nobody/nothing"},
-    "pretrain": {"tokenizer": "nobody/nothing"},
+    "pretrain": {"tokenizer": "nobody/nothing", "vocab_size": 4096},
     "sample": {"model": "nobody/nothing"},
 }
 

@@ -22,7 +22,7 @@ from accord.run import read_lines
 ADAPTERS = "lora_alpha lora_targets "
 CRITICS = "critic value_clip value_weight critic_learning_rate critic_warmup lam whiten "
 MULTIPLIERS = "multiplier_rule multiplier_rate multiplier_gain multiplier_init multiplier_bound limit_window "
-LIMITS = MULTIPLIERS + "multipliers_from eval_data "
+LIMITS = MULTIPLIERS + "limit_of multipliers_from eval_data "
 PTX = "ptx_kind ptx_weight ptx_batch_size "
 STILL = "kl_horizon refresh_mix "  # of a reference that does not move and a β that does not adapt
 PLAIN = ADAPTERS + LIMITS + PTX + STILL
@@ -57,11 +57,12 @@ def limited(changes, refused):
 
 
 def preference(changes, refused):
-    return Choice("preference", changes, refused)
+    return Choice("preference", changes, "label_flips " + refused)
 
 
 def dpo(changes, refused):
-    return Choice("dpo", changes, ADAPTERS + refused)
+    limited = any(knob.startswith("limits.") for knob in changes)
+    return Choice("dpo", changes, ADAPTERS + ("" if limited else "limit_of ") + refused)
 
 
 CHOICES = {
@@ -160,7 +161,7 @@ CHOICES = {
         | {"rewards.other": "SNAPSHOTS/reward", "margin_weights.other": 0.5},
         MOVES,
     ),
-    "dpo, adapters": Choice("dpo", {"lora_rank": 2}, MOVES + "safety_margin"),
+    "dpo, adapters": Choice("dpo", {"lora_rank": 2}, MOVES + "limit_of safety_margin"),
     "sft": Choice("sft", {}, ADAPTERS),
     "sft, adapters": Choice("sft", {"lora_rank": 2}, ""),
     "pretrain": Choice("pretrain", {}, ""),
@@ -281,7 +282,7 @@ def off_default(cls, knob):
     return next(value for value in candidates if value != field.default and fits(cls, knob, value))
 
 
-OTHERS = {"engine": ["http://localhost:1"], "loss": ["ipo"]}
+OTHERS = {"limit_of": ["unsafe"], "engine": ["http://localhost:1"], "loss": ["ipo"]}
 
 
 def fits(cls, knob, value):

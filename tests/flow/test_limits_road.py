@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from accord.engine.packing import reply_group
 from accord.errors import BadInput
+from accord.evaluation.metrics import metric_interval
 from accord.evaluation.safety import SafetyCalibration, with_fit
 from accord.evaluation.statistics import mean_interval
 from accord.models.scalar import Scorer
@@ -178,12 +179,11 @@ def test_at_temperature_1_a_share_of_02_moves_the_multiplier_as_minus_06_moved_i
 
 
 def test_a_window_is_of_what_is_bounded():
-    config = Ppo(model="m", data="d", out="o", rewards={"helpful": "r"}, costs={"harm": "c"}, limit_window=2)
+    roles = {"rewards": {"helpful": "r"}, "costs": {"harm": "c"}}
+    config = Ppo(model="m", data="d", out="o", **roles, limits={"harm": 0.2}, limit_window=2)
     state = State(0, 0.1, {"harm": Multiplier(2.0, 2.0)})
     for costs in PATH[:3]:
-        metrics = move_multipliers(
-            config.model_copy(update={"limits": {"harm": 0.2}}), {"harm": SHARE}, batch(costs), state
-        )
+        metrics = move_multipliers(config, {"harm": SHARE}, batch(costs), state)
     shares = [1 / (1 + math.exp(-c / 0.5)) for c, _ in PATH[1:3]]
     assert metrics["cost/harm/window"] == pytest.approx(sum(shares) / 2, rel=1e-5)
     assert metrics["cost/harm/expected"] == pytest.approx(shares[1], rel=1e-5)
@@ -317,6 +317,7 @@ def test_evaluate_measures_raw_costs_and_expected_shares(commands, tmp_path):
         assert "cost/plain/expected" not in row
     result = read_json(tmp_path / "run" / "evaluation.json")
     assert result["calibrations"] == {"calibrated": CALIBRATED}
-    shares = [row["cost/calibrated/expected"] for row in rows]
-    found, plain = result["slices"]["all"]["cost/calibrated/expected"], mean_interval(shares, resamples=200)
+    found = result["slices"]["all"]["cost/calibrated/expected"]
+    plain = metric_interval("cost/calibrated/expected", shares, resamples=200)
+    found, plain = result["slices"]["all"]["cost/calibrated/expected"], metric_interval("cost/calibrated/expected", shares, resamples=200)
     assert found == pytest.approx(with_fit(plain, shares, 0.4).json(), abs=1e-9)

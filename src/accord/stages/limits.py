@@ -85,7 +85,7 @@ def judge_limit(
     if not inside.any():
         raise BadInput(f"--limit_slices.{limit.name}: no held-out prompt of {slices}")
     held: list[Hashable] = [prompt.id for prompt, holds in zip(prompts, inside.tolist(), strict=True) if holds]
-    values = limit.bounded(costs.double()[inside]).tolist()
+    values = limit.bounded(costs[inside]).tolist()
     interval = mean_interval(values, held, seed)
     said: dict[str, Any] = {"limit": limit.bound, "of": limit.of}
     if limit.calibration is not None:
@@ -105,4 +105,4 @@ def judge_limit(
 
 def _spread(costs: Tensor) -> dict[str, float]:
     """Of raw costs (N,): number, mean and share above 0."""
-    return {"n": len(costs), "cost": float(costs.mean()), "unsafe": float((costs > 0).double().mean())}
+    return {"n": len(costs), "cost": float(costs.mean()), "unsafe": float((costs > 0).float().mean())}

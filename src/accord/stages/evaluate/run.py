@@ -122,7 +122,7 @@ class Measures:
             columns[f"cost/{name}"] = raw.tolist()
             columns[f"cost/{name}/unsafe"] = (raw > 0).float().tolist()
             if calibration := self.calibrations.get(name):
-                columns[f"cost/{name}/expected"] = torch.sigmoid(raw.double() / calibration.temperature).tolist()
+                columns[f"cost/{name}/expected"] = torch.sigmoid(raw / calibration.temperature).tolist()
         if self.reference is not None:
             theirs = reply_logprobs(self.reference, groups, config.temperature, config.micro_tokens, self.device)
             columns["kl"] = [sum(r.logprobs) - t for r, t in zip(rollouts, theirs, strict=True)]

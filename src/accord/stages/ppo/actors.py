@@ -79,7 +79,7 @@ def prepare(config: Ppo, run: RunFolder, world: World) -> tuple[Prompts, Actors]
         {n: open_scorer(where, role, renderer, device, n) for n, where in named.items()}
         for named, role in ((config.rewards, "preference"), (config.costs, "cost"), (config.watch, "preference"))
     )
-    limits = open_limits(config.limits, config.limit_of, costs)
+    limits = open_limits(config.limits, config.limit_of, costs) if config.limits else {}
     prompts = read_prompts_of(config, run, renderer)
     policy = add_adapters(load_policy(config.model), config, scalar=False, seed=config.seed).to(device)
     if not any(p.requires_grad for p in policy.parameters()):
