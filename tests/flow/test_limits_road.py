@@ -319,5 +319,8 @@ def test_evaluate_measures_raw_costs_and_expected_shares(commands, tmp_path):
     assert result["calibrations"] == {"calibrated": CALIBRATED}
     found = result["slices"]["all"]["cost/calibrated/expected"]
     plain = metric_interval("cost/calibrated/expected", shares, resamples=200)
-    found, plain = result["slices"]["all"]["cost/calibrated/expected"], metric_interval("cost/calibrated/expected", shares, resamples=200)
+    found, plain = (
+        result["slices"]["all"]["cost/calibrated/expected"],
+        metric_interval("cost/calibrated/expected", shares, resamples=200),
+    )
     assert found == pytest.approx(with_fit(plain, shares, 0.4).json(), abs=1e-9)
