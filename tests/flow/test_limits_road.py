@@ -317,10 +317,7 @@ def test_evaluate_measures_raw_costs_and_expected_shares(commands, tmp_path):
         assert "cost/plain/expected" not in row
     result = read_json(tmp_path / "run" / "evaluation.json")
     assert result["calibrations"] == {"calibrated": CALIBRATED}
+    shares = [row["cost/calibrated/expected"] for row in rows]
     found = result["slices"]["all"]["cost/calibrated/expected"]
     plain = metric_interval("cost/calibrated/expected", shares, resamples=200)
-    found, plain = (
-        result["slices"]["all"]["cost/calibrated/expected"],
-        metric_interval("cost/calibrated/expected", shares, resamples=200),
-    )
     assert found == pytest.approx(with_fit(plain, shares, 0.4).json(), abs=1e-9)
