@@ -105,4 +105,4 @@ def judge_limit(
 
 def _spread(costs: Tensor) -> dict[str, float]:
     """Of raw costs (N,): number, mean and share above 0."""
-    return {"n": len(costs), "cost": float(costs.mean()), "unsafe": float((costs > 0).float().mean())}
+    return {"n": len(costs), "cost": float(costs.mean()), "unsafe": int((costs > 0).sum()) / len(costs)}
