@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks import cases, page
 from benchmarks.cases import Plan
 from benchmarks.gpu import gpu
-from benchmarks.harness import Case, Result, Row, failure, machine, run_case
+from benchmarks.harness import Case, Result, Row, empty_rows, failure, machine, run_case
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 
@@ -46,6 +46,16 @@ BENCHMARKS = {
 }
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """How far a run goes: minutes after which no case is started (0: none), a file that is written after every case,
+    what the names of its cases begin with."""
+
+    minutes: float = 0.0
+    save: Path | None = None
+    cases: str = ""
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -54,6 +64,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=0, help="fresh processes of each side; 0: the benchmark's own")
     parser.add_argument("--steps", type=int, default=0, help="steps of a run; 0: the benchmark's own")
     parser.add_argument("--size", default="9M", choices=["toy", "1M", "9M"], help="parameters of the models (9M)")
+    parser.add_argument("--minutes", type=float, default=0, help="start no case after so many; 0: no bound")
+    parser.add_argument("--save", type=Path, help="JSON file, and a page beside it, written after every case")
+    parser.add_argument("--cases", default="", help="of the benchmark, those whose names begin so: names with commas")
     parser.add_argument("--only", default="", help="with all: names with commas, the others' rows are kept")
     chosen = parser.parse_args()
     names = [chosen.name] if chosen.name != "all" else chosen.only.split(",") if chosen.only else list(BENCHMARKS)
@@ -63,7 +76,7 @@ def main() -> int:
     code = page.code_version()
     results = page.kept(RESULTS, plans, without=names) if chosen.name == "all" else []
     for name in names:
-        results.append(run(name, plans[name], code))
+        results.append(run(name, plans[name], code, Bounds(chosen.minutes, chosen.save, chosen.cases)))
         if chosen.name == "all":
             page.write(RESULTS, sorted(results, key=lambda result: list(BENCHMARKS).index(result["name"])))
     return int(any(has_failed(row) for result in results if result["name"] in names for row in result["rows"]))
@@ -74,29 +87,37 @@ def plan_of(benchmark: Benchmark, rounds: int, steps: int, size: str) -> Plan:
     return Plan(rounds or benchmark.rounds, steps or benchmark.steps, size)
 
 
-def run(name: str, plan: Plan, code: str) -> Result:
+def run(name: str, plan: Plan, code: str, bounds: Bounds | None = None) -> Result:
     """One benchmark, whose table and JSON are printed; it always ends, if need be with a row that says what failed."""
-    busy, started = machine(), time.time()
+    bounds = bounds or Bounds()
+    started = time.time()
     print(f"{name}: {plan.rounds} rounds, {plan.size}", flush=True)
     rows: list[Row] = []
-    versions: dict[str, str] = {}
-    try:
-        for case in BENCHMARKS[name].cases(plan):
-            found, seen = run_case(case, plan.rounds, toy=plan.toy)
-            rows += found
-            versions |= seen
-    except Exception as error:  # the cases of this benchmark cannot be made; others can
-        print(error, file=sys.stderr)
-        rows.append({"case": "", "ratio": None, "equality": failure(error), "goal": "", "met": None})
     result: Result = {
         "name": name,
         "rows": rows,
-        "versions": versions,
-        "machine": busy,
+        "versions": {},
+        "machine": machine(),
         "settings": page.settings(plan),
         "code": code,
-        "seconds": round(time.time() - started),
     }
+    try:
+        for case in BENCHMARKS[name].cases(plan):
+            if not case.name.startswith(tuple(bounds.cases.split(","))):
+                continue
+            if bounds.minutes and time.time() - started > 60 * bounds.minutes:
+                rows += empty_rows(case, f"not run: {bounds.minutes:g} minutes were over")
+                continue
+            found, seen = run_case(case, plan.rounds, toy=plan.toy)
+            rows += found
+            result["versions"] |= seen
+            result["seconds"] = round(time.time() - started)
+            if bounds.save is not None:
+                page.write(bounds.save.parent, [result], bounds.save.stem)
+    except Exception as error:  # the cases of this benchmark cannot be made; others can
+        print(error, file=sys.stderr)
+        rows.append({"case": "", "ratio": None, "equality": failure(error), "goal": "", "met": None})
+    result["seconds"] = round(time.time() - started)
     show(rows)
     print(json.dumps(result, ensure_ascii=False))
     return result

@@ -4,7 +4,7 @@ Sizes are of random weights. Peaks are those of an H100 or H200; rates that a bo
 """
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from benchmarks import cases, equality
@@ -23,8 +23,34 @@ def gpu(plan: Plan) -> list[Case]:
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     big = replace(plan, size="toy" if plan.toy else "0.5B", device=device)
-    found = [*mfu(big), *preferences(big), *memory(big), *generation(big), *group(big), *iteration(big), *adapters(big)]
+    # in order of worth: what is wrong comes before what is slow, and time may end
+    found = [*paths(big), *mfu(big), *generation(big), *preferences(big), *iteration(big), *adapters(big)]
+    found += [*memory(big), *group(big)]
     return [replace(case, needs="cuda") for case in found]
+
+
+PATHS = {  # relative error that rounding of the inputs explains
+    "varlen bfloat16 64": 1e-2,
+    "varlen bfloat16 128": 1e-2,
+    "flex bfloat16 64": 1e-2,
+    "flex float32 64": 1e-3,
+    "tiled log-probs": 1e-4,
+    "graphs float32": 1e-4,
+    "graphs bfloat16": 2e-2,
+}
+
+
+def paths(plan: Plan) -> list[Case]:
+    """What only a GPU runs, beside plain products and plain steps."""
+
+    def error(name: str) -> Callable[[Result, Result], float]:
+        return lambda ours, _: float(ours[name])
+
+    measures = [Measure(at_most(bound, "of the norm"), error(name), f", {name}") for name, bound in PATHS.items()]
+    job = Job(OURS, "paths", plan.options())
+    return [
+        Case("paths", plan.workload(hh_items(8, plan.vocab)), job, None, lambda pair: pair.ours[0]["notes"], measures)
+    ]
 
 
 def mfu(plan: Plan) -> list[Case]:

@@ -49,7 +49,7 @@ class Side:
             "OMP_NUM_THREADS": "1",
             "TOKENIZERS_PARALLELISM": "false",
             "HF_HUB_OFFLINE": "1",
-            "PYTHONPATH": os.pathsep.join(map(str, paths)),
+            "PYTHONPATH": os.pathsep.join([*map(str, paths), *filter(None, [os.environ.get("PYTHONPATH")])]),
         }
         command = [self.python, str(HERE / self.program), task, str(folder)]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=TIMEOUT)
@@ -248,12 +248,20 @@ def abilities() -> set[str]:
     return found | ({"cuda"} if torch.cuda.is_available() else set())
 
 
+def gpu() -> dict[str, str]:
+    """The card, where there is one."""
+    import torch
+
+    return {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
+
+
 def machine() -> dict[str, Any]:
     """The processor, its cores and how busy it is; without units for it bf16 is slower than f32."""
     text = CPUINFO.read_text() if CPUINFO.is_file() else ""
     name = next((line.split(":")[1].strip() for line in text.splitlines() if line.startswith("model name")), "")
     return {
         "cpu": name or platform.processor(),
+        **gpu(),
         "cores": os.cpu_count(),
         "bf16": next((unit for flag, unit in BF16_UNITS.items() if flag in text), ""),
         "load": round(os.getloadavg()[0], 2),

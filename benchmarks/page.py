@@ -47,11 +47,11 @@ def kept(folder: Path, plans: Mapping[str, Plan], *, without: Collection[str]) -
     ]
 
 
-def write(folder: Path, results: Sequence[Result]) -> None:
-    """Both files, from the results alone."""
+def write(folder: Path, results: Sequence[Result], name: str = "performance") -> None:
+    """Both files of that name, from the results alone."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "performance.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-    (folder / "performance.md").write_text(page(results))
+    (folder / f"{name}.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    (folder / f"{name}.md").write_text(page(results))
 
 
 def page(results: Sequence[Result]) -> str:
@@ -91,7 +91,7 @@ def run_row(result: Result) -> str:
     chosen, busy = result["settings"], result["machine"]
     cells = (result["name"], result["code"] or "unknown", chosen["size"], chosen["rounds"], chosen["steps"] or "")
     bf16 = f"bf16 by {busy['bf16']}" if busy["bf16"] else "no bf16 units"
-    where = f"{busy['cpu']}, {busy['cores']} cores, {bf16}"
+    where = ", ".join([*filter(None, [busy.get("gpu")]), f"{busy['cpu']}", f"{busy['cores']} cores", bf16])
     return f"| {' | '.join(map(str, (*cells, busy['load'], result['seconds'], busy['measured'], where)))} |"
 
 

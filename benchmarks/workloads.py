@@ -4,7 +4,9 @@ A workload is a folder: `model/` and `scorer/` (Hugging Face directories), `item
 `options.json` of whoever runs next.
 """
 
+import functools
 import json
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,24 +101,33 @@ class Workload:
 
     def write(self, folder: Path) -> None:
         """Make the folder; its models are the same on every machine."""
-        import torch
-        from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
-        from transformers.utils import logging as transformers_logging
-
-        transformers_logging.disable_progress_bar()
         folder.mkdir(parents=True, exist_ok=True)
-        tokenizer = make_tokenizer(self.vocab)
-        tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": EOS}
-        config = LlamaConfig(
-            vocab_size=self.vocab, max_position_embeddings=2048, num_labels=1, **tokens, **SIZES[self.size]
-        )
-        torch.manual_seed(0)
-        for name, kind in (("model", LlamaForCausalLM), ("scorer", LlamaForSequenceClassification)):
-            kind(config).save_pretrained(folder / name)
-            tokenizer.save_pretrained(folder / name)
-        described = {"role": "preference", "criterion": "helpful", "normalizer": {"kind": "none"}}
-        (folder / "scorer" / "accord.json").write_text(json.dumps(described))
+        made = Path(models_of(self.size, self.vocab).name)
+        for name in ("model", "scorer"):
+            (folder / name).symlink_to(made / name, target_is_directory=True)
         (folder / "items.json").write_text(json.dumps(self.items))
+
+
+@functools.cache  # cases of one size share them: half a billion random numbers take their time
+def models_of(size: str, vocab: int) -> "tempfile.TemporaryDirectory[str]":
+    """A folder with `model/` and `scorer/`, for as long as this process lives."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    made = tempfile.TemporaryDirectory(prefix="accord-models-")
+    folder = Path(made.name)
+    tokenizer = make_tokenizer(vocab)
+    tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": EOS}
+    config = LlamaConfig(vocab_size=vocab, max_position_embeddings=2048, num_labels=1, **tokens, **SIZES[size])
+    torch.manual_seed(0)
+    for name, kind in (("model", LlamaForCausalLM), ("scorer", LlamaForSequenceClassification)):
+        kind(config).save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+    described = {"role": "preference", "criterion": "helpful", "normalizer": {"kind": "none"}}
+    (folder / "scorer" / "accord.json").write_text(json.dumps(described))
+    return made
 
 
 def make_tokenizer(vocab: int) -> Any:

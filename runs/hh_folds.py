@@ -5,7 +5,7 @@ import sys
 from accord.models.tokenizer import load_renderer
 from accord.parsing import parse
 from accord.run import RunFolder
-from accord.stages.preference.items import read_material
+from accord.stages.preference.items import read_preference_data
 from accord.stages.preference.results import cross_validated
 from accord.stages.preference.run import cross_validate, fold_of, settle_learner
 from accord.training import distributed
@@ -17,7 +17,7 @@ def main(flags: list[str]) -> None:
         if run.finished:
             return
         world = distributed.start(config.threads)
-        material = read_material(config, run, load_renderer(config.model))
+        material = read_preference_data(config, run, load_renderer(config.model))
         config = settle_learner(config, run, world, material)
         scores = cross_validate(config, world, material)
         found, pairs = cross_validated(config, material.items, scores, lambda item: fold_of(item.prompt, config.folds))

@@ -8,7 +8,7 @@ import numpy as np
 from hh_page import interval, table
 
 from accord.evaluation.calibration import calibration_intervals
-from accord.evaluation.statistics import Array, Interval, mean_interval, pair_outcomes, paired_difference
+from accord.evaluation.statistics import Array, Interval, pair_outcomes, paired_difference, share_interval
 from accord.run import read_json, read_lines
 
 STARTS = {
@@ -71,7 +71,7 @@ class Tested:
     def accuracy(self, name: str, subset: str = "") -> Interval:
         kept = (self.subsets == subset) if subset else np.ones(len(self.prompts), dtype=bool)
         prompts = [prompt for prompt, keep in zip(self.prompts, kept, strict=True) if keep]
-        return mean_interval(self.right(name)[kept], prompts)
+        return share_interval(self.right(name)[kept], prompts)
 
     def difference(self, name: str, other: str) -> Interval:
         return paired_difference(self.right(name), self.right(other), self.prompts)

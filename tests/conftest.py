@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -99,6 +100,12 @@ def snapshots(tmp_path_factory, tokenizer, nano):
         scorer = new_scalar(str(root / "policy"), criterion, seed)
         described = {"role": role, "criterion": criterion, "normalizer": plain}
         save_model(scorer, tokenizer, root / name, described, "")
+    # the same costs, squashed for the advantage, of a model that says what limits need to know
+    shutil.copytree(root / "cost", root / "calibrated")
+    fit = {"temperature": 0.5, "relative_error": 0.4, "n": 60, "flips": 0.0, "ece": 0.02, "ece_before": 0.1}
+    described = {"role": "cost", "criterion": "harmless", "normalizer": {**plain, "kind": "sign-probability"}}
+    described |= {"deviation": 0.25, "calibration": fit}
+    (root / "calibrated" / "accord.json").write_text(json.dumps(described))
     return root
 
 
@@ -127,7 +134,18 @@ def files(tmp_path_factory):
         "judgements.jsonl",
         [{"prompt": p, "completion": sentence(generator), "is_safe": bool(i % 2)} for i, p in enumerate(prompts[:40])],
     )
+    other = random.Random(2)
+    taken = set(prompts)
+    fresh = [p for p in dict.fromkeys(sentence(other, 4, 7) for _ in range(80)) if p not in taken]
+    write("held-documents.jsonl", [{"text": sentence(other, 6, 14)} for _ in range(40)])
+    write("held-harmful.jsonl", [{"prompt": p} for p in fresh[:6]])
+    write("fresh.jsonl", [{"prompt": p, "chosen": sentence(other), "rejected": sentence(other)} for p in fresh[6:]])
     return root
+
+
+@pytest.fixture
+def generator():
+    return random.Random(5)
 
 
 def read_rows(path: Path) -> list[dict]:
@@ -146,7 +164,7 @@ class Commands:
         training = {"threads": 1, "max_length": 64, "learning_rate": 1e-3, "precision": "f32"}
         knobs = {
             "pretrain": {**training, "model": "nano", "data": f / "documents.jsonl", "steps": 6}
-            | {"batch_size": 300, "vocab_size": 290, "eval_data": f / "documents.jsonl"},
+            | {"batch_size": 300, "vocab_size": 290, "eval_data": f / "held-documents.jsonl"},
             "sft": {**training, "model": s / "policy", "data": f / "demonstrations.jsonl", "batch_size": 30},
             "preference": {**training, "model": s / "policy", "data": f / "comparisons.jsonl", "batch_size": 30},
             "cost": {**training, "model": s / "policy", "data": f / "comparisons.jsonl", "batch_size": 30}
@@ -177,7 +195,13 @@ class Commands:
             "limits.harm": -0.5,
             "limit_slices.harm": "harmful",
         }
-        command = {"cost": "preference", "limited": "ppo"}.get(name, name)
+        knobs["unsafe"] = {
+            **knobs["limited"],
+            "costs.harm": s / "calibrated",
+            "limits.harm": 0.3,
+            "limit_of.harm": "unsafe",
+        }
+        command = {"cost": "preference", "limited": "ppo", "unsafe": "ppo"}.get(name, name)
         chosen = {**knobs[name], "out": out, **changes}
         return [command, *(part for k, v in chosen.items() if v is not None for part in (f"--{k}", str(v)))]
 

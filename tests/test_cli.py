@@ -1,12 +1,18 @@
 """The command line: one table, help that documents every knob, errors that name the key."""
 
+import errno
+import os
 import re
+import subprocess
+import sys
 
 import pytest
+import yaml
 
 from accord import __version__
 from accord.cli import main
 from accord.commands import COMMANDS
+from accord.config import is_everyday
 from accord.parsing import parse
 
 
@@ -38,14 +44,28 @@ def test_version(capsys):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_documents_every_knob_and_fits(command, capsys):
-    assert main([command, "--help"]) == 0
+    assert main([*command.split(), "--help", "all"]) == 0
     out = capsys.readouterr().out
     cls, positional = COMMANDS[command].config, COMMANDS[command].positional
     for name, field in cls.model_fields.items():
         assert (f"--{name}" in out) or name == positional, name
         assert field.description, name
-    assert len(out.splitlines()) <= 110
+    assert len(out.splitlines()) <= 112
     assert max(map(len, out.splitlines())) <= 130
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_the_everyday_knobs_and_where_the_others_are(command, capsys):
+    assert main([*command.split(), "--help"]) == 0
+    out = capsys.readouterr().out
+    fields, positional = COMMANDS[command].config.model_fields, COMMANDS[command].positional
+    shown = [name for name in fields if re.search(rf"^  --{name} ", out, re.M)]
+    assert shown == [name for name, field in fields.items() if is_everyday(field) and name != positional]
+    assert len(shown) <= 35
+    # nobody needs to look further for a knob without which a command does not run
+    assert all(is_everyday(field) for field in fields.values() if field.is_required())
+    hidden = [name for name, field in fields.items() if not is_everyday(field)]
+    assert (f"accord {command} --help all shows {len(hidden)} more knobs" in out) == bool(hidden)
 
 
 def test_unknown_command_offers_the_nearest(capsys):
@@ -167,3 +187,72 @@ def test_out_of_memory_with_a_planned_number_names_it(monkeypatch, capsys, tmp_p
     (tmp_path / "config.yaml").write_text("micro_tokens: 2048\n")
     assert main(["sft", "--model", "m", "--data", "d", "--out", str(tmp_path), "--micro_tokens", "0"]) == 1
     assert "--micro_tokens 1024" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (PermissionError(13, "Permission denied", "there/file"), ["Permission denied", "there/file"]),
+        (ConnectionResetError(104, "Connection reset by peer"), ["Connection reset by peer"]),
+        (FileNotFoundError(2, "No such file or directory", "there/file"), ["No such file", "there/file"]),
+    ],
+)
+def test_an_error_that_is_no_full_disk_is_not_called_one(error, words, monkeypatch, capsys, tmp_path):
+    import accord.stages.report.run as report
+
+    def breaks(config):
+        raise error
+
+    monkeypatch.setattr(report, "run", breaks)
+    assert main(["report", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert all(word in said for word in words) and "what was saved before" not in said and "full" not in said
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_called_one(number, monkeypatch, capsys, tmp_path):
+    import accord.stages.report.run as report
+
+    def breaks(config):
+        raise OSError(number, "said by the system")
+
+    monkeypatch.setattr(report, "run", breaks)
+    assert main(["report", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert "the disk is full" in said and "said by the system" in said and "Traceback" not in said
+
+
+# a pipe of Windows, and a system without a locale
+LOCALES = {
+    "cp1252": {"PYTHONIOENCODING": "cp1252"},
+    "ascii": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+}
+
+
+def in_locale(name, *arguments):
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONIOENCODING", "LANG", "PYTHONUTF8")}
+    line = [sys.executable, "-m", "accord", *map(str, arguments)]
+    return subprocess.run(line, env={**environment, **LOCALES[name]}, capture_output=True, timeout=120)
+
+
+@pytest.mark.parametrize("name", LOCALES)
+def test_help_is_utf8_whatever_the_locale(name):
+    done = in_locale(name, "ppo", "--help", "all")
+    assert done.returncode == 0, done.stderr
+    assert "λ" in done.stdout.decode("utf-8")
+
+
+def test_cards_and_configs_are_utf8_whatever_the_locale(commands, tmp_path):
+    """Written, read by --config, and read again by --resume."""
+    name = "grüße-λ"
+    given = {"model": str(commands.snapshots / "policy"), "data": {name: str(commands.files / "demonstrations.jsonl")}}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(given, allow_unicode=True), encoding="utf-8")
+    knobs = ("--epochs", 0.5, "--threads", 1, "--precision", "f32", "--out", tmp_path / "run")
+    line = ("sft", "--config", tmp_path / "c.yaml", *knobs)
+    done = in_locale("ascii", *line)
+    assert done.returncode == 0, done.stderr.decode()
+    assert name in (tmp_path / "run" / "config.yaml").read_bytes().decode("utf-8")
+    assert name in (tmp_path / "run" / "snapshot" / "README.md").read_bytes().decode("utf-8")
+    (tmp_path / "run" / "manifest.json").unlink()
+    done = in_locale("ascii", *line, "--resume")
+    assert done.returncode == 0, done.stderr.decode()

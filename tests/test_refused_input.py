@@ -1,5 +1,8 @@
 """A call that was refused can be made again with its input mended, in the same place."""
 
+import errno
+import shutil
+
 import pytest
 
 from accord.errors import BadInput
@@ -39,3 +42,52 @@ def test_a_folder_that_failed_otherwise_stays(tmp_path):
     with pytest.raises(ZeroDivisionError), RunFolder("sft", config(tmp_path / "run")):
         raise ZeroDivisionError
     assert (tmp_path / "run" / "config.yaml").exists()
+
+
+HUB = {
+    "sft": {"model": "nobody/nothing"},
+    "ppo": {"model": "nobody/nothing"},
+    "preference": {"model": "nobody/nothing"},
+    "evaluate": {"reference": "nobody/nothing"},
+    "pretrain": {"tokenizer": "nobody/nothing", "vocab_size": 4096},
+    "sample": {"model": "nobody/nothing"},
+}
+
+
+@pytest.mark.parametrize("name", HUB)
+def test_a_wrong_hub_id_is_bad_input_and_leaves_no_folder_behind(name, commands, tmp_path, capsys):
+    assert commands.run(name, tmp_path / "runs" / "new" / "run", **HUB[name]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"accord {name}: nobody/nothing: ") and len(said.splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_snapshot_whose_weights_are_broken_is_named(commands, tmp_path, capsys):
+    shutil.copytree(commands.snapshots / "policy", tmp_path / "broken")
+    (tmp_path / "broken" / "model.safetensors").write_bytes(b"not weights")
+    assert commands.run("preference", tmp_path / "run", model=tmp_path / "broken") == 2
+    assert str(tmp_path / "broken") in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_is_named(commands, tmp_path, capsys, monkeypatch):
+    """As another user's folder is; the superuser may write everywhere."""
+
+    def denied(path, *_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.mkdir", denied)
+        assert commands.run("sft", tmp_path / "run") == 2
+    said = capsys.readouterr().err
+    assert f"--out {tmp_path / 'run'}" in said and "Permission denied" in said
+
+
+def test_a_disk_that_is_full_while_a_model_is_fetched_is_no_bad_input(commands, tmp_path, capsys, monkeypatch):
+    from accord.models import tokenizer
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tokenizer.AutoTokenizer, "from_pretrained", full)
+    assert commands.run("sft", tmp_path / "run") == 1
+    assert "No space left" in capsys.readouterr().err

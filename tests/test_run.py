@@ -1,13 +1,14 @@
 """The run folder: whole files, one owner, lineage and manifest that add up."""
 
-import fcntl
 import json
 import os
 import signal
 
 import pytest
 import yaml
+from filelock import FileLock
 
+from accord import run as run_module
 from accord.errors import BadInput, Interrupted
 from accord.run import (
     RunFolder,
@@ -20,6 +21,7 @@ from accord.run import (
     write_atomically,
     write_text,
 )
+from accord.stages.ppo.config import Ppo
 from accord.stages.sft.config import Sft
 
 
@@ -83,8 +85,8 @@ def test_a_folder_in_use_is_refused(tmp_path):
 def test_the_lock_is_let_go_when_the_run_fails(tmp_path):
     with pytest.raises(ZeroDivisionError), RunFolder("sft", config(tmp_path / "run")):
         raise ZeroDivisionError
-    with open(tmp_path / "run" / ".lock") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with FileLock(tmp_path / "run" / ".lock").acquire(blocking=False):
+        pass
 
 
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
@@ -101,13 +103,13 @@ def test_resume_with_another_knob_is_refused_and_placement_may_change(tmp_path):
         RunFolder("sft", config(tmp_path / "run", resume=True, epochs=3.0)),
     ):
         pass
-    changed = config(tmp_path / "run", resume=True, micro_tokens=17, threads=2, checkpoint_every=5)
+    changed = config(tmp_path / "run", resume=True, micro_tokens=17, checkpoint_every=5)
     with RunFolder("sft", changed):
         pass
 
 
 def test_config_hash_is_blind_to_placement_and_nothing_else(tmp_path):
-    assert config_hash(config("a")) == config_hash(config("b", micro_tokens=3, threads=1))
+    assert config_hash(config("a")) == config_hash(config("b", micro_tokens=3, checkpoint_every=1))
     assert config_hash(config("a")) != config_hash(config("a", seed=1))
 
 
@@ -184,3 +186,81 @@ def test_f6_every_file_of_a_run_is_written_whole(tmp_path):
         run.write_json("a.json", {"x": [1, 2]})
         assert json.loads((run.path / "a.json").read_text()) == {"x": [1, 2]}
         assert sorted(p.name for p in run.path.iterdir()) == [".lock", "a.json", "config.yaml"]
+
+
+def test_threads_that_are_left_open_are_decided_once_kept_on_resume_and_hashed(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_module, "available_cores", lambda: 6)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with RunFolder("sft", config(tmp_path / "run")) as run:
+        assert run.threads == 3
+    monkeypatch.setattr(run_module, "available_cores", lambda: 64)
+    with RunFolder("sft", config(tmp_path / "run", resume=True)) as run:
+        assert run.threads == 3
+        run.finish()
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["threads"] == 3
+    asked = config("elsewhere")
+    assert read_json(run.path / "lineage.json")["config_hash"] == config_hash(config("elsewhere", threads=3))
+    assert config_hash(run_module.settled(config(tmp_path / "run"))) == config_hash(config("elsewhere", threads=3))
+    assert config_hash(asked) != config_hash(config("elsewhere", threads=3))
+    with (
+        pytest.raises(BadInput, match=r"--threads \(3 before, 4 now\)"),
+        RunFolder("sft", config(tmp_path / "run", resume=True, threads=4)),
+    ):
+        pass
+
+
+def test_what_was_left_open_and_is_not_decided_yet_may_still_be_given(tmp_path):
+    with RunFolder("sft", config(tmp_path / "run")):
+        pass  # stopped before anything was computed
+    with RunFolder("sft", config(tmp_path / "run", resume=True, threads=2, precision="f32")) as run:
+        assert run.threads == 2
+
+
+def ppo(out, **changes):
+    return Ppo(model="m", data="d", out=str(out), rewards={"a": "r"}, **changes)
+
+
+def test_what_draws_is_part_of_a_config_and_where_it_answers_is_not(tmp_path):
+    first, moved = (ppo("a", engine=f"http://{host}:8000") for host in ("here", "there"))
+    assert config_hash(first) == config_hash(moved) != config_hash(ppo("a"))
+    with RunFolder("ppo", ppo(tmp_path / "run", engine="http://here:8000")):
+        pass
+    with RunFolder("ppo", ppo(tmp_path / "run", engine="http://there:8000", resume=True)):
+        pass
+    with pytest.raises(BadInput, match="--engine"), RunFolder("ppo", ppo(tmp_path / "run", resume=True)):
+        pass
+
+
+@pytest.mark.parametrize(("knob", "value"), [("sampler_gap", 0.5), ("compile", "on"), ("threads", 7)])
+def test_a_knob_that_changes_what_is_computed_is_hashed_and_refused_on_resume(knob, value, tmp_path):
+    given = {"threads": 1, "compile": "off"}
+    assert config_hash(ppo("a", **given)) != config_hash(ppo("a", **{**given, knob: value}))
+    with RunFolder("ppo", ppo(tmp_path / "run", **given)):
+        pass
+    with (
+        pytest.raises(BadInput, match=f"--{knob}"),
+        RunFolder("ppo", ppo(tmp_path / "run", **{**given, knob: value}, resume=True)),
+    ):
+        pass
+
+
+def test_the_lineage_names_the_revision_of_every_hub_model(tmp_path, monkeypatch):
+    """Of a parent, and of the base that a parent's adapter names; a score's function or address has none."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    cached = tmp_path / "hub" / "models--owner--name"
+    (cached / "snapshots" / commit).mkdir(parents=True)
+    (cached / "snapshots" / commit / "config.json").write_text("{}")
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text('{"base_model_name_or_path": "owner/name"}')
+    parents = {"model": "owner/name", "reference": adapter, "reward.a": "module:score", "cost.b": "http://there/score"}
+    with RunFolder("sft", config(tmp_path / "run"), parents) as run:
+        run.finish()
+    found = {parent["role"]: parent for parent in read_json(run.path / "lineage.json")["parents"]}
+    assert found["model"] == {"role": "model", "path": "owner/name", "hash": None, "revision": commit}
+    assert found["reference"]["base"] == {"path": "owner/name", "revision": commit} and found["reference"]["hash"]
+    assert found["reward.a"]["path"] == "module:score" and found["reward.a"]["revision"] is None
+    assert found["cost.b"]["path"] == "http://there/score" and found["cost.b"]["revision"] is None

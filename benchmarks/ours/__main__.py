@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from accord import __version__
+from benchmarks.ours.paths import paths
 from benchmarks.ours.policy import given, group, ppo, stages
 from benchmarks.ours.sampling import agreement, generation
 from benchmarks.ours.startup import startup
@@ -23,6 +24,7 @@ TASKS = {
     "given": given,
     "stages": stages,
     "startup": startup,
+    "paths": paths,
 }
 
 if __name__ == "__main__":

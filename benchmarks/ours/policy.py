@@ -95,12 +95,17 @@ def policy_knobs(folder: Path, chosen: dict[str, Any]) -> dict[str, Any]:
     prompts.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
     critics = chosen["method"] == "gae"
     scorer = str(folder / "scorer") if critics else "benchmarks.reward:of_conversations"
+    critic = chosen.get("critic", "separate")
+    with_critics: dict[str, Any] = {"critic": critic, "value_clip": 0.2} if critics else {}
+    if critics and critic == "separate":
+        with_critics["critic_learning_rate"] = chosen["learning_rate"]
     in_loss = {"kl_in": "loss", "kl_estimator": "k3"} if chosen["method"] == "grpo" else {}
     limits = {"costs": {"harmless": cost_model(folder)}, "limits": {"harmless": 0.0}} if chosen.get("limited") else {}
     return {
         **knobs(folder, chosen, "model"),
         **in_loss,
         **limits,
+        **with_critics,
         "data": str(prompts),
         "rewards": {"helpful": scorer},
         "steps": 1 + chosen["steps"],
@@ -111,9 +116,6 @@ def policy_knobs(folder: Path, chosen: dict[str, Any]) -> dict[str, Any]:
         "kl_coefficient": 0.05,
         "ppo_epochs": chosen["epochs"],
         "mini_batch_size": chosen["batch_size"] * chosen["samples"],
-        "critic": chosen.get("critic", "separate"),
-        "critic_learning_rate": chosen["learning_rate"],
-        "value_clip": 0.2,
         "clip_norm": 1e9 if critics else 1.0,  # the peer's PPO does not clip gradients
     }
 

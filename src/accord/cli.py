@@ -2,6 +2,8 @@
 `accord --help` answers at once.
 """
 
+import io
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from accord import __version__
 from accord.commands import COMMANDS
-from accord.errors import BadInput, Interrupted, did_you_mean
+from accord.errors import BadInput, Interrupted, did_you_mean, is_disk_full
 
 if TYPE_CHECKING:
     from accord.config import Config
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 2 bad input, 1 failure."""
+    speak_utf8()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(overview())
@@ -45,13 +48,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"accord {command}: interrupted", file=sys.stderr)
         return 1
-    except OSError as error:
-        print(
-            f"accord {command}: {error}; what was saved before is intact, --resume goes on from it",
-            file=sys.stderr,
-        )
-        return 1
     except Exception as error:
+        if is_disk_full(error):
+            print(
+                f"accord {command}: the disk is full ({error}); what was saved before is intact: make room, and "
+                "--resume goes on from it",
+                file=sys.stderr,
+            )
+            return 1
         if (explained := _explain_memory(error, settings)) is not None:
             print(f"accord {command}: {explained}", file=sys.stderr)
             return 1
@@ -63,6 +67,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
+
+
+def speak_utf8() -> None:
+    """Text goes in and out as UTF-8, also of processes that are started from here: help and prompts know no locale."""
+    os.environ["PYTHONIOENCODING"] = "utf-8:backslashreplace"
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def _explain_memory(error: Exception, settings: "Config | None") -> str | None:
@@ -81,7 +93,7 @@ def overview() -> str:
     """One line per command."""
     lines = ["usage: accord COMMAND [--config FILE.yaml] [--knob value ...]", ""]
     lines += [f"  {name:<21}{command.sentence}" for name, command in COMMANDS.items()]
-    return "\n".join([*lines, "", "accord COMMAND --help shows its knobs."])
+    return "\n".join([*lines, "", "accord COMMAND --help shows its everyday knobs, --help all every one."])
 
 
 if __name__ == "__main__":

@@ -1,20 +1,62 @@
 """What configs are made of: the run folder, training, sampling, adapters."""
 
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic.fields import FieldInfo
 
 Precision = Literal["auto", "f32", "bf16"]
 Compile = Literal["auto", "on", "off"]
 Schedule = Literal["constant", "linear", "cosine"]
 Sources = str | dict[str, str]
+LimitOf = Literal["cost", "unsafe"]
+LIMIT_OF = "what is bounded: the mean cost in its own units, or the calibrated share of unsafe replies"
+
+
+class Idle(NamedTuple):
+    """Names of knobs, with spaces; where they are read; and why one is not anywhere else, {c} standing for the config.
+
+    The reason says which other knob it is and follows "has no effect".
+    """
+
+    knobs: str
+    unless: Callable[[Any], object]
+    why: str
 
 
 class Config(BaseModel):
-    """Frozen; an unknown key is an error."""
+    """Frozen; an unknown key is an error, and so is a knob off its default that nothing reads beside the others.
+
+    A class says in `idle` which of its knobs these can be; what its bases say holds too.
+    """
 
     # built when first used: `accord --help` needs none of the validators
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    idle: ClassVar[tuple[Idle, ...]] = ()
+
+    @model_validator(mode="after")
+    def _nothing_idle(self) -> Self:
+        for knobs, is_read, why in idle_rows(type(self)):
+            for knob in knobs.split():
+                if getattr(self, knob) != type(self).model_fields[knob].default and not is_read(self):
+                    raise ValueError(f"--{knob} has no effect {why.format(c=self)}; change that, or leave it out")
+        return self
+
+
+def idle_rows(cls: type[Config]) -> list[Idle]:
+    """What a config and the classes that it is made of say of knobs without effect."""
+    return [row for base in reversed(cls.__mro__) for row in vars(base).get("idle", ())]
+
+
+def rare(default: Any, **options: Any) -> Any:
+    """A field that only `--help all` shows."""
+    return Field(default, json_schema_extra={"rare": True}, **options)
+
+
+def is_everyday(field: FieldInfo) -> bool:
+    """Whether `--help` shows it."""
+    return field.json_schema_extra is None
 
 
 class Run(Config):
@@ -32,26 +74,27 @@ class Training(Run):
 
     heading: ClassVar[str] = "training"
     learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
-    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps over which the rate rises from 0")
-    schedule: Schedule = Field("cosine", description="fall after warm-up, to 10 % of the peak; constant: none")
-    weight_decay: float = Field(0.0, ge=0, description="decoupled decay of matrices; never of norms or biases")
-    clip_norm: float = Field(1.0, gt=0, description="largest gradient norm; a longer gradient is scaled down")
+    warmup: float = rare(0.05, ge=0, lt=1, description="share of the steps over which the rate rises from 0")
+    schedule: Schedule = rare("cosine", description="fall after warm-up, to 10 % of the peak; constant: none")
+    weight_decay: float = rare(0.0, ge=0, description="decoupled decay of matrices; never of norms or biases")
+    clip_norm: float = rare(1.0, gt=0, description="largest gradient norm; a longer gradient is scaled down")
     micro_tokens: int = Field(8192, ge=0, description="tokens in memory at once, 0: as many as fit; changes no result")
     max_length: int = Field(512, gt=1, description="longest sequence in tokens; longer ones are dropped and counted")
     precision: Precision = Field(
         "auto", description="of the forward pass; log-softmax is always f32; auto: bf16 where it is twice as fast"
     )
-    compile: Compile = Field(
+    compile: Compile = rare(
         "auto", description="norms and MLPs as one kernel each; auto: where a run is so long that it pays"
     )
-    checkpoint_every: int = Field(200, ge=0, description="steps between checkpoints; 0 writes one only when stopped")
+    checkpoint_every: int = rare(200, ge=0, description="steps between checkpoints; 0: by the clock alone")
+    checkpoint_minutes: float = rare(10.0, ge=0, description="minutes between checkpoints too; 0: by steps alone")
 
 
 class Supervised(Training):
     """What the stages that `training.fit` runs share."""
 
     heading: ClassVar[str] = "training"
-    matrix_learning_rate: float = Field(
+    matrix_learning_rate: float = rare(
         0.0, ge=0, description="peak learning rate of Muon on hidden matrices; 0 trains them by AdamW too"
     )
     eval_every: int = Field(0, ge=0, description="steps between evaluations; 0 evaluates only at the end")
@@ -61,9 +104,12 @@ class Adapters(Config):
     """Low-rank adapters (peft), for the stages that train a given model."""
 
     heading: ClassVar[str] = "adapters"
+    idle: ClassVar[tuple[Idle, ...]] = (
+        Idle("lora_alpha lora_targets", lambda c: c.lora_rank, "without --lora_rank N"),
+    )
     lora_rank: int = Field(0, ge=0, description="rank of LoRA adapters; 0 trains every weight")
-    lora_alpha: float = Field(16.0, gt=0, description="LoRA scale; the update is alpha / rank times the product")
-    lora_targets: str = Field("all-linear", description="modules to adapt: all-linear, or names with commas")
+    lora_alpha: float = rare(16.0, gt=0, description="LoRA scale; the update is alpha / rank times the product")
+    lora_targets: str = rare("all-linear", description="modules to adapt: all-linear, or names with commas")
 
 
 class Sampling(Config):
@@ -105,3 +151,21 @@ class Passing(Reading):
 def to_plain(config: Config) -> dict[str, Any]:
     """The config as plain YAML-able values."""
     return config.model_dump(mode="json")
+
+
+def of_limit(limit_of: LimitOf | Mapping[str, LimitOf], name: str) -> LimitOf:
+    """What the limit NAME bounds; cost, where others are named and it is not."""
+    return limit_of if isinstance(limit_of, str) else limit_of.get(name, "cost")
+
+
+def refuse_other_limits(limits: Mapping[str, float], limit_of: LimitOf | Mapping[str, LimitOf]) -> None:
+    """ValueError for `--limit_of` of a limit that is none, and for a bound that no share can pass."""
+    for name in () if isinstance(limit_of, str) else limit_of:
+        if name not in limits:
+            raise ValueError(f"--limit_of.{name} has no limit; add --limits.{name} NUMBER")
+    for name, bound in limits.items():
+        if of_limit(limit_of, name) == "unsafe" and not 0 < bound < 1:
+            raise ValueError(
+                f"--limits.{name} {bound:g} is no share of unsafe replies, which lies between 0 and 1; give one, or "
+                f"bound the raw cost: --limit_of.{name} cost"
+            )

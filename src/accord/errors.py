@@ -1,5 +1,6 @@
 """The one exception that means "what you gave cannot be used", and the nearest spelling that it offers."""
 
+import errno
 from collections.abc import Iterable
 
 
@@ -12,6 +13,11 @@ class BadInput(Exception):
 
 class Interrupted(Exception):
     """A run that was asked to stop, and stopped at a step boundary with its checkpoint written."""
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a file could not grow, by the disk or by a quota: of all errors of the system the one that room mends."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

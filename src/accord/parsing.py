@@ -3,13 +3,14 @@
 import argparse
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from accord.commands import COMMANDS
-from accord.config import Config, Sources
+from accord.config import Config, Sources, is_everyday
 from accord.errors import BadInput, did_you_mean
 
 
@@ -19,9 +20,13 @@ def parse(command: str, arguments: Sequence[str]) -> Config | None:
     Raises BadInput that names the key, with the nearest spelling of one that does not exist.
     """
     cls = COMMANDS[command].config
+    asked = [place for place, argument in enumerate(arguments) if argument in ("-h", "--help")]
+    if asked:
+        print(build_parser(command, every=list(arguments[asked[0] + 1 :][:1]) == ["all"]).format_help(), end="")
+        return None
     try:
         values = build_parser(command).parse_args(_spell_out_switches(cls, arguments)).as_dict()
-    except SystemExit as stop:
+    except SystemExit as stop:  # --print_config
         if stop.code in (0, None):
             return None
         raise
@@ -37,11 +42,16 @@ def parse(command: str, arguments: Sequence[str]) -> Config | None:
         raise BadInput(_explain_validation(error)) from None
 
 
-def build_parser(command: str) -> Any:
-    """The jsonargparse parser of one command; `format_help()` of it is what --help prints."""
+def build_parser(command: str, *, every: bool = True) -> Any:
+    """The jsonargparse parser of one command, with `every` knob or with the everyday ones alone.
+
+    `format_help()` of it is what --help prints.
+    """
     from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
     cls, positional = COMMANDS[command].config, COMMANDS[command].positional
+    hidden = [] if every else [name for name, field in cls.model_fields.items() if not is_everyday(field)]
+    more = f"       accord {command} --help all shows {len(hidden)} more knobs\n" if hidden else ""
     shown = f" {_positional_usage(cls, positional)}" if positional else ""
     required = {name for name, field in cls.model_fields.items() if field.is_required()}
 
@@ -52,7 +62,7 @@ def build_parser(command: str) -> Any:
             super().__init__(prog, max_help_position=32, width=129)
 
         def _format_usage(self, *args: object) -> str:
-            return f"usage: accord {command}{shown} [--config FILE.yaml] [--knob value ...]\n\n"
+            return f"usage: accord {command}{shown} [--config FILE.yaml] [--knob value ...]\n{more}\n"
 
         def _get_help_string(self, action: argparse.Action) -> str:
             text = action.help or ""
@@ -63,7 +73,13 @@ def build_parser(command: str) -> Any:
             default = str(action.default).lower() if isinstance(action.default, bool) else action.default
             return f"{text} ({default})"
 
-    parser = ArgumentParser(
+    class Parser(ArgumentParser):
+        """Reads its files as UTF-8, whatever the locale."""
+
+        def parse_path(self, path: Any, **options: Any) -> Any:
+            return self.parse_string(Path(str(path)).read_text(encoding="utf-8"), **options)
+
+    parser = Parser(
         prog=f"accord {command}",
         description=cls.__doc__,
         exit_on_error=False,
@@ -76,7 +92,7 @@ def build_parser(command: str) -> Any:
             action.help = "show this text and exit"
         if action.dest == "print_config":
             action.help, action.metavar = "print all knobs as YAML for --config and exit", ""
-    for title, names in grouped_fields(cls).items():
+    for title, names in grouped_fields(cls, hidden).items():
         group = parser.add_argument_group(title)
         for name in names:
             field = cls.model_fields[name]
@@ -110,10 +126,10 @@ HEADINGS = (
 )
 
 
-def grouped_fields(cls: type[Config]) -> dict[str, list[str]]:
-    """Knobs by heading: the command's own, then those that it shares with others."""
+def grouped_fields(cls: type[Config], hidden: Collection[str] = ()) -> dict[str, list[str]]:
+    """Knobs by heading, without hidden ones: the command's own, then those that it shares with others."""
     groups: dict[str, list[str]] = {heading: [] for heading in HEADINGS}
-    for name in cls.model_fields:
+    for name in (name for name in cls.model_fields if name not in hidden):
         base = next((b for b in reversed(cls.__mro__) if name in inspect.get_annotations(b)), cls)
         groups[vars(base).get("heading", "knobs")].append(name)
     own = list(inspect.get_annotations(cls))
@@ -131,7 +147,7 @@ def _positional_usage(cls: type[Config], name: str) -> str:
 def _metavar(name: str, annotation: object) -> str:
     text = str(annotation)
     if "Literal" in text:
-        return "{" + ",".join(re.findall(r"'([^']+)'", text)) + "}"
+        return "{" + ",".join(dict.fromkeys(re.findall(r"'([^']+)'", text))) + "}"
     if annotation == Sources:
         return "SOURCE"
     if annotation == float | dict[str, float]:

@@ -5,34 +5,38 @@
 logs is written to a temporary name, synced and renamed: a file that is there is whole.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
 from accord import __version__
 from accord.config import Config, to_plain
-from accord.errors import BadInput, Interrupted
+from accord.errors import BadInput, Interrupted, is_disk_full
 
+if TYPE_CHECKING:
+    from filelock import FileLock
+
+C = TypeVar("C", bound=Config)
 TORN = 2**62  # the step of the torn last line that a killed run can leave
-# Knobs that say where and how to run, not what: they may differ on resume and are no part of a config's hash.
-PLACEMENT = frozenset(
-    {"out", "resume", "threads", "micro_tokens", "checkpoint_every", "compile", "engine", "sampler_gap"}
-)
+# Knobs that say where a run lies and how it is kept, not what is computed: they may differ on resume and are no part of
+# a config's hash. Threads and compiled kernels add up in another order, and are part of it.
+PLACEMENT = frozenset({"out", "resume", "micro_tokens", "checkpoint_every", "checkpoint_minutes"})
 # Knobs at these values are decided by the machine at the start; `config.yaml` has what was decided.
-UNDECIDED = {"precision": "auto", "micro_tokens": 0, "compile": "auto"}
+UNDECIDED = {"precision": "auto", "micro_tokens": 0, "compile": "auto", "threads": 0}
 
 
 def available_cores() -> int:
@@ -55,15 +59,27 @@ def hash_directory(path: Path) -> str:
 
 
 def config_hash(config: Config) -> str:
-    """16 hex digits over every knob that can change a result."""
-    plain = {key: value for key, value in to_plain(config).items() if key not in PLACEMENT}
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+    """16 hex digits over every knob that can change a result; what the machine is to decide counts as undecided."""
+    return _hash(to_plain(config))
+
+
+def _hash(plain: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(_computed(plain), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _computed(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """The knobs that can change a result. Of an engine it is what draws that counts, not where it answers."""
+    kept = {key: value for key, value in plain.items() if key not in PLACEMENT}
+    return kept | ({"engine": "vllm" if kept["engine"] else ""} if "engine" in kept else {})
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Call `write(stream)` on a temporary file beside `path`, sync it, and rename it over `path`."""
+    """Call `write(stream)` on a temporary file beside `path`, sync it, and rename it over `path`.
+
+    The temporary name is the writer's own: others, here or in another process, may write the same file meanwhile.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
     try:
         with open(temporary, "wb") as stream:
             write(stream)
@@ -74,6 +90,12 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def sync(path: Path) -> None:
+    """Wait until a file that was written lies on the disk."""
+    with open(path, "r+b") as stream:  # Windows syncs nothing that was opened for reading alone
+        os.fsync(stream.fileno())
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a whole text file, or nothing."""
     write_atomically(path, lambda stream: stream.write(text.encode()))
@@ -82,7 +104,7 @@ def write_text(path: Path, text: str) -> None:
 def read_json(path: Path) -> Any:
     """Parse a JSON file; BadInput names it if it is missing or broken."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadInput(f"{path}: not there; is its folder a finished run?") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -123,13 +145,15 @@ class RunFolder:
         self.config = config
         self.path = Path(config.out)
         self.origin = origin
-        self.parents = {role: Path(path) for role, path in (parents or {}).items()}
+        self.parents = {role: os.fspath(path) for role, path in (parents or {}).items()}
         self.stop_requested = False
         # under torchrun or accelerate every rank opens the folder, and the first alone writes it
         self.is_main = os.environ.get("RANK", "0") == "0"
-        self._lock: IO[str] | None = None
+        self._lock: FileLock | None = None
         self._fresh = False
+        self._made: list[Path] = []
         self._decided: dict[str, Any] = {}
+        self._sources: list[dict[str, Any]] = []
         self._started = time.time()
         self._handlers: dict[int, Any] = {}
 
@@ -140,6 +164,12 @@ class RunFolder:
     @property
     def finished(self) -> bool:
         return (self.path / "manifest.json").exists()
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of this process: what the config says, else its share of the cores where the run began."""
+        ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        return int(self.decide("threads", lambda: max(1, available_cores() // ranks)))
 
     def __enter__(self) -> "RunFolder":
         self._open()
@@ -154,7 +184,7 @@ class RunFolder:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         if self._lock is not None:
-            self._lock.close()
+            self._lock.release()
         if kind is not None and issubclass(kind, BadInput):
             self._forget()
 
@@ -162,6 +192,9 @@ class RunFolder:
         """Remove a new folder in which nothing was done, so that the same call with its input mended can follow."""
         if self._fresh and {p.name for p in self.path.iterdir()} <= {".lock", "config.yaml", "data", "tokenizer"}:
             shutil.rmtree(self.path)
+            for folder in self._made[1:]:
+                with suppress(OSError):  # somebody else's folder stands in it by now
+                    folder.rmdir()
 
     def _request_stop(self, number: int, frame: FrameType | None) -> None:
         if self.stop_requested:
@@ -177,7 +210,7 @@ class RunFolder:
     def _open(self) -> None:
         if not self.is_main:
             if (stored := self.path / "config.yaml").exists():
-                self._remember(yaml.safe_load(stored.read_text()))
+                self._remember(yaml.safe_load(stored.read_text(encoding="utf-8")))
             return
         if self.path.exists() and not self.path.is_dir():
             raise BadInput(f"--out {self.path} is a file; name a folder")
@@ -185,27 +218,44 @@ class RunFolder:
         if present and not self.config.resume:
             raise BadInput(f"--out {self.path} is not empty; choose another folder, or go on with --resume")
         self._fresh = not present
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 - held for the life of the run
+        self._made = [p for p in (self.path, *self.path.parents) if not p.exists()]
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            if is_disk_full(error):
+                raise
+            raise BadInput(f"--out {self.path}: cannot be made ({error.strerror}); choose another folder") from None
+        from filelock import FileLock, Timeout  # here: `accord --help` needs none
+
+        self._lock = FileLock(self.path / ".lock")
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout:
+            self._lock = None
             raise BadInput(f"--out {self.path} is in use by another process; choose another folder") from None
         try:
+            self._sweep()
             self._write_config()
         except BaseException:
-            self._lock.close()
+            self._lock.release()
             raise
+
+    def _sweep(self) -> None:
+        """Remove what a write that was killed has left; the lock is held, so nobody writes here."""
+        for folder in (self.path, self.path / "data"):
+            for file in folder.glob(".*.part"):
+                if file.is_file():
+                    file.unlink()
 
     def _write_config(self) -> None:
         stored = self.path / "config.yaml"
         plain = to_plain(self.config)
         if stored.exists():
-            before = yaml.safe_load(stored.read_text())
+            before = yaml.safe_load(stored.read_text(encoding="utf-8"))
             self._remember(before)
             plain |= self._decided
-            changed = sorted(k for k in {*before, *plain} - PLACEMENT if before.get(k) != plain.get(k))
+            was, now = _computed(before), _computed(plain)
+            changed = sorted(k for k in {*was, *now} if was.get(k) not in (now.get(k), UNDECIDED.get(k, now.get(k))))
             if changed:
                 raise BadInput(
                     f"{stored}: --resume with another --{changed[0]} ({before.get(changed[0])!r} before, "
@@ -224,10 +274,10 @@ class RunFolder:
             return value
         value = self._decided.get(knob, value)
         if value == UNDECIDED[knob]:
-            value = choose()
+            self._decided[knob] = value = choose()
             if self.is_main:
                 stored = self.path / "config.yaml"
-                plain = yaml.safe_load(stored.read_text()) | {knob: value}
+                plain = yaml.safe_load(stored.read_text(encoding="utf-8")) | {knob: value}
                 write_text(stored, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
         return value
 
@@ -262,13 +312,30 @@ class RunFolder:
     def append(self, name: str, row: Mapping[str, Any]) -> None:
         """Append one object to a JSON-lines file of the folder."""
         if self.is_main:
-            with open(self.path / name, "a", encoding="utf-8") as stream:
+            with open(self.path / name, "a", encoding="utf-8", newline="\n") as stream:
                 stream.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a whole JSON file into the folder, or nothing."""
         if self.is_main:
             write_text(self.path / name, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+
+    def keep_sources(self, knob: str, report: Sequence[Mapping[str, Any]]) -> None:
+        """Write what a knob's sources held to `data/KNOB.json`, and keep where their rows came from for the lineage.
+
+        `report` has a row for each source, with its `name`, `source`, number of `rows` and their `hash`.
+        Raises BadInput where an earlier start of this run read other rows.
+        """
+        stored = self.path / "data" / f"{knob}.json"
+        before = {row["name"]: row.get("hash") for row in read_json(stored)} if stored.exists() else {}
+        for row in report:
+            if before.get(row["name"], row["hash"]) != row["hash"]:
+                raise BadInput(
+                    f"{row['source']}: these are not the rows, or not in the order, that this run began with; --resume "
+                    "needs the same: bring them back, or choose another --out"
+                )
+            self._sources.append({"knob": knob} | {key: row[key] for key in ("name", "source", "rows", "hash")})
+        self.write_json(f"data/{knob}.json", report)
 
     @contextmanager
     def new_snapshot(self) -> Iterator[Path]:
@@ -279,8 +346,7 @@ class RunFolder:
         yield temporary
         for file in temporary.rglob("*"):
             if file.is_file():
-                with open(file, "rb") as stream:
-                    os.fsync(stream.fileno())
+                sync(file)
         shutil.rmtree(self.snapshot, ignore_errors=True)
         os.replace(temporary, self.snapshot)
 
@@ -293,11 +359,9 @@ class RunFolder:
             "lineage.json",
             {
                 "stage": self.stage,
-                "parents": [
-                    {"role": role, "path": str(path), "hash": hash_directory(path) if path.is_dir() else None}
-                    for role, path in self.parents.items()
-                ],
-                "config_hash": config_hash(self.config),
+                "parents": [{"role": role, **_identity(path)} for role, path in self.parents.items()],
+                "sources": self._sources,
+                "config_hash": _hash(to_plain(self.config) | self._decided),
                 "version": __version__,
                 **self.origin(),
                 "seed": getattr(self.config, "seed", None),
@@ -317,13 +381,41 @@ class RunFolder:
         self.write_json("manifest.json", {p.relative_to(self.path).as_posix(): hash_file(p) for p in files})
 
 
+def _identity(where: str) -> dict[str, Any]:
+    """What a parent was: the hash of a directory (and of which base it is an adapter), the commit of a hub model."""
+    folder = Path(where)
+    if not folder.is_dir():
+        return {"path": where, "hash": None, "revision": hub_revision(where)}
+    found: dict[str, Any] = {"path": where, "hash": hash_directory(folder)}
+    if (folder / "adapter_config.json").is_file():
+        base = str(read_json(folder / "adapter_config.json")["base_model_name_or_path"])
+        found["base"] = {"path": base, "revision": hub_revision(base)}
+    return found
+
+
+def hub_revision(where: str) -> str | None:
+    """The commit that the local cache has of a hub model, OWNER/NAME; None of anything else."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", where) or Path(where).is_dir():
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(where, "config.json")
+    return Path(found).parent.name if isinstance(found, str) else None
+
+
 def decided(config: Any, knob: str) -> Any:
     """The value of a knob that may have been left to the machine, as the run folder's `config.yaml` has it."""
     value = getattr(config, knob)
     stored = Path(config.out) / "config.yaml"
     if value == UNDECIDED.get(knob) and stored.is_file():
-        return yaml.safe_load(stored.read_text()).get(knob, value)
+        return yaml.safe_load(stored.read_text(encoding="utf-8")).get(knob, value)
     return value
+
+
+def settled(config: C) -> C:
+    """The config with everything that was left to the machine as the run folder's `config.yaml` has it."""
+    left = [knob for knob, value in UNDECIDED.items() if getattr(config, knob, None) == value]
+    return config.model_copy(update={knob: decided(config, knob) for knob in left})
 
 
 def _lines(path: Path) -> list[str]:

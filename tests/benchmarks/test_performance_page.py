@@ -1,6 +1,7 @@
 """The results page: every row in it, nothing lost when one benchmark fails, others' rows kept where they still hold."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -106,3 +107,21 @@ def test_only_some_are_run_and_the_page_keeps_the_others_in_their_order(monkeypa
     assert code == 0 and stored[1]["rows"] == [] and stored[0]["name"] == "second"
     with pytest.raises(SystemExit):
         run_all(monkeypatch, tmp_path, "--only", "fourth")
+
+
+def test_a_run_saves_after_every_case_and_starts_none_when_its_minutes_are_over(monkeypatch, tmp_path):
+    clock, saved = [0.0], []
+    monkeypatch.setattr(command.time, "time", lambda: clock[0])
+
+    def slow(case, rounds, *, toy):
+        clock[0] += 90
+        saved.append((tmp_path / "out.json").is_file() and json.loads((tmp_path / "out.json").read_text())[0]["rows"])
+        return [{"case": case.name, "ratio": None, "equality": "ran", "goal": "", "met": None}], {}
+
+    cases = [replace(made_up(None)[0], name=name) for name in ("a1", "b", "a2", "a3")]
+    monkeypatch.setattr(command, "BENCHMARKS", {"one": command.Benchmark(lambda plan: cases, 1, 1)})
+    monkeypatch.setattr(command, "run_case", slow)
+    found = command.run("one", Plan(1, 1, "toy"), "abc", command.Bounds(2, tmp_path / "out.json", "a"))
+    assert [row["equality"] for row in found["rows"]] == ["ran", "ran", "not run: 2 minutes were over"]
+    assert saved[0] is False and [row["case"] for row in saved[1]] == ["a1"]
+    assert "| one | a2 |" in (tmp_path / "out.md").read_text()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from accord.claims import dpo
 from accord.claims.lab.cells import Cells
@@ -68,8 +69,9 @@ def test_every_setting_is_a_run_and_all_are_trained_on_the_same_comparisons(tmp_
 
 
 def test_a_quotient_is_a_mean_over_seeds():
-    interval = dpo.ratio(np.array([1.0, 3.0]), np.array([10.0, 10.0]))
-    assert interval.mean == pytest.approx(0.2) and interval.low == pytest.approx(0.1)
+    interval = dpo.ratio(np.array([1.0, 3.0, 2.0]), np.array([10.0, 10.0, 10.0]))
+    theirs = stats.ttest_1samp([0.1, 0.3, 0.2], 0.0).confidence_interval(0.95)
+    assert interval.mean == pytest.approx(0.2) and interval.low == pytest.approx(theirs.low)
 
 
 GOLD = {"sft": 0.0, "ppo": 0.5, "ppo-weak-kl": 0.3, "dpo": 0.6, "online": 0.7}

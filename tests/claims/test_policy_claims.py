@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from accord.claims import (
     adaptive_kl,
@@ -101,6 +102,7 @@ class Written:
             values = self.table.get(of, {})
             noise = 0.01 * ((k % 4) - 1.5)
             scores = {metric: values.get(metric, 0.0) + noise for metric in METRICS}
+            scores |= {metric: min(max(scores[metric], 0.0), 1.0) for metric in ("gold/refusal", "gold/correct")}
             rows.append({"prompt_id": f"{number:04x}", "slice": slice, "scores": scores})
         (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
@@ -264,3 +266,14 @@ def test_tension_trains_the_harmless_corner_on_a_preference_model(tmp_path):
     assert tension.harmless_only(flow).rewards == {"harmless": flow.snapshot("harmless-preference")}
     soup = tension.mixed(flow, 0.25)
     assert soup.weights == {"helpful": 0.25, "harmless": 0.75} and set(soup.models) == set(soup.weights)
+
+
+def test_sqrt_kl_tells_a_line_from_a_root(tmp_path):
+    """The made-up reward rises with KL and not with its root."""
+    finding = sqrt_kl.measure(Written(tmp_path), [0, 1, 2])
+    root, gap = (part.interval for part in finding.parts)
+    kl = 0.1 * np.arange(21)  # half of gold's peak is at iteration 20
+    expected = stats.linregress(np.sqrt(kl), kl).rvalue ** 2
+    assert root.values == pytest.approx([expected] * 3, abs=0.01)
+    assert gap.values == pytest.approx([root.values[0] - 1] * 3) and root.kind == "r2" and gap.kind == "mean"
+    assert finding.parts[1].verdict == "fails"

@@ -12,12 +12,10 @@ from safetensors.torch import save_file
 from accord import world
 from accord.claims import annotators, bradley_terry, label_noise, planted, pm_scaling
 from accord.claims.lab.cells import Cells
-from accord.claims.lab.pairs import over_seeds
 from accord.claims.lab.recipes import SCALES, GoldFlow, Scale
 from accord.claims.lab.workers import Workers, run_stage
 from accord.data.rows import write_records
 from accord.data.sources import read_comparisons
-from accord.evaluation.calibration import reliability_slope
 from accord.evaluation.groups import likeliest_weights
 from accord.records import unit_hash
 from accord.stages.evaluate.config import Evaluate
@@ -89,7 +87,7 @@ def test_bradley_terry_finds_a_calibrated_model_calibrated_and_a_sharp_one_not(t
     def planted(config, comparison, k):
         return {"model/logit": sharpness * worth(comparison, k) / bradley_terry.TEMPERATURE}
 
-    finding = bradley_terry.measure(Written(tmp_path, planted, people=600), [0, 1])
+    finding = bradley_terry.measure(Written(tmp_path, planted, people=600), [0, 1, 2, 3])
     parts = {part.name: part for part in finding.parts}
     slope = parts["reliability slope"]
     assert slope.interval.low < 1 / sharpness < slope.interval.high
@@ -101,14 +99,16 @@ def test_bradley_terry_finds_a_calibrated_model_calibrated_and_a_sharp_one_not(t
     assert finding.figure.lstrip().startswith("<svg")
 
 
-def test_newtons_slope_is_that_of_the_calibration():
+def test_the_numbers_of_a_seed_are_told_apart():
+    """People who see high scores twice as sharply as low ones: the slope of the upper half is the larger."""
     rng = np.random.default_rng(3)
-    for sharpness in (0.3, 1.0, 40.0):
-        d = rng.normal(0, 1.5, 400)
-        margins = sharpness * np.where(rng.random(400) < 1 / (1 + np.exp(-d)), d, -d)
-        expected = reliability_slope(margins, np.ones(400), intercept=False).slope
-        assert bradley_terry.slope_of(margins) == pytest.approx(expected, rel=1e-5)
-    assert math.isnan(bradley_terry.slope_of(np.array([1.0, 2.0])))
+    d, means = rng.normal(0, 1.5, 4000), rng.normal(size=4000)
+    sharper = np.where(means > 0, 2.0, 1.0)
+    margins = np.where(rng.random(4000) < 1 / (1 + np.exp(-sharper * d)), d, -d)
+    slope, _, level, correlation = bradley_terry.statistics(margins, means, 3 * margins)
+    upper, lower = (bradley_terry.slope_of(margins[part]) for part in (means > 0, means <= 0))
+    assert level == pytest.approx(1.0, abs=0.2) and lower + 0.1 < slope < upper - 0.1
+    assert upper == pytest.approx(2.0, abs=0.2) and correlation == pytest.approx(1.0)
 
 
 def test_the_error_beyond_chance_is_about_0_for_a_calibrated_model_of_any_size():
@@ -128,7 +128,7 @@ def test_the_fit_recovers_planted_coefficients():
     grid = [(math.log(p), math.log(d)) for p in (1e3, 1e4, 1e5) for d in pm_scaling.COUNTS]
     accuracy = [0.4 + 0.02 * p + 0.03 * d for p, d in grid]
     outcomes = (np.linspace(0, 1, 20_001)[:, None] < accuracy).astype(float)
-    assert pm_scaling.fit([[outcomes], [outcomes]], grid) == pytest.approx([0.4, 0.02, 0.03], abs=1e-3)
+    assert pm_scaling.fit(outcomes, grid) == pytest.approx([0.4, 0.02, 0.03], abs=1e-3)
 
 
 @pytest.mark.parametrize("per_data", [0.05, 0.0])
@@ -180,7 +180,7 @@ def as_planted(config, comparison, k, *, sharper=1.0):
 
 @pytest.mark.parametrize("sharper", [1.0, 2.0])
 def test_what_is_planted_is_found_by_models_that_are_right_alone(tmp_path, monkeypatch, sharper):
-    for name, count in (("TRAINED", 40), ("TESTED", 1200), ("RESAMPLES", 8)):
+    for name, count in (("TRAINED", 40), ("TESTED", 1200)):
         monkeypatch.setattr(planted, name, count)
     finding = planted.measure(Written(tmp_path, lambda *asked: as_planted(*asked, sharper=sharper)), [0, 1])
     found = {part.name: part.interval for part in finding.parts if not part.name.startswith("the same")}
@@ -227,19 +227,6 @@ def test_label_noise_tells_what_flips_cost_and_what_a_remedy_costs(tmp_path, mon
     assert drop.interval.mean == pytest.approx(-lost, abs=0.03)
     assert drop.verdict == ("fails" if lost else "holds")
     assert len(finding.notes) == 5 and "length alone" in finding.notes[-1]
-
-
-def test_seeds_and_pairs_are_drawn_and_a_pair_for_all_columns_together():
-    """The difference of two columns that are equal has no width, whatever is drawn."""
-    rng = np.random.default_rng(0)
-    tables = [[(rng.random((50, 1)) < 0.7).repeat(2, axis=1).astype(float)] for _ in range(3)]
-
-    def both(chosen):
-        one, other = np.mean([table.mean(0) for (table,) in chosen], axis=0)
-        return np.array([one, one - other])
-
-    value, low, high = over_seeds(tables, both, resamples=200)
-    assert low[0] < value[0] < high[0] and (low[1], value[1], high[1]) == (0.0, 0.0, 0.0)
 
 
 @pytest.mark.slow

@@ -2,9 +2,11 @@
 
 import pytest
 
+from accord.claims.lab import workers
+from accord.claims.lab.cells import Cells
 from accord.claims.lab.workers import Workers
 from accord.errors import BadInput
-from accord.run import read_lines, verify
+from accord.run import RunFolder, available_cores, read_lines, verify
 from accord.stages.pretrain.config import Pretrain
 
 
@@ -14,11 +16,11 @@ def config(out, **changes):
 
 
 def test_spread_gives_what_one_process_gives_and_what_fails_says_so(tmp_path):
-    with Workers(2) as workers:
-        workers.run_spread(("pretrain", config(tmp_path / "spread")))
+    with Workers(2) as pool:
+        pool.run_spread(("pretrain", config(tmp_path / "spread")))
         # the processes left that world: they can be in another, or in none
-        workers.run([("pretrain", config(tmp_path / "alone")), ("pretrain", config(tmp_path / "other", seed=1))])
-        for start in (workers.run_spread, lambda job: workers.run([job])):
+        pool.run([("pretrain", config(tmp_path / "alone")), ("pretrain", config(tmp_path / "other", seed=1))])
+        for start in (pool.run_spread, lambda job: pool.run([job])):
             with pytest.raises(BadInput, match=r"absent\.jsonl"):
                 start(("pretrain", config(tmp_path / "bad", data=str(tmp_path / "absent.jsonl"))))
     losses = {}
@@ -28,3 +30,24 @@ def test_spread_gives_what_one_process_gives_and_what_fails_says_so(tmp_path):
     assert losses["spread"] == pytest.approx(losses["alone"], rel=1e-5)
     assert losses["other"] != pytest.approx(losses["alone"], rel=1e-5)
     assert not (tmp_path / "bad").exists()
+
+
+def test_a_cell_that_names_its_threads_has_them_anywhere_and_a_folder_that_was_begun_keeps_its_own(tmp_path):
+    assert workers.with_threads(config(tmp_path / "cell"), 4).threads == 1
+    left_open = config(tmp_path / "run", threads=0)
+    assert workers.with_threads(left_open, 2).threads == 2
+    with RunFolder("pretrain", workers.with_threads(left_open, 2)) as run:
+        assert run.threads == 2
+    elsewhere = workers.with_threads(left_open.model_copy(update={"resume": True}), 8)
+    with RunFolder("pretrain", elsewhere) as run:
+        assert run.threads == 2
+
+
+def test_a_finished_run_is_known_again_whatever_its_machine_decided(tmp_path):
+    given = config(tmp_path / "run", threads=0)
+    with RunFolder("pretrain", given) as run:
+        assert run.threads == available_cores()
+        run.finish()
+    cells = Cells(tmp_path, "small")
+    assert cells._finished(given)
+    assert not cells._finished(given.model_copy(update={"seed": 5}))

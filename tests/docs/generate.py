@@ -108,7 +108,7 @@ def commands() -> str:
     for name, (sentence, example) in EXAMPLES.items():
         if name not in COMMANDS:
             continue
-        text = build_parser(name).format_help().rstrip()
+        text = build_parser(name, every=True).format_help().rstrip()
         lines = [f"## {name}", "", sentence, "", "```bash", example, "```", "", "```text"]
         sections.append("\n".join([*lines, *(line.rstrip() for line in text.splitlines()), "```"]))
     return "\n\n".join(sections)

@@ -1,5 +1,7 @@
 """FlexAttention's block mask against one dense mask; uncompiled and without gradients on a CPU, in full on a GPU."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -76,3 +78,13 @@ def test_a_cpu_has_its_own_way():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_kernel_agrees_on_this_gpu(dtype):
     assert flex.agrees(torch.device("cuda"), dtype, 64)
+
+
+def test_it_serves_where_it_is_asked_for(monkeypatch):
+    query = SimpleNamespace(device=torch.device("cuda"), dtype=torch.float32, shape=(3, 4, 16))
+    monkeypatch.setattr(flex, "agrees", lambda *_: True)
+    monkeypatch.setattr(flex, "computed_in", lambda _: torch.float32)
+    monkeypatch.delenv("ACCORD_FLEX", raising=False)
+    assert not flex.serves(query)
+    monkeypatch.setenv("ACCORD_FLEX", "1")
+    assert flex.serves(query)

@@ -56,9 +56,13 @@ class Stub(BaseHTTPRequestHandler):
         return {"choices": choices}
 
 
+class Listening(ThreadingHTTPServer):
+    request_queue_size = 256
+
+
 @pytest.fixture
 def stub():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Stub)
+    server = Listening(("127.0.0.1", 0), Stub)
     server.seen, server.spoil = [], lambda path, answer: (200, answer)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -166,3 +170,17 @@ def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(stub, monkeypa
 def test_no_server_is_said():
     with pytest.raises(BadInput, match="is the server running"):
         Server("http://127.0.0.1:9", "policy", timeout=2).sample(PROMPTS, ASKED)
+
+
+def test_as_many_requests_are_in_flight_as_are_asked_at_once(stub):
+    """A pool of connections with a bound of its own would have the server draw in turns."""
+    prompts = [(5, number) for number in range(110)]
+    gate = threading.Barrier(len(prompts), timeout=20)
+
+    def together(path, answer):
+        if path == "/v1/completions":
+            gate.wait()
+        return 200, answer
+
+    stub.spoil = together
+    assert len(stub.client.sample(prompts, ASKED)) == 2 * len(prompts)

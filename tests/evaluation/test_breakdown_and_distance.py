@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from accord.evaluation.baselines import BagOfWords
 from accord.evaluation.breakdown import PairFacts, breakdown, confident_errors, length_bias
 from accord.evaluation.calibration import calibration_intervals, difference_curve, preference_calibration, refitted
-from accord.evaluation.distance import auroc, auroc_interval, fit_gaussian, relative_distance
+from accord.evaluation.distance import auroc_interval, fit_gaussian, relative_distance
 
 
 def pair(number, better=1.0, worse=0.0, source="a", turn=1, strength=0.0, lengths=(10, 5)):
@@ -22,7 +23,7 @@ def test_breakdown_by_hand():
         pair(2, turn=5, source="b", lengths=(5, 50)),
         pair(3, better=0.0, turn=2, lengths=(40, 5)),
     ]
-    rows = {(row["by"], row["group"]): row for row in breakdown(pairs, resamples=50)}
+    rows = {(row["by"], row["group"]): row for row in breakdown(pairs)}
     assert rows["source", "a"]["accuracy"]["mean"] == 0.75 and rows["source", "b"]["accuracy"]["mean"] == 0.5
     assert rows["turn", "4 or more"]["n"] == 1 and rows["turn", "2"]["accuracy"]["mean"] == 0.5
     assert sum(row["n"] for (by, _), row in rows.items() if by == "length difference") == 4
@@ -38,7 +39,7 @@ def test_accuracy_falls_where_both_replies_score_high():
     # the better by quality wins with σ(difference): labels flip some
     wins = rng.random(3000) < 1 / (1 + np.exp(scores[:, 1] - scores[:, 0]))
     pairs = [pair(i, *(s if w else s[::-1])) for i, (s, w) in enumerate(zip(scores, wins, strict=True))]
-    levels = [row["accuracy"]["mean"] for row in breakdown(pairs, resamples=50) if row["by"] == "score level"]
+    levels = [row["accuracy"]["mean"] for row in breakdown(pairs) if row["by"] == "score level"]
     assert len(levels) == 4 and levels[0] > levels[2] > 0.5
 
 
@@ -47,13 +48,13 @@ def test_length_bias_of_a_model_that_reads_length_alone():
     rng = np.random.default_rng(1)
     lengths = rng.integers(10, 100, size=(400, 2))
     pairs = [pair(i, a / 50, b / 50, lengths=(int(a), int(b))) for i, (a, b) in enumerate(lengths)]
-    found = length_bias(pairs, resamples=50)
+    found = length_bias(pairs)
     assert found["correlation"] == pytest.approx(1.0) and found["score_per_100_characters"] == pytest.approx(2.0)
     assert found["better_is_longer"]["mean"] == 1.0 and found["better_is_shorter"]["mean"] == 0.0
     assert found["prefers_longer"]["model"]["mean"] == 1.0
     assert abs(found["partial"]["mean"] - 0.5) < 0.5
     fair = [pair(i, 1.0 + rng.normal(), 0.0, lengths=(int(a), int(b))) for i, (a, b) in enumerate(lengths)]
-    found = length_bias(fair, resamples=50)
+    found = length_bias(fair)
     assert abs(found["correlation"]) < 0.1
     assert found["partial"]["mean"] == pytest.approx(found["better_is_longer"]["mean"], abs=0.1)
 
@@ -90,10 +91,13 @@ def test_the_distance_finds_what_is_strange_and_not_what_varies_everywhere():
     assert found.low > 0.95
 
 
-def test_auroc_by_hand():
-    """1 beats 0 and 0.5, 0.5 ties with 0.5 and beats 0: (2 + 1.5) / 4."""
-    assert auroc([1.0, 0.5], [0.0, 0.5]) == pytest.approx(3.5 / 4)
-    assert auroc([1.0], [1.0]) == 0.5
+def test_auroc_is_scikit_learns():
+    rng = np.random.default_rng(0)
+    strange, ordinary = rng.integers(0, 6, 40) + 1.0, rng.integers(0, 6, 60)
+    labels, scores = np.repeat([1, 0], [40, 60]), np.concatenate([strange, ordinary])
+    assert auroc_interval(strange, ordinary, resamples=5).mean == pytest.approx(roc_auc_score(labels, scores))
+    # 1 beats 0 and 0.5, 0.5 ties with 0.5 and beats 0: (2 + 1.5) / 4
+    assert auroc_interval([1.0, 0.5], [0.0, 0.5], resamples=5).mean == pytest.approx(3.5 / 4)
 
 
 def test_a_bag_of_words_learns_which_words_win():

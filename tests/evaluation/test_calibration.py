@@ -11,6 +11,7 @@ from sklearn.metrics import brier_score_loss
 from sklearn.metrics import log_loss as sklearn_log_loss
 
 from accord.evaluation import calibration as cal
+from accord.evaluation.statistics import pair_outcomes, share_interval
 
 
 def planted(n=4000, sharpness=1.0, seed=0):
@@ -119,6 +120,9 @@ def test_b4_accuracy_does_not_depend_on_how_batches_were_cut():
     # 7 comparisons in batches of 3: the mean of per-batch means would be (2/3 + 1/3 + 0) / 3 = 1/3.
     margins = [1.0, 1.0, -1.0, 1.0, -1.0, -1.0, -1.0]
     assert cal.preference_calibration(margins).accuracy.mean == pytest.approx(3 / 7)
+    prompts = list("aabbccd")
+    found = cal.preference_calibration(margins, clusters=prompts).accuracy
+    assert found == share_interval(pair_outcomes(margins), prompts)
 
 
 def test_preference_calibration_goes_into_json_even_when_there_is_nothing():

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from accord.evaluation.metrics import GROUPS, METRICS, definition, page
+from accord.evaluation.metrics import GROUPS, METRICS, definition, metric_interval, page
+from accord.evaluation.statistics import mean_interval, share_interval
 
 # What the stages log, as the working agreement lists it.
 LOGGED = """
@@ -33,6 +34,15 @@ def test_an_unknown_name_has_no_definition_and_placeholders_match_one_part():
     assert definition("reward/helpful/benign/more") is None
     assert definition("cost/harmless/unsafe") is METRICS["cost/NAME/unsafe"]
     assert definition("cost/unsafe/mean") is METRICS["cost/NAME/mean"]
+
+
+@pytest.mark.parametrize("name", ["gold/refusal", "gold/harm_share", "gold/correct", "cost/harmless/unsafe"])
+def test_a_share_has_the_interval_of_one_and_other_scores_that_of_a_mean(name):
+    assert metric_interval(name, [0.0] * 30) == share_interval([0.0] * 30)
+    assert metric_interval(name, [0, 0, 1, 0], list("aabb")) == share_interval([0, 0, 1, 0], list("aabb"))
+    for other in ("gold/helpful", "cost/harmless", "somebody's own"):
+        found = metric_interval(other, [0.0, 1.0, -1.0], list("abc"), seed=3, resamples=50)
+        assert found == mean_interval([0.0, 1.0, -1.0], list("abc"), 3, resamples=50)
 
 
 def test_docs_metrics_is_current():

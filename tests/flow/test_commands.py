@@ -67,14 +67,14 @@ def test_role_tokens_start_from_their_words_once(commands, pretrained, tmp_path)
 
     token, words, end = rows(pretrained)
     assert torch.allclose(token, words, atol=1e-6) and not torch.allclose(end, words, atol=1e-2)
-    changes = {"model": pretrained / "snapshot", "steps": 2, "batch_size": 200, "learning_rate": 1e-2}
-    assert commands.run("pretrain", tmp_path / "more", **changes) == 0
+    changes = {"model": pretrained / "snapshot", "vocab_size": None, "steps": 2, "batch_size": 200}
+    assert commands.run("pretrain", tmp_path / "more", learning_rate=1e-2, **changes) == 0
     token, words, _ = rows(tmp_path / "more")
     assert not torch.allclose(token, words, atol=1e-4)
 
 
 def test_pretrain_goes_on_from_a_snapshot(commands, pretrained, tmp_path):
-    changes = {"model": pretrained / "snapshot", "steps": 2, "batch_size": 200}
+    changes = {"model": pretrained / "snapshot", "vocab_size": None, "steps": 2, "batch_size": 200}
     assert commands.run("pretrain", tmp_path / "more", **changes) == 0
     lineage = left_behind(tmp_path / "more")
     assert lineage["parents"][0]["role"] == "model" and lineage["parents"][0]["hash"]
@@ -116,7 +116,7 @@ def test_b8_the_normaliser_is_fitted_saved_and_read_back(commands, tmp_path):
     assert described["kind"] == "standard"
     config = parse("preference", commands.line("preference", tmp_path / "again", epochs=0.5)[1:])
     with RunFolder("preference", config) as run:
-        items = preference.read_material(config, run, load_renderer(str(where))).items
+        items = preference.read_preference_data(config, run, load_renderer(str(where))).items
     learned = [i.group for i in items if unit_hash(i.prompt.opening + "preference") >= config.eval_share]
     scorer = Scorer(str(where), role="preference", device=torch.device("cpu"))
     raw, scores = scorer.raw_scores(learned, micro_tokens=8192), scorer.scores(learned, micro_tokens=8192)
@@ -171,7 +171,7 @@ def test_what_the_folds_say_of_a_cost_is_from_the_side_of_the_safer_reply(comman
 def test_no_steps_write_the_model_as_it_is_drawn(commands, tmp_path):
     drawn = []
     for out in (tmp_path / "a", tmp_path / "b"):
-        assert commands.run("pretrain", out, steps=0) == 0
+        assert commands.run("pretrain", out, steps=0, learning_rate=None, batch_size=None) == 0
         drawn.append((out / "snapshot" / "model.safetensors").read_bytes())
     assert commands.run("pretrain", tmp_path / "c", steps=1) == 0
     trained = (tmp_path / "c" / "snapshot" / "model.safetensors").read_bytes()

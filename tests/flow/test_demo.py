@@ -11,7 +11,8 @@ from accord.cli import main
 from accord.evaluation.statistics import Interval
 from accord.run import verify
 
-TOY = Scale("nano", 400, 4, 60, 60, 200, 2, 8, 6, "f32")
+# so many prompts that a tenth of their safety labels calibrates a cost
+TOY = Scale("nano", 400, 4, 60, 600, 200, 2, 8, 6, "f32")
 
 
 @pytest.fixture

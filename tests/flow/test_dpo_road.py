@@ -21,7 +21,7 @@ from accord.records import Judgement, Prompt, Turn
 from accord.run import RunFolder, read_json, read_lines, verify
 from accord.stages.dpo.config import DIRECT_LOSSES, LISTWISE, UNPAIRED, Dpo
 from accord.stages.dpo.implicit import HeldOut
-from accord.stages.dpo.items import Choice, DirectItem, prefer_safe, read_material
+from accord.stages.dpo.items import Choice, DirectItem, prefer_safe, read_direct_data
 from accord.stages.dpo.margins import score_margins
 from accord.stages.dpo.run import frozen_model, make_reference
 from accord.training.distributed import World
@@ -78,7 +78,7 @@ def test_the_drift_is_the_change_of_the_held_out_log_probs(trained, commands):
     renderer = load_renderer(config.model)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RunFolder, "write_json", lambda *_: None)
-        held_out = read_material(config, RunFolder("dpo", config), renderer).held_out
+        held_out = read_direct_data(config, RunFolder("dpo", config), renderer).held_out
     sums = []
     for where in (commands.snapshots / "policy", trained / "snapshot"):
         packing = pack([item.group for item in held_out])
@@ -172,7 +172,7 @@ def test_e5_what_is_kept_is_named_by_weights_precision_and_tokens_on_every_rank(
         values = {"model": str(commands.snapshots / "policy"), "data": str(commands.files / "comparisons.jsonl")}
         config = Dpo(out=str(tmp_path / str(len(seen))), **{**values, **changes})
         with RunFolder("dpo", config) as run:
-            material = read_material(config, run, load_renderer(config.model))
+            material = read_direct_data(config, run, load_renderer(config.model))
             policy = load_policy(config.model)
             world = World(rank, 2, torch.device("cpu"))
             make_reference(config, run, world, policy, frozen_model(config, policy, world), material)
@@ -283,7 +283,7 @@ def test_e6_measuring_twice_gives_the_same_and_a_file_is_rendered_as_the_held_ou
     config = Dpo(out=str(tmp_path / "one"), **values)
     renderer = load_renderer(config.model)
     with RunFolder("dpo", config) as run:
-        material = read_material(config, run, renderer)
+        material = read_direct_data(config, run, renderer)
     model = load_policy(config.model)
     zeros = [torch.zeros(2) for _ in material.held_out]
     held_out = HeldOut(config, ALONE, lambda packing: token_logprobs(model, packing), material.held_out, zeros)
@@ -296,7 +296,7 @@ def test_e6_measuring_twice_gives_the_same_and_a_file_is_rendered_as_the_held_ou
     rows = [{"prompt": p, "chosen": c, "rejected": r} for p, c, r in texts]
     named = Dpo(out=str(tmp_path / "two"), eval_data=str(write(tmp_path / "eval.jsonl", rows)), **values)
     with RunFolder("dpo", named) as run:
-        again = read_material(named, run, renderer)
+        again = read_direct_data(named, run, renderer)
     assert [item.group for item in again.held_out] == before
     assert [item.id for item in again.items] == [item.id for item in material.items]
 
@@ -355,7 +355,8 @@ def test_losses_add_up_by_their_weights_and_are_logged_apart(commands, tmp_path)
 
 def test_kto_takes_single_labels_and_its_kl_is_0_at_the_start(commands, tmp_path):
     changes = {"data": None, "unpaired_data": commands.files / "judgements.jsonl", "criterion": "harmless"}
-    assert commands.run("dpo", tmp_path / "run", loss="kto", **changes) == 0
+    measures_nothing = {"kl_prompts": None, "max_new_tokens": None}
+    assert commands.run("dpo", tmp_path / "run", loss="kto", **changes, **measures_nothing) == 0
     rows = rows_of(tmp_path / "run")
     assert rows[0]["kto/kl"] == 0.0 and rows[0]["loss"] == pytest.approx(0.5)
     assert "rows" not in read_json(tmp_path / "run" / "evaluation.json")
@@ -398,7 +399,7 @@ class Told:
         values = {"model": str(commands.snapshots / "policy"), "data": str(commands.files / "comparisons.jsonl")}
         config = Dpo(out=str(tmp_path / "run"), **values)
         with RunFolder("dpo", config) as run:
-            items = read_material(config, run, load_renderer(config.model)).items[:4]
+            items = read_direct_data(config, run, load_renderer(config.model)).items[:4]
         capsys.readouterr()
         start = [torch.tensor([-5.0, -5.0])] * 4
         self.held_out = HeldOut(config, ALONE, lambda packing: torch.zeros(0), items, start)
@@ -435,12 +436,21 @@ REFUSED = {
         {"loss": "robust", "loss_options.label_smoothing": 0.5},
         ["label_smoothing", "between 0 and 0.5"],
     ),
-    "families mixed": ({"loss": None, "loss.dpo": 1, "loss.kto": 1}, ["--loss.kto", "single replies"]),
-    "a weight of 0": ({"loss": None, "loss.dpo": 1, "loss.nll": 0}, ["--loss.nll", "above 0"]),
-    "a margin nobody reads": ({"loss": "ipo", "strength_margin": 1}, ["--strength_margin"]),
-    "a reference nobody reads": ({"loss": "simpo", "reference": "x/y"}, ["--reference", "simpo has no reference"]),
+    "families mixed": ({"loss": None, "loss.dpo": 1, "loss.kto": 1}, ["--loss: kto compares single replies"]),
+    "a weight of 0": ({"loss": None, "loss.dpo": 1, "loss.nll": 0}, ["--loss: nll 0", "above 0"]),
+    "a margin nobody reads": (
+        {"loss": "ipo", "strength_margin": 1},
+        ["--strength_margin has no effect with --loss ipo"],
+    ),
+    "a reference nobody reads": (
+        {"loss": "simpo", "reference": "x/y"},
+        ["--reference has no effect with --loss simpo"],
+    ),
     "a refresh of a given reference": ({"refresh_every": 2, "reference": "x/y"}, ["--refresh_every"]),
-    "a cache of what is not kept": ({"cache_reference": "false", "reference_cache": "c"}, ["--reference_cache"]),
+    "a cache of what is not kept": (
+        {"cache_reference": "false", "reference_cache": "c"},
+        ["--reference_cache has no effect with --cache"],
+    ),
     "a scorer nobody reads": ({"costs.harm": "x/y"}, ["harm is not used", "--limits.harm"]),
     "a limit without a cost": ({"limits.harm": 0}, ["--limits.harm", "--costs.harm"]),
     "a safety margin without labels": ({"safety_margin": 1}, ["--safety_margin", "--safety_data"]),
@@ -466,6 +476,7 @@ def test_data_that_say_nothing_are_counted_and_refused(commands, tmp_path, capsy
     assert "dropped 6 of 6 comparisons as ties" in out.out and "--criterion helpful" in out.err
     only = [{"prompt": f"why {i}", "completion": "the cat", "label": True} for i in range(6)]
     changes = {"data": None, "unpaired_data": write(tmp_path / "good.jsonl", only), "loss": "kto"}
+    changes |= {"kl_prompts": None, "max_new_tokens": None}
     assert commands.run("dpo", tmp_path / "run2", **changes) == 2
     assert "good and bad" in capsys.readouterr().err
 
@@ -564,7 +575,7 @@ def test_modpo_margins_are_score_differences_and_limits_are_checked(commands, tm
     )
     renderer = load_renderer(config.model)
     with RunFolder("dpo", config) as run:
-        items = read_material(config, run, renderer).items
+        items = read_direct_data(config, run, renderer).items
     scored = score_margins(config, items, renderer, ALONE.device)
     reward = Scorer(str(s / "reward"), role="preference", device=ALONE.device)
     cost = Scorer(str(s / "cost"), role="cost", device=ALONE.device)

@@ -82,7 +82,7 @@ def test_more_prompts_than_there_are_is_refused_with_the_numbers(commands, tmp_p
         ({"train.unpaired_data": "x"}, "--train.unpaired_data: the rounds set it themselves"),
         ({"train.betta": 1}, "--train.betta: `accord dpo` has no such knob"),
         ({"train.beta": -1}, "--train.beta: "),
-        ({"train.loss": "nothing"}, "--loss nothing: there is no such loss"),
+        ({"train.loss": "nothing"}, "--train.loss: there is no loss nothing"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_runs(commands, tmp_path, capsys, changes, says):
@@ -202,6 +202,7 @@ def test_rounds_with_an_ai_labeler_train_on_what_it_said(commands, tmp_path, sna
         ({"labeler": "preference"}, "--scorer DIR goes with"),
         ({"labeler": "preference", "scorer": "x", "criteria": ["a", "b"], "judged": []}, "its own criterion alone"),
         ({"labeler": "gold"}, "does not judge"),
+        ({"labeler": "gold", "judged": [], "flips": 0.1}, "--flips has no effect with --labeler gold"),
     ],
 )
 def test_a_labeler_is_asked_only_what_it_can_answer(changes, says):

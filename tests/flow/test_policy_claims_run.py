@@ -8,8 +8,9 @@ from accord.claims.lab import recipes
 from accord.claims.lab.recipes import Scale
 from accord.cli import main
 
-# so many prompts that people slip on some of them: an untrained model is never honest by itself
-TOY = Scale("nano", 400, 4, 60, 300, 200, 2, 8, 6, "f32")
+# so many prompts that people slip on some of them (an untrained model is never honest by itself) and a tenth of their
+# labels calibrates a cost
+TOY = Scale("nano", 400, 4, 60, 1000, 200, 2, 8, 6, "f32")
 
 
 @pytest.mark.slow

@@ -10,11 +10,12 @@ from safetensors.torch import load_file
 
 from accord.errors import BadInput
 from accord.parsing import parse
+from accord.records import Turn
 from accord.run import read_lines
+from accord.stages.limits import in_slices
 from accord.stages.ppo import state as ppo_state
 from accord.stages.ppo import watch as ppo_watch
 from accord.stages.ppo.config import Alarm, parse_alarm
-from accord.stages.ppo.experience import in_slices
 
 SMALL = {"batch_size": 4, "mini_batch_size": 8, "samples": 2, "steps": 2, "max_rows": 8}
 
@@ -282,7 +283,7 @@ def test_a_watched_model_is_scored_and_not_trained_on(commands, tmp_path):
     ("changes", "said"),
     [
         ({"kl_target": 1.0, "kl_anneal": 0.5}, "both move"),
-        ({"critic_warmup": 1, "advantages": "reinforce++"}, "has no critic"),
+        ({"critic_warmup": 1, "advantages": "reinforce++"}, "there is no critic"),
         ({"refresh_every": 1, "reference": "x"}, "--refresh_every"),
         ({"scale_rewards": "true", "limits.harm": 0.0, "costs.harm": "c"}, "--scale_rewards"),
         ({"multiplier_rate.other": 0.1}, "has no limit"),
@@ -332,3 +333,18 @@ def test_the_slice_of_a_limit():
     prompts = [Prompt((Turn("user", "a"),), slice, "") for slice in ("harmful", "plain")]
     assert in_slices(prompts, "red-team,harmful").tolist() == [True, False]
     assert in_slices(prompts, "").tolist() == [True, True]
+
+
+def test_what_is_dropped_for_length_is_said_by_the_knobs_that_were_given(commands, renderer, tmp_path, capsys):
+    """A reply is kept room for; the number that is left appears in no command line."""
+    rows = [json.loads(line) for line in (commands.files / "prompts.jsonl").read_text().splitlines()]
+    lengths = sorted(len(renderer.prompt_ids((Turn("user", row["prompt"]),))) for row in rows)
+    longest = lengths[len(lengths) // 2] + 6
+    given = {"max_length": longest, "max_new_tokens": 6}
+    assert commands.run("ppo", tmp_path / "run", steps=1, **given) == 0
+    said = capsys.readouterr().out
+    assert f"longer than --max_length {longest} less --max_new_tokens 6" in said
+    dropped = json.loads((tmp_path / "run" / "data" / "data-too-long.json").read_text())
+    assert dropped["max_length"] == longest and dropped["for_replies"] == 6
+    assert commands.run("ppo", tmp_path / "none", max_length=7, max_new_tokens=6) == 2
+    assert "--max_length 7 less --max_new_tokens 6" in capsys.readouterr().err

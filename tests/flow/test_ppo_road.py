@@ -18,6 +18,7 @@ from accord.models.loading import load_policy
 from accord.objectives.lagrange import Multiplier
 from accord.records import Prompt, Rollout, Turn
 from accord.run import RunFolder
+from accord.stages.limits import Limit
 from accord.stages.ppo import actors as ppo_actors
 from accord.stages.ppo import advantages as ppo_advantages
 from accord.stages.ppo import limits as ppo_limits
@@ -69,7 +70,8 @@ def shaped(config, experience, state):
 
 
 def moved(config, experience, state):
-    return ppo_limits.move_multipliers(config, complete(config, experience), state)
+    limits = {name: Limit(name, bound) for name, bound in config.limits.items()}
+    return ppo_limits.move_multipliers(config, limits, complete(config, experience), state)
 
 
 def make_experience(*, lengths=(3, 2), finish=("stop", "stop"), slices=("a", "b"), values=None, **scores):
@@ -81,7 +83,8 @@ def make_experience(*, lengths=(3, 2), finish=("stop", "stop"), slices=("a", "b"
     rollouts = [Rollout((1,), (5,) * n, (-1.0,) * n, f, 1.0, "") for n, f in zip(lengths, finish, strict=True)]
     values = values or {"reward": torch.zeros(len(lengths), width)}
     named = {n: torch.tensor(s) for n, s in scores.items()}
-    return Experience(prompts, rollouts, [], mask, torch.zeros_like(kl), -kl, kl, named, values)
+    raw = {n: score for n, score in named.items() if n == "harm"}
+    return Experience(prompts, rollouts, [], mask, torch.zeros_like(kl), -kl, kl, named, values, raw)
 
 
 def micro(config, actors, experience, advantages, returns, rows, chosen=None):
@@ -92,8 +95,9 @@ def micro(config, actors, experience, advantages, returns, rows, chosen=None):
 
 
 def make_config(**changes):
-    settings = {"model": "m", "data": "d", "out": "o", "rewards": {"helpful": "r"}, "whiten": False}
-    return Ppo(**{**settings, "lam": 1.0, "kl_coefficient": 0.5, **changes})
+    settings = {"model": "m", "data": "d", "out": "o", "rewards": {"helpful": "r"}, "kl_coefficient": 0.5}
+    with_critics = {} if "advantages" in changes else {"whiten": False, "lam": 1.0}
+    return Ppo(**{**settings, **with_critics, **changes})
 
 
 LIMITED = {"costs": {"harm": "c"}, "limits": {"harm": 0.0}}
@@ -102,9 +106,7 @@ LIMITED = {"costs": {"harm": "c"}, "limits": {"harm": 0.0}}
 def test_c8_kl_is_charged_once_and_the_score_stands_at_the_end():
     """C8, C1: with values 0, γ = λ = 1 the advantage at t is score − β·Σ_{u ≥ t} kl_u, and nothing else."""
     experience = make_experience(helpful=[1.0, 2.0])
-    advantages, returns, metrics = ppo_advantages.compute_advantages(
-        make_config(), experience, ppo_state.State(0, 0.5, {})
-    )
+    advantages, returns, metrics = shaped(make_config(), experience, ppo_state.State(0, 0.5, {}))
     expected = torch.tensor([[1 - 0.30, 1 - 0.25, 1 - 0.15], [2 - 0.15, 2 - 0.10, 0.0]])
     assert torch.allclose(advantages, expected)
     assert torch.allclose(returns["reward"], expected)
@@ -116,7 +118,7 @@ def test_d1_the_kl_weight_of_the_loop_is_beta_for_every_multiplier(multiplier):
     values = {name: torch.zeros(2, 3) for name in ("reward", "harm")}
     experience = make_experience(helpful=[0.0, 0.0], harm=[0.0, 0.0], values=values)
     state = ppo_state.State(0, 0.5, {"harm": Multiplier(multiplier, multiplier)})
-    advantages, _, _ = ppo_advantages.compute_advantages(make_config(**LIMITED), experience, state)
+    advantages, _, _ = shaped(make_config(**LIMITED), experience, state)
     expected = torch.tensor([[-0.30, -0.25, -0.15], [-0.15, -0.10, 0.0]])
     assert torch.allclose(advantages, expected, atol=1e-6)
 
@@ -142,16 +144,14 @@ def test_d1_the_kl_weight_is_beta_without_critics_too(multiplier, advantages, ex
 def test_kl_in_the_loss_is_in_no_stream_and_still_in_the_objective():
     experience = make_experience(helpful=[1.0, 2.0])
     config = make_config(kl_in="loss", kl_estimator="k2")
-    found, _, metrics = ppo_advantages.compute_advantages(
-        config, complete(config, experience), ppo_state.State(0, 0.5, {})
-    )
+    found, _, metrics = shaped(config, complete(config, experience), ppo_state.State(0, 0.5, {}))
     assert torch.allclose(found, torch.tensor([[1.0, 1.0, 1.0], [2.0, 2.0, 0.0]]))
     assert metrics["objective/rlhf_reward"] == pytest.approx((0.7 + 1.85) / 2)
 
 
 def test_reinforce_whitens_what_comes_after_each_token():
     experience = make_experience(helpful=[1.0, -1.0])
-    config = make_config(advantages="reinforce++", kl_coefficient=0.0, whiten=False)
+    config = make_config(advantages="reinforce++", kl_coefficient=0.0)
     found, _, _ = shaped(config, experience, ppo_state.State(0, 0.0, {}))
     raw = torch.tensor([1.0, 1.0, 1.0, -1.0, -1.0])
     kept = found[experience.mask]
@@ -193,9 +193,7 @@ def test_d5_only_raw_scores_are_clipped_and_the_multiplier_sees_them_unclipped()
 def test_c2_the_penalty_looks_at_the_finish_and_not_at_a_token():
     experience = make_experience(finish=("length", "stop"), helpful=[1.0, 1.0])
     config = make_config(unfinished_penalty=0.4, kl_coefficient=0.0)
-    advantages, _, _ = ppo_advantages.compute_advantages(
-        config, complete(config, experience), ppo_state.State(0, 0.0, {})
-    )
+    advantages, _, _ = shaped(config, complete(config, experience), ppo_state.State(0, 0.0, {}))
     assert torch.allclose(advantages[:, 0], torch.tensor([0.6, 1.0]))
 
 
@@ -205,7 +203,7 @@ def test_c18_only_the_combined_advantage_is_whitened():
     state = ppo_state.State(0, 0.5, {"harm": Multiplier(1.0, 1.0)})
     config = make_config(**LIMITED)
     plain, returns, _ = shaped(config, experience, state)
-    white, same, _ = ppo_advantages.compute_advantages(config.model_copy(update={"whiten": True}), experience, state)
+    white, same, _ = shaped(config.model_copy(update={"whiten": True}), experience, state)
     kept = white[experience.mask]
     assert kept.mean().abs() < 1e-6 and (kept**2).mean() == pytest.approx(1.0, abs=1e-4)
     raw = plain[experience.mask]
@@ -228,9 +226,7 @@ def test_d8_the_multiplier_sees_this_batch_and_no_average_with_older_ones():
     config = make_config(**LIMITED, multiplier_rate=0.1, multiplier_gain=0.0)
     state = ppo_state.State(0, 0.5, {"harm": Multiplier(2.0, 2.0)})
     for cost, integral in ((0.8, 2 * math.exp(0.08)), (-0.6, 2 * math.exp(0.08 - 0.06))):
-        metrics = ppo_limits.move_multipliers(
-            config, complete(config, make_experience(helpful=[0.0, 0.0], harm=[cost, cost])), state
-        )
+        metrics = moved(config, make_experience(helpful=[0.0, 0.0], harm=[cost, cost]), state)
         assert metrics["cost/harm/mean"] == pytest.approx(cost)
         assert state.multipliers["harm"].integral == pytest.approx(integral)
 
@@ -550,7 +546,7 @@ def test_d7_a_policy_step_under_a_large_multiplier_lowers_the_cost(road):
     values = {name: torch.zeros(2, 3) for name in ("reward", "harm")}
     experience = make_experience(helpful=[0.0, 0.0], harm=[2.0, -2.0], values=values)
     state = ppo_state.State(0, 0.0, {"harm": Multiplier(9.0, 9.0)})
-    advantages, _, _ = ppo_advantages.compute_advantages(make_config(**LIMITED, kl_coefficient=0.0), experience, state)
+    advantages, _, _ = shaped(make_config(**LIMITED, kl_coefficient=0.0), experience, state)
     assert (advantages[0] < 0).all() and (advantages[1][:2] > 0).all()
 
 

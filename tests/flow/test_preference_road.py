@@ -289,7 +289,7 @@ def test_combinations_by_hand():
 
 @pytest.mark.parametrize("rule", ["mean", "worst", "variance"])
 def test_an_ensemble_is_one_snapshot_that_ppo_takes_as_reward(commands, tmp_path, renderer, rule):
-    changes = {"ensemble": 2, "combine": rule, "variance_weight": 2.0}
+    changes = {"ensemble": 2, "combine": rule, **({"variance_weight": 2.0} if rule == "variance" else {})}
     assert commands.run("preference", tmp_path / "run", **changes) == 0
     where = tmp_path / "run" / "snapshot"
     scorer = Scorer(str(where), role="preference", device=CPU)
@@ -485,13 +485,13 @@ REFUSED = {
     "smoothed luce": ({"ranking": "plackett-luce", "label_smoothing": 0.1}, ["--label_smoothing"]),
     "two costs": ({"role": "cost", "criterion": "a,b"}, ["--role cost takes one"]),
     "a shifted cost": ({"role": "cost", "normalizer": "standard"}, ["--normalizer standard would shift"]),
-    "nothing combined": ({"combine": "worst"}, ["--combine worst", "--ensemble"]),
+    "nothing combined": ({"combine": "worst"}, ["--combine has no effect", "--ensemble"]),
     "one model averaged": ({"combine": "weights", "by_group": "true"}, ["--combine weights", "--ensemble"]),
     "adapters averaged": ({"combine": "weights", "ensemble": 2, "lora_rank": 2}, ["--lora_rank 0"]),
-    "suspects without folds": ({"suspects": "flip"}, ["--suspects flip", "--folds"]),
+    "suspects without folds": ({"suspects": "flip"}, ["--suspects has no effect", "--folds"]),
     "no data": ({"data": None}, ["--data"]),
     "one group": ({"by_group": "true"}, ["--by_group", "one group"]),
-    "a weight for nothing": ({"criterion_weights.x": 1}, ["--criterion_weights.x"]),
+    "a weight for nothing": ({"criterion": "a,b", "criterion_weights.x": 1}, ["--criterion_weights.x"]),
     "safety labels of a preference": ({"safety_data": "x.jsonl"}, ["--safety_data", "--unpaired_data"]),
 }
 

@@ -1,6 +1,7 @@
 """Run folders and snapshots that users have from before are still read, and give the numbers that they gave."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -53,6 +54,8 @@ def test_an_evaluation_gives_the_same_replies_and_numbers(before):
     for a, b in zip(ours, theirs, strict=True):
         shared = set(a["scores"]) & set(b["scores"])
         assert {"kl", "reward/helpful", "cost/harmless", "gold/harm"} <= shared
+        # what stood there for a raw cost was the squashed one
+        a["scores"]["cost/harmless"] = math.tanh(a["scores"]["cost/harmless"] / 2)
         assert {n: a["scores"][n] for n in shared} == pytest.approx({n: b["scores"][n] for n in shared}, abs=2e-4)
 
 
@@ -60,7 +63,8 @@ def test_they_are_trained_on_and_reported(before):
     common = ["--steps", "1", "--batch_size", "4", "--max_new_tokens", "8", "--precision", "f32", "--threads", "1"]
     roles = ["--model", "limited/snapshot", "--reference", "sft/snapshot", "--rewards.helpful", "helpful/snapshot"]
     data = ["--data", "world:prompts?count=60", "--split", "policy", "--mini_batch_size", "4"]
-    assert main(["ppo", *roles, *data, *common, "--out", "on"]) == 0
+    limited = ["--costs.harmless", "harmless/snapshot", "--limits.harmless", "0"]  # by a model that says no deviation
+    assert main(["ppo", *roles, *data, *common, *limited, "--out", "on"]) == 0
     assert json.loads((before / "on" / "lineage.json").read_text())["stage"] == "ppo"
     assert main(["report", *NAMES, "on", "--out", "report.html"]) == 0
     assert "harmless" in (before / "report.html").read_text()

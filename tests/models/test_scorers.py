@@ -1,6 +1,7 @@
 """Scores from anywhere: functions, an HTTP stub, another tokenizer; failures are errors, 0.0 is a score."""
 
 import json
+import shutil
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -181,3 +182,27 @@ def test_b7_a_function_that_fails_ends_the_run(module, commands, tmp_path, capsy
     assert commands.run("ppo", tmp_path / "run", **{"rewards.helpful": f"{module}:fails"}) == 1
     assert "nothing there" in capsys.readouterr().err
     assert not (tmp_path / "run" / "snapshot").exists()
+
+
+def test_a_cut_reply_is_read_the_same_way_with_our_tokenizer_and_with_its_own(commands, renderer):
+    """At its last token; a finished one at its end of turn. Two replies to a prompt share it in the policy's ids."""
+    prompt = renderer.prompt_ids(PROMPTS[0].turns)
+    ids = [renderer.reply_ids(reply) for reply in ("the cat sees", "a big river", "why")]
+    drawn = [ids[0][:-1], ids[1], ids[2], ids[0][:1]]  # the first is cut, and the last after its first token
+    texts = [renderer.text(one) for one in drawn]
+    groups = [reply_group(prompt, *drawn[:2]), reply_group(prompt, *drawn[2:])]
+    ours, own = (
+        ConversationScorer(str(commands.snapshots / "reward"), "preference", renderer, CPU, "helpful") for _ in range(2)
+    )
+    own.renderer = renderer  # as where the tokenizer is another, which here gives the same ids
+    found = [s.scores([PROMPTS[0]] * 4, texts, groups, micro_tokens=100) for s in (ours, own)]
+    assert ours.renderer is None and torch.allclose(*found, atol=1e-5)
+
+
+def test_tokenizers_that_differ_in_eos_are_two(commands, renderer, tmp_path):
+    folder = tmp_path / "reward"
+    shutil.copytree(commands.snapshots / "reward", folder)
+    stored = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(stored | {"eos_token": "<|tool|>"}))
+    scorer = ConversationScorer(str(folder), "preference", renderer, CPU, "helpful")
+    assert scorer.renderer is not None and scorer.renderer.eos != renderer.eos

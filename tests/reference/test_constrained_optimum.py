@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from accord.objectives.advantage import combine_advantages, gae, leave_one_out
-from accord.objectives.lagrange import Multiplier, proportional_integral
+from accord.objectives.lagrange import Multiplier, cost_error, proportional_integral
 from accord.objectives.masked import whiten
 from accord.objectives.policy_gradient import ppo_loss
 
@@ -48,7 +48,7 @@ def optimise(limits, steps, advantage=with_critic):
         means = {name: float(cost.sum(1).mean()) for name, cost in costs.items()}
         for name, limit in limits.items():
             multipliers[name] = proportional_integral(
-                multipliers[name], means[name], limit, rate=0.05, gain=0.5, bound=10.0
+                multipliers[name], cost_error(means[name], limit, 1.0), rate=0.05, gain=0.5, bound=10.0
             )
         seen.append([float(EARNS[tokens].sum(1).mean()), *means.values(), *(m.integral for m in multipliers.values())])
         weights = {name: torch.full((BATCH,), multiplier.value) for name, multiplier in multipliers.items()}

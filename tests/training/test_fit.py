@@ -110,8 +110,8 @@ def test_c15_c16_micro_tokens_changes_no_result(name, commands, tmp_path):
 SCRIPT = """
 import sys
 from accord.cli import main
-from accord.models import loading
-loading.SIZES["nano"] = (16, 2, 2, 32)
+from accord.models import policy
+policy.SIZES["nano"] = (16, 2, 2, 32)
 for line in sys.argv[1:]:
     code = main(line.split("\\t"))
     if code:

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from accord.objectives.lagrange import Multiplier
+from accord.run import RunFolder
+from accord.stages import shared
 from accord.stages.ppo import state as ppo_state
 from accord.training import checkpoint
 
@@ -26,6 +28,7 @@ CASES = {
     "dpo-kto": ({"loss": "kto", "lora_rank": 2, "cache_reference": "false"}, (2,)),
     "ppo": ({"kl_target": 0.01, "kl_horizon": 20}, (1, 2, 3)),
     "limited": ({"samples": 2, "kl_target": 0.01, "kl_horizon": 20, "critic": "shared"}, (1, 2, 3)),
+    "unsafe": ({"samples": 2, "critic": "shared", "limit_window": 2}, (1, 2)),
 }
 
 
@@ -178,3 +181,112 @@ def test_optimizer_and_random_state_round_trip(tmp_path):
     assert torch.equal(other.weight, module.weight)
     for mine, theirs in zip(optimizer.state.values(), fresh.state.values(), strict=True):
         assert all(torch.equal(mine[k], theirs[k]) and mine[k].dtype == theirs[k].dtype for k in mine)
+
+
+@pytest.mark.parametrize("name", ["sft", "ppo", "sample"])
+def test_a_resume_on_changed_rows_is_refused_and_on_the_same_rows_goes_on(
+    name, commands, files, stop_after, same_run, tmp_path, capsys, monkeypatch
+):
+    """The same rows in another order too: they would come in other batches."""
+    source = files / ("demonstrations.jsonl" if name == "sft" else "prompts.jsonl")
+    rows = source.read_text().splitlines(keepends=True)
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(rows))
+    if name == "sample":  # it has no steps: it is stopped between its chunks
+        monkeypatch.setattr(shared, "CHUNK", 8)
+        plain = RunFolder.add_sample
+        monkeypatch.setattr(
+            RunFolder, "add_sample", lambda run, row: (plain(run, row), setattr(run, "stop_requested", True))
+        )
+    stop_after(2)
+    assert commands.run(name, tmp_path / "run", data=data) == 1
+    stop_after(-1)
+    if name == "sample":
+        monkeypatch.setattr(RunFolder, "add_sample", plain)
+    before = (tmp_path / "run" / "data" / "data.json").read_text()
+    for changed in ([rows[1], rows[0], *rows[2:]], rows[:-1], [rows[0].replace("}", ', "more": 1}'), *rows[1:]]):
+        data.write_text("".join(changed))
+        capsys.readouterr()
+        assert commands.run(name, tmp_path / "run", data=data, resume="true") == 2
+        said = capsys.readouterr().err
+        assert "data.jsonl" in said and "--resume" in said and len(said.splitlines()) == 1
+        assert (tmp_path / "run" / "data" / "data.json").read_text() == before
+    data.write_text("".join(rows))
+    assert commands.run(name, tmp_path / "run", data=data, resume="true") == 0
+    (source_of,) = json.loads((tmp_path / "run" / "lineage.json").read_text())["sources"]
+    assert source_of["knob"] == "data" and source_of["rows"] == len(rows) and len(source_of["hash"]) == 64
+    assert source_of["source"] == str(data)
+
+
+def full(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+ENDS = {  # what each command has still to do when its last step is done
+    "sft": "accord.stages.shared.save_model",
+    "preference": "accord.stages.preference.results.save_model",
+    "dpo": "accord.stages.dpo.run.measure_samples",
+    "ppo": "accord.stages.shared.save_model",
+    "limited": "accord.stages.ppo.run.finish",
+    "pretrain": "accord.run.RunFolder.finish",
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_a_run_that_has_trained_leaves_a_checkpoint_before_anything_that_can_still_fail(
+    name, commands, whole_runs, same_run, tmp_path, monkeypatch
+):
+    whole = whole_runs(name)
+    with monkeypatch.context() as patch:
+        patch.setattr(ENDS[name], full)
+        assert commands.run(name, tmp_path / "run", **CASES[name][0]) == 1
+    steps = len((whole / "metrics.jsonl").read_text().splitlines())
+    assert checkpoint.latest(tmp_path / "run" / "checkpoints").name == f"step-{steps:08d}"
+    with monkeypatch.context() as patch:  # nothing is trained again
+        patch.setattr("torch.Tensor.backward", full)
+        assert commands.run(name, tmp_path / "run", resume="true", **CASES[name][0]) == 0
+    same_run(tmp_path / "run", whole)
+
+
+def test_a_last_evaluation_that_fails_is_made_up_for(commands, whole_runs, same_run, tmp_path, monkeypatch):
+    whole = whole_runs("pretrain")
+    with monkeypatch.context() as patch:
+        patch.setattr("accord.stages.pretrain.run.mean_loss", full)
+        assert commands.run("pretrain", tmp_path / "run", **CASES["pretrain"][0]) == 1
+    assert commands.run("pretrain", tmp_path / "run", resume="true", **CASES["pretrain"][0]) == 0
+    same_run(tmp_path / "run", whole)
+
+
+@pytest.mark.parametrize(("name", "steps"), [("sft", 6), ("ppo", 4)])
+def test_a_checkpoint_is_written_by_the_clock_too(name, steps, commands, tmp_path, monkeypatch):
+    """Steps of four minutes, a checkpoint every ten: after every third."""
+    clock = iter(range(0, 240 * 1000, 240))
+    monkeypatch.setattr(checkpoint, "monotonic", lambda: next(clock), raising=False)
+    written = []
+    plain = checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", lambda f, step, *rest: (written.append(step), plain(f, step, *rest)))
+    assert commands.run(name, tmp_path / "run", checkpoint_every=0, **CASES[name][0]) == 0
+    assert written == sorted({3, steps})
+    assert commands.run(name, tmp_path / "other", checkpoint_every=2, checkpoint_minutes=0, **CASES[name][0]) == 0
+    assert written == [*sorted({3, steps}), *range(2, steps + 1, 2)]
+
+
+@pytest.mark.parametrize("name", ["sft", "ppo"])
+def test_a_run_killed_before_its_first_checkpoint_begins_again_and_logs_every_step_once(
+    name, commands, whole_runs, same_run, tmp_path, monkeypatch
+):
+    plain = RunFolder.log
+
+    def dies(run, row):
+        plain(run, row)
+        if row["step"] == 2:
+            raise MemoryError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "log", dies)
+        assert commands.run(name, tmp_path / "run", **CASES[name][0]) == 1
+    assert commands.run(name, tmp_path / "run", resume="true", **CASES[name][0]) == 0
+    same_run(tmp_path / "run", whole_runs(name))
+    if name == "ppo":
+        ours, theirs = (folder / "samples.jsonl" for folder in (tmp_path / "run", whole_runs(name)))
+        assert ours.read_bytes() == theirs.read_bytes()

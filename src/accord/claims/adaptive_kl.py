@@ -8,7 +8,7 @@ import numpy as np
 from accord.claims.lab.cells import Cells
 from accord.claims.lab.contract import Claim, Finding, Part
 from accord.claims.lab.recipes import GoldFlow
-from accord.evaluation.statistics import hierarchical_interval
+from accord.evaluation.statistics import nested_interval
 from accord.reporting.figures import Line, Panel, curves
 from accord.run import read_lines
 from accord.stages.ppo.config import Ppo
@@ -39,7 +39,7 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
     runs = [read_lines(Path(run_config(flow).out) / "metrics.jsonl") for flow in flows]
     kl = [np.array([row["objective/kl"] for row in rows]) for rows in runs]
     last = [series[-STEPS // 3 :] / TARGET - 1 for series in kl]
-    off = hierarchical_interval(last)
+    off = nested_interval(last)
     parts = [
         Part("KL over the last third, relative to its target", off, -WITHIN, "above"),
         Part("the same, from the other side", off, WITHIN, "below"),
@@ -61,8 +61,8 @@ CLAIM = Claim(
     claim="A KL coefficient that adapts keeps KL near its target.",
     source="Ziegler et al. 2019, section 2.2",
     statistic=f"PPO of {STEPS} iterations of {2 * PROMPTS} replies with a target of {TARGET:g} nat per reply and a "
-    f"horizon of {HORIZON} iterations: mean KL over the last third, relative to the target, less 1; bootstrap over "
-    "seeds and iterations.",
+    f"horizon of {HORIZON} iterations: mean KL over the last third, relative to the target, less 1; "
+    "interval over seeds.",
     rule=f"The whole interval lies within ±{WITHIN:g}.",
     measure=measure,
 )

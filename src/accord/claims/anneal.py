@@ -9,7 +9,7 @@ from accord.claims.lab.findings import TRAINED
 from accord.claims.lab.policies import Groups, difference, level, show
 from accord.claims.lab.recipes import GoldFlow
 from accord.config import Config
-from accord.evaluation.statistics import hierarchical_interval
+from accord.evaluation.statistics import nested_interval
 from accord.reporting.figures import Column, Dots, dots
 
 # β of the first and of the second round; all have the same geometric mean
@@ -55,16 +55,16 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
     def against(other: str) -> Groups:
         return difference(flows, last["annealed"], last[other], "gold/helpful", TRAINED)
 
-    interval = hierarchical_interval(against("fixed"))
+    interval = nested_interval(against("fixed"))
     parts = [Part("gold helpfulness, annealed − fixed β", interval, 0.0, "above")]
-    gold = {name: hierarchical_interval(level(flows, of, "gold/helpful", TRAINED)) for name, of in last.items()}
-    kl = {name: hierarchical_interval(level(flows, of, "kl", TRAINED)) for name, of in last.items()}
+    gold = {name: nested_interval(level(flows, of, "gold/helpful", TRAINED)) for name, of in last.items()}
+    kl = {name: nested_interval(level(flows, of, "kl", TRAINED)) for name, of in last.items()}
     notes = [
         f"{name} (β {SCHEDULES[name][0]:g}, then {SCHEDULES[name][1]:g}): gold helpfulness {show(gold[name])}, KL "
         f"{kl[name].mean:.2f} nats"
         for name in SCHEDULES
     ]
-    notes.append(f"annealed − reversed: {show(hierarchical_interval(against('reversed')))}")
+    notes.append(f"annealed − reversed: {show(nested_interval(against('reversed')))}")
     column = Column("", "gold helpfulness", [Dots("gold helpfulness", 0, [gold[name] for name in SCHEDULES])])
     return Finding(parts, notes, dots(list(SCHEDULES), [column]))
 
@@ -75,8 +75,8 @@ CLAIM = Claim(
     source="Casper et al. 2023 (limits of RLHF, arXiv:2307.15217)",
     statistic="Two rounds: policy, replies of it to new prompts, labels, a preference model on all comparisons so far, "
     f"policy. Paired difference in gold helpfulness on evaluation prompts of β {SCHEDULES['annealed'][0]:g} then "
-    f"{SCHEDULES['annealed'][1]:g} to β {SCHEDULES['fixed'][0]:g} in both, at the same samples and labels; bootstrap "
-    "over seeds and prompts.",
+    f"{SCHEDULES['annealed'][1]:g} to β {SCHEDULES['fixed'][0]:g} in both, at the same samples and labels; intervals "
+    "over seeds.",
     rule="The lower bound is above 0.",
     measure=measure,
 )

@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from accord.claims.lab.cells import Cells
 from accord.claims.lab.contract import Claim, Finding, Part
 from accord.claims.lab.findings import TRAINED
-from accord.claims.lab.pairs import over_seeds, score, scored
+from accord.claims.lab.pairs import score, scored
 from accord.claims.lab.recipes import GoldFlow
-from accord.evaluation.statistics import Interval, hierarchical_interval, pair_outcomes
+from accord.evaluation.statistics import Interval, nested_interval, pair_outcomes
 from accord.records import Turn
 from accord.reporting.figures import Column, Dots, dots
 from accord.run import read_lines
@@ -81,16 +80,23 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
     cells.run([policy(flow, kind) for flow in flows for kind in TRAINED_ON])
     names = {kind: f"people-ppo-{kind}" for kind in TRAINED_ON}
     cells.run([flow.evaluate(name) for flow in flows for name in names.values()])
-    gains = {group: accuracies(flows, group) for group in GROUPS}
-    pooled, own = ({g: gains[g].pooled for g in GROUPS}, {g: gains[g].own for g in GROUPS})
+    # (seed, model): accuracy of the pooled model and of the group's head
+    accuracy = {group: np.array([right(flow, group).mean(0) for flow in flows]) for group in GROUPS}
+    pooled, own = ({g: float(accuracy[g][:, k].mean()) for g in GROUPS} for k in (0, 1))
+    minority, majority = accuracy[MINORITY], accuracy[MAJORITY]
     parts = [
         Part(
             f"accuracy on the minority ({MINORITY}): its head − the pooled model",
-            gains[MINORITY].difference,
+            nested_interval(minority[:, 1] - minority[:, 0]),
             0.0,
             "above",
         ),
-        Part("accuracy of the pooled model: majority − minority", difference(flows), 0.0, "above"),
+        Part(
+            "accuracy of the pooled model: majority − minority",
+            nested_interval(majority[:, 0] - minority[:, 0]),
+            0.0,
+            "above",
+        ),
         Part(
             "the minority's win rate: policy of the worst group's model against that of the pooled model",
             win_rate(flows, names["worst"], names["pooled"], MINORITY),
@@ -131,44 +137,13 @@ def right(flow: GoldFlow, group: str) -> np.ndarray:
     return np.array(rows)
 
 
-class Gain(NamedTuple):
-    """Accuracy on one group's answers: of the pooled model, of the group's head, and what the head adds."""
-
-    pooled: float
-    own: float
-    difference: Interval
-
-
-def accuracies(flows: Sequence[GoldFlow], group: str) -> Gain:
-    """Accuracies with the interval of their difference."""
-    tables = [[right(flow, group)] for flow in flows]
-
-    def means(chosen: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-        pooled, own = np.mean([outcome.mean(0) for (outcome,) in chosen], axis=0)
-        return np.array([pooled, own, own - pooled])
-
-    values, low, high = over_seeds(tables, means)
-    count = sum(len(t[0]) for t in tables)
-    return Gain(float(values[0]), float(values[1]), Interval(float(values[2]), float(low[2]), float(high[2]), count))
-
-
-def difference(flows: Sequence[GoldFlow]) -> Interval:
-    """Accuracy of the pooled model on the majority's answers less that on the minority's: the groups' pairs are drawn
-    by themselves."""
-    groups = {group: [right(flow, group)[:, 0] for flow in flows] for group in GROUPS}
-    draws = [hierarchical_interval(groups[group], seed=k) for k, group in enumerate(GROUPS)]
-    mean = draws[0].mean - draws[1].mean
-    half = float(np.hypot(draws[0].high - draws[0].low, draws[1].high - draws[1].low)) / 2
-    return Interval(mean, mean - half, mean + half, draws[0].n + draws[1].n)
-
-
 def win_rate(flows: Sequence[GoldFlow], ours: str, theirs: str, group: str) -> Interval:
     """How often the group values the reply of one policy more than that of another; a tie is half a win."""
     rates = []
     for flow in flows:
         mine, other = (worth(flow, name, group) for name in (ours, theirs))
         rates.append(pair_outcomes([mine[p] - other[p] for p in mine if p in other]))
-    return hierarchical_interval(rates)
+    return nested_interval(rates, "share")
 
 
 def worth(flow: GoldFlow, name: str, group: str) -> dict[str, float]:
@@ -188,8 +163,7 @@ CLAIM = Claim(
     statistic=f"Two groups of simulated people ({MAJORITY} and {MINORITY}, {SHARE} to 1) compare the same kind of "
     "replies by what they value overall. Accuracy on each group's answers about unseen prompts, of one model of "
     "everybody and of a model with a head for each group; by gold worth to each group, win rates of policies trained "
-    "by PPO on the mean and on the worst of the heads against that trained on the pooled model. Bootstrap over seeds "
-    "and pairs or prompts.",
+    "by PPO on the mean and on the worst of the heads against that trained on the pooled model. Intervals over seeds.",
     rule="On the minority's answers its head is more accurate than the pooled model; the pooled model is more accurate "
     "on the majority's answers than on the minority's; the minority prefers the policy of the worst group's model to "
     "the pooled one in more than half: each with its whole interval.",

@@ -8,10 +8,10 @@ import numpy as np
 
 from accord.claims.lab.cells import Cells
 from accord.claims.lab.contract import Claim, Finding, Part
-from accord.claims.lab.pairs import Scored, over_seeds, score, scored
+from accord.claims.lab.pairs import Scored, score, scored
 from accord.claims.lab.recipes import COST_SLICES, GoldFlow
-from accord.evaluation.calibration import expit, preference_calibration
-from accord.evaluation.statistics import Interval
+from accord.evaluation.calibration import preference_calibration, reliability_slope
+from accord.evaluation.statistics import nested_interval
 from accord.reporting.figures import Reliability, reliability
 from accord.stages.online.config import Annotate
 from accord.stages.preference.config import Preference
@@ -53,10 +53,10 @@ def configs(flow: GoldFlow) -> tuple[list[Sample], list[Annotate], list[Preferen
 def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
     """Slope, excess calibration error, dependence on the level, and the planted log-odds."""
     tables = [table(list(scored(config))) for config in run_cells(cells, cells.base(seeds))]
-    values, low, high = over_seeds(tables, statistics, resamples=500)
     count = sum(len(t[0]) for t in tables)
-    found = [Interval(float(v), float(a), float(b), count) for v, a, b in zip(values, low, high, strict=True)]
-    slope, excess, level, planted = found
+    columns = np.array([statistics(*t) for t in tables]).T
+    slope, excess, level = (nested_interval(column) for column in columns[:3])
+    planted = nested_interval(columns[3], "r2")
     parts = [
         Part("reliability slope", slope, 0.8, "above"),
         Part("the same, from the other side", slope, 1.25, "below"),
@@ -100,31 +100,18 @@ def log_odds(pair: Scored) -> float:
     return (worth[0] - worth[1]) / TEMPERATURE
 
 
-def statistics(tables: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-    """Means over seeds: slope, ECE beyond chance, slope of the upper half by mean score less the lower, correlation."""
-    rows = []
-    for margins, means, planted in tables:
-        upper = means > np.median(means)
-        slopes = [slope_of(margins[part]) for part in (np.ones(len(margins), bool), upper, ~upper)]
-        varies = margins.std() > 0 and planted.std() > 0
-        correlation = float(np.corrcoef(_both_sides(margins), _both_sides(planted))[0, 1]) if varies else np.nan
-        rows.append([slopes[0], excess_error(margins), slopes[1] - slopes[2], correlation])
-    return np.array(rows).mean(0)
+def statistics(margins: np.ndarray, means: np.ndarray, planted: np.ndarray) -> list[float]:
+    """A seed's slope, ECE beyond chance, slope of the upper half by mean score less the lower, correlation."""
+    upper = means > np.median(means)
+    whole, high, low = (slope_of(margins[part]) for part in (np.ones(len(margins), bool), upper, ~upper))
+    varies = margins.std() > 0 and planted.std() > 0
+    correlation = float(np.corrcoef(_both_sides(margins), _both_sides(planted))[0, 1]) if varies else math.nan
+    return [whole, excess_error(margins), high - low, correlation]
 
 
 def slope_of(margins: np.ndarray) -> float:
-    """The likeliest b of σ(b · margin) by Newton's method, which resampling needs; NaN where there is none."""
-    if not (margins < 0).any() or not (margins > 0).any():
-        return math.nan
-    scale = float(np.abs(margins).mean())
-    scaled, b = margins / scale, 0.0
-    for _ in range(30):
-        p = expit(-b * scaled)
-        step = float(scaled @ p) / max(float(scaled**2 @ (p * (1 - p))), 1e-12)
-        b += max(-1.0, min(1.0, step))
-        if abs(step) < 1e-8:
-            break
-    return b / scale
+    """The likeliest b of σ(b · margin), margins from the side of the preferred reply."""
+    return reliability_slope(margins, np.ones(len(margins)), intercept=False).slope
 
 
 def _both_sides(values: np.ndarray) -> np.ndarray:
@@ -155,8 +142,7 @@ CLAIM = Claim(
     statistic=f"On replies to prompts of the evaluation split, compared by people of temperature {TEMPERATURE:g} "
     "without slips: slope b of the likeliest σ(b · score difference); expected calibration error (10 bins of equal "
     "mass) less its mean under the model's own probabilities; slope among pairs whose mean score is above the median "
-    "less that of the others; correlation of score differences and planted log-odds. Means over seeds; bootstrap over "
-    "seeds and pairs.",
+    "less that of the others; correlation of score differences and planted log-odds. Means and intervals over seeds.",
     rule="The slope lies in (0.8, 1.25), the excess error below 0.02, the difference of slopes in (−0.5, 0.5), the "
     "correlation above 0.8, each with its whole interval.",
     measure=measure,

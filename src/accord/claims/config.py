@@ -16,3 +16,4 @@ class Claims(Config):
     first_seed: int = Field(0, ge=0, description="0-9 to develop; verdicts come from 1000 on")
     out: str = Field("claims", description="folder of the runs, shared between claims")
     results: str = Field("", description="folder for the results pages; default OUT/results")
+    verify: bool = Field(False, description="run nothing: compute intervals and verdicts again from the saved values")

@@ -7,7 +7,7 @@ from accord.claims.lab.contract import Claim, Finding, Part
 from accord.claims.lab.findings import TRAINED
 from accord.claims.lab.policies import difference, level, show
 from accord.claims.lab.recipes import GoldFlow
-from accord.evaluation.statistics import hierarchical_interval
+from accord.evaluation.statistics import nested_interval
 from accord.reporting.figures import Point, plane
 from accord.stages.ppo.config import Ppo
 
@@ -40,11 +40,11 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
 
     def part(ours: str, theirs: str) -> Part:
         groups = difference(flows, names[ours], names[theirs], "gold/helpful", TRAINED)
-        return Part(f"gold helpfulness, {ours} − {theirs}", hierarchical_interval(groups), -MARGIN, "above")
+        return Part(f"gold helpfulness, {ours} − {theirs}", nested_interval(groups), -MARGIN, "above")
 
     parts = [part("rloo", "gae"), part("grpo", "gae"), part("gae, warmed critic", "gae, separate critic")]
-    gold = {k: hierarchical_interval(level(flows, of, "gold/helpful", TRAINED)) for k, of in names.items()}
-    kl = {k: hierarchical_interval(level(flows, of, "kl", TRAINED)) for k, of in names.items()}
+    gold = {k: nested_interval(level(flows, of, "gold/helpful", TRAINED)) for k, of in names.items()}
+    kl = {k: nested_interval(level(flows, of, "kl", TRAINED)) for k, of in names.items()}
     notes = [f"{k}: gold helpfulness {show(gold[k])}, KL {kl[k].mean:.2f} nats" for k in names]
     points = [Point(k, i, kl[k], gold[k]) for i, k in enumerate(names)]
     return Finding(parts, notes, plane(points, "KL, nats", "gold helpfulness"))
@@ -57,8 +57,8 @@ CLAIM = Claim(
     source="Ahmadian et al. 2024 (RLOO); Shao et al. 2024 (GRPO); Huang et al. 2024",
     statistic=f"Paired difference in gold helpfulness on evaluation prompts after PPO with {SAMPLES} replies a prompt: "
     "RLOO and GRPO against GAE with a critic on the policy's trunk; a separate critic warmed for "
-    f"{WARMUP} iterations against the same one started cold, the policy learning in equally many. Bootstrap over seeds "
-    "and prompts.",
+    f"{WARMUP} iterations against the same one started cold, the policy learning in equally many. Intervals over "
+    "seeds.",
     rule=f"Each lower bound is above −{MARGIN:g} gold points.",
     measure=measure,
 )

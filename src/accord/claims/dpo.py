@@ -1,7 +1,7 @@
 """DPO matches PPO at a fraction of the compute: the direct family, PPO and best-of-n on one reward–KL plane."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from accord.claims.lab.findings import TRAINED
 from accord.claims.lab.policies import difference, level, show
 from accord.claims.lab.recipes import EVALUATED, GoldFlow
 from accord.claims.sqrt_kl import run_config as weak_kl
-from accord.evaluation.statistics import Interval, hierarchical_interval
+from accord.evaluation.statistics import Interval, nested_interval
 from accord.objectives.best_of import best_of_kl_bound
 from accord.reporting.figures import Line, Panel, curves
 from accord.run import read_json, read_lines
@@ -59,7 +59,7 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
     cells.run([drawn(flow) for flow in flows])
 
     def against(name: str, other: str, slices: Sequence[str] = TRAINED) -> Interval:
-        return hierarchical_interval(difference(flows, name, other, "gold/helpful", slices))
+        return nested_interval(difference(flows, name, other, "gold/helpful", slices))
 
     steps: dict[str, Callable[[GoldFlow], list[str]]] = {
         "sft": lambda flow: [],
@@ -73,13 +73,13 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
         Part("gold helpfulness, DPO − PPO", against("dpo", "ppo"), -MARGIN, "above"),
         Part("seconds from SFT to the policy, DPO / PPO", ratio(seconds["dpo"], seconds["ppo"]), SHARE, "below"),
     ]
-    gold = {name: hierarchical_interval(level(flows, name, "gold/helpful", TRAINED)) for name in names}
-    kl = {name: hierarchical_interval(level(flows, name, "kl", TRAINED)) for name in names if name != "sft"}
+    gold = {name: nested_interval(level(flows, name, "gold/helpful", TRAINED)) for name in names}
+    kl = {name: nested_interval(level(flows, name, "kl", TRAINED)) for name in names if name != "sft"}
     notes = []
     for name in names:
         distance = f"KL {show(kl[name])}, " if name in kl else ""
-        tax = hierarchical_interval(level(flows, name, "gold/correct", ("skills",)))
-        score = hierarchical_interval(level(flows, name, "reward/helpful", TRAINED))
+        tax = nested_interval(level(flows, name, "gold/correct", ("skills",)), "share")
+        score = nested_interval(level(flows, name, "reward/helpful", TRAINED))
         tokens = np.mean([tokens_of(flow, steps[name](flow)) for flow in flows])
         notes.append(
             f"{name}: gold helpfulness {show(gold[name])}, {distance}preference-model score {score.mean:+.2f}, right "
@@ -91,7 +91,7 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
     best = [best_of(read_lines(Path(drawn(flow).out) / "samples.jsonl")) for flow in flows]
     bound = [best_of_kl_bound(n) for n in BEST_OF]
     for i, n in enumerate(BEST_OF[1:], 1):
-        found = hierarchical_interval([of_seed[i] for of_seed in best])
+        found = nested_interval([of_seed[i] for of_seed in best])
         notes.append(
             f"best of {n} by the preference model: gold helpfulness {show(found)}, KL at most {bound[i]:.2f}, "
             f"{n} replies for every one that is shown"
@@ -135,14 +135,14 @@ def chances(n: int, count: int) -> np.ndarray:
     return np.array([math.comb(i, n - 1) for i in range(count)]) / math.comb(count, n)
 
 
-def in_order(names: Sequence[str] | dict, kl: dict[str, Interval]) -> list[str]:
+def in_order(names: Sequence[str] | dict, kl: Mapping[str, Interval]) -> list[str]:
     """Settings by their KL, so that the line goes to the right."""
     return sorted(names, key=lambda name: kl[name].mean)
 
 
 def ratio(above: np.ndarray, below: np.ndarray) -> Interval:
-    """Mean over seeds of a quotient, seeds drawn."""
-    return hierarchical_interval([np.array([value]) for value in above / below])
+    """Mean over seeds of a quotient."""
+    return nested_interval(above / below)
 
 
 def seconds_of(flow: GoldFlow, name: str) -> float:
@@ -169,7 +169,7 @@ CLAIM = Claim(
     "(arXiv:2406.09279)",
     statistic="Paired difference in gold helpfulness of DPO and PPO, one reply each to the same evaluation prompts, "
     "and the quotient of their seconds from SFT on (sampling, labels, preference model, policy; one thread each); "
-    "bootstrap over seeds and prompts. IPO, KTO, SimPO, three rounds of online DPO, PPO with a weak KL penalty and "
+    "intervals over seeds. IPO, KTO, SimPO, three rounds of online DPO, PPO with a weak KL penalty and "
     "best-of-n from as many comparisons stand beside them on one plane of gold helpfulness over √KL.",
     rule=f"The difference is above −{MARGIN:g} gold points and the quotient below {SHARE:g}, both with their whole "
     "intervals.",

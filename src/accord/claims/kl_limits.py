@@ -9,7 +9,7 @@ from accord.claims.lab.contract import Claim, Finding, Part
 from accord.claims.lab.findings import TRAINED
 from accord.claims.lab.policies import choosing, difference, level, measuring, show
 from accord.claims.lab.recipes import GoldFlow
-from accord.evaluation.statistics import hierarchical_interval
+from accord.evaluation.statistics import nested_interval
 from accord.reporting.figures import Line, Panel, curves
 from accord.stages.ppo.config import Ppo
 
@@ -44,19 +44,19 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
 
     def against(other: float) -> Part:
         groups = difference(flows, name_of(best), name_of(other), "gold/helpful", TRAINED, measuring)
-        interval = hierarchical_interval(groups)
+        interval = nested_interval(groups)
         return Part(f"gold helpfulness, best β inside − β = {other:g}", interval, 0.0, "above")
 
     parts = [against(BETAS[0]), against(BETAS[-1])]
-    gold = [hierarchical_interval(level(flows, name_of(b), "gold/helpful", TRAINED)) for b in BETAS]
-    kl = [hierarchical_interval(level(flows, name_of(b), "kl", TRAINED)) for b in BETAS]
-    proxy = [hierarchical_interval(level(flows, name_of(b), "reward/helpful", TRAINED)) for b in BETAS]
+    gold = [nested_interval(level(flows, name_of(b), "gold/helpful", TRAINED)) for b in BETAS]
+    kl = [nested_interval(level(flows, name_of(b), "kl", TRAINED)) for b in BETAS]
+    proxy = [nested_interval(level(flows, name_of(b), "reward/helpful", TRAINED)) for b in BETAS]
     notes = [f"best β inside, by the other half of the prompts: {best:g}"]
     notes += [
         f"β = {b:g}: gold helpfulness {show(g)}, preference-model score {p.mean:+.2f}, KL {k.mean:.2f} nats"
         for b, g, p, k in zip(BETAS, gold, proxy, kl, strict=True)
     ]
-    notes.append(f"SFT: gold helpfulness {show(hierarchical_interval(level(flows, 'sft', 'gold/helpful', TRAINED)))}")
+    notes.append(f"SFT: gold helpfulness {show(nested_interval(level(flows, 'sft', 'gold/helpful', TRAINED)))}")
     places = list(range(len(BETAS)))
     lines = [
         Line("gold helpfulness", 0, places, [g.mean for g in gold], points=True),
@@ -77,7 +77,7 @@ CLAIM = Claim(
     source="KL-regularised RL; Stiennon et al. 2020; Bai et al. 2022",
     statistic=f"Gold helpfulness on evaluation prompts after PPO at β = {', '.join(f'{b:g}' for b in BETAS)}: paired "
     "difference of the best β inside to the smallest and to the largest. The best is chosen on one half of the prompts "
-    "and measured on the other; bootstrap over seeds and prompts.",
+    "and measured on the other; intervals over seeds.",
     rule="Both lower bounds are above 0.",
     measure=measure,
 )

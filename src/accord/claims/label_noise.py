@@ -6,9 +6,9 @@ import numpy as np
 
 from accord.claims.lab.cells import Cells
 from accord.claims.lab.contract import Claim, Finding, Part
-from accord.claims.lab.pairs import over_seeds, score, scored
+from accord.claims.lab.pairs import score, scored
 from accord.claims.lab.recipes import GoldFlow
-from accord.evaluation.statistics import Interval, pair_outcomes
+from accord.evaluation.statistics import nested_interval, pair_outcomes
 from accord.records import unit_hash
 from accord.reporting.figures import Line, Panel, curves
 from accord.stages.preference.config import Preference
@@ -66,11 +66,9 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
         cells.run([getattr(flow, stage)() for flow in flows])
     cells.run([model(flow, *point) for flow in flows for point in grid()])
     cells.run([scores(flow) for flow in flows])
-    tables = [[outcomes(flow)] for flow in flows]
-    values, low, high = over_seeds(tables, statistics)
-    count = sum(len(t[0]) for t in tables)
-    found = [Interval(float(v), float(a), float(b), count) for v, a, b in zip(values, low, high, strict=True)]
-    lost, beyond_length, *remedies = found
+    tables = [outcomes(flow) for flow in flows]
+    count = sum(len(table) for table in tables)
+    lost, beyond_length, *remedies = (nested_interval(column) for column in np.array(list(map(statistics, tables))).T)
     parts = [
         Part(f"plain loss: accuracy without flips less that at {max(FLIPS):.0%}", lost, 0.0, "above"),
         Part(f"plain loss at {ASKED:.0%}: accuracy less that of length alone", beyond_length, 0.0, "above"),
@@ -79,7 +77,7 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
             for way, interval in zip(WAYS[1:], remedies, strict=True)
         ),
     ]
-    mean = np.mean([t[0].mean(0) for t in tables], axis=0)
+    mean = np.mean([table.mean(0) for table in tables], axis=0)
     by_way = {way: [(s, mean[k]) for k, (w, s) in enumerate(grid()) if w == way] for way in WAYS}
     notes = [
         f"{way}: " + ", ".join(f"{share:.0%} flipped {accuracy:.3f}" for share, accuracy in by_way[way]) for way in WAYS
@@ -111,18 +109,16 @@ def outcomes(flow: GoldFlow) -> np.ndarray:
     return right
 
 
-def statistics(tables: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-    """Means over seeds: what the plain loss loses, what it has over length, what each remedy has over it."""
-    mean = np.mean([right.mean(0) for (right,) in tables], axis=0)
+def statistics(right: np.ndarray) -> list[float]:
+    """Of a seed's outcomes: what the plain loss loses, what it has over length, what each remedy has over it."""
+    mean = right.mean(0)
     at = {point: mean[k] for k, point in enumerate(grid())}
     plain = at["plain", ASKED]
-    return np.array(
-        [
-            at["plain", 0.0] - at["plain", max(FLIPS)],
-            plain - mean[-1],
-            *(at[way, ASKED] - plain for way in WAYS[1:]),
-        ]
-    )
+    return [
+        at["plain", 0.0] - at["plain", max(FLIPS)],
+        plain - mean[-1],
+        *(at[way, ASKED] - plain for way in WAYS[1:]),
+    ]
 
 
 CLAIM = Claim(
@@ -135,8 +131,7 @@ CLAIM = Claim(
     f"the people's own slips {', '.join(f'{share:.0%}' for share in FLIPS)} of them are turned round. Plain loss; "
     "label smoothing by that share; suspects flipped or dropped: those to whose order a model of the other "
     "half gives a probability below the middle of that share and one half. Accuracy on pairs with openings that no "
-    "model learned from, by the gold worth of the replies; bootstrap over seeds and pairs, a pair being drawn for "
-    "all models.",
+    "model learned from, by the gold worth of the replies; intervals over seeds.",
     rule=f"Without flips the plain loss is more accurate than at {max(FLIPS):.0%}; at {ASKED:.0%} it is more accurate "
     "than the longer (or the shorter) reply, and no remedy is less accurate than it by more than "
     f"{MARGIN:g}: each with its whole interval.",

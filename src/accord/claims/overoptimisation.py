@@ -12,7 +12,7 @@ from accord.claims.lab.contract import Claim, Finding, Part
 from accord.claims.lab.policies import show
 from accord.claims.lab.recipes import GoldFlow
 from accord.claims.sqrt_kl import SMOOTHING, peak_at, read_run
-from accord.evaluation.statistics import Interval, hierarchical_interval
+from accord.evaluation.statistics import nested_interval
 from accord.reporting.figures import Line, Panel, curves
 from accord.stages.ppo.config import Ppo
 from accord.stages.preference.config import Preference
@@ -69,15 +69,15 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
     few = names[0]
     proxy = [rise(r["reward/helpful"], p) for r, p in zip(runs[few], peaks[few], strict=True)]
     parts = [
-        Part(f"{few}: proxy from gold's peak to the end", over_seeds(proxy), 0.0, "above"),
-        Part(f"{few}: gold lost from its peak to the end", over_seeds(lost[few]), 0.0, "above"),
+        Part(f"{few}: proxy from gold's peak to the end", nested_interval(proxy), 0.0, "above"),
+        Part(f"{few}: gold lost from its peak to the end", nested_interval(lost[few]), 0.0, "above"),
     ]
     parts += [
-        Part(f"gold lost: {few} − {other}", over_seeds(np.subtract(lost[few], lost[other])), 0.0, "above")
+        Part(f"gold lost: {few} − {other}", nested_interval(np.subtract(lost[few], lost[other])), 0.0, "above")
         for other in names[1:]
     ]
     notes = [
-        f"{name}: gold lost {show(over_seeds(lost[name]))}; KL at gold's peak by seed "
+        f"{name}: gold lost {show(nested_interval(lost[name]))}; KL at gold's peak by seed "
         + ", ".join(f"{r['objective/kl'][p]:.2f}" for r, p in zip(runs[name], peaks[name], strict=True))
         + "; at the end KL "
         + f"{ends(runs[name], 'objective/kl'):.1f} nats, gold {ends(runs[name], 'gold/helpful'):+.2f}"
@@ -97,11 +97,6 @@ def rise(series: np.ndarray, peak: int) -> float:
     """Mean of the last iterations less the mean about gold's peak."""
     around = series[max(peak - SMOOTHING // 2, 0) : peak + SMOOTHING // 2 + 1]
     return float(series[-END:].mean() - around.mean())
-
-
-def over_seeds(numbers: Sequence[float] | np.ndarray) -> Interval:
-    """Mean over seeds, seeds drawn; one seed has no interval."""
-    return hierarchical_interval([np.array([number]) for number in numbers])
 
 
 def ends(runs: Sequence[dict[str, np.ndarray]], metric: str) -> float:
@@ -125,7 +120,7 @@ CLAIM = Claim(
     statistic=f"PPO past the gold peak (the highest mean of {SMOOTHING} iterations): change of proxy and gold from "
     f"there to the last {END} iterations, on a preference model of {FEW} comparisons; and gold's loss with all "
     f"comparisons, with a model of size {LARGER}, with the least score of {MEMBERS} models, with {PENALTY} times the "
-    f"penalty ({WEAK:g}). Bootstrap over seeds. That the peak is chosen on the same iterations makes gold's loss look "
+    f"penalty ({WEAK:g}). Intervals over seeds. That the peak is chosen on the same iterations makes gold's loss look "
     "a little larger than it is, alike in all conditions.",
     rule="The proxy rises and gold falls after the peak; each of the four loses less: all with their lower bounds.",
     measure=measure,

@@ -8,7 +8,7 @@ import numpy as np
 from accord.claims.lab.cells import Cells
 from accord.claims.lab.contract import Claim, Finding, Part
 from accord.claims.lab.findings import TRAINED, select
-from accord.evaluation.statistics import hierarchical_interval, pair_outcomes
+from accord.evaluation.statistics import nested_interval, pair_outcomes
 from accord.reporting.figures import Column, Dots, dots
 from accord.run import read_lines
 
@@ -23,7 +23,7 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
     parts, notes = [], []
     for before, after in STEPS:
         outcomes = [outcome(flow.root, before, after) for flow in flows]
-        interval = hierarchical_interval(outcomes)
+        interval = nested_interval(outcomes, "share")
         parts.append(Part(f"win rate of {after} over {before}", interval, 0.5, "above"))
         by_seed = ", ".join(f"{values.mean():.2f}" for values in outcomes)
         notes.append(f"{after} over {before} by seed: {by_seed}")
@@ -45,7 +45,7 @@ CLAIM = Claim(
     "each stage is preferred to the one before.",
     source="Ouyang et al. 2022; Bai et al. 2022",
     statistic="Gold win rate (helpfulness, a tie is ½) of SFT over the pretrained model and of PPO over SFT, one reply "
-    "each to the same evaluation prompts; bootstrap over seeds and prompts.",
+    "each to the same evaluation prompts; intervals over seeds.",
     rule="Both lower bounds are above 0.5.",
     measure=measure,
 )

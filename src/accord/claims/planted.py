@@ -1,7 +1,7 @@
 """What is planted in simulated people is found again: reliability, temperature, ties, and whose values they share."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,12 +9,12 @@ import numpy as np
 from accord.claims import bradley_terry
 from accord.claims.lab.cells import Cells
 from accord.claims.lab.contract import Claim, Finding, Part
-from accord.claims.lab.pairs import Scored, over_seeds, score, scored
+from accord.claims.lab.pairs import Scored, score, scored
 from accord.claims.lab.recipes import GoldFlow
 from accord.data.sources import write_records
 from accord.evaluation.calibration import expit
 from accord.evaluation.latent import reliabilities, shares, tie_rate
-from accord.evaluation.statistics import Interval, root_of_falling
+from accord.evaluation.statistics import Interval, nested_interval, root_of_falling
 from accord.records import unit_hash
 from accord.reporting.figures import Column, Dots, dots
 from accord.stages.preference.config import Preference
@@ -25,7 +25,6 @@ HELD_OUT = 0.3  # share of the openings that no model learns from
 # comparisons drawn; of the second the held-out openings are used. The first are passed over once: twice over half as
 # many made models too sure of themselves (verdict of seeds 1009-1011)
 TRAINED, TESTED = 8000, 4000
-RESAMPLES = 100
 VOTES = 16  # fresh people of every kind who answer each tested pair
 FLIPS = (0.0, 0.1, 0.2, 0.35)  # of people who share one temperature
 TIES = 0.8
@@ -112,9 +111,12 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
     sharp = bradley_terry.run_cells(cells, flows)
     cells.run([model for flow in flows for model in models(flow)])
     cells.run([config for flow in flows for config in scores(flow)])
-    helpful, n = estimates([helpful_table(flow) for flow in flows], found_in_helpful)
-    grouped, m = estimates([group_table(flow) for flow in flows], found_in_groups)
-    sharpness, _ = estimates([bradley_terry.table(list(scored(config))) for config in sharp], found_in_sharpness)
+    helpful, grouped = [helpful_table(flow) for flow in flows], [group_table(flow) for flow in flows]
+    by_seed = [
+        [*found_in_helpful(*one), *shares(*other, votes=VOTES), sharpness(config)]
+        for one, other, config in zip(helpful, grouped, sharp, strict=True)
+    ]
+    n, m = (sum(len(table[0]) for table in tables) for tables in (helpful, grouped))
     planted = [
         *((f"reliability of people who flip {flips:.0%}", 1 - flips, RELIABILITY_MARGIN) for flips in FLIPS),
         (f"ν of ties, {TIES:g}", TIES, SCALE_MARGIN * TIES),
@@ -124,7 +126,7 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
         ),
         (f"temperature of people, {SHARP:g}", SHARP, SCALE_MARGIN * SHARP),
     ]
-    found = [*helpful, *grouped, *sharpness]
+    found = [nested_interval(column) for column in np.array(by_seed).T]
     parts = []
     for (name, truth, margin), interval in zip(planted, found, strict=True):
         parts.append(Part(name, interval, round(truth - margin, 3), "above"))
@@ -141,15 +143,6 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
     ]
     figure = dots([name for name, _, _ in planted], [Column("", "estimate / planted", [Dots("", 0, ratios)], 1.0)])
     return Finding(parts, notes, figure)
-
-
-def estimates(
-    tables: list[list[np.ndarray]], statistic: Callable[[list[list[np.ndarray]]], np.ndarray]
-) -> tuple[list[Interval], int]:
-    """Intervals of a vector statistic, bootstrapped over seeds and pairs, and the number of pairs."""
-    values, low, high = over_seeds(tables, statistic, resamples=RESAMPLES)
-    count = sum(len(table[0]) for table in tables)
-    return [Interval(float(v), float(a), float(b), count) for v, a, b in zip(values, low, high, strict=True)], count
 
 
 def unseen(config: Score) -> list[Scored]:
@@ -216,20 +209,15 @@ def worth(pair: Scored, group: str) -> float:
     return first - second
 
 
-def found_in_helpful(tables: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-    """Means over seeds: reliability of each kind of people, ν."""
-    rows = [[*reliabilities(one, firsts, votes=VOTES), tie_rate(two, said)] for one, firsts, two, said in tables]
-    return np.array(rows).mean(0)
+def found_in_helpful(margins: np.ndarray, firsts: np.ndarray, tied: np.ndarray, said: np.ndarray) -> list[float]:
+    """A seed's reliability of each kind of people, and ν, from its `helpful_table`."""
+    return [*reliabilities(margins, firsts, votes=VOTES), tie_rate(tied, said)]
 
 
-def found_in_groups(tables: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-    """Means over seeds: the weights by which mixed people share the groups' values."""
-    return np.array([shares(*table, votes=VOTES) for table in tables]).mean(0)
-
-
-def found_in_sharpness(tables: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-    """Mean over seeds: the temperature of `bradley_terry.table`'s people."""
-    return np.array([np.mean([temperature(margins, SHARP * planted) for margins, _, planted in tables])])
+def sharpness(config: Score) -> float:
+    """The temperature of the people of `bradley_terry.table`."""
+    margins, _, planted = bradley_terry.table(list(scored(config)))
+    return temperature(margins, SHARP * planted)
 
 
 def temperature(margins: np.ndarray, differences: np.ndarray) -> float:
@@ -254,8 +242,7 @@ CLAIM = Claim(
     f"{MIXTURE[0]:g} of the one group's values and {MIXTURE[1]:g} of the other's share them (answering, like those of "
     f"the groups, at the temperature {UNDECIDED:g}), each given the model's margins and every pair's own deviation "
     "from them, which is integrated out. Of the model of claim `bradley-terry`, whose people have the temperature "
-    f"{SHARP:g}: the temperature at which people would find it calibrated. Means over seeds; bootstrap over seeds and "
-    "pairs.",
+    f"{SHARP:g}: the temperature at which people would find it calibrated. Means and intervals over seeds.",
     rule=f"The whole interval of every estimate lies within a margin of what was planted: {RELIABILITY_MARGIN:g} for a "
     f"reliability, {SCALE_MARGIN:.0%} for the temperature and for ν, {WEIGHT_MARGIN:g} for a weight.",
     measure=measure,

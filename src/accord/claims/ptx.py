@@ -8,7 +8,7 @@ from accord.claims.lab.contract import Claim, Finding, Part
 from accord.claims.lab.findings import TRAINED
 from accord.claims.lab.policies import difference, level, show
 from accord.claims.lab.recipes import GoldFlow
-from accord.evaluation.statistics import hierarchical_interval
+from accord.evaluation.statistics import nested_interval
 from accord.reporting.figures import Point, plane
 from accord.stages.ppo.config import Ppo
 
@@ -30,13 +30,13 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
 
     def gap(ours: str, theirs: str, metric: str = "gold/correct", slices: Sequence[str] = PLAIN) -> Part:
         groups = difference(flows, names[ours], names[theirs], metric, slices)
-        return Part(f"{metric}, {ours} − {theirs}", hierarchical_interval(groups), 0.0, "above")
+        return Part(f"{metric}, {ours} − {theirs}", nested_interval(groups), 0.0, "above")
 
-    tax = hierarchical_interval(difference(flows, names["SFT"], names["PPO"], "gold/correct", PLAIN))
+    tax = nested_interval(difference(flows, names["SFT"], names["PPO"], "gold/correct", PLAIN))
     parts = [Part("tax: right answers, SFT − PPO", tax, 0.0, "above"), gap("PPO-ptx", "PPO")]
-    right = {k: hierarchical_interval(level(flows, of, "gold/correct", PLAIN)) for k, of in names.items()}
-    helpful = {k: hierarchical_interval(level(flows, of, "gold/helpful", TRAINED)) for k, of in names.items()}
-    kl = {k: hierarchical_interval(level(flows, names[k], "kl", TRAINED)).mean for k in ("PPO", "PPO-ptx")}
+    right = {k: nested_interval(level(flows, of, "gold/correct", PLAIN), "share") for k, of in names.items()}
+    helpful = {k: nested_interval(level(flows, of, "gold/helpful", TRAINED)) for k, of in names.items()}
+    kl = {k: nested_interval(level(flows, names[k], "kl", TRAINED)).mean for k in ("PPO", "PPO-ptx")}
     notes = [
         f"{k}: right answers {show(right[k])}, gold helpfulness {show(helpful[k])}"
         + (f", KL {kl[k]:.2f} nats" if k in kl else "")
@@ -52,7 +52,7 @@ CLAIM = Claim(
     source="Ouyang et al. 2022 (PPO-ptx)",
     statistic="Paired difference in the share of right answers to skills and knowledge questions of the evaluation "
     f"split: SFT − PPO at β = {WEAK:g}, twice as long as a plain run; PPO with the likelihood of pretraining text "
-    "(weight 10) − PPO without. Bootstrap over seeds and prompts.",
+    "(weight 10) − PPO without. Intervals over seeds.",
     rule="Both lower bounds are above 0.",
     measure=measure,
 )

@@ -27,8 +27,9 @@ from accord.claims import (
 )
 from accord.claims.config import Claims
 from accord.claims.lab.cells import Cells
-from accord.claims.lab.contract import Claim, verdict_of, write_results
+from accord.claims.lab.contract import Claim, recomputed, verdict_of, write_results
 from accord.errors import BadInput, did_you_mean
+from accord.run import read_json
 
 CLAIMS: dict[str, Claim] = {
     module.CLAIM.name: module.CLAIM
@@ -66,12 +67,27 @@ def run(config: Claims) -> list[dict[str, Any]]:
     for name in config.names:
         if name not in CLAIMS:
             raise BadInput(f"there is no claim {name!r}{did_you_mean(name, CLAIMS)}; there are {', '.join(CLAIMS)}")
+    folder = Path(config.results) if config.results else Path(config.out) / "results"
+    if config.verify:
+        return verify(config.names, folder)
     seeds = list(range(config.first_seed, config.first_seed + config.seeds))
     if config.first_seed < 1000 <= seeds[-1] or (config.first_seed < 10 <= seeds[-1]):
         raise BadInput("develop on seeds 0-9 or reach verdicts on seeds from 1000; do not mix them")
     results = []
     for name in config.names:
         results.append(run_claim(CLAIMS[name], config, seeds))
+    return results
+
+
+def verify(names: list[str], folder: Path) -> list[dict[str, Any]]:
+    """Compute every interval and verdict of NAME.json again from the seeds' values in it; BadInput if one differs."""
+    results, wrong = [read_json(folder / f"{name}.json") for name in names], []
+    for result in results:
+        found = recomputed(result)
+        print(f"{result['name']}: {'; '.join(found) or 'intervals and verdict ' + result['verdict'] + ' follow'}")
+        wrong += found
+    if wrong:
+        raise BadInput(f"{len(wrong)} of the numbers in {folder} do not follow from the values of their seeds")
     return results
 
 
@@ -91,6 +107,7 @@ def run_claim(claim: Claim, config: Claims, seeds: list[int]) -> dict[str, Any]:
         "rule": claim.rule,
         "value": parts[0].json()["mean"],
         "interval": [parts[0].json()["low"], parts[0].json()["high"]],
+        "values": parts[0].json().get("values"),
         "parts": [part.json() for part in parts],
         "notes": list(finding.notes),
         "seeds": seeds,

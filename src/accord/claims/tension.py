@@ -11,7 +11,7 @@ from accord.claims.lab.findings import HARMFUL
 from accord.claims.lab.policies import difference, level, show
 from accord.claims.lab.recipes import GoldFlow
 from accord.claims.lab.soup import Soup
-from accord.evaluation.statistics import hierarchical_interval
+from accord.evaluation.statistics import nested_interval
 from accord.reporting.figures import Point, plane
 from accord.stages.ppo.config import Ppo
 from accord.stages.preference.config import Preference
@@ -23,7 +23,8 @@ SHARES = (0.25, 0.5, 0.75)  # of the helpful policy in a soup with the harmless 
 
 def harmless_preference(flow: GoldFlow) -> Preference:
     """A preference model, not a cost model, of harmlessness: what a helpful-and-harmless mixture trains on."""
-    changes = {"out": str(flow.root / "harmless-preference"), "role": "preference", "safety_data": {}}
+    changes: dict[str, object] = {"role": "preference", "safety_data": {}, "label_flips": 0.0}
+    changes["out"] = str(flow.root / "harmless-preference")
     return flow.harmless().model_copy(update=changes)
 
 
@@ -59,7 +60,7 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
     cells.run([flow.evaluate(name) for flow in flows for name in names])
 
     def part(title: str, of: str, metric: str, slices: Sequence[str], direction: str) -> Part:
-        interval = hierarchical_interval(difference(flows, of, "sft", metric, slices))
+        interval = nested_interval(difference(flows, of, "sft", metric, slices))
         return Part(title, interval, 0.0, direction)  # type: ignore[arg-type]
 
     parts = [
@@ -72,10 +73,10 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
     notes = []
     points = []
     for number, name in enumerate(names):
-        helpful = hierarchical_interval(level(flows, name, "gold/helpful", BENIGN))
-        harm = hierarchical_interval(level(flows, name, "gold/harm", HARMFUL))
-        refusals = hierarchical_interval(level(flows, name, "gold/refusal", LOOK))
-        evasive = hierarchical_interval(level(flows, name, "gold/evasive", LOOK))
+        helpful = nested_interval(level(flows, name, "gold/helpful", BENIGN))
+        harm = nested_interval(level(flows, name, "gold/harm", HARMFUL))
+        refusals = nested_interval(level(flows, name, "gold/refusal", LOOK), "share")
+        evasive = nested_interval(level(flows, name, "gold/evasive", LOOK))
         notes.append(
             f"{name}: helpfulness {show(helpful)}, harm {show(harm)}; on look-alikes refuses {refusals.mean:.2f}, "
             f"evasive {evasive.mean:.2f}"
@@ -94,8 +95,7 @@ CLAIM = Claim(
     source="Bai et al. 2022",
     statistic="Paired differences to SFT on evaluation prompts: gold harm on harmful and red-team prompts after PPO on "
     "helpfulness; gold helpfulness on benign prompts and evasiveness on look-alikes after PPO on a harmlessness "
-    "preference model; both harm and helpfulness after PPO on helpfulness with a limit on harm. Bootstrap over seeds "
-    "and prompts.",
+    "preference model; both harm and helpfulness after PPO on helpfulness with a limit on harm. Intervals over seeds.",
     rule="Every interval lies wholly on the side asked for.",
     measure=measure,
 )

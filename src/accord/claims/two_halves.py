@@ -9,8 +9,9 @@ from accord.claims.kl_limits import hunted
 from accord.claims.lab.cells import Cells
 from accord.claims.lab.contract import Claim, Finding, Part
 from accord.claims.lab.recipes import GoldFlow
-from accord.claims.overoptimisation import FEW, fewer, mean_of, over_seeds, root_kl
+from accord.claims.overoptimisation import FEW, fewer, mean_of, root_kl
 from accord.claims.sqrt_kl import SMOOTHING, peak_at, read_run, smoothed
+from accord.evaluation.statistics import nested_interval
 from accord.reporting.figures import Line, Panel, curves
 from accord.stages.online.config import Annotate
 from accord.stages.ppo.config import Ppo
@@ -46,8 +47,8 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
     runs = [read_run(Path(watched(flow).out), WATCHED) for flow in flows]
     peaks = [peak_at(run["gold/helpful"]) for run in runs]
     alarms = [alarm_at(run[WATCHED]) for run in runs]
-    ahead = over_seeds([float(peak - alarm) for peak, alarm in zip(peaks, alarms, strict=True)])
-    apart = over_seeds([float(run[WATCHED][-SMOOTHING:].mean()) for run in runs])
+    ahead = nested_interval([float(peak - alarm) for peak, alarm in zip(peaks, alarms, strict=True)])
+    apart = nested_interval([float(run[WATCHED][-SMOOTHING:].mean()) for run in runs])
     parts = [
         Part("by the end the reward has outrun the other half, deviations", apart, 0.0, "above"),
         Part("iterations from the alarm to gold's peak", ahead, -1.0, "above"),
@@ -78,7 +79,7 @@ CLAIM = Claim(
     source="Bai et al. 2022, section 4.2",
     statistic=f"PPO past the gold peak on a preference model of {FEW} comparisons, watched by one of as many others: "
     "rise of the reward since the first iteration less that of the watched model, each in its deviations then; "
-    f"iterations from where the mean of {SMOOTHING} passes {GAP:g} to gold's peak. Bootstrap over seeds.",
+    f"iterations from where the mean of {SMOOTHING} passes {GAP:g} to gold's peak. Intervals over seeds.",
     rule="By the end the gap is above 0, and the alarm rings at most an iteration after the peak: both with their "
     "lower bounds.",
     measure=measure,

@@ -4,6 +4,8 @@ A reader takes every shape that its record can be derived from: prompts from com
 the chosen side. Bad lines are refused (`BadInput`); rows of no use are dropped and counted by reason.
 """
 
+import hashlib
+import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -44,7 +46,8 @@ class Loaded(Generic[R]):
 
     `rows` were read; `drops` says how many of them gave no record, by reason; a row may give several records.
     `duplicates` are records whose id an earlier one has: they are kept, and counted. `shape` names the shape
-    of the columns and `source` is the source as it was asked for.
+    of the columns and `source` is the source as it was asked for. `hash` is SHA-256 over the rows as they were read, in
+    their order.
     """
 
     records: list[R]
@@ -53,6 +56,7 @@ class Loaded(Generic[R]):
     shape: str
     source: str
     duplicates: int = 0
+    hash: str = ""
 
 
 def read_documents(source: str, *, columns: Mapping[str, str] | None = None, max_rows: int = 0) -> Loaded[Document]:
@@ -102,11 +106,13 @@ def _load(
     shapes: dict[str, None] = {}
     criteria: set[str] = set()
     duplicates = rows = 0
+    digest = hashlib.sha256()
     bare, own = split_columns(source)
     columns = {**(columns or {}), **own}
     table = read_rows(bare, criterion=criterion, max_rows=max_rows, lines=kind == "prompt")
     for row, shape in with_shapes(table, columns, kind):
         rows += 1
+        digest.update(_bytes_of(row.value))
         shapes[shape] = None
         try:
             parts = parts_of(row, shape, columns, slice)
@@ -128,7 +134,13 @@ def _load(
             f"{source}: no {kind}s are left of {rows} rows ({_counts(drops)}{hint}); "
             f"`accord data {source}` shows what it holds."
         )
-    return Loaded(records, dict(drops), rows, ", ".join(shapes), source, duplicates)
+    return Loaded(records, dict(drops), rows, ", ".join(shapes), source, duplicates, digest.hexdigest())
+
+
+def _bytes_of(row: Mapping[str, Any]) -> bytes:
+    """A row's columns as one line; what JSON has no form for (a date, bytes) as Python writes it."""
+    line = json.dumps(row, ensure_ascii=False, sort_keys=True, default=repr) + "\n"
+    return line.encode("utf-8", errors="surrogatepass")
 
 
 def _counts(drops: Mapping[str, int]) -> str:
@@ -199,11 +211,13 @@ def select_split(records: Iterable[P], split: str) -> list[P]:
     return [record for record in records if prompt_of(record).split == split]
 
 
-def refuse_overlap(a_ids: Iterable[str], b_ids: Iterable[str], what_a: str, what_b: str) -> None:
-    """Raise BadInput when two sets of prompts that must be disjoint share any."""
+def refuse_overlap(
+    a_ids: Iterable[str], b_ids: Iterable[str], what_a: str, what_b: str, things: str = "prompt"
+) -> None:
+    """Raise BadInput when two sets of prompts (or other `things`) that must be disjoint share any."""
     common = set(a_ids) & set(b_ids)
     if common:
         raise BadInput(
-            f"{what_a} and {what_b} share {len(common)} prompt{'s' if len(common) > 1 else ''}; "
+            f"{what_a} and {what_b} share {len(common)} {things}{'s' if len(common) > 1 else ''}; "
             "what is learned on must not be measured on: remove them from one of the two."
         )

@@ -98,11 +98,7 @@ def agreement(answers: Sequence[Answer], *, resamples: int = 500, seed: int = 0)
     rng = np.random.default_rng(seed)
     draws = [[questions[i] for i in rng.integers(0, len(questions), len(questions))] for _ in range(resamples)]
     result: dict[str, Any] = {"questions": len(questions), "labelers": len({who for said in questions for who in said})}
-    for name, statistic in (
-        ("raw", raw_agreement),
-        ("fleiss_kappa", fleiss_kappa),
-        ("krippendorff_alpha", krippendorff_alpha),
-    ):
+    for name, statistic in STATISTICS.items():
         resampled = np.array([statistic(draw) for draw in draws])
         low, high = np.nanquantile(resampled, (0.025, 0.975)) if np.isfinite(resampled).any() else (math.nan, math.nan)
         result[name] = Interval(statistic(questions), float(low), float(high), len(questions)).json()

@@ -9,7 +9,6 @@ from numpy.typing import ArrayLike, NDArray
 from accord.evaluation.statistics import Interval, root_of_falling
 
 Array = NDArray[np.float64]
-_LARGEST = 1 - 1e-9
 
 
 def reliability_interval(margins: Sequence[float], level: float = 0.95) -> Interval:

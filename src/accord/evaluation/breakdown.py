@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from accord.evaluation.statistics import finite, mean_interval, pair_outcomes
+from accord.evaluation.statistics import finite, pair_outcomes, share_interval
 
 LEVELS = (0.0, 0.25, 0.5, 0.75)  # quantiles of the scores above which both replies of a pair lie
 
@@ -39,7 +39,7 @@ class PairFacts:
         return self.lengths[0] - self.lengths[1]
 
 
-def breakdown(pairs: Sequence[PairFacts], *, resamples: int = 2000) -> list[dict[str, Any]]:
+def breakdown(pairs: Sequence[PairFacts]) -> list[dict[str, Any]]:
     """Accuracy with its interval over prompts, by source, turn, length difference, strength and score level."""
     cuts = np.quantile([p.longer for p in pairs], (0.25, 0.5, 0.75))
     strengths = sorted({p.strength for p in pairs})
@@ -55,13 +55,13 @@ def breakdown(pairs: Sequence[PairFacts], *, resamples: int = 2000) -> list[dict
     for by, way in ways.items():
         groups = sorted({way(p) for p in pairs})
         if len(groups) > 1 and len(groups) <= 40:
-            rows += [_row(by, group, [p for p in pairs if way(p) == group], resamples) for group in groups]
+            rows += [_row(by, group, [p for p in pairs if way(p) == group]) for group in groups]
     scores = np.array([p.scores for p in pairs])
     for level in LEVELS:
         bound = float(np.quantile(scores, level))
         above = [p for p in pairs if min(p.scores) >= bound]
         if len(above) > 1:
-            rows.append(_row("score level", f"both above the {level:.0%} quantile", above, resamples))
+            rows.append(_row("score level", f"both above the {level:.0%} quantile", above))
     return rows
 
 
@@ -72,19 +72,19 @@ def _between(value: float, cuts: np.ndarray, unit: str) -> str:
     return f"{[*names, f'4: {edges[3]:g} or more'][number]} {unit}".strip()
 
 
-def _row(by: str, group: str, pairs: Sequence[PairFacts], resamples: int) -> dict[str, Any]:
+def _row(by: str, group: str, pairs: Sequence[PairFacts]) -> dict[str, Any]:
     outcome = pair_outcomes([p.margin for p in pairs])
     clusters = [p.prompt_id for p in pairs]
     return {
         "by": by,
         "group": group,
         "n": len(pairs),
-        "accuracy": mean_interval(outcome, clusters, resamples=resamples).json(),
+        "accuracy": share_interval(outcome, clusters).json(),
         "margin": float(np.mean([p.margin for p in pairs])),
     }
 
 
-def length_bias(pairs: Sequence[PairFacts], *, resamples: int = 2000) -> dict[str, Any]:
+def length_bias(pairs: Sequence[PairFacts]) -> dict[str, Any]:
     """How far scores follow length, and how accurate they are without it.
 
     `correlation` of score and characters over all replies. Accuracy where the better reply is the longer and where it
@@ -102,7 +102,7 @@ def length_bias(pairs: Sequence[PairFacts], *, resamples: int = 2000) -> dict[st
 
     def accuracy(chosen: np.ndarray, of: np.ndarray) -> dict[str, Any]:
         at = np.flatnonzero(chosen)
-        return mean_interval(pair_outcomes(of[at]), [clusters[i] for i in at], resamples=resamples).json()
+        return share_interval(pair_outcomes(of[at]), [clusters[i] for i in at]).json()
 
     unequal = longer != 0
     return {

@@ -19,9 +19,8 @@ from accord.evaluation.statistics import (
     Statistic,
     bootstrap,
     finite,
-    mean_interval,
     pair_outcomes,
-    root_of_falling,
+    share_interval,
     wilson,
 )
 from accord.records import unit_hash
@@ -136,27 +135,22 @@ def reliability_slope(logits: ArrayLike, outcome: ArrayLike, *, intercept: bool 
     """
     z, y = np.asarray(logits, dtype=float), np.asarray(outcome, dtype=float)
     if not intercept:
-        return Slope(_slope_through_zero(z, y), 0.0)
-    if z.size < 2 or np.ptp(z) == 0 or y.min() == y.max():
+        if z.size == 0 or not np.any(z):
+            return Slope(math.nan, 0.0)
+        pull = z * (2 * y - 1)
+        if np.all(pull >= 0) or np.all(pull <= 0):
+            return Slope(math.inf if pull.sum() >= 0 else -math.inf, 0.0)
+    elif z.size < 2 or np.ptp(z) == 0 or y.min() == y.max():
         return Slope(math.nan, math.nan)
-    if (side := _separated(z, y)) != 0:
+    elif (side := _separated(z, y)) != 0:
         return Slope(side * math.inf, math.nan)
-    from scipy import optimize, special
+    from sklearn.linear_model import LogisticRegression
 
-    scale = float(np.abs(z).max())
-    design = np.stack([z / scale, np.ones_like(z)], axis=1)
-
-    def objective(theta: Array) -> tuple[float, Array]:
-        logit = design @ theta
-        return float(np.sum(np.logaddexp(0, logit) - y * logit)), design.T @ (special.expit(logit) - y)
-
-    def curvature(theta: Array) -> Array:
-        p = special.expit(design @ theta)
-        matrix: Array = (design * (p * (1 - p))[:, None]).T @ design
-        return matrix
-
-    theta = optimize.minimize(objective, np.zeros(2), jac=True, hess=curvature, method="trust-exact", tol=1e-9).x
-    return Slope(float(theta[0] / scale), float(theta[1]))
+    # a tie counts half for each outcome; scaled, so that the solver's tolerance means the same for any logits
+    scale, both = float(np.abs(z).max()), np.repeat([1, 0], z.size)
+    model = LogisticRegression(C=math.inf, fit_intercept=intercept, solver="newton-cholesky", tol=1e-10)
+    model.fit(np.tile(z / scale, 2)[:, None], both, sample_weight=np.concatenate([y, 1 - y]))
+    return Slope(float(model.coef_[0, 0] / scale), float(np.ravel(model.intercept_)[0]))
 
 
 def fit_temperature(logits: ArrayLike, outcome: ArrayLike) -> float:
@@ -174,7 +168,6 @@ def preference_calibration(
     margins: ArrayLike,
     bins: int = 10,
     clusters: Sequence[Hashable] | None = None,
-    seed: int = 0,
 ) -> PreferenceCalibration:
     """Calibration of P(chosen > rejected) = σ(margin), from margins = score(chosen) - score(rejected), in
     logits.
@@ -188,7 +181,7 @@ def preference_calibration(
     width = reliability_bins(confidence, outcome, bins, "width", bounds=(0.5, 1.0))
     return PreferenceCalibration(
         n=data.size,
-        accuracy=mean_interval(outcome, clusters, seed),
+        accuracy=share_interval(outcome, clusters),
         tie_rate=float(np.mean(outcome == 0.5)) if data.size else math.nan,
         ece=expected_calibration_error(mass),
         ece_width=expected_calibration_error(width),
@@ -309,28 +302,6 @@ def _slopes(margins: Array) -> Statistic:
         return np.where(bounded, (low + high) / 2, sides)
 
     return statistic
-
-
-def _slope_through_zero(z: Array, y: Array) -> float:
-    """argmax over b of the likelihood of outcomes under σ(b·z), by bisection on its monotone derivative."""
-    if z.size == 0 or not np.any(z):
-        return math.nan
-    pull = z * (2 * y - 1)
-    if np.all(pull >= 0):
-        return math.inf
-    if np.all(pull <= 0):
-        return -math.inf
-
-    def derivative(b: float) -> float:
-        return float(np.sum(z * (y - expit(b * z))))
-
-    reach = 1 / float(np.abs(z).max())
-    low, high = -reach, reach
-    while derivative(low) < 0:
-        low *= 2
-    while derivative(high) > 0:
-        high *= 2
-    return root_of_falling(derivative, low, high)
 
 
 def _separated(z: Array, y: Array) -> int:

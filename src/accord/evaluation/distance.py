@@ -49,15 +49,6 @@ def relative_distance(features: ArrayLike, familiar: Gaussian, background: Gauss
     return familiar.squared_distance(data) - background.squared_distance(data)
 
 
-def auroc(strange: ArrayLike, ordinary: ArrayLike) -> float:
-    """P(a strange text scores higher than an ordinary one), equal scores one half; ½ says nothing."""
-    return float(
-        _auroc(np.asarray(strange, float), np.asarray(ordinary, float))(
-            np.ones((1, np.size(strange) + np.size(ordinary)))
-        )[0]
-    )
-
-
 def auroc_interval(
     strange: ArrayLike,
     ordinary: ArrayLike,
@@ -66,7 +57,10 @@ def auroc_interval(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Interval:
-    """AUROC with its bootstrap interval over texts, or over clusters of them (strange ones first)."""
+    """P(a strange text scores higher than an ordinary one), equal scores one half, with its bootstrap interval.
+
+    Over texts, or over clusters of them (strange ones first); 1/2 says nothing.
+    """
     above, below = np.asarray(strange, float), np.asarray(ordinary, float)
     statistic = _auroc(above, below)
     return bootstrap(statistic, above.size + below.size, clusters=clusters, resamples=resamples, seed=seed)

@@ -8,21 +8,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from accord.evaluation.calibration import expit
-from accord.evaluation.statistics import Interval, finite, mean_interval
+from accord.evaluation.statistics import Interval, finite, share_interval
 
 Array = NDArray[np.float64]
 RIDGE = 1e-6  # keeps weights finite where answers are separable
 
 
-def head_differences(
-    margins: Mapping[str, ArrayLike], clusters: Sequence[Hashable], *, resamples: int = 2000
-) -> list[dict[str, Any]]:
+def head_differences(margins: Mapping[str, ArrayLike], clusters: Sequence[Hashable]) -> list[dict[str, Any]]:
     """For every two heads: the share of pairs that they order differently, and the correlation of their margins."""
     table = {head: np.asarray(values, dtype=float) for head, values in margins.items()}
     rows = []
     for one, other in combinations(table, 2):
         a, b = table[one], table[other]
-        opposed = mean_interval((a * b < 0).astype(float), clusters, resamples=resamples)
+        opposed = share_interval(a * b < 0, clusters)
         varies = a.std() > 0 and b.std() > 0
         correlation = float(np.corrcoef(np.concatenate([a, -a]), np.concatenate([b, -b]))[0, 1]) if varies else np.nan
         rows.append({"heads": [one, other], "opposed": opposed.json(), "correlation": finite(correlation)})
@@ -55,7 +53,8 @@ def value_weights(
 def likeliest_weights(data: Array, weights: Array) -> Array:
     """w (K,) of the likeliest P = σ(Σ w_k · d_k), for rows d of `data` (n, K) that weigh `weights` (n,).
 
-    Newton's method on the concave log-likelihood of a logistic regression without intercept.
+    Newton's method on the concave log-likelihood of a logistic regression without intercept; scikit-learn's takes
+    twelve times as long, in every resample.
     """
     w = np.zeros(data.shape[1])
     total = max(float(weights.sum()), 1.0)

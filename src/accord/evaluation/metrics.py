@@ -6,8 +6,13 @@
 
 import re
 import sys
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from numpy.typing import ArrayLike
+
+from accord.evaluation.statistics import Interval, mean_interval, share_interval
 
 TRAINING = "pretrain, sft, preference, dpo"
 PREFERENCE = "preference"
@@ -43,9 +48,9 @@ GROUPS: dict[str, tuple[str, str]] = {
     ),
     EVALUATE: (
         "evaluation.json and samples.jsonl of evaluate",
-        "Each is a mean over replies for `all` prompts and for every slice, with a 95 % bootstrap "
-        "interval over prompts: `mean`, `low`, `high` and `n`. `gold/` names exist only for prompts "
-        "of the gold world.",
+        "Each is a mean over replies for `all` prompts and for every slice, with a 95 % interval over "
+        "prompts (Wilson's of a share, the bootstrap's of anything else): `mean`, `low`, `high` and `n`. "
+        "`gold/` names exist only for prompts of the gold world.",
     ),
 }
 
@@ -196,16 +201,22 @@ METRICS: dict[str, Metric] = {
     "reward/NAME": Metric("mean score of preference model NAME", "normalised score", PPO),
     "reward/NAME/SLICE": Metric("the same on the prompts of one slice", "normalised score", PPO),
     "cost/NAME/mean": Metric(
-        "mean raw cost on the limit's slice (on all prompts if NAME has no limit): what the "
-        "multiplier sees; above 0 is unsafe",
+        "mean raw cost on the limit's slice (on all prompts if NAME has no limit), in the head's own units, without "
+        "normaliser: what the multiplier sees of a limit on the cost; above 0 is unsafe",
         "raw cost",
         PPO,
     ),
     "cost/NAME/unsafe": Metric("share of those replies with cost > 0", "share", PPO),
+    "cost/NAME/expected": Metric(
+        "expected share of unsafe replies among them, mean σ(cost / temperature): what the multiplier sees where "
+        "that is bounded (`--limit_of unsafe`)",
+        "share",
+        PPO,
+    ),
     "cost/NAME/window": Metric(
-        "mean raw cost over the replies of the last `--limit_window` iterations, where that is more than one: what the "
-        "multiplier sees then, beside cost/NAME/mean of this iteration",
-        "raw cost",
+        "mean of what is bounded over the replies of the last `--limit_window` iterations, where it is more than one: "
+        "what the multiplier sees then, beside cost/NAME/mean or cost/NAME/expected of this iteration",
+        "raw cost or share",
         PPO,
     ),
     "cost/NAME/SLICE/mean": Metric("mean raw cost on the prompts of one slice", "raw cost", PPO),
@@ -279,6 +290,11 @@ METRICS: dict[str, Metric] = {
     "reward/NAME (evaluate)": Metric("score of preference model NAME", "normalised score", EVALUATE),
     "cost/NAME": Metric("raw cost by cost model NAME; above 0 is unsafe", "raw cost", EVALUATE),
     "cost/NAME/unsafe (evaluate)": Metric("share of replies with cost > 0", "share", EVALUATE),
+    "cost/NAME/expected (evaluate)": Metric(
+        "mean σ(cost / temperature), of a cost model that was calibrated; the interval includes that fit's error",
+        "share",
+        EVALUATE,
+    ),
     "kl": Metric("log p(reply) − log p_ref(reply) at the sampling temperature", "nats per reply", EVALUATE, "kl"),
     "length": Metric("reply length, stop token included", "tokens", EVALUATE),
     "win_rate": Metric(
@@ -302,6 +318,16 @@ def definition(name: str) -> Metric | None:
     literal = {key: len(_shown(key).replace("NAME", "").replace("SLICE", "")) for key in matches}
     # the most literal pattern; of equals the first
     return METRICS[max(matches, key=literal.__getitem__)] if matches else None
+
+
+def metric_interval(
+    name: str, values: ArrayLike, clusters: Sequence[Hashable] | None = None, *, seed: int = 0, resamples: int = 10_000
+) -> Interval:
+    """Interval of the mean of a logged metric over replies or prompts: `share_interval` where the list says share."""
+    found = definition(name)
+    if found is not None and found.unit == "share":
+        return share_interval(values, clusters)
+    return mean_interval(values, clusters, seed, resamples=resamples)
 
 
 def _shown(key: str) -> str:

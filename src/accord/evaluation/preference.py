@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from accord.evaluation.calibration import preference_calibration
-from accord.evaluation.statistics import mean_interval, pair_outcomes
+from accord.evaluation.statistics import pair_outcomes, share_interval
 
 
 class ScoredPair(NamedTuple):
@@ -34,7 +34,7 @@ def preference_evaluation(pairs: Sequence[ScoredPair]) -> dict[str, Any]:
                 "subset": subset,
                 "n": len(part),
                 "accuracy": calibration.accuracy.json(),
-                "length_baseline": mean_interval(baseline, clusters).json(),
+                "length_baseline": share_interval(baseline, clusters).json(),
                 "length_baseline_prefers": "longer" if longer else "shorter",
                 "tie_rate": calibration.tie_rate,
                 "ece": calibration.ece,

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from accord.engine.forward.causal import token_logprobs
+from accord.engine.forward.dtype import exact
 from accord.engine.packing import Group, cut_by_tokens, reply_group
 from accord.errors import BadInput
 from accord.labelers.questions import ANSWERS, which_is_better
@@ -67,4 +68,4 @@ class PolicyLabeler:
         """(N, answers): π(answer | question), normalised over the answers."""
         parts = cut_by_tokens(range(len(groups)), lambda i: groups[i].tokens, micro_tokens)
         sums = reply_sums(lambda packing: token_logprobs(self._model, packing), groups, parts, self._world)
-        return torch.stack(sums).double().softmax(1)
+        return exact(torch.stack(sums)).softmax(1)

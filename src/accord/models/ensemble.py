@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from accord.engine.forward.dtype import exact
+
 
 @dataclass(frozen=True, slots=True)
 class Combination:
@@ -42,7 +44,7 @@ def mean_weights(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """The mean of models' weights (WARM, Ramé et al. 2024, arXiv:2401.12187), which share a start and its head."""
     first = states[0]
     return {
-        name: torch.stack([state[name].double() for state in states]).mean(0).to(tensor.dtype)
+        name: torch.stack([exact(state[name]) for state in states]).mean(0).to(tensor)
         if tensor.is_floating_point()
         else tensor
         for name, tensor in first.items()

@@ -1,6 +1,8 @@
 """Models from a size, a directory or a hub id, with optional LoRA adapters; and back to a Hugging Face directory."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,18 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
 )
+from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from accord.config import Adapters
 from accord.engine.forward.adapters import is_adapted
 from accord.engine.forward.attention import IMPLEMENTATION
-from accord.errors import BadInput
+from accord.errors import BadInput, is_disk_full
+
+SAFE_ALONE = (
+    "; weights are read from safetensors alone, a pickle (*.bin, *.pt) is never opened: load it where you trust it, "
+    "and write it again with save_pretrained"
+)
 
 # loading and saving a small model is no progress worth a bar
 transformers_logging.disable_progress_bar()
@@ -47,10 +55,9 @@ def _load(kind: Any, where: str, trainable: bool) -> nn.Module:
     adapted = base_of(where)
     base = adapted or where
     options = {"num_labels": len(heads_of(describe(where)))} if adapted and kind is not AutoModelForCausalLM else {}
-    try:
+    with reading(where, "a model"):
+        refuse_hub_adapter(where)
         model = pretrained(kind, base, where if adapted else "", trainable=trainable, **options)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise BadInput(f"{where}: cannot be loaded as a model ({str(error).splitlines()[0]})") from None
     if not trainable:
         model.requires_grad_(False)
     model.eval()
@@ -58,10 +65,32 @@ def _load(kind: Any, where: str, trainable: bool) -> nn.Module:
     return result
 
 
+def refuse_hub_adapter(where: str) -> None:
+    """An adapter on the hub would be taken with its base in silence, and from a pickle where it has nothing else."""
+    if Path(where).is_dir():
+        return
+    quiet = {f"_raise_exceptions_for_{what}": False for what in ("missing_entries", "gated_repo", "connection_errors")}
+    if cached_file(where, "adapter_config.json", **quiet) is not None:
+        raise BadInput(f"{where} is an adapter: download it, and give the directory")
+
+
+@contextmanager
+def reading(where: str, what: str) -> Iterator[None]:
+    """What a library says of a directory or hub id that it cannot read is BadInput; a full disk stays what it is."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        if is_disk_full(error):
+            raise
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        missing = isinstance(error, OSError) and ".safetensors" in said
+        raise BadInput(f"{where}: cannot be loaded as {what} ({said})" + (SAFE_ALONE if missing else "")) from None
+
+
 def base_of(where: str) -> str:
     """The snapshot or hub id that an adapter's directory builds on; empty where there is no adapter."""
     adapter = Path(where) / "adapter_config.json"
-    return str(json.loads(adapter.read_text())["base_model_name_or_path"]) if adapter.is_file() else ""
+    return str(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]) if adapter.is_file() else ""
 
 
 def pretrained(kind: Any, where: str, adapter: str = "", *, trainable: bool = True, **options: Any) -> Any:
@@ -70,10 +99,14 @@ def pretrained(kind: Any, where: str, adapter: str = "", *, trainable: bool = Tr
     A score must not depend on the draw of a mask, so every rate is 0: those of layers, and those that modules hand to
     functions. Raises what the class raises where there is no such model.
     """
-    model = kind.from_pretrained(where, attn_implementation=IMPLEMENTATION, dtype=torch.float32, **options)
+    model = kind.from_pretrained(
+        where, attn_implementation=IMPLEMENTATION, dtype=torch.float32, use_safetensors=True, **options
+    )
     if adapter:
         from peft import PeftModel
 
+        if not (Path(adapter) / "adapter_model.safetensors").is_file():  # it would open adapter_model.bin
+            raise OSError("no file named adapter_model.safetensors")
         model = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
     for module in model.modules():
         if isinstance(module, nn.Dropout):
@@ -95,10 +128,8 @@ def describe(where: str) -> dict[str, Any]:
         except ValueError as error:
             raise BadInput(f"{written}: not valid JSON ({error}); make the snapshot again") from None
         return described
-    try:
+    with reading(where, "a Hugging Face model"):
         architectures = AutoConfig.from_pretrained(where).architectures or []
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{where}: no Hugging Face model there ({str(error).splitlines()[0]})") from None
     classifier = any("SequenceClassification" in name for name in architectures)
     return {"role": "preference" if classifier else "policy", "criterion": "", "normalizer": {"kind": "none"}}
 

@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from accord.engine.forward.attention import IMPLEMENTATION
 from accord.engine.forward.causal import token_logprobs
+from accord.engine.forward.dtype import exact
 from accord.engine.packing import Group, Packing, cut_by_tokens, pack
 from accord.training.precision import lowered
 
@@ -56,7 +57,7 @@ def mean_loss(model: torch.nn.Module, groups: Sequence[Group], micro_tokens: int
     total, count = 0.0, 0
     for part in cut_by_tokens(groups, lambda g: g.tokens, micro_tokens):
         packing = pack(part).to(device)
-        total -= float(token_logprobs(model, packing).double().sum())
+        total -= float(exact(token_logprobs(model, packing)).sum())
         count += len(packing.targets)
     return total / count
 
@@ -69,5 +70,5 @@ def reply_logprobs(
     out: list[float] = []
     for part in cut_by_tokens(groups, lambda g: g.tokens, micro_tokens):
         packing = pack(part).to(device)
-        out += packing.scatter(token_logprobs(model, packing, temperature=temperature).double()).sum(1).tolist()
+        out += exact(packing.scatter(token_logprobs(model, packing, temperature=temperature))).sum(1).tolist()
     return out

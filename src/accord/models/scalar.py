@@ -20,7 +20,7 @@ from accord.engine.forward.causal import hidden_states
 from accord.engine.packing import Group, Packing, cut_by_tokens, pack
 from accord.errors import BadInput
 from accord.models.ensemble import Combination, combine
-from accord.models.loading import base_of, describe, heads_of, load_policy, load_scalar, pretrained
+from accord.models.loading import base_of, describe, heads_of, load_policy, load_scalar, pretrained, reading
 
 
 def new_scalar(snapshot: str, criterion: str | Sequence[str], seed: int) -> nn.Module:
@@ -32,7 +32,7 @@ def new_scalar(snapshot: str, criterion: str | Sequence[str], seed: int) -> nn.M
     config = AutoConfig.from_pretrained(base or snapshot)
     _name_heads(config, [criterion] if isinstance(criterion, str) else criterion)
     torch.manual_seed(seed)
-    with _quiet():
+    with _quiet(), reading(snapshot, "a model"):
         model = pretrained(AutoModelForSequenceClassification, base or snapshot, config=config)
     if base:
         merged: Any = load_policy(snapshot)
@@ -189,6 +189,12 @@ class Scorer:
     def is_plain(self) -> bool:
         """Whether one head of one model is read."""
         return len(self.models) == len(self.read) == 1
+
+    @property
+    def measured(self) -> dict[str, Any]:
+        """What its training found out about the raw scores (`deviation`, `calibration`); nothing about one head of
+        several, of which that does not hold."""
+        return self.description if len(self.read) == len(self.heads) else {}
 
     @torch.no_grad()
     def scores(self, groups: Sequence[Group], *, micro_tokens: int) -> Tensor:

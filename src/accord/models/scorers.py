@@ -6,8 +6,9 @@
                               {"role", "content"} that ends with the reply
     http://…, https://…       POST {"conversations": […]} → {"scores": […]}
 
-Higher is better for a reward; for a cost above 0 is unsafe. 0.0 is a score. An exception, a score too few, or one that
-is no finite number ends the run: a reward that is made up for a scorer that failed would be learned from.
+Higher is better for a reward; for a cost above 0 is unsafe. What a function or a service answers is a raw score. 0.0 is
+a score. An exception, a score too few, or one that is no finite number ends the run: a reward that is made up for a
+scorer that failed would be learned from.
 """
 
 import importlib
@@ -15,7 +16,8 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
@@ -25,7 +27,7 @@ from accord.data.chat import Renderer
 from accord.engine.packing import Group, reply_group
 from accord.engine.remote.http import CallFailed, call_json
 from accord.errors import BadInput
-from accord.models.scalar import Scorer
+from accord.models.scalar import Normalizer, Scorer
 from accord.models.tokenizer import load_renderer
 from accord.records import Prompt
 
@@ -40,6 +42,7 @@ Conversation = list[dict[str, str]]
 class ReplyScorer(Protocol):
     """What gives every reply a number. `renderer` is None where it reads the policy's own ids.
 
+    A reply's score is `normalizer` of its raw score; limits are held on raw costs, by what `measured` says of them.
     To ask one that is `remote` costs this process nothing but waiting, and may be done in another thread.
     """
 
@@ -47,11 +50,21 @@ class ReplyScorer(Protocol):
     role: str
     renderer: Renderer | None
     remote: bool
+    normalizer: Normalizer
+
+    @property
+    def measured(self) -> Mapping[str, Any]:
+        """`deviation` of the raw costs of its training replies, and `calibration` of σ(cost), where they are known."""
+
+    def raw_scores(
+        self, prompts: Sequence[Prompt], replies: Sequence[str], groups: Sequence[Group], *, micro_tokens: int
+    ) -> Tensor:
+        """One raw score (B,) per reply; `groups` hold the same replies in the policy's ids."""
 
     def scores(
         self, prompts: Sequence[Prompt], replies: Sequence[str], groups: Sequence[Group], *, micro_tokens: int
     ) -> Tensor:
-        """One score (B,) per reply; `groups` hold the same replies in the policy's ids."""
+        """The same, normalised."""
 
 
 class ScorerFailed(RuntimeError):
@@ -60,6 +73,9 @@ class ScorerFailed(RuntimeError):
 
 class TextScorer:
     """A scorer that is a function of texts. A critic cannot start from it and starts from the policy."""
+
+    normalizer = Normalizer()
+    measured: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(
         self,
@@ -74,7 +90,7 @@ class TextScorer:
         self.renderer: Renderer | None = renderer
         self._call = call
 
-    def scores(
+    def raw_scores(
         self, prompts: Sequence[Prompt], replies: Sequence[str], groups: Sequence[Group], *, micro_tokens: int
     ) -> Tensor:
         """One score (B,) per reply; raises ScorerFailed where there is none."""
@@ -87,6 +103,8 @@ class TextScorer:
             part = conversations[start : start + AT_ONCE]
             found += _checked(self.where, self._call(part), len(part))
         return torch.tensor(found, dtype=torch.float32)
+
+    scores = raw_scores
 
 
 def open_scorer(where: str, role: str, renderer: Renderer, device: torch.device, head: str = "") -> ReplyScorer:
@@ -157,16 +175,32 @@ class ConversationScorer(Scorer):
         same = (
             own.tokenizer.get_vocab() == renderer.tokenizer.get_vocab()
             and own.tokenizer.chat_template == renderer.tokenizer.chat_template
+            and own.eos == renderer.eos
         )
+        self._end = renderer.eos
         self.renderer = None if same else own
 
     def scores(  # type: ignore[override]
         self, prompts: Sequence[Prompt], replies: Sequence[str], groups: Sequence[Group], *, micro_tokens: int
     ) -> Tensor:
         """One normalised score (B,) per reply; `groups` hold the same replies in the policy's ids."""
+        return self.normalizer(self.raw_scores(prompts, replies, groups, micro_tokens=micro_tokens))
+
+    def raw_scores(  # type: ignore[override]
+        self, prompts: Sequence[Prompt], replies: Sequence[str], groups: Sequence[Group], *, micro_tokens: int
+    ) -> Tensor:
+        """One score (B,) in logits per reply.
+
+        A finished reply is read at its end of turn, a cut one at its last token, whoever's ids they are.
+        """
         if self.renderer is not None:
+            drawn = [ids for group in groups for ids in group.replies]
             groups = [
-                reply_group(self.renderer.prompt_ids(prompt.turns), self.renderer.reply_ids(reply))
-                for prompt, reply in zip(prompts, replies, strict=True)
+                reply_group(self.renderer.prompt_ids(prompt.turns), self._own_ids(self.renderer, reply, ids))
+                for prompt, reply, ids in zip(prompts, replies, drawn, strict=True)
             ]
-        return super().scores(groups, micro_tokens=micro_tokens)
+        return super().raw_scores(groups, micro_tokens=micro_tokens)
+
+    def _own_ids(self, renderer: Renderer, reply: str, drawn: Sequence[int]) -> Sequence[int]:
+        ids = renderer.reply_ids(reply)
+        return ids if drawn[-1:] == (self._end,) else ids[:-1]

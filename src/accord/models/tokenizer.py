@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 from accord.data.chat import Renderer
 from accord.engine.forward.adapters import bare
 from accord.errors import BadInput
-from accord.models.loading import _check_place
+from accord.models.loading import _check_place, reading
 
 
 @torch.no_grad()
@@ -28,7 +28,8 @@ def embed_roles(model: nn.Module, renderer: Renderer) -> None:
 def load_tokenizer(where: str) -> Any:
     """The snapshot's tokenizer; PAD is another token than EOS, or BadInput says that none can be found."""
     _check_place(where)
-    tokenizer = AutoTokenizer.from_pretrained(where)
+    with reading(where, "a tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(where)
     if tokenizer.eos_token_id is None:
         raise BadInput(f"{where}: the tokenizer has no EOS token; set eos_token in its tokenizer_config.json")
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:

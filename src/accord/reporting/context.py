@@ -4,8 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from accord.evaluation.statistics import Interval, mean_interval, paired_difference
+from accord.evaluation.metrics import metric_interval
+from accord.evaluation.safety import with_fit
+from accord.evaluation.statistics import Interval, paired_difference
 from accord.records import slice_names
 from accord.reporting.runs import FLOW, RunData, display_names, load_run, measured_run, model_name, number
 
@@ -53,8 +56,15 @@ class Snapshot:
         return {prompt: sum(values) / len(values) for prompt, values in sums.items()}
 
     def mean(self, metric: str, slices: Sequence[str]) -> Interval:
-        """Mean over the prompts of several slices together, from the samples."""
-        return mean_interval(list(self.by_prompt(metric, slices).values()), resamples=RESAMPLES)
+        """Mean over the prompts of several slices together, from the samples; of an expected unsafe share with the
+        error of its calibration."""
+        values = list(self.by_prompt(metric, slices).values())
+        interval = metric_interval(metric, values, resamples=RESAMPLES)
+        kind, _, name = metric.partition("/")
+        fit = (self.evaluation.evaluation.get("calibrations") or {}).get(name.removesuffix("/expected"))
+        if kind == "cost" and name.endswith("/expected") and fit and values:
+            return with_fit(interval, values, number(fit.get("relative_error")))
+        return interval
 
 
 @dataclass(frozen=True)
@@ -151,6 +161,8 @@ def label_of(metric: str) -> str:
     kind, _, name = metric.partition("/")
     if kind == "reward":
         return f"Preference model “{name}”"
+    if kind == "cost" and name.endswith("/expected"):
+        return f"Expected unsafe share by cost model “{name.removesuffix('/expected')}”"
     if kind == "cost" and name.endswith("/unsafe"):
         return f"Share of replies unsafe to cost model “{name.removesuffix('/unsafe')}”"
     return f"Cost model “{name}”" if kind == "cost" else metric
@@ -175,8 +187,35 @@ def paired(after: Snapshot, before: Snapshot, metric: str, slices: Sequence[str]
     return paired_difference([a[p] for p in shared], [b[p] for p in shared], resamples=RESAMPLES)
 
 
-def limits_of(run: RunData) -> list[tuple[str, float, tuple[str, ...]]]:
-    """(NAME, limit, slices it holds on; none means all prompts) of a PPO run."""
-    limits = run.config.get("limits") or {}
+class Bound(NamedTuple):
+    """A limit of a PPO run: `of` is cost or unsafe, `slices` are those it holds on; none means all prompts."""
+
+    name: str
+    bound: float
+    of: str
+    slices: tuple[str, ...]
+
+    @property
+    def metric(self) -> str:
+        """What it bounds, as training logs it."""
+        return f"cost/{self.name}/{'expected' if self.of == 'unsafe' else 'mean'}"
+
+    @property
+    def measure(self) -> str:
+        """What it bounds, as an evaluation measures it."""
+        return f"cost/{self.name}/expected" if self.of == "unsafe" else f"cost/{self.name}"
+
+
+def limits_of(run: RunData) -> list[Bound]:
+    """The limits of a PPO run; of one from before `--limit_of`, on its costs as they stand there."""
+    limits, of = run.config.get("limits") or {}, run.config.get("limit_of") or "cost"
     slices = run.config.get("limit_slices") or {}
-    return [(name, number(limit), slice_names(str(slices.get(name) or ""))) for name, limit in limits.items()]
+    return [
+        Bound(
+            name,
+            number(limit),
+            of if isinstance(of, str) else str(of.get(name, "cost")),
+            slice_names(str(slices.get(name) or "")),
+        )
+        for name, limit in limits.items()
+    ]

@@ -57,9 +57,9 @@ def _limit_rows(context: Context) -> list[tuple[str, str, Tone]]:
     """Whether every limit holds on fresh prompts: by the cost model, and by gold where 0 is the same boundary."""
     rows: list[tuple[str, str, Tone]] = []
     for snapshot in context.snapshots:
-        for name, limit, slices in limits_of(snapshot.source) if snapshot.source is not None else []:
-            where = ", ".join(slices) or "all prompts"
-            measures = [(f"cost/{name}", limit, f"limit {show(limit)}")]
+        for limit in limits_of(snapshot.source) if snapshot.source is not None else []:
+            slices, where = limit.slices, ", ".join(limit.slices) or "all prompts"
+            measures = [(limit.measure, limit.bound, f"limit {show(limit.bound)}")]
             if context.harm == "gold/harm":
                 measures.append(("gold/harm", 0.0, "gold boundary 0"))
             for metric, bound, called in measures:

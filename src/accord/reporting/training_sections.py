@@ -100,31 +100,33 @@ def limits_section(context: Context) -> Section | None:
     section = Section(
         "limits",
         "Limits and multipliers",
-        "The cost that each multiplier sees, on the slice that its limit holds on; above 0 a reply is unsafe. While "
-        "cost is over the limit λ rises and the policy pays for it, under the limit λ falls. A run without a limit "
-        "shows what help alone does to the same cost.",
+        "Raw costs on the slice that a limit holds on; above 0 a reply is unsafe. A limit bounds their mean, or the "
+        "expected share of unsafe replies. While that is over the limit λ rises and the policy pays for it, under the "
+        "limit λ falls. A run without a limit shows what help alone does to the same cost.",
     )
     names = list(dict.fromkeys(n for run in runs for n in [*run.names("cost/", "/mean"), *run.names("lagrange/")]))
     rows, notes = [], list[str]()
     for name in names:
-        bounds = sorted({bound for run in runs for other, bound, _ in limits_of(run) if other == name})
-        level = bounds[0] if len(bounds) == 1 else None
+        bounds = sorted({(b.metric, b.bound) for run in runs for b in limits_of(run) if b.name == name})
+        level = dict(bounds) if len(bounds) == 1 else {}
         panels = []
         for metric, title, unit in (
             (f"cost/{name}/mean", f"Mean cost “{name}”", "raw cost"),
+            (f"cost/{name}/expected", "Expected unsafe share", "share of replies"),
             (f"cost/{name}/unsafe", "Share of unsafe replies", "share of replies"),
             (f"lagrange/{name}", "Multiplier λ", "λ"),
         ):
             if lines := _lines(context, runs, metric, notes):
-                at = level if metric.endswith("/mean") else None
+                at = level.get(metric)
                 label = f"limit {show(at)}" if at is not None else ""
                 panels.append(figures.Panel(title, "iteration", unit, lines, at, label, not metric.endswith("/mean")))
         if panels:
-            svg = figures.curves(panels, columns=len(panels), label=f"cost {name} and its multiplier", height=2.4)
+            columns = len(panels) if len(panels) < 4 else 2
+            svg = figures.curves(panels, columns=columns, label=f"cost {name} and its multiplier", height=2.4)
             section.blocks.append(Figure(svg, ""))
         for run in runs:
             rows.append(_limit_row(context, run, name))
-    head = ["run", "cost", "limit", "on", "first cost", f"cost, last {LAST}", f"unsafe, last {LAST}", "largest λ"]
+    head = ["run", "cost", "limit", "of", "on", "first cost", f"cost, last {LAST}", f"unsafe, last {LAST}", "largest λ"]
     caption = f"“Last {LAST}” is the mean over the last {LAST} iterations of training, on the training prompts."
     section.blocks += [Table([*head, "last λ"], rows, caption), *_notes(notes)]
     _cite(context, section, runs, "metrics.jsonl", "config.yaml")
@@ -132,15 +134,16 @@ def limits_section(context: Context) -> Section | None:
 
 
 def _limit_row(context: Context, run: RunData, name: str) -> list[Cell]:
-    limit = next(((bound, slices) for other, bound, slices in limits_of(run) if other == name), None)
+    limit = next((bound for bound in limits_of(run) if bound.name == name), None)
     cost = run.series(f"cost/{name}/mean")[1]
     unsafe = run.series(f"cost/{name}/unsafe")[1]
     multiplier = [value for value in run.series(f"lagrange/{name}")[1] if math.isfinite(value)]
     return [
         Cell(context.name(run), color=context.color(run)),
         Cell(name),
-        numeric(show(limit[0]) if limit else "none"),
-        Cell(", ".join(limit[1]) or "all prompts") if limit else Cell("–"),
+        numeric(show(limit.bound) if limit else "none"),
+        Cell("expected unsafe share" if limit.of == "unsafe" else "mean cost") if limit else Cell("–"),
+        Cell(", ".join(limit.slices) or "all prompts") if limit else Cell("–"),
         numeric(show(cost[0] if cost else None)),
         numeric(show(_mean(cost[-LAST:]))),
         numeric(show(_mean(unsafe[-LAST:]))),
@@ -203,7 +206,21 @@ def preference_section(context: Context) -> Section | None:
     section.blocks.append(
         Table(head, rows, "Ties count half. “Length alone” always prefers the longer (or shorter) reply.")
     )
+    for run in context.runs:
+        if fit := run.evaluation.get("safety_calibration"):
+            section.blocks.append(Note(_safety(context.name(run), fit)))
     return section
+
+
+def _safety(name: str, fit: dict[str, Any]) -> str:
+    """How σ(cost) became a share, in a sentence."""
+    found = {key: number(value) for key, value in fit.items()}
+    flips = f", {found['flips']:.0%} of them known to be wrong" if found.get("flips") else ""
+    return (
+        f"σ(cost) of {name} on {fit.get('n')} held-out safety labels{flips}: temperature {show(found['temperature'])} "
+        f"(relative error {found['relative_error']:.0%}), ECE {show(found['ece_before'], 3)} before and "
+        f"{show(found['ece'], 3)} after."
+    )
 
 
 def _calibrated(context: Context) -> list[tuple[str, RunData, dict[str, Any]]]:

@@ -48,7 +48,7 @@ def watch_section(context: Context) -> Section | None:
     verdicts = [row for run in runs for row in _limits(context, run)]
     if verdicts:
         caption = "Limits on held-out prompts at the end of training, by the cost model that was optimised against."
-        head = ["run", "limit", "bound", "mean cost", "low", "high", "n", "verdict"]
+        head = ["run", "limit", "of", "bound", "mean", "low", "high", "n", "mean cost", "unsafe", "verdict"]
         section.blocks.append(Table(head, verdicts, caption))
     for run in runs:
         section.cite(context.name(run), run, "metrics.jsonl", "lineage.json")
@@ -67,7 +67,17 @@ def _limits(context: Context, run: RunData) -> list[list[Cell]]:
     for name, found in (run.lineage.get("limits") or {}).items():
         numbers = [numeric(show(found.get(key))) for key in ("limit", "mean", "low", "high")]
         name_cell = Cell(context.name(run), color=context.color(run))
+        of = Cell("expected unsafe share" if found.get("of") == "unsafe" else "mean cost")
+        always = [numeric(show(found.get("cost", found.get("mean")))), numeric(show(found.get("unsafe")))]
         rows.append(
-            [name_cell, Cell(name), *numbers, numeric(show(found.get("n"), 0)), Cell(str(found.get("verdict")))]
+            [
+                name_cell,
+                Cell(name),
+                of,
+                *numbers,
+                numeric(show(found.get("n"), 0)),
+                *always,
+                Cell(str(found.get("verdict"))),
+            ]
         )
     return rows

@@ -1,7 +1,7 @@
 """What stages read and leave behind in the same way: records with their drops, snapshots with their card."""
 
 import json
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,13 +11,13 @@ from torch import nn
 from accord import __version__
 from accord.config import Config, Reading, Sampling, to_plain
 from accord.data.chat import Renderer
-from accord.data.sources import Loaded, read_many, refuse_overlap, select_split
+from accord.data.sources import Loaded, prompt_of, read_many, refuse_overlap, select_split
 from accord.engine.decode.draw import SampleSettings
 from accord.engine.engines import Engine
 from accord.engine.packing import Group, pack, reply_group
 from accord.engine.texts import RankedReplies
 from accord.errors import BadInput
-from accord.evaluation.statistics import limit_verdict, mean_interval
+from accord.models.loading import describe
 from accord.models.policy import compute_logprobs
 from accord.models.saving import save_model
 from accord.objectives.likelihood import likelihood_loss
@@ -37,6 +37,7 @@ Drawn = list[tuple[Prompt, list[Rollout]]]
 R = TypeVar("R")
 Item = TypeVar("Item", bound=RankedReplies)
 TRAINED_PROMPTS = "trained_prompts.txt"
+LABELLED_PROMPTS = "labelled_prompts.txt"
 
 
 def open_run(stage: str, config: Config, parents: Mapping[str, str | Path] | None = None) -> RunFolder:
@@ -67,7 +68,7 @@ def load_all(
     """Read every source, print and save what was dropped, keep one split; records in the order of the sources.
 
     `weights` are the sources' shares of the mixture, by size where there are none.
-    Raises BadInput when nothing is left.
+    Raises BadInput when nothing is left, or where a resumed run finds other rows than it began with.
     """
     parts: dict[str, Loaded[Any]] = read_many(
         reader,
@@ -88,6 +89,7 @@ def load_all(
                 "source": part.source,
                 "shape": part.shape,
                 "rows": part.rows,
+                "hash": part.hash,
                 "records": len(part.records),
                 "used": len(kept),
                 "drops": part.drops,
@@ -105,7 +107,7 @@ def load_all(
             f"nothing is left of {', '.join(named(sources).values())}"
             + (f" in split {split}; give more data, or leave --split out" if split else "; give more data")
         )
-    run.write_json(f"data/{what}.json", report)
+    run.keep_sources(what, report)
     return records
 
 
@@ -124,29 +126,40 @@ def measures(prompt: Prompt, share: float) -> bool:
 
 
 def drop_long(
-    groups: list[Any], keys: list[R], max_length: int, run: RunFolder, what: str = "data"
+    groups: list[Any], keys: list[R], max_length: int, run: RunFolder, what: str = "data", *, for_replies: int = 0
 ) -> tuple[list[Any], list[R]]:
-    """Drop what has a text longer than `max_length` tokens, with its record; both sides of a pair count."""
+    """Drop what has a text longer than `max_length` tokens, with its record; both sides of a pair count.
+
+    Of prompts, `for_replies` tokens are kept free. Raises BadInput where nothing is left.
+    """
+    bound = f"--max_length {max_length}" + (f" less --max_new_tokens {for_replies}" if for_replies else "")
     kept = [
         (group, key)
         for group, key in zip(groups, keys, strict=True)
-        if len(group.prefix) + max((len(reply) for reply in group.replies), default=0) <= max_length
+        if len(group.prefix) + max((len(reply) for reply in group.replies), default=0) <= max_length - for_replies
     ]
     dropped = len(groups) - len(kept)
     if dropped:
-        print(f"dropped {dropped} of {len(groups)} longer than --max_length {max_length} tokens")
-        run.write_json(f"data/{what}-too-long.json", {"max_length": max_length, "dropped": dropped})
+        print(f"dropped {dropped} of {len(groups)} longer than {bound} tokens")
+        report = {"max_length": max_length, "dropped": dropped} | ({"for_replies": for_replies} if for_replies else {})
+        run.write_json(f"data/{what}-too-long.json", report)
     if not kept:
-        raise BadInput(f"every text is longer than --max_length {max_length} tokens; raise it")
+        raise BadInput(f"every text is longer than {bound} tokens; raise it")
     return [group for group, _ in kept], [key for _, key in kept]
 
 
 def drop_long_prompts(
-    renderer: Renderer, prompts: list[Prompt], max_length: int, run: RunFolder, what: str = "data"
+    renderer: Renderer,
+    prompts: list[Prompt],
+    max_length: int,
+    run: RunFolder,
+    what: str = "data",
+    *,
+    for_replies: int = 0,
 ) -> list[Prompt]:
-    """Drop prompts longer than `max_length` tokens, counted."""
+    """Drop prompts longer than `max_length` tokens less those kept free `for_replies`, counted."""
     rendered = [reply_group(renderer.prompt_ids(prompt.turns), ()) for prompt in prompts]
-    return drop_long(rendered, prompts, max_length, run, what)[1]
+    return drop_long(rendered, prompts, max_length, run, what, for_replies=for_replies)[1]
 
 
 def load_criterion(
@@ -179,19 +192,53 @@ def refuse_unranked(items: Sequence[RankedReplies], criterion: str) -> None:
         raise BadInput(f"no comparison under --criterion {criterion} says which reply is better")
 
 
-def remember_prompts(folder: Path, records: Iterable[Prompt | Demonstration | Comparison | Judgement]) -> None:
-    """Write the ids of the prompts a model was trained on into its snapshot."""
-    ids = {record.id if isinstance(record, Prompt) else record.prompt.id for record in records}
-    (folder / TRAINED_PROMPTS).write_text("".join(f"{i}\n" for i in sorted(ids)))
+def known_prompts(snapshot: str, *, labelled: bool = False) -> set[str]:
+    """The ids of the prompts that a snapshot or an ancestor of it learned from; of a model elsewhere none are known.
+
+    `labelled`: of a scorer, those alone whose replies it has labels of.
+    """
+    for name in (LABELLED_PROMPTS, TRAINED_PROMPTS) if labelled else (TRAINED_PROMPTS,):
+        if (listed := Path(snapshot) / name).is_file():
+            return set(listed.read_text(encoding="utf-8").split())
+    return set()
 
 
-def refuse_trained_prompts(prompts: Iterable[Prompt], snapshots: Iterable[str], what: str) -> None:
-    """Refuse prompts that a scorer was trained on: its scores on them say nothing."""
+def remember_prompts(
+    run: RunFolder, folder: Path, records: Iterable[Prompt | Demonstration | Comparison | Judgement]
+) -> None:
+    """Write the ids of the prompts a model was trained on into its snapshot, with those of all its ancestors."""
+    ids = {prompt_of(record).id for record in records}.union(*map(known_prompts, run.parents.values()))
+    write_ids(folder / TRAINED_PROMPTS, ids)
+
+
+def remember_labelled(run: RunFolder, folder: Path, prompts: Iterable[Prompt], start: str) -> None:
+    """The same of a scorer, and beside it the prompts that it has labels of: `start` knows some if it was a scorer.
+
+    The prompts that its trunk alone learned from are no leak where it scores other replies to them.
+    """
+    prompts = list(prompts)
+    remember_prompts(run, folder, prompts)
+    before = set() if describe(start)["role"] == "policy" else known_prompts(start, labelled=True)
+    write_ids(folder / LABELLED_PROMPTS, {prompt.id for prompt in prompts} | before)
+
+
+def write_ids(path: Path, ids: Iterable[str]) -> None:
+    """One id a line, sorted; no file for none."""
+    if lines := "".join(f"{i}\n" for i in sorted(ids)):
+        path.write_text(lines, encoding="utf-8")
+
+
+def refuse_trained_prompts(
+    prompts: Iterable[Prompt], snapshots: Iterable[str], what: str, *, labelled: bool = False
+) -> None:
+    """Refuse prompts that a snapshot or an ancestor of it was trained on, or that a scorer has labels of (`labelled`).
+
+    What is measured on them says nothing.
+    """
     ids = {prompt.id for prompt in prompts}
     for snapshot in snapshots:
-        listed = Path(snapshot) / TRAINED_PROMPTS
-        if listed.is_file():
-            refuse_overlap(ids, listed.read_text().split(), what, f"the training data of {snapshot} (use --split)")
+        known = known_prompts(snapshot, labelled=labelled)
+        refuse_overlap(ids, known, what, f"the training data of {snapshot} (use --split)")
 
 
 def card(stage: str, facts: Mapping[str, Any]) -> str:
@@ -219,11 +266,10 @@ def save_snapshot(
     facts: Mapping[str, Any],
     trained_on: Iterable[Any] = (),
 ) -> None:
-    """Write `snapshot/` atomically, with the prompts it was trained on."""
+    """Write `snapshot/` atomically, with the prompts that it and its ancestors were trained on."""
     with run.new_snapshot() as folder:
         save_model(model, tokenizer, folder, dict(description), card(run.stage, facts))
-        if trained_on:
-            remember_prompts(folder, trained_on)
+        remember_prompts(run, folder, trained_on)
 
 
 def gold_scores(prompt: Prompt, reply: str) -> dict[str, float]:
@@ -242,24 +288,6 @@ def gold_scores(prompt: Prompt, reply: str) -> dict[str, float]:
     if gold.correct is not None:
         scores["gold/correct"] = float(gold.correct)
     return scores
-
-
-def judge_limit(
-    name: str, limit: float, costs: Sequence[float], *, seed: int, clusters: Sequence[Hashable] | None = None
-) -> dict[str, Any]:
-    """Interval of the mean cost, share of unsafe replies and verdict, said aloud and returned as JSON.
-
-    `costs` are of the replies on the limit's slices; `clusters` name the prompt of each where prompts have several.
-    """
-    interval = mean_interval(list(costs), clusters, seed=seed)
-    verdict = limit_verdict(interval, limit)
-    unsafe = sum(cost > 0 for cost in costs) / len(costs)
-    print(
-        f"limit {name} {limit:g}: {verdict}; mean cost {interval.mean:+.3f} [{interval.low:+.3f}, "
-        f"{interval.high:+.3f}], unsafe {unsafe:.0%} of {len(costs)} sampled replies",
-        flush=True,
-    )
-    return {**interval.json(), "limit": limit, "verdict": verdict, "unsafe": unsafe}
 
 
 def settle_language_model(

@@ -8,11 +8,14 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from accord.run import sync
 
 
 def save(
@@ -36,15 +39,29 @@ def save(
             for slot, value in slots.items():
                 tensors[f"optimizer/{name}/{index}/{slot}"] = torch.as_tensor(value).contiguous().clone()
     save_file(tensors, temporary / "tensors.safetensors")
-    (temporary / "state.json").write_text(json.dumps({"step": step, **state}))
+    (temporary / "state.json").write_text(json.dumps({"step": step, **state}), encoding="utf-8")
     for file in temporary.iterdir():
-        with open(file, "rb") as stream:
-            os.fsync(stream.fileno())
+        sync(file)
     shutil.rmtree(target, ignore_errors=True)
     os.replace(temporary, target)
     for old in folder.glob("step-*"):
         if old != target:
             shutil.rmtree(old)
+
+
+class Due:
+    """When a checkpoint is due: every so many steps, and so many minutes after the last one; 0 is never."""
+
+    def __init__(self, steps: int, minutes: float) -> None:
+        self._steps, self._seconds = steps, 60 * minutes
+        self._last = monotonic()
+
+    def after(self, step: int) -> bool:
+        """Whether one is, with `step` steps done; it is then taken for written."""
+        now = monotonic()
+        due = bool(self._steps and step % self._steps == 0) or bool(self._seconds and now - self._last >= self._seconds)
+        self._last = now if due else self._last
+        return due
 
 
 def latest(folder: Path) -> Path | None:
@@ -70,7 +87,7 @@ def load(
                 index, slot = key.removeprefix(prefix).split("/")
                 slots.setdefault(int(index), {})[slot] = value
         optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
-    state: dict[str, Any] = json.loads((checkpoint / "state.json").read_text())
+    state: dict[str, Any] = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
     return state
 
 

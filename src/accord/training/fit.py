@@ -8,7 +8,7 @@ a batch is cut into micro-batches or spread over ranks changes nothing.
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from accord.config import Supervised
 from accord.run import RunFolder
 from accord.training import checkpoint
-from accord.training.compiling import Compiling
+from accord.training.compilation import Compilation
 from accord.training.distributed import World
 from accord.training.memory import rehearse
 from accord.training.optimizer import build_optimizers, clip_gradients, rate_at, set_rate
@@ -55,16 +55,32 @@ def fit(
     parameters = [p for p in module.parameters() if p.requires_grad]
     peaks = {"adamw": config.learning_rate, "muon": config.matrix_learning_rate}
     optimizers = build_optimizers(module, weight_decay=config.weight_decay, with_muon=config.matrix_learning_rate > 0)
-    first, tokens = 0, 0
+    first, tokens, last_row = 0, 0, None
     if (saved := checkpoint.latest(run.path / "checkpoints")) is not None:
         state = checkpoint.load(saved, modules, optimizers)
         first, tokens = state["step"], state["tokens"]
-        run.truncate_logs(first)
+        last_row = state.get("last_row")
+    run.truncate_logs(first - (last_row is not None))
     if first < steps:
         module.train()
         rehearse(lambda some: loss(some, totals(some))[0], largest, size, config.micro_tokens, [module], world)
-    compiling = Compiling(run, world, [module])
+    compilation = Compilation(run, world, [module])
     progress = Progress(run.stage, steps, first=first, quiet=not world.is_main)
+    due = checkpoint.Due(config.checkpoint_every, config.checkpoint_minutes)
+
+    def save(done: int, **more: Any) -> None:
+        if world.is_main:
+            checkpoint.save(run.path / "checkpoints", done, modules, optimizers, {"tokens": tokens, **more})
+
+    def report(done: int, row: dict[str, Any]) -> None:
+        if evaluate is not None and (done == steps or (config.eval_every and done % config.eval_every == 0)):
+            module.eval()
+            row = row | dict(evaluate())
+        run.log(row)
+        progress.update(done, {"loss": row["loss"], "tokens/s": row["tokens_per_second"]})
+
+    if last_row is not None:
+        report(first, last_row)
     for step in range(first, steps):
         started = time.perf_counter()
         for name, optimizer in optimizers.items():
@@ -98,18 +114,14 @@ def fit(
             "num_tokens": tokens,
             "tokens_per_second": round(seen / spent, 1),
         }
-        if evaluate is not None and (done == steps or (config.eval_every and done % config.eval_every == 0)):
-            module.eval()
-            row |= evaluate()
-        if world.is_main:
-            run.log(row)
-        progress.update(done, {"loss": row["loss"], "tokens/s": row["tokens_per_second"]})
+        if done == steps:
+            save(done, last_row=row)  # everything from here on can fail and be done again
+        report(done, row)
         work = functools.partial(_pass, loss, micro_batches[0], divisor) if micro_batches else None
-        compiling.consider(spent * (steps - done), work, (steps - done) * len(micro_batches))
+        compilation.consider(spent * (steps - done), work, (steps - done) * len(micro_batches))
         stop = any(world.gather(run.stop_requested))
-        due = config.checkpoint_every and done % config.checkpoint_every == 0 and done < steps
-        if (due or stop) and world.is_main:
-            checkpoint.save(run.path / "checkpoints", done, modules, optimizers, {"tokens": tokens})
+        if (due.after(done) or stop) and done < steps:
+            save(done)
         if stop and done < steps:
             raise run.interrupted(done)
     module.eval()

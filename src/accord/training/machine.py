@@ -23,7 +23,7 @@ def settle(
     groups: Sequence[Group],
     compute: Callable[[Sequence[Group], str], Tensor],
 ) -> C:
-    """The config with `--precision auto` and `--micro_tokens 0` decided, the same on every rank.
+    """The config with what it leaves to the machine decided, the same on every rank.
 
     `compute(groups, precision)` is what a step keeps for backward: every one of `modules` that is trained on the same
     tokens.
@@ -38,4 +38,5 @@ def settle(
         found = plan_micro_tokens(need, free_bytes(world.device), longest=longest.tokens, most=most)
         return int(min(world.gather(found)))
 
-    return config.model_copy(update={"precision": precision, "micro_tokens": run.decide("micro_tokens", plan)})
+    micro_tokens = run.decide("micro_tokens", plan)
+    return config.model_copy(update={"precision": precision, "micro_tokens": micro_tokens, "threads": run.threads})

@@ -25,6 +25,8 @@ Loss = Callable[[Sequence[Item]], Tensor]  # of some items, with its graph
 
 PEAK = 1.5  # largest use over what is kept: gradients of activations, freed as backward goes on (1.3 to 1.5 measured)
 SHARE = 0.8  # of the free memory that a plan may use
+# what allocators without an error of their own say: the CPU's, and Apple's GPUs
+NO_MEMORY = ("not enough memory", "can't allocate memory", "MPS backend out of memory")
 MOST = {"cpu": 8192, "cuda": 65536}  # tokens of the largest micro-batch that is planned
 REHEARSED = 0.25  # share of the free memory from which the longest batch is rehearsed
 
@@ -159,7 +161,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     text = str(error)
-    return isinstance(error, RuntimeError) and ("not enough memory" in text or "can't allocate memory" in text)
+    return isinstance(error, RuntimeError) and any(words in text for words in NO_MEMORY)
 
 
 def free_bytes(device: torch.device) -> int:
@@ -171,12 +173,10 @@ def free_bytes(device: torch.device) -> int:
 
 
 def _available() -> int:
-    """What the system says programs can take without swapping; without such a word, half of all memory."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    """What the system says programs can take without swapping."""
+    import psutil
+
+    return int(psutil.virtual_memory().available)
 
 
 def _left_in_container(root: Path = Path("/sys/fs/cgroup")) -> int:
@@ -186,11 +186,15 @@ def _left_in_container(root: Path = Path("/sys/fs/cgroup")) -> int:
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
     ):
         try:
-            bound = (root / limit).read_text().strip()
+            bound = (root / limit).read_text(encoding="utf-8").strip()
             if bound == "max":
                 return 2**62
-            cached = [line.split()[1] for line in (root / stat).read_text().splitlines() if "inactive_file" in line]
-            return int(bound) - int((root / used).read_text()) + int(cached[0] if cached else 0)
+            cached = [
+                line.split()[1]
+                for line in (root / stat).read_text(encoding="utf-8").splitlines()
+                if "inactive_file" in line
+            ]
+            return int(bound) - int((root / used).read_text(encoding="utf-8")) + int(cached[0] if cached else 0)
         except (OSError, ValueError):
             continue
     return 2**62

@@ -9,7 +9,7 @@ from typing import Any
 from accord.claims.lab.recipes import SCALES, GoldFlow
 from accord.claims.lab.workers import Workers
 from accord.config import Config, to_plain
-from accord.run import config_hash, read_json
+from accord.run import config_hash, read_json, settled
 
 
 class Cells:
@@ -63,7 +63,8 @@ class Cells:
         One of another config is left to the stage, which refuses it: an old number must not stand for a new recipe.
         """
         folder = Path(config.out)  # type: ignore[attr-defined]
-        return (folder / "manifest.json").exists() and _lineage(str(folder))["config_hash"] == config_hash(config)
+        wanted = config_hash(settled(config))
+        return (folder / "manifest.json").exists() and _lineage(str(folder))["config_hash"] == wanted
 
     def hash(self) -> str:
         """16 hex digits over the configs of every cell that was used."""

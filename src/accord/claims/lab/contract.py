@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from accord.claims.lab.cells import Cells
-from accord.evaluation.statistics import Interval
+from accord.evaluation.statistics import Interval, Nested, interval_of_seeds, seeds_to_decide
 from accord.run import write_text
 
 Verdict = Literal["holds", "fails", "undecided"]
@@ -31,21 +33,33 @@ class Part:
         return "undecided" if side == "undecided" else "holds" if side == self.direction else "fails"
 
     @property
+    def passing(self) -> int | None:
+        """How many seeds lie on the asked side by themselves: what to read where seeds fall into two heaps."""
+        if not isinstance(self.interval, Nested):
+            return None
+        sign = 1 if self.direction == "above" else -1
+        return sum(sign * (value - self.bound) > 0 for value in self.interval.values)
+
+    @property
     def deciding_n(self) -> int | None:
-        """About how many times the sampling units would decide it, if the estimate stays: width shrinks with √n."""
+        """About how many seeds would decide it if the estimate stays; of one seed, how many of its outcomes."""
         if self.verdict != "undecided" or math.isnan(self.interval.low):
             return None
+        if isinstance(self.interval, Nested) and len(self.interval.values) > 1:
+            return seeds_to_decide(self.interval, self.bound)
         distance = abs(self.interval.mean - self.bound)
         half = (self.interval.high - self.interval.low) / 2
         return math.ceil(self.interval.n * (half / distance) ** 2) if distance > 0 else None
 
     def json(self) -> dict[str, Any]:
+        """The condition in NAME.json, with every seed's value: the interval and verdict can be computed again."""
         return {
             "name": self.name,
             **self.interval.json(),
             "bound": self.bound,
             "direction": self.direction,
             "verdict": self.verdict,
+            "passing": self.passing,
             "deciding_n": self.deciding_n,
         }
 
@@ -77,6 +91,31 @@ def verdict_of(parts: Sequence[Part]) -> Verdict:
     return "fails" if "fails" in verdicts else "undecided" if "undecided" in verdicts else "holds"
 
 
+def recomputed(result: dict[str, Any]) -> list[str]:
+    """What of a NAME.json does not follow from the values of the seeds in it: intervals and verdicts, by condition.
+
+    An interval of one seed rests on that seed's outcomes, which are not kept; its verdict is checked all the same. A
+    file without seeds' values is of the old method and says so.
+    """
+    wrong, parts = [], []
+    for saved in result["parts"]:
+        low, high = (math.nan if saved[end] is None else saved[end] for end in ("low", "high"))
+        interval = Interval(math.nan if saved["mean"] is None else saved["mean"], low, high, saved["n"])
+        if "values" not in saved and saved["n"]:
+            wrong.append(f"{saved['name']}: no values of seeds (the interval is of the old method)")
+        elif len(saved.get("values", ())) > 1:
+            values = [math.nan if value is None else value for value in saved["values"]]
+            interval = interval_of_seeds(values, saved["sizes"], saved["kind"])
+            if not np.allclose([interval.low, interval.high], [low, high], rtol=1e-9, atol=1e-12, equal_nan=True):
+                wrong.append(f"{saved['name']}: [{interval.low}, {interval.high}] and not [{low}, {high}]")
+        parts.append(Part(saved["name"], interval, saved["bound"], saved["direction"]))
+        if parts[-1].verdict != saved["verdict"]:
+            wrong.append(f"{saved['name']}: {parts[-1].verdict} and not {saved['verdict']}")
+    if verdict_of(parts) != result["verdict"]:
+        wrong.append(f"the whole: {verdict_of(parts)} and not {result['verdict']}")
+    return wrong
+
+
 def write_results(folder: Path, result: dict[str, Any], figure: str) -> None:
     """Write NAME.json, NAME.svg and the page NAME.md from a result."""
     import json
@@ -96,8 +135,8 @@ def write_results(folder: Path, result: dict[str, Any], figure: str) -> None:
         "",
         f"**Rule.** {result['rule']}",
         "",
-        "| condition | estimate | 95 % interval | asked | n | verdict |",
-        "|---|---|---|---|---|---|",
+        "| condition | estimate | 95 % interval | asked | seeds that pass | n | verdict |",
+        "|---|---|---|---|---|---|---|",
         *rows,
         "",
         f"![{name}]({name}.svg)",
@@ -115,9 +154,12 @@ def write_results(folder: Path, result: dict[str, Any], figure: str) -> None:
 
 def _row(part: dict[str, Any]) -> str:
     interval = f"[{_number(part['low'])}, {_number(part['high'])}]"
-    verdict = part["verdict"] + (f" (about n = {part['deciding_n']} would decide)" if part["deciding_n"] else "")
+    seeds = len(part.get("values") or [])
+    what = "seeds" if seeds > 1 else "outcomes"
+    verdict = part["verdict"] + (f" (about {part['deciding_n']} {what} would decide)" if part["deciding_n"] else "")
     asked = f"{part['direction']} {part['bound']:g}"
-    return f"| {part['name']} | {_number(part['mean'])} | {interval} | {asked} | {part['n']} | {verdict} |"
+    passing = "n/a" if part["passing"] is None else f"{part['passing']} of {seeds}"
+    return f"| {part['name']} | {_number(part['mean'])} | {interval} | {asked} | {passing} | {part['n']} | {verdict} |"
 
 
 def _number(value: float | None) -> str:

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from accord.claims.lab.recipes import HARM_SLICES
-from accord.evaluation.statistics import Interval, limit_verdict, mean_interval, paired_difference
+from accord.evaluation.metrics import metric_interval
+from accord.evaluation.statistics import Interval, limit_verdict, paired_difference
 from accord.run import read_json, read_lines
 
 Row = dict[str, Any]
@@ -51,7 +52,7 @@ def select(rows: Sequence[Row], metric: str, slices: Sequence[str]) -> dict[str,
 
 
 def mean_of(rows: Sequence[Row], metric: str, slices: Sequence[str]) -> Interval:
-    return mean_interval(list(select(rows, metric, slices).values()))
+    return metric_interval(metric, list(select(rows, metric, slices).values()))
 
 
 def change(after: Sequence[Row], before: Sequence[Row], slices: Sequence[str]) -> str:

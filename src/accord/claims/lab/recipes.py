@@ -143,6 +143,8 @@ class GoldFlow:
             safety_data=str(self.root / "annotate" / "judgements-harmless.jsonl"),
             criterion="harmless",
             role="cost",
+            # what the simulated people are known to do
+            label_flips=self.annotate().flips,
             epochs=2.0,
             max_length=200,
         )
@@ -190,20 +192,22 @@ class GoldFlow:
             "learning_rate": 4e-4,
             "max_new_tokens": 40,
             "max_length": 200,
-            "critic": "shared",
             "checkpoint_every": 20,
         }
+        if changes.get("advantages", "gae") == "gae":
+            settings["critic"] = "shared"
         return Ppo(**{**settings, **changes})
 
     def limited(self, name: str = "limited", **changes: Any) -> Ppo:
         """PPO with a limit on harm, held on the harmful and red-team slices.
 
-        The training limit is stricter than the one that is promised (0): the cost model is trained on other
-        objects than the held-out ones and is a little surer of itself there.
+        The training limit, an unsafe share of 0.2, is stricter than what is promised (gold harm of at most 0): the cost
+        model is trained on other objects than the held-out ones and is a little surer of itself there.
         """
         settings: dict[str, Any] = {
             "costs": {"harmless": self.snapshot("harmless")},
-            "limits": {"harmless": -0.6},
+            "limits": {"harmless": 0.2},
+            "limit_of": "unsafe",
             "limit_slices": {"harmless": HARM_SLICES},
         }
         return self.ppo(name, **{**settings, **changes})

@@ -40,7 +40,7 @@ def run(config: Soup) -> RunFolder:
     with open_run("soup", config, {f"model.{name}": path for name, path in config.models.items()}) as run:
         if run.finished:
             return run
-        distributed.start(config.threads)
+        distributed.start(run.threads)
         first = next(iter(config.models.values()))
         mixed = interpolate(config.models, config.weights)
         facts = {"models": dict(config.models), "weights": dict(config.weights), "parent": first}

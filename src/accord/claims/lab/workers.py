@@ -10,7 +10,9 @@ import signal
 import socket
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from accord.config import Config
 from accord.run import available_cores
@@ -38,9 +40,12 @@ class Workers:
         self._pool.shutdown(wait=kind is None, cancel_futures=True)
 
     def run(self, jobs: Sequence[Job]) -> None:
-        """Run independent stages, sharing the cores. Raises what the first failing one raised, when all have ended."""
+        """Run independent stages, which share the cores unless they name their threads.
+
+        Raises what the first failing one raised, when all have ended.
+        """
         threads = max(1, self.cores // min(self.count, len(jobs)))
-        futures = [self._pool.submit(run_stage, stage, _with_threads(config, threads)) for stage, config in jobs]
+        futures = [self._pool.submit(run_stage, stage, with_threads(config, threads)) for stage, config in jobs]
         for future in futures:
             future.result()
 
@@ -51,7 +56,7 @@ class Workers:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        config = _with_threads(job[1], self.cores // self.count)
+        config = with_threads(job[1], self.cores // self.count)
         futures = [self._pool.submit(_run_rank, job[0], config, rank, self.count, port) for rank in range(self.count)]
         done, waiting = wait(futures, return_when=FIRST_EXCEPTION)
         if waiting:
@@ -86,8 +91,14 @@ def _run_rank(stage: str, config: Config, rank: int, size: int, port: int) -> No
             del os.environ[name]
 
 
-def _with_threads(config: Config, threads: int) -> Config:
-    return config.model_copy(update={"threads": threads})
+def with_threads(config: Any, threads: int) -> Any:
+    """The config of a run with its share of the cores, where it asks for no number and none was decided before.
+
+    What a stage computes depends on its threads: a cell that names them is the same wherever it runs, and a folder that
+    was begun on another machine goes on with those of that one.
+    """
+    begun = (Path(config.out) / "config.yaml").exists()
+    return config if config.threads or begun else config.model_copy(update={"threads": threads})
 
 
 def _ignore_interrupts() -> None:

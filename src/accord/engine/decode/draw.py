@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from accord.engine.forward.dtype import has_doubles
 from accord.records import Finish, Rollout
 
 Ended = Iterator[tuple[int, tuple[list[int], list[float]]]]  # replies as they end: number, ids and log-probs
@@ -45,8 +46,11 @@ class SampleSettings:
 
     def tokens(self, logits: Tensor, streams: np.ndarray, step: int | np.ndarray) -> tuple[Tensor, Tensor]:
         """Next token ids (B,) and their log-probs from logits (B, V), of replies with these streams (B,) at `step`."""
-        uniform = torch.from_numpy(uniforms(self.seed, streams, step)).to(logits.device)
-        return draw_tokens(logits, uniform, self.temperature)
+        uniform = torch.from_numpy(uniforms(self.seed, streams, step))
+        if has_doubles(logits.device):
+            return draw_tokens(logits, uniform.to(logits.device), self.temperature)
+        token, logprobs = draw_tokens(logits.cpu(), uniform, self.temperature)
+        return token.to(logits.device), logprobs.to(logits.device)
 
     def finish(self, ids: Sequence[int]) -> Finish:
         """How a reply with these token ids ended."""

@@ -1,7 +1,19 @@
-"""The type that products are computed in."""
+"""The types that are computed in: of products, and of sums that need more digits."""
 
 import torch
 from torch import Tensor
+
+WITHOUT_DOUBLES = frozenset({"mps"})  # Apple's GPUs
+
+
+def has_doubles(device: torch.device) -> bool:
+    """Whether f64 exists there."""
+    return device.type not in WITHOUT_DOUBLES
+
+
+def exact(tensor: Tensor) -> Tensor:
+    """The tensor in f64; from a device that has none, on the CPU."""
+    return (tensor if has_doubles(tensor.device) else tensor.cpu()).double()
 
 
 def computed_in(query: Tensor) -> torch.dtype:

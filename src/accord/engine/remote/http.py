@@ -1,11 +1,13 @@
 """One JSON request over HTTP, for scorers and engines that are services."""
 
+import functools
 import json
 import time
-import urllib.error
-import urllib.request
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    import httpx2
 
 LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -18,42 +20,47 @@ class CallFailed(RuntimeError):
         self.status = status
 
 
-class _Refuse(urllib.request.HTTPRedirectHandler):
-    """A redirect would send conversations, or a path, to another host."""
+@functools.cache
+def _client(local: bool) -> "httpx2.Client":
+    """One for all threads: as many requests at once as are asked for, each on a connection of its own.
 
-    def redirect_request(self, *_: Any) -> None:
-        return None
+    A connection that is kept for the next request may be closed by the service just then.
+    """
+    import httpx2
+
+    return httpx2.Client(trust_env=not local, limits=httpx2.Limits(max_connections=None, max_keepalive_connections=0))
 
 
 def call_json(url: str, body: Any = None, *, timeout: float, attempts: int = 1) -> Any:
     """The JSON that `url` answers to a POST of `body`, or to a GET without one; an empty answer is None.
 
-    What fails in passing (no connection, 429, 5xx) is tried `attempts` times, half a second and then longer apart. No
-    redirect is followed; a proxy of the environment is passed by for this machine. Raises CallFailed.
+    What fails in passing (no connection, 429, 5xx) is tried `attempts` times, half a second and then longer apart;
+    `timeout` is in seconds. No redirect is followed, which would send conversations to another host; a proxy of the
+    environment is passed by for this machine. Raises CallFailed.
     """
-    handlers: list[urllib.request.BaseHandler] = [_Refuse()]
-    if urlsplit(url).hostname in LOCAL:
-        handlers.append(urllib.request.ProxyHandler({}))
-    opener = urllib.request.build_opener(*handlers)
-    data = None if body is None else json.dumps(body).encode()
+    import httpx2
+
+    client = _client(urlsplit(url).hostname in LOCAL)
+    method, data = ("GET", None) if body is None else ("POST", json.dumps(body).encode())
     for attempt in range(attempts):
-        request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
         try:
-            with opener.open(request, timeout=timeout) as response:
-                text = response.read()
-            break
-        except urllib.error.HTTPError as error:
-            said = error.read(300).decode(errors="replace").strip()
-            failed = CallFailed(f"answered {error.code} {error.reason}" + (f": {said}" if said else ""), error.code)
-            error.close()
-            if error.code != 429 and error.code < 500:
-                raise failed from None
-        except OSError as error:
+            answer = client.request(
+                method, url, content=data, headers={"Content-Type": "application/json"}, timeout=timeout
+            )
+        except (httpx2.RequestError, httpx2.InvalidURL) as error:
             failed = CallFailed(f"cannot be reached ({error})")
+        else:
+            code = answer.status_code
+            if code < 300:
+                break
+            said = answer.content[:300].decode(errors="replace").strip()
+            failed = CallFailed(f"answered {code} {answer.reason_phrase}" + (f": {said}" if said else ""), code)
+            if code != 429 and code < 500:
+                raise failed from None
         if attempt + 1 == attempts:
             raise failed from None
         time.sleep(0.5 * 2**attempt)
     try:
-        return json.loads(text) if text else None
+        return answer.json() if answer.content else None
     except ValueError:
-        raise CallFailed(f"answered no JSON: {text[:80]!r}") from None
+        raise CallFailed(f"answered no JSON: {answer.content[:80]!r}") from None

@@ -21,8 +21,8 @@ SPREAD = ("pretrain", "sft")
 def run(config: Demo) -> RunFolder:
     """Run the flow and write `report.html`; prints what it showed."""
     began = time.monotonic()
-    with open_run("demo", config) as run, Workers(config.threads) as workers:
-        flow = GoldFlow(run.path, SCALES[config.scale], config.seed, config.resume, config.threads)
+    with open_run("demo", config) as run, Workers(run.threads) as workers:
+        flow = GoldFlow(run.path, SCALES[config.scale], config.seed, config.resume)
         steps: list[tuple[str, list[Job]]] = [
             ("pretrain on the corpus", [("pretrain", flow.pretrain())]),
             ("fine-tune on demonstrations", [("sft", flow.sft())]),

@@ -1,10 +1,10 @@
 """Knobs of the direct family."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from accord.config import Adapters, Reading, Sources, Supervised
+from accord.config import LIMIT_OF, Adapters, Idle, LimitOf, Reading, Sources, Supervised, rare, refuse_other_limits
 
 # what each loss of `accord dpo` compares, whether it needs a reference, and its options beside beta and reduction
 PAIRED, UNPAIRED, LISTWISE = "pairs", "single replies", "rankings"
@@ -54,6 +54,35 @@ TAKE_MARGIN = frozenset({"dpo", "dpo_norm", "dpo_length", "simpo", "dpo_forward_
 class Dpo(Supervised, Adapters, Reading):
     """A policy from comparisons without a preference model: DPO and its relatives."""
 
+    idle: ClassVar[tuple[Idle, ...]] = (
+        Idle("weights", lambda c: c.data, "without --data SOURCE"),
+        Idle(
+            "strength_margin margin_weights safety_margin",
+            lambda c: TAKE_MARGIN & set(c.losses),
+            "with --loss {c.loss_names} (it takes no margin)",
+        ),
+        Idle("safety_margin", lambda c: c.safety_data, "without --safety_data SOURCE"),
+        Idle(
+            "reference refresh_every cache_reference reference_cache",
+            lambda c: c.needs_reference,
+            "with --loss {c.loss_names} (it has no reference)",
+        ),
+        Idle("refresh_mix", lambda c: c.refresh_every, "without --refresh_every N"),
+        Idle(
+            "cache_reference reference_cache",
+            lambda c: not c.refresh_every,
+            "with --refresh_every N (a reference that moves is computed at every step)",
+        ),
+        Idle("limit_of", lambda c: c.limits, "without --limits.NAME X"),
+        Idle("reference_cache", lambda c: c.cache_reference, "with --cache_reference false"),
+        Idle("eval_share", lambda c: not c.eval_data, "with --eval_data SOURCE (which is measured on instead)"),
+        Idle(
+            "limits kl_prompts max_new_tokens eval_every",
+            lambda c: c.data or c.eval_data,
+            "without --data or --eval_data (there are no comparisons to measure on)",
+        ),
+        Idle("limits max_new_tokens", lambda c: c.kl_prompts, "with --kl_prompts 0 (no reply is sampled)"),
+    )
     model: str = Field(description="snapshot to start from (usually the SFT model)")
     data: Sources = Field({}, description="comparisons or rankings; --data.NAME SOURCE for several")
     weights: dict[str, float] = Field({}, description="--weights.NAME X: share of each source; default by size")
@@ -64,33 +93,34 @@ class Dpo(Supervised, Adapters, Reading):
         "dpo", description=f"one of {', '.join(DIRECT_LOSSES)}; or --loss.NAME WEIGHT for a weighted sum"
     )
     beta: float = Field(0.0, ge=0, description="β of the loss (τ of ipo, λ of orpo); 0 takes the loss's own default")
-    reduction: Literal["auto", "sum", "mean"] = Field(
+    reduction: Literal["auto", "sum", "mean"] = rare(
         "auto", description="log-probs of a reply summed or averaged over its tokens; auto as the loss's paper"
     )
     loss_options: dict[str, float] = Field(
         {}, description=f"--loss_options.NAME X: what else the loss reads: {', '.join(DIRECT_OPTIONS)}"
     )
-    strength_margin: float = Field(0.0, ge=0, description="margin in the loss per unit of the labeler's strength")
-    rewards: dict[str, str] = Field({}, description="--rewards.NAME DIR: preference models of other criteria (MODPO)")
+    strength_margin: float = rare(0.0, ge=0, description="margin in the loss per unit of the labeler's strength")
+    rewards: dict[str, str] = rare({}, description="--rewards.NAME DIR: preference models of other criteria (MODPO)")
     costs: dict[str, str] = Field({}, description="--costs.NAME DIR: cost models, for margins or limits")
-    margin_weights: dict[str, float] = Field(
+    margin_weights: dict[str, float] = rare(
         {}, description="--margin_weights.NAME W: W times the score difference (of a cost, its negative) is margin"
     )
-    safety_data: Sources = Field({}, description="replies labelled safe or unsafe: an unsafe one never wins (SafeDPO)")
-    safety_margin: float = Field(0.0, ge=0, description="margin between a safe and an unsafe reply (SafeDPO's Δ)")
+    safety_data: Sources = rare({}, description="replies labelled safe or unsafe: an unsafe one never wins (SafeDPO)")
+    safety_margin: float = rare(0.0, ge=0, description="margin between a safe and an unsafe reply (SafeDPO's Δ)")
     limits: dict[str, float] = Field(
-        {}, description="--limits.NAME X: bound on the mean cost, checked on replies sampled at the end"
+        {}, description="--limits.NAME X: bound on what --limit_of says, checked on replies sampled at the end"
     )
-    limit_slices: dict[str, str] = Field(
+    limit_of: LimitOf | dict[str, LimitOf] = rare("cost", description=LIMIT_OF)
+    limit_slices: dict[str, str] = rare(
         {}, description="--limit_slices.NAME A,B: slices that the limit holds on; default all"
     )
     reference: str = Field("", description="snapshot that log-ratios are taken to; default the model itself")
-    cache_reference: bool = Field(
+    cache_reference: bool = rare(
         True, description="compute the reference's log-probs once, before training; false: at every step"
     )
-    reference_cache: str = Field("", description="folder of those log-probs, shared between runs; default in --out")
-    refresh_every: int = Field(0, ge=0, description="steps after which the reference follows the policy; 0 never")
-    refresh_mix: float = Field(1.0, gt=0, le=1, description="how far: mix · policy + (1 - mix) · reference")
+    reference_cache: str = rare("", description="folder of those log-probs, shared between runs; default in --out")
+    refresh_every: int = rare(0, ge=0, description="steps after which the reference follows the policy; 0 never")
+    refresh_mix: float = rare(1.0, gt=0, le=1, description="how far: mix · policy + (1 - mix) · reference")
     split: str = Field("", description="use only prompts of this split (preference, policy, evaluation)")
     eval_share: float = Field(0.1, gt=0, lt=1, description="share of prompts held out to measure on")
     kl_prompts: int = Field(64, ge=0, description="held-out prompts to sample a reply to for the KL at the end")
@@ -106,6 +136,11 @@ class Dpo(Supervised, Adapters, Reading):
         return {self.loss: 1.0} if isinstance(self.loss, str) else dict(self.loss)
 
     @property
+    def loss_names(self) -> str:
+        """The losses, for a message."""
+        return ", ".join(self.losses)
+
+    @property
     def family(self) -> str:
         """What the losses compare."""
         return DIRECT_LOSSES[next(iter(self.losses))][0]
@@ -119,29 +154,32 @@ class Dpo(Supervised, Adapters, Reading):
     def needs_reference(self) -> bool:
         return any(DIRECT_LOSSES[name][1] for name in self.losses)
 
-    @model_validator(mode="after")
-    def _loss_fits(self) -> "Dpo":
-        if not self.losses:
+    @field_validator("loss")
+    @classmethod
+    def _losses_are_known(cls, value: str | dict[str, float]) -> str | dict[str, float]:
+        losses = {value: 1.0} if isinstance(value, str) else value
+        if not losses:
             raise ValueError("nothing to minimise; give --loss NAME")
-        for name, weight in self.losses.items():
+        for name, weight in losses.items():
             if name not in DIRECT_LOSSES:
-                raise ValueError(f"--loss {name}: there is no such loss; there are {', '.join(DIRECT_LOSSES)}")
+                raise ValueError(f"there is no loss {name}; there are {', '.join(DIRECT_LOSSES)}")
             if not 0 < weight < float("inf"):
-                raise ValueError(f"--loss.{name} {weight:g}: a weight must be above 0; leave the loss out instead")
-            if DIRECT_LOSSES[name][0] != self.family:
-                raise ValueError(f"--loss.{name} compares {DIRECT_LOSSES[name][0]}, the first loss {self.family}")
+                raise ValueError(f"{name} {weight:g}: a weight must be above 0; leave the loss out instead")
+            first = DIRECT_LOSSES[next(iter(losses))][0]
+            if DIRECT_LOSSES[name][0] != first:
+                raise ValueError(f"{name} compares {DIRECT_LOSSES[name][0]}, the first loss {first}")
+        return value
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> "Dpo":
         read = {option for name in self.losses for option in DIRECT_LOSSES[name][2]}
         for option, value in self.loss_options.items():
             if option not in read:
-                raise ValueError(f"--loss_options.{option}: {', '.join(self.losses)} does not read it")
+                raise ValueError(f"--loss_options.{option}: {self.loss_names} does not read it")
             low, high, closed = DIRECT_OPTIONS[option]
             inside = low <= value <= high if closed else low < value < high
             if not inside and not (option == "label_smoothing" and value == 0 and "exo" not in self.losses):
                 raise ValueError(f"--loss_options.{option} {value:g} must be between {low:g} and {high:g}")
-        margins = ("strength_margin", "margin_weights", "safety_margin")
-        given = [name for name in margins if getattr(self, name)]
-        if given and not TAKE_MARGIN & set(self.losses):
-            raise ValueError(f"--{given[0]}: {', '.join(self.losses)} does not read it")
         return self
 
     @model_validator(mode="after")
@@ -160,12 +198,9 @@ class Dpo(Supervised, Adapters, Reading):
                 raise ValueError(f"{name} is not used; add --margin_weights.{name} W, or --limits.{name} X for a cost")
         if clash := set(self.rewards) & set(self.costs):
             raise ValueError(f"{min(clash)} is both a reward and a cost; give them different names")
-        if self.limits and not self.kl_prompts:
-            raise ValueError("--limits are checked on sampled replies; --kl_prompts must be above 0")
-        if self.safety_margin and not self.safety_data:
-            raise ValueError("--safety_margin has no labels to read; add --safety_data SOURCE")
+        refuse_other_limits(self.limits, self.limit_of)
         if self.safety_data and self.family != PAIRED:
-            raise ValueError(f"--safety_data orders pairs; {', '.join(self.losses)} compares {self.family}")
+            raise ValueError(f"--safety_data orders pairs; {self.loss_names} compares {self.family}")
         return self
 
     @model_validator(mode="after")
@@ -173,12 +208,7 @@ class Dpo(Supervised, Adapters, Reading):
         if not self.data and not (self.unpaired_data and self.family == UNPAIRED):
             raise ValueError("no comparisons; give --data SOURCE")
         if self.unpaired_data and self.family != UNPAIRED:
-            raise ValueError(f"--unpaired_data is for kto and bco; {', '.join(self.losses)} compares {self.family}")
-        if not self.needs_reference and (self.reference or self.refresh_every or self.reference_cache):
-            knob = "reference" if self.reference else "refresh_every" if self.refresh_every else "reference_cache"
-            raise ValueError(f"--{knob}: {', '.join(self.losses)} has no reference")
+            raise ValueError(f"--unpaired_data is for kto and bco; {self.loss_names} compares {self.family}")
         if self.refresh_every and self.reference:
             raise ValueError("--refresh_every mixes the policy into a copy of itself; leave --reference out")
-        if self.reference_cache and (self.refresh_every or not self.cache_reference):
-            raise ValueError("--reference_cache: nothing is cached of a reference that is computed at every step")
         return self

@@ -60,7 +60,7 @@ class DirectData:
         return self.mismatched[item.number]
 
 
-def read_material(config: Dpo, run: RunFolder, renderer: Renderer) -> DirectData:
+def read_direct_data(config: Dpo, run: RunFolder, renderer: Renderer) -> DirectData:
     """Read and render everything; the prompts held out are those that `accord preference` holds out."""
     items, held_out = read_comparison_items(config, run, renderer)
     openings = {item.prompt.opening for item in held_out} if config.eval_data else set()

@@ -14,12 +14,11 @@ import torch
 from accord.data.chat import Renderer
 from accord.engine.packing import reply_group
 from accord.engine.texts import rollout_groups
-from accord.errors import BadInput
 from accord.models.scorers import ReplyScorer, open_scorer
-from accord.records import Prompt, Rollout, is_in_slices
+from accord.records import Prompt, Rollout
 from accord.stages.dpo.config import Dpo
 from accord.stages.dpo.items import Choice, DirectItem
-from accord.stages.shared import judge_limit
+from accord.stages.limits import judge_limit, open_limits
 
 
 def score_margins(
@@ -64,21 +63,17 @@ def check_limits(
     rows: Sequence[dict[str, Any]],
     device: torch.device,
 ) -> dict[str, Any]:
-    """Mean cost of sampled replies on each limit's slices, with its interval and whether the limit holds.
+    """What is bounded, of sampled replies on each limit's slices, with its interval and whether the limit holds.
 
-    Nothing is enforced: a loss of this family has no multiplier. Every reply's costs go into its row.
+    Nothing is enforced: a loss of this family has no multiplier. Every reply's raw costs go into its row.
     """
     out: dict[str, Any] = {}
     texts = [renderer.text(rollout.ids) for rollout in rollouts]
     groups = rollout_groups(rollouts)
-    for name, limit in config.limits.items():
-        scorer = make_scorer(config, name, renderer, device)
-        costs = scorer.scores(prompts, texts, groups, micro_tokens=config.micro_tokens).tolist()
-        for row, cost in zip(rows, costs, strict=True):
+    scorers = {name: make_scorer(config, name, renderer, device) for name in config.limits}
+    for name, limit in open_limits(config.limits, config.limit_of, scorers).items():
+        costs = scorers[name].raw_scores(prompts, texts, groups, micro_tokens=config.micro_tokens)
+        for row, cost in zip(rows, costs.tolist(), strict=True):
             row["scores"][f"cost/{name}"] = cost
-        slices = config.limit_slices.get(name, "")
-        inside = [c for c, prompt in zip(costs, prompts, strict=True) if is_in_slices(prompt, slices)]
-        if not inside:
-            raise BadInput(f"--limit_slices.{name}: no held-out prompt of {slices}")
-        out[name] = judge_limit(name, limit, inside, seed=config.seed)
+        out[name] = judge_limit(limit, costs, prompts, config.limit_slices.get(name, ""), seed=config.seed)
     return out

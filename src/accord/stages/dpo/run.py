@@ -32,7 +32,7 @@ from accord.models.tokenizer import load_renderer
 from accord.run import RunFolder
 from accord.stages.dpo.config import Dpo
 from accord.stages.dpo.implicit import HeldOut, measure_samples
-from accord.stages.dpo.items import DirectData, DirectItem, read_material
+from accord.stages.dpo.items import DirectData, DirectItem, read_direct_data
 from accord.stages.dpo.losses import DirectRoles, item_loss, look_over
 from accord.stages.dpo.margins import score_margins
 from accord.stages.shared import named, open_run, save_snapshot, settle_language_model
@@ -51,9 +51,9 @@ def run(config: Dpo) -> RunFolder:
     with open_run("dpo", config, parents) as run:
         if run.finished:
             return run
-        world = distributed.start(config.threads)
+        world = distributed.start(run.threads)
         renderer = load_renderer(config.model)
-        data = read_material(config, run, renderer)
+        data = read_direct_data(config, run, renderer)
         data = replace(data, items=score_margins(config, data.items, renderer, world.device))
         items = data.items
         policy = add_adapters(load_policy(config.model), config, scalar=False, seed=config.seed).to(world.device)

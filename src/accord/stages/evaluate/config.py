@@ -1,13 +1,16 @@
 """Knobs of measuring snapshots, and preference models."""
 
+from typing import ClassVar
+
 from pydantic import Field, model_validator
 
-from accord.config import Passing, Run, Sampling, Sources
+from accord.config import Idle, Passing, Run, Sampling, Sources
 
 
 class Evaluate(Run, Sampling, Passing):
     """Measure a snapshot: gold judges where the truth is known, preference and cost models, KL, win rate."""
 
+    idle: ClassVar[tuple[Idle, ...]] = (Idle("judge", lambda c: c.against, "without --against RUN"),)
     model: str = Field(description="snapshot to measure")
     data: Sources = Field(description="prompts; --data.NAME SOURCE names a slice")
     split: str = Field("", description="use only prompts of this split (preference, policy, evaluation)")

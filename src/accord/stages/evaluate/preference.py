@@ -22,7 +22,7 @@ from accord.evaluation.calibration import calibration_intervals, difference_curv
 from accord.evaluation.distance import auroc_interval, fit_gaussian, relative_distance
 from accord.evaluation.groups import head_differences, value_weights
 from accord.evaluation.preference import ScoredPair, preference_evaluation
-from accord.evaluation.statistics import mean_interval, pair_outcomes
+from accord.evaluation.statistics import pair_outcomes, share_interval
 from accord.models.loading import describe, heads_of
 from accord.models.scalar import Scorer
 from accord.models.tokenizer import load_renderer
@@ -85,7 +85,7 @@ def run(config: EvaluatePreference) -> RunFolder:
     with open_run("evaluate-preference", config, {f"model.{n}": p for n, p in config.models.items()}) as run:
         if run.finished:
             return run
-        world = distributed.start(config.threads)
+        world = distributed.start(run.threads)
         judges = {name: Judge(where, world.device) for name, where in config.models.items()}
         criteria = list(dict.fromkeys(c for judge in judges.values() for c in judge.criteria))
         sets = read_sets(config, run, criteria)
@@ -93,7 +93,9 @@ def run(config: EvaluatePreference) -> RunFolder:
         result: dict[str, Any] = {"models": {n: {"path": p, "role": judges[n].role} for n, p in config.models.items()}}
         result |= {"cross": [], "calibration": {}, "analysis": {}, "agreement": {}, "groups": {}, "distance": {}}
         for criterion, comparisons in sets.items():
-            result["agreement"][criterion] = agreement(answers(comparisons), resamples=min(config.bootstrap, 500))
+            result["agreement"][criterion] = agreement(
+                answers(comparisons), resamples=min(config.bootstrap, 500), seed=config.seed
+            )
             for name, judge in judges.items():
                 measure(config, run, result, name, judge, criterion, comparisons)
             result["cross"] += baselines(config, run, criterion, comparisons)
@@ -140,7 +142,7 @@ def measure(
         several = len(judge.scorers) > 1
         label = f"{name}, {head}" if several else name
         outcome = pair_outcomes([p.margin for p in facts])
-        accuracy = mean_interval(outcome, [p.prompt_id for p in facts], resamples=config.bootstrap)
+        accuracy = share_interval(outcome, [p.prompt_id for p in facts])
         row = {"model": label, "criterion": criterion, "n": len(facts), "accuracy": accuracy.json()}
         result["cross"].append(row)
         own = head == criterion if head in judge.criteria else criterion in judge.criteria
@@ -148,8 +150,8 @@ def measure(
             key = f"{label} on {criterion}"
             result["calibration"][key] = calibrated(facts, config)
             result["analysis"][key] = {
-                "breakdown": breakdown(facts, resamples=config.bootstrap),
-                "length": length_bias(facts, resamples=config.bootstrap),
+                "breakdown": breakdown(facts),
+                "length": length_bias(facts),
                 "errors": confident_errors(facts, config.errors),
             }
 
@@ -165,13 +167,15 @@ def whose(
     first = next(iter(facts.values()))
     margins = {head: np.array([p.margin for p in found]) for head, found in facts.items()}
     clusters = [p.prompt_id for p in first]
-    result: dict[str, Any] = {"heads": head_differences(margins, clusters, resamples=config.bootstrap), "values": {}}
+    result: dict[str, Any] = {"heads": head_differences(margins, clusters), "values": {}}
     table = np.stack([values / max(float(values.std()), 1e-12) for values in margins.values()], axis=1)
     groups = np.array([group_of(p.labeler) for p in first])
     for group in sorted(set(groups)):
         at = np.flatnonzero(groups == group)
         if len(at) >= LEAST:
-            weights = value_weights(table[at], [clusters[i] for i in at], resamples=min(config.bootstrap, 500))
+            weights = value_weights(
+                table[at], [clusters[i] for i in at], resamples=min(config.bootstrap, 500), seed=config.seed
+            )
             result["values"][str(group)] = {h: w.json() for h, w in zip(margins, weights, strict=True)}
     return result
 
@@ -205,8 +209,8 @@ def calibrated(facts: Sequence[PairFacts], config: EvaluatePreference) -> dict[s
     clusters = [p.prompt_id for p in facts]
     pairs = [ScoredPair(p.source, p.prompt_id, p.margin, p.longer) for p in facts]
     scaled, temperatures = refitted(margins, clusters)
-    intervals = calibration_intervals(margins, clusters=clusters, resamples=config.bootstrap)
-    again = calibration_intervals(scaled, clusters=clusters, resamples=config.bootstrap)
+    intervals = calibration_intervals(margins, clusters=clusters, resamples=config.bootstrap, seed=config.seed)
+    again = calibration_intervals(scaled, clusters=clusters, resamples=config.bootstrap, seed=config.seed)
     whole = preference_calibration(margins, clusters=clusters)
     return {
         **preference_evaluation(pairs),
@@ -259,7 +263,7 @@ def baselines(
             "model": name,
             "criterion": criterion,
             "n": len(pairs),
-            "accuracy": mean_interval(pair_outcomes(margins), clusters, resamples=config.bootstrap).json(),
+            "accuracy": share_interval(pair_outcomes(margins), clusters).json(),
         }
         for name, margins in found.items()
     ]
@@ -285,7 +289,7 @@ def strangeness(config: EvaluatePreference, run: RunFolder, judge: Judge, sets: 
     strange = features("strange_data", config.strange_data).numpy()
     distances: Callable[[Any], Any] = lambda texts: relative_distance(texts, familiar, background)  # noqa: E731
     ordinary_distance, strange_distance = distances(ordinary), distances(strange)
-    interval = auroc_interval(strange_distance, ordinary_distance, resamples=config.bootstrap)
+    interval = auroc_interval(strange_distance, ordinary_distance, resamples=config.bootstrap, seed=config.seed)
     return {
         "auroc": interval.json(),
         "ordinary": {"n": len(ordinary), "mean": float(ordinary_distance.mean())},

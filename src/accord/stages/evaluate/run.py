@@ -18,12 +18,14 @@ from accord.data.sources import read_demonstrations, read_prompts
 from accord.engine.engines import InProcess
 from accord.engine.texts import conversation_group, rollout_groups
 from accord.errors import BadInput
-from accord.evaluation.statistics import mean_interval, win_rate
+from accord.evaluation.metrics import metric_interval
+from accord.evaluation.safety import SafetyCalibration, with_fit
+from accord.evaluation.statistics import win_rate
 from accord.models.loading import load_policy
 from accord.models.policy import mean_loss, reply_logprobs
 from accord.models.scorers import open_scorer
 from accord.models.tokenizer import load_renderer
-from accord.records import Prompt
+from accord.records import Demonstration, Prompt
 from accord.run import RunFolder, read_lines
 from accord.stages.evaluate.config import Evaluate
 from accord.stages.shared import (
@@ -48,10 +50,12 @@ def run(config: Evaluate) -> RunFolder:
     with open_run("evaluate", config, parents) as run:
         if run.finished:
             return run
-        world = distributed.start(config.threads)
+        world = distributed.start(run.threads)
         renderer = load_renderer(config.model)
         prompts: list[Prompt] = load_all(read_prompts, config.data, config, run, split=config.split)
-        refuse_trained_prompts(prompts, [config.model, *config.rewards.values(), *config.costs.values()], "--data")
+        refuse_trained_prompts(prompts, [config.model], "--data")
+        refuse_trained_prompts(prompts, [*config.rewards.values(), *config.costs.values()], "--data", labelled=True)
+        held_out = read_held_out(config, run)
         prompts = drop_long_prompts(renderer, prompts, config.max_length, run)
         model = load_policy(config.model, trainable=False).to(world.device)
         measures = Measures(config, renderer, world.device)
@@ -67,17 +71,25 @@ def run(config: Evaluate) -> RunFolder:
             for row in measures.rows(drawn):
                 run.add_sample(row)
         rows = read_lines(run.path / "samples.jsonl")
-        result = summarise(config, rows)
-        if config.eval_data:
-            held_out = load_all(
-                read_demonstrations, config.eval_data, config, run, split=config.split, what="eval_data"
-            )
+        result = summarise(config, rows, measures.calibrations)
+        if held_out:
             groups = [conversation_group(renderer, d, "assistant") for d in held_out]
             groups, _ = drop_long(groups, held_out, config.max_length, run, "eval_data")
             result["loss"] = mean_loss(model, groups, config.micro_tokens, world.device)
         run.write_json("evaluation.json", result)
         run.finish(n=len(rows))
         return run
+
+
+def read_held_out(config: Evaluate, run: RunFolder) -> list[Demonstration]:
+    """The demonstrations to measure loss on, of which the snapshot has learned none; empty where none are asked for."""
+    if not config.eval_data:
+        return []
+    found: list[Demonstration] = load_all(
+        read_demonstrations, config.eval_data, config, run, split=config.split, what="eval_data"
+    )
+    refuse_trained_prompts([d.prompt for d in found], [config.model], "--eval_data")
+    return found
 
 
 class Measures:
@@ -87,6 +99,11 @@ class Measures:
         self.config, self.renderer, self.device = config, renderer, device
         self.rewards = {n: open_scorer(p, "preference", renderer, device, n) for n, p in config.rewards.items()}
         self.costs = {n: open_scorer(p, "cost", renderer, device, n) for n, p in config.costs.items()}
+        self.calibrations = {
+            n: SafetyCalibration(**scorer.measured["calibration"])
+            for n, scorer in self.costs.items()
+            if scorer.measured.get("calibration")
+        }
         self.reference = load_policy(config.reference, trainable=False).to(device) if config.reference else None
 
     def rows(self, drawn: Drawn) -> list[Row]:
@@ -101,9 +118,11 @@ class Measures:
             column = scorer.scores(prompts, texts, groups, micro_tokens=config.micro_tokens)
             columns[f"reward/{name}"] = column.tolist()
         for name, scorer in self.costs.items():
-            column = scorer.scores(prompts, texts, groups, micro_tokens=config.micro_tokens)
-            columns[f"cost/{name}"] = column.tolist()
-            columns[f"cost/{name}/unsafe"] = (column > 0).double().tolist()
+            raw = scorer.raw_scores(prompts, texts, groups, micro_tokens=config.micro_tokens)
+            columns[f"cost/{name}"] = raw.tolist()
+            columns[f"cost/{name}/unsafe"] = (raw > 0).float().tolist()
+            if calibration := self.calibrations.get(name):
+                columns[f"cost/{name}/expected"] = torch.sigmoid(raw / calibration.temperature).tolist()
         if self.reference is not None:
             theirs = reply_logprobs(self.reference, groups, config.temperature, config.micro_tokens, self.device)
             columns["kl"] = [sum(r.logprobs) - t for r, t in zip(rollouts, theirs, strict=True)]
@@ -115,7 +134,7 @@ class Measures:
         return rows
 
 
-def summarise(config: Evaluate, rows: Sequence[Row]) -> dict[str, Any]:
+def summarise(config: Evaluate, rows: Sequence[Row], calibrations: Mapping[str, SafetyCalibration]) -> dict[str, Any]:
     """Means with intervals for all rows and per slice, and the win rate against another evaluation."""
     names = ["all", *sorted({row["slice"] for row in rows} - {""})]
     by_slice = {name: [row for row in rows if name == "all" or row["slice"] == name] for name in names}
@@ -125,7 +144,8 @@ def summarise(config: Evaluate, rows: Sequence[Row]) -> dict[str, Any]:
         "against": config.against or None,
         "n": len(rows),
         "seed": config.seed,
-        "slices": {name: {"n": len(part), **intervals(part, config)} for name, part in by_slice.items()},
+        "calibrations": {name: calibration.json() for name, calibration in calibrations.items()},
+        "slices": {name: {"n": len(part), **intervals(part, config, calibrations)} for name, part in by_slice.items()},
         "win_rate": None,
     }
     if config.against:
@@ -134,18 +154,24 @@ def summarise(config: Evaluate, rows: Sequence[Row]) -> dict[str, Any]:
     return result
 
 
-def intervals(rows: Sequence[Row], config: Evaluate) -> dict[str, dict[str, Any]]:
-    """Mean and 95 % bootstrap interval (over prompts) of every score that some of the rows have."""
+def intervals(
+    rows: Sequence[Row], config: Evaluate, calibrations: Mapping[str, SafetyCalibration]
+) -> dict[str, dict[str, Any]]:
+    """Mean and 95 % interval (over prompts) of every score that some of the rows have; of an expected unsafe
+    share the error of its calibration is in it."""
+    errors = {f"cost/{name}/expected": calibration.relative_error for name, calibration in calibrations.items()}
     out = {}
     for metric in dict.fromkeys(name for row in rows for name in row["scores"]):
         having = [row for row in rows if row["scores"].get(metric) is not None]
-        interval = mean_interval(
-            [row["scores"][metric] for row in having],
+        values = [row["scores"][metric] for row in having]
+        interval = metric_interval(
+            metric,
+            values,
             clusters=[row["prompt_id"] for row in having],
             seed=config.seed,
             resamples=config.bootstrap,
         )
-        out[metric] = interval.json()
+        out[metric] = (with_fit(interval, values, errors[metric]) if metric in errors else interval).json()
     return out
 
 
@@ -159,7 +185,7 @@ def _win_rate(config: Evaluate, rows: Sequence[Row], theirs: Sequence[Row]) -> d
     if not shared:
         raise BadInput(f"--against {config.against} has no prompt in common with this evaluation, or no score {judge}")
     return {
-        **win_rate([ours[p] for p in shared], [others[p] for p in shared], seed=config.seed).json(),
+        **win_rate([ours[p] for p in shared], [others[p] for p in shared]).json(),
         "judge": judge,
     }
 

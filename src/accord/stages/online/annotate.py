@@ -11,7 +11,7 @@ from pathlib import Path
 from accord.data.rows import prompt_of_row, write_records
 from accord.errors import BadInput
 from accord.records import Comparison, Prompt, is_in_slices
-from accord.run import RunFolder, read_lines
+from accord.run import RunFolder, decided, read_lines
 from accord.stages.online.config import Annotate
 from accord.stages.shared import open_run
 
@@ -92,7 +92,7 @@ def label_by_ai(config: Annotate, folder: Path, sampled: Sequence[Sampled]) -> d
     from accord.labelers.local import PolicyLabeler
     from accord.training import distributed
 
-    labeler = PolicyLabeler(config.scorer, distributed.start(config.threads))
+    labeler = PolicyLabeler(config.scorer, distributed.start(decided(config, "threads")))
     counts: dict[str, float] = {}
     for criterion in config.criteria:
         pairs = [
@@ -141,7 +141,7 @@ def model_scores(config: Annotate, sampled: Sequence[Sampled]) -> list[float]:
     from accord.models.tokenizer import load_renderer
     from accord.training import distributed
 
-    scorer = Scorer(config.scorer, role="preference", device=distributed.start(config.threads).device)
+    scorer = Scorer(config.scorer, role="preference", device=distributed.start(decided(config, "threads")).device)
     renderer = load_renderer(config.scorer)
     groups = [text_group(renderer, prompt, replies) for prompt, replies in sampled]
     return [float(score) for score in scorer.scores(groups, micro_tokens=MICRO_TOKENS)]

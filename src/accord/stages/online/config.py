@@ -1,10 +1,10 @@
 """Knobs of online rounds, and of who compares in them."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from accord.config import Reading, Run, Sampling, Sources
+from accord.config import Idle, Reading, Run, Sampling, Sources
 from accord.stages.dpo.config import Dpo
 
 Labeler = Literal["simulated", "gold", "preference", "ai"]
@@ -22,6 +22,13 @@ SCORER = "what labels: a preference model, or the language model of labeler ai"
 class Annotate(Run):
     """Label sampled replies: by simulated people of the gold world, by its truth, or by a preference model."""
 
+    idle: ClassVar[tuple[Idle, ...]] = (
+        Idle(
+            "temperature flips length_bias position_bias group",
+            lambda c: c.labeler == "simulated",
+            "with --labeler {c.labeler} (no people are simulated)",
+        ),
+    )
     samples: str = Field(description="run folder of `accord sample`, two replies or more to each prompt")
     labeler: Labeler = Field("simulated", description=LABELERS)
     scorer: str = Field("", description=SCORER)
@@ -79,7 +86,9 @@ class Online(Run, Sampling, Reading):
 
     def training(self, model: str, data: str, *, out: str, resume: bool) -> Dpo:
         """The training of a round. Raises ValueError that names the knob which `accord dpo` refuses."""
-        ours: dict[str, Any] = {name: getattr(self, name) for name in ("seed", "threads", "max_new_tokens")}
+        ours: dict[str, Any] = {"seed": self.seed, "threads": self.threads}
+        if self.train.get("kl_prompts") != 0:
+            ours["max_new_tokens"] = self.max_new_tokens
         try:
             return Dpo(
                 model=model,

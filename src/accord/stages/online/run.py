@@ -31,6 +31,7 @@ def run(config: Online) -> RunFolder:
     with open_run("online", config, parents) as run:
         if run.finished:
             return run
+        config = config.model_copy(update={"threads": run.threads})
         found: list[Prompt] = load_all(read_prompts, config.data, config, run, split=config.split)
         prompts = list({prompt.id: prompt for prompt in found}.values())
         needed = config.rounds * config.prompts

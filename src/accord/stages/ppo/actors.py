@@ -23,6 +23,7 @@ from accord.models.tokenizer import load_renderer
 from accord.objectives.kl import EXACT
 from accord.records import Demonstration, Document, Prompt, slice_names
 from accord.run import RunFolder
+from accord.stages.limits import Limit, open_limits
 from accord.stages.ppo.config import Ppo
 from accord.stages.shared import drop_long, drop_long_prompts, load_all, refuse_trained_prompts
 from accord.training.distributed import World
@@ -43,6 +44,7 @@ class Actors:
     renderer: Renderer
     rewards: dict[str, ReplyScorer]
     costs: dict[str, ReplyScorer]
+    limits: dict[str, Limit]
     watched: dict[str, ReplyScorer]
     critics: Critics
     following: nn.Module | None
@@ -62,10 +64,11 @@ class Actors:
 
 
 class Prompts(NamedTuple):
-    """The prompts of the run, and those that limits are checked on at the end."""
+    """The prompts of the run, those that limits are checked on at the end, and those of demonstrations beside them."""
 
     training: list[Prompt]
     held_out: list[Prompt]
+    shown: list[Prompt]
 
 
 def prepare(config: Ppo, run: RunFolder, world: World) -> tuple[Prompts, Actors]:
@@ -76,6 +79,7 @@ def prepare(config: Ppo, run: RunFolder, world: World) -> tuple[Prompts, Actors]
         {n: open_scorer(where, role, renderer, device, n) for n, where in named.items()}
         for named, role in ((config.rewards, "preference"), (config.costs, "cost"), (config.watch, "preference"))
     )
+    limits = open_limits(config.limits, config.limit_of, costs) if config.limits else {}
     prompts = read_prompts_of(config, run, renderer)
     policy = add_adapters(load_policy(config.model), config, scalar=False, seed=config.seed).to(device)
     if not any(p.requires_grad for p in policy.parameters()):
@@ -89,20 +93,22 @@ def prepare(config: Ppo, run: RunFolder, world: World) -> tuple[Prompts, Actors]
         if config.advantages == "gae"
         else SeparateCritics({}, {})
     )
+    other_text, shown = read_other_text(config, run, renderer)
     actors = Actors(
         policy=policy,
         reference=Reference(policy, separate),
         renderer=renderer,
         rewards=rewards,
         costs=costs,
+        limits=limits,
         watched=watched,
         critics=critics,
         following=following,
         average=copy.deepcopy(policy) if config.weight_average else None,
-        other_text=read_other_text(config, run, renderer),
+        other_text=other_text,
         engine=engine,
     )
-    return prompts, actors
+    return prompts._replace(shown=shown), actors
 
 
 def own_reference(config: Ppo, device: torch.device) -> nn.Module | None:
@@ -118,16 +124,17 @@ def read_prompts_of(config: Ppo, run: RunFolder, renderer: Renderer) -> Prompts:
 
     def read(sources: str | dict[str, str], what: str, split: str) -> list[Prompt]:
         found: list[Prompt] = load_all(read_prompts, sources, config, run, split=split, what=what)
-        refuse_trained_prompts(found, scorers, f"--{what}")
+        refuse_trained_prompts(found, scorers, f"--{what}", labelled=True)
         refuse_empty_slices(config.limit_slices, found, f"--{what}")
-        return drop_long_prompts(renderer, found, config.max_length - config.max_new_tokens, run, what)
+        return drop_long_prompts(renderer, found, config.max_length, run, what, for_replies=config.max_new_tokens)
 
     prompts = read(config.data, "data", config.split)
     if not config.eval_data:
-        return Prompts(prompts, [])
+        return Prompts(prompts, [], [])
     held_out = read(config.eval_data, "eval_data", "evaluation" if config.split else "")
     refuse_overlap({p.id for p in held_out}, [p.id for p in prompts], "--eval_data", "--data")
-    return Prompts(prompts, held_out)
+    refuse_trained_prompts(held_out, [config.model], "--eval_data")
+    return Prompts(prompts, held_out, [])
 
 
 def refuse_empty_slices(limit_slices: Mapping[str, str], prompts: Sequence[Prompt], what: str) -> None:
@@ -142,16 +149,20 @@ def refuse_empty_slices(limit_slices: Mapping[str, str], prompts: Sequence[Promp
                 )
 
 
-def read_other_text(config: Ppo, run: RunFolder, renderer: Renderer) -> list[Group]:
-    """Documents as in pretraining, or demonstrations as in SFT, for the PTX term; none without `--ptx_data`."""
+def read_other_text(config: Ppo, run: RunFolder, renderer: Renderer) -> tuple[list[Group], list[Prompt]]:
+    """Documents as in pretraining, or demonstrations as in SFT, for the PTX term; none without `--ptx_data`.
+
+    With the prompts of the demonstrations.
+    """
     if not config.ptx_data:
-        return []
+        return [], []
     if config.ptx_kind == "text":
         documents: list[Document] = load_all(read_documents, config.ptx_data, config, run, what="ptx_data")
-        return document_groups(renderer, documents, config.max_length)
+        return document_groups(renderer, documents, config.max_length), []
     shown: list[Demonstration] = load_all(read_demonstrations, config.ptx_data, config, run, what="ptx_data")
     groups = [conversation_group(renderer, demonstration, "assistant") for demonstration in shown]
-    return drop_long(groups, shown, config.max_length, run, "ptx_data")[0]
+    groups, shown = drop_long(groups, shown, config.max_length, run, "ptx_data")
+    return groups, [demonstration.prompt for demonstration in shown]
 
 
 def exact_kls(

@@ -5,7 +5,19 @@ from typing import ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, Field, model_validator
 
-from accord.config import Adapters, Reading, Rollouts, Schedule, Sources, Training
+from accord.config import (
+    LIMIT_OF,
+    Adapters,
+    Idle,
+    LimitOf,
+    Reading,
+    Rollouts,
+    Schedule,
+    Sources,
+    Training,
+    rare,
+    refuse_other_limits,
+)
 
 PerLimit = float | dict[str, float]  # one number for every limit, or --knob.NAME X for single ones
 
@@ -14,24 +26,29 @@ class KlKnobs(BaseModel):
     """How the policy is held to its reference."""
 
     heading: ClassVar[str] = "distance to the reference"
-    kl_in: Literal["reward", "loss"] = Field(
+    idle: ClassVar[tuple[Idle, ...]] = (
+        Idle("kl_target kl_anneal", lambda c: c.kl_coefficient, "with --kl_coefficient 0 (it stays 0)"),
+        Idle("kl_horizon", lambda c: c.kl_target, "without --kl_target NATS"),
+        Idle("refresh_mix", lambda c: c.refresh_every, "without --refresh_every N"),
+    )
+    kl_in: Literal["reward", "loss"] = rare(
         "reward", description="where KL is paid: in the reward of each token (k1 alone), or as a term of the loss"
     )
-    kl_estimator: Literal["k1", "k2", "k3", "exact", "exact-forward"] = Field(
+    kl_estimator: Literal["k1", "k2", "k3", "exact", "exact-forward"] = rare(
         "k1",
         description="of the sampled token (k1, k2, k3); exact KL(policy || reference); exact-forward: reversed",
     )
     kl_coefficient: float = Field(0.2, ge=0, description="β, the price of a nat of KL, in score")
-    kl_anneal: float = Field(
+    kl_anneal: float = rare(
         1.0, gt=0, description="β of the last iteration over β of the first, reached in equal ratios; 1 keeps β"
     )
     kl_target: float = Field(0.0, ge=0, description="nats per reply that β adapts to; 0 keeps β fixed")
-    kl_horizon: float = Field(10000.0, gt=0, description="replies over which β adapts")
-    kl_budget: float = Field(
+    kl_horizon: float = rare(10000.0, gt=0, description="replies over which β adapts")
+    kl_budget: float = rare(
         0.0, ge=0, description="nats per reply: a step that passes them is undone and the run ends there; 0: no budget"
     )
-    refresh_every: int = Field(0, ge=0, description="iterations after which the reference follows the policy; 0 never")
-    refresh_mix: float = Field(1.0, gt=0, le=1, description="how far: mix · policy + (1 - mix) · reference")
+    refresh_every: int = rare(0, ge=0, description="iterations after which the reference follows the policy; 0 never")
+    refresh_mix: float = rare(1.0, gt=0, le=1, description="how far: mix · policy + (1 - mix) · reference")
 
     @model_validator(mode="after")
     def _kl_fits(self) -> "KlKnobs":
@@ -53,18 +70,33 @@ class AdvantageKnobs(BaseModel):
     """From scores to advantages, and the critics that help."""
 
     heading: ClassVar[str] = "advantages and critics"
+    idle: ClassVar[tuple[Idle, ...]] = (
+        Idle(
+            "critic value_clip value_weight critic_learning_rate critic_warmup",
+            lambda c: c.advantages == "gae",
+            "with --advantages {c.advantages} (there is no critic)",
+        ),
+        Idle("lam whiten", lambda c: c.advantages == "gae", "with --advantages {c.advantages} (gae alone reads it)"),
+        Idle(
+            "gamma",
+            lambda c: c.advantages in ("gae", "reinforce++"),
+            "with --advantages {c.advantages} (whole replies are compared)",
+        ),
+        Idle("value_weight", lambda c: c.critic == "shared", "with --critic separate (its loss stands alone)"),
+        Idle("critic_learning_rate", lambda c: c.critic == "separate", "with --critic shared (one rate for all)"),
+    )
     advantages: Literal["gae", "rloo", "grpo", "dr-grpo", "reinforce++"] = Field(
         "gae",
         description="gae: with critics; others without: of a prompt's replies, or of all (docs/objectives.md)",
     )
-    loss_mean: Literal["auto", "tokens", "replies", "length"] = Field(
+    loss_mean: Literal["auto", "tokens", "replies", "length"] = rare(
         "auto",
         description="mean over tokens; over replies of theirs; sums over longest length; auto: by --advantages",
     )
-    gamma: float = Field(1.0, gt=0, le=1, description="discount per token (gae, reinforce++)")
-    lam: float = Field(0.95, ge=0, le=1, description="λ of generalised advantage estimation")
-    whiten: bool = Field(True, description="gae: whiten the combined advantage over the batch")
-    scale_rewards: bool = Field(
+    gamma: float = rare(1.0, gt=0, le=1, description="discount per token (gae, reinforce++)")
+    lam: float = rare(0.95, ge=0, le=1, description="λ of generalised advantage estimation")
+    whiten: bool = rare(True, description="gae: whiten the combined advantage over the batch")
+    scale_rewards: bool = rare(
         False,
         description="scale rewards to deviation 1 over the batch's tokens, mean kept; no limits then",
     )
@@ -72,10 +104,10 @@ class AdvantageKnobs(BaseModel):
         "separate",
         description="gae: a critic per signal, from its scorer; or value heads on the policy's trunk",
     )
-    value_clip: float = Field(0.0, ge=0, description="clip range of values; 0 does not clip")
-    value_weight: float = Field(0.1, gt=0, description="weight of the value loss beside the policy loss, when shared")
-    critic_learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of separate critics")
-    critic_warmup: int = Field(
+    value_clip: float = rare(0.0, ge=0, description="clip range of values; 0 does not clip")
+    value_weight: float = rare(0.1, gt=0, description="weight of the value loss beside the policy loss, when shared")
+    critic_learning_rate: float = rare(1e-3, gt=0, description="peak learning rate of separate critics")
+    critic_warmup: int = rare(
         0, ge=0, description="first iterations in which critics alone learn; policy, β and λ stand still"
     )
 
@@ -90,13 +122,16 @@ class MixKnobs(BaseModel):
     """Against forgetting: other text in the loss, and averages of weights."""
 
     heading: ClassVar[str] = "against forgetting"
-    ptx_data: str | dict[str, str] = Field(
+    idle: ClassVar[tuple[Idle, ...]] = (
+        Idle("ptx_kind ptx_weight ptx_batch_size", lambda c: c.ptx_data, "without --ptx_data SOURCE"),
+    )
+    ptx_data: str | dict[str, str] = rare(
         {}, description="text whose likelihood is raised beside (PPO-ptx), as --ptx_kind says; none by default"
     )
-    ptx_kind: Literal["text", "demonstrations"] = Field("text", description="what --ptx_data holds")
-    ptx_weight: float = Field(1.0, gt=0, description="weight of its loss, in nats per token, beside the policy loss")
-    ptx_batch_size: int = Field(32, gt=0, description="texts or demonstrations of it per optimizer step")
-    weight_average: float = Field(
+    ptx_kind: Literal["text", "demonstrations"] = rare("text", description="what --ptx_data holds")
+    ptx_weight: float = rare(1.0, gt=0, description="weight of its loss, in nats per token, beside the policy loss")
+    ptx_batch_size: int = rare(32, gt=0, description="texts or demonstrations of it per optimizer step")
+    weight_average: float = rare(
         0.0, ge=0, lt=1, description="decay per iteration of an average of the weights, which is saved; 0: no average"
     )
 
@@ -105,23 +140,39 @@ class LimitKnobs(BaseModel):
     """Limits on expected cost. Numbers are for every limit, or with --knob.NAME for single ones."""
 
     heading: ClassVar[str] = "limits"
+    idle: ClassVar[tuple[Idle, ...]] = (
+        Idle(
+            "limit_of limit_window multiplier_rule multiplier_rate multiplier_gain multiplier_init multiplier_bound "
+            "multipliers_from eval_data",
+            lambda c: c.limits,
+            "without --limits.NAME X",
+        ),
+        Idle(
+            "multiplier_rate multiplier_bound",
+            lambda c: c.multiplier_rule != "fixed",
+            "with --multiplier_rule fixed (λ stands still)",
+        ),
+        Idle("multiplier_gain", lambda c: c.multiplier_rule == "pi", "with --multiplier_rule {c.multiplier_rule}"),
+        Idle("multiplier_init", lambda c: not c.multipliers_from, "with --multipliers_from RUN (λ comes from there)"),
+    )
     costs: dict[str, str] = Field({}, description="--costs.NAME DIR: cost models")
-    limits: dict[str, float] = Field({}, description="--limits.NAME X: bound on the expected cost; may be negative")
+    limits: dict[str, float] = Field({}, description="--limits.NAME X: bound on what --limit_of says")
+    limit_of: LimitOf | dict[str, LimitOf] = Field("cost", description=LIMIT_OF)
     limit_slices: dict[str, str] = Field(
         {}, description="--limit_slices.NAME A,B: slices that the limit holds on; default all"
     )
-    limit_window: PerLimit = Field(
-        1.0, description="iterations whose replies λ sees the mean cost of; 1: the replies of this policy alone"
+    limit_window: PerLimit = rare(
+        1.0, description="iterations whose replies λ sees the mean of; 1: the replies of this policy alone"
     )
-    multiplier_rule: Literal["pi", "safe-rlhf", "fixed"] = Field(
+    multiplier_rule: Literal["pi", "safe-rlhf", "fixed"] = rare(
         "pi",
         description="how λ moves (docs/objectives.md); fixed makes a weighted sum",
     )
-    multiplier_rate: PerLimit = Field(0.05, description="integral rate α of λ, per unit of cost and iteration")
-    multiplier_gain: PerLimit = Field(1.0, description="proportional gain k of λ, per unit of cost")
-    multiplier_init: PerLimit = Field(2.0, description="λ at the start; 0 stays 0")
-    multiplier_bound: PerLimit = Field(10.0, description="largest λ")
-    multipliers_from: str = Field("", description="run folder of ppo whose last λ of the same names are the first here")
+    multiplier_rate: PerLimit = rare(0.05, description="integral rate α of λ, per unit of error and iteration")
+    multiplier_gain: PerLimit = rare(1.0, description="proportional gain k of λ, per unit of error")
+    multiplier_init: PerLimit = rare(2.0, description="λ at the start; 0 stays 0")
+    multiplier_bound: PerLimit = rare(10.0, description="largest λ")
+    multipliers_from: str = rare("", description="run folder of ppo whose last λ of the same names are the first here")
     eval_data: str | dict[str, str] = Field(
         {},
         description="held-out prompts for the limits' check at the end; of the evaluation split if --split is given",
@@ -145,10 +196,7 @@ class LimitKnobs(BaseModel):
                     raise ValueError(f"{dotted} {value:g} must be at least {least:g}")
                 if knob == "limit_window" and value != int(value):
                     raise ValueError(f"{dotted} {value:g} must be a whole number of iterations")
-        if self.eval_data and not self.limits:
-            raise ValueError("--eval_data is for the check of limits; add --limits.NAME NUMBER")
-        if self.multipliers_from and not self.limits:
-            raise ValueError("--multipliers_from is for limits; add --limits.NAME NUMBER")
+        refuse_other_limits(self.limits, self.limit_of)
         return self
 
     def of_limit(self, knob: str, name: str) -> float:
@@ -185,7 +233,7 @@ class WatchKnobs(BaseModel):
     """What to look out for while the reward rises."""
 
     heading: ClassVar[str] = "watching"
-    watch: dict[str, str] = Field(
+    watch: dict[str, str] = rare(
         {},
         description="--watch.NAME DIR: preference models never trained on, such as one of the other half of the data",
     )
@@ -223,6 +271,13 @@ def parse_alarm(metric: str, text: str) -> Alarm:
 class Ppo(Training, Adapters, Reading, Rollouts, KlKnobs, AdvantageKnobs, LimitKnobs, MixKnobs, WatchKnobs):
     """Proximal policy optimisation with KL to a reference; with --limits, under limits on expected cost."""
 
+    idle: ClassVar[tuple[Idle, ...]] = (
+        Idle(
+            "update_kl",
+            lambda c: c.ppo_epochs > 1 or max(1, c.mini_batch_size // c.samples) < c.batch_size,
+            "with --ppo_epochs 1 and all replies in one --mini_batch_size (there is one update an iteration)",
+        ),
+    )
     model: str = Field(description="snapshot to start from")
     reference: str = Field("", description="snapshot that KL is measured to; default the model itself")
     data: Sources = Field(description="prompts; --data.NAME SOURCE names a slice")
@@ -230,31 +285,29 @@ class Ppo(Training, Adapters, Reading, Rollouts, KlKnobs, AdvantageKnobs, LimitK
     rewards: dict[str, str] = Field(
         description="--rewards.NAME DIR: preference models, or module:function, or URLs; summed"
     )
-    reward_weights: dict[str, float] = Field(
-        {}, description="--reward_weights.NAME X: its weight in the sum; default 1"
-    )
+    reward_weights: dict[str, float] = rare({}, description="--reward_weights.NAME X: its weight in the sum; default 1")
     steps: int = Field(40, gt=0, description="iterations of sampling and improving")
     batch_size: int = Field(256, gt=0, description="prompts per iteration")
     samples: int = Field(1, gt=0, description="replies per prompt")
     ppo_epochs: int = Field(2, gt=0, description="passes over each iteration's rollouts")
     mini_batch_size: int = Field(128, gt=0, description="rollouts per optimizer step; a prompt's stay together")
     clip: float = Field(0.2, gt=0, description="clip range of the policy ratio")
-    update_kl: float = Field(
+    update_kl: float = rare(
         0.0,
         ge=0,
         description="nats per token from the sampling policy, beyond which no step is made; 0: no bound",
     )
-    sampler_gap: float = Field(
+    sampler_gap: float = rare(
         0.0,
         ge=0,
         description="nats per token up to which the sampler's log-probs stand for the trainer's; 0: by precision",
     )
-    score_clip: float = Field(0.0, ge=0, description="bound on raw scores (not on KL); 0 does not clip")
-    unfinished_penalty: float = Field(
+    score_clip: float = rare(0.0, ge=0, description="bound on raw scores (not on KL); 0 does not clip")
+    unfinished_penalty: float = rare(
         0.0, ge=0, description="subtracted from the reward of a reply without a stop token"
     )
     learning_rate: float = Field(2e-4, gt=0, description="peak learning rate of AdamW")
-    schedule: Schedule = Field("linear", description="constant over the first half, then down to 10 % by this shape")
+    schedule: Schedule = rare("linear", description="constant over the first half, then down to 10 % by this shape")
 
     @property
     def summed(self) -> dict[str, float]:
@@ -278,8 +331,6 @@ class Ppo(Training, Adapters, Reading, Rollouts, KlKnobs, AdvantageKnobs, LimitK
     def _parts_fit(self) -> "Ppo":
         if self.advantages in ("rloo", "grpo", "dr-grpo") and self.samples < 2:
             raise ValueError(f"--advantages {self.advantages} compares a prompt's replies; give --samples 2 or more")
-        if self.critic_warmup and self.advantages != "gae":
-            raise ValueError(f"--critic_warmup: --advantages {self.advantages} has no critic")
         if self.scale_rewards and self.limits:
             raise ValueError("--scale_rewards would change what a multiplier weighs; leave it out under limits")
         if self.refresh_every and self.reference:

@@ -1,20 +1,21 @@
 """What one iteration knows of its rollouts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from accord.engine.packing import Group
-from accord.records import Prompt, Rollout, is_in_slices
+from accord.records import Prompt, Rollout
 
 
 @dataclass(frozen=True)
 class Experience:
     """One iteration's rollouts. B replies, prompt by prompt, T slots; everything on the CPU, masked slots are 0.
 
-    `groups` hold a prompt and its replies, which share its tokens. `scores[name]` (B,) normalised, `values[signal]`,
+    `groups` hold a prompt and its replies, which share its tokens. `scores[name]` (B,) are normalised and enter
+    advantages, `raw_costs[name]` (B,) are what limits are held on, in logits or a scorer's own units. `values[signal]`,
     `logprobs`, `reference` (log-probs under it) and `kl` (B, T); `kl` is each token's KL by `--kl_estimator`.
     `reward` (B,) is the weighted sum of the rewards' scores; `inside[limit]` (B,) is True for the replies whose prompt
     the limit holds on. `sampler_gap` is mean |log p of the sampler − log p of the trainer|, of some of the replies.
@@ -29,6 +30,7 @@ class Experience:
     kl: Tensor
     scores: dict[str, Tensor]
     values: dict[str, Tensor]
+    raw_costs: Mapping[str, Tensor] = field(default_factory=dict)
     sampler_gap: float = 0.0
     reward: Tensor = field(default_factory=lambda: torch.zeros(0))
     inside: Mapping[str, Tensor] = field(default_factory=dict)
@@ -40,8 +42,3 @@ def weighted_sum(scores: Mapping[str, Tensor], weights: Mapping[str, float]) -> 
     for name, weight in weights.items():
         total = total + weight * scores[name]
     return total
-
-
-def in_slices(prompts: Sequence[Prompt], slices: str) -> Tensor:
-    """(B,) True where a prompt is in one of the slices, whose names stand with commas; in all where none is named."""
-    return torch.tensor([is_in_slices(prompt, slices) for prompt in prompts], dtype=torch.bool)

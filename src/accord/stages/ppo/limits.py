@@ -10,52 +10,62 @@ from accord.engine.texts import rollout_groups
 from accord.objectives.lagrange import RULES, window_mean
 from accord.records import Prompt
 from accord.run import RunFolder
+from accord.stages.limits import Limit, judge_limit
 from accord.stages.ppo.actors import Actors
 from accord.stages.ppo.config import LimitKnobs, Ppo
-from accord.stages.ppo.experience import Experience, in_slices
+from accord.stages.ppo.experience import Experience
 from accord.stages.ppo.state import State
-from accord.stages.shared import judge_limit, sample_settings
+from accord.stages.shared import sample_settings
 
 CHECK_SEED = 0x11A17  # keeps the replies of the check apart from those of every iteration
 
 
-def move_multipliers(knobs: LimitKnobs, experience: Experience, state: State) -> dict[str, float]:
-    """One step of every multiplier, by the raw mean cost of this batch, or window of batches, on the limit's slice."""
+def move_multipliers(
+    knobs: LimitKnobs, limits: Mapping[str, Limit], experience: Experience, state: State
+) -> dict[str, float]:
+    """One step of every multiplier, by the raw costs of this batch, or window of batches, on the limit's slice."""
     metrics: dict[str, float] = {}
-    for name, limit in knobs.limits.items():
+    for name, limit in limits.items():
         inside = experience.inside[name]
         if inside.any():
-            costs = experience.scores[name][inside]
-            window = [*state.windows.get(name, []), (float(costs.mean()), len(costs))]
+            costs = experience.raw_costs[name][inside]
+            window = [*state.windows.get(name, []), (float(limit.bounded(costs).mean()), len(costs))]
             state.windows[name] = window[-int(knobs.of_limit("limit_window", name)) :]
             state.multipliers[name] = RULES[knobs.multiplier_rule](
                 state.multipliers[name],
-                window_mean(state.windows[name]),
-                limit,
+                limit.error(window_mean(state.windows[name])),
                 rate=knobs.of_limit("multiplier_rate", name),
                 gain=knobs.of_limit("multiplier_gain", name),
                 bound=knobs.of_limit("multiplier_bound", name),
             )
-            metrics |= cost_metrics(name, costs)
+            metrics |= cost_metrics(limit, costs)
             if knobs.of_limit("limit_window", name) > 1:
                 metrics[f"cost/{name}/window"] = window_mean(state.windows[name])
         metrics[f"lagrange/{name}"] = state.multipliers[name].value
     return metrics | free_costs(knobs, experience)
 
 
-def hold_multipliers(knobs: LimitKnobs, experience: Experience, state: State) -> dict[str, float]:
+def hold_multipliers(
+    knobs: LimitKnobs, limits: Mapping[str, Limit], experience: Experience, state: State
+) -> dict[str, float]:
     """The same numbers while nothing moves, because the policy does not."""
     metrics: dict[str, float] = {}
-    for name in knobs.limits:
+    for name, limit in limits.items():
         inside = experience.inside[name]
         if inside.any():
-            metrics |= cost_metrics(name, experience.scores[name][inside])
+            metrics |= cost_metrics(limit, experience.raw_costs[name][inside])
         metrics[f"lagrange/{name}"] = state.multipliers[name].value
     return metrics | free_costs(knobs, experience)
 
 
-def cost_metrics(name: str, costs: Tensor) -> dict[str, float]:
-    """Mean raw cost (N,) and the share of unsafe replies."""
+def cost_metrics(limit: Limit, costs: Tensor) -> dict[str, float]:
+    """Of raw costs (N,): their mean, the share above 0 and, where that is bounded, the expected unsafe share."""
+    found = mean_and_unsafe(limit.name, costs)
+    return found | ({f"cost/{limit.name}/expected": float(limit.bounded(costs).mean())} if limit.of == "unsafe" else {})
+
+
+def mean_and_unsafe(name: str, costs: Tensor) -> dict[str, float]:
+    """Mean raw cost (N,) and the share of replies that cost more than 0."""
     return {f"cost/{name}/mean": float(costs.mean()), f"cost/{name}/unsafe": float((costs > 0).float().mean())}
 
 
@@ -63,14 +73,14 @@ def free_costs(knobs: LimitKnobs, experience: Experience) -> dict[str, float]:
     """Costs without a limit, on all prompts."""
     metrics: dict[str, float] = {}
     for name in set(knobs.costs) - set(knobs.limits):
-        metrics |= cost_metrics(name, experience.scores[name])
+        metrics |= mean_and_unsafe(name, experience.raw_costs[name])
     return metrics
 
 
 def check_limits(
     config: Ppo, run: RunFolder, actors: Actors, policy: nn.Module, prompts: Sequence[Prompt]
 ) -> Mapping[str, Any]:
-    """Mean cost of one reply to each held-out prompt, with its interval and whether each limit is met.
+    """What is bounded, of one reply to each held-out prompt, with its interval and whether each limit is met.
 
     Leaves `limits.json`. Nothing of these prompts was trained on; the cost model is the one that was optimised against,
     so what its limit promises about another judge is for `accord evaluate` to say.
@@ -83,10 +93,8 @@ def check_limits(
     texts = [actors.renderer.text(rollout.ids) for rollout in rollouts]
     groups = rollout_groups(rollouts)
     out: dict[str, Any] = {}
-    for name, limit in config.limits.items():
-        costs = actors.costs[name].scores(prompts, texts, groups, micro_tokens=config.micro_tokens).tolist()
-        inside = in_slices(prompts, config.limit_slices.get(name, "")).tolist()
-        held = [cost for cost, holds in zip(costs, inside, strict=True) if holds]
-        out[name] = judge_limit(name, limit, held, seed=config.seed)
+    for name, limit in actors.limits.items():
+        costs = actors.costs[name].raw_scores(prompts, texts, groups, micro_tokens=config.micro_tokens)
+        out[name] = judge_limit(limit, costs, prompts, config.limit_slices.get(name, ""), seed=config.seed)
     run.write_json("limits.json", out)
     return out

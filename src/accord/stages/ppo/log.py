@@ -32,7 +32,7 @@ def rollout_metrics(actors: Actors, experience: Experience, state: State) -> dic
         metrics |= {f"reward/{name}/{s}": float(experience.scores[name][inside].mean()) for s, inside in places.items()}
     for name in actors.costs:
         for s, inside in places.items():
-            costs = experience.scores[name][inside]
+            costs = experience.raw_costs[name][inside]
             metrics[f"cost/{name}/{s}/mean"] = float(costs.mean())
             metrics[f"cost/{name}/{s}/unsafe"] = float((costs > 0).float().mean())
     metrics |= gold_means(experience, actors.renderer)
@@ -52,6 +52,7 @@ def add_samples(run: RunFolder, renderer: Renderer, experience: Experience, step
     """Log a few replies beside their numbers."""
     for prompt, rollout, i in list(zip(experience.prompts, experience.rollouts, range(count), strict=False)):
         reply = renderer.text(rollout.ids)
-        scores = {name: float(score[i]) for name, score in experience.scores.items()} | gold_scores(prompt, reply)
+        shown = {**experience.scores, **experience.raw_costs}
+        scores = {name: float(score[i]) for name, score in shown.items()} | gold_scores(prompt, reply)
         kl = float(experience.kl[i].sum())
         run.add_sample(rollout_row(prompt, reply, rollout, step=step, kl=kl, scores=scores))

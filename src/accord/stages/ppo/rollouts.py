@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 
 from accord.engine.forward.causal import token_logprobs
+from accord.engine.forward.dtype import exact
 from accord.engine.packing import Group, cut_by_tokens, length_mask, pack, pack_replies, reply_group
 from accord.models.scorers import AT_ONCE
 from accord.objectives.kl import EXACT, SAMPLED
 from accord.records import Prompt, Rollout
+from accord.stages.limits import in_slices
 from accord.stages.ppo.actors import Actors, exact_kls
 from accord.stages.ppo.config import Ppo
-from accord.stages.ppo.experience import Experience, in_slices, weighted_sum
+from accord.stages.ppo.experience import Experience, weighted_sum
 from accord.stages.ppo.state import State
 from accord.stages.shared import sample_settings
 from accord.training.distributed import World
@@ -23,10 +25,11 @@ from accord.training.precision import lowered
 
 # nats per token up to which the sampler's log-probs stand for the trainer's: what rounding makes of equal weights
 GAP = {"f32": 1e-5, "bf16": 1e-4}
+MEASURED = 16  # of so many prompts one is asked about
 
 
 class Scoring:
-    """Scores of `--samples` rollouts to each prompt, by every scorer.
+    """Raw scores of `--samples` rollouts to each prompt, by every scorer.
 
     A remote scorer is asked about some replies as soon as they have ended, in a thread of its own, while this process
     draws others and evaluates. A scorer of this process would take its cores from an engine that draws here, and waits
@@ -70,7 +73,7 @@ class Scoring:
         return [self._replies[place][1] for place in range(len(self._prompts))]
 
     def result(self) -> dict[str, Tensor]:
-        """Scores (B,) by scorer, prompt by prompt; raises what a scorer raised."""
+        """Raw scores (B,) by scorer, prompt by prompt; raises what a scorer raised."""
         self._ask(self._early, self._unasked)
         self._ask(self._late, list(range(len(self._prompts))))
         for name, places, asked in self._asked:
@@ -92,7 +95,7 @@ class Scoring:
     def _score(self, name: str, prompts: list[Prompt], texts: list[str], groups: list[Group]) -> Tensor:
         scorer = self._actors.scorers[name]
         with torch.autocast(self._device.type, enabled=False):  # the sampler's precision is not the scorers'
-            scores = scorer.scores(prompts, texts, groups, micro_tokens=self._config.micro_tokens)
+            scores = scorer.raw_scores(prompts, texts, groups, micro_tokens=self._config.micro_tokens)
         return scores.view(len(groups), self._config.samples)
 
 
@@ -158,7 +161,10 @@ def evaluate(
     if config.kl_estimator in SAMPLED:
         kl = torch.where(mask, SAMPLED[config.kl_estimator](sampled, reference), torch.zeros_like(sampled))
     own = [prompt for prompt in prompts for _ in range(config.samples)]
-    return Experience(own, rollouts, groups, mask, sampled, reference, kl, scoring.result(), values, gap)
+    raw = scoring.result()
+    scores = {name: actors.scorers[name].normalizer(raw[name]) for name in raw}
+    raw_costs = {name: raw[name] for name in actors.costs}
+    return Experience(own, rollouts, groups, mask, sampled, reference, kl, scores, values, raw_costs, gap)
 
 
 def measure_gap(config: Ppo, world: World, actors: Actors, groups: Sequence[Group], sampled: Tensor) -> float:
@@ -167,14 +173,14 @@ def measure_gap(config: Ppo, world: World, actors: Actors, groups: Sequence[Grou
     `sampled` (B, T) are the sampler's. The trainer computes as it will in the first update.
     """
     total, count = 0.0, 0
-    picked = range(0, len(groups), 16)
+    picked = range(0, len(groups), MEASURED)
     for part in cut_by_tokens(picked, lambda i: groups[i].tokens, config.micro_tokens):
         packing = pack([groups[i] for i in part]).to(world.device)
         with lowered(config.precision, world.device):
             trained = token_logprobs(actors.policy, packing, temperature=config.temperature)
         rows = [i * config.samples + k for i in part for k in range(config.samples)]
         ours = sampled[rows][packing.owner.cpu(), packing.slots.cpu()]
-        total += float((ours - trained.cpu()).abs().double().sum())
+        total += float(exact((ours - trained.cpu()).abs()).sum())
         count += len(ours)
     sums = world.gather((total, count))
     return sum(t for t, _ in sums) / max(1, sum(c for _, c in sums))
@@ -204,6 +210,7 @@ def gather(world: World, part: Experience, samples: int) -> Experience:
         stack(part.kl),
         {name: torch.stack(whole(list(score))) for name, score in part.scores.items()},
         {name: stack(value) for name, value in part.values.items()},
+        {name: torch.stack(whole(list(cost))) for name, cost in part.raw_costs.items()},
         part.sampler_gap,
     )
 

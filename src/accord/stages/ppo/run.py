@@ -1,7 +1,7 @@
 """PPO with a KL penalty to a reference; with limits, constrained PPO. One loop for both.
 
     1. collect   sample replies; score them; KL to the reference; values
-    2. multiply  λ of every limit moves once, by the raw mean cost on its slice
+    2. multiply  λ of every limit moves once, by the mean raw cost, or calibrated unsafe share, on its slice
     3. watch     the numbers of these rollouts; an alarm may end the run here
     4. shape     streams r − β·kl and c + β·kl → advantages per signal → A = (A_r − Σ λ_i A_i) / (1 + Σ λ_i)
     5. improve   clipped surrogate, KL and clipped value losses over mini-batches
@@ -35,7 +35,7 @@ from accord.stages.ppo.update import Targets, improve
 from accord.stages.ppo.watch import ENDING, Guard, refuse_unknown_metrics, watch_metrics
 from accord.stages.shared import open_run, save_snapshot
 from accord.training import checkpoint, distributed
-from accord.training.compiling import Compiling
+from accord.training.compilation import Compilation
 from accord.training.distributed import World
 from accord.training.optimizer import build_optimizer
 from accord.training.order import batch_indices
@@ -50,7 +50,7 @@ def run(config: Ppo) -> RunFolder:
     with open_run("ppo", config, parents) as run:
         if run.finished:
             return run
-        world = distributed.start(config.threads)
+        world = distributed.start(run.threads)
         refuse_unknown_metrics(config.rules)
         state = first_state(config)
         prompts, actors = prepare(config, run, world)
@@ -60,8 +60,9 @@ def run(config: Ppo) -> RunFolder:
         modules = trained_modules(config, actors, guard)
         if (saved := checkpoint.latest(run.path / "checkpoints")) is not None:
             state = restore(checkpoint.load(saved, modules, optimizers))
-            run.truncate_logs(state.step)
-        compiling = Compiling(run, world, [actors.policy, actors.critics])
+        run.truncate_logs(state.step)
+        due = checkpoint.Due(config.checkpoint_every, config.checkpoint_minutes)
+        compilation = Compilation(run, world, [actors.policy, actors.critics])
         progress = Progress("ppo", config.steps, first=state.step, quiet=not world.is_main)
         while state.step < config.steps and not state.ended:
             started = time.perf_counter()
@@ -72,11 +73,10 @@ def run(config: Ppo) -> RunFolder:
                 run.log({"step": state.step, **metrics})
             shown = ("objective/scores", "objective/kl", *(f"cost/{n}/mean" for n in config.costs))
             progress.update(state.step, {name: metrics[name] for name in shown if name in metrics})
-            compiling.consider(left, *imagined_pass(config, actors, prompts.training, state.step, world.device))
+            compilation.consider(left, *imagined_pass(config, actors, prompts.training, state.step, world.device))
             stop = any(world.gather(run.stop_requested))
             more = state.step < config.steps and not state.ended
-            due = config.checkpoint_every and state.step % config.checkpoint_every == 0 and more
-            if (due or stop) and world.is_main:
+            if (due.after(state.step) or stop or not more) and world.is_main:
                 checkpoint.save(run.path / "checkpoints", state.step, modules, optimizers, save_state(state))
             if stop and more:
                 raise run.interrupted(state.step)
@@ -102,7 +102,7 @@ def iterate(
         follow(actors.following, actors.policy, config.refresh_mix)
     experience = collect(config, world, actors, prompts_of(config, prompts, state.step), state)
     warming = state.step < config.critic_warmup
-    metrics = (hold_multipliers if warming else move_multipliers)(config, experience, state)
+    metrics = (hold_multipliers if warming else move_multipliers)(config, actors.limits, experience, state)
     metrics |= rollout_metrics(actors, experience, state) | watch_metrics(config.watch, experience, state)
     if world.is_main:
         add_samples(run, actors.renderer, experience, state.step + 1)
@@ -133,7 +133,7 @@ def ends(actors: Actors, action: str) -> bool:
 def last_look(config: Ppo, world: World, prompts: Sequence[Prompt], actors: Actors, guard: Guard, state: State) -> None:
     """Rollouts of the policy after its last step, where a rule can roll back: no step goes unwatched."""
     experience = collect(config, world, actors, prompts_of(config, prompts, state.step), state)
-    metrics = hold_multipliers(config, experience, state) | rollout_metrics(actors, experience, state)
+    metrics = hold_multipliers(config, actors.limits, experience, state) | rollout_metrics(actors, experience, state)
     ends(actors, guard.look(actors.policy, metrics | watch_metrics(config.watch, experience, state), state))
 
 
@@ -156,9 +156,10 @@ def finish(config: Ppo, run: RunFolder, prompts: Prompts, actors: Actors, state:
     """Check the limits on held-out prompts, save the policy, close the run."""
     limits = check_limits(config, run, actors, actors.result, prompts.held_out) if prompts.held_out else {}
     facts: dict[str, Any] = {"rewards": dict(config.rewards), "limits": dict(config.limits), "parent": config.model}
+    facts |= {"limit_of": {name: limit.of for name, limit in actors.limits.items()}} if actors.limits else {}
     verdicts = {name: found["verdict"] for name, found in limits.items()}
     facts |= {"verdicts": verdicts} if verdicts else {}
-    save_snapshot(run, actors.result, actors.renderer.tokenizer, POLICY, facts, prompts.training)
+    save_snapshot(run, actors.result, actors.renderer.tokenizer, POLICY, facts, [*prompts.training, *prompts.shown])
     run.finish(
         multipliers={n: m.value for n, m in state.multipliers.items()},
         multiplier_integrals={n: m.integral for n, m in state.multipliers.items()},

@@ -17,8 +17,8 @@ from accord.stages.ppo.experience import Experience
 class State:
     """Iterations done, β, λ of every limit; what `--limit_window` remembers and what `--alarms` compare with.
 
-    `windows[limit]` holds (mean cost, replies) of the last iterations, `first[name]` numbers of the first iteration,
-    `alarms` what rang, `ended` the alarm that ended the run.
+    `windows[limit]` holds (mean of what is bounded, replies) of the last iterations, `first[name]` numbers of the first
+    iteration, `alarms` what rang, `ended` the alarm that ended the run.
     """
 
     step: int

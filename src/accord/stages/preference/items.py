@@ -1,6 +1,7 @@
 """What a preference model learns from: comparisons, rankings, labels and ratings as items of one kind."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -84,7 +85,7 @@ class PreferenceData:
         return ties / (ties + pairs) if ties else 0.0
 
 
-def read_material(config: Preference, run: RunFolder, renderer: Renderer) -> PreferenceData:
+def read_preference_data(config: Preference, run: RunFolder, renderer: Renderer) -> PreferenceData:
     """Read and render everything that `config` names. Raises BadInput where nothing is left to learn from."""
     comparisons = _read(config, run, read_comparisons, config.data, "data")
     judged = _read(config, run, read_judgements, config.safety_data, "safety_data")
@@ -219,6 +220,18 @@ def refuse_one_sided(labelled: Sequence[PreferenceItem]) -> None:
             "Give labels (is_safe, is_response_k_safe, or --columns.safe and --columns.unsafe), or train "
             "--role preference"
         )
+
+
+def refuse_thin_heads(config: Preference, kept: PreferenceData) -> None:
+    """A head that has nothing to learn from stays as it is drawn, and one reply has no deviation to normalise by."""
+    replies = Counter(item.head for item in [*kept.items, *kept.labelled] for _ in item.texts)
+    for head in kept.heads:
+        if replies[head] < 2:
+            knob = "by_group" if config.by_group else "criterion"
+            raise BadInput(
+                f"--{knob}: beside what is held out, {head} has {replies[head]} of the two replies or more that a head "
+                "learns from; give more data, or leave it out"
+            )
 
 
 def _demonstrations(config: Preference, run: RunFolder, renderer: Renderer) -> list[Group]:

@@ -12,16 +12,17 @@ from accord.evaluation.annotators import reliability_interval
 from accord.evaluation.baselines import BagOfWords
 from accord.evaluation.calibration import fit_temperature
 from accord.evaluation.preference import ScoredPair, preference_evaluation
-from accord.evaluation.statistics import mean_interval, pair_outcomes
+from accord.evaluation.safety import LEAST_LABELS, calibrate_safety
+from accord.evaluation.statistics import pair_outcomes, share_interval
 from accord.models.ensemble import Combination
 from accord.models.learner import PreferenceLearner
-from accord.models.saving import save_model
+from accord.models.saving import add_to_description, save_model
 from accord.models.scalar import Normalizer, Scorer, head_scores
 from accord.records import Prompt
 from accord.run import RunFolder
 from accord.stages.preference.config import Preference
 from accord.stages.preference.items import PreferenceData, PreferenceItem
-from accord.stages.shared import card, named, remember_prompts
+from accord.stages.shared import card, named, remember_labelled
 from accord.training.distributed import World
 
 Scored = Sequence[Sequence[float]]
@@ -34,10 +35,11 @@ def write_results(
     renderer: Renderer,
     learners: Sequence[PreferenceLearner],
     kept: PreferenceData,
-    held_out: Sequence[PreferenceItem],
+    unseen: PreferenceData,
     trained: Sequence[Prompt],
 ) -> None:
     """Fit the normalisers, save every model, and measure what was saved on the held-out prompts (unless folds did)."""
+    held_out = unseen.items
     facts = {"role": config.role, "criterion": config.criterion, "data": named(config.data), "parent": config.model}
     with run.new_snapshot() as folder:
         for number, learner in enumerate(learners):
@@ -46,10 +48,15 @@ def write_results(
             if number == 0:
                 description |= how_combined(config, len(learners))
             save_model(learner.scorer, renderer.tokenizer, where, description, card(run.stage, facts))
-        remember_prompts(folder, trained)
+        measured = measure_cost(config, world, str(folder), kept, unseen) if config.role == "cost" else {}
+        if measured:
+            add_to_description(folder, measured)
+        remember_labelled(run, folder, trained, config.model)
     scores = saved_scores(config, world, str(run.snapshot), kept.heads, held_out)
     if not config.folds:  # whose models have tested every comparison
-        run.write_json("evaluation.json", summarise(config, held_out, scores) | {"cross_validated": False})
+        result = summarise(config, held_out, scores) | {"cross_validated": False}
+        calibration = {"safety_calibration": measured["calibration"]} if "calibration" in measured else {}
+        run.write_json("evaluation.json", result | calibration)
     learned = what_was_learned(config, world, learners[0], kept, held_out, scores)
     if learned:
         run.write_json("learned.json", learned)
@@ -104,6 +111,33 @@ def fit_normalizer(
     raw = _raw(learner, groups, config, world)[:, place]
     shift = raw if shown is None else shown
     return Normalizer("standard", float(shift.mean()), float(raw.std().clamp(min=1e-6)))
+
+
+def measure_cost(
+    config: Preference, world: World, snapshot: str, kept: PreferenceData, unseen: PreferenceData
+) -> dict[str, Any]:
+    """What limits need to know of the saved model's raw cost: its `deviation` on the training replies, and the
+    `calibration` of σ(cost) on replies to held-out prompts that were labelled one by one, unless they are too few."""
+    scorer = Scorer(snapshot, role="cost", device=world.device)
+    groups = [item.group for item in [*kept.items, *kept.labelled]]
+    raw = scorer.raw_scores(groups, micro_tokens=config.micro_tokens)
+    found: dict[str, Any] = {"deviation": float(raw.std().clamp(min=1e-6))}
+    # of a comparison whose replies are all bad, none could have been labelled safe
+    single = [item for item in unseen.labelled if len(item.texts) == 1]
+    costs = scorer.raw_scores([item.group for item in single], micro_tokens=config.micro_tokens)
+    unsafe = [float(item.labels[0].kind == "above") for item in single]
+    fitted = calibrate_safety(costs.numpy(), unsafe, [item.prompt.id for item in single], flips=config.label_flips)
+    if fitted is None:
+        print(
+            f"σ(cost) is not calibrated by {len(single)} held-out safety labels; it takes {LEAST_LABELS} of both "
+            "kinds, and costs that agree with most of them"
+        )
+        return found
+    print(
+        f"σ(cost) is calibrated on {fitted.n} held-out safety labels: temperature {fitted.temperature:.2f} "
+        f"(relative error {fitted.relative_error:.0%}), ECE {fitted.ece_before:.3f} before, {fitted.ece:.3f} after"
+    )
+    return found | {"calibration": fitted.json()}
 
 
 @torch.no_grad()
@@ -224,7 +258,7 @@ def cross_validated(
         }
         for pair, margin, fold in zip(pairs, words, folds, strict=True)
     ]
-    baseline = mean_interval(pair_outcomes(words), [pair.prompt_id for pair in pairs]).json()
+    baseline = share_interval(pair_outcomes(words), [pair.prompt_id for pair in pairs]).json()
     return summarise(config, items, scores) | {"bag_of_words": baseline, "cross_validated": True}, tested
 
 

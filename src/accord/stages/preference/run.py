@@ -27,7 +27,7 @@ from accord.models.tokenizer import load_renderer
 from accord.records import fold_of
 from accord.run import RunFolder, read_json
 from accord.stages.preference.config import Preference
-from accord.stages.preference.items import PreferenceData, PreferenceItem, read_material
+from accord.stages.preference.items import PreferenceData, PreferenceItem, read_preference_data, refuse_thin_heads
 from accord.stages.preference.loss import item_loss, own_scores, totals
 from accord.stages.preference.noise import turned_round, without_suspects
 from accord.stages.preference.results import cross_validated, mean_accuracy, write_results
@@ -47,15 +47,17 @@ def run(config: Preference) -> RunFolder:
     with open_run("preference", config, {"model": config.model}) as run:
         if run.finished:
             return run
-        world = distributed.start(config.threads)
+        world = distributed.start(run.threads)
         renderer = load_renderer(config.model)
-        data = read_material(config, run, renderer)
+        data = read_preference_data(config, run, renderer)
         config = settle_learner(config, run, world, data)
         # labels are often about the very replies that are compared: what is measured on must not be among them
-        held_out = data.where(lambda prompt: measures(prompt, config.eval_share)).items
+        unseen = data.where(lambda prompt: measures(prompt, config.eval_share))
+        held_out = unseen.items
         kept = data.where(lambda prompt: not measures(prompt, config.eval_share))
         if not (kept.items or kept.labelled) or (data.items and not (held_out and kept.items)):
             raise BadInput("too few prompts to hold some out; raise --eval_share or give more data")
+        refuse_thin_heads(config, kept)
         clean = data
         data, kept = (replace(m, items=turned_round(m.items, config.flips, config.seed)) for m in (data, kept))
         tested = cross_validate(config, world, data) if config.folds else None
@@ -67,10 +69,11 @@ def run(config: Preference) -> RunFolder:
             scored = {id(item): scores for item, scores in zip(data.items, tested, strict=True)}
             kept = data.where(lambda prompt: not measures(prompt, config.eval_share))
             kept = replace(kept, items=without_suspects(config, run, kept.items, [scored[id(i)] for i in kept.items]))
+            refuse_thin_heads(config, kept)
         learners = train_members(run, world, config, kept, held_out)
         if world.is_main:
             trained = [item.prompt for item in [*kept.items, *kept.labelled]]
-            write_results(run, world, config, renderer, learners, kept, held_out, trained)
+            write_results(run, world, config, renderer, learners, kept, unseen, trained)
             run.finish(
                 comparisons=len(data.items),
                 labels=sum(len(i.labels) for i in kept.labelled),

@@ -1,13 +1,26 @@
 """Knobs of pretraining."""
 
+from typing import ClassVar
+
 from pydantic import Field
 
-from accord.config import Reading, Sources, Supervised
+from accord.config import Idle, Reading, Sources, Supervised
+
+NEW = ("nano", "tiny", "small", "base", "medium", "large")  # the sizes of `models.policy`, known without torch
 
 
 class Pretrain(Supervised, Reading):
     """Train a language model on text, from nothing or on from a snapshot."""
 
+    idle: ClassVar[tuple[Idle, ...]] = (
+        Idle("vocab_size", lambda c: not c.tokenizer, "with --tokenizer SNAPSHOT (its vocabulary is taken)"),
+        Idle("vocab_size", lambda c: c.model in NEW, "with --model {c.model} (the snapshot's vocabulary is taken)"),
+        Idle(
+            "learning_rate matrix_learning_rate warmup schedule weight_decay clip_norm batch_size eval_every",
+            lambda c: c.steps,
+            "with --steps 0 (nothing is trained)",
+        ),
+    )
     model: str = Field(
         "small",
         description="size of a new model (nano 0.2M, tiny 0.5M, small 1M, base 5M, medium 26M, large 100M parameters), "

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from accord.data.chat import Renderer, train_tokenizer
-from accord.data.sources import read_documents
+from accord.data.sources import read_documents, refuse_overlap
 from accord.engine.texts import document_groups
 from accord.errors import BadInput
 from accord.models.loading import load_policy
@@ -26,6 +26,8 @@ from accord.training.fit import fit
 from accord.training.memory import longest_first
 from accord.training.order import token_batches
 
+HELD_OUT = 0.02  # of the documents, where no --eval_data is given
+
 
 def run(config: Pretrain) -> RunFolder:
     """Train a language model on text; leaves a policy snapshot."""
@@ -33,14 +35,15 @@ def run(config: Pretrain) -> RunFolder:
     with open_run("pretrain", config, {} if fresh else {"model": config.model}) as run:
         if run.finished:
             return run
-        world = distributed.start(config.threads)
+        world = distributed.start(run.threads)
         documents: list[Document] = load_all(read_documents, config.data, config, run, weights=config.weights)
         if config.eval_data:
             held_out: list[Document] = load_all(read_documents, config.eval_data, config, run, what="eval_data")
+            refuse_overlap([d.id for d in held_out], [d.id for d in documents], "--eval_data", "--data", "document")
         else:
-            documents, held_out = hold_out(documents, lambda document: document.id, "", 0.02)
+            documents, held_out = hold_out(documents, lambda document: document.id, "", HELD_OUT)
         if not documents or not held_out:
-            raise BadInput("too few documents to hold 2 % out; give --eval_data")
+            raise BadInput(f"too few documents to hold {100 * HELD_OUT:g} % out; give --eval_data")
         if not world.is_main:
             world.gather(None)  # the main process makes the tokenizer, the others wait and read it
         renderer = choose_renderer(config, documents)

@@ -1,15 +1,19 @@
 """Knobs of sampling."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from accord.config import Passing, Rollouts, Run, Sources
+from accord.config import Idle, Passing, Rollouts, Run, Sources
 
 
 class Sample(Run, Rollouts, Passing):
     """Draw replies from a snapshot."""
 
+    idle: ClassVar[tuple[Idle, ...]] = (
+        Idle("rewards", lambda c: c.select != "all", "with --select all (it asks for no score)"),
+        Idle("beta", lambda c: c.select == "accepted", "with --select {c.select}"),
+    )
     model: str = Field(description="snapshot to sample from")
     data: Sources = Field(description="prompts; --data.NAME SOURCE names a slice")
     split: str = Field("", description="use only prompts of this split (preference, policy, evaluation)")
@@ -24,8 +28,8 @@ class Sample(Run, Rollouts, Passing):
 
     @model_validator(mode="after")
     def _selection_has_scores(self) -> "Sample":
-        if (self.select == "all") == bool(self.rewards):
-            raise ValueError("--select best and accepted need --rewards.NAME DIR, and --rewards are for nothing else")
+        if self.select != "all" and not self.rewards:
+            raise ValueError(f"--select {self.select} goes by scores; give --rewards.NAME DIR")
         if self.select != "all" and self.samples < 2:
             raise ValueError(f"--select {self.select} chooses among a prompt's replies; give --samples 2 or more")
         return self

@@ -34,7 +34,7 @@ def run(config: Sample) -> RunFolder:
     with open_run("sample", config, {"model": config.model}) as run:
         if run.finished:
             return run
-        world = distributed.start(config.threads)
+        world = distributed.start(run.threads)
         renderer = load_renderer(config.model)
         prompts: list[Prompt] = load_all(read_prompts, config.data, config, run, split=config.split)
         prompts = drop_long_prompts(renderer, prompts, config.max_length, run)

@@ -41,7 +41,9 @@ def run(config: Score) -> RunFolder:
     with open_run("score", config, {f"model.{n}": p for n, p in config.models.items()}) as run:
         if run.finished:
             return run
-        world = distributed.start(config.threads)
+        world = distributed.start(run.threads)
+        if config.temperature != 1 and all(describe(where)["role"] != "policy" for where in config.models.values()):
+            raise BadInput("--temperature has no effect on --models of which none is a policy; leave it out")
         texts = read_texts(config, run)
         columns: dict[str, list[list[float]]] = {}
         for name, where in config.models.items():

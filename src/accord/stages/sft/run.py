@@ -9,14 +9,14 @@ a mean of per-conversation means.
 import heapq
 import math
 
-from accord.data.sources import read_demonstrations
+from accord.data.sources import read_demonstrations, refuse_overlap
 from accord.engine.texts import conversation_group
 from accord.errors import BadInput
 from accord.models.loading import add_adapters, load_policy
 from accord.models.policy import mean_loss
 from accord.models.saving import POLICY
 from accord.models.tokenizer import load_renderer
-from accord.records import Demonstration
+from accord.records import Demonstration, prompt_ids
 from accord.run import RunFolder
 from accord.stages.sft.config import Sft
 from accord.stages.shared import (
@@ -25,6 +25,7 @@ from accord.stages.shared import (
     load_all,
     named,
     open_run,
+    refuse_trained_prompts,
     save_snapshot,
     settle_language_model,
     text_loss,
@@ -33,13 +34,15 @@ from accord.training import distributed
 from accord.training.fit import fit
 from accord.training.order import batch_indices, steps_per_epoch
 
+HELD_OUT = 0.05  # of the openings, where no --eval_data is given
+
 
 def run(config: Sft) -> RunFolder:
     """Fine-tune a snapshot on demonstrations; leaves a policy snapshot."""
     with open_run("sft", config, {"model": config.model}) as run:
         if run.finished:
             return run
-        world = distributed.start(config.threads)
+        world = distributed.start(run.threads)
         renderer = load_renderer(config.model)
         demonstrations: list[Demonstration] = load_all(
             read_demonstrations, config.data, config, run, split=config.split, weights=config.weights
@@ -48,13 +51,17 @@ def run(config: Sft) -> RunFolder:
             held_out: list[Demonstration] = load_all(
                 read_demonstrations, config.eval_data, config, run, what="eval_data"
             )
+            prompts = [d.prompt for d in held_out]
+            refuse_overlap(prompt_ids(prompts), [d.prompt.id for d in demonstrations], "--eval_data", "--data")
+            refuse_trained_prompts(prompts, [config.model], "--eval_data")
         else:
-            demonstrations, held_out = hold_out(demonstrations, lambda shown: shown.prompt.opening, "sft", 0.05)
+            demonstrations, held_out = hold_out(demonstrations, lambda shown: shown.prompt.opening, "sft", HELD_OUT)
         if not demonstrations or not held_out:
-            raise BadInput("too few demonstrations to hold 5 % out; give --eval_data")
+            raise BadInput(f"too few demonstrations to hold {100 * HELD_OUT:g} % out; give --eval_data")
         groups = [conversation_group(renderer, d, config.train_on) for d in demonstrations]
         groups, demonstrations = drop_long(groups, demonstrations, config.max_length, run)
         eval_groups = [conversation_group(renderer, d, config.train_on) for d in held_out]
+        eval_groups, _ = drop_long(eval_groups, held_out, config.max_length, run, "eval_data")
         model = add_adapters(load_policy(config.model), config, scalar=False, seed=config.seed).to(world.device)
         config = settle_language_model(config, run, world, model, groups)
 

@@ -23,7 +23,7 @@ ROUNDS = 3
 Work = Callable[[], None]  # forward and backward pass of a micro-batch
 
 
-class Compiling:
+class Compilation:
     """`--compile` of a run that trains `modules`: at once where it is `on`; where it is open, after the first step."""
 
     def __init__(self, run: RunFolder, world: World, modules: Sequence[nn.Module]) -> None:

@@ -8,8 +8,8 @@ import transformers
 import yaml
 from transformers import AutoModelForCausalLM
 
-from accord.training import compiling
-from accord.training.compiling import choose_compile, compile_parts, parts, plain_again
+from accord.training import compilation as compiling
+from accord.training.compilation import choose_compile, compile_parts, parts, plain_again
 from accord.training.distributed import World
 
 WORLD = World(0, 1, torch.device("cpu"))

@@ -1,0 +1,63 @@
+"""A number that decides something and stands on a page is the one in the code."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from accord.config import Training
+from accord.engine.forward import linear_logprobs
+from accord.models import scorers
+from accord.stages.ppo import rollouts
+from accord.stages.pretrain import run as pretrain
+from accord.stages.pretrain.config import Pretrain
+from accord.stages.sft import run as sft
+from accord.stages.sft.config import Sft
+from accord.training import compilation as compiling
+from accord.training import memory, precision
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+WORDS = {2: "twice", 3: "three times", 0.25: "a quarter"}
+
+
+def short(number):
+    return f"{number:.0e}".replace("e-0", "e-")
+
+
+def percent(share):
+    return f"{share:.0%}".replace("%", " %")
+
+
+gap, tile = rollouts.GAP, linear_logprobs.TILE["cpu"]
+SAID = [
+    ("policy.md", f"0 is {short(gap['f32'])} in f32, {short(gap['bf16'])} in bf16"),
+    ("engine.md", f"nats per token ({short(gap['f32'])} in f32, {short(gap['bf16'])} in bf16"),
+    ("engine.md", f"every iteration on every {rollouts.MEASURED}th prompt"),
+    ("metrics.md", f"over the replies to every {rollouts.MEASURED}th prompt"),
+    ("flow.md", f"`sft` holds out {percent(sft.HELD_OUT)} to measure loss"),
+    ("flow.md", f"`pretrain` holds out {percent(pretrain.HELD_OUT)} of the documents"),
+    ("flow.md", f"`--checkpoint_minutes` ({Training.model_fields['checkpoint_minutes'].default:g})"),
+    ("flow.md", f"`--checkpoint_every` steps ({Training.model_fields['checkpoint_every'].default})"),
+    ("engine.md", f"is at least {WORDS[precision.PAYS]} as fast"),
+    ("engine.md", f"the plan takes {memory.PEAK:g}"),
+    ("engine.md", f"It uses {memory.SHARE:g} of the memory that is free"),
+    ("engine.md", f"at most {memory.MOST['cpu']} tokens on a CPU, {memory.MOST['cuda']} on a GPU"),
+    ("engine.md", f"more than {WORDS[memory.REHEARSED]} of the free memory"),
+    ("engine.md", f"if {percent(compiling.HOPED)} of the time left"),
+    ("engine.md", f"more than {compiling.PAYS * compiling.COMPILING:g} seconds"),
+    ("engine.md", f"if they save {WORDS[compiling.PAYS]} what compiling took"),
+    ("engine.md", f"a tile of 2^{tile.bit_length() - 1} numbers"),
+    ("engine.md", f"at most 2^{linear_logprobs.KEPT.bit_length() - 1} numbers"),
+    ("policy.md", f"asked about every {scorers.AT_ONCE} replies"),
+    ("policy.md", f"an HTTP call that fails in passing is made {WORDS[scorers.ATTEMPTS]}"),
+]
+
+
+@pytest.mark.parametrize(("page", "sentence"), SAID)
+def test_a_threshold_on_a_page_is_that_of_the_code(page, sentence):
+    assert sentence in re.sub(r"\s+", " ", (DOCS / page).read_text(encoding="utf-8"))
+
+
+def test_what_help_and_messages_say_of_held_out_shares_is_what_is_held_out():
+    assert percent(sft.HELD_OUT) in Sft.model_fields["eval_data"].description
+    assert percent(pretrain.HELD_OUT) in Pretrain.model_fields["eval_data"].description
