@@ -209,7 +209,7 @@ def test_g10_prompts_are_evaluated_in_the_tokens_they_are_trained_in(commands, t
     from accord.engine.engines import InProcess
 
     plain, given = InProcess.sample, []
-    monkeypatch.setattr(InProcess, "sample", lambda self, ids, **k: given.extend(ids) or plain(self, ids, **k))
+    monkeypatch.setattr(InProcess, "sample", lambda self, ids, *s: given.extend(ids) or plain(self, ids, *s))
     assert commands.run("evaluate", tmp_path / "run") == 0
     renderer = load_renderer(str(commands.snapshots / "policy"))
     prompts = read_prompts(str(commands.files / "prompts.jsonl")).records
