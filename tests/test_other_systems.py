@@ -6,6 +6,7 @@ import fcntl
 import os
 from pathlib import Path
 
+import psutil  # noqa: F401 - asks the system as it is imported, before a test takes that away
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
