@@ -24,11 +24,10 @@ def move_multipliers(
     knobs: LimitKnobs, limits: Mapping[str, Limit], experience: Experience, state: State
 ) -> dict[str, float]:
     """One step of every multiplier, by the raw costs of this batch, or window of batches, on the limit's slice."""
-    metrics: dict[str, float] = {}
+    windows: dict[str, float] = {}
     for name, limit in limits.items():
-        inside = experience.inside[name]
-        if inside.any():
-            costs = experience.raw_costs[name][inside]
+        costs = experience.raw_costs[name][experience.inside[name]]
+        if len(costs):
             window = [*state.windows.get(name, []), (float(limit.bounded(costs).mean()), len(costs))]
             state.windows[name] = window[-int(knobs.of_limit("limit_window", name)) :]
             state.multipliers[name] = RULES[knobs.multiplier_rule](
@@ -38,17 +37,15 @@ def move_multipliers(
                 gain=knobs.of_limit("multiplier_gain", name),
                 bound=knobs.of_limit("multiplier_bound", name),
             )
-            metrics |= cost_metrics(limit, costs)
             if knobs.of_limit("limit_window", name) > 1:
-                metrics[f"cost/{name}/window"] = window_mean(state.windows[name])
-        metrics[f"lagrange/{name}"] = state.multipliers[name].value
-    return metrics | free_costs(knobs, experience)
+                windows[f"cost/{name}/window"] = window_mean(state.windows[name])
+    return hold_multipliers(knobs, limits, experience, state) | windows
 
 
 def hold_multipliers(
     knobs: LimitKnobs, limits: Mapping[str, Limit], experience: Experience, state: State
 ) -> dict[str, float]:
-    """The same numbers while nothing moves, because the policy does not."""
+    """The numbers of every limit as its multiplier stands: nothing moves, as while the policy does not."""
     metrics: dict[str, float] = {}
     for name, limit in limits.items():
         inside = experience.inside[name]
