@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from accord.engine import engines
-from accord.engine.decode.draw import SampleSettings
+from accord.engine.decode.draw import Finished, SampleSettings
 from accord.engine.decode.sampler import sample
 from accord.engine.forward.adapters import bare
 from accord.engine.forward.causal import token_logprobs
@@ -169,17 +169,19 @@ def given(folder: Path) -> Result:
 def as_given(replies: dict[tuple[int, ...], list[list[int]]]) -> Callable[..., list[Rollout]]:
     """What stands in the place of `sample`: these replies to each prompt, at the log-probs of the training forward."""
 
-    def given_replies(model: nn.Module, prompts: Sequence[tuple[int, ...]], **rest: Any) -> list[Rollout]:
+    def given_replies(
+        model: nn.Module, prompts: Sequence[tuple[int, ...]], settings: SampleSettings, finished: Finished, **_: Any
+    ) -> list[Rollout]:
         groups = [reply_group(prompt, *replies[tuple(prompt)]) for prompt in prompts]
         packing = pack(groups).to(next(model.parameters()).device)
-        logprobs = packing.scatter(token_logprobs(model, packing, temperature=rest["temperature"])).tolist()
+        logprobs = packing.scatter(token_logprobs(model, packing, temperature=settings.temperature)).tolist()
         flat = [(group.prefix, reply) for group in groups for reply in group.replies]
         rollouts = [
-            Rollout(prompt, reply, tuple(values[: len(reply)]), "length", rest["temperature"], rest["version"])
+            Rollout(prompt, reply, tuple(values[: len(reply)]), "length", settings.temperature, settings.version)
             for (prompt, reply), values in zip(flat, logprobs, strict=True)
         ]
         for place in range(len(prompts)):
-            rest["finished"](place, rollouts[place * rest["n"] : (place + 1) * rest["n"]])
+            finished(place, rollouts[place * settings.n : (place + 1) * settings.n])
         return rollouts
 
     return given_replies
