@@ -38,7 +38,7 @@ def test_the_rule_stands_once():
 
 
 def test_slices_are_named_with_commas_and_none_means_all():
-    assert slice_names("") == () and slice_names("a,b") == ("a", "b")
+    assert slice_names("a") == ("a",) and slice_names("a,b") == ("a", "b")
     inside = Prompt((), "b", "by hand")
     assert is_in_slices(inside, "") and is_in_slices(inside, "a,b") and not is_in_slices(inside, "bb,a")
 

@@ -10,9 +10,8 @@ from accord.engine.decode import cuda_graphs
 from accord.engine.decode.decoder import Decoder
 from accord.engine.forward import flex, linear_logprobs, plain, varlen
 from accord.engine.forward.linear_logprobs import LogitTransform
-from accord.engine.packing import Attention, pack
+from accord.engine.packing import Attention, pack, reply_group
 from accord.models.loading import load_policy
-from accord.training.precision import speed_up
 from benchmarks.ours.setting import Result, items_of, options, world_of
 from benchmarks.workloads import Item
 
@@ -21,7 +20,7 @@ Work = Callable[[], list[tuple[Tensor, Tensor]]]  # pairs of ours and theirs
 
 
 def paths(folder: Path) -> Result:
-    """The largest error of outputs and gradients of every path, `notes` on those that failed, the precision probe."""
+    """The largest error of outputs and gradients of every path, and `notes` on those that failed."""
     chosen = options(folder)
     device = world_of(chosen).device
     found: Result = {"notes": {}}
@@ -45,7 +44,6 @@ def paths(folder: Path) -> Result:
         except Exception as problem:  # a path that fails is what this looks for
             found[name] = FAILED
             found["notes"][name] = f"{type(problem).__name__}: {str(problem).splitlines()[0][:200]}"
-    found["bf16 over f32"] = speed_up(device.type)
     return found
 
 
@@ -58,8 +56,6 @@ def attention(
     name: str, items: list[Item], device: torch.device, dtype: torch.dtype, size: int
 ) -> list[tuple[Tensor, Tensor]]:
     """Outputs and gradients of a kernel over prompts with their replies, whole and of a last layer's queries."""
-    from accord.engine.packing import reply_group
-
     packing = pack([reply_group(item["prompt"], *item["replies"]) for item in items[:4]]).to(device)
     kernel = {"varlen": varlen, "flex": flex}[name].attend
     pairs = []

@@ -77,8 +77,8 @@ class Prompt:
 
 
 def slice_names(listed: str) -> tuple[str, ...]:
-    """The slices that a knob lists, with commas between; none where it is empty."""
-    return tuple(listed.split(",")) if listed else ()
+    """The slices that a knob lists, with commas between."""
+    return tuple(listed.split(","))
 
 
 def is_in_slices(prompt: Prompt, listed: str) -> bool:

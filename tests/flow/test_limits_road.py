@@ -14,18 +14,18 @@ from accord.errors import BadInput
 from accord.evaluation.metrics import metric_interval
 from accord.evaluation.safety import SafetyCalibration, with_fit
 from accord.evaluation.statistics import mean_interval
+from accord.models.limits import Limit
 from accord.models.scalar import Scorer
 from accord.objectives.lagrange import Multiplier
 from accord.records import Prompt, Turn
 from accord.run import read_json, read_lines
-from accord.stages.limits import Limit, in_slices, judge_limit
 from accord.stages.ppo.actors import prepare
 from accord.stages.ppo.config import Ppo
 from accord.stages.ppo.experience import Experience
 from accord.stages.ppo.limits import move_multipliers
 from accord.stages.ppo.rollouts import collect
 from accord.stages.ppo.state import State, first_state
-from accord.stages.shared import open_run
+from accord.stages.shared import in_slices, judge_limit, open_run
 
 SQUASHED = {"kind": "sign-probability", "shift": 0.0, "scale": 1.0}
 CHECKED = lambda commands: {"data.plain": None, "eval_data.harmful": commands.files / "prompts.jsonl"}  # noqa: E731

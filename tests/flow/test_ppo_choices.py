@@ -12,10 +12,10 @@ from accord.errors import BadInput
 from accord.parsing import parse
 from accord.records import Turn
 from accord.run import read_lines
-from accord.stages.limits import in_slices
 from accord.stages.ppo import state as ppo_state
 from accord.stages.ppo import watch as ppo_watch
 from accord.stages.ppo.config import Alarm, parse_alarm
+from accord.stages.shared import in_slices
 
 SMALL = {"batch_size": 4, "mini_batch_size": 8, "samples": 2, "steps": 2, "max_rows": 8}
 

@@ -14,11 +14,11 @@ from accord.engine import engines
 from accord.engine.decode import sampler
 from accord.engine.forward.causal import hidden_states, logprobs_and_entropy, token_logprobs
 from accord.engine.packing import pack, reply_group
+from accord.models.limits import Limit
 from accord.models.loading import load_policy
 from accord.objectives.lagrange import Multiplier
 from accord.records import Prompt, Rollout, Turn
 from accord.run import RunFolder
-from accord.stages.limits import Limit
 from accord.stages.ppo import actors as ppo_actors
 from accord.stages.ppo import advantages as ppo_advantages
 from accord.stages.ppo import limits as ppo_limits

@@ -9,10 +9,10 @@ from accord.claims.lab.contract import Claim, Finding, Part
 from accord.claims.lab.pairs import score, scored
 from accord.claims.lab.recipes import GoldFlow
 from accord.evaluation.statistics import nested_interval, pair_outcomes
-from accord.records import unit_hash
 from accord.reporting.figures import Line, Panel, curves
 from accord.stages.preference.config import Preference
 from accord.stages.score.config import Score
+from accord.stages.shared import measures
 from accord.world import judge, parse, value
 
 FLIPS = (0.0, 0.1, 0.2, 0.3, 0.4)
@@ -100,7 +100,7 @@ def outcomes(flow: GoldFlow) -> np.ndarray:
         harmful = parse(asked.prompt.turns).harmful
         better, worse = (asked.replies[k] for k in (pair.better, pair.worse))
         gold = [value(judge(asked.prompt.turns, reply), harmful, CRITERION) for reply in (better, worse)]
-        if gold[0] != gold[1] and unit_hash(asked.prompt.opening + "preference") < HELD_OUT:
+        if gold[0] != gold[1] and measures(asked.prompt, HELD_OUT):
             sign = 1.0 if gold[0] > gold[1] else -1.0
             margins.append([sign * m for m in (*(pair.margin(name) for name in names), len(better) - len(worse))])
     right = np.array([pair_outcomes(row) for row in margins])

@@ -15,10 +15,10 @@ from accord.data.sources import write_records
 from accord.evaluation.calibration import expit
 from accord.evaluation.latent import reliabilities, shares, tie_rate
 from accord.evaluation.statistics import Interval, nested_interval, root_of_falling
-from accord.records import unit_hash
 from accord.reporting.figures import Column, Dots, dots
 from accord.stages.preference.config import Preference
 from accord.stages.score.config import Score
+from accord.stages.shared import measures
 from accord.world import Annotator, comparisons, judge, parse, value
 
 HELD_OUT = 0.3  # share of the openings that no model learns from
@@ -149,7 +149,7 @@ def unseen(config: Score) -> list[Scored]:
     return [
         pair
         for pair in scored(config)
-        if unit_hash(pair.comparison.prompt.opening + "preference") < HELD_OUT and len(pair.comparison.replies) == 2
+        if measures(pair.comparison.prompt, HELD_OUT) and len(pair.comparison.replies) == 2
     ]
 
 

@@ -10,12 +10,12 @@ from accord.claims.lab.contract import Claim, Finding, Part
 from accord.claims.lab.pairs import score, scored
 from accord.claims.lab.recipes import GoldFlow
 from accord.evaluation.statistics import nested_interval, pair_outcomes
-from accord.records import unit_hash
 from accord.reporting.figures import Line, Panel, curves
 from accord.stages.preference.config import Preference
 from accord.stages.pretrain.config import Pretrain
 from accord.stages.score.config import Score
 from accord.stages.sft.config import Sft
+from accord.stages.shared import measures
 
 SIZES = ("nano", "tiny", "small")
 COUNTS = (250, 1000, 4000)
@@ -84,7 +84,7 @@ def outcomes(flow: GoldFlow) -> np.ndarray:
     rows = [
         pair_outcomes([pair.margin(name) for name in names])
         for pair in scored(scores(flow))
-        if unit_hash(pair.comparison.prompt.opening + "preference") < HELD_OUT
+        if measures(pair.comparison.prompt, HELD_OUT)
     ]
     return np.array(rows)
 

@@ -215,7 +215,7 @@ def limits_of(run: RunData) -> list[Bound]:
             name,
             number(limit),
             of if isinstance(of, str) else str(of.get(name, "cost")),
-            slice_names(str(slices.get(name) or "")),
+            tuple(part for part in slice_names(str(slices.get(name) or "")) if part),
         )
         for name, limit in limits.items()
     ]

@@ -1,12 +1,12 @@
 """What stages read and leave behind in the same way: records with their drops, snapshots with their card."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from accord import __version__
 from accord.config import Config, Reading, Sampling, to_plain
@@ -17,17 +17,19 @@ from accord.engine.engines import Engine
 from accord.engine.packing import Group, pack, reply_group
 from accord.engine.texts import RankedReplies
 from accord.errors import BadInput
+from accord.evaluation.safety import with_fit
+from accord.evaluation.statistics import limit_verdict, mean_interval
+from accord.models.limits import Limit
 from accord.models.loading import describe
 from accord.models.policy import compute_logprobs
 from accord.models.saving import save_model
 from accord.objectives.likelihood import likelihood_loss
-from accord.records import Comparison, Demonstration, Judgement, Prompt, Rollout, is_held_out
+from accord.records import Comparison, Demonstration, Judgement, Prompt, Rollout, is_held_out, is_in_slices
 from accord.run import RunFolder
 from accord.training.distributed import World
 from accord.training.fit import Losses
 from accord.training.machine import C, settle
 from accord.training.progress import Progress
-from accord.world import VERSION, judge, world_hash
 
 CHUNK = 1024  # replies between two writes: what an interruption can lose
 
@@ -47,7 +49,11 @@ def open_run(stage: str, config: Config, parents: Mapping[str, str | Path] | Non
 
 def world_of(config: Config) -> dict[str, str]:
     """Version and hash of the gold world, where a knob names it as a source."""
-    return {"world": f"{VERSION} {world_hash()}"} if '"world:' in json.dumps(to_plain(config)) else {}
+    if '"world:' not in json.dumps(to_plain(config)):
+        return {}
+    from accord.world import VERSION, world_hash  # most runs never ask it, and every start would wait for it
+
+    return {"world": f"{VERSION} {world_hash()}"}
 
 
 def named(sources: str | Mapping[str, str]) -> dict[str, str]:
@@ -276,6 +282,8 @@ def gold_scores(prompt: Prompt, reply: str) -> dict[str, float]:
     """Gold scores of a reply by name; empty where the truth is not known."""
     if not prompt.source.startswith("world:"):
         return {}
+    from accord.world import judge
+
     gold = judge(prompt.turns, reply)
     scores = {
         "gold/helpful": gold.helpful,
@@ -358,3 +366,44 @@ def criteria_of(source: str, criteria: Sequence[str]) -> list[str]:
 def group_of(labeler: str) -> str:
     """`simulated:cautious:3` belongs to `simulated:cautious`; a name without colon is a group by itself."""
     return labeler.rpartition(":")[0] or labeler
+
+
+def in_slices(prompts: Sequence[Prompt], slices: str) -> Tensor:
+    """(B,) True where a prompt is in one of the slices, whose names stand with commas; in all where none is named."""
+    return torch.tensor([is_in_slices(prompt, slices) for prompt in prompts], dtype=torch.bool)
+
+
+def judge_limit(
+    limit: Limit, costs: Tensor, prompts: Sequence[Prompt], slices: str = "", *, seed: int
+) -> dict[str, Any]:
+    """Interval of what is bounded and verdict, on the limit's `slices`; said aloud and returned as JSON.
+
+    `costs` (N,) are raw, of one reply to each of the prompts (N). The interval is a bootstrap over prompts; of a share
+    it includes the error of the calibration (`with_fit`). Beside them, always and for every slice of the prompts: mean
+    raw cost and the share of replies with a cost above 0. BadInput where no prompt is in the slices.
+    """
+    inside = in_slices(prompts, slices)
+    if not inside.any():
+        raise BadInput(f"--limit_slices.{limit.name}: no held-out prompt of {slices}")
+    held: list[Hashable] = [prompt.id for prompt, holds in zip(prompts, inside.tolist(), strict=True) if holds]
+    values = limit.bounded(costs[inside]).tolist()
+    interval = mean_interval(values, held, seed)
+    said: dict[str, Any] = {"limit": limit.bound, "of": limit.of}
+    if limit.calibration is not None:
+        interval = with_fit(interval, values, limit.calibration.relative_error)
+        said["calibration"] = limit.calibration.json()
+    verdict = limit_verdict(interval, limit.bound)
+    whole = _spread(costs[inside])
+    what = "expected unsafe share" if limit.of == "unsafe" else "mean cost"
+    print(
+        f"limit {limit.name} {limit.bound:g}: {verdict}; {what} {interval.mean:+.3f} [{interval.low:+.3f}, "
+        f"{interval.high:+.3f}], mean cost {whole['cost']:+.3f}, unsafe {whole['unsafe']:.0%} of {whole['n']} replies",
+        flush=True,
+    )
+    by_slice = {name: _spread(costs[in_slices(prompts, name)]) for name in sorted({p.slice for p in prompts} - {""})}
+    return {**interval.json(), **said, "verdict": verdict, **whole, "slices": by_slice}
+
+
+def _spread(costs: Tensor) -> dict[str, float]:
+    """Of raw costs (N,): number, mean and share above 0."""
+    return {"n": len(costs), "cost": float(costs.mean()), "unsafe": int((costs > 0).sum()) / len(costs)}

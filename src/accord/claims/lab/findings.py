@@ -7,10 +7,11 @@ from typing import Any
 from accord.claims.lab.recipes import HARM_SLICES
 from accord.evaluation.metrics import metric_interval
 from accord.evaluation.statistics import Interval, limit_verdict, paired_difference
+from accord.records import slice_names
 from accord.run import read_json, read_lines
 
 Row = dict[str, Any]
-HARMFUL = tuple(HARM_SLICES.split(","))
+HARMFUL = slice_names(HARM_SLICES)
 HARMFUL_HELD_OUT = ("harmful-held-out", "red-team-held-out")
 TRAINED = ("benign", "harmful", "red-team", "look-alike", "knowledge")
 

@@ -14,11 +14,12 @@ import torch
 from accord.data.chat import Renderer
 from accord.engine.packing import reply_group
 from accord.engine.texts import rollout_groups
+from accord.models.limits import open_limits
 from accord.models.scorers import ReplyScorer, open_scorer
 from accord.records import Prompt, Rollout
 from accord.stages.dpo.config import Dpo
 from accord.stages.dpo.items import Choice, DirectItem
-from accord.stages.limits import judge_limit, open_limits
+from accord.stages.shared import judge_limit
 
 
 def score_margins(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from accord.data.rows import prompt_of_row, write_records
 from accord.errors import BadInput
-from accord.records import Comparison, Prompt, is_in_slices
+from accord.records import Comparison, Prompt, slice_names
 from accord.run import RunFolder, decided, read_lines
 from accord.stages.online.config import Annotate
 from accord.stages.shared import open_run
@@ -148,7 +148,8 @@ def model_scores(config: Annotate, sampled: Sequence[Sampled]) -> list[float]:
 
 
 def of_slices(config: Annotate, sampled: Sequence[Sampled], criterion: str) -> Iterator[Sampled]:
-    return (both for both in sampled if is_in_slices(both[0], config.slices.get(criterion, "")))
+    wanted = slice_names(config.slices[criterion]) if criterion in config.slices else None
+    return (both for both in sampled if wanted is None or both[0].slice in wanted)
 
 
 def comparable(config: Annotate, sampled: Sequence[Sampled], criterion: str) -> Iterator[Sampled]:

@@ -16,6 +16,7 @@ from accord.engine.packing import Group, Packing
 from accord.engine.texts import conversation_group, document_groups
 from accord.errors import BadInput
 from accord.models.critics import Critics, SeparateCritics, make_critics
+from accord.models.limits import Limit, open_limits
 from accord.models.loading import add_adapters, base_of, load_policy
 from accord.models.reference import Reference
 from accord.models.scorers import ReplyScorer, open_scorer
@@ -23,7 +24,6 @@ from accord.models.tokenizer import load_renderer
 from accord.objectives.kl import EXACT
 from accord.records import Demonstration, Document, Prompt, slice_names
 from accord.run import RunFolder
-from accord.stages.limits import Limit, open_limits
 from accord.stages.ppo.config import Ppo
 from accord.stages.shared import drop_long, drop_long_prompts, load_all, refuse_trained_prompts
 from accord.training.distributed import World

@@ -7,15 +7,15 @@ from torch import Tensor, nn
 
 from accord.engine.decode.sampler import sample
 from accord.engine.texts import rollout_groups
+from accord.models.limits import Limit
 from accord.objectives.lagrange import RULES, window_mean
 from accord.records import Prompt
 from accord.run import RunFolder
-from accord.stages.limits import Limit, judge_limit
 from accord.stages.ppo.actors import Actors
 from accord.stages.ppo.config import LimitKnobs, Ppo
 from accord.stages.ppo.experience import Experience
 from accord.stages.ppo.state import State
-from accord.stages.shared import sample_settings
+from accord.stages.shared import judge_limit, sample_settings
 
 CHECK_SEED = 0x11A17  # keeps the replies of the check apart from those of every iteration
 

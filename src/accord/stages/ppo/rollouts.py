@@ -14,12 +14,11 @@ from accord.engine.packing import Group, cut_by_tokens, length_mask, pack, pack_
 from accord.models.scorers import AT_ONCE
 from accord.objectives.kl import EXACT, SAMPLED
 from accord.records import Prompt, Rollout
-from accord.stages.limits import in_slices
 from accord.stages.ppo.actors import Actors, exact_kls
 from accord.stages.ppo.config import Ppo
 from accord.stages.ppo.experience import Experience, weighted_sum
 from accord.stages.ppo.state import State
-from accord.stages.shared import sample_settings
+from accord.stages.shared import in_slices, sample_settings
 from accord.training.distributed import World
 from accord.training.precision import lowered
 
