@@ -17,16 +17,8 @@ from accord.engine.decode.sampler import decode_in_slots, make_lanes, sample
 from accord.engine.forward.causal import token_logprobs
 from accord.engine.packing import pack, reply_group
 from accord.models.loading import add_adapters
+from tests.engine.test_packed_forward import GROUPED as COMMON
 
-COMMON = {
-    "vocab_size": 40,
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-}
 NTK = {"rope_type": "llama3", "rope_theta": 1e4, "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 # name: (config class, its settings, whether it is decoded leanly)
 ARCHITECTURES = {
