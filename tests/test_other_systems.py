@@ -47,8 +47,8 @@ def apple():
 
 def test_a_token_is_drawn_on_apple_silicon(apple):
     logits = torch.empty(3, 70, device=apple)
-    drawing = draw.Drawing(1, 0.7, 4, frozenset({2}), 0, draw.np.arange(3, dtype=draw.np.uint64))
-    token, logprobs = drawing.tokens(logits, draw.np.arange(3), 0)
+    settings = draw.SampleSettings(1, 0.7, 4, frozenset({2}), 0)
+    token, logprobs = settings.tokens(logits, settings.streams(3), 0)
     assert (token.device.type, token.shape, token.dtype) == ("mps", (3,), torch.int64)
     assert (logprobs.device.type, logprobs.dtype) == ("mps", torch.float32)
 
