@@ -18,6 +18,7 @@ from accord.models.tokenizer import load_renderer
 from accord.parsing import parse
 from accord.records import Demonstration, Turn, unit_hash
 from accord.run import RunFolder, read_json, read_lines, verify
+from accord.stages.preference import results
 from accord.stages.preference import run as preference
 from accord.stages.sft import run as sft
 
@@ -122,6 +123,28 @@ def test_b8_the_normaliser_is_fitted_saved_and_read_back(commands, tmp_path):
     raw, scores = scorer.raw_scores(learned, micro_tokens=8192), scorer.scores(learned, micro_tokens=8192)
     assert (float(raw.mean()), float(raw.std())) == pytest.approx((described["shift"], described["scale"]), rel=1e-3)
     assert float(scores.mean()) == pytest.approx(0.0, abs=1e-4) and float(scores.std()) == pytest.approx(1.0, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["preference", "cost"])
+def test_of_many_replies_a_sample_is_scored_for_what_a_snapshot_says_of_itself(commands, tmp_path, monkeypatch, name):
+    """Ten comparisons of seventy, the same ten for the same seed."""
+    monkeypatch.setattr(results, "SAMPLED", 10)
+    asked = []
+    plain = results.scored
+    monkeypatch.setattr(
+        results, "scored", lambda score, groups, *more: asked.append(groups) or plain(score, groups, *more)
+    )
+    described = []
+    for out in ("a", "b"):
+        assert commands.run(name, tmp_path / out, epochs=0.5) == 0
+        described.append(read_json(tmp_path / out / "snapshot" / "accord.json"))
+    assert described[0] == described[1]
+    sample = asked[0]
+    assert len(sample) == 10 and sample in asked[len(asked) // 2 :]
+    scorer = Scorer(str(tmp_path / "a" / "snapshot"), role=described[0]["role"], device=torch.device("cpu"))
+    raw = scorer.raw_scores(sample, micro_tokens=8192)
+    found = described[0]["normalizer"]["scale"] if name == "preference" else described[0]["deviation"]
+    assert float(raw.std()) == pytest.approx(found, rel=1e-3)
 
 
 def test_d7_a_cost_model_puts_unsafe_above_zero(commands, tmp_path, renderer, files):

@@ -1,5 +1,6 @@
 """What a preference run leaves: the snapshot with its normaliser, what was learned beside it, held-out accuracy."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,8 +25,11 @@ from accord.stages.preference.config import Preference
 from accord.stages.preference.items import PreferenceData, PreferenceItem
 from accord.stages.shared import card, named, remember_labelled
 from accord.training.distributed import World
+from accord.training.order import batch_indices
+from accord.training.progress import Progress
 
 Scored = Sequence[Sequence[float]]
+SAMPLED = 512  # comparisons or labels whose replies a normaliser is fitted to: the mean's error is 0.03 deviations
 
 
 def write_results(
@@ -96,7 +100,8 @@ def fit_normalizer(
 ) -> Normalizer:
     """The explicit step from raw scores to the scores that stages use; a cost is never shifted.
 
-    Gain: deviation 1 on the head's training replies. Bias: their mean, or that of the demonstrations, becomes 0.
+    Gain: deviation 1 on the head's training replies. Bias: their mean, or that of the demonstrations, becomes 0. Of
+    either a sample is scored: every one would be another pass over the data.
     """
     kind = config.normalizer
     if kind == "auto":
@@ -104,27 +109,40 @@ def fit_normalizer(
     if kind == "sign-probability":
         return Normalizer(kind)
     place = kept.heads.index(head)
-    shown = _raw(learner, kept.demonstrations, config, world)[:, place] if kept.demonstrations else None
+    demonstrations = [kept.demonstrations[i] for i in sample_of(len(kept.demonstrations), config.seed)]
+    shown = _raw(learner, demonstrations, config, world)[:, place] if demonstrations else None
     if kind == "none":
         return Normalizer("standard", float(shown.mean())) if shown is not None else Normalizer("none")
-    groups = [item.group for item in [*kept.items, *kept.labelled] if item.head == head]
+    groups = training_sample([item for item in [*kept.items, *kept.labelled] if item.head == head], config.seed)
     raw = _raw(learner, groups, config, world)[:, place]
     shift = raw if shown is None else shown
     return Normalizer("standard", float(shift.mean()), float(raw.std().clamp(min=1e-6)))
 
 
+def sample_of(count: int, seed: int) -> list[int]:
+    """Places of at most `SAMPLED` of so many, a pure function of the seed; all of fewer, in their order."""
+    return sorted(batch_indices(0, count, SAMPLED, seed)) if count else []
+
+
+def training_sample(items: Sequence[PreferenceItem], seed: int) -> list[Group]:
+    """The groups of a sample of what was trained on."""
+    return [items[i].group for i in sample_of(len(items), seed)]
+
+
 def measure_cost(
     config: Preference, world: World, snapshot: str, kept: PreferenceData, unseen: PreferenceData
 ) -> dict[str, Any]:
-    """What limits need to know of the saved model's raw cost: its `deviation` on the training replies, and the
-    `calibration` of σ(cost) on replies to held-out prompts that were labelled one by one, unless they are too few."""
+    """What limits need to know of the saved model's raw cost: its `deviation` on a sample of the training
+    replies, and the `calibration` of σ(cost) on replies to held-out prompts that were labelled one by one, unless they
+    are too few."""
     scorer = Scorer(snapshot, role="cost", device=world.device)
-    groups = [item.group for item in [*kept.items, *kept.labelled]]
-    raw = scorer.raw_scores(groups, micro_tokens=config.micro_tokens)
+
+    score = functools.partial(scorer.raw_scores, micro_tokens=config.micro_tokens)
+    raw = scored(score, training_sample([*kept.items, *kept.labelled], config.seed), config, world)
     found: dict[str, Any] = {"deviation": float(raw.std().clamp(min=1e-6))}
     # of a comparison whose replies are all bad, none could have been labelled safe
     single = [item for item in unseen.labelled if len(item.texts) == 1]
-    costs = scorer.raw_scores([item.group for item in single], micro_tokens=config.micro_tokens)
+    costs = scored(score, [item.group for item in single], config, world)
     unsafe = [float(item.labels[0].kind == "above") for item in single]
     fitted = calibrate_safety(costs.numpy(), unsafe, [item.prompt.id for item in single], flips=config.label_flips)
     if fitted is None:
@@ -140,10 +158,26 @@ def measure_cost(
     return found | {"calibration": fitted.json()}
 
 
-@torch.no_grad()
 def _raw(learner: PreferenceLearner, groups: Sequence[Group], config: Preference, world: World) -> torch.Tensor:
-    parts = cut_by_tokens(groups, lambda group: group.tokens, config.micro_tokens)
-    return torch.cat([head_scores(learner.scorer, part, world.device) for part in parts])
+    """Raw scores (R, heads) of the learner."""
+    return scored(lambda part: head_scores(learner.scorer, part, world.device), groups, config, world)
+
+
+@torch.no_grad()
+def scored(
+    score: Callable[[Sequence[Group]], torch.Tensor], groups: Sequence[Group], config: Preference, world: World
+) -> torch.Tensor:
+    """What `score` says of the groups' replies, a micro-batch at a time, with progress: of long texts it takes minutes.
+
+    Of no groups it is asked too.
+    """
+    progress = Progress("scores", len(groups), unit="text", quiet=not world.is_main)
+    found, done = [], 0
+    for part in cut_by_tokens(groups, lambda group: group.tokens, config.micro_tokens) or [[]]:
+        found.append(score(part))
+        done += len(part)
+        progress.update(done, {})
+    return torch.cat(found)
 
 
 def saved_scores(
@@ -154,7 +188,8 @@ def saved_scores(
     for head in heads:
         own = [(place, item) for place, item in enumerate(items) if item.head == head]
         scorer = Scorer(snapshot, role=config.role, device=world.device, head=head)
-        flat = scorer.raw_scores([item.group for _, item in own], micro_tokens=config.micro_tokens)
+        score = functools.partial(scorer.raw_scores, micro_tokens=config.micro_tokens)
+        flat = scored(score, [item.group for _, item in own], config, world)
         for (place, _), part in zip(own, flat.split([len(item.texts) for _, item in own]), strict=True):
             found[place] = part.tolist()
     return [found[place] for place in range(len(items))]
