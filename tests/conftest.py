@@ -83,7 +83,7 @@ def snapshots(tmp_path_factory, tokenizer, nano):
     """Paths of a tiny policy, preference model and cost model, and of a second policy."""
     from accord.data.chat import Renderer
     from accord.models.policy import new_policy
-    from accord.models.saving import save_model
+    from accord.models.saving import add_to_description, save_model
     from accord.models.scalar import new_scalar
 
     root = tmp_path_factory.mktemp("snapshots")
@@ -105,7 +105,7 @@ def snapshots(tmp_path_factory, tokenizer, nano):
     fit = {"temperature": 0.5, "relative_error": 0.4, "n": 60, "flips": 0.0, "ece": 0.02, "ece_before": 0.1}
     described = {"role": "cost", "criterion": "harmless", "normalizer": {**plain, "kind": "sign-probability"}}
     described |= {"deviation": 0.25, "calibration": fit}
-    (root / "calibrated" / "accord.json").write_text(json.dumps(described))
+    add_to_description(root / "calibrated", described)
     return root
 
 

@@ -393,13 +393,20 @@ def _identity(where: str) -> dict[str, Any]:
     return found
 
 
+def hub_id(where: str) -> tuple[str, str]:
+    """The name and revision of a hub model, OWNER/NAME or OWNER/NAME@REVISION; two empty texts for anything else."""
+    match = re.fullmatch(r"([\w-][\w.-]*/[\w.-]+)(?:@([^\s@]+))?", where)
+    return (match[1], match[2] or "") if match and not Path(where).is_dir() else ("", "")
+
+
 def hub_revision(where: str) -> str | None:
-    """The commit that the local cache has of a hub model, OWNER/NAME; None of anything else."""
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", where) or Path(where).is_dir():
+    """The commit that the local cache has of a hub model; None of anything else."""
+    name, revision = hub_id(where)
+    if not name:
         return None
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(where, "config.json")
+    found = try_to_load_from_cache(name, "config.json", revision=revision or None)
     return Path(found).parent.name if isinstance(found, str) else None
 
 

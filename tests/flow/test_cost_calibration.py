@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from accord.evaluation.safety import SafetyCalibration, calibrate_safety
-from accord.models.loading import describe
+from accord.models.places import describe
 from accord.models.scalar import Scorer
 from accord.models.tokenizer import load_renderer
 from accord.parsing import parse

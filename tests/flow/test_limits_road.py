@@ -1,6 +1,5 @@
 """Limits through the commands: they bind the raw cost, or a share that was calibrated, and neither is squashed."""
 
-import json
 import math
 import shutil
 from dataclasses import replace
@@ -15,6 +14,7 @@ from accord.evaluation.metrics import metric_interval
 from accord.evaluation.safety import SafetyCalibration, with_fit
 from accord.evaluation.statistics import mean_interval
 from accord.models.limits import Limit
+from accord.models.saving import add_to_description
 from accord.models.scalar import Scorer
 from accord.objectives.lagrange import Multiplier
 from accord.records import Prompt, Turn
@@ -46,7 +46,7 @@ def cost_of(commands, renderer, tmp_path):
         weights["score.weight"][0] = mean * read / read.square().sum()
         save_file(weights, where / "model.safetensors", metadata={"format": "pt"})
         says = {"role": "cost", "criterion": "harmless", "normalizer": SQUASHED, **described}
-        (where / "accord.json").write_text(json.dumps(says))
+        add_to_description(where, says)
         return where
 
     return make

@@ -9,8 +9,9 @@ from transformers import GenerationConfig
 
 from accord.data.rows import write_records
 from accord.models.loading import load_policy
+from accord.models.places import POLICY
 from accord.models.reference import ReplyStore
-from accord.models.saving import POLICY, save_model
+from accord.models.saving import save_model
 from accord.records import Comparison, Judgement, Prompt, Turn, unit_hash
 from accord.run import write_atomically
 

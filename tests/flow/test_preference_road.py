@@ -10,7 +10,8 @@ import torch
 from accord.engine.packing import Group, pack, reply_group
 from accord.models.ensemble import Combination, combine, mean_weights
 from accord.models.learner import PreferenceLearner
-from accord.models.loading import describe, load_scalar
+from accord.models.loading import load_scalar
+from accord.models.places import describe
 from accord.models.scalar import Scorer, new_scalar, start_scalar, values
 from accord.parsing import parse
 from accord.records import Prompt, Turn, unit_hash
@@ -406,9 +407,10 @@ def test_a_pretrained_preference_model_goes_on_with_its_head(commands, everythin
     for lora in (0, 2):
         assert commands.run("preference", tmp_path / f"tuned{lora}", model=pmp, epochs=1, lora_rank=lora) == 0
         Scorer(str(tmp_path / f"tuned{lora}" / "snapshot"), role="preference", device=CPU)
-    again = {"model": tmp_path / "tuned2" / "snapshot", "lora_rank": 2}
+    again = {"model": str(tmp_path / "tuned2" / "snapshot"), "lora_rank": 2}
     assert commands.run("preference", tmp_path / "again", **again) == 0
-    assert commands.run("preference", tmp_path / "refused", **again, criterion="helpful,honest") == 2
+    head = load_scalar(str(tmp_path / "tuned2" / "snapshot"), role="preference").score.weight
+    assert torch.equal(start_scalar(again["model"], ["helpful"], role="preference", seed=9).score.weight, head)
 
 
 # Noise

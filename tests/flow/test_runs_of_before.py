@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from accord.cli import main
-from accord.models.loading import describe
+from accord.models.places import describe
 from accord.run import read_lines, verify
 
 KEPT = Path(__file__).parents[1] / "fixtures" / "runs"

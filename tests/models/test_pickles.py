@@ -56,7 +56,7 @@ def test_a_model_of_pickles_is_refused_with_what_to_do_and_not_opened(name, comm
 @pytest.fixture
 def adapter(commands, tmp_path):
     assert commands.run("sft", tmp_path / "adapter", lora_rank=2, epochs=0.5) == 0
-    return as_pickle(tmp_path / "adapter" / "snapshot", "adapter_model")
+    return as_pickle(tmp_path / "adapter" / "snapshot" / "adapter", "adapter_model")
 
 
 def test_an_adapter_of_pickles_is_refused_and_not_opened(adapter, commands, tmp_path, capsys, closed):
@@ -85,7 +85,6 @@ def test_an_adapter_beside_a_hub_model_is_refused_before_its_pickle_is_opened(
     commit = "0123456789abcdef0123456789abcdef01234567"
     cached = tmp_path / "hub" / "models--owner--name"
     shutil.copytree(commands.snapshots / "policy", cached / "snapshots" / commit)
-    (cached / "snapshots" / commit / "accord.json").unlink()
     (cached / "snapshots" / commit / "adapter_config.json").write_text(
         '{"peft_type": "LORA", "base_model_name_or_path": "owner/name"}'
     )

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,8 +12,10 @@ from accord.engine.forward.adapters import bare
 from accord.engine.forward.causal import hidden_states, token_logprobs
 from accord.engine.packing import pack, reply_group
 from accord.errors import BadInput
+from accord.models import places
 from accord.models.critics import make_critics
 from accord.models.loading import add_adapters, load_policy, load_scalar
+from accord.models.places import base_of, describe
 from accord.models.policy import new_policy
 from accord.models.reference import Reference
 from accord.models.saving import save_model
@@ -151,27 +154,129 @@ def test_f7_adapters_of_a_policy_and_a_scalar_model_survive_saving(tmp_path, sna
     move(model)
     save_model(model, tokenizer, tmp_path / "policy", POLICY, "")
     again = load_policy(str(tmp_path / "policy"), trainable=False)
-    assert torch.allclose(token_logprobs(model, packing), token_logprobs(again, packing), atol=1e-6)
+    assert torch.allclose(token_logprobs(model, packing), token_logprobs(again, packing), atol=1e-5)
     last = pack(texts(renderer), rows="last")
     scalar = lora(new_scalar(str(snapshots / "policy"), "helpful", 0), scalar=True)
     move(scalar)
     described = {**POLICY, "role": "preference", "criterion": "helpful"}
     save_model(scalar, tokenizer, tmp_path / "scalar", described, "")
     again = load_scalar(str(tmp_path / "scalar"), role="preference")
-    assert torch.allclose(values(scalar, last), values(again, last), atol=1e-6)
+    assert torch.allclose(values(scalar, last), values(again, last), atol=1e-5)
+    assert {p.device for p in model.parameters()} == {CPU} and model.active_adapters  # what was saved goes on
 
 
-def test_a_scalar_model_starts_from_an_adapted_snapshot(tmp_path, snapshots, tokenizer, renderer):
-    """The trunk under the new head is the adapted policy, not its base."""
-    from accord.engine.forward.causal import hidden_states
+@pytest.fixture
+def adapted(tmp_path, snapshots, tokenizer, monkeypatch):
+    """A LoRA preference model on a LoRA policy, made in one folder by relative paths and read in another."""
+    (tmp_path / "there").mkdir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    shutil.copytree(snapshots / "policy", "base")
+    policy = lora(load_policy("base"))
+    move(policy)
+    save_model(policy, tokenizer, Path("policy"), POLICY, "")
+    scalar = lora(new_scalar("policy", ["helpful", "brief"], 0), scalar=True)
+    move(scalar)
+    described = {**POLICY, "role": "cost", "criterion": "two", "heads": ["helpful", "brief"]}
+    save_model(scalar, tokenizer, Path("scalar"), described, "")
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "there", policy, scalar
 
+
+def test_a_lora_preference_model_loads_in_the_transformers_class_with_batches_of_two(adapted, renderer):
+    """By itself, with PAD in its config: the same scores padded as packed."""
+    there, _, scalar = adapted
+    packing = pack(texts(renderer), rows="last")
+    ours = values(scalar, packing).reshape(-1, 2)
+    shutil.rmtree(there / "base")
+    shutil.rmtree(there / "policy")
+    model = AutoModelForSequenceClassification.from_pretrained(there / "scalar")
+    rows = [[*g.prefix, *reply] for g in texts(renderer) for reply in g.replies]
+    batch = AutoTokenizer.from_pretrained(there / "scalar").pad({"input_ids": rows}, return_tensors="pt")
+    with torch.no_grad():
+        theirs = model(**batch).logits
+    assert torch.allclose(ours, theirs, atol=1e-5)
+    assert model.config.id2label == {0: "helpful", 1: "brief"}
+
+
+def test_adapters_name_their_base_so_that_peft_finds_it_from_another_folder(adapted, renderer):
+    from peft import AutoPeftModelForCausalLM, PeftModel
+
+    there, policy, scalar = adapted
+    packing = pack(texts(renderer))
+    again = AutoPeftModelForCausalLM.from_pretrained(there / "policy" / "adapter")
+    assert torch.allclose(token_logprobs(again, packing), token_logprobs(policy, packing), atol=1e-5)
+    # the scalar's base is the whole policy, adapter included
+    base = json.loads((there / "scalar" / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"]
+    head = AutoModelForSequenceClassification.from_pretrained(base, num_labels=2)
+    found = PeftModel.from_pretrained(head, there / "scalar" / "adapter")
+    last = pack(texts(renderer), rows="last")
+    assert torch.allclose(values(found, last), values(scalar, last), atol=1e-5)
+
+
+def test_role_criterion_and_normaliser_are_in_the_config_of_a_hub_model(adapted, tmp_path, monkeypatch):
+    """As the hub's cache has it: no other file of ours is asked for. A revision is that, and no other."""
+    there, _, scalar = adapted
+    old, new = "0" * 40, "1" * 40
+    cached = tmp_path / "hub" / "models--owner--name"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text(new)
+    shutil.copytree(there / "scalar", cached / "snapshots" / old)
+    shutil.copytree(there / "base", cached / "snapshots" / new)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("transformers.utils.hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert describe("owner/name")["role"] == "policy"
+    found = describe(f"owner/name@{old}")
+    assert (found["role"], found["criterion"], found["heads"]) == ("cost", "two", ["helpful", "brief"])
+    loaded = load_scalar(f"owner/name@{old}", role="cost")
+    assert torch.equal(loaded.score.weight, bare(scalar).score.modules_to_save["default"].weight)
+    assert load_renderer(f"owner/name@{old}").eos == load_renderer("owner/name").eos
+    with pytest.raises(BadInput, match="owner/name@gone"):
+        load_policy("owner/name@gone")
+    wrapped = lora(load_policy("owner/name"))
+    wrapped.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    assert wrapped.peft_config["default"].revision == new and base_of(str(tmp_path / "adapter")) == f"owner/name@{new}"
+    named = lora(load_policy(f"owner/name@{new}")).peft_config["default"]
+    assert (named.base_model_name_or_path, named.revision) == ("owner/name", new)
+
+
+def test_an_adapter_of_others_is_read_with_its_base_and_is_a_model_like_any(tmp_path, snapshots, renderer):
+    """As peft leaves it: no config, a base by a path that holds beside the adapter, a head of one label."""
+    packing = pack(texts(renderer))
     model = lora(load_policy(str(snapshots / "policy")))
     move(model)
-    save_model(model, tokenizer, tmp_path / "adapted", POLICY, "")
+    model.save_pretrained(tmp_path / "made" / "adapter")
+    shutil.copytree(snapshots / "policy", tmp_path / "made" / "base")
+    config = tmp_path / "made" / "adapter" / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": "../base"}))
+    where = str(tmp_path / "made" / "adapter")
+    assert describe(where)["role"] == "policy"
+    again = load_policy(where)
+    assert torch.allclose(token_logprobs(model, packing), token_logprobs(again, packing), atol=1e-5)
+    assert all(p.requires_grad for p in again.parameters())
+    scalar = lora(new_scalar(str(snapshots / "policy"), "helpful", 0), scalar=True)
+    move(scalar)
+    scalar.save_pretrained(tmp_path / "scores")
+    assert describe(str(tmp_path / "scores"))["role"] == "preference"
+    last = pack(texts(renderer), rows="last")
+    found = load_scalar(str(tmp_path / "scores"), role="preference")
+    assert torch.allclose(values(found, last), values(scalar, last), atol=1e-5)
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": "../gone"}))
+    with pytest.raises(BadInput, match=r"its base \.\./gone is not there; set base_model_name_or_path"):
+        load_policy(where)
+
+
+def test_a_scalar_model_starts_from_an_adapter_of_others(tmp_path, snapshots, renderer):
+    """The trunk under the new head is the adapted policy, not its base."""
+    model = lora(load_policy(str(snapshots / "policy")))
+    move(model)
+    model.save_pretrained(tmp_path / "adapted")
     packing = pack(texts(renderer), rows="last")
     scalar = new_scalar(str(tmp_path / "adapted"), "helpful", 0)
     assert torch.allclose(hidden_states(scalar, packing), hidden_states(model, packing), atol=1e-5)
     assert all(p.requires_grad for p in scalar.parameters())
+    named = lora(scalar, scalar=True).peft_config["default"]
+    assert named.base_model_name_or_path == str((tmp_path / "adapted").resolve())
 
 
 @pytest.mark.parametrize(
@@ -261,25 +366,29 @@ def test_critics_give_one_value_per_token_and_signal(snapshots, renderer, kind):
 
 
 def test_a_broken_description_is_named(tmp_path, snapshots):
-    from accord.models.loading import describe
-
     shutil.copytree(snapshots / "cost", tmp_path / "cost")
-    (tmp_path / "cost" / "accord.json").write_text('{"role": "cost",')
-    with pytest.raises(BadInput, match=r"accord\.json: not valid JSON"):
+    (tmp_path / "cost" / "config.json").write_text('{"role": "cost",')
+    with pytest.raises(BadInput, match=r"config\.json"):
         describe(str(tmp_path / "cost"))
 
 
-def test_description_survives_and_a_plain_classifier_is_a_preference_model(tmp_path, snapshots):
-    from accord.models.loading import describe
+def without_description(source, folder):
+    """A copy as any other program leaves it."""
+    shutil.copytree(source, folder)
+    config = json.loads((folder / "config.json").read_text())
+    assert config.pop("accord")["criterion"] in ("", "helpful")
+    (folder / "config.json").write_text(json.dumps(config))
+    return str(folder)
 
+
+def test_description_survives_and_a_plain_classifier_is_a_preference_model(tmp_path, snapshots):
     assert describe(str(snapshots / "cost"))["role"] == "cost"
-    shutil.copytree(snapshots / "reward", tmp_path / "plain")
-    (tmp_path / "plain" / "accord.json").unlink()
-    assert describe(str(tmp_path / "plain"))["role"] == "preference"
-    shutil.copytree(snapshots / "policy", tmp_path / "policy")
-    (tmp_path / "policy" / "accord.json").unlink()
-    assert describe(str(tmp_path / "policy"))["role"] == "policy"
-    assert json.loads((snapshots / "cost" / "accord.json").read_text())["criterion"] == "harmless"
+    assert describe(without_description(snapshots / "reward", tmp_path / "plain"))["role"] == "preference"
+    assert describe(without_description(snapshots / "policy", tmp_path / "policy"))["role"] == "policy"
+    # what another program trained on our policy is a classifier, whatever the config has kept
+    model = AutoModelForSequenceClassification.from_pretrained(snapshots / "policy", num_labels=1)
+    model.save_pretrained(tmp_path / "theirs")
+    assert describe(str(tmp_path / "theirs")) == {**places.POLICY, "role": "preference"}
 
 
 def test_bare_is_the_model_itself(snapshots):

@@ -4,18 +4,17 @@ Both give the same: token ids in, token ids and the log-probs they were drawn at
 function of the seed and its prompt's number.
 """
 
-import copy
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 from torch import nn
 
 from accord.engine.decode.draw import Finished, SampleSettings
 from accord.engine.decode.sampler import sample
-from accord.engine.forward.adapters import is_adapted
+from accord.engine.forward.adapters import merged
 from accord.engine.remote.vllm import Server
 from accord.records import Rollout
 
@@ -61,10 +60,9 @@ class Served:
 
     def follow(self, policy: nn.Module) -> None:
         """Write the weights, adapters merged, have the server read them, and forget the files."""
-        whole: Any = copy.deepcopy(policy).merge_and_unload() if is_adapted(policy) else policy  # type: ignore[operator]
         with tempfile.TemporaryDirectory(prefix=".weights-", dir=self.folder.resolve()) as written:
             Path(written).chmod(0o755)  # the server may be another user's process
-            whole.save_pretrained(written)
+            merged(policy).save_pretrained(written)
             self.server.load(written)
 
     def sample(

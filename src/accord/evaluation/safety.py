@@ -38,7 +38,7 @@ class SafetyCalibration:
     ece_before: float
 
     def json(self) -> dict[str, Any]:
-        """The form of `accord.json`; `SafetyCalibration(**plain)` reads it."""
+        """The form of a model's `config.json`; `SafetyCalibration(**plain)` reads it."""
         return asdict(self)
 
 

@@ -11,7 +11,8 @@ from accord.engine.forward.dtype import exact
 from accord.engine.packing import Group, cut_by_tokens, reply_group
 from accord.errors import BadInput
 from accord.labelers.questions import ANSWERS, which_is_better
-from accord.models.loading import describe, load_policy
+from accord.models.loading import load_policy
+from accord.models.places import describe
 from accord.models.reference import reply_sums
 from accord.models.tokenizer import load_renderer
 from accord.records import Prompt, Turn

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from accord.config import Adapters
 from accord.engine.forward.adapters import bare
 from accord.engine.forward.causal import hidden_states
 from accord.engine.packing import Packing
-from accord.models.loading import load_scalar
+from accord.models.loading import add_adapters, load_scalar
 from accord.models.scalar import keep_head, new_scalar, values
 from accord.models.scorers import ConversationScorer
 
@@ -62,9 +63,14 @@ class SharedCritics(Critics):
 
 
 def make_critics(
-    kind: str, snapshot: str, policy: nn.Module, starts: Mapping[str, ConversationScorer], seed: int
+    kind: str,
+    snapshot: str,
+    policy: nn.Module,
+    starts: Mapping[str, ConversationScorer],
+    seed: int,
+    adapters: Adapters | None = None,
 ) -> Critics:
-    """Critics of the signals in `starts` (each with the scorer it starts from)."""
+    """Critics of the signals in `starts`, each with the scorer it starts from; with `adapters` these are trained."""
     if kind == "shared":
         return SharedCritics(list(starts), bare(policy).config.hidden_size)
     modules, shifts = {}, {}
@@ -78,4 +84,6 @@ def make_critics(
         else:
             modules[name] = new_scalar(snapshot, name, seed)
             shifts[name] = (0.0, 1.0)
+        if adapters is not None:
+            modules[name] = add_adapters(modules[name], adapters, scalar=True, seed=seed)
     return SeparateCritics(modules, shifts)

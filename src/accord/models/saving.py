@@ -1,32 +1,35 @@
-"""Models to Hugging Face directories."""
+"""Models to Hugging Face directories that load anywhere."""
 
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 from transformers import GenerationConfig
 
-DESCRIPTION = "accord.json"
-POLICY = {"role": "policy", "criterion": "", "normalizer": {"kind": "none"}}
+from accord.engine.forward.adapters import is_adapted, merged
+from accord.models.places import DESCRIPTION
 
 
 def save_model(model: nn.Module, tokenizer: Any, folder: Path, description: dict[str, Any], card: str) -> None:
     """Write a Hugging Face directory: weights, tokenizer, chat template, generation config, model card.
 
-    An adapted model is saved as its adapter, naming its base. `description` (role, criterion, normaliser) goes to
-    `accord.json` and, for the base class to see, into config.json.
+    Adapters are merged into the weights, so that the directory needs no other; beside them `adapter/` holds the
+    adapters alone, and names their base. `description` (role, criterion, normaliser) goes into config.json, whose PAD
+    is the tokenizer's: without one, batches of scores are refused or read off a slot of padding.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # peft looks for the base's config on the hub
-        save_weights(model, folder)
+    whole = merged(model)
+    whole.config.update({DESCRIPTION: description, "pad_token_id": tokenizer.pad_token_id})
+    save_weights(whole, folder)
+    if is_adapted(model):
+        # the base's vocabulary is not changed, and peft would look for its config on the hub to find that out
+        model.save_pretrained(str(folder / "adapter"), save_embedding_layers=False)  # type: ignore[operator]
     tokenizer.save_pretrained(folder)
-    (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(card, encoding="utf-8")
     # pytorch may have left the mode of a temporary file
-    for file in folder.iterdir():
-        file.chmod(0o644)
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(0o644)
 
 
 def save_weights(model: Any, folder: Path) -> None:
@@ -60,6 +63,8 @@ def without_contradictions(config: GenerationConfig) -> tuple[GenerationConfig, 
 
 
 def add_to_description(folder: Path, found: dict[str, Any]) -> None:
-    """Add what only the saved model could tell to its `accord.json`."""
-    described = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-    (folder / DESCRIPTION).write_text(json.dumps(described | found, indent=1) + "\n", encoding="utf-8")
+    """Add what only the saved model could tell to its description in config.json."""
+    file = folder / "config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config[DESCRIPTION] |= found
+    file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

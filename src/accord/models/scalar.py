@@ -13,14 +13,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification
 
 from accord.engine.forward.adapters import bare
 from accord.engine.forward.causal import hidden_states
 from accord.engine.packing import Group, Packing, cut_by_tokens, pack
 from accord.errors import BadInput
 from accord.models.ensemble import Combination, combine
-from accord.models.loading import base_of, describe, heads_of, load_policy, load_scalar, pretrained, reading
+from accord.models.loading import load_policy, load_scalar, pretrained
+from accord.models.places import base_of, describe, heads_of, read_config, reading, whole_name
 
 
 def new_scalar(snapshot: str, criterion: str | Sequence[str], seed: int) -> nn.Module:
@@ -29,14 +30,15 @@ def new_scalar(snapshot: str, criterion: str | Sequence[str], seed: int) -> nn.M
     The adapter of an adapted snapshot is merged into the trunk.
     """
     base = base_of(snapshot)
-    config = AutoConfig.from_pretrained(base or snapshot)
+    config = read_config(snapshot)
     _name_heads(config, [criterion] if isinstance(criterion, str) else criterion)
     torch.manual_seed(seed)
     with _quiet(), reading(snapshot, "a model"):
         model = pretrained(AutoModelForSequenceClassification, base or snapshot, config=config)
     if base:
-        merged: Any = load_policy(snapshot)
-        model.base_model.load_state_dict(merged.merge_and_unload().base_model.state_dict())
+        whole: Any = load_policy(snapshot)
+        model.base_model.load_state_dict(whole.base_model.state_dict())
+        model.name_or_path = whole_name(snapshot)
     _draw_head(model, seed)
     result: nn.Module = model
     return result
@@ -46,7 +48,7 @@ def start_scalar(snapshot: str, heads: Sequence[str], *, role: str, seed: int) -
     """What training starts from: a policy's trunk under new heads, or a preference or cost model itself.
 
     A model of the same role and heads goes on with them (preference-model pretraining); of another, its trunk is
-    taken. BadInput where the heads of an adapter would have to change.
+    taken.
     """
     described = describe(snapshot)
     if described["role"] == "policy":
@@ -54,11 +56,6 @@ def start_scalar(snapshot: str, heads: Sequence[str], *, role: str, seed: int) -
     model = load_scalar(snapshot, role=described["role"], trainable=True)
     if (described["role"], heads_of(described)) == (role, list(heads)):
         return model
-    if base_of(snapshot):
-        raise BadInput(
-            f"{snapshot} is an adapter with the heads {', '.join(heads_of(described))} of a {described['role']} model; "
-            "start from a model without adapter, or train the same heads"
-        )
     inner = bare(model)
     _name_heads(inner.config, heads)
     inner.num_labels = len(heads)

@@ -1,5 +1,6 @@
 """Tokenizers of snapshots, and what of them a model has to know."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from transformers import AutoTokenizer
 from accord.data.chat import Renderer
 from accord.engine.forward.adapters import bare
 from accord.errors import BadInput
-from accord.models.loading import _check_place, reading
+from accord.models.places import asked_for, base_of, reading
 
 
 @torch.no_grad()
@@ -27,9 +28,10 @@ def embed_roles(model: nn.Module, renderer: Renderer) -> None:
 
 def load_tokenizer(where: str) -> Any:
     """The snapshot's tokenizer; PAD is another token than EOS, or BadInput says that none can be found."""
-    _check_place(where)
+    base = base_of(where)
+    name, options = asked_for(base if base and not (Path(where) / "tokenizer_config.json").is_file() else where)
     with reading(where, "a tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(where)
+        tokenizer = AutoTokenizer.from_pretrained(name, **options)
     if tokenizer.eos_token_id is None:
         raise BadInput(f"{where}: the tokenizer has no EOS token; set eos_token in its tokenizer_config.json")
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:

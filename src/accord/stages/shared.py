@@ -20,7 +20,7 @@ from accord.errors import BadInput
 from accord.evaluation.safety import with_fit
 from accord.evaluation.statistics import limit_verdict, mean_interval
 from accord.models.limits import Limit
-from accord.models.loading import describe
+from accord.models.places import describe
 from accord.models.policy import compute_logprobs
 from accord.models.saving import save_model
 from accord.objectives.likelihood import likelihood_loss

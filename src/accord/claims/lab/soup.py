@@ -13,7 +13,7 @@ from torch import nn
 from accord.config import Run
 from accord.errors import BadInput
 from accord.models.loading import load_policy
-from accord.models.saving import POLICY
+from accord.models.places import POLICY
 from accord.models.tokenizer import load_renderer
 from accord.run import RunFolder
 from accord.stages.shared import open_run, save_snapshot

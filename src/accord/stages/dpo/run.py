@@ -16,8 +16,8 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from accord.engine.packing import Packing
-from accord.errors import BadInput
-from accord.models.loading import add_adapters, base_of, load_policy
+from accord.models.loading import add_adapters, load_policy
+from accord.models.places import POLICY
 from accord.models.reference import (
     Reference,
     ReplyReference,
@@ -27,7 +27,6 @@ from accord.models.reference import (
     reply_sums,
     weights_hash,
 )
-from accord.models.saving import POLICY
 from accord.models.tokenizer import load_renderer
 from accord.run import RunFolder
 from accord.stages.dpo.config import Dpo
@@ -57,8 +56,6 @@ def run(config: Dpo) -> RunFolder:
         data = replace(data, items=score_margins(config, data.items, renderer, world.device))
         items = data.items
         policy = add_adapters(load_policy(config.model), config, scalar=False, seed=config.seed).to(world.device)
-        if not any(p.requires_grad for p in policy.parameters()):
-            raise BadInput(f"{config.model}: nothing to train; its adapter is frozen")
         config = settle_language_model(config, run, world, policy, [item.group for item in items])
         frozen = frozen_model(config, policy, world)
         reference, measured_against = make_reference(config, run, world, policy, frozen, data)
@@ -96,15 +93,14 @@ def run(config: Dpo) -> RunFolder:
 
 
 def frozen_model(config: Dpo, policy: nn.Module, world: World) -> nn.Module | None:
-    """A reference with weights of its own, or None where the policy with its new adapter off is one, or none is asked.
+    """A reference with weights of its own, or None where the policy with its adapter off is one, or none is asked.
 
-    Without --reference it is the policy before its first step, an adapter of its snapshot included.
+    Without --reference it is the policy before its first step.
     """
     if config.reference:
         return load_policy(config.reference, trainable=False).to(world.device)
     asked = config.needs_reference and not config.cache_reference
-    new_adapter = bool(config.lora_rank) and not base_of(config.model)
-    if config.refresh_every or (asked and not new_adapter):
+    if config.refresh_every or (asked and not config.lora_rank):
         # what is trained in the policy keeps requires_grad, which is what a checkpoint saves; no optimizer has it
         return copy.deepcopy(policy)
     return None

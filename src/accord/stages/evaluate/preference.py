@@ -23,7 +23,7 @@ from accord.evaluation.distance import auroc_interval, fit_gaussian, relative_di
 from accord.evaluation.groups import head_differences, value_weights
 from accord.evaluation.preference import ScoredPair, preference_evaluation
 from accord.evaluation.statistics import pair_outcomes, share_interval
-from accord.models.loading import describe, heads_of
+from accord.models.places import describe, heads_of
 from accord.models.scalar import Scorer
 from accord.models.tokenizer import load_renderer
 from accord.objectives.ranking import ranked_pairs

@@ -17,7 +17,7 @@ from accord.engine.texts import conversation_group, document_groups
 from accord.errors import BadInput
 from accord.models.critics import Critics, SeparateCritics, make_critics
 from accord.models.limits import Limit, open_limits
-from accord.models.loading import add_adapters, base_of, load_policy
+from accord.models.loading import add_adapters, load_policy
 from accord.models.reference import Reference
 from accord.models.scorers import ReplyScorer, open_scorer
 from accord.models.tokenizer import load_renderer
@@ -82,14 +82,12 @@ def prepare(config: Ppo, run: RunFolder, world: World) -> tuple[Prompts, Actors]
     limits = open_limits(config.limits, config.limit_of, costs) if config.limits else {}
     prompts = read_prompts_of(config, run, renderer)
     policy = add_adapters(load_policy(config.model), config, scalar=False, seed=config.seed).to(device)
-    if not any(p.requires_grad for p in policy.parameters()):
-        raise BadInput(f"{config.model}: nothing to train; its adapter is frozen")
     engine = open_engine(config.engine, policy, run.path)
     following = copy.deepcopy(policy) if config.refresh_every else None
     separate = following if following is not None else own_reference(config, device)
     starts: dict[str, Any] = {REWARD: next(iter(rewards.values())), **costs}
     critics = (
-        make_critics(config.critic, config.model, policy, starts, config.seed).to(device)
+        make_critics(config.critic, config.model, policy, starts, config.seed, config).to(device)
         if config.advantages == "gae"
         else SeparateCritics({}, {})
     )
@@ -113,7 +111,7 @@ def prepare(config: Ppo, run: RunFolder, world: World) -> tuple[Prompts, Actors]
 
 def own_reference(config: Ppo, device: torch.device) -> nn.Module | None:
     """The reference's own model; None where it is the policy with its new adapter off."""
-    if config.lora_rank and not config.reference and not base_of(config.model):
+    if config.lora_rank and not config.reference:
         return None
     return load_policy(config.reference or config.model, trainable=False).to(device)
 

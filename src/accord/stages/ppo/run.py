@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from accord.models.places import POLICY
 from accord.models.reference import follow
-from accord.models.saving import POLICY
 from accord.records import Prompt
 from accord.run import RunFolder
 from accord.stages.ppo.actors import Actors, Prompts, prepare

@@ -69,7 +69,7 @@ def write_results(
 def describe_member(
     config: Preference, world: World, learner: PreferenceLearner, kept: PreferenceData
 ) -> dict[str, Any]:
-    """What `accord.json` says of one model: role, criterion, heads and their normalisers."""
+    """What `config.json` says of one model: role, criterion, heads and their normalisers."""
     normalizers = {head: fit_normalizer(config, world, learner, kept, head).as_json() for head in kept.heads}
     only = len(kept.heads) == 1
     return {

@@ -14,8 +14,8 @@ from accord.data.sources import read_documents, refuse_overlap
 from accord.engine.texts import document_groups
 from accord.errors import BadInput
 from accord.models.loading import load_policy
+from accord.models.places import POLICY
 from accord.models.policy import SIZES, mean_loss, new_policy
-from accord.models.saving import POLICY
 from accord.models.tokenizer import embed_roles, load_renderer
 from accord.records import Document
 from accord.run import RunFolder

@@ -18,7 +18,8 @@ from accord.data.sources import read_prompts
 from accord.engine.engines import Engine, Served, open_engine
 from accord.engine.remote.vllm import Server
 from accord.engine.texts import rollout_groups
-from accord.models.loading import base_of, load_policy
+from accord.models.loading import load_policy
+from accord.models.places import base_of
 from accord.models.scorers import ReplyScorer, open_scorer
 from accord.models.tokenizer import load_renderer
 from accord.objectives.best_of import acceptance, best_of_kl_bound, best_of_kl_estimate

@@ -13,7 +13,8 @@ from accord.engine.packing import Group, reply_group
 from accord.engine.texts import text_group
 from accord.errors import BadInput
 from accord.evaluation.statistics import finite
-from accord.models.loading import describe, load_policy
+from accord.models.loading import load_policy
+from accord.models.places import describe
 from accord.models.policy import reply_logprobs
 from accord.models.reference import ReplyStore, entry_names, weights_hash
 from accord.models.scalar import Scorer, normalizers_of

@@ -13,8 +13,8 @@ from accord.data.sources import read_demonstrations, refuse_overlap
 from accord.engine.texts import conversation_group
 from accord.errors import BadInput
 from accord.models.loading import add_adapters, load_policy
+from accord.models.places import POLICY
 from accord.models.policy import mean_loss
-from accord.models.saving import POLICY
 from accord.models.tokenizer import load_renderer
 from accord.records import Demonstration, prompt_ids
 from accord.run import RunFolder

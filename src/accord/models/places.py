@@ -1,0 +1,156 @@
+"""Where a model is, and what its files say of it: a directory, OWNER/NAME[@REVISION] on the hub, or a GGUF file."""
+
+import importlib.util
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig
+from transformers.utils import cached_file
+
+from accord.errors import BadInput, is_disk_full
+from accord.run import hub_id
+
+# the key of config.json that holds role, criterion and normaliser: it travels wherever the model goes
+DESCRIPTION = "accord"
+POLICY = {"role": "policy", "criterion": "", "normalizer": {"kind": "none"}}
+ADAPTER = "adapter_config.json"
+SAFE_ALONE = (
+    "; weights are read from safetensors alone, a pickle (*.bin, *.pt) is never opened: load it where you trust it, "
+    "and write it again with save_pretrained"
+)
+
+
+def asked_for(where: str) -> tuple[str, dict[str, str]]:
+    """What `from_pretrained` is given for a place: a name, and options beside it. BadInput if it is no such place."""
+    folder = Path(where)
+    if folder.is_dir():
+        if not ((folder / "config.json").is_file() or (folder / ADAPTER).is_file()):
+            inside = folder / "snapshot"
+            hint = f"; did you mean {inside}?" if inside.is_dir() else ""
+            raise BadInput(f"{where}: no config.json there, so it is no snapshot{hint}")
+        return where, {}
+    if is_gguf(where):
+        if importlib.util.find_spec("gguf") is None:
+            raise BadInput(f"{where}: reading GGUF needs gguf; install it with: pip install 'accord[gguf]'")
+        return str(folder.parent), {"gguf_file": folder.name}
+    if folder.exists():
+        raise BadInput(f"{where} is a file; a snapshot is a directory, or one file NAME.gguf")
+    name, revision = hub_id(where)
+    if not name:
+        raise BadInput(f"{where}: no such directory (and not a hub id of the form OWNER/NAME or OWNER/NAME@REVISION)")
+    return name, {"revision": revision} if revision else {}
+
+
+def whole_name(where: str) -> str:
+    """The place as an adapter names its base: another program, in another folder, must find a directory by it."""
+    return str(Path(where).resolve()) if Path(where).exists() else where
+
+
+def is_gguf(where: str) -> bool:
+    """Whether a place is a file of llama.cpp's format."""
+    return where.lower().endswith(".gguf") and Path(where).is_file()
+
+
+@contextmanager
+def reading(where: str, what: str) -> Iterator[None]:
+    """What a library says of a place that it cannot read is BadInput; a full disk stays what it is."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        if is_disk_full(error):
+            raise
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        missing = isinstance(error, OSError) and ".safetensors" in said
+        raise BadInput(f"{where}: cannot be loaded as {what} ({said})" + (SAFE_ALONE if missing else "")) from None
+
+
+def read_config(where: str) -> Any:
+    """The model's Hugging Face config; that of its base where the place is an adapter's."""
+    name, options = asked_for(base_of(where) or where)
+    with reading(where, "a Hugging Face model"):
+        return AutoConfig.from_pretrained(name, **options)
+
+
+def describe(where: str) -> dict[str, Any]:
+    """Role (policy, preference or cost), criterion and normaliser of a model, from its config alone.
+
+    Accord writes them into `config.json` (up to 0.1.0 into a file of their own); any other classifier is a preference
+    model, and all else a policy.
+    """
+    asked_for(where)
+    if is_gguf(where):
+        return dict(POLICY)
+    if (before := Path(where) / "accord.json").is_file():
+        return _read(before)
+    if base_of(where):
+        classifies = _adapter(where).get("task_type") == "SEQ_CLS"
+        return {**POLICY, "role": "preference"} if classifies else dict(POLICY)
+    config = read_config(where)
+    classifies = any("SequenceClassification" in name for name in config.architectures or [])
+    written: dict[str, Any] = getattr(config, DESCRIPTION, None) or {}
+    if written and (written["role"] != "policy") == classifies:
+        return dict(written)
+    return {**POLICY, "role": "preference" if classifies else "policy"}
+
+
+def heads_of(described: dict[str, Any]) -> list[str]:
+    """The names of a scalar model's heads: its criteria, or groups of labelers."""
+    heads: list[str] = described.get("heads") or [described["criterion"]]
+    return heads
+
+
+def base_of(where: str) -> str:
+    """The model that an adapter's directory builds on; empty where there is no adapter.
+
+    A base that was named from another folder is looked for beside the adapter too.
+    """
+    if not (Path(where) / ADAPTER).is_file():
+        return ""
+    base = str(_adapter(where).get("base_model_name_or_path") or "")
+    beside = Path(where) / base
+    if not Path(base).is_dir() and beside.is_dir():
+        return os.path.normpath(beside)
+    if hub_id(base)[0]:
+        revision = _adapter(where).get("revision")
+        return f"{base}@{revision}" if revision else base
+    if not Path(base).is_dir():
+        raise BadInput(
+            f"{where}: its base {base or '(none is named)'} is not there; set base_model_name_or_path in {ADAPTER}"
+        )
+    return base
+
+
+def labels_of_adapter(where: str) -> int:
+    """How many labels the head beside an adapter of a classifier gives."""
+    with safe_open(Path(where) / "adapter_model.safetensors", "pt") as weights:
+        heads = [key for key in weights.keys() if "lora_" not in key and key.endswith("weight")]  # noqa: SIM118
+        return int(weights.get_slice(heads[0]).get_shape()[0]) if heads else 1
+
+
+def refuse_hub_adapter(where: str) -> None:
+    """An adapter on the hub would be taken with its base in silence, and from a pickle where it has nothing else."""
+    name, options = asked_for(where)
+    if Path(name).is_dir():
+        return
+    quiet: dict[str, Any] = {
+        f"_raise_exceptions_for_{what}": False for what in ("missing_entries", "gated_repo", "connection_errors")
+    }
+    if cached_file(name, ADAPTER, **options, **quiet) is not None:
+        raise BadInput(f"{where} is an adapter: download it, and give the directory")
+
+
+def _adapter(where: str) -> dict[str, Any]:
+    return _read(Path(where) / ADAPTER)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BadInput(f"{file}: not valid JSON ({error}); make the snapshot again") from None
+    return found
