@@ -137,7 +137,7 @@ def test_of_many_replies_a_sample_is_scored_for_what_a_snapshot_says_of_itself(c
     described = []
     for out in ("a", "b"):
         assert commands.run(name, tmp_path / out, epochs=0.5) == 0
-        described.append(read_json(tmp_path / out / "snapshot" / "accord.json"))
+        described.append(read_json(tmp_path / out / "snapshot" / "config.json")["accord"])
     assert described[0] == described[1]
     sample = asked[0]
     assert len(sample) == 10 and sample in asked[len(asked) // 2 :]

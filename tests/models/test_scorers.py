@@ -156,7 +156,7 @@ def test_b10_a_model_with_another_tokenizer_sees_the_conversation_anew(snapshots
     policy = new_policy("nano", other, max_length=64, seed=3)
     save_model(policy, other, tmp_path / "p", {"role": "policy", "criterion": "", "normalizer": plain}, "")
     model = new_scalar(str(tmp_path / "p"), "helpful", 4)
-    model.save_pretrained(tmp_path / "foreign")  # as any other program leaves it: no accord.json
+    model.save_pretrained(tmp_path / "foreign")  # as any other program leaves it
     other.save_pretrained(tmp_path / "foreign")
     scorer = open_scorer(str(tmp_path / "foreign"), "preference", renderer, CPU)
     assert isinstance(scorer, ConversationScorer) and scorer.renderer is not None
