@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from accord.engine.forward.adapters import bare
-from accord.engine.forward.attention import attend_packed
+from accord.engine.forward.attention import attend_packed, own_attention
 from accord.engine.forward.causal import alike, attention_window, logit_transform
 from accord.engine.forward.dtype import computed_in
 from accord.engine.forward.trunk import FAMILIES
@@ -313,7 +313,7 @@ def decodes(model: nn.Module, *, longest: int) -> bool:
 
 
 def _probe(model: nn.Module, inner: Any) -> bool:
-    """Compare two prompts, one more token each, and another after a row has left, with the plain forward."""
+    """Compare two prompts, one more token each, and another after a row has left, with the model's own attention."""
     config = inner.config
     rotary = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
     if config.model_type not in FAMILIES or rotary not in ROTARY or inner.get_output_embeddings() is None:
@@ -326,7 +326,7 @@ def _probe(model: nn.Module, inner: Any) -> bool:
         return False  # layers of another make: quantised, or adapters that are no sum of matrices
     texts = [[*prompt, token] for prompt, token in zip((long, long, short, short), more, strict=True)]
     texts += [[*texts[row], token] for row, token in zip(order, more, strict=False)]
-    with torch.no_grad():
+    with torch.no_grad(), own_attention(inner):
         theirs = [model(input_ids=torch.tensor([text], device=ours.device)).logits[0].float() for text in texts]
     expected = torch.stack([*(logits[-2] for logits in theirs[:4]), *(logits[-1] for logits in theirs)])
     return alike(ours, expected, inner.dtype)

@@ -12,12 +12,14 @@ from torch import nn
 
 from accord.engine.decode.draw import Ended, SampleSettings
 from accord.engine.forward.adapters import bare
+from accord.engine.forward.causal import packs
 
 
 def decode_padded(
     model: nn.Module, prompts: Sequence[Sequence[int]], settings: SampleSettings, *, micro_tokens: int
 ) -> Ended:
     """Replies to the prompts, as `sampler.decode_in_slots` gives them."""
+    packs(model)  # the first look at a model settles how it attends
     n, numbers = settings.n, settings.numbered(len(prompts))
     lengths = [len(prompt) for prompt in prompts]
     for start, stop in batches(lengths, n, settings.max_new_tokens, micro_tokens):

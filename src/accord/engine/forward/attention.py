@@ -19,9 +19,40 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from accord.engine.forward import flex, varlen
 from accord.engine.forward.dtype import computed_in
 from accord.engine.packing import Attention, Packing
+from accord.errors import BadInput
 
 IMPLEMENTATION = "accord"
+# Arguments beside queries, keys and values that are no part of what attention computes here. A window is: the mask has
+# it, and packed rows longer than it are not computed by packing.
+_BESIDE = frozenset(
+    {
+        "dropout",
+        "sliding_window",
+        "position_ids",
+        "cache_position",
+        "use_cache",
+        "output_attentions",
+        "output_hidden_states",
+        "output_router_logits",
+        "num_items_in_batch",
+    }
+)
 _active: list[Packing] = []
+
+
+class UnknownArgument(BadInput):
+    """A model's attention takes something that is not computed here; to leave it out would give other numbers."""
+
+
+@contextmanager
+def own_attention(model: Any) -> Iterator[None]:
+    """Let a model of transformers attend by its own eager code, as if it had been loaded apart with it."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
 
 
 @contextmanager
@@ -45,6 +76,7 @@ def _attention(
 ) -> tuple[Tensor, None]:
     """Queries, keys and values (1, heads, T, d) of one flat row to (1, T, heads, d)."""
     cap = float(kwargs.get("softcap") or 0.0)
+    _refuse_unknown(module, kwargs)
     if _active:
         flat = (t[0].transpose(0, 1) for t in (query, key, value))
         return attend_packed(_active[-1].attention, *flat, scaling=scaling, cap=cap).unsqueeze(0), None
@@ -52,6 +84,13 @@ def _attention(
         out = explicit_attention(query, key, value, attention_mask, scaling=scaling, cap=cap)
         return out.transpose(1, 2).contiguous(), None
     return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+
+
+def _refuse_unknown(module: torch.nn.Module, given: dict[str, Any]) -> None:
+    known = {*_BESIDE, "softcap"} | ({"is_causal"} if given.get("is_causal") else set())
+    unknown = sorted(name for name, value in given.items() if value is not None and name not in known)
+    if unknown:
+        raise UnknownArgument(f"{type(module).__name__} attends with {', '.join(unknown)}, which is not known here")
 
 
 def attend_packed(

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from accord.engine.forward.adapters import bare
-from accord.engine.forward.attention import packed
+from accord.engine.forward.attention import UnknownArgument, own_attention, packed
 from accord.engine.forward.linear_logprobs import LogitTransform, linear_logprobs, linear_logprobs_and_entropy
 from accord.engine.forward.trunk import FAMILIES, trunk_states
 from accord.engine.packing import Packing
@@ -116,9 +116,10 @@ def attention_window(config: Any) -> int:
 
 @torch.no_grad()
 def _probe(model: Any) -> Callable[[nn.Module, Packing], Tensor]:
-    """The first way whose log-probs of a shared prompt are those of the model's own plain forward, head included.
+    """The first way whose log-probs of a shared prompt are those of the model's own eager attention, head included.
 
-    Raises BadInput where not even padded batches give the model's own numbers.
+    A model whose attention takes what is not known here keeps its own for good. Raises BadInput where not even padded
+    batches give the model's own numbers.
     """
     from accord.engine.packing import pack, reply_group
 
@@ -132,12 +133,11 @@ def _probe(model: Any) -> Callable[[nn.Module, Packing], Tensor]:
     head = logits_head(model) if model.get_output_embeddings() is not None else None
     texts = [[*draw[0], *draw[1]], [*draw[0], *draw[2]], [*draw[1], *draw[0]]]
     theirs = []
-    for text, replies in zip(texts, (draw[1], draw[2], draw[0]), strict=True):
-        ids = torch.tensor([text], device=device)
-        plain = (
-            model(input_ids=ids).logits[0] if head is not None else model.base_model(input_ids=ids).last_hidden_state[0]
-        )
-        theirs.append(plain[len(text) - len(replies) - 1 : -1])
+    with own_attention(model):
+        for text, replies in zip(texts, (draw[1], draw[2], draw[0]), strict=True):
+            ids = torch.tensor([text], device=device)
+            plain = model(input_ids=ids).logits if head is not None else model.base_model(input_ids=ids)[0]
+            theirs.append(plain[0, len(text) - len(replies) - 1 : -1])
     expected = torch.cat(theirs)
 
     def same(way: Callable[[nn.Module, Packing], Tensor]) -> bool:
@@ -150,6 +150,9 @@ def _probe(model: Any) -> Callable[[nn.Module, Packing], Tensor]:
             try:
                 if same(way):
                     return way
+            except UnknownArgument:
+                model.set_attn_implementation("eager")
+                break
             except (AttributeError, RuntimeError, TypeError, IndexError):
                 pass  # layers of another make, or an attention of its own that a flat row does not fit
         if not same(padded_hidden_states):

@@ -1,0 +1,101 @@
+"""What a model attends with is computed or refused, never left out; the oracle is the model loaded apart as eager."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+import transformers
+from transformers import AutoModelForCausalLM
+
+from accord.engine.decode.draw import SampleSettings
+from accord.engine.decode.sampler import sample
+from accord.engine.forward import attention
+from accord.engine.forward.attention import IMPLEMENTATION, UnknownArgument
+from accord.engine.forward.causal import packs, token_logprobs
+from accord.engine.packing import pack, reply_group
+from accord.errors import BadInput
+
+SMALL = {
+    "vocab_size": 40,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 4,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+    "bos_token_id": 2,
+}
+# families with sinks: a number beside every head's scores, which takes part of the softmax
+SINKS = {
+    "GptOssConfig": {"num_local_experts": 2, "num_experts_per_tok": 1, "sliding_window": 8},
+    "GraniteSwaConfig": {"sliding_window": 8},
+}
+GROUPS = [reply_group([5, 9, 11], [7, 8, 1], [21, 3]), reply_group([4], [6, 1])]
+
+
+@pytest.fixture(params=SINKS)
+def models(request, tmp_path):
+    """Ours, and the same weights loaded apart."""
+    torch.manual_seed(0)
+    config = getattr(transformers, request.param)(**SMALL, **SINKS[request.param])
+    made = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            parameter.copy_(torch.randn(parameter.shape) * (2.0 if "sink" in name else 0.3))
+    made.save_pretrained(tmp_path)
+    return tuple(
+        AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation=how, dtype=torch.float32).eval()
+        for how in (IMPLEMENTATION, "eager")
+    )
+
+
+def expected_logprobs(model, groups):
+    found = []
+    for group in groups:
+        for reply in group.replies:
+            ids = torch.tensor([[*group.prefix, *reply]])
+            logs = F.log_softmax(model(input_ids=ids).logits[0, len(group.prefix) - 1 : -1].float(), -1)
+            found.append(logs.gather(1, torch.tensor(reply)[:, None])[:, 0])
+    return torch.cat(found)
+
+
+@torch.no_grad()
+def test_log_probs_of_a_model_with_sinks_are_those_of_its_own_attention(models, capsys):
+    ours, apart = models
+    assert torch.allclose(token_logprobs(ours, pack(GROUPS)), expected_logprobs(apart, GROUPS), atol=1e-5)
+    assert not packs(ours) and "padded batches are used instead" in capsys.readouterr().out
+
+
+@torch.no_grad()
+def test_replies_of_a_model_with_sinks_are_drawn_at_its_own_log_probs(models):
+    ours, apart = models
+    settings = SampleSettings(2, 1.0, 5, frozenset({1}), seed=0)
+    rollouts = sample(ours, [(5, 9, 11), (4, 7)], settings)
+    drawn = torch.tensor([p for r in rollouts for p in r.logprobs])
+    groups = [reply_group(r.prompt_ids, r.ids) for r in rollouts]
+    assert torch.allclose(drawn, expected_logprobs(apart, groups), atol=1e-5)
+
+
+def test_an_argument_that_is_not_known_is_named():
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(**SMALL, attn_implementation=IMPLEMENTATION)
+    model = AutoModelForCausalLM.from_config(config)
+    with pytest.raises(UnknownArgument, match="LlamaAttention attends with position_bias"):
+        model(input_ids=torch.tensor([[1, 2]]), position_bias=torch.zeros(1))
+    model(input_ids=torch.tensor([[1, 2]]), position_bias=None, output_attentions=False)
+
+
+def test_attention_that_is_wrong_in_every_way_of_ours_is_seen(monkeypatch):
+    """Packed, padded and plain agree with one another here; the model's own attention does not."""
+    config = transformers.GPT2Config(vocab_size=40, n_embd=16, n_layer=2, n_head=2, n_positions=32)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=IMPLEMENTATION).eval()
+    packed, plain = attention.attend_packed, attention.sdpa_attention_forward
+    monkeypatch.setattr(attention, "attend_packed", lambda *a, **k: 3 * packed(*a, **k))
+    monkeypatch.setattr(attention, "sdpa_attention_forward", lambda *a, **k: (3 * plain(*a, **k)[0], None))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape))
+    with pytest.raises(BadInput, match="not known here"):
+        token_logprobs(model, pack(GROUPS))
