@@ -82,7 +82,7 @@ def opened(folder: Path, chosen: dict[str, Any]) -> Iterator[Loop]:
     run = Clocked("ppo", config, world.device.type)
     with run:
         prompts, actors = prepare(config, run, world)
-        actors.renderer.eos = NEVER
+        actors.renderer.stops = frozenset({NEVER})
         optimizers = stage.build_optimizers(config, actors)
         guard = Guard(config.rules, actors.policy, quiet=True)
         yield Loop(config, world, run, prompts.training, actors, optimizers, guard, first_state(config))

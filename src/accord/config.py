@@ -1,5 +1,6 @@
 """What configs are made of: the run folder, training, sampling, adapters."""
 
+import datetime
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
@@ -141,7 +142,23 @@ class Reading(Config):
     columns: dict[str, str] = Field({}, description="--columns.FIELD NAME: the column that holds FIELD")
 
 
-class Passing(Reading):
+class Rendering(Reading):
+    """What commands share that write conversations by a model's chat template."""
+
+    clock: str = rare("", description="time told to a template that writes it, as 2024-07-26T12:00:00; default: now")
+
+    @field_validator("clock")
+    @classmethod
+    def _is_a_time(cls, value: str) -> str:
+        if value:
+            try:
+                datetime.datetime.fromisoformat(value)
+            except ValueError:
+                raise ValueError(f"{value!r} is no time; write it as 2024-07-26T12:00:00, or leave it out") from None
+        return value
+
+
+class Passing(Rendering):
     """What commands share that pass data through models and train none."""
 
     micro_tokens: int = Field(16384, gt=0, description="tokens in memory at once; changes no result")

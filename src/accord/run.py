@@ -36,7 +36,7 @@ TORN = 2**62  # the step of the torn last line that a killed run can leave
 # a config's hash. Threads and compiled kernels add up in another order, and are part of it.
 PLACEMENT = frozenset({"out", "resume", "micro_tokens", "checkpoint_every", "checkpoint_minutes"})
 # Knobs at these values are decided by the machine at the start; `config.yaml` has what was decided.
-UNDECIDED = {"precision": "auto", "micro_tokens": 0, "compile": "auto", "threads": 0}
+UNDECIDED = {"precision": "auto", "micro_tokens": 0, "compile": "auto", "threads": 0, "clock": ""}
 
 
 def available_cores() -> int:
@@ -170,6 +170,12 @@ class RunFolder:
         """CPU threads of this process: what the config says, else its share of the cores where the run began."""
         ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         return int(self.decide("threads", lambda: max(1, available_cores() // ranks)))
+
+    @property
+    def clock(self) -> str:
+        """The time that chat templates are told, in ISO form: what the config says, else when the run began."""
+        began = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(self._started))
+        return str(self.decide("clock", lambda: began))
 
     def __enter__(self) -> "RunFolder":
         self._open()

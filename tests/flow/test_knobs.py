@@ -282,7 +282,7 @@ def off_default(cls, knob):
     return next(value for value in candidates if value != field.default and fits(cls, knob, value))
 
 
-OTHERS = {"limit_of": ["unsafe"], "engine": ["http://localhost:1"], "loss": ["ipo"]}
+OTHERS = {"limit_of": ["unsafe"], "engine": ["http://localhost:1"], "loss": ["ipo"], "clock": ["2024-07-26T12:00:00"]}
 
 
 def fits(cls, knob, value):

@@ -54,7 +54,7 @@ def test_the_probability_is_the_mean_over_both_orders(labeler, snapshots):
         expected = (by_hand(where, a, b) + 1 - by_hand(where, b, a)) / 2
         assert found == pytest.approx(expected, abs=1e-5)
     group = labeler._group(which_is_better(ASKED.turns, "a", "b", "helpful"))
-    eos = load_renderer(where).eos
+    eos = load_renderer(where).end
     assert all(eos not in answer for answer in group.replies), "what counts is the answer, not that the turn ends there"
     turned = labeler.prefers([(p, b, a) for p, a, b in pairs], "helpful", micro_tokens=4096)
     assert turned.first == pytest.approx([1 - p for p in said.first], abs=1e-6)

@@ -72,7 +72,7 @@ def test_every_model_is_asked_for_as_safetensors():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".from_pretrained"):
                 kind = ast.unparse(node.func).removesuffix(".from_pretrained")
-                if kind not in ("AutoTokenizer", "AutoConfig", "PeftModel"):
+                if kind not in ("AutoTokenizer", "AutoConfig", "GenerationConfig", "PeftModel"):
                     asked += 1
                     given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
                     assert given.get("use_safetensors") == "True", f"{path}:{node.lineno}"

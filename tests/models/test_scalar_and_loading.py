@@ -21,7 +21,7 @@ from accord.models.reference import Reference
 from accord.models.saving import save_model
 from accord.models.scalar import Normalizer, Scorer, new_scalar, values
 from accord.models.scorers import ConversationScorer
-from accord.models.tokenizer import load_renderer, load_tokenizer
+from accord.models.tokenizer import load_renderer
 from accord.records import Prompt, Turn
 from accord.stages.sft.config import Sft
 
@@ -60,7 +60,7 @@ def test_b1_the_score_is_that_of_the_last_token_and_of_the_transformers_class(sn
 def test_a6_rollouts_are_scored_as_the_ids_they_were_drawn_as(snapshots, renderer):
     """A6: a sampled reply may spell its text in other tokens than the tokenizer would; it is scored as sampled."""
     prompt = Prompt((Turn("user", "why"),), "", "by hand")
-    spelled = [i for letter in "the cat" for i in renderer.reply_ids(letter)[:-1]] + [renderer.eos]
+    spelled = [i for letter in "the cat" for i in renderer.reply_ids(letter)[:-1]] + [renderer.end]
     ids = renderer.prompt_ids(prompt.turns)
     drawn, again = reply_group(ids, spelled), reply_group(ids, renderer.reply_ids("the cat"))
     assert drawn != again
@@ -106,7 +106,7 @@ def test_f7_save_and_reload_gives_the_same_log_probs(tmp_path, snapshots, tokeni
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "again")
     ids = torch.tensor([[1, 20, 30, 40]])
     assert torch.allclose(plain(input_ids=ids).logits, model(input_ids=ids).logits, atol=1e-6)
-    assert load_tokenizer(str(tmp_path / "again")).chat_template == tokenizer.chat_template
+    assert load_renderer(str(tmp_path / "again")).template == tokenizer.chat_template
 
 
 def test_f8_tied_embeddings_stay_tied_and_reload(tmp_path, tokenizer, nano, renderer):

@@ -199,10 +199,10 @@ def test_a_cut_reply_is_read_the_same_way_with_our_tokenizer_and_with_its_own(co
     assert ours.renderer is None and torch.allclose(*found, atol=1e-5)
 
 
-def test_tokenizers_that_differ_in_eos_are_two(commands, renderer, tmp_path):
+def test_tokenizers_that_differ_in_the_end_of_a_turn_are_two(commands, renderer, tmp_path):
     folder = tmp_path / "reward"
     shutil.copytree(commands.snapshots / "reward", folder)
-    stored = json.loads((folder / "tokenizer_config.json").read_text())
-    (folder / "tokenizer_config.json").write_text(json.dumps(stored | {"eos_token": "<|tool|>"}))
+    template = (folder / "chat_template.jinja").read_text()
+    (folder / "chat_template.jinja").write_text(template.replace("<|end|>", "<|tool|>"))
     scorer = ConversationScorer(str(folder), "preference", renderer, CPU, "helpful")
-    assert scorer.renderer is not None and scorer.renderer.eos != renderer.eos
+    assert scorer.renderer is not None and scorer.renderer.end != renderer.end

@@ -1,16 +1,19 @@
-"""Turns ⇄ tokens and loss mask; the only place that knows a chat template.
+"""Turns ⇄ tokens and loss mask, as the model's authors serve it.
 
-The template is rendered once per shape of conversation with placeholders for the contents, and the pieces around
-them are tokenised with control tokens; the contents themselves are tokenised with control tokens switched off, so
-that no user or model text can ever become one. The pieces are joined as ids: what is trained on, scored and
-sampled is token-identical, and every mask is made from lengths.
+A prompt is what the tokenizer's own `apply_chat_template` gives, the opening of the assistant's turn included; a reply
+is what follows it there, up to and with the token that ends a turn. `data.template` finds both, `data.encoder` encodes
+them, so that no user or model text becomes a control token. Prompt and reply are joined as ids: what is trained on,
+scored and sampled is token-identical. Masks come from where a text stands, never from token ids.
 """
 
 import functools
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from accord.data.encoder import Encoded, Encoder
+from accord.data.template import ANSWER, THOUGHT, ChatTemplate, Reply, Span, Written
 from accord.errors import BadInput
 from accord.records import Turn
 
@@ -21,13 +24,7 @@ CHAT_TEMPLATE = (
     "<|bos|>{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-# For a base model that has no chat template: the transcript form of HH-RLHF, without new tokens.
-PLAIN_TEMPLATE = (
-    "{{ bos_token or '' }}{% for message in messages %}{% if message['role'] == 'assistant' %}\n\nAssistant: "
-    "{{ message['content'] }}{{ eos_token }}{% elif message['role'] == 'user' %}\n\nHuman: {{ message['content'] }}"
-    "{% else %}{{ message['content'] }}{% endif %}{% endfor %}{% if add_generation_prompt %}\n\nAssistant: {% endif %}"
-)
-_MARK = "accordslot{}z"
+PROBE = (Turn("user", "Hello."),)  # what a template does with a reply is seen in the shortest conversation
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,110 +35,180 @@ class Rendered:
     mask: tuple[bool, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    """A prompt's ids and mask, and the stretch behind its last control token, which decides how a reply is encoded."""
+
+    rendered: Rendered
+    text: str
+    tail: str
+    tail_words: tuple[Span, ...]
+    tail_ids: tuple[int, ...]
+
+
+def local_time() -> str:
+    """The time of this machine to the second, in ISO form."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S")
+
+
 class Renderer:
     """One tokenizer and its chat template.
 
-    Raises BadInput if the tokenizer has no EOS, if PAD is EOS and no other token can pad, or if the template
-    changes earlier turns when later ones arrive.
+    `end` is the token that ends a reply, found by rendering a conversation. `stops` are the tokens that end one when it
+    is drawn: that, the tokenizer's EOS, and those given (of the generation config). `clock` is asked once, for the time
+    that a template which writes it is told throughout. What parts from `apply_chat_template` is said, once.
+
+    Raises BadInput for a tokenizer without EOS, and for a template that takes no question with an answer.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(
+        self, tokenizer: Any, *, stops: Iterable[int] = (), clock: Callable[[], str] = local_time, aloud: bool = True
+    ) -> None:
         if tokenizer.eos_token_id is None:
             raise BadInput("the tokenizer has no EOS token; set eos_token in its tokenizer_config.json")
-        self.tokenizer = tokenizer
-        if not tokenizer.chat_template:
-            tokenizer.chat_template = PLAIN_TEMPLATE
-        self.eos = int(tokenizer.eos_token_id)
-        self._templates: dict[tuple[str, ...], list[list[int]]] = {}
-        self._contents = functools.lru_cache(maxsize=65536)(self._encode_content)
+        self.tokenizer, self.ask_time = tokenizer, clock
+        self._said: set[str] = set() if aloud else {""}
+        self._encoder = Encoder(tokenizer)
+        self._template = ChatTemplate(tokenizer, self._encoder.control, clock)
+        self._prompt = functools.lru_cache(maxsize=65536)(self._encode_prompt)
+        asked = self._template.render(PROBE, opens=True)
+        answered = self._template.reply(PROBE, "Yes.", asked)
+        self._opening = answered.opening
+        self._thinks = THOUGHT in asked and ANSWER not in asked
+        self.end = self._encoder.encode(answered.text).ids[-1]
+        self.stops = frozenset({self.end, int(tokenizer.eos_token_id), *stops})
+        self.vocabulary = frozenset(int(token) for token in tokenizer.get_vocab().values())
+
+    @property
+    def clock(self) -> str:
+        """The time that the template is told, in ISO form; empty where it asks for none."""
+        return self._template.clock
+
+    @property
+    def template(self) -> str:
+        """The chat template's source."""
+        return self._template.source
+
+    def take(self, turns: Sequence[Turn], *replies: str) -> None:
+        """Raises Refused where the template does not take the prompt, or a reply to it."""
+        text = self._prompt(tuple(turns)).text
+        for reply in replies:
+            self._template.reply(turns, reply, text)
 
     def prompt_ids(self, turns: Sequence[Turn]) -> tuple[int, ...]:
         """Ids of a prompt up to and with the opening of the assistant's turn."""
-        return self._conversation(turns).ids
+        return self._prompt(tuple(turns)).rendered.ids
 
-    def reply_ids(self, reply: str) -> tuple[int, ...]:
-        """Ids of a finished reply: its content and the end of the turn."""
-        return (*self._contents(reply), self.eos)
+    def reply_ids(self, reply: str, turns: Sequence[Turn] = PROBE) -> tuple[int, ...]:
+        """Ids of a finished reply to these turns: what opens it, its content and the end of the turn."""
+        prompt = self._prompt(tuple(turns))
+        written = self._template.reply(turns, reply, prompt.text)
+        self._say(written.note)
+        return tuple(self._encode_reply(prompt, written))
 
     def conversation(self, turns: Sequence[Turn], reply: str, *, train_on: str = "assistant") -> Rendered:
         """Prompt and reply with the loss mask; `train_on="reply"` masks earlier assistant turns out."""
-        before = self._conversation(turns)
-        answer = self.reply_ids(reply)
+        before = self._prompt(tuple(turns)).rendered
+        answer = self.reply_ids(reply, turns)
         earlier = before.mask if train_on == "assistant" else (False,) * len(before.ids)
         return Rendered(before.ids + answer, earlier + (True,) * len(answer))
 
     def document(self, text: str) -> tuple[int, ...]:
-        """Ids of a plain text: BOS where the tokenizer has one, the text, EOS."""
-        bos = self.tokenizer.bos_token_id
-        start = () if bos is None else (int(bos),)
-        return (*start, *self._encode_content(text), self.eos)
+        """Ids of a plain text: BOS where texts begin with one, the text, EOS."""
+        ids = self._encoder.encode(text, [(0, len(text))]).ids
+        return (*self._document_start, *ids, int(self.tokenizer.eos_token_id))
 
     def role_words(self) -> dict[int, tuple[int, ...]]:
         """The role tokens of the template above that this tokenizer has, each with the ids of the words for it."""
         vocabulary = self.tokenizer.get_vocab()
         return {
-            vocabulary[token]: self._encode_content(f"{token.strip('<|>')}:")
+            vocabulary[token]: tuple(self._encoder.encode(f"{token.strip('<|>')}:").ids)
             for token in ROLE_TOKENS
             if token in vocabulary
         }
 
     def text(self, ids: Sequence[int]) -> str:
-        """The text of a sampled reply, without its end-of-turn token and surrounding white space."""
-        kept = list(ids[:-1]) if ids and ids[-1] == self.eos else list(ids)
-        return str(self.tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)).strip()
+        """The content of a sampled reply: without what opens it, its end of turn, and white space around."""
+        kept = list(ids[:-1]) if ids and ids[-1] in self.stops else list(ids)
+        said = str(self.tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        if self._opening.strip() and said.startswith(self._opening):
+            said = said.removeprefix(self._opening)
+        elif self._thinks:
+            said = f"{THOUGHT}\n{said}"  # the prompt has opened the thought
+        return said.strip()
 
-    def _conversation(self, turns: Sequence[Turn]) -> Rendered:
+    def tells_apart(self, other: "Renderer") -> bool:
+        """Whether the other renders some conversation otherwise, or ends it otherwise."""
+        mine, theirs = ((r.tokenizer.get_vocab(), r.template, r.clock, r.end) for r in (self, other))
+        return mine != theirs
+
+    def padding(self) -> str:
+        """The token that fills slots: never one that a text has, and EOS only where no other is left.
+
+        The tokenizer's own where it is no end of a reply; else UNK, or one that is reserved, or any special one. Masks
+        come from lengths, so what fills a slot is never read; but decoders leave it out of texts, and transformers
+        reads a score at the last token that is none.
+        """
+        tokenizer = self.tokenizer
+        special = {i: token.content for i, token in sorted(tokenizer.added_tokens_decoder.items()) if token.special}
+        usable = {i: name for i, name in special.items() if i != self.end and not self._encoder.is_ordinary(i)}
+        if tokenizer.pad_token_id in usable:
+            return str(tokenizer.pad_token)
+        free = [name for i, name in usable.items() if i not in self.stops]
+        written = {*self._encoder.control.findall(self.template), tokenizer.bos_token}
+        named = [name for name in free if "pad" in name.lower()]
+        unknown = [name for name in free if name == tokenizer.unk_token]
+        reserved = [name for name in free if any(word in name.lower() for word in ("reserved", "unused", "extra"))]
+        unwritten = [name for name in free if name not in written]
+        return str([*named, *unknown, *reserved, *unwritten, *free, tokenizer.eos_token][0])
+
+    def _encode_prompt(self, turns: tuple[Turn, ...]) -> _Prompt:
         if not turns or turns[-1].role == "assistant":
             raise BadInput("a prompt must end where a reply is due, after a user, system or tool turn")
-        pieces = self._pieces(tuple(turn.role for turn in turns))
-        ids: list[int] = []
-        mask: list[bool] = []
-        for index, (piece, turn) in enumerate(zip(pieces, turns, strict=False)):
-            ends_reply = index > 0 and turns[index - 1].role == "assistant"
-            ids.extend(piece)
-            mask.extend((ends_reply and j == 0) for j in range(len(piece)))
-            content = self._contents(turn.content)
-            ids.extend(content)
-            mask.extend([turn.role == "assistant"] * len(content))
-        ids.extend(pieces[-1])
-        mask.extend([False] * len(pieces[-1]))
-        return Rendered(tuple(ids), tuple(mask))
+        written = self._template.prompt(turns, self._stops_at)
+        self._say(written.note)
+        encoded = self._encoder.encode(written.text, written.contents)
+        last = self._encoder.last_control(encoded)
+        start = encoded.spans[last][0] if last >= 0 else 0
+        words = tuple((max(a - start, 0), b - start) for a, b in written.contents if b > start)
+        rendered = Rendered(tuple(encoded.ids), tuple(_inside(encoded, written)))
+        return _Prompt(rendered, written.text, written.text[start:], words, tuple(encoded.ids[max(last, 0) :]))
 
-    def _pieces(self, roles: tuple[str, ...]) -> list[list[int]]:
-        """Ids of what the template writes before, between and after the contents of turns with these roles."""
-        if roles not in self._templates:
-            marks = [_MARK.format(i) for i in range(len(roles))]
-            messages = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
-            rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-            pieces, rest = [], str(rendered)
-            for mark in marks:
-                head, found, rest = rest.partition(mark)
-                if not found:
-                    raise BadInput(
-                        f"the chat template does not show every turn of a conversation {' '.join(roles)}; "
-                        "use a template that keeps earlier turns as they are"
-                    )
-                pieces.append(self._encode_control(head))
-            self._templates[roles] = [*pieces, self._encode_control(rest)]
-            for index, role in enumerate(roles):
-                after = self._templates[roles][index + 1]
-                if role == "assistant" and (not after or after[0] != self.eos):
-                    raise BadInput(
-                        "the chat template does not end an assistant turn with the tokenizer's EOS; "
-                        "set eos_token to the token that ends a turn"
-                    )
-        return self._templates[roles]
+    def _encode_reply(self, prompt: _Prompt, written: Reply) -> list[int]:
+        shifted = tuple((a + len(prompt.tail), b + len(prompt.tail)) for a, b in written.contents)
+        whole = self._encoder.encode(prompt.tail + written.text, prompt.tail_words + shifted).ids
+        if tuple(whole[: len(prompt.tail_ids)]) == prompt.tail_ids:
+            return whole[len(prompt.tail_ids) :]
+        self._say("a reply whose first blanks the tokenizer would join to its prompt's last ones is encoded apart")
+        return self._encoder.encode_after(written.text, written.contents)
 
-    def _encode_control(self, text: str) -> list[int]:
-        return list(self.tokenizer.encode(text, add_special_tokens=False)) if text else []
+    def _stops_at(self, closing: str) -> bool:
+        return self._encoder.encode(closing).ids[-1] in self.stops
 
-    def _encode_content(self, text: str) -> tuple[int, ...]:
-        backend = self.tokenizer.backend_tokenizer
-        backend.encode_special_tokens = True
-        try:
-            return tuple(backend.encode(text, add_special_tokens=False).ids) if text else ()
-        finally:
-            backend.encode_special_tokens = False
+    @functools.cached_property
+    def _document_start(self) -> tuple[int, ...]:
+        """BOS, where the tokenizer puts it before a text or a conversation begins with it; it may be a turn's mark."""
+        bos = self.tokenizer.bos_token_id
+        if bos is None:
+            return ()
+        longer = (*PROBE, Turn("assistant", "Yes."), *PROBE)
+        once = self._template.render(longer, opens=True).count(self.tokenizer.bos_token) == 1
+        return (int(bos),) if once or bos in self.tokenizer.encode("a") else ()
+
+    def _say(self, note: str) -> None:
+        if note and "" not in self._said and note not in self._said:
+            self._said.add(note)
+            print(f"note: {note}")
+
+
+def _inside(encoded: Encoded, written: Written) -> list[bool]:
+    """Which tokens begin in a reply."""
+    mask = [False] * len(encoded.ids)
+    for start, stop in written.replies:
+        for place, (begin, _) in enumerate(encoded.spans):
+            if start <= begin < stop:
+                mask[place] = True
+    return mask
 
 
 def train_tokenizer(texts: Any, vocab_size: int) -> Any:

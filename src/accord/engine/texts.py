@@ -41,7 +41,7 @@ class RankedReplies:
 
 def text_group(renderer: Renderer, prompt: Prompt, texts: Iterable[str]) -> Group:
     """A prompt with replies that are texts; they share its tokens."""
-    return reply_group(renderer.prompt_ids(prompt.turns), *(renderer.reply_ids(text) for text in texts))
+    return reply_group(renderer.prompt_ids(prompt.turns), *(renderer.reply_ids(text, prompt.turns) for text in texts))
 
 
 def rollout_groups(rollouts: Sequence[Rollout]) -> list[Group]:

@@ -62,7 +62,7 @@ class PolicyLabeler:
 
     def _group(self, question: Sequence[Turn]) -> Group:
         """The question once and its answers, without the end of the turn: what matters is which answer begins."""
-        answers = (self._renderer.reply_ids(answer)[:-1] for answer in ANSWERS)
+        answers = (self._renderer.reply_ids(answer, question)[:-1] for answer in ANSWERS)
         return reply_group(self._renderer.prompt_ids(question), *answers)
 
     def _answers(self, groups: Sequence[Group], micro_tokens: int) -> Tensor:

@@ -1,12 +1,14 @@
 """Models to Hugging Face directories that load anywhere."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 from transformers import GenerationConfig
 
+from accord.data.chat import Renderer
 from accord.engine.forward.adapters import is_adapted, merged
 from accord.models.places import DESCRIPTION
 
@@ -19,7 +21,8 @@ def save_model(model: nn.Module, tokenizer: Any, folder: Path, description: dict
     is the tokenizer's: without one, batches of scores are refused or read off a slot of padding.
     """
     whole = merged(model)
-    whole.config.update({DESCRIPTION: description, "pad_token_id": tokenizer.pad_token_id})
+    agree_on_tokens(whole, tokenizer)
+    whole.config.update({DESCRIPTION: description})
     save_weights(whole, folder)
     if is_adapted(model):
         # the base's vocabulary is not changed, and peft would look for its config on the hub to find that out
@@ -30,6 +33,30 @@ def save_model(model: nn.Module, tokenizer: Any, folder: Path, description: dict
     for file in folder.rglob("*"):
         if file.is_file():
             file.chmod(0o644)
+
+
+def agree_on_tokens(model: Any, tokenizer: Any) -> None:
+    """Write PAD, BOS and what ends a reply into the model's configs, as the tokenizer and its template have them.
+
+    The end of a turn comes first, then what else its server stops on.
+    """
+    generation = getattr(model, "generation_config", None)
+    known = listed(generation.eos_token_id) if generation is not None else []
+    renderer = Renderer(tokenizer, stops=known, aloud=False)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = renderer.padding()
+    ends = [renderer.end, *sorted(renderer.stops - {renderer.end})]
+    for config in (model.config, generation):
+        if config is not None:
+            config.eos_token_id = ends if len(ends) > 1 else ends[0]
+            config.pad_token_id, config.bos_token_id = tokenizer.pad_token_id, tokenizer.bos_token_id
+
+
+def listed(ids: int | Sequence[int] | None) -> list[int]:
+    """Token ids as configs write them: none, one, or several."""
+    if ids is None:
+        return []
+    return [ids] if isinstance(ids, int) else [int(token) for token in ids]
 
 
 def save_weights(model: Any, folder: Path) -> None:

@@ -171,14 +171,9 @@ class ConversationScorer(Scorer):
 
     def __init__(self, where: str, role: str, renderer: Renderer, device: torch.device, head: str = "") -> None:
         super().__init__(where, role=role, device=device, head=head)
-        own = load_renderer(where)
-        same = (
-            own.tokenizer.get_vocab() == renderer.tokenizer.get_vocab()
-            and own.tokenizer.chat_template == renderer.tokenizer.chat_template
-            and own.eos == renderer.eos
-        )
-        self._end = renderer.eos
-        self.renderer = None if same else own
+        own = load_renderer(where, clock=renderer.ask_time)
+        self._stops = renderer.stops
+        self.renderer = own if own.tells_apart(renderer) else None
 
     def scores(  # type: ignore[override]
         self, prompts: Sequence[Prompt], replies: Sequence[str], groups: Sequence[Group], *, micro_tokens: int
@@ -196,11 +191,11 @@ class ConversationScorer(Scorer):
         if self.renderer is not None:
             drawn = [ids for group in groups for ids in group.replies]
             groups = [
-                reply_group(self.renderer.prompt_ids(prompt.turns), self._own_ids(self.renderer, reply, ids))
+                reply_group(self.renderer.prompt_ids(prompt.turns), self._own_ids(self.renderer, prompt, reply, ids))
                 for prompt, reply, ids in zip(prompts, replies, drawn, strict=True)
             ]
         return super().raw_scores(groups, micro_tokens=micro_tokens)
 
-    def _own_ids(self, renderer: Renderer, reply: str, drawn: Sequence[int]) -> Sequence[int]:
-        ids = renderer.reply_ids(reply)
-        return ids if drawn[-1:] == (self._end,) else ids[:-1]
+    def _own_ids(self, renderer: Renderer, prompt: Prompt, reply: str, drawn: Sequence[int]) -> Sequence[int]:
+        ids = renderer.reply_ids(reply, prompt.turns)
+        return ids if drawn and drawn[-1] in self._stops else ids[:-1]

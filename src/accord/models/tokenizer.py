@@ -1,16 +1,17 @@
 """Tokenizers of snapshots, and what of them a model has to know."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, GenerationConfig
 
-from accord.data.chat import Renderer
+from accord.data.chat import Renderer, local_time
 from accord.engine.forward.adapters import bare
 from accord.errors import BadInput
-from accord.models.places import asked_for, base_of, reading
+from accord.models.places import asked_for, base_of, is_gguf, read_config, reading
+from accord.models.saving import listed
 
 
 @torch.no_grad()
@@ -26,24 +27,30 @@ def embed_roles(model: nn.Module, renderer: Renderer) -> None:
         table[token] = table[list(words)].mean(0)
 
 
-def load_tokenizer(where: str) -> Any:
-    """The snapshot's tokenizer; PAD is another token than EOS, or BadInput says that none can be found."""
+def load_renderer(where: str, *, clock: Callable[[], str] = local_time) -> Renderer:
+    """The snapshot's renderer, which stops where its authors' server does; PAD is no token that a text has.
+
+    `clock` says what time a template that writes it is told.
+    """
     base = base_of(where)
     name, options = asked_for(base if base and not (Path(where) / "tokenizer_config.json").is_file() else where)
     with reading(where, "a tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(name, **options)
-    if tokenizer.eos_token_id is None:
-        raise BadInput(f"{where}: the tokenizer has no EOS token; set eos_token in its tokenizer_config.json")
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-        # masks come from lengths, so any other token can fill the slots
-        tokenizer.pad_token = tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
-    if tokenizer.pad_token_id == tokenizer.eos_token_id:
-        raise BadInput(
-            f"{where}: PAD and EOS are the same token and no other can pad; add a pad_token to the tokenizer"
-        )
-    return tokenizer
+    try:
+        renderer = Renderer(tokenizer, stops=served_stops(where), clock=clock)
+    except BadInput as problem:
+        raise BadInput(f"{where}: {problem}") from None
+    tokenizer.pad_token = renderer.padding()
+    return renderer
 
 
-def load_renderer(where: str) -> Renderer:
-    """The snapshot's renderer."""
-    return Renderer(load_tokenizer(where))
+def served_stops(where: str) -> list[int]:
+    """The ids that end a reply wherever this model is served: those of its generation config, else of its config."""
+    base = base_of(where)
+    name, options = asked_for(base if base and not (Path(where) / "generation_config.json").is_file() else where)
+    if not is_gguf(where):
+        try:
+            return listed(GenerationConfig.from_pretrained(name, **options).eos_token_id)
+        except OSError:
+            pass  # it has none, and is served by its config
+    return listed(read_config(where).get_text_config().eos_token_id)

@@ -1,6 +1,7 @@
 """What stages read and leave behind in the same way: records with their drops, snapshots with their card."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ from accord import __version__
 from accord.config import Config, Reading, Sampling, to_plain
 from accord.data.chat import Renderer
 from accord.data.sources import Loaded, prompt_of, read_many, refuse_overlap, select_split
+from accord.data.template import Refused
 from accord.engine.decode.draw import SampleSettings
 from accord.engine.engines import Engine
 from accord.engine.packing import Group, pack, reply_group
@@ -23,6 +25,7 @@ from accord.models.limits import Limit
 from accord.models.places import describe
 from accord.models.policy import compute_logprobs
 from accord.models.saving import save_model
+from accord.models.tokenizer import load_renderer
 from accord.objectives.likelihood import likelihood_loss
 from accord.records import Comparison, Demonstration, Judgement, Prompt, Rollout, is_held_out, is_in_slices
 from accord.run import RunFolder
@@ -70,10 +73,12 @@ def load_all(
     split: str = "",
     what: str = "data",
     weights: Mapping[str, float] | None = None,
+    renderers: Sequence[Renderer] = (),
 ) -> list[Any]:
     """Read every source, print and save what was dropped, keep one split; records in the order of the sources.
 
-    `weights` are the sources' shares of the mixture, by size where there are none.
+    `weights` are the sources' shares of the mixture, by size where there are none. What the chat template of one of the
+    `renderers` does not take is dropped by the template's words.
     Raises BadInput when nothing is left, or where a resumed run finds other rows than it began with.
     """
     parts: dict[str, Loaded[Any]] = read_many(
@@ -86,8 +91,12 @@ def load_all(
     )
     records = []
     report = []
+    dropped_by = []
     for name, part in parts.items():
         kept = select_split(part.records, split) if split else part.records
+        kept, refused = taken(kept, renderers)
+        drops = part.drops | refused
+        dropped_by.append(drops)
         records += kept
         report.append(
             {
@@ -98,23 +107,62 @@ def load_all(
                 "hash": part.hash,
                 "records": len(part.records),
                 "used": len(kept),
-                "drops": part.drops,
+                "drops": drops,
                 "duplicates": part.duplicates,
             }
         )
-        dropped = ", ".join(f"{count} {reason}" for reason, count in part.drops.items())
+        dropped = ", ".join(f"{count} {reason}" for reason, count in drops.items())
         print(
             f"{part.source}: {part.rows} rows, {len(kept)} used"
             + (f" of split {split}" if split else "")
             + (f"; dropped {dropped}" if dropped else "")
         )
     if not records:
+        lost = "".join(f", {count} {reason}" for drops in dropped_by for reason, count in drops.items())
         raise BadInput(
             f"nothing is left of {', '.join(named(sources).values())}"
             + (f" in split {split}; give more data, or leave --split out" if split else "; give more data")
+            + (f" (dropped{lost[1:]})" if lost else "")
         )
     run.keep_sources(what, report)
     return records
+
+
+def taken(records: Sequence[Any], renderers: Sequence[Renderer]) -> tuple[list[Any], dict[str, int]]:
+    """The records that every renderer's template takes, and how many were refused for what reason."""
+    kept = []
+    refused: Counter[str] = Counter()
+    for record in records:
+        try:
+            for renderer in renderers:
+                renderer.take(prompt_of(record).turns, *replies_of(record))
+            kept.append(record)
+        except Refused as reason:
+            refused[str(reason)] += 1
+    return kept, dict(refused)
+
+
+def replies_of(record: Prompt | Demonstration | Comparison | Judgement) -> tuple[str, ...]:
+    """The replies that a record holds."""
+    if isinstance(record, Comparison):
+        return record.replies
+    return () if isinstance(record, Prompt) else (record.reply,)
+
+
+def open_renderer(where: str, run: RunFolder, world: World) -> Renderer:
+    """The renderer of a run's model; a template that writes the time is told the run's (`--clock`).
+
+    BadInput for `--clock` where the template writes none.
+    """
+    renderer = load_renderer(where, clock=lambda: str(world.gather(run.clock)[0]))
+    refuse_idle_clock(run, [renderer])
+    return renderer
+
+
+def refuse_idle_clock(run: RunFolder, renderers: Iterable[Renderer]) -> None:
+    """Raise BadInput for `--clock` where none of the templates writes the time."""
+    if run.config.clock and not any(renderer.clock for renderer in renderers):
+        raise BadInput("--clock has no effect: the chat template writes no time; leave it out")
 
 
 def hold_out(records: Iterable[R], key: Callable[[R], str], purpose: str, share: float) -> tuple[list[R], list[R]]:
@@ -322,9 +370,17 @@ def text_loss(model: nn.Module, world: World, precision: str) -> Callable[[Seque
 def sample_settings(
     sampling: Sampling, renderer: Renderer, n: int, seed: int, version: str = "", numbers: Sequence[int] | None = None
 ) -> SampleSettings:
-    """`n` replies per prompt as the knobs say, each until its end of turn."""
-    stops = frozenset({renderer.eos})
-    return SampleSettings(n, sampling.temperature, sampling.max_new_tokens, stops, seed, version, numbers)
+    """`n` replies per prompt as the knobs say, each until a token that ends one."""
+    return SampleSettings(
+        n,
+        sampling.temperature,
+        sampling.max_new_tokens,
+        renderer.stops,
+        seed,
+        version,
+        numbers,
+        vocabulary=renderer.vocabulary,
+    )
 
 
 def draw(

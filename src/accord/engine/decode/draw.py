@@ -1,5 +1,6 @@
 """From logits to tokens: counter-based uniforms, and the cumulative distribution turned round."""
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -23,7 +24,9 @@ class SampleSettings:
 
     A reply ends with a token of `stop_ids` (finish "stop") or after `max_new_tokens` ("length"). `version` names the
     weights. `numbers` are the prompts' numbers in the random stream, their places by default: where prompts are shared
-    out over ranks, or come in chunks, their places in the whole.
+    out over ranks, or come in chunks, their places in the whole. `vocabulary` are the ids that have a token; a head may
+    have more rows, and none of these is drawn (empty: every id may be). Log-probs are those of the whole head, as
+    training computes them.
     """
 
     n: int
@@ -33,6 +36,7 @@ class SampleSettings:
     seed: int
     version: str = ""
     numbers: Sequence[int] | None = None
+    vocabulary: frozenset[int] = frozenset()
 
     def numbered(self, count: int) -> Sequence[int]:
         """The numbers of so many prompts."""
@@ -47,14 +51,27 @@ class SampleSettings:
     def tokens(self, logits: Tensor, streams: np.ndarray, step: int | np.ndarray) -> tuple[Tensor, Tensor]:
         """Next token ids (B,) and their log-probs from logits (B, V), of replies with these streams (B,) at `step`."""
         uniform = torch.from_numpy(uniforms(self.seed, streams, step))
-        if has_doubles(logits.device):
-            return draw_tokens(logits, uniform.to(logits.device), self.temperature)
-        token, logprobs = draw_tokens(logits.cpu(), uniform, self.temperature)
+        here = logits if has_doubles(logits.device) else logits.cpu()
+        token, logprobs = self._draw(here, uniform.to(here.device))
         return token.to(logits.device), logprobs.to(logits.device)
+
+    def _draw(self, logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        if not (nameless := tokenless(self.vocabulary, logits.shape[1])):
+            return draw_tokens(logits, uniform, self.temperature)
+        named = logits.float().index_fill(1, torch.tensor(nameless, device=logits.device), float("-inf"))
+        token, _ = draw_tokens(named, uniform, self.temperature)
+        logprobs = torch.log_softmax(logits.float() / self.temperature, dim=1)
+        return token, logprobs.gather(1, token.unsqueeze(1)).squeeze(1)
 
     def finish(self, ids: Sequence[int]) -> Finish:
         """How a reply with these token ids ended."""
         return "stop" if ids and ids[-1] in self.stop_ids else "length"
+
+
+@functools.lru_cache(maxsize=8)
+def tokenless(vocabulary: frozenset[int], rows: int) -> tuple[int, ...]:
+    """The rows of a head for which the vocabulary has no token; none where every id may be drawn."""
+    return tuple(i for i in range(rows) if i not in vocabulary) if vocabulary else ()
 
 
 def uniforms(seed: int, rows: np.ndarray, step: int | np.ndarray) -> np.ndarray:

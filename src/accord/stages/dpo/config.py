@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from accord.config import LIMIT_OF, Adapters, Idle, LimitOf, Reading, Sources, Supervised, rare, refuse_other_limits
+from accord.config import LIMIT_OF, Adapters, Idle, LimitOf, Rendering, Sources, Supervised, rare, refuse_other_limits
 
 # what each loss of `accord dpo` compares, whether it needs a reference, and its options beside beta and reduction
 PAIRED, UNPAIRED, LISTWISE = "pairs", "single replies", "rankings"
@@ -51,7 +51,7 @@ DIRECT_OPTIONS: dict[str, tuple[float, float, bool]] = {
 TAKE_MARGIN = frozenset({"dpo", "dpo_norm", "dpo_length", "simpo", "dpo_forward_kl", "dpo_js", "dpo_alpha"})
 
 
-class Dpo(Supervised, Adapters, Reading):
+class Dpo(Supervised, Adapters, Rendering):
     """A policy from comparisons without a preference model: DPO and its relatives."""
 
     idle: ClassVar[tuple[Idle, ...]] = (

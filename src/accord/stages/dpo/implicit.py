@@ -124,7 +124,9 @@ def measure_samples(
 ) -> dict[str, Any]:
     """Replies to some held-out prompts: KL to the reference (without one, to the start) in nats per reply, limits."""
     prompts = list({item.prompt.id: item.prompt for item in items}.values())[: config.kl_prompts]
-    settings = SampleSettings(1, 1.0, config.max_new_tokens, frozenset({renderer.eos}), config.seed)
+    settings = SampleSettings(
+        1, 1.0, config.max_new_tokens, renderer.stops, config.seed, vocabulary=renderer.vocabulary
+    )
     asked = [renderer.prompt_ids(prompt.turns) for prompt in prompts]
     rollouts = sample(policy, asked, settings, micro_tokens=config.micro_tokens)
     groups = rollout_groups(rollouts)

@@ -87,7 +87,14 @@ def read_direct_data(config: Dpo, run: RunFolder, renderer: Renderer) -> DirectD
         items, mismatched = mismatch(items, config.max_length)
     if config.safety_data:
         labels = load_all(
-            read_judgements, config.safety_data, config, run, config.criterion, split=config.split, what="safety_data"
+            read_judgements,
+            config.safety_data,
+            config,
+            run,
+            config.criterion,
+            split=config.split,
+            what="safety_data",
+            renderers=[renderer],
         )
         items = prefer_safe(items, labels, config.safety_margin)
     numbered = [replace(item, number=number) for number, item in enumerate([*items, *held_out, *mismatched])]
@@ -106,7 +113,15 @@ def read_comparison_items(config: Dpo, run: RunFolder, renderer: Renderer) -> tu
         read: list[Comparison] = []
         if sources:
             read = load_criterion(
-                read_comparisons, sources, config, run, config.criterion, split=split, what=what, weights=weights
+                read_comparisons,
+                sources,
+                config,
+                run,
+                config.criterion,
+                split=split,
+                what=what,
+                weights=weights,
+                renderers=[renderer],
             )
         kept = drop_ties(drop_alike([comparison_item(renderer, c, config) for c in read]))
         soft = sum(item.probability < 1 for item in kept)
@@ -131,6 +146,7 @@ def read_single_items(config: Dpo, run: RunFolder, renderer: Renderer) -> list[D
         config.criterion,
         split=config.split,
         what="unpaired_data",
+        renderers=[renderer],
     )
     judged = [j for j in read if j.kind != "rating"]
     if len(judged) < len(read):

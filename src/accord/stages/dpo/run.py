@@ -27,14 +27,13 @@ from accord.models.reference import (
     reply_sums,
     weights_hash,
 )
-from accord.models.tokenizer import load_renderer
 from accord.run import RunFolder
 from accord.stages.dpo.config import Dpo
 from accord.stages.dpo.implicit import HeldOut, measure_samples
 from accord.stages.dpo.items import DirectData, DirectItem, read_direct_data
 from accord.stages.dpo.losses import DirectRoles, item_loss, look_over
 from accord.stages.dpo.margins import score_margins
-from accord.stages.shared import named, open_run, save_snapshot, settle_language_model
+from accord.stages.shared import named, open_renderer, open_run, save_snapshot, settle_language_model
 from accord.training import distributed
 from accord.training.distributed import World
 from accord.training.fit import fit
@@ -51,7 +50,7 @@ def run(config: Dpo) -> RunFolder:
         if run.finished:
             return run
         world = distributed.start(run.threads)
-        renderer = load_renderer(config.model)
+        renderer = open_renderer(config.model, run, world)
         data = read_direct_data(config, run, renderer)
         data = replace(data, items=score_margins(config, data.items, renderer, world.device))
         items = data.items

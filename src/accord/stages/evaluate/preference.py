@@ -38,6 +38,7 @@ from accord.stages.shared import (
     load_criterion,
     named,
     open_run,
+    refuse_idle_clock,
     refuse_trained_prompts,
 )
 from accord.training import distributed
@@ -49,14 +50,14 @@ Sets = Mapping[str, Sequence[Comparison]]
 class Judge:
     """One model to measure: its scorers by head, and what renders for it."""
 
-    def __init__(self, where: str, device: torch.device) -> None:
+    def __init__(self, where: str, run: RunFolder, device: torch.device) -> None:
         described = describe(where)
         if described["role"] == "policy":
             raise BadInput(f"{where} is a policy; `accord evaluate preference` measures preference and cost models")
         self.role: str = described["role"]
         self.sign = -1.0 if self.role == "cost" else 1.0
         self.criteria = described["criterion"].split(",")
-        self.renderer: Renderer = load_renderer(where)
+        self.renderer: Renderer = load_renderer(where, clock=lambda: run.clock)
         heads = heads_of(described)
         scorer = Scorer(where, role=self.role, device=device, head=heads[0])
         # beside each group's head, all of them combined
@@ -86,9 +87,11 @@ def run(config: EvaluatePreference) -> RunFolder:
         if run.finished:
             return run
         world = distributed.start(run.threads)
-        judges = {name: Judge(where, world.device) for name, where in config.models.items()}
+        judges = {name: Judge(where, run, world.device) for name, where in config.models.items()}
+        renderers = [judge.renderer for judge in judges.values()]
+        refuse_idle_clock(run, renderers)
         criteria = list(dict.fromkeys(c for judge in judges.values() for c in judge.criteria))
-        sets = read_sets(config, run, criteria)
+        sets = read_sets(config, run, criteria, renderers)
         refuse_trained_prompts([c.prompt for part in sets.values() for c in part], config.models.values(), "--data")
         result: dict[str, Any] = {"models": {n: {"path": p, "role": judges[n].role} for n, p in config.models.items()}}
         result |= {"cross": [], "calibration": {}, "analysis": {}, "agreement": {}, "groups": {}, "distance": {}}
@@ -107,14 +110,25 @@ def run(config: EvaluatePreference) -> RunFolder:
         return run
 
 
-def read_sets(config: EvaluatePreference, run: RunFolder, criteria: Sequence[str]) -> dict[str, list[Comparison]]:
+def read_sets(
+    config: EvaluatePreference, run: RunFolder, criteria: Sequence[str], renderers: Sequence[Renderer]
+) -> dict[str, list[Comparison]]:
     """Comparisons by criterion."""
     sets: dict[str, list[Comparison]] = {}
     for name, source in named(config.data).items():
         for criterion in criteria_of(name, criteria):
             what = f"data-{name or 'all'}-{criterion}"
             sets.setdefault(criterion, []).extend(
-                load_criterion(read_comparisons, {name: source}, config, run, criterion, split=config.split, what=what)
+                load_criterion(
+                    read_comparisons,
+                    {name: source},
+                    config,
+                    run,
+                    criterion,
+                    split=config.split,
+                    what=what,
+                    renderers=renderers,
+                )
             )
     return {criterion: part for criterion, part in sets.items() if part}
 
@@ -274,7 +288,9 @@ def strangeness(config: EvaluatePreference, run: RunFolder, judge: Judge, sets: 
     scorer = next(iter(judge.scorers.values()))
 
     def features(what: str, source: str) -> torch.Tensor:
-        shown: list[Demonstration] = load_all(read_demonstrations, source, config, run, what=what)
+        shown: list[Demonstration] = load_all(
+            read_demonstrations, source, config, run, what=what, renderers=[judge.renderer]
+        )
         groups = [text_group(judge.renderer, d.prompt, (d.reply,)) for d in shown]
         groups, _ = drop_long(groups, shown, config.max_length, run, what)
         return scorer.features(groups, micro_tokens=config.micro_tokens)

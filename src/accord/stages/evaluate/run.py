@@ -24,7 +24,6 @@ from accord.evaluation.statistics import win_rate
 from accord.models.loading import load_policy
 from accord.models.policy import mean_loss, reply_logprobs
 from accord.models.scorers import open_scorer
-from accord.models.tokenizer import load_renderer
 from accord.records import Demonstration, Prompt
 from accord.run import RunFolder, read_lines
 from accord.stages.evaluate.config import Evaluate
@@ -35,6 +34,7 @@ from accord.stages.shared import (
     drop_long_prompts,
     gold_scores,
     load_all,
+    open_renderer,
     open_run,
     refuse_trained_prompts,
 )
@@ -51,11 +51,13 @@ def run(config: Evaluate) -> RunFolder:
         if run.finished:
             return run
         world = distributed.start(run.threads)
-        renderer = load_renderer(config.model)
-        prompts: list[Prompt] = load_all(read_prompts, config.data, config, run, split=config.split)
+        renderer = open_renderer(config.model, run, world)
+        prompts: list[Prompt] = load_all(
+            read_prompts, config.data, config, run, split=config.split, renderers=[renderer]
+        )
         refuse_trained_prompts(prompts, [config.model], "--data")
         refuse_trained_prompts(prompts, [*config.rewards.values(), *config.costs.values()], "--data", labelled=True)
-        held_out = read_held_out(config, run)
+        held_out = read_held_out(config, run, renderer)
         prompts = drop_long_prompts(renderer, prompts, config.max_length, run)
         model = load_policy(config.model, trainable=False).to(world.device)
         measures = Measures(config, renderer, world.device)
@@ -81,12 +83,18 @@ def run(config: Evaluate) -> RunFolder:
         return run
 
 
-def read_held_out(config: Evaluate, run: RunFolder) -> list[Demonstration]:
+def read_held_out(config: Evaluate, run: RunFolder, renderer: Renderer) -> list[Demonstration]:
     """The demonstrations to measure loss on, of which the snapshot has learned none; empty where none are asked for."""
     if not config.eval_data:
         return []
     found: list[Demonstration] = load_all(
-        read_demonstrations, config.eval_data, config, run, split=config.split, what="eval_data"
+        read_demonstrations,
+        config.eval_data,
+        config,
+        run,
+        split=config.split,
+        what="eval_data",
+        renderers=[renderer],
     )
     refuse_trained_prompts([d.prompt for d in found], [config.model], "--eval_data")
     return found

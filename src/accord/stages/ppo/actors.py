@@ -20,12 +20,11 @@ from accord.models.limits import Limit, open_limits
 from accord.models.loading import add_adapters, load_policy
 from accord.models.reference import Reference
 from accord.models.scorers import ReplyScorer, open_scorer
-from accord.models.tokenizer import load_renderer
 from accord.objectives.kl import EXACT
 from accord.records import Demonstration, Document, Prompt, slice_names
 from accord.run import RunFolder
 from accord.stages.ppo.config import Ppo
-from accord.stages.shared import drop_long, drop_long_prompts, load_all, refuse_trained_prompts
+from accord.stages.shared import drop_long, drop_long_prompts, load_all, open_renderer, refuse_trained_prompts
 from accord.training.distributed import World
 
 REWARD = "reward"  # the name of the summed reward's signal; costs go by their own names
@@ -73,14 +72,15 @@ class Prompts(NamedTuple):
 
 def prepare(config: Ppo, run: RunFolder, world: World) -> tuple[Prompts, Actors]:
     """Read the prompts and load every role; refuses what does not fit together before any training."""
-    renderer = load_renderer(config.model)
+    renderer = open_renderer(config.model, run, world)
     device = world.device
     rewards, costs, watched = (
         {n: open_scorer(where, role, renderer, device, n) for n, where in named.items()}
         for named, role in ((config.rewards, "preference"), (config.costs, "cost"), (config.watch, "preference"))
     )
     limits = open_limits(config.limits, config.limit_of, costs) if config.limits else {}
-    prompts = read_prompts_of(config, run, renderer)
+    asked = [*rewards.values(), *costs.values(), *watched.values()]
+    prompts = read_prompts_of(config, run, [renderer, *(scorer.renderer for scorer in asked if scorer.renderer)])
     policy = add_adapters(load_policy(config.model), config, scalar=False, seed=config.seed).to(device)
     engine = open_engine(config.engine, policy, run.path)
     following = copy.deepcopy(policy) if config.refresh_every else None
@@ -116,15 +116,18 @@ def own_reference(config: Ppo, device: torch.device) -> nn.Module | None:
     return load_policy(config.reference or config.model, trainable=False).to(device)
 
 
-def read_prompts_of(config: Ppo, run: RunFolder, renderer: Renderer) -> Prompts:
-    """The prompts to train and to check limits on: no scorer was trained on any, and none is in both."""
+def read_prompts_of(config: Ppo, run: RunFolder, renderers: Sequence[Renderer]) -> Prompts:
+    """The prompts to train and to check limits on: no scorer was trained on any, and none is in both.
+
+    `renderers` are the policy's and those of scorers with another; a prompt that one does not take is dropped.
+    """
     scorers = [*config.rewards.values(), *config.costs.values(), *config.watch.values()]
 
     def read(sources: str | dict[str, str], what: str, split: str) -> list[Prompt]:
-        found: list[Prompt] = load_all(read_prompts, sources, config, run, split=split, what=what)
+        found: list[Prompt] = load_all(read_prompts, sources, config, run, split=split, what=what, renderers=renderers)
         refuse_trained_prompts(found, scorers, f"--{what}", labelled=True)
         refuse_empty_slices(config.limit_slices, found, f"--{what}")
-        return drop_long_prompts(renderer, found, config.max_length, run, what, for_replies=config.max_new_tokens)
+        return drop_long_prompts(renderers[0], found, config.max_length, run, what, for_replies=config.max_new_tokens)
 
     prompts = read(config.data, "data", config.split)
     if not config.eval_data:
@@ -157,7 +160,9 @@ def read_other_text(config: Ppo, run: RunFolder, renderer: Renderer) -> tuple[li
     if config.ptx_kind == "text":
         documents: list[Document] = load_all(read_documents, config.ptx_data, config, run, what="ptx_data")
         return document_groups(renderer, documents, config.max_length), []
-    shown: list[Demonstration] = load_all(read_demonstrations, config.ptx_data, config, run, what="ptx_data")
+    shown: list[Demonstration] = load_all(
+        read_demonstrations, config.ptx_data, config, run, what="ptx_data", renderers=[renderer]
+    )
     groups = [conversation_group(renderer, demonstration, "assistant") for demonstration in shown]
     groups, shown = drop_long(groups, shown, config.max_length, run, "ptx_data")
     return groups, [demonstration.prompt for demonstration in shown]

@@ -10,7 +10,7 @@ from accord.config import (
     Adapters,
     Idle,
     LimitOf,
-    Reading,
+    Rendering,
     Rollouts,
     Schedule,
     Sources,
@@ -268,7 +268,7 @@ def parse_alarm(metric: str, text: str) -> Alarm:
     raise ValueError(f"--alarms.{metric} {text!r}: write warn, stop or roll-back, above or below, and a number")
 
 
-class Ppo(Training, Adapters, Reading, Rollouts, KlKnobs, AdvantageKnobs, LimitKnobs, MixKnobs, WatchKnobs):
+class Ppo(Training, Adapters, Rendering, Rollouts, KlKnobs, AdvantageKnobs, LimitKnobs, MixKnobs, WatchKnobs):
     """Proximal policy optimisation with KL to a reference; with --limits, under limits on expected cost."""
 
     idle: ClassVar[tuple[Idle, ...]] = (

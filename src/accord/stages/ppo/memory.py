@@ -63,7 +63,7 @@ def longest_rollouts(config: Ppo, actors: Actors, prompts: Sequence[Prompt]) -> 
     """A mini-batch of the longest prompts, whose replies are as long as they may get."""
     rendered = (actors.renderer.prompt_ids(prompt.turns) for prompt in prompts)
     longest = heapq.nlargest(max(1, config.mini_batch_size // config.samples), rendered, key=len)
-    replies = [(actors.renderer.eos,) * config.max_new_tokens] * config.samples
+    replies = [(actors.renderer.end,) * config.max_new_tokens] * config.samples
     return [reply_group(prompt, *replies) for prompt in longest]
 
 

@@ -4,10 +4,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from accord.config import Adapters, Idle, Reading, Sources, Supervised, rare
+from accord.config import Adapters, Idle, Rendering, Sources, Supervised, rare
 
 
-class Preference(Supervised, Adapters, Reading):
+class Preference(Supervised, Adapters, Rendering):
     """Train a preference model or a cost model on comparisons, rankings, labels and ratings."""
 
     idle: ClassVar[tuple[Idle, ...]] = (

@@ -87,10 +87,10 @@ class PreferenceData:
 
 def read_preference_data(config: Preference, run: RunFolder, renderer: Renderer) -> PreferenceData:
     """Read and render everything that `config` names. Raises BadInput where nothing is left to learn from."""
-    comparisons = _read(config, run, read_comparisons, config.data, "data")
-    judged = _read(config, run, read_judgements, config.safety_data, "safety_data")
+    comparisons = _read(config, run, renderer, read_comparisons, config.data, "data")
+    judged = _read(config, run, renderer, read_judgements, config.safety_data, "safety_data")
     judged = [j for j in judged if j.kind == "safe"]
-    judged += _read(config, run, read_judgements, config.unpaired_data, "unpaired_data")
+    judged += _read(config, run, renderer, read_judgements, config.unpaired_data, "unpaired_data")
     kept_half = [r for r in [*comparisons, *judged] if in_half(r.prompt, config.half)]
     if config.half and not kept_half:
         raise BadInput(f"--half {config.half}: no prompt is in it; give more data")
@@ -122,7 +122,12 @@ def read_preference_data(config: Preference, run: RunFolder, renderer: Renderer)
 
 
 def _read(
-    config: Preference, run: RunFolder, reader: Callable[..., object], sources: str | Mapping[str, str], what: str
+    config: Preference,
+    run: RunFolder,
+    renderer: Renderer,
+    reader: Callable[..., object],
+    sources: str | Mapping[str, str],
+    what: str,
 ) -> list:
     """Records of every source under its criteria, each once."""
     found = []
@@ -132,7 +137,15 @@ def _read(
             given = {name: source} if len(config.criteria) > 1 else sources
             weights = config.weights if part == "data" else None
             found += load_criterion(
-                reader, given, config, run, criterion, split=config.split, what=part, weights=weights
+                reader,
+                given,
+                config,
+                run,
+                criterion,
+                split=config.split,
+                what=part,
+                weights=weights,
+                renderers=[renderer],
             )
         if len(config.criteria) == 1:
             break
@@ -238,7 +251,13 @@ def _demonstrations(config: Preference, run: RunFolder, renderer: Renderer) -> l
     if not config.demonstrations:
         return []
     shown: list[Demonstration] = load_all(
-        read_demonstrations, config.demonstrations, config, run, split=config.split, what="demonstrations"
+        read_demonstrations,
+        config.demonstrations,
+        config,
+        run,
+        split=config.split,
+        what="demonstrations",
+        renderers=[renderer],
     )
     groups = [text_group(renderer, d.prompt, (d.reply,)) for d in shown]
     return drop_long(groups, shown, config.max_length, run, "demonstrations")[0]

@@ -23,7 +23,6 @@ from accord.models.ensemble import mean_weights
 from accord.models.learner import PreferenceLearner
 from accord.models.loading import add_adapters
 from accord.models.scalar import start_scalar
-from accord.models.tokenizer import load_renderer
 from accord.records import fold_of
 from accord.run import RunFolder, read_json
 from accord.stages.preference.config import Preference
@@ -31,7 +30,7 @@ from accord.stages.preference.items import PreferenceData, PreferenceItem, read_
 from accord.stages.preference.loss import item_loss, own_scores, totals
 from accord.stages.preference.noise import turned_round, without_suspects
 from accord.stages.preference.results import cross_validated, mean_accuracy, write_results
-from accord.stages.shared import measures, open_run
+from accord.stages.shared import measures, open_renderer, open_run
 from accord.training import distributed
 from accord.training.distributed import World
 from accord.training.fit import fit
@@ -48,7 +47,7 @@ def run(config: Preference) -> RunFolder:
         if run.finished:
             return run
         world = distributed.start(run.threads)
-        renderer = load_renderer(config.model)
+        renderer = open_renderer(config.model, run, world)
         data = read_preference_data(config, run, renderer)
         config = settle_learner(config, run, world, data)
         # labels are often about the very replies that are compared: what is measured on must not be among them

@@ -21,12 +21,11 @@ from accord.engine.texts import rollout_groups
 from accord.models.loading import load_policy
 from accord.models.places import base_of
 from accord.models.scorers import ReplyScorer, open_scorer
-from accord.models.tokenizer import load_renderer
 from accord.objectives.best_of import acceptance, best_of_kl_bound, best_of_kl_estimate
 from accord.records import Demonstration, Prompt
 from accord.run import RunFolder, read_lines
 from accord.stages.sample.config import Sample
-from accord.stages.shared import Drawn, draw, drop_long_prompts, load_all, open_run
+from accord.stages.shared import Drawn, draw, drop_long_prompts, load_all, open_renderer, open_run
 from accord.training import distributed
 
 
@@ -36,8 +35,10 @@ def run(config: Sample) -> RunFolder:
         if run.finished:
             return run
         world = distributed.start(run.threads)
-        renderer = load_renderer(config.model)
-        prompts: list[Prompt] = load_all(read_prompts, config.data, config, run, split=config.split)
+        renderer = open_renderer(config.model, run, world)
+        prompts: list[Prompt] = load_all(
+            read_prompts, config.data, config, run, split=config.split, renderers=[renderer]
+        )
         prompts = drop_long_prompts(renderer, prompts, config.max_length, run)
         engine = engine_of(config, run, world.device)
         scorers = [open_scorer(where, "preference", renderer, world.device, n) for n, where in config.rewards.items()]

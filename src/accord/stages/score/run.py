@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from accord.data.chat import Renderer
 from accord.data.rows import reply_row, write_records
 from accord.data.sources import read_comparisons, read_demonstrations, read_judgements
 from accord.engine.packing import Group, reply_group
@@ -22,7 +23,7 @@ from accord.models.tokenizer import load_renderer
 from accord.records import Comparison, Demonstration, Judgement, Prompt
 from accord.run import RunFolder
 from accord.stages.score.config import Score
-from accord.stages.shared import drop_long, load_all, open_run
+from accord.stages.shared import drop_long, load_all, open_run, refuse_idle_clock
 from accord.training import distributed
 
 Record = Demonstration | Comparison | Judgement
@@ -45,10 +46,12 @@ def run(config: Score) -> RunFolder:
         world = distributed.start(run.threads)
         if config.temperature != 1 and all(describe(where)["role"] != "policy" for where in config.models.values()):
             raise BadInput("--temperature has no effect on --models of which none is a policy; leave it out")
-        texts = read_texts(config, run)
+        renderers = {n: load_renderer(where, clock=lambda: run.clock) for n, where in config.models.items()}
+        refuse_idle_clock(run, renderers.values())
+        texts = read_texts(config, run, list(renderers.values()))
         columns: dict[str, list[list[float]]] = {}
-        for name, where in config.models.items():
-            columns |= score_with(config, run, name, where, texts, world.device)
+        for name in config.models:
+            columns |= score_with(config, run, name, renderers[name], texts, world.device)
         (run.path / "scores.jsonl").unlink(missing_ok=True)
         for number, one in enumerate(texts):
             for k, reply in enumerate(one.replies):
@@ -61,7 +64,7 @@ def run(config: Score) -> RunFolder:
         return run
 
 
-def read_texts(config: Score, run: RunFolder) -> list[Texts]:
+def read_texts(config: Score, run: RunFolder, renderers: Sequence[Renderer]) -> list[Texts]:
     """Comparisons where the data give some, else judgements, else demonstrations."""
     problems = []
     for reader, args in (
@@ -70,7 +73,9 @@ def read_texts(config: Score, run: RunFolder) -> list[Texts]:
         (read_demonstrations, ()),
     ):
         try:
-            records: list[Any] = load_all(reader, config.data, config, run, *args, split=config.split)
+            records: list[Any] = load_all(
+                reader, config.data, config, run, *args, split=config.split, renderers=renderers
+            )
         except BadInput as problem:
             problems.append(str(problem))
             continue
@@ -79,11 +84,11 @@ def read_texts(config: Score, run: RunFolder) -> list[Texts]:
 
 
 def score_with(
-    config: Score, run: RunFolder, name: str, where: str, texts: Sequence[Texts], device: torch.device
+    config: Score, run: RunFolder, name: str, renderer: Renderer, texts: Sequence[Texts], device: torch.device
 ) -> dict[str, list[list[float]]]:
     """Columns of one model: NAME (as stages use it) and NAME/logit of a scorer, one for each head of several and their
     spread in an ensemble; NAME/logprob and NAME/tokens of a policy. What is too long has null."""
-    renderer = load_renderer(where)
+    where = config.models[name]
     groups = [text_group(renderer, t.prompt, t.replies) for t in texts]
     fitting, kept = drop_long(groups, list(range(len(texts))), config.max_length, run, name)
     described = describe(where)

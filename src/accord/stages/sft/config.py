@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from accord.config import Adapters, Reading, Sources, Supervised
+from accord.config import Adapters, Rendering, Sources, Supervised
 
 
-class Sft(Supervised, Adapters, Reading):
+class Sft(Supervised, Adapters, Rendering):
     """Supervised fine-tuning on demonstrations: loss on assistant tokens alone."""
 
     model: str = Field(description="snapshot to start from")

@@ -15,7 +15,6 @@ from accord.errors import BadInput
 from accord.models.loading import add_adapters, load_policy
 from accord.models.places import POLICY
 from accord.models.policy import mean_loss
-from accord.models.tokenizer import load_renderer
 from accord.records import Demonstration, prompt_ids
 from accord.run import RunFolder
 from accord.stages.sft.config import Sft
@@ -24,6 +23,7 @@ from accord.stages.shared import (
     hold_out,
     load_all,
     named,
+    open_renderer,
     open_run,
     refuse_trained_prompts,
     save_snapshot,
@@ -43,13 +43,19 @@ def run(config: Sft) -> RunFolder:
         if run.finished:
             return run
         world = distributed.start(run.threads)
-        renderer = load_renderer(config.model)
+        renderer = open_renderer(config.model, run, world)
         demonstrations: list[Demonstration] = load_all(
-            read_demonstrations, config.data, config, run, split=config.split, weights=config.weights
+            read_demonstrations,
+            config.data,
+            config,
+            run,
+            split=config.split,
+            weights=config.weights,
+            renderers=[renderer],
         )
         if config.eval_data:
             held_out: list[Demonstration] = load_all(
-                read_demonstrations, config.eval_data, config, run, what="eval_data"
+                read_demonstrations, config.eval_data, config, run, what="eval_data", renderers=[renderer]
             )
             prompts = [d.prompt for d in held_out]
             refuse_overlap(prompt_ids(prompts), [d.prompt.id for d in demonstrations], "--eval_data", "--data")
