@@ -30,7 +30,7 @@ SMALL = {
 # families with sinks: a number beside every head's scores, which takes part of the softmax
 SINKS = {
     "GptOssConfig": {"num_local_experts": 2, "num_experts_per_tok": 1, "sliding_window": 8},
-    "GraniteSwaConfig": {"sliding_window": 8},
+    "GraniteSWAConfig": {"sliding_window": 8},
 }
 GROUPS = [reply_group([5, 9, 11], [7, 8, 1], [21, 3]), reply_group([4], [6, 1])]
 

@@ -199,3 +199,22 @@ def test_sampling_leaves_the_mode_of_the_model_as_it_was(model):
     draw(model, n=1, max_new_tokens=1)
     assert model.training
     model.eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_rows_without_a_token_are_never_drawn_and_log_probs_are_those_of_the_whole_head(model, kind):
+    """By slots and by a model's own steps; without the bound the same draws hit such rows."""
+    if kind == "gpt2":
+        torch.manual_seed(0)
+        config = GPT2Config(vocab_size=VOCAB, n_embd=16, n_layer=1, n_head=2, n_positions=32)
+        model = AutoModelForCausalLM.from_config(config, attn_implementation="accord").eval()
+    named = frozenset(range(VOCAB)) - {4, 10, 11}
+    asked = [(5, 9, 8), (3, 6)]
+    free = draw(model, asked, temperature=2.0, n=6)
+    assert any(token not in named for rollout in free for token in rollout.ids)
+    bound = draw(model, asked, temperature=2.0, n=6, vocabulary=named)
+    assert all(set(rollout.ids) <= named for rollout in bound)
+    packing = pack([reply_group(r.prompt_ids, r.ids) for r in bound])
+    drawn = torch.tensor([lp for r in bound for lp in r.logprobs])
+    assert torch.allclose(token_logprobs(model, packing, temperature=2.0), drawn, atol=1e-5)

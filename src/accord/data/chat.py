@@ -71,6 +71,8 @@ class Renderer:
         self._encoder = Encoder(tokenizer)
         self._template = ChatTemplate(tokenizer, self._encoder.control, clock)
         self._prompt = functools.lru_cache(maxsize=65536)(self._encode_prompt)
+        if self.clock:
+            self._say(f"the chat template writes the time; it is told {self.clock} throughout (--clock)")
         asked = self._template.render(PROBE, opens=True)
         answered = self._template.reply(PROBE, "Yes.", asked)
         self._opening = answered.opening
