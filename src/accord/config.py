@@ -35,6 +35,7 @@ class Config(BaseModel):
     # built when first used: `accord --help` needs none of the validators
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
     idle: ClassVar[tuple[Idle, ...]] = ()
+    counts_replies: ClassVar[bool] = False  # whether `max_length` holds a prompt with the reply that is drawn to it
 
     @model_validator(mode="after")
     def _nothing_idle(self) -> Self:

@@ -93,6 +93,9 @@ def test_ids_go_in_and_ids_and_log_probs_come_out_in_order(stub):
     assert path == "/v1/completions" and body["prompt"] in [list(p) for p in PROMPTS]
     assert body["stop_token_ids"] == [2, 3] and body["ignore_eos"] and body["return_token_ids"]
     assert (body["n"], body["max_tokens"], body["temperature"], body["top_p"]) == (2, 4, 0.7, 1.0)
+    # the server fills what is left open from the model's own generation config
+    assert (body["top_k"], body["min_p"], body["repetition_penalty"]) == (0, 0.0, 1.0)
+    assert body["presence_penalty"] == body["frequency_penalty"] == 0.0
 
 
 def test_a_prompt_draws_the_same_whatever_its_company(stub):

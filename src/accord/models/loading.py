@@ -1,5 +1,7 @@
 """Models from a directory, a hub id or a GGUF file, in f32 and without dropout; and LoRA adapters on them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from accord.models.places import (
     whole_name,
 )
 from accord.run import hub_id, hub_revision
+
+NEW_HEAD = frozenset({"score.weight"})
 
 # loading and saving a small model is no progress worth a bar
 transformers_logging.disable_progress_bar()
@@ -65,13 +69,25 @@ def with_adapter(kind: Any, where: str) -> Any:
     if not (Path(where) / "adapter_model.safetensors").is_file():  # it would open adapter_model.bin
         raise OSError("no file named adapter_model.safetensors")
     options = {} if kind is AutoModelForCausalLM else {"num_labels": labels_of_adapter(where)}
-    whole = PeftModel.from_pretrained(pretrained(kind, base_of(where), **options), where).merge_and_unload()
+    base = pretrained(kind, base_of(where), new_head=True, **options)
+    whole = PeftModel.from_pretrained(base, where).merge_and_unload()
     whole.name_or_path = whole_name(where)
     return whole.requires_grad_(True)
 
 
-def pretrained(kind: Any, where: str, **options: Any) -> Any:
-    """A model of a transformers class in f32 and without dropout.
+@contextmanager
+def no_alarms() -> Iterator[None]:
+    """Silence the loader's table of weights that a model lacks, or has and does not need: `pretrained` judges it."""
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+
+
+def pretrained(kind: Any, where: str, *, new_head: bool = False, **options: Any) -> Any:
+    """A model of a transformers class in f32 and without dropout; of its weights, a `new_head` alone may be missing.
 
     A score must not depend on the draw of a mask, so every rate is 0: those of layers, and those that modules hand to
     functions. Raises what the class raises where there is no such model.
@@ -79,9 +95,11 @@ def pretrained(kind: Any, where: str, **options: Any) -> Any:
     name, found = asked_for(where)
     if is_gguf(where):
         options = options | dequantised(where)
-    model = kind.from_pretrained(
-        name, attn_implementation=IMPLEMENTATION, dtype=torch.float32, use_safetensors=True, **found, **options
-    )
+    options |= {"attn_implementation": IMPLEMENTATION, "dtype": torch.float32, "output_loading_info": True}
+    with no_alarms():
+        model, info = kind.from_pretrained(name, use_safetensors=True, **found, **options)
+    if missing := sorted(set(info["missing_keys"]) - (NEW_HEAD if new_head else frozenset())):
+        raise OSError(f"no weights in it for {', '.join(missing[:3])}")
     if is_gguf(where):
         forget_quantisation(model)
     model.name_or_path = whole_name(where)

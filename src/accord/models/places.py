@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import cached_file
 
 from accord.errors import BadInput, is_disk_full
@@ -74,6 +74,19 @@ def read_config(where: str) -> Any:
     name, options = asked_for(base_of(where) or where)
     with reading(where, "a Hugging Face model"):
         return AutoConfig.from_pretrained(name, **options)
+
+
+def most_positions(config: Any) -> int:
+    """How many tokens a model of this config reads at once; 0 where it names no number."""
+    return int(getattr(config.get_text_config(), "max_position_embeddings", None) or 0)
+
+
+def read_tokenizer(where: str) -> Any:
+    """The model's tokenizer as it was saved; that of its base where an adapter has none."""
+    base = base_of(where)
+    name, options = asked_for(base if base and not (Path(where) / "tokenizer_config.json").is_file() else where)
+    with reading(where, "a tokenizer"):
+        return AutoTokenizer.from_pretrained(name, **options)
 
 
 def describe(where: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from accord.engine.packing import Group, Packing, cut_by_tokens, pack
 from accord.errors import BadInput
 from accord.models.ensemble import Combination, combine
 from accord.models.loading import load_policy, load_scalar, pretrained
-from accord.models.places import base_of, describe, heads_of, read_config, reading, whole_name
+from accord.models.places import base_of, describe, heads_of, most_positions, read_config, reading, whole_name
 
 
 def new_scalar(snapshot: str, criterion: str | Sequence[str], seed: int) -> nn.Module:
@@ -33,8 +33,8 @@ def new_scalar(snapshot: str, criterion: str | Sequence[str], seed: int) -> nn.M
     config = read_config(snapshot)
     _name_heads(config, [criterion] if isinstance(criterion, str) else criterion)
     torch.manual_seed(seed)
-    with _quiet(), reading(snapshot, "a model"):
-        model = pretrained(AutoModelForSequenceClassification, base or snapshot, config=config)
+    with reading(snapshot, "a model"):
+        model = pretrained(AutoModelForSequenceClassification, base or snapshot, config=config, new_head=True)
     if base:
         whole: Any = load_policy(snapshot)
         model.base_model.load_state_dict(whole.base_model.state_dict())
@@ -83,24 +83,6 @@ def keep_head(model: nn.Module, head: int) -> nn.Module:
         inner.score = nn.Linear(weight.shape[1], 1, bias=False, dtype=weight.dtype, device=weight.device)
         inner.score.weight = nn.Parameter(weight[head : head + 1].detach().clone(), weight.requires_grad)
     return model
-
-
-def _quiet() -> Any:
-    """Silence the loader's report that the new head is new."""
-    import contextlib
-
-    from transformers.utils import logging
-
-    @contextlib.contextmanager
-    def context() -> Any:
-        level = logging.get_verbosity()
-        logging.set_verbosity_error()
-        try:
-            yield
-        finally:
-            logging.set_verbosity(level)
-
-    return context()
 
 
 def values(model: nn.Module, packing: Packing) -> Tensor:
@@ -239,6 +221,11 @@ class Scorer:
         return torch.cat(parts)
 
     def _cut(self, groups: Sequence[Group], micro_tokens: int) -> list[list[Group]]:
+        # in the ids of a tokenizer of its own a text may be longer than --max_length says
+        longest = max((len(g.prefix) + len(reply) for g in groups for reply in g.replies), default=0)
+        limit = most_positions(bare(self.model).config)
+        if limit and longest > limit:
+            raise BadInput(f"{self.where} reads {limit} tokens, and a conversation has {longest} of its; give shorter")
         return cut_by_tokens(groups, lambda g: g.tokens, micro_tokens)
 
 

@@ -112,11 +112,20 @@ def open_scorer(where: str, role: str, renderer: Renderer, device: torch.device,
 
     `head` names the criterion that is read of a model with a head for each of several.
     """
-    if where.startswith(("http://", "https://")):
+    if is_address(where):
         return TextScorer(where, role, renderer, lambda conversations: _post(where, conversations), remote=True)
     if FUNCTION.fullmatch(where):
         return TextScorer(where, role, renderer, load_function(where))
     return ConversationScorer(where, role, renderer, device, head)
+
+
+def is_address(where: str) -> bool:
+    return where.startswith(("http://", "https://"))
+
+
+def is_elsewhere(where: str) -> bool:
+    """Whether a scorer is no model that is read here: a service, or a function."""
+    return is_address(where) or FUNCTION.fullmatch(where) is not None
 
 
 def load_function(where: str) -> Callable[[list[Conversation]], Any]:

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoTokenizer, GenerationConfig
+from transformers import GenerationConfig
 
 from accord.data.chat import Renderer, local_time
 from accord.engine.forward.adapters import bare
 from accord.errors import BadInput
-from accord.models.places import asked_for, base_of, is_gguf, read_config, reading
+from accord.models.places import asked_for, base_of, is_gguf, read_config, read_tokenizer
 from accord.models.saving import listed
 
 
@@ -32,10 +32,7 @@ def load_renderer(where: str, *, clock: Callable[[], str] = local_time) -> Rende
 
     `clock` says what time a template that writes it is told.
     """
-    base = base_of(where)
-    name, options = asked_for(base if base and not (Path(where) / "tokenizer_config.json").is_file() else where)
-    with reading(where, "a tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(name, **options)
+    tokenizer = read_tokenizer(where)
     try:
         renderer = Renderer(tokenizer, stops=served_stops(where), clock=clock)
     except BadInput as problem:

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +25,7 @@ from accord.evaluation.statistics import limit_verdict, mean_interval
 from accord.models.limits import Limit
 from accord.models.places import describe
 from accord.models.policy import compute_logprobs
+from accord.models.preflight import preflight
 from accord.models.saving import save_model
 from accord.models.tokenizer import load_renderer
 from accord.objectives.likelihood import likelihood_loss
@@ -45,9 +47,26 @@ TRAINED_PROMPTS = "trained_prompts.txt"
 LABELLED_PROMPTS = "labelled_prompts.txt"
 
 
-def open_run(stage: str, config: Config, parents: Mapping[str, str | Path] | None = None) -> RunFolder:
-    """The run folder of a stage, whose lineage names the gold world where the run reads from it."""
-    return RunFolder(stage, config, parents, origin=lambda: world_of(config))
+@contextmanager
+def open_run(stage: str, config: Config, parents: Mapping[str, str] | None = None) -> Iterator[RunFolder]:
+    """The run folder of a stage, whose lineage names the gold world where the run reads from it.
+
+    The models in `parents` are looked at before anything else is done with them. Raises BadInput for what is wrong.
+    """
+    with RunFolder(stage, config, parents, origin=lambda: world_of(config)) as run:
+        if not run.finished:
+            longest, knobs = most_tokens(config)
+            preflight(parents or {}, longest=longest, knobs=knobs)
+        yield run
+
+
+def most_tokens(config: Config) -> tuple[int, str]:
+    """How many tokens the knobs let a model read at once, and which knobs; 0 where none says."""
+    if not hasattr(config, "max_length"):
+        return 0, ""
+    if config.counts_replies or not hasattr(config, "max_new_tokens"):
+        return config.max_length, "--max_length"
+    return config.max_length + config.max_new_tokens, "--max_length with --max_new_tokens"
 
 
 def world_of(config: Config) -> dict[str, str]:

@@ -53,6 +53,11 @@ class Server:
             "temperature": settings.temperature,
             "top_p": 1.0,
             "top_k": 0,
+            # what a request leaves open is taken from the model's own generation config
+            "min_p": 0.0,
+            "repetition_penalty": 1.0,
+            "presence_penalty": 0.0,
+            "frequency_penalty": 0.0,
             "logprobs": 0,  # that of the sampled token alone
             "return_token_ids": True,
             "stop_token_ids": sorted(settings.stop_ids),

@@ -271,6 +271,7 @@ def parse_alarm(metric: str, text: str) -> Alarm:
 class Ppo(Training, Adapters, Rendering, Rollouts, KlKnobs, AdvantageKnobs, LimitKnobs, MixKnobs, WatchKnobs):
     """Proximal policy optimisation with KL to a reference; with --limits, under limits on expected cost."""
 
+    counts_replies: ClassVar[bool] = True
     idle: ClassVar[tuple[Idle, ...]] = (
         Idle(
             "update_kl",

@@ -31,7 +31,8 @@ from accord.training import distributed
 
 def run(config: Sample) -> RunFolder:
     """Draw replies from a snapshot; leaves `samples.jsonl`."""
-    with open_run("sample", config, {"model": config.model}) as run:
+    parents = {"model": config.model} | {f"reward.{n}": p for n, p in config.rewards.items()}
+    with open_run("sample", config, parents) as run:
         if run.finished:
             return run
         world = distributed.start(run.threads)
