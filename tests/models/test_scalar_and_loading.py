@@ -230,7 +230,7 @@ def test_role_criterion_and_normaliser_are_in_the_config_of_a_hub_model(adapted,
     assert (found["role"], found["criterion"], found["heads"]) == ("cost", "two", ["helpful", "brief"])
     loaded = load_scalar(f"owner/name@{old}", role="cost")
     assert torch.equal(loaded.score.weight, bare(scalar).score.modules_to_save["default"].weight)
-    assert load_renderer(f"owner/name@{old}").eos == load_renderer("owner/name").eos
+    assert load_renderer(f"owner/name@{old}").stops == load_renderer("owner/name").stops
     with pytest.raises(BadInput, match="owner/name@gone"):
         load_policy("owner/name@gone")
     wrapped = lora(load_policy("owner/name"))
