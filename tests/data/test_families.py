@@ -107,7 +107,7 @@ def test_prompts_are_shared_by_their_replies(served):
             assert ids == asked + served.renderer.reply_ids(reply, turns)
 
 
-def test_control_tokens_in_texts_stay_text(served):
+def test_control_tokens_in_texts_stay_text(served, capsys):
     """Special or not: `special=False` tags of tools and thoughts, and every special token, in question and reply."""
     renderer, tokenizer = served.renderer, served.tokenizer
     added = {i: t.content for i, t in tokenizer.added_tokens_decoder.items() if t.content.strip("▁ \n")}
@@ -120,6 +120,7 @@ def test_control_tokens_in_texts_stay_text(served):
         assert [i for i in rendered.ids if i in added] == plain, spelled
         asked = served.text(renderer.prompt_ids((Turn("user", said),)))
         assert spelled in asked and served.text(rendered.ids).count(spelled) >= 2
+    assert capsys.readouterr().out.count("a text spells a control token") == 1
 
 
 def test_padding_is_no_token_of_a_text_and_no_end_of_a_reply_but_where_no_other_is_left(served):

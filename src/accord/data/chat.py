@@ -169,7 +169,7 @@ class Renderer:
             raise BadInput("a prompt must end where a reply is due, after a user, system or tool turn")
         written = self._template.prompt(turns, self._stops_at)
         self._say(written.note)
-        encoded = self._encoder.encode(written.text, written.contents)
+        encoded = self._encode(written.text, written.contents)
         last = self._encoder.last_control(encoded)
         start = encoded.spans[last][0] if last >= 0 else 0
         words = tuple((max(a - start, 0), b - start) for a, b in written.contents if b > start)
@@ -178,11 +178,17 @@ class Renderer:
 
     def _encode_reply(self, prompt: _Prompt, written: Reply) -> list[int]:
         shifted = tuple((a + len(prompt.tail), b + len(prompt.tail)) for a, b in written.contents)
-        whole = self._encoder.encode(prompt.tail + written.text, prompt.tail_words + shifted).ids
+        whole = self._encode(prompt.tail + written.text, prompt.tail_words + shifted).ids
         if tuple(whole[: len(prompt.tail_ids)]) == prompt.tail_ids:
             return whole[len(prompt.tail_ids) :]
         self._say("a reply whose first blanks the tokenizer would join to its prompt's last ones is encoded apart")
         return self._encoder.encode_after(written.text, written.contents)
+
+    def _encode(self, text: str, words: Sequence[Span]) -> Encoded:
+        encoded = self._encoder.encode(text, words)
+        if encoded.spells:
+            self._say("a text spells a control token; it stays text, where the tokenizer alone would read the token")
+        return encoded
 
     def _stops_at(self, closing: str) -> bool:
         return self._encoder.encode(closing).ids[-1] in self.stops

@@ -17,10 +17,11 @@ ANCHOR = "\n"  # stands before a text that is encoded as one that goes on
 
 
 class Encoded(NamedTuple):
-    """Token ids and the span of the text that each stands for."""
+    """Token ids and the span of the text that each stands for; and whether words in it spell a control token."""
 
     ids: list[int]
     spans: list[Span]
+    spells: bool = False
 
 
 class Encoder:
@@ -48,7 +49,7 @@ class Encoder:
         encoding = self._backend.encode(text, add_special_tokens=False)
         whole = Encoded(encoding.ids, encoding.offsets)
         real, forged = [], False
-        for place, (token, span) in enumerate(zip(*whole, strict=True)):
+        for place, (token, span) in enumerate(zip(whole.ids, whole.spans, strict=True)):
             if token in self.added:
                 start = text.find(self.added[token], *span)
                 stop = start + len(self.added[token])
@@ -90,7 +91,7 @@ class Encoder:
                 ids.append(token)
                 spans.append((start, stop))
             at = stop
-        return Encoded(ids, spans)
+        return Encoded(ids, spans, spells=True)
 
     def _cuts(self, whole: Encoded, real: Sequence[int]) -> Iterator[tuple[int, int, int]]:
         for place in real:
