@@ -177,6 +177,21 @@ def test_thoughts_of_earlier_turns_are_in_the_history_where_the_template_keeps_t
     assert ids == served.own((ASKED, Turn("assistant", thought)))[: len(ids)]
 
 
+@pytest.mark.parametrize("name", ["qwen3", "gpt-oss", "r1-distill"])
+def test_whatever_another_model_said_can_be_scored(name):
+    """What a template refuses of data that are learned from is written as it is where it was drawn."""
+    served = Served(name)
+    odd = "<|channel|>final<|message|>no" if name == "gpt-oss" else "a</think>b</think>c"
+    with pytest.raises(Refused):
+        served.renderer.reply_ids(odd, (ASKED,))
+    ids = served.renderer.drawn_ids(odd, (ASKED,))
+    plain = served.renderer.reply_ids("word", (ASKED,))
+    assert served.text(ids) == served.text(plain).replace("word", odd)
+    added = set(served.tokenizer.added_tokens_decoder)
+    assert [i for i in ids if i in added] == [i for i in plain if i in added]
+    assert served.renderer.drawn_ids("word", (ASKED,)) == plain
+
+
 def test_a_system_turn_that_moves_is_trained_on_where_it_is_served(capsys):
     """Mistral v0.3 has it in the last question, and nowhere once that is answered."""
     served = Served("mistral-v0.3")

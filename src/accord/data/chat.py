@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from accord.data.encoder import Encoded, Encoder
-from accord.data.template import ANSWER, THOUGHT, ChatTemplate, Reply, Span, Written
+from accord.data.template import ANSWER, THOUGHT, ChatTemplate, Refused, Reply, Span, Written
 from accord.errors import BadInput
 from accord.records import Turn
 
@@ -107,6 +107,13 @@ class Renderer:
         written = self._template.reply(turns, reply, prompt.text)
         self._say(written.note)
         return tuple(self._encode_reply(prompt, written))
+
+    def drawn_ids(self, reply: str, turns: Sequence[Turn]) -> tuple[int, ...]:
+        """`reply_ids` of what another model said, whatever that is: what the template refuses is written plainly."""
+        try:
+            return self.reply_ids(reply, turns)
+        except Refused:
+            return tuple(self._encode_reply(self._prompt(tuple(turns)), self._template.plain_reply(turns, reply)))
 
     def conversation(self, turns: Sequence[Turn], reply: str, *, train_on: str = "assistant") -> Rendered:
         """Prompt and reply with the loss mask; `train_on="reply"` masks earlier assistant turns out."""

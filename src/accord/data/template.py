@@ -188,6 +188,15 @@ class ChatTemplate:
         moved = tuple((a - begin + len(opening), b - begin + len(opening)) for a, b in own)
         return Reply(opening + text[begin:stop] + end, moved, opening, note)
 
+    def plain_reply(self, turns: Sequence[Turn], reply: str) -> Reply:
+        """A reply as `reply` has one without any markup, whatever it says: nothing of it is read, and none refused."""
+        kind = _kind([*self._taken_apart(turns), _Content("assistant", ("", ""), (reply,))])
+        layout = self._layout(kind, False)
+        said, behind = reply.strip(), layout.literals[-1]
+        opening, note = self._opening(self._taken_apart(turns), layout.literals[-2])
+        end = self._closing(behind) or behind.rstrip() + self._tokenizer.eos_token
+        return Reply(opening + said + end, ((len(opening), len(opening) + len(said)),), opening, note)
+
     def _taken_apart(self, turns: Sequence[Turn]) -> list[_Content]:
         """The contents of turns; a thought that begins an assistant's is apart from its answer."""
         contents = []

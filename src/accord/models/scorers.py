@@ -206,5 +206,5 @@ class ConversationScorer(Scorer):
         return super().raw_scores(groups, micro_tokens=micro_tokens)
 
     def _own_ids(self, renderer: Renderer, prompt: Prompt, reply: str, drawn: Sequence[int]) -> Sequence[int]:
-        ids = renderer.reply_ids(reply, prompt.turns)
+        ids = renderer.drawn_ids(reply, prompt.turns)
         return ids if drawn and drawn[-1] in self._stops else ids[:-1]

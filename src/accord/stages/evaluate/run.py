@@ -52,15 +52,15 @@ def run(config: Evaluate) -> RunFolder:
             return run
         world = distributed.start(run.threads)
         renderer = open_renderer(config.model, run, world)
+        measures = Measures(config, renderer, world.device)
         prompts: list[Prompt] = load_all(
-            read_prompts, config.data, config, run, split=config.split, renderers=[renderer]
+            read_prompts, config.data, config, run, split=config.split, renderers=measures.renderers
         )
         refuse_trained_prompts(prompts, [config.model], "--data")
         refuse_trained_prompts(prompts, [*config.rewards.values(), *config.costs.values()], "--data", labelled=True)
         held_out = read_held_out(config, run, renderer)
         prompts = drop_long_prompts(renderer, prompts, config.max_length, run)
         model = load_policy(config.model, trainable=False).to(world.device)
-        measures = Measures(config, renderer, world.device)
         for drawn in draw(
             run,
             InProcess(model, config.micro_tokens),
@@ -113,6 +113,12 @@ class Measures:
             if scorer.measured.get("calibration")
         }
         self.reference = load_policy(config.reference, trainable=False).to(device) if config.reference else None
+
+    @property
+    def renderers(self) -> list[Renderer]:
+        """The policy's, and those of scorers that have another."""
+        others = [scorer.renderer for scorer in (*self.rewards.values(), *self.costs.values()) if scorer.renderer]
+        return [self.renderer, *others]
 
     def rows(self, drawn: Drawn) -> list[Row]:
         """One row per reply: the text, every score, KL to the reference."""

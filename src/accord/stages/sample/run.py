@@ -37,12 +37,13 @@ def run(config: Sample) -> RunFolder:
             return run
         world = distributed.start(run.threads)
         renderer = open_renderer(config.model, run, world)
+        scorers = [open_scorer(where, "preference", renderer, world.device, n) for n, where in config.rewards.items()]
+        renderers = [renderer, *(scorer.renderer for scorer in scorers if scorer.renderer)]
         prompts: list[Prompt] = load_all(
-            read_prompts, config.data, config, run, split=config.split, renderers=[renderer]
+            read_prompts, config.data, config, run, split=config.split, renderers=renderers
         )
         prompts = drop_long_prompts(renderer, prompts, config.max_length, run)
         engine = engine_of(config, run, world.device)
-        scorers = [open_scorer(where, "preference", renderer, world.device, n) for n, where in config.rewards.items()]
         for drawn in draw(run, engine, renderer, prompts, config, samples=config.samples, seed=config.seed):
             scores = score(config, renderer, scorers, drawn) if scorers else None
             for place, (prompt, replies) in enumerate(drawn):
