@@ -109,7 +109,7 @@ COMMANDS: dict[str, Command] = {
         positional="snapshot",
     ),
     "data": Command(
-        "Show what a source holds: shape, rows, drops, lengths, an example with its mask.",
+        "Show what a source holds: shape, rows, drops, lengths, an example with its mask; keep what is of use.",
         "stages.data.config:Data",
         "stages.data.run:run",
         positional="source",

@@ -7,6 +7,8 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
+from accord.records import Uneven
+
 Precision = Literal["auto", "f32", "bf16"]
 Compile = Literal["auto", "on", "off"]
 Schedule = Literal["constant", "linear", "cosine"]
@@ -142,6 +144,21 @@ class Reading(Config):
     max_rows: int = Field(0, ge=0, description="read at most so many rows per source; 0 reads all")
     columns: dict[str, str] = Field({}, description="--columns.FIELD NAME: the column that holds FIELD")
 
+    @property
+    def how(self) -> dict[str, Any]:
+        """The same as keywords of the functions that read a source."""
+        return {"columns": self.columns, "max_rows": self.max_rows}
+
+
+class ReadingPairs(Reading):
+    """What commands share that learn or measure on replies, of which pairs have two."""
+
+    uneven: Uneven = rare("drop", description="pairs whose sides part before the last turn; cut: where they part")
+
+    @property
+    def how(self) -> dict[str, Any]:
+        return {**super().how, "uneven": self.uneven}
+
 
 class Rendering(Reading):
     """What commands share that write conversations by a model's chat template."""
@@ -159,7 +176,7 @@ class Rendering(Reading):
         return value
 
 
-class Passing(Rendering):
+class Passing(Rendering, ReadingPairs):
     """What commands share that pass data through models and train none."""
 
     micro_tokens: int = Field(16384, gt=0, description="tokens in memory at once; changes no result")

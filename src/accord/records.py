@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 ROLES: tuple[str, ...] = ("system", "user", "assistant", "tool")
 JudgementKind = Literal["safe", "good", "rating"]
 Finish = Literal["stop", "length"]
+Uneven = Literal["drop", "cut"]  # what becomes of pairs whose sides part before the last turn
 
 # One function of the prompt's hash decides what a prompt may be used for, so that no prompt a preference
 # model was trained on is ever optimised or evaluated on. Upper bounds of the hash's unit interval.

@@ -8,7 +8,8 @@ from types import ModuleType
 
 import pytest
 
-from accord.data.files import parse_world, split_columns
+from accord.data.files import split_columns
+from accord.data.schemes import parse_world
 from accord.data.sources import (
     inspect_source,
     read_comparisons,
@@ -150,9 +151,13 @@ def test_nothing_left_gives_the_drop_counts(tmp_path):
 def test_messages_never_quote_the_rows(tmp_path):
     secret = "unspeakable"
     cases = [
-        {"prompt": secret, "chosen": 5, "rejected": secret},
+        {"prompt": secret, "chosen": {"role": 5}, "rejected": secret},
         {"prompt": [{"role": secret, "content": secret}], "chosen": "a", "rejected": "b"},
-        {"prompt": [{"role": "user", "content": [secret]}], "chosen": "a", "rejected": "b"},
+        {
+            "prompt": [{"role": "user", "content": [{"type": "text", "text": 5, "name": secret}]}],
+            "chosen": "a",
+            "rejected": "b",
+        },
         {"text": secret},
         '{"prompt": "unspeakable" "x"}',
     ]
@@ -276,7 +281,11 @@ def test_parquet_reads_like_json_lines(tmp_path):
 
 @pytest.mark.parametrize(
     ("source", "module", "extra"),
-    [("a.parquet", "pyarrow", "accord[parquet]"), ("hub:a/b", "datasets", "accord[hf]")],
+    [
+        ("a.parquet", "pyarrow", "accord[parquet]"),
+        ("a.arrow", "pyarrow", "accord[parquet]"),
+        ("hub:a/b", "datasets", "accord[hf]"),
+    ],
 )
 def test_a_missing_extra_is_named(tmp_path, monkeypatch, source, module, extra):
     monkeypatch.setitem(sys.modules, module, None)
@@ -372,3 +381,81 @@ def test_columns_may_be_named_in_the_source(tmp_path):
     odd.write_text("text")
     assert split_columns(str(odd)) == (str(odd), {})
     assert split_columns("world:corpus?count=3") == ("world:corpus?count=3", {})
+
+
+# As published
+
+
+@pytest.mark.parametrize("name", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_other_unicode_is_named_with_the_line_that_converts_it(tmp_path, name):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(f"{json.dumps(GOOD)}\n".encode(name))
+    message = refusal(str(path))
+    assert f"{path}:1: this is {name[:6].upper()}" in message and "iconv -f UTF-" in message
+
+
+def test_a_cell_of_a_table_may_be_as_large_as_it_likes(tmp_path):
+    text = "word " * 100_000
+    (tmp_path / "a.csv").write_text(f'prompt,completion\n"{text}",c\n')
+    assert read_demonstrations(str(tmp_path / "a.csv")).records[0].prompt.turns[0].content == text
+
+
+def test_json_lines_of_plain_text_are_prompts_or_documents(tmp_path):
+    source = write_lines(tmp_path / "a.jsonl", '"First?"', '"Second\\nline?"')
+    assert [p.turns[0].content for p in read_prompts(source).records] == ["First?", "Second\nline?"]
+    assert [d.text for d in read_documents(source).records] == ["First?", "Second\nline?"]
+    mixed = write_lines(tmp_path / "b.jsonl", '"First?"', GOOD)
+    with pytest.raises(BadInput, match=r"b\.jsonl:2: is a JSON object; each line must be text"):
+        read_prompts(mixed)
+
+
+def write_arrow(path: Path, rows: list[dict], stream: bool = True) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    table = pyarrow.Table.from_pylist(rows)
+    write = pyarrow.ipc.new_stream if stream else pyarrow.ipc.new_file
+    with write(str(path), table.schema) as file:
+        file.write_table(table)
+
+
+def save_to_disk(folder: Path, *pieces: list[dict], **state: object) -> str:
+    """A folder as `Dataset.save_to_disk` leaves it, with the files that `map` keeps beside the data."""
+    folder.mkdir(parents=True)
+    names = [f"data-{i:05d}-of-{len(pieces):05d}.arrow" for i in range(len(pieces))]
+    for name, rows in zip(names, pieces, strict=True):
+        write_arrow(folder / name, rows)
+    write_arrow(folder / "cache-0a1b.arrow", [{**GOOD, "prompt": "cached"}])
+    (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": n} for n in names], **state}))
+    (folder / "dataset_info.json").write_text("{}")
+    return str(folder)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_arrow_reads_like_json_lines(tmp_path, stream):
+    rows = [GOOD, {**GOOD, "chosen": "Fine."}] * 800
+    write_arrow(tmp_path / "a.arrow", rows, stream)
+    loaded = read_comparisons(str(tmp_path / "a.arrow"), "helpful")
+    assert (loaded.rows, {c.replies[0] for c in loaded.records}) == (1600, {"Well.", "Fine."})
+    (tmp_path / "b.arrow").write_bytes(b"neither of the two")
+    assert "not a readable Arrow file" in refusal(str(tmp_path / "b.arrow"))
+
+
+def test_a_saved_data_set_is_its_files_in_order_without_caches(tmp_path):
+    source = save_to_disk(tmp_path / "saved", [GOOD], [{**GOOD, "prompt": "second"}])
+    assert [c.prompt.turns[0].content for c in read_comparisons(source, "helpful").records] == [
+        "How are you?",
+        "second",
+    ]
+    selected = save_to_disk(tmp_path / "selected", [GOOD], _indices_data_files=[{"filename": "indices.arrow"}])
+    assert "load_from_disk" in refusal(selected)
+
+
+def test_of_several_saved_splits_one_must_be_named(tmp_path):
+    for split in ("train", "test"):
+        save_to_disk(tmp_path / "both" / split, [{**GOOD, "prompt": split}])
+    (tmp_path / "both" / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    assert f"name one: {tmp_path / 'both' / 'train'}, " in refusal(str(tmp_path / "both"))
+    assert len(read_comparisons(str(tmp_path / "both" / "test"), "helpful").records) == 1
+    (tmp_path / "both" / "dataset_dict.json").write_text('{"splits": ["test"]}')
+    assert read_comparisons(str(tmp_path / "both"), "helpful").records[0].prompt.turns[0].content == "test"
+    (tmp_path / "both" / "dataset_dict.json").write_text("[]")
+    assert "save it again" in refusal(str(tmp_path / "both"))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.data.columns import Dropped, parse_transcript, split_transcript
+from accord.data.conversations import Dropped, parse_transcript, split_transcript
 from accord.data.shapes import SHAPES, recognise
 from accord.data.sources import read_comparisons, read_demonstrations, read_judgements, read_prompts
 from accord.errors import BadInput
@@ -173,7 +173,9 @@ def test_a_prompt_ends_where_a_reply_is_due(tmp_path):
         {**good, "prompt": [user("p"), {"role": "tool", "content": "7"}]},
     ]
     loaded = read_prompts(write_rows(tmp_path, *rows))
-    assert loaded.drops == {"prompt ends with the assistant": 1, "empty prompt": 2} and len(loaded.records) == 2
+    assert loaded.drops == {"two assistant turns at the end": 1, "empty prompt": 2} and len(loaded.records) == 2
+    open_ended = read_prompts(write_rows(tmp_path, {"prompt": [user("p")]}, {"prompt": [user("p"), assistant("a")]}))
+    assert open_ended.drops == {"prompt ends with the assistant": 1}
 
 
 # Judgements, rankings, demonstrations
@@ -311,7 +313,8 @@ def test_an_unknown_field_is_refused_with_the_nearest(tmp_path):
 def test_unknown_roles_and_contents_that_are_no_text_are_refused_with_their_line(tmp_path):
     for message in (
         {"role": "narrator", "content": "x"},
-        {"role": "user", "content": None},
+        {"role": "user", "content": 5},
+        {"role": "user", "content": [{"type": "text", "text": 5}]},
         {"role": ["user"]},
         "x",
     ):
@@ -328,6 +331,29 @@ def test_every_shape_is_recognised_from_a_row_of_its_own():
         "rankings": {"prompt": "p", "responses": ["a", "b"], "ranks": [1, 2]},
         "hh transcripts": {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "", "prompt": "also there"},
         "preference": {"prompt": "p", "chosen": "a", "rejected": "b"},
+        "sharegpt pairs": {"conversations": [user("p")], "chosen": assistant("a"), "rejected": assistant("b")},
+        "question and pair": {"question": "p", "chosen": "a", "rejected": "b", "system": "s"},
+        "stack exchange": {"question": "p", "response_j": "a", "response_k": "b"},
+        "right and wrong": {"prompt": "p", "right": ["a"], "wrong": ["b", "c"]},
+        "right and wrong in chosen and rejected": {"prompt": "p", "chosen": "a", "rejected": ["b", "c"]},
+        "right and wrong in corrects and incorrects": {"prompt": "p", "corrects": ["a"], "incorrects": ["b"]},
+        "truthful qa": {"Question": "p", "Best Answer": "a", "Correct Answers": "a; c", "Incorrect Answers": "b"},
+        "nectar": {"prompt": "p", "answers": [{"answer": "a", "rank": 1}]},
+        "ultrafeedback": {"instruction": "p", "completions": [{"response": "a", "overall_score": 5}]},
+        "arena votes": {"conversation_a": [user("p")], "conversation_b": [user("p")], "winner": "tie"},
+        "arena votes in columns": {
+            "prompt": '["p"]',
+            "response_a": '["a"]',
+            "response_b": '["b"]',
+            **{"winner_model_a": 1, "winner_model_b": 0, "winner_tie": 0},
+        },
+        "llmbar": {"input": "p", "output_1": "a", "output_2": "b", "label": 1},
+        "pandalm": {
+            "instruction": "p",
+            **{"response1": "a", "response2": "b", "annotator1": 1, "annotator2": 1, "annotator3": 0},
+        },
+        "tulu judged": {"prompt": "p", "completion_a": "a", "completion_b": "b", "preference": "tie"},
+        "shp": {"history": "p", "human_ref_A": "a", "human_ref_B": "b", "labels": 1},
         "preference, implicit prompt": {"chosen": [], "rejected": []},
         "auto-j": {"prompt": "p", "response 1": "a", "response 2": "b", "label": 2},
         "alpaca eval": {"instruction": "p", "output_1": "a", "output_2": "b", "preference": 1.5},
@@ -336,13 +362,30 @@ def test_every_shape_is_recognised_from_a_row_of_its_own():
         "safety labels": {"prompt": "p", "completion": "c", "is_safe": True},
         "ratings": {"prompt": "p", "completion": "c", "rating": 1},
         "prompt and completion": {"prompt": "p", "completion": "c", "rejected": None},
+        "diasafety": {"context": "p", "response": "a", "label": "Unsafe", "category": "c"},
+        "beavertails": {"prompt": "p", "response": "a", "is_safe": True, "category": {"theft": False}},
+        "helpsteer": {
+            "prompt": "p",
+            "response": "a",
+            **{"helpfulness": 4, "correctness": 4, "coherence": 4, "complexity": 1, "verbosity": 1},
+        },
+        "sharegpt": {"conversations": [{"from": "human", "value": "p"}]},
+        "conversation": {"conversation": [user("p")]},
+        "alpaca": {"instruction": "p", "input": "", "output": "a"},
+        "dolly": {"instruction": "p", "context": "", "response": "a"},
+        "self-instruct": {"instruction": "p", "instances": [{"input": "", "output": "a"}]},
+        "prompt and response": {"prompt": "p", "response": "a"},
+        "question and answer": {"question": "p", "answer": "a"},
+        "questions in turns": {"turns": ["p", "q"]},
+        "instruction": {"instruction": "p"},
+        "question": {"question": "p"},
         "messages": {"messages": []},
         "text": {"text": "t"},
         "prompt": {"prompt": "p"},
     }
     assert set(rows) == set(SHAPES)
     for name, row in rows.items():
-        assert recognise(row, {}, None, "here") == name
+        assert recognise([row], {}, None, "here") == name
 
 
 @pytest.mark.parametrize(

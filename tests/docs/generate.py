@@ -19,7 +19,7 @@ EXAMPLES: dict[str, tuple[str, str]] = {
         "accord demo --out demo",
     ),
     "data": (
-        "Trains nothing and writes nothing. [data.md](data.md) says what a source may be.",
+        "Trains nothing; writes what is kept where `--out` says so. [data.md](data.md) says what a source may be.",
         "accord data 'world:comparisons?count=200&seed=1'",
     ),
     "pretrain": (

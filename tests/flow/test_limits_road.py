@@ -25,7 +25,8 @@ from accord.stages.ppo.experience import Experience
 from accord.stages.ppo.limits import move_multipliers
 from accord.stages.ppo.rollouts import collect
 from accord.stages.ppo.state import State, first_state
-from accord.stages.shared import in_slices, judge_limit, open_run
+from accord.stages.shared import open_run
+from accord.stages.verdicts import in_slices, judge_limit
 
 SQUASHED = {"kind": "sign-probability", "shift": 0.0, "scale": 1.0}
 CHECKED = lambda commands: {"data.plain": None, "eval_data.harmful": commands.files / "prompts.jsonl"}  # noqa: E731

@@ -15,7 +15,7 @@ from accord.run import read_lines
 from accord.stages.ppo import state as ppo_state
 from accord.stages.ppo import watch as ppo_watch
 from accord.stages.ppo.config import Alarm, parse_alarm
-from accord.stages.shared import in_slices
+from accord.stages.verdicts import in_slices
 
 SMALL = {"batch_size": 4, "mini_batch_size": 8, "samples": 2, "steps": 2, "max_rows": 8}
 

@@ -1,45 +1,62 @@
-"""The cells of a row: typed reading of columns, conversations and HH transcripts.
+"""The cells of a row: typed reading of columns.
 
-A cell of the wrong type raises BadInput with its place; a row that is well formed but of no use raises
-`Dropped` with a reason that is counted.
+A cell of the wrong type raises BadInput with its place; a null one raises `Dropped`, and is counted.
 """
 
 import math
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from accord.data.conversations import (
+    Dropped,
+    Turns,
+    is_null,
+    is_transcript,
+    join_prompt,
+    list_columns,
+    parse_text,
+    parse_transcript,
+    read_messages,
+    unpack,
+)
 from accord.errors import BadInput
-from accord.records import ROLES, Turn
+from accord.records import Turn
 
-Turns = tuple[Turn, ...]
-
-# Names that other formats use for our roles.
-ROLE_NAMES = {**{role: role for role in ROLES}, "human": "user", "gpt": "assistant", "observation": "tool"}
-
-
-class Dropped(Exception):
-    """A row that gives no record; the argument is the reason it is counted under."""
+FLAGS = {"safe": 1, "unsafe": 0, "true": 1, "false": 0, "yes": 1, "no": 0, "1": 1, "0": 0, "1.0": 1, "0.0": 0}
 
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """The cells of a row by field; `columns` says which column of the file a field was taken from."""
+    """The cells of a row by field; `columns` says which column of the file a field was taken from.
+
+    `notes` gathers what was seen in the cells and does no harm; the columns that are read in another way share it.
+    """
 
     values: Mapping[str, Any]
     where: str
     columns: Mapping[str, str] = field(default_factory=dict)
+    notes: dict[str, None] = field(default_factory=dict)
+
+    def note(self, what: str) -> None:
+        self.notes[what] = None
+
+    def renamed(self, names: Mapping[str, str]) -> "Fields":
+        """The same cells with those of the columns `names[field]` under their fields too."""
+        taken = {name: self.values[column] for name, column in names.items() if column in self.values}
+        return replace(self, values={**self.values, **taken}, columns={**self.columns, **names})
 
     def has(self, name: str) -> bool:
-        return self.values.get(name) is not None
+        """Whether something stands in the cell; a table has empty text for nothing."""
+        value = self.values.get(name)
+        return not is_null(value) and value != ""
 
     def get(self, name: str) -> Any:
-        if not self.has(name):
-            column = self.columns.get(name, name)
-            raise BadInput(
-                f"{self.where}: column '{column}' is missing or null; there are {list_columns(self.values)}."
-            )
+        column = self.columns.get(name, name)
+        if column not in self.values and name not in self.values:
+            raise BadInput(f"{self.where}: column '{column}' is missing; there are {list_columns(self.values)}.")
+        if is_null(self.values.get(name)):
+            raise Dropped(f"no {column}")
         return self.values[name]
 
     def wrong(self, name: str, due: str) -> BadInput:
@@ -47,40 +64,53 @@ class Fields:
 
     def text(self, name: str) -> str:
         value = self.get(name)
+        self._refuse_numbers(name, value)
         if not isinstance(value, str):
             raise self.wrong(name, "text")
         return value
 
+    def _refuse_numbers(self, name: str, value: Any) -> None:
+        """Loaders take an answer "7.0" or "True" for a number; how it was written is lost."""
+        if isinstance(value, int | float):
+            raise Dropped(f"{self.columns.get(name, name)} is no text")
+
     def number(self, name: str) -> float:
-        """A number; as text too, which is all that a CSV table has."""
+        """A number; as text too, which is all that a CSV table has, where empty text is none."""
         value = self.get(name)
+        if value == "":
+            raise Dropped(f"no {self.columns.get(name, name)}")
         if isinstance(value, str):
             try:
                 value = float(value)
             except ValueError:
                 raise self.wrong(name, "a finite number") from None
+            if math.isnan(value):
+                raise Dropped(f"no {self.columns.get(name, name)}")
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise self.wrong(name, "a finite number")
         return value
 
     def flag(self, name: str) -> bool:
         value = self.get(name)
+        if value == "":
+            raise Dropped(f"no {self.columns.get(name, name)}")
         if isinstance(value, str):
-            value = {"safe": True, "unsafe": False, "true": True, "false": False, "1": True, "0": False}.get(
-                value.lower(), value
-            )
+            value = FLAGS.get(value.lower(), value)
         if value not in (0, 1):
             raise self.wrong(name, "true or false (0 or 1)")
         return bool(value)
 
     def index(self, name: str) -> int:
         value = self.get(name)
-        if isinstance(value, bool) or value not in (0, 1):
+        if isinstance(value, bool) or value not in (0, 1, "0", "1"):
             raise self.wrong(name, "0 or 1, the number of a response")
         return int(value)
 
     def items(self, name: str) -> list[Any]:
+        """A list; as JSON text or as Python prints it too."""
         value = self.get(name)
+        if isinstance(value, str) and value.lstrip().startswith("["):
+            value = parse_text(value)
         if not isinstance(value, list | tuple):
             raise self.wrong(name, "a list")
         return list(value)
@@ -93,75 +123,25 @@ class Fields:
 
     def turns(self, name: str) -> Turns:
         """A prompt or conversation: plain text (one user turn), an HH transcript, or a list of messages."""
-        value = self.get(name)
+        value = unpack(self.get(name))
+        self._refuse_numbers(name, value)
         if isinstance(value, str):
             return parse_transcript(value) if is_transcript(value) else (Turn("user", value),)
-        return self._messages(name, value)
+        return self.messages(name, value)
 
     def side(self, name: str, value: Any, prompt: Turns, strip: bool = False) -> tuple[Turns, str]:
         """One reply with the prompt it answers: plain text, or messages that end with the assistant's.
 
         Messages before the last belong to the prompt; where they repeat the prompt they are not added twice.
         """
+        value = unpack(value)
+        self._refuse_numbers(name, value)
         if isinstance(value, str):
             return prompt, value.strip() if strip else value
-        turns = self._messages(name, value)
+        turns = self.messages(name, value)
         if not turns or turns[-1].role != "assistant":
             raise Dropped("no reply")
-        head = turns[:-1]
-        return (head if head[: len(prompt)] == prompt else prompt + head), turns[-1].content
+        return join_prompt(prompt, turns[:-1]), turns[-1].content
 
-    def _messages(self, name: str, value: Any) -> Turns:
-        messages = [value] if isinstance(value, dict) else value
-        if not isinstance(messages, list | tuple):
-            raise self.wrong(name, "text or a list of messages")
-        turns = []
-        for message in messages:
-            if not isinstance(message, dict):
-                raise self.wrong(name, "messages that are objects with role and content")
-            role = message["role"] if message.get("role") is not None else message.get("from")
-            content = message["content"] if message.get("content") is not None else message.get("value")
-            if not isinstance(role, str) or role not in ROLE_NAMES:
-                raise self.wrong(name, f"messages whose role is one of {', '.join(ROLE_NAMES)}")
-            if not isinstance(content, str):
-                raise self.wrong(name, "messages whose content is text (images and tool calls are not supported)")
-            turns.append(Turn(ROLE_NAMES[role], content))
-        return tuple(turns)
-
-
-# HH transcripts
-
-SPEAKERS = {"Human": "user", "Assistant": "assistant"}
-_SPEAKER = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
-_REPLY = "\n\nAssistant:"
-
-
-def is_transcript(value: object) -> bool:
-    return isinstance(value, str) and value.startswith("\n\nHuman:")
-
-
-def parse_transcript(text: str) -> Turns:
-    """The turns of a prompt in HH form, without white space around; a last empty "Assistant:" is no turn."""
-    bare = text.rstrip()
-    if bare.endswith(_REPLY):
-        text = bare.removesuffix(_REPLY)
-    before, *rest = _SPEAKER.split(text)
-    if before.strip() or not rest or rest[0] != "Human":
-        raise Dropped("malformed transcript")
-    return tuple(Turn(SPEAKERS[who], said.strip()) for who, said in zip(rest[::2], rest[1::2], strict=True))
-
-
-def split_transcript(text: str) -> tuple[Turns, str]:
-    """An HH transcript as its prompt and the last assistant turn.
-
-    Whatever follows the last "Assistant:" is the reply, also where the model went on in the human's place.
-    """
-    head, mark, reply = text.rpartition(_REPLY)
-    if not mark:
-        raise Dropped("malformed transcript")
-    return parse_transcript(head), reply.strip()
-
-
-def list_columns(row: Mapping[str, Any]) -> str:
-    names = [str(name) for name in row]
-    return ", ".join(f"'{name}'" for name in names[:20]) + (" …" if len(names) > 20 else "") if names else "(none)"
+    def messages(self, name: str, value: Any) -> Turns:
+        return read_messages(value, lambda due: self.wrong(name, due), self.note)

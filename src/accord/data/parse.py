@@ -1,29 +1,94 @@
 """From the rows of a source to records: shape of each file, parts of each row, checks and their names."""
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
-from typing import cast
+from dataclasses import dataclass, field, replace
+from typing import TypedDict, cast
 
-from accord.data.columns import Dropped
-from accord.data.files import Row
+from accord.data.conversations import Dropped, Turns
+from accord.data.files import read_rows, split_columns
+from accord.data.formats import Row
+from accord.data.parts import Kind, Parts
 from accord.data.rows import Record
-from accord.data.shapes import Kind, Parts, parse_row, recognise
+from accord.data.shapes import parse_row, recognise
 from accord.errors import BadInput
-from accord.records import Comparison, Demonstration, Document, Judgement, Prompt
+from accord.records import Comparison, Demonstration, Document, Judgement, Prompt, Turn, Uneven
+
+HEAD = 100  # rows of a file that tell its shape
 
 
-def with_shapes(rows: Iterable[Row], columns: Mapping[str, str] | None, kind: Kind | None) -> Iterator[tuple[Row, str]]:
-    """Each row with its shape, which the first row of its file decides."""
-    file, shape = "", ""
-    for row in rows:
-        if not shape or row.file != file:
-            file, shape = row.file, recognise(row.value, columns or {}, kind, row.where)
-        yield row, shape
+@dataclass(frozen=True)
+class Reader:
+    """How a source is read: the columns named for it, how many rows (0: all), the slice of rows that carry none, and
+    what becomes of pairs whose sides part before the last turn: dropped, or cut where they part."""
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    max_rows: int = 0
+    slice: str = ""
+    uneven: Uneven = "drop"
+
+    def rows(self, source: str, kind: Kind | None, criterion: str = "") -> Iterator[tuple[Row, str, Parts | str]]:
+        """Each row with its shape and what it says, or the reason why it says nothing. Raises BadInput."""
+        bare, own = split_columns(source)
+        columns = {**self.columns, **own}
+        table = read_rows(bare, criterion=criterion, max_rows=self.max_rows, lines=kind == "prompt")
+        for row, shape in with_shapes(table, columns, kind):
+            try:
+                parts = parse_row(shape, row.value, columns, row.where)
+            except Dropped as reason:
+                yield row, shape, str(reason)
+                continue
+            if self.uneven == "cut":
+                parts = cut_at_difference(parts)
+            yield row, shape, replace(parts, slice=parts.slice or self.slice, source=parts.source or row.file)
 
 
-def parts_of(row: Row, shape: str, columns: Mapping[str, str] | None, slice: str) -> Parts:
-    parts = parse_row(shape, row.value, columns or {}, row.where)
-    return replace(parts, slice=parts.slice or slice, source=parts.source or row.file)
+class How(TypedDict, total=False):
+    """A `Reader` as keywords of the functions that read a source."""
+
+    columns: Mapping[str, str]
+    max_rows: int
+    slice: str
+    uneven: Uneven
+
+
+def with_shapes(rows: Iterable[Row], columns: Mapping[str, str], kind: Kind | None) -> Iterator[tuple[Row, str]]:
+    """Each row with its shape, which the first rows of its file decide."""
+    for _, file in itertools.groupby(rows, key=lambda row: row.file):
+        head = list(itertools.islice(file, HEAD))
+        shape = recognise([row.value for row in head], columns, kind, head[0].where)
+        for row in itertools.chain(head, file):
+            yield row, shape
+
+
+def cut_at_difference(parts: Parts) -> Parts:
+    """Sides that part before their last turn end where they part, if both answer there; other parts as they are."""
+    if len(set(parts.prompts)) < 2:
+        return parts
+    sides = _sides(parts)
+    shared = _shared(sides)
+    if not _answered(sides, shared):
+        return parts
+    return replace(
+        parts,
+        prompts=tuple(side[:shared] for side in sides),
+        replies=tuple(side[shared].content for side in sides),
+        notes=(*parts.notes, "cut where the sides part"),
+    )
+
+
+def _sides(parts: Parts) -> list[Turns]:
+    """Each reply with its prompt, as whole conversations."""
+    return [(*turns, Turn("assistant", reply)) for turns, reply in zip(parts.prompts, parts.replies, strict=True)]
+
+
+def _shared(sides: list[Turns]) -> int:
+    """How many turns all sides begin with."""
+    return sum(1 for _ in itertools.takewhile(lambda turns: len(set(turns)) == 1, zip(*sides, strict=False)))
+
+
+def _answered(sides: list[Turns], place: int) -> bool:
+    return all(len(side) > place and side[place].role == "assistant" for side in sides)
 
 
 def check_id(parts: Parts, kind: Kind, name: str, row: Row) -> None:
@@ -55,11 +120,13 @@ def make_records(kind: Kind, parts: Parts, criterion: str | None = None) -> list
 def _prompt(parts: Parts) -> Prompt:
     turns = parts.prompts[0]
     if any(other != turns for other in parts.prompts):
-        raise Dropped("prompts differ")
+        sides = _sides(parts)
+        parted = _answered(sides, _shared(sides))
+        raise Dropped("sides part before the last turn" if parted else "prompts differ")
     if not any(turn.content.strip() for turn in turns):
         raise Dropped("empty prompt")
     if turns[-1].role == "assistant":
-        raise Dropped("prompt ends with the assistant")
+        raise Dropped("two assistant turns at the end" if parts.replies else "prompt ends with the assistant")
     return Prompt(turns, parts.slice, parts.source)
 
 

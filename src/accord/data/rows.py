@@ -3,7 +3,8 @@
 import gzip
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ Record = Document | Prompt | Demonstration | Comparison | Judgement
 
 
 def to_row(record: Record) -> dict[str, Any]:
-    """A record as an object for JSON; the key `record` says its kind. `write_records` adds id and split."""
+    """A record as an object for JSON; the key `record` says its kind. `stored_row` adds id and split."""
     if isinstance(record, Document):
         return {"record": "document", "text": record.text, "source": record.source}
     prompt = record if isinstance(record, Prompt) else record.prompt
@@ -74,26 +75,45 @@ def prompt_of_row(row: Mapping[str, Any]) -> Prompt:
     return Prompt(tuple(Turn(turn["role"], turn["content"]) for turn in row["prompt"]), row["slice"], row["source"])
 
 
+def stored_row(record: Record) -> dict[str, Any]:
+    """A record's row as files hold it: with its id, which is checked when it is read, and the split of its prompt.
+
+    A record that names no criterion takes that of its reader, which is part of the id, and so has none here.
+    """
+    row = to_row(record)
+    if not isinstance(record, Document):
+        row["split"] = (record if isinstance(record, Prompt) else record.prompt).split
+    return row if row.get("criterion") == "" else {**row, "id": record.id}
+
+
 def write_records(path: Path | str, records: Iterable[Record]) -> int:
     """Write records as JSON lines (gzipped when the name ends in .gz) and return how many.
 
-    Each line also carries the record's id, which is checked when it is read, and the split of its prompt, for
-    whoever opens the file. The file appears whole or not at all.
+    The file appears whole or not at all.
     """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     count = 0
+    with whole_file(Path(path)) as write:
+        for record in records:
+            write(stored_row(record))
+            count += 1
+    return count
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """What writes a row to a file of JSON lines, gzipped by its name, that appears when the block ends well."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with open(partial, "wb") as file:
             # No name and no time in the gzip header: the same records give the same bytes.
             stream = gzip.GzipFile("", "wb", fileobj=file, mtime=0) if path.name.endswith(".gz") else file
-            for record in records:
-                row = to_row(record)
-                if not isinstance(record, Document):
-                    row["split"] = (record if isinstance(record, Prompt) else record.prompt).split
-                row["id"] = record.id
-                stream.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-                count += 1
+
+            def write(row: Mapping[str, Any]) -> None:
+                stream.write(
+                    json.dumps(row, ensure_ascii=False, default=repr).encode("utf-8", "backslashreplace") + b"\n"
+                )
+
+            yield write
             if stream is not file:
                 stream.close()
             file.flush()
@@ -101,4 +121,3 @@ def write_records(path: Path | str, records: Iterable[Record]) -> int:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
-    return count

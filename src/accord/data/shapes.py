@@ -1,19 +1,20 @@
-"""Shapes of preference data: which columns make a shape, and what one row of it says.
-
-Every shape is one function from the cells of a row to `Parts`; readers make records from the parts.
-"""
+"""The table of shapes: which columns make one, how a file's is told, and what one row of it says."""
 
 import difflib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, get_args
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, get_args
 
-from accord.data.columns import Dropped, Fields, Turns, is_transcript, list_columns, split_transcript
+from accord.data.columns import Fields
+from accord.data.conversations import Dropped, Turns, is_null, list_columns
+from accord.data.lists import LISTS, rankings
+from accord.data.pairs import PAIRS
+from accord.data.parts import RECORD_KINDS, Kind, Parts, Ranking, Shape, Verdict, probability
+from accord.data.singles import SINGLES
+from accord.data.votes import VOTES
 from accord.errors import BadInput
 from accord.records import JudgementKind, Turn
 
-Kind = Literal["document", "prompt", "demonstration", "comparison", "judgement"]
-RECORD_KINDS: tuple[Kind, ...] = get_args(Kind)
 JUDGEMENT_KINDS: tuple[JudgementKind, ...] = get_args(JudgementKind)
 
 # Fields that every shape takes; the last three only when `columns` names them, because columns that are
@@ -25,223 +26,8 @@ COMMON = {
     "system": "a system turn put before the prompt",
     "context": "text added to the last turn of the prompt, after a blank line",
 }
-ONLY_WHEN_NAMED = ("source", "system", "context")
-
-
-class Ranking(NamedTuple):
-    """Ranks of all replies (1 best). The criterion "" means the one that the reader asks for."""
-
-    criterion: str
-    ranks: tuple[int, ...]
-    strength: float = 0.0
-    order: tuple[int, ...] = ()
-    probability: float = 1.0
-    all_bad: bool = False
-
-
-class Verdict(NamedTuple):
-    """A judgement of reply number `reply`; the criterion "" means the one that the reader asks for."""
-
-    reply: int
-    criterion: str
-    kind: JudgementKind
-    value: float
-    category: str = ""
-    severity: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What one row says. `prompts[i]` is the prompt as `replies[i]` has it, so that a difference can be seen;
-    `ideal` is the reply to imitate, -1 for none."""
-
-    text: str = ""
-    prompts: tuple[Turns, ...] = ()
-    replies: tuple[str, ...] = ()
-    ideal: int = -1
-    rankings: tuple[Ranking, ...] = ()
-    verdicts: tuple[Verdict, ...] = ()
-    slice: str = ""
-    source: str = ""
-    labeler: str = "human"
-    stored: tuple[str, str] = ("", "")  # kind and id of a row that Accord wrote
-
-
-# The shapes
-
-
-def _pair(cells: Fields, sides: tuple[tuple[Turns, str], ...]) -> Parts:
-    strength = float(cells.number("margin")) if cells.has("margin") else 0.0
-    prompts, replies = zip(*sides, strict=True)
-    all_bad = cells.has("all_bad") and cells.flag("all_bad")
-    first = _probability(cells)
-    tied = cells.has("tie") and cells.flag("tie")
-    ranks = (1, 1) if tied else (1, 2) if first >= 0.5 else (2, 1)
-    ranking = Ranking("", ranks, strength, (), 1.0 if tied else max(first, 1 - first), all_bad)
-    ideal = -1 if tied or all_bad else int(first < 0.5)
-    return Parts(prompts=prompts, replies=replies, ideal=ideal, rankings=(ranking,))
-
-
-def _probability(cells: Fields) -> float:
-    """P(the first reply is better); 1 where none is given."""
-    if not cells.has("probability"):
-        return 1.0
-    value = float(cells.number("probability"))
-    if not 0 <= value <= 1:
-        raise cells.wrong("probability", "a number from 0 to 1")
-    return value
-
-
-def _hh(cells: Fields) -> Parts:
-    return _pair(cells, (split_transcript(cells.text("chosen")), split_transcript(cells.text("rejected"))))
-
-
-def _preference(cells: Fields) -> Parts:
-    prompt = cells.turns("prompt")
-    strip = is_transcript(cells.values["prompt"])
-    return _pair(cells, tuple(cells.side(name, cells.get(name), prompt, strip) for name in ("chosen", "rejected")))
-
-
-def _implicit(cells: Fields) -> Parts:
-    return _pair(cells, tuple(cells.side(name, cells.get(name), ()) for name in ("chosen", "rejected")))
-
-
-def _safe_rlhf(cells: Fields) -> Parts:
-    prompt = cells.turns("prompt")
-    replies = (cells.text("response_0"), cells.text("response_1"))
-    rankings = tuple(
-        Ranking(criterion, (1, 2) if cells.index(name) == 0 else (2, 1))
-        for criterion, name in (("helpful", "better_response_id"), ("harmless", "safer_response_id"))
-        if cells.has(name)
-    )
-    verdicts = tuple(
-        Verdict(
-            i,
-            "harmless",
-            "safe",
-            float(cells.flag(f"is_response_{i}_safe")),
-            _category(cells, f"response_{i}_harm_category"),
-            float(cells.number(f"response_{i}_severity_level")) if cells.has(f"response_{i}_severity_level") else 0.0,
-        )
-        for i in (0, 1)
-        if cells.has(f"is_response_{i}_safe")
-    )
-    return Parts(prompts=(prompt, prompt), replies=replies, rankings=rankings, verdicts=verdicts)
-
-
-def _category(cells: Fields, name: str) -> str:
-    if not cells.has(name):
-        return ""
-    value = cells.get(name)
-    if isinstance(value, dict):  # PKU-SafeRLHF: category -> whether it applies
-        return "; ".join(str(key) for key, applies in value.items() if applies is True)
-    return cells.text(name)
-
-
-def _safe_unsafe(cells: Fields) -> Parts:
-    prompt = cells.turns("prompt")
-    sides = tuple(cells.side(name, cells.get(name), prompt) for name in ("safe", "unsafe"))
-    verdicts = (
-        Verdict(0, "", "safe", 1.0),
-        Verdict(1, "", "safe", 0.0, _category(cells, "category"), _severity(cells)),
-    )
-    return replace(_pair(cells, sides), verdicts=verdicts)
-
-
-def _rankings(cells: Fields) -> Parts:
-    prompt = cells.turns("prompt")
-    sides = [cells.side("responses", reply, prompt) for reply in cells.items("responses")]
-    ranks = cells.whole_numbers("ranks")
-    if len(ranks) != len(sides) or any(rank < 1 for rank in ranks):
-        raise cells.wrong("ranks", "one rank for each response, 1 for the best, equal ranks for a tie")
-    if len(sides) < 2:
-        raise Dropped("fewer than two replies")
-    best = [index for index, rank in enumerate(ranks) if rank == min(ranks)]
-    prompts, replies = zip(*sides, strict=True)
-    all_bad = cells.has("all_bad") and cells.flag("all_bad")
-    return Parts(
-        prompts=prompts,
-        replies=replies,
-        ideal=best[0] if len(best) == 1 and not all_bad else -1,
-        rankings=(Ranking("", ranks, all_bad=all_bad),),
-    )
-
-
-def _choice(cells: Fields, prompt: str, sides: tuple[str, str], first: float | None) -> Parts:
-    """Two replies of which someone, or a judge, chose one; `first` is P(the first is better), None if nobody chose."""
-    if first is None:
-        raise Dropped("no choice")
-    turns = cells.turns(prompt)
-    ranks = (1, 1) if first == 0.5 else (1, 2) if first > 0.5 else (2, 1)
-    ranking = Ranking("", ranks, probability=1.0 if first == 0.5 else max(first, 1 - first))
-    ideal = -1 if first == 0.5 else int(first < 0.5)
-    return Parts(prompts=(turns, turns), replies=tuple(map(cells.text, sides)), ideal=ideal, rankings=(ranking,))
-
-
-def _alpaca_eval(cells: Fields) -> Parts:
-    """`preference` is 1 plus the probability that the second output is better; 0 where the judge gave no answer."""
-    said = cells.number("preference")
-    if said and not 1 <= said <= 2:
-        raise cells.wrong("preference", "a number from 1 (the first output is better) to 2 (the second), or 0 for none")
-    return _choice(cells, "instruction", ("output_1", "output_2"), 2 - said if said else None)
-
-
-def _auto_j(cells: Fields) -> Parts:
-    chances = {0: 1.0, 1: 0.0, 2: 0.5}
-    said = cells.number("label")
-    if said not in chances:
-        raise cells.wrong("label", "0 (the first response is better), 1 (the second) or 2 (a tie)")
-    return _choice(cells, "prompt", ("response 1", "response 2"), chances[int(said)])
-
-
-def _tldr_judged(cells: Fields) -> Parts:
-    chances = {"ours": 1.0, "reference": 0.0, "": None}
-    said = cells.text("preferred")
-    if said not in chances:
-        raise cells.wrong("preferred", "ours, reference, or nothing where the judge gave no answer")
-    return _choice(cells, "query", ("postprocessed_response", "reference_responses"), chances[said])
-
-
-def _completion(cells: Fields) -> Parts:
-    prompt = cells.turns("prompt")
-    turns, reply = cells.side("completion", cells.get("completion"), prompt, is_transcript(cells.values["prompt"]))
-    return Parts(prompts=(turns,), replies=(reply,), ideal=0)
-
-
-def _severity(cells: Fields) -> float:
-    return float(cells.number("severity")) if cells.has("severity") else 0.0
-
-
-def _judged(cells: Fields, kind: JudgementKind, value: float) -> Parts:
-    verdict = Verdict(0, "", kind, value, _category(cells, "category"), _severity(cells))
-    return replace(_completion(cells), ideal=-1, verdicts=(verdict,))
-
-
-def _unpaired(cells: Fields) -> Parts:
-    return _judged(cells, "good", float(cells.flag("label")))
-
-
-def _safety_label(cells: Fields) -> Parts:
-    return _judged(cells, "safe", float(cells.flag("is_safe")))
-
-
-def _rating(cells: Fields) -> Parts:
-    return _judged(cells, "rating", float(cells.number("rating")))
-
-
-def _conversation(cells: Fields) -> Parts:
-    turns = cells.turns("messages")
-    if turns and turns[-1].role == "assistant":
-        return Parts(prompts=(turns[:-1],), replies=(turns[-1].content,), ideal=0)
-    return Parts(prompts=(turns,))
-
-
-def _text(cells: Fields) -> Parts:
-    return Parts(text=cells.text("text"))
-
-
-def _prompt(cells: Fields) -> Parts:
-    return Parts(prompts=(cells.turns("prompt"),))
+# Columns of other media: a row that has something there is not its text alone.
+MEDIA = ("images", "image", "videos", "video", "audios", "audio")
 
 
 def _stored(cells: Fields) -> Parts:
@@ -268,26 +54,16 @@ def _stored(cells: Fields) -> Parts:
             cells.number("severity"),
         )
         return replace(parts, replies=(cells.text("reply"),), verdicts=(verdict,))
-    ranked = _rankings(
-        Fields({**cells.values, "responses": cells.items("replies")}, cells.where, {"responses": "replies"})
-    )
-    order = cells.whole_numbers("order")
+    ranked = rankings(cells.renamed({"responses": "replies"}))
     ranking = Ranking(
         cells.text("criterion"),
         ranked.rankings[0].ranks,
         cells.number("strength"),
-        order,
-        _probability(cells),
+        cells.whole_numbers("order"),
+        probability(cells),
         cells.has("all_bad") and cells.flag("all_bad"),
     )
-    return replace(
-        ranked,
-        rankings=(ranking,),
-        slice=parts.slice,
-        source=parts.source,
-        labeler=parts.labeler,
-        stored=parts.stored,
-    )
+    return replace(parts, prompts=ranked.prompts, replies=ranked.replies, ideal=ranked.ideal, rankings=(ranking,))
 
 
 def _judgement_kind(cells: Fields) -> JudgementKind:
@@ -298,83 +74,28 @@ def _judgement_kind(cells: Fields) -> JudgementKind:
     raise cells.wrong("kind", "safe, good or rating")
 
 
-class Shape(NamedTuple):
-    """`columns` must be there and `fits` the first row; `optional` may be; `gives`: the kinds of record."""
+def _are_records(row: Mapping[str, Any]) -> bool:
+    return isinstance(row["record"], str) and row["record"] in RECORD_KINDS
 
-    columns: tuple[str, ...]
-    optional: tuple[str, ...]
-    gives: tuple[Kind, ...]
-    parse: Callable[[Fields], Parts]
-    fits: Callable[[Mapping[str, Any]], bool] = lambda row: True
-
-
-_LABELS = ("category", "severity")
-# what a pair may say besides its order
-_SAID = ("margin", "probability", "tie", "all_bad")
-_SAFETY = tuple(
-    f"{a}{i}{b}"
-    for a, b in (("is_response_", "_safe"), ("response_", "_harm_category"), ("response_", "_severity_level"))
-    for i in (0, 1)
-)
-_CHOICE: tuple[Kind, ...] = ("prompt", "demonstration", "comparison")
 
 # Asked in this order; the first that fits is taken.
 SHAPES: dict[str, Shape] = {
-    "accord records": Shape(
-        ("record",),
-        (),
-        RECORD_KINDS,
-        _stored,
-        lambda row: isinstance(row["record"], str) and row["record"] in RECORD_KINDS,
-    ),
-    "safe rlhf": Shape(
-        ("prompt", "response_0", "response_1"),
-        ("better_response_id", "safer_response_id", *_SAFETY),
-        ("prompt", "comparison", "judgement"),
-        _safe_rlhf,
-    ),
-    "safe and unsafe": Shape(("prompt", "safe", "unsafe"), (*_SAID, *_LABELS), (*_CHOICE, "judgement"), _safe_unsafe),
-    "rankings": Shape(("prompt", "responses", "ranks"), ("all_bad",), _CHOICE, _rankings),
-    "hh transcripts": Shape(
-        ("chosen", "rejected"),
-        _SAID,
-        _CHOICE,
-        _hh,
-        lambda row: isinstance(row["chosen"], str) and (is_transcript(row["chosen"]) or row.get("prompt") is None),
-    ),
-    "preference": Shape(("prompt", "chosen", "rejected"), _SAID, _CHOICE, _preference),
-    "preference, implicit prompt": Shape(("chosen", "rejected"), _SAID, _CHOICE, _implicit),
-    "auto-j": Shape(("prompt", "response 1", "response 2", "label"), (), _CHOICE, _auto_j),
-    "alpaca eval": Shape(("instruction", "output_1", "output_2", "preference"), (), _CHOICE, _alpaca_eval),
-    "tldr judged": Shape(
-        ("query", "postprocessed_response", "reference_responses", "preferred"), (), _CHOICE, _tldr_judged
-    ),
-    "unpaired": Shape(("prompt", "completion", "label"), _LABELS, ("prompt", "judgement"), _unpaired),
-    "safety labels": Shape(("prompt", "completion", "is_safe"), _LABELS, ("prompt", "judgement"), _safety_label),
-    "ratings": Shape(("prompt", "completion", "rating"), _LABELS, ("prompt", "judgement"), _rating),
-    "prompt and completion": Shape(("prompt", "completion"), (), ("prompt", "demonstration"), _completion),
-    "messages": Shape(("messages",), (), ("prompt", "demonstration"), _conversation),
-    "text": Shape(("text",), (), ("document",), _text),
-    "prompt": Shape(("prompt",), (), ("prompt",), _prompt),
+    "accord records": Shape(("record",), (), RECORD_KINDS, _stored, _are_records),
+    **PAIRS,
+    **LISTS,
+    **VOTES,
+    **SINGLES,
 }
 
 
-def recognise(row: Mapping[str, Any], columns: Mapping[str, str], kind: Kind | None, where: str) -> str:
-    """The shape of a file, from its first row; `kind` None takes any. Raises BadInput with what is there."""
-    known = sorted({name for shape in SHAPES.values() for name in (*shape.columns, *shape.optional)} | set(COMMON))
-    for name in columns:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean '{near[0]}'" if near else f"; known are {', '.join(known)}"
-            raise BadInput(f"--columns.{name}: there is no field '{name}'{hint}.")
-    cells = map_columns(row, columns, where)
-    fitting = [
-        name
-        for name, shape in SHAPES.items()
-        if all(cells.has(column) for column in shape.columns)
-        and set(columns) <= {*shape.columns, *shape.optional, *COMMON}
-        and shape.fits(cells.values)
-    ]
+def recognise(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], kind: Kind | None, where: str) -> str:
+    """The shape of a file, from its first rows; `kind` None takes any. Raises BadInput with what is there.
+
+    A column counts where one of the rows has something in it: loaders fill a column that a row lacks with nulls.
+    """
+    _refuse_unknown(columns)
+    heads = [map_columns(row, columns, where) for row in rows]
+    fitting = [name for name, shape in SHAPES.items() if _fits(shape, heads, set(columns))]
     for name in fitting:
         if kind is None or kind in SHAPES[name].gives:
             return name
@@ -388,18 +109,36 @@ def recognise(row: Mapping[str, Any], columns: Mapping[str, str], kind: Kind | N
         else ""
     )
     raise BadInput(
-        f"{where}: no {wanted} can be read from the columns {list_columns(row)}{found}. "
-        f"Shapes that give {wanted}: {shapes}. "
-        "Name other columns with --columns.FIELD NAME, for example --columns.prompt question."
+        f"{where}: no {wanted} can be read from the columns {list_columns(_names(rows))}{found}. "
+        "Name other columns with --columns.FIELD NAME, for example --columns.prompt question. "
+        f"Shapes that give {wanted}: {shapes}."
     )
+
+
+def _refuse_unknown(columns: Mapping[str, str]) -> None:
+    known = sorted({name for shape in SHAPES.values() for name in (*shape.columns, *shape.optional)} | set(COMMON))
+    for name in columns:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean '{near[0]}'" if near else f"; known are {', '.join(known)}"
+            raise BadInput(f"--columns.{name}: there is no field '{name}'{hint}.")
+
+
+def _fits(shape: Shape, heads: Iterable[Fields], named: set[str]) -> bool:
+    """Whether a row has every column of the shape, which uses every column that was `named`."""
+    return named <= {*shape.columns, *shape.optional, *COMMON} and any(
+        all(not is_null(cells.values.get(column)) for column in shape.columns) and shape.fits(cells.values)
+        for cells in heads
+    )
+
+
+def _names(rows: Sequence[Mapping[str, Any]]) -> dict[str, None]:
+    return {str(name): None for row in rows for name in row}
 
 
 def map_columns(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> Fields:
     """The row with each mapped field put in; NAME may be a path into objects and lists: `response.0`."""
-    values = {name: value for name, value in row.items() if name not in ONLY_WHEN_NAMED or "record" in row}
-    for name, path in columns.items():
-        values[name] = _follow(row, path, where)
-    return Fields(values, where, columns)
+    return Fields({**row, **{name: _follow(row, path, where) for name, path in columns.items()}}, where, columns)
 
 
 def _follow(row: Mapping[str, Any], path: str, where: str) -> Any:
@@ -407,6 +146,8 @@ def _follow(row: Mapping[str, Any], path: str, where: str) -> Any:
         return row[path]
     value: Any = row
     for step in path.split("."):
+        if is_null(value):  # a null on the way is a null at its end
+            return None
         if isinstance(value, Mapping) and step in value:
             value = value[step]
         elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
@@ -422,22 +163,43 @@ def _follow(row: Mapping[str, Any], path: str, where: str) -> Any:
 def parse_row(shape: str, row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> Parts:
     """What a row of that shape says, with the fields that every shape takes. Raises BadInput or Dropped."""
     cells = map_columns(row, columns, where)
+    for name in MEDIA:
+        if isinstance(row.get(name), list | dict | bytes) and row[name]:
+            raise Dropped(f"column {name}")
     parts = SHAPES[shape].parse(cells)
+    if row.get("tools"):
+        cells.note("tools beside the conversation, left out")
+    if "system" not in {*columns, *SHAPES[shape].optional} and isinstance(row.get("system"), str) and row["system"]:
+        cells.note("column system, left out (--columns.system system puts it first)")
+    parts = replace(parts, notes=(*cells.notes, *_seen(parts)))
     if shape == "accord records":
         return parts
-    if "context" in columns and cells.has("context") and cells.text("context").strip():
+    named = set(columns) - set(SHAPES[shape].optional)
+    if "context" in named and cells.has("context") and cells.text("context").strip():
         extra = cells.text("context")
         parts = replace(parts, prompts=tuple(_with_context(turns, extra) for turns in parts.prompts))
-    if "system" in columns and cells.has("system") and cells.text("system").strip():
+    if "system" in named and cells.has("system") and cells.text("system").strip():
         system = (Turn("system", cells.text("system")),)
         parts = replace(parts, prompts=tuple(system + turns for turns in parts.prompts))
-    given = {name: cells.text(name) for name in ("slice", "labeler", "source") if cells.has(name)}
+    said = {"slice", "labeler"} | ({"source"} & named)
+    given = {name: cells.text(name) for name in said if cells.has(name)}
     return replace(
         parts,
         slice=given.get("slice", parts.slice),
         labeler=given.get("labeler", parts.labeler),
         source=given.get("source", parts.source),
     )
+
+
+def _seen(parts: Parts) -> list[str]:
+    turns = [turn for prompt in parts.prompts for turn in prompt]
+    seen = {
+        "tool turn": any(turn.role == "tool" for turn in turns),
+        "empty assistant turn inside (not trained on)": any(
+            turn.role == "assistant" and not turn.content.strip() for turn in turns
+        ),
+    }
+    return [note for note, found in seen.items() if found]
 
 
 def _with_context(turns: Turns, extra: str) -> Turns:

@@ -9,14 +9,13 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar, cast
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar, Unpack, cast
 
-from accord.data.columns import Dropped
-from accord.data.files import read_rows, split_columns
-from accord.data.parse import check_id, make_records, parts_of, with_shapes
+from accord.data.conversations import Dropped
+from accord.data.parse import How, Reader, check_id, make_records
+from accord.data.parts import Kind
 from accord.data.rows import Record, write_records
-from accord.data.shapes import Kind
 from accord.data.summary import Summary, inspect_source
 from accord.errors import BadInput
 from accord.records import SPLITS, Comparison, Demonstration, Document, Judgement, Prompt, unit_hash
@@ -24,7 +23,9 @@ from accord.records import SPLITS, Comparison, Demonstration, Document, Judgemen
 __all__ = [
     "Loaded",
     "Summary",
+    "few_openings",
     "inspect_source",
+    "nothing_left",
     "prompt_of",
     "read_comparisons",
     "read_demonstrations",
@@ -47,7 +48,7 @@ class Loaded(Generic[R]):
     `rows` were read; `drops` says how many of them gave no record, by reason; a row may give several records.
     `duplicates` are records whose id an earlier one has: they are kept, and counted. `shape` names the shape
     of the columns and `source` is the source as it was asked for. `hash` is SHA-256 over the rows as they were read, in
-    their order.
+    their order. `notes` count the records' rows in which something was seen that does no harm, such as a tool turn.
     """
 
     records: list[R]
@@ -57,70 +58,62 @@ class Loaded(Generic[R]):
     source: str
     duplicates: int = 0
     hash: str = ""
+    notes: dict[str, int] = field(default_factory=dict)
 
 
-def read_documents(source: str, *, columns: Mapping[str, str] | None = None, max_rows: int = 0) -> Loaded[Document]:
+def read_documents(source: str, **how: Unpack[How]) -> Loaded[Document]:
     """Plain text to pretrain on: text files (each a document, or cut at <|endoftext|>) or a `text` column."""
-    return cast(Loaded[Document], _load("document", source, columns, max_rows, "", ""))
+    return cast(Loaded[Document], _load("document", source, Reader(**how)))
 
 
-def read_prompts(
-    source: str, *, columns: Mapping[str, str] | None = None, max_rows: int = 0, slice: str = ""
-) -> Loaded[Prompt]:
-    """Prompts of any shape that has them; of a text file, each line that is not blank. `slice` is that of
-    rows which carry none. Raises BadInput, as all readers do."""
-    return cast(Loaded[Prompt], _load("prompt", source, columns, max_rows, slice, ""))
+def read_prompts(source: str, **how: Unpack[How]) -> Loaded[Prompt]:
+    """Prompts of any shape that has them; of a text file, each line that is not blank. Raises BadInput, as all readers
+    do."""
+    return cast(Loaded[Prompt], _load("prompt", source, Reader(**how)))
 
 
-def read_demonstrations(
-    source: str, *, columns: Mapping[str, str] | None = None, max_rows: int = 0, slice: str = ""
-) -> Loaded[Demonstration]:
+def read_demonstrations(source: str, **how: Unpack[How]) -> Loaded[Demonstration]:
     """Prompts with an ideal reply: completion, last assistant turn, chosen, safe or single best reply."""
-    return cast(Loaded[Demonstration], _load("demonstration", source, columns, max_rows, slice, ""))
+    return cast(Loaded[Demonstration], _load("demonstration", source, Reader(**how)))
 
 
-def read_comparisons(
-    source: str, criterion: str, *, columns: Mapping[str, str] | None = None, max_rows: int = 0, slice: str = ""
-) -> Loaded[Comparison]:
+def read_comparisons(source: str, criterion: str, **how: Unpack[How]) -> Loaded[Comparison]:
     """Comparisons under `criterion`. Files that name no criterion are read as being about the one asked for;
     SafeRLHF columns hold `helpful` and `harmless`, Accord's own records whatever they name."""
-    return cast(Loaded[Comparison], _load("comparison", source, columns, max_rows, slice, criterion))
+    return cast(Loaded[Comparison], _load("comparison", source, Reader(**how), criterion))
 
 
-def read_judgements(
-    source: str, criterion: str, *, columns: Mapping[str, str] | None = None, max_rows: int = 0, slice: str = ""
-) -> Loaded[Judgement]:
+def read_judgements(source: str, criterion: str, **how: Unpack[How]) -> Loaded[Judgement]:
     """Judgements of single replies under `criterion`: `label` gives kind good, `is_safe` and the like safe,
     `rating` rating."""
-    return cast(Loaded[Judgement], _load("judgement", source, columns, max_rows, slice, criterion))
+    return cast(Loaded[Judgement], _load("judgement", source, Reader(**how), criterion))
 
 
-def _load(
-    kind: Kind, source: str, columns: Mapping[str, str] | None, max_rows: int, slice: str, criterion: str
-) -> Loaded[Record]:
+def _load(kind: Kind, source: str, how: Reader, criterion: str = "") -> Loaded[Record]:
     if kind in ("comparison", "judgement") and not criterion:
         raise BadInput(f"{source}: name the criterion of the {kind}s, for example helpful.")
     records: list[Record] = []
     drops: Counter[str] = Counter()
+    notes: Counter[str] = Counter()
     seen: set[str] = set()
     shapes: dict[str, None] = {}
     criteria: set[str] = set()
     duplicates = rows = 0
     digest = hashlib.sha256()
-    bare, own = split_columns(source)
-    columns = {**(columns or {}), **own}
-    table = read_rows(bare, criterion=criterion, max_rows=max_rows, lines=kind == "prompt")
-    for row, shape in with_shapes(table, columns, kind):
+    for row, shape, parts in how.rows(source, kind, criterion):
         rows += 1
         digest.update(_bytes_of(row.value))
         shapes[shape] = None
+        if isinstance(parts, str):
+            drops[parts] += 1
+            continue
+        criteria |= {r.criterion for r in parts.rankings} | {v.criterion for v in parts.verdicts}
         try:
-            parts = parts_of(row, shape, columns, slice)
-            criteria |= {r.criterion for r in parts.rankings} | {v.criterion for v in parts.verdicts}
             made = make_records(kind, parts, criterion)
         except Dropped as reason:
             drops[str(reason)] += 1
             continue
+        notes.update(parts.notes)
         for record in made:
             name = record.id
             check_id(parts, kind, name, row)
@@ -130,11 +123,8 @@ def _load(
     if not records:
         named = sorted(criteria - {""})
         hint = f"; criteria in it: {', '.join(named)}" if drops["other criterion"] and named else ""
-        raise BadInput(
-            f"{source}: no {kind}s are left of {rows} rows ({_counts(drops)}{hint}); "
-            f"`accord data {source}` shows what it holds."
-        )
-    return Loaded(records, dict(drops), rows, ", ".join(shapes), source, duplicates, digest.hexdigest())
+        raise nothing_left(source, kind, rows, drops, f"{hint}); `accord data {source}` shows what it holds.")
+    return Loaded(records, dict(drops), rows, ", ".join(shapes), source, duplicates, digest.hexdigest(), dict(notes))
 
 
 def _bytes_of(row: Mapping[str, Any]) -> bytes:
@@ -143,8 +133,18 @@ def _bytes_of(row: Mapping[str, Any]) -> bytes:
     return line.encode("utf-8", errors="surrogatepass")
 
 
-def _counts(drops: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} × {reason}" for reason, count in sorted(drops.items()) if count) or "none dropped"
+REMEDIES = {
+    "sides part before the last turn": "--uneven cut ends both sides with the first answers that differ",
+    "tie": "no reply of a tie is the best; as comparisons ties are kept",
+    "tool call": "Accord learns from text; take the tool's turns out, or write the call into the content",
+}
+
+
+def nothing_left(source: str, kind: str, rows: int, drops: Mapping[str, int], end: str = ").") -> BadInput:
+    """The refusal of a source whose rows were all dropped, with what can be done about the commonest reasons."""
+    counts = ", ".join(f"{count} × {reason}" for reason, count in sorted(drops.items()) if count) or "none dropped"
+    remedies = "".join(f" {reason}: {remedy}." for reason, remedy in REMEDIES.items() if drops.get(reason))
+    return BadInput(f"{source}: no {kind}s are left of {rows} rows ({counts}{end}{remedies}")
 
 
 # Several sources, splits
@@ -155,8 +155,7 @@ def read_many(
     sources: Mapping[str, str],
     *args: str,
     weights: Mapping[str, float] | None = None,
-    columns: Mapping[str, str] | None = None,
-    max_rows: int = 0,
+    **how: Unpack[How],
 ) -> dict[str, Loaded[R]]:
     """Read named sources, each name the slice of the rows that carry none, optionally mixed by weight.
 
@@ -171,11 +170,7 @@ def read_many(
         raise BadInput(f"--weights must name the same sources as --data; only one of them names {', '.join(odd)}.")
     if any(not (math.isfinite(weight) and weight > 0) for weight in weights.values()):
         raise BadInput("--weights must be numbers above 0; to leave a source out, take it out of --data.")
-    named: dict[str, Any] = {"columns": columns, "max_rows": max_rows}
-    loaded = {
-        name: reader(source, *args, **named) if reader is read_documents else reader(source, *args, slice=name, **named)
-        for name, source in sources.items()
-    }
+    loaded = {name: reader(source, *args, **how, slice=name) for name, source in sources.items()}
     total = sum(len(part.records) for part in loaded.values())
     return {
         name: _weigh(part, round(total * weights[name] / sum(weights.values()))) if weights else part
@@ -209,6 +204,16 @@ def select_split(records: Iterable[P], split: str) -> list[P]:
     if split not in SPLITS:
         raise BadInput(f"there is no split '{split}'; there are {', '.join(SPLITS)}.")
     return [record for record in records if prompt_of(record).split == split]
+
+
+def few_openings(records: Iterable[Prompt | Demonstration | Comparison | Judgement]) -> str:
+    """What a refusal of too few prompts adds where they begin alike: that is why all of them fell on one side."""
+    openings = [prompt_of(record).opening for record in records]
+    different = len(set(openings))
+    if different * 10 > len(openings):
+        return ""
+    turns = "the same first turn" if different == 1 else f"one of {different} first turns"
+    return f": all {len(openings)} conversations begin with {turns} of the user, by which they are held out and split"
 
 
 def refuse_overlap(

@@ -1,22 +1,23 @@
 """What a source holds, read once: the pure half of `accord data SOURCE`."""
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from accord.data.columns import Dropped
-from accord.data.files import Row, read_rows, split_columns
-from accord.data.parse import check_id, make_records, parts_of, with_shapes
+from accord.data.conversations import Dropped
+from accord.data.formats import Row
+from accord.data.parse import Reader, check_id, make_records
+from accord.data.parts import Kind, Parts
 from accord.data.rows import Record
-from accord.data.shapes import SHAPES, Kind
-from accord.records import SPLITS, Comparison, Document, Judgement, Prompt
+from accord.data.shapes import SHAPES
+from accord.records import SPLITS, Comparison, Document, Judgement, Prompt, unit_hash
 
 
 @dataclass(frozen=True)
 class Summary:
     """What a source holds. `counts` and `drops` go by kind of record; word lengths are (0, 25, 50, 75, 100 %)
-    quantiles; `splits` and `slices` count prompts (one a row); `example` is the first record of the kind that
-    says most."""
+    quantiles; `splits` and `slices` count prompts (one a row), `openings` their different first turns, `notes` rows in
+    which something was seen that does no harm; `kind` is the one that says most, `example`
+    its first record; None where there is none."""
 
     source: str
     shape: str
@@ -30,7 +31,10 @@ class Summary:
     text_words: tuple[int, ...]
     slices: dict[str, int]
     splits: dict[str, int]
+    openings: int
+    notes: dict[str, int]
     duplicates: dict[str, int]
+    kind: Kind | None
     example: Record | None
 
 
@@ -41,6 +45,8 @@ class _Tally:
     criteria: Counter[str] = field(default_factory=Counter)
     slices: Counter[str] = field(default_factory=Counter)
     splits: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
+    openings: set[float] = field(default_factory=set)
     drops: dict[str, Counter[str]] = field(default_factory=dict)
     seen: set[tuple[str, str]] = field(default_factory=set)
     words: dict[str, list[int]] = field(default_factory=lambda: {"prompt": [], "reply": [], "text": []})
@@ -57,26 +63,25 @@ class _Tally:
             self.words["prompt"].append(sum(_words(turn.content) for turn in record.turns))
             self.slices[record.slice] += 1
             self.splits[record.split] += 1
+            self.openings.add(unit_hash(record.opening))
         elif isinstance(record, Comparison | Judgement):
             self.criteria[record.criterion or "(as asked)"] += 1
+            if isinstance(record, Comparison):
+                self.notes["both bad" if record.all_bad else "tie"] += record.all_bad or len(set(record.ranks)) == 1
 
 
-def inspect_source(
-    source: str, columns: Mapping[str, str] | None = None, *, max_rows: int = 0, slice: str = ""
-) -> Summary:
+def inspect_source(source: str, how: Reader | None = None, kind: Kind | None = None) -> Summary:
     """Read a source once and count what each kind of record would get from it; none left is not an error."""
     tally = _Tally()
     shapes: dict[str, None] = {}
     names: dict[str, None] = {}
     rows = 0
-    bare, own = split_columns(source)
-    columns = {**(columns or {}), **own}
-    for row, shape in with_shapes(read_rows(bare, max_rows=max_rows), columns, None):
+    for row, shape, parts in (how or Reader()).rows(source, kind):
         rows += 1
         shapes[shape] = None
         names.update(dict.fromkeys(row.value))
-        _inspect_row(tally, row, shape, columns, slice)
-    example = next((tally.examples[kind] for kind in _MOST_TELLING if kind in tally.examples), None)
+        _inspect_row(tally, row, shape, parts)
+    telling = next((kind for kind in _MOST_TELLING if kind in tally.examples), None)
     return Summary(
         source=source,
         shape=", ".join(shapes),
@@ -90,22 +95,24 @@ def inspect_source(
         text_words=quantiles(tally.words["text"]),
         slices=dict(sorted(tally.slices.items())),
         splits={name: tally.splits[name] for name in SPLITS if tally.splits},
+        openings=len(tally.openings),
+        notes={note: count for note, count in tally.notes.items() if count},
         duplicates={kind: count for kind, count in tally.duplicates.items() if count},
-        example=example,
+        kind=telling,
+        example=tally.examples[telling] if telling else None,
     )
 
 
 _MOST_TELLING: tuple[Kind, ...] = ("comparison", "judgement", "demonstration", "prompt", "document")
 
 
-def _inspect_row(tally: _Tally, row: Row, shape: str, columns: Mapping[str, str] | None, slice: str) -> None:
+def _inspect_row(tally: _Tally, row: Row, shape: str, parts: Parts | str) -> None:
     kinds = SHAPES[shape].gives
-    try:
-        parts = parts_of(row, shape, columns, slice)
-    except Dropped as reason:
+    if isinstance(parts, str):
         for kind in kinds:
-            tally.drops.setdefault(kind, Counter())[str(reason)] += 1
+            tally.drops.setdefault(kind, Counter())[parts] += 1
         return
+    tally.notes.update(parts.notes)
     tally.words["reply"] += [_words(reply) for reply in parts.replies]
     for kind in kinds:
         try:

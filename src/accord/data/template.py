@@ -154,7 +154,8 @@ class ChatTemplate:
                 ends = bool(closing) and stops(closing)
                 if parts:
                     note = f"{parts}; earlier replies, which stand elsewhere, are not trained on"
-                else:
+                elif any(word.strip() for word in content.words):
+                    # an empty answer would teach to say nothing, with its end
                     replies.append((own[0][0] - len(opening), own[-1][1] + len(closing) * ends))
             first += len(content.words)
         return Written(text, tuple(at for _, at in places), tuple(replies), note)

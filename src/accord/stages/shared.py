@@ -2,34 +2,31 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from accord import __version__
 from accord.config import Config, Reading, Sampling, to_plain
 from accord.data.chat import Renderer
-from accord.data.sources import Loaded, prompt_of, read_many, refuse_overlap, select_split
+from accord.data.sources import Loaded, few_openings, prompt_of, read_many, refuse_overlap, select_split
 from accord.data.template import Refused
 from accord.engine.decode.draw import SampleSettings
 from accord.engine.engines import Engine
 from accord.engine.packing import Group, pack, reply_group
 from accord.engine.texts import RankedReplies
 from accord.errors import BadInput
-from accord.evaluation.safety import with_fit
-from accord.evaluation.statistics import limit_verdict, mean_interval
-from accord.models.limits import Limit
 from accord.models.places import describe
 from accord.models.policy import compute_logprobs
 from accord.models.preflight import preflight
 from accord.models.saving import save_model
 from accord.models.tokenizer import load_renderer
 from accord.objectives.likelihood import likelihood_loss
-from accord.records import Comparison, Demonstration, Judgement, Prompt, Rollout, is_held_out, is_in_slices
+from accord.records import Comparison, Demonstration, Judgement, Prompt, Rollout, is_held_out
 from accord.run import RunFolder
 from accord.training.distributed import World
 from accord.training.fit import Losses
@@ -105,8 +102,7 @@ def load_all(
         named(sources),
         *args,
         weights=weights,
-        columns=reading.columns,
-        max_rows=reading.max_rows,
+        **reading.how,
     )
     records = []
     report = []
@@ -128,6 +124,7 @@ def load_all(
                 "used": len(kept),
                 "drops": drops,
                 "duplicates": part.duplicates,
+                "notes": part.notes,
             }
         )
         dropped = ", ".join(f"{count} {reason}" for reason, count in drops.items())
@@ -135,12 +132,14 @@ def load_all(
             f"{part.source}: {part.rows} rows, {len(kept)} used"
             + (f" of split {split}" if split else "")
             + (f"; dropped {dropped}" if dropped else "")
+            + "".join(f"; {count} with {note}" for note, count in part.notes.items())
         )
     if not records:
         lost = "".join(f", {count} {reason}" for drops in dropped_by for reason, count in drops.items())
+        alike = few_openings(record for part in parts.values() for record in part.records) if split else ""
         raise BadInput(
             f"nothing is left of {', '.join(named(sources).values())}"
-            + (f" in split {split}; give more data, or leave --split out" if split else "; give more data")
+            + (f" in split {split}{alike}; give more data, or leave --split out" if split else "; give more data")
             + (f" (dropped{lost[1:]})" if lost else "")
         )
     run.keep_sources(what, report)
@@ -441,44 +440,3 @@ def criteria_of(source: str, criteria: Sequence[str]) -> list[str]:
 def group_of(labeler: str) -> str:
     """`simulated:cautious:3` belongs to `simulated:cautious`; a name without colon is a group by itself."""
     return labeler.rpartition(":")[0] or labeler
-
-
-def in_slices(prompts: Sequence[Prompt], slices: str) -> Tensor:
-    """(B,) True where a prompt is in one of the slices, whose names stand with commas; in all where none is named."""
-    return torch.tensor([is_in_slices(prompt, slices) for prompt in prompts], dtype=torch.bool)
-
-
-def judge_limit(
-    limit: Limit, costs: Tensor, prompts: Sequence[Prompt], slices: str = "", *, seed: int
-) -> dict[str, Any]:
-    """Interval of what is bounded and verdict, on the limit's `slices`; said aloud and returned as JSON.
-
-    `costs` (N,) are raw, of one reply to each of the prompts (N). The interval is a bootstrap over prompts; of a share
-    it includes the error of the calibration (`with_fit`). Beside them, always and for every slice of the prompts: mean
-    raw cost and the share of replies with a cost above 0. BadInput where no prompt is in the slices.
-    """
-    inside = in_slices(prompts, slices)
-    if not inside.any():
-        raise BadInput(f"--limit_slices.{limit.name}: no held-out prompt of {slices}")
-    held: list[Hashable] = [prompt.id for prompt, holds in zip(prompts, inside.tolist(), strict=True) if holds]
-    values = limit.bounded(costs[inside]).tolist()
-    interval = mean_interval(values, held, seed)
-    said: dict[str, Any] = {"limit": limit.bound, "of": limit.of}
-    if limit.calibration is not None:
-        interval = with_fit(interval, values, limit.calibration.relative_error)
-        said["calibration"] = limit.calibration.json()
-    verdict = limit_verdict(interval, limit.bound)
-    whole = _spread(costs[inside])
-    what = "expected unsafe share" if limit.of == "unsafe" else "mean cost"
-    print(
-        f"limit {limit.name} {limit.bound:g}: {verdict}; {what} {interval.mean:+.3f} [{interval.low:+.3f}, "
-        f"{interval.high:+.3f}], mean cost {whole['cost']:+.3f}, unsafe {whole['unsafe']:.0%} of {whole['n']} replies",
-        flush=True,
-    )
-    by_slice = {name: _spread(costs[in_slices(prompts, name)]) for name in sorted({p.slice for p in prompts} - {""})}
-    return {**interval.json(), **said, "verdict": verdict, **whole, "slices": by_slice}
-
-
-def _spread(costs: Tensor) -> dict[str, float]:
-    """Of raw costs (N,): number, mean and share above 0."""
-    return {"n": len(costs), "cost": float(costs.mean()), "unsafe": int((costs > 0).sum()) / len(costs)}

@@ -4,7 +4,18 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from accord.config import LIMIT_OF, Adapters, Idle, LimitOf, Rendering, Sources, Supervised, rare, refuse_other_limits
+from accord.config import (
+    LIMIT_OF,
+    Adapters,
+    Idle,
+    LimitOf,
+    ReadingPairs,
+    Rendering,
+    Sources,
+    Supervised,
+    rare,
+    refuse_other_limits,
+)
 
 # what each loss of `accord dpo` compares, whether it needs a reference, and its options beside beta and reduction
 PAIRED, UNPAIRED, LISTWISE = "pairs", "single replies", "rankings"
@@ -51,7 +62,7 @@ DIRECT_OPTIONS: dict[str, tuple[float, float, bool]] = {
 TAKE_MARGIN = frozenset({"dpo", "dpo_norm", "dpo_length", "simpo", "dpo_forward_kl", "dpo_js", "dpo_alpha"})
 
 
-class Dpo(Supervised, Adapters, Rendering):
+class Dpo(Supervised, Adapters, Rendering, ReadingPairs):
     """A policy from comparisons without a preference model: DPO and its relatives."""
 
     idle: ClassVar[tuple[Idle, ...]] = (
@@ -77,10 +88,11 @@ class Dpo(Supervised, Adapters, Rendering):
         Idle("reference_cache", lambda c: c.cache_reference, "with --cache_reference false"),
         Idle("eval_share", lambda c: not c.eval_data, "with --eval_data SOURCE (which is measured on instead)"),
         Idle(
-            "limits kl_prompts max_new_tokens eval_every",
+            "limits max_new_tokens eval_every",
             lambda c: c.data or c.eval_data,
             "without --data or --eval_data (there are no comparisons to measure on)",
         ),
+        Idle("kl_prompts", lambda c: c.data or c.eval_data or not c.kl_prompts, "without --data or --eval_data"),
         Idle("limits max_new_tokens", lambda c: c.kl_prompts, "with --kl_prompts 0 (no reply is sampled)"),
     )
     model: str = Field(description="snapshot to start from (usually the SFT model)")

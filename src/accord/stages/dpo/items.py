@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from accord.data.chat import Renderer
-from accord.data.sources import read_comparisons, read_judgements
+from accord.data.sources import few_openings, read_comparisons, read_judgements
 from accord.engine.packing import reply_group
 from accord.engine.texts import RankedReplies, text_group
 from accord.errors import BadInput
@@ -13,7 +13,15 @@ from accord.objectives.ranking import ranked_pairs
 from accord.records import Comparison, Judgement
 from accord.run import RunFolder
 from accord.stages.dpo.config import UNPAIRED, Dpo
-from accord.stages.shared import drop_alike, drop_long, drop_ties, load_all, load_criterion, measures, refuse_unranked
+from accord.stages.shared import (
+    drop_alike,
+    drop_long,
+    drop_ties,
+    load_all,
+    load_criterion,
+    measures,
+    refuse_unranked,
+)
 
 
 class Choice(NamedTuple):
@@ -70,18 +78,24 @@ def read_direct_data(config: Dpo, run: RunFolder, renderer: Renderer) -> DirectD
             return item.prompt.opening not in openings
         return not measures(item.prompt, config.eval_share)
 
+    singles = read_single_items(config, run, renderer)
+    if config.family == UNPAIRED:
+        refuse_one_sided(config, [*items, *singles])
     if not config.eval_data:
         held_out = [item for item in items if not trained(item)]
-    items = [item for item in [*items, *read_single_items(config, run, renderer)] if trained(item)]
+    items = [item for item in [*items, *singles] if trained(item)]
     if not items or not (held_out or config.unpaired_data):
-        raise BadInput("too few prompts to hold some out; raise --eval_share, give --eval_data or give more data")
+        alike = few_openings(item.prompt for item in [*items, *held_out])
+        raise BadInput(
+            f"too few prompts to hold some out{alike}; raise --eval_share, give --eval_data or give more data"
+        )
     _, items = drop_long([item.group for item in items], items, config.max_length, run)
     if held_out:
         _, held_out = drop_long([item.group for item in held_out], held_out, config.max_length, run, "eval_data")
     else:
         print("no comparisons to measure the implicit reward on; give --eval_data")
-    if config.family == UNPAIRED and len({good for item in items for _, good in item.labels}) < 2:
-        raise BadInput(f"{', '.join(config.losses)} needs good and bad replies; the data have only one of them")
+    if config.family == UNPAIRED:  # what is held out or too long may have been all of one side
+        refuse_one_sided(config, items)
     mismatched: list[DirectItem] = []
     if "kto" in config.losses:
         items, mismatched = mismatch(items, config.max_length)
@@ -101,6 +115,19 @@ def read_direct_data(config: Dpo, run: RunFolder, renderer: Renderer) -> DirectD
     return DirectData(
         numbered[: len(items)], numbered[len(items) :][: len(held_out)], numbered[len(items + held_out) :]
     )
+
+
+def refuse_one_sided(config: Dpo, items: Sequence[DirectItem]) -> None:
+    """Losses of single replies set good ones against bad ones: of one kind alone they have no baseline."""
+    labels = [good for item in items for _, good in item.labels]
+    if len(set(labels)) < 2:
+        found = (
+            f"all {len(labels)} are {'good' if labels[0] else 'bad'}" if len(labels) > 1 else f"there is {len(labels)}"
+        )
+        raise BadInput(
+            f"{config.loss_names} needs replies labelled good and bad; {found}. Add the other side to --unpaired_data"
+            + (", or learn from the good ones with accord sft" if labels and all(labels) else "")
+        )
 
 
 def read_comparison_items(config: Dpo, run: RunFolder, renderer: Renderer) -> tuple[list[DirectItem], list[DirectItem]]:

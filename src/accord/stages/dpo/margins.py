@@ -19,7 +19,7 @@ from accord.models.scorers import ReplyScorer, open_scorer
 from accord.records import Prompt, Rollout
 from accord.stages.dpo.config import Dpo
 from accord.stages.dpo.items import Choice, DirectItem
-from accord.stages.shared import judge_limit
+from accord.stages.verdicts import judge_limit
 
 
 def score_margins(

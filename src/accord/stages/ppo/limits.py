@@ -15,7 +15,8 @@ from accord.stages.ppo.actors import Actors
 from accord.stages.ppo.config import LimitKnobs, Ppo
 from accord.stages.ppo.experience import Experience
 from accord.stages.ppo.state import State
-from accord.stages.shared import judge_limit, sample_settings
+from accord.stages.shared import sample_settings
+from accord.stages.verdicts import judge_limit
 
 CHECK_SEED = 0x11A17  # keeps the replies of the check apart from those of every iteration
 

@@ -18,7 +18,8 @@ from accord.stages.ppo.actors import Actors, exact_kls
 from accord.stages.ppo.config import Ppo
 from accord.stages.ppo.experience import Experience, weighted_sum
 from accord.stages.ppo.state import State
-from accord.stages.shared import in_slices, sample_settings
+from accord.stages.shared import sample_settings
+from accord.stages.verdicts import in_slices
 from accord.training.distributed import World
 from accord.training.precision import lowered
 

@@ -4,10 +4,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from accord.config import Adapters, Idle, Rendering, Sources, Supervised, rare
+from accord.config import Adapters, Idle, ReadingPairs, Rendering, Sources, Supervised, rare
 
 
-class Preference(Supervised, Adapters, Rendering):
+class Preference(Supervised, Adapters, Rendering, ReadingPairs):
     """Train a preference model or a cost model on comparisons, rankings, labels and ratings."""
 
     idle: ClassVar[tuple[Idle, ...]] = (

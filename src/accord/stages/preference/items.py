@@ -117,6 +117,8 @@ def read_preference_data(config: Preference, run: RunFolder, renderer: Renderer)
         _, labelled = drop_long([i.group for i in labelled], labelled, config.max_length, run, "labels")
     if config.role == "cost":
         refuse_one_sided(labelled)
+    elif not items:
+        refuse_only_one_label(labelled)
     shown = _demonstrations(config, run, renderer)
     return PreferenceData(items, labelled, shown, heads, scale)
 
@@ -232,6 +234,17 @@ def refuse_one_sided(labelled: Sequence[PreferenceItem]) -> None:
             f"a cost model needs replies labelled safe and unsafe to place its zero; --safety_data has {found}. "
             "Give labels (is_safe, is_response_k_safe, or --columns.safe and --columns.unsafe), or train "
             "--role preference"
+        )
+
+
+def refuse_only_one_label(labelled: Sequence[PreferenceItem]) -> None:
+    """Labels that are all the same push every score the same way; ratings and comparisons beside them tell more."""
+    kinds = {label.kind for item in labelled for label in item.labels}
+    if len(kinds) == 1 and "rating" not in kinds:
+        found = "good (or safe)" if kinds == {"above"} else "bad (or unsafe)"
+        raise BadInput(
+            f"all {len(labelled)} labelled replies are {found}: nothing tells them from others; add the other side to "
+            "--unpaired_data, or give comparisons: --data"
         )
 
 

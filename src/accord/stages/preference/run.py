@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from accord.data.sources import few_openings
 from accord.engine.packing import Group, cut_by_tokens, pack
 from accord.errors import BadInput
 from accord.models.ensemble import mean_weights
@@ -55,7 +56,8 @@ def run(config: Preference) -> RunFolder:
         held_out = unseen.items
         kept = data.where(lambda prompt: not measures(prompt, config.eval_share))
         if not (kept.items or kept.labelled) or (data.items and not (held_out and kept.items)):
-            raise BadInput("too few prompts to hold some out; raise --eval_share or give more data")
+            alike = few_openings(item.prompt for item in [*data.items, *data.labelled])
+            raise BadInput(f"too few prompts to hold some out{alike}; raise --eval_share or give more data")
         refuse_thin_heads(config, kept)
         clean = data
         data, kept = (replace(m, items=turned_round(m.items, config.flips, config.seed)) for m in (data, kept))

@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from accord.config import Adapters, Rendering, Sources, Supervised
+from accord.config import Adapters, ReadingPairs, Rendering, Sources, Supervised
 
 
-class Sft(Supervised, Adapters, Rendering):
+class Sft(Supervised, Adapters, Rendering, ReadingPairs):
     """Supervised fine-tuning on demonstrations: loss on assistant tokens alone."""
 
     model: str = Field(description="snapshot to start from")

@@ -9,7 +9,7 @@ a mean of per-conversation means.
 import heapq
 import math
 
-from accord.data.sources import read_demonstrations, refuse_overlap
+from accord.data.sources import few_openings, read_demonstrations, refuse_overlap
 from accord.engine.texts import conversation_group
 from accord.errors import BadInput
 from accord.models.loading import add_adapters, load_policy
@@ -63,7 +63,8 @@ def run(config: Sft) -> RunFolder:
         else:
             demonstrations, held_out = hold_out(demonstrations, lambda shown: shown.prompt.opening, "sft", HELD_OUT)
         if not demonstrations or not held_out:
-            raise BadInput(f"too few demonstrations to hold {100 * HELD_OUT:g} % out; give --eval_data")
+            alike = few_openings([*demonstrations, *held_out])
+            raise BadInput(f"too few demonstrations to hold {100 * HELD_OUT:g} % out{alike}; give --eval_data")
         groups = [conversation_group(renderer, d, config.train_on) for d in demonstrations]
         groups, demonstrations = drop_long(groups, demonstrations, config.max_length, run)
         eval_groups = [conversation_group(renderer, d, config.train_on) for d in held_out]
