@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 
 import pytest
@@ -47,7 +48,8 @@ def test_a_finished_run_holds_its_config_lineage_and_manifest(tmp_path):
     assert lineage["stage"] == "sft" and lineage["extra"] == 3 and lineage["seed"] == 0
     assert lineage["config_hash"] == config_hash(config("elsewhere"))
     manifest = read_json(run.path / "manifest.json")
-    assert set(manifest) == {"config.yaml", "lineage.json", "metrics.jsonl", "samples.jsonl", "snapshot/config.json"}
+    written = {"config.yaml", "lineage.json", "metrics.jsonl", "samples.jsonl", "snapshot/config.json"}
+    assert set(manifest) == {*written, "data/parents.json"}
     assert manifest["metrics.jsonl"] == hash_file(run.path / "metrics.jsonl")
     assert not [p for p in run.path.rglob("*") if ".part" in p.name]
     verify(run.path)
@@ -185,7 +187,7 @@ def test_f6_every_file_of_a_run_is_written_whole(tmp_path):
     with RunFolder("sft", config(tmp_path / "run")) as run:
         run.write_json("a.json", {"x": [1, 2]})
         assert json.loads((run.path / "a.json").read_text()) == {"x": [1, 2]}
-        assert sorted(p.name for p in run.path.iterdir()) == [".lock", "a.json", "config.yaml"]
+        assert sorted(p.name for p in run.path.iterdir()) == [".lock", "a.json", "config.yaml", "data"]
 
 
 def test_threads_that_are_left_open_are_decided_once_kept_on_resume_and_hashed(tmp_path, monkeypatch):
@@ -264,3 +266,36 @@ def test_the_lineage_names_the_revision_of_every_hub_model(tmp_path, monkeypatch
     assert found["reference"]["base"] == {"path": "owner/name", "revision": commit} and found["reference"]["hash"]
     assert found["reward.a"]["path"] == "module:score" and found["reward.a"]["revision"] is None
     assert found["cost.b"]["path"] == "http://there/score" and found["cost.b"]["revision"] is None
+
+
+def test_a_resume_on_another_parent_is_refused_and_on_the_same_goes_on(tmp_path):
+    """The same path, and other weights behind it; what has finished asks for its parents no more."""
+    parent = tmp_path / "parent"
+    parent.mkdir()
+    (parent / "model.safetensors").write_text("x")
+    with RunFolder("sft", config(tmp_path / "run"), {"model": parent}):
+        pass
+    again = config(tmp_path / "run", resume=True)
+    (parent / "model.safetensors").write_text("y")
+    with (
+        pytest.raises(BadInput, match=f"{parent}: changed since this run began"),
+        RunFolder("sft", again, {"model": parent}),
+    ):
+        pass
+    (parent / "model.safetensors").write_text("x")
+    with RunFolder("sft", again, {"model": parent}) as run:
+        run.finish()
+    shutil.rmtree(parent)
+    with RunFolder("sft", again, {"model": parent}) as run:
+        assert run.finished
+    verify(run.path)
+
+
+def test_a_resume_on_another_commit_of_a_hub_model_is_refused(tmp_path, monkeypatch):
+    commits = iter(["a", "b"])
+    monkeypatch.setattr("accord.run.hub_revision", lambda where: next(commits))
+    with RunFolder("sft", config(tmp_path / "run"), {"model": "owner/name"}):
+        pass
+    again = RunFolder("sft", config(tmp_path / "run", resume=True), {"model": "owner/name"})
+    with pytest.raises(BadInput, match="owner/name"), again:
+        pass

@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import yaml
@@ -184,9 +184,7 @@ class RunFolder:
                 self._handlers[number] = signal.signal(number, self._request_stop)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         if self._lock is not None:
@@ -242,6 +240,7 @@ class RunFolder:
         try:
             self._sweep()
             self._write_config()
+            self._keep_parents()
         except BaseException:
             self._lock.release()
             raise
@@ -268,6 +267,17 @@ class RunFolder:
                     f"{plain.get(changed[0])!r} now); give the same, or choose another --out"
                 )
         write_text(stored, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+
+    def _keep_parents(self) -> None:
+        """Keep what the parents are; BadInput where one is another than when this run began."""
+        if self.finished:
+            return
+        found = {role: _identity(path) for role, path in self.parents.items()}
+        stored = self.path / "data" / "parents.json"
+        for role, was in read_json(stored).items() if stored.exists() else ():
+            if any(was.get(key) not in (None, found[role].get(key)) for key in ("hash", "revision")):
+                raise BadInput(f"{was['path']}: changed since this run began; bring it back, or choose another --out")
+        self.write_json("data/parents.json", found)
 
     def _remember(self, before: Mapping[str, Any]) -> None:
         """Keep what an earlier start decided."""

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from accord.claims import runner
-from accord.claims.lab.contract import Claim, Finding, Part, recomputed
+from accord.claims.lab.contract import Claim, Finding, Part, level_of, recomputed
 from accord.cli import main
-from accord.evaluation.statistics import Interval, nested_interval, seeds_to_decide
+from accord.evaluation.statistics import Interval, interval_of_seeds, nested_interval, seeds_to_decide
 
 rng = np.random.default_rng(0)
 PARTS = [
@@ -78,3 +78,40 @@ def test_undecided_says_how_many_seeds_would_decide():
     assert n > 3 and Part("x", nested_interval(spread), 0.0, "above").verdict == "holds"
     assert Part("x", nested_interval([[0.1, -0.3, 0.5, 0.1]]), 0.0, "above").deciding_n > 4, "one seed: its outcomes"
     assert PARTS[0].deciding_n is None
+
+
+def test_a_second_try_is_told_and_pays_for_itself(monkeypatch, tmp_path, capsys):
+    """Three seeds at 1, 2 and 3: a first try's interval, 2 ± 2.48, has the bound outside; a second one's does not."""
+    part = Part("x", nested_interval([1.0, 2.0, 3.0]), -0.5, "above")
+    claim = Claim("tried", "it is", "nobody", "a number", "above", lambda cells, seeds: Finding([part], [], "<svg/>"))
+    monkeypatch.setitem(runner.CLAIMS, "tried", claim)
+
+    def attempt(first, seeds=3):
+        line = ["claims", "tried", "--seeds", str(seeds), "--first_seed", str(first), "--out", str(tmp_path)]
+        code = main(line)
+        return json.loads((tmp_path / "results" / "tried.json").read_text()) if code == 0 else code
+
+    assert attempt(0)["tries"] == 1
+    first = attempt(1000)
+    assert (first["tries"], first["earlier"]) == (1, [])
+    assert attempt(1000) == first, "the same seeds are the same try"
+    assert "Before it" not in (tmp_path / "results" / "tried.md").read_text()
+    second = attempt(1003)
+    assert second["tries"] == 2 and [told["seeds"] for told in second["earlier"]] == [[1000, 1001, 1002]]
+    wider = interval_of_seeds([1.0, 2.0, 3.0], [1, 1, 1], level=0.975)
+    assert second["interval"] == [wider.low, wider.high] and wider.low < -0.5 < first["interval"][0]
+    assert (first["verdict"], second["verdict"]) == ("holds", "undecided")
+    page = (tmp_path / "results" / "tried.md").read_text()
+    assert "97.5 % interval" in page and "seeds 1000, 1001, 1002: holds, 2.000 [-0.484, 4.484]" in page
+    assert recomputed(second) == []
+    third = attempt(1010)
+    assert third["tries"] == 3 and len(third["earlier"]) == 2 and recomputed(third) == []
+    capsys.readouterr()
+    assert attempt(1001) == 2 and "fresh" in capsys.readouterr().err
+    assert attempt(1020, seeds=1) == 2 and "--seeds 2" in capsys.readouterr().err
+    assert attempt(0) == 2 and "--results" in capsys.readouterr().err
+
+
+def test_all_tries_together_err_no_more_than_5_percent_on_one_side():
+    errors = [(1 - level_of(tries)) / 2 for tries in range(1, 40)]
+    assert errors[0] == pytest.approx(0.025) and sum(errors) <= 0.05 + 1e-12

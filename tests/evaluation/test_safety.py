@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 import pytest
+from scipy.special import expit
 
-from accord.evaluation.calibration import expit, fit_temperature
+from accord.evaluation.calibration import fit_temperature
 from accord.evaluation.safety import LEAST_LABELS, SafetyCalibration, calibrate_safety, with_fit
 from accord.evaluation.statistics import Interval, mean_interval
 

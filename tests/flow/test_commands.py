@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from accord.cli import main
+from accord.data.sources import read_demonstrations
 from accord.engine.packing import reply_group
 from accord.models.loading import load_policy
 from accord.models.scalar import Scorer
@@ -18,6 +19,8 @@ from accord.models.tokenizer import load_renderer
 from accord.parsing import parse
 from accord.records import Demonstration, Turn, unit_hash
 from accord.run import RunFolder, read_json, read_lines, verify
+from accord.stages import shared
+from accord.stages.evaluate import run as evaluate
 from accord.stages.preference import results
 from accord.stages.preference import run as preference
 from accord.stages.sft import run as sft
@@ -82,11 +85,16 @@ def test_pretrain_goes_on_from_a_snapshot(commands, pretrained, tmp_path):
     assert read_lines(tmp_path / "more" / "metrics.jsonl")[0]["loss"] < 5.0
 
 
-def test_sft_learns_and_remembers_its_prompts(commands, tmp_path):
+def test_sft_learns_and_remembers_the_prompts_that_it_did_not_hold_out(commands, tmp_path):
     assert commands.run("sft", tmp_path / "run", epochs=4, learning_rate=3e-3) == 0
-    left_behind(tmp_path / "run")
     rows = read_lines(tmp_path / "run" / "metrics.jsonl")
     assert rows[-1]["loss"] < rows[0]["loss"] and "eval/loss" in rows[-1]
+    prompts = [shown.prompt for shown in read_demonstrations(str(commands.files / "demonstrations.jsonl")).records]
+    learned = [prompt.id for prompt in prompts if unit_hash(prompt.opening + "sft") >= sft.HELD_OUT]
+    assert 0 < len(learned) < len(prompts)
+    assert left_behind(tmp_path / "run")["demonstrations"] == len(learned)
+    remembered = (tmp_path / "run" / "snapshot" / "trained_prompts.txt").read_text().split()
+    assert sorted(remembered) == sorted(set(learned))
 
 
 def test_preference_learns_what_separates_the_sides(commands, tmp_path, renderer):
@@ -226,6 +234,18 @@ def test_sample_evaluate_and_report(commands, tmp_path, capsys):
     assert "<html" in html and 'src="http' not in html
 
 
+def test_what_is_drawn_does_not_depend_on_how_often_it_is_written(commands, tmp_path, monkeypatch):
+    """Prompts that are equal draw other replies, wherever a chunk begins."""
+    same = tmp_path / "same.jsonl"
+    same.write_text('{"prompt": "why"}\n{"prompt": "how"}\n' * 6)
+    replies = []
+    for chunk in (shared.CHUNK, 8):
+        monkeypatch.setattr(shared, "CHUNK", chunk)
+        assert commands.run("sample", tmp_path / f"{chunk}", data=same, samples=2, temperature=2.0) == 0
+        replies.append([row["reply"] for row in read_lines(tmp_path / f"{chunk}" / "samples.jsonl")])
+    assert replies[0] == replies[1] and len(replies[0]) == 24 and len(set(replies[0])) > 12
+
+
 def test_g10_prompts_are_evaluated_in_the_tokens_they_are_trained_in(commands, tmp_path, monkeypatch):
     """G10: what `evaluate` gives the model is what a training conversation with the same prompt begins with."""
     from accord.data.sources import read_prompts
@@ -253,9 +273,20 @@ def test_g11_the_gold_judge_is_local_and_its_version_is_recorded(commands, tmp_p
 
 
 def test_evaluating_a_snapshot_against_itself_gives_kl_0(commands, tmp_path):
-    assert commands.run("evaluate", tmp_path / "run", reference=commands.snapshots / "policy") == 0
-    result = read_json(tmp_path / "run" / "evaluation.json")
-    assert result["slices"]["all"]["kl"]["mean"] == pytest.approx(0.0, abs=1e-4)
+    asked = {"reference": commands.snapshots / "policy", "temperature": 0.6}
+    assert commands.run("evaluate", tmp_path / "run", **asked) == 0
+    rows = read_lines(tmp_path / "run" / "samples.jsonl")
+    assert [row["scores"]["kl"] for row in rows] == pytest.approx([0.0] * len(rows), abs=1e-4)
+
+
+def test_replies_to_one_prompt_are_not_counted_as_prompts(commands, tmp_path):
+    rows = [
+        {"prompt_id": f"{i}", "scores": {"reward/r": i * i / 7, "gold/refusal": float(i % 3 == 0)}} for i in range(9)
+    ]
+    config = parse("evaluate", commands.line("evaluate", tmp_path / "run")[1:])
+    once, thrice = (evaluate.intervals(rows * times, config, {}) for times in (1, 3))
+    for name in ("reward/r", "gold/refusal"):
+        assert thrice[name]["high"] - thrice[name]["low"] > 0.99 * (once[name]["high"] - once[name]["low"]) > 0
 
 
 def test_ppo_with_two_limits_two_rewards_and_lora(commands, tmp_path):

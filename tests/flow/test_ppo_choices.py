@@ -74,6 +74,16 @@ def test_annealing_reaches_its_ratio_in_equal_ratios(commands, tmp_path):
     assert [row["kl_coefficient"] for row in rows_of(tmp_path / "run")] == pytest.approx([0.4, 0.2, 0.1])
 
 
+def test_an_annealed_coefficient_is_the_one_in_the_loss(commands, tmp_path):
+    """With weights that stand still, as above."""
+    changes = {"kl_coefficient": 0.4, "kl_anneal": 0.25, "steps": 3, "kl_in": "loss", "kl_estimator": "k2"}
+    changes |= {"reference": commands.snapshots / "other", "learning_rate": 1e-12, "mini_batch_size": 8}
+    assert commands.run("ppo", tmp_path / "run", **changes, critic="shared") == 0
+    for row, beta in zip(rows_of(tmp_path / "run"), (0.4, 0.2, 0.1), strict=True):
+        expected = beta * row["objective/kl"] / row["completions/mean_length"]
+        assert row["loss/kl"] == pytest.approx(expected, rel=1e-4)
+
+
 def test_a_refreshed_reference_is_the_policy_of_that_iteration(commands, tmp_path):
     """KL to a reference that was just refreshed is 0."""
     changes = {"refresh_every": 2, "steps": 4, "batch_size": 8, "mini_batch_size": 4, "learning_rate": 5e-3}
@@ -346,5 +356,6 @@ def test_what_is_dropped_for_length_is_said_by_the_knobs_that_were_given(command
     assert f"longer than --max_length {longest} less --max_new_tokens 6" in said
     dropped = json.loads((tmp_path / "run" / "data" / "data-too-long.json").read_text())
     assert dropped["max_length"] == longest and dropped["for_replies"] == 6
+    assert dropped["dropped"] == sum(length + 6 > longest for length in lengths) > 0
     assert commands.run("ppo", tmp_path / "none", max_length=7, max_new_tokens=6) == 2
     assert "--max_length 7 less --max_new_tokens 6" in capsys.readouterr().err

@@ -27,6 +27,7 @@ from accord.stages.ppo import rollouts as ppo_rollouts
 from accord.stages.ppo import run as ppo
 from accord.stages.ppo import state as ppo_state
 from accord.stages.ppo import update as ppo_update
+from accord.stages.ppo import watch as ppo_watch
 from accord.stages.ppo.config import Ppo
 from accord.stages.ppo.experience import Experience
 from accord.stages.ppo.rollouts import complete
@@ -165,6 +166,23 @@ def test_scaled_rewards_keep_their_mean():
         experience.mask
     ]
     assert stream.mean() == pytest.approx(12 / 5) and stream.std(correction=0) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_the_tail_is_what_lies_above_all_but_a_hundredth_of_the_first_rewards():
+    shape = {"lengths": (1,) * 200, "finish": ("stop",) * 200, "slices": ("a",) * 200}
+    state, config = ppo_state.State(0, 0.5, {}), make_config()
+    for rise, share in ((0.0, 0.01), (100.0, 0.51), (-100.0, 0.0)):
+        experience = make_experience(**shape, helpful=[i + rise for i in range(200)])
+        found = ppo_watch.watch_metrics((), complete(config, experience), state)
+        assert found["watch/tail"] == pytest.approx(share)
+
+
+def test_the_rates_hold_for_half_of_the_steps_and_then_fall():
+    config = make_config(steps=5, schedule="linear", warmup=0.0, learning_rate=1.0, critic_learning_rate=2.0)
+    optimizers = {name: torch.optim.SGD([torch.zeros(1)], lr=9.0) for name in ("policy", "critics")}
+    for step, rate in enumerate([1.0, 1.0, 1.0, 0.7, 0.1]):  # held until step 2.5, at 10 % on step 4
+        ppo_update.set_rates(config, optimizers, step)
+        assert [o.param_groups[0]["lr"] for o in optimizers.values()] == pytest.approx([rate, 2 * rate])
 
 
 def test_a_limit_on_a_slice_weighs_nothing_elsewhere():

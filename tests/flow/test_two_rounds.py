@@ -4,6 +4,7 @@ import importlib.util
 import json
 from pathlib import Path
 
+from accord.evaluation.statistics import Interval, limit_verdict
 from accord.run import verify
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "two_rounds.py"
@@ -16,7 +17,10 @@ def test_two_rounds_compose_into_a_loop(tmp_path, nano):
     spec.loader.exec_module(example)
     found = example.main(tmp_path, TOY, threads=1)
     assert [set(round) for round in found] == [{"harmless"}, {"harmless"}]
-    assert all(round["harmless"]["verdict"] in ("met", "not met", "not decided") for round in found)
+    for checked in (round["harmless"] for round in found):
+        interval = Interval(*(checked[key] for key in ("mean", "low", "high", "n")))
+        assert interval.low <= interval.mean <= interval.high
+        assert checked["verdict"] == limit_verdict(interval, checked["limit"])
     for number in (1, 2):
         for stage in ("replies", "labels", "helpful", "harmless", "policy", "evaluation"):
             verify(tmp_path / f"round-{number}" / stage)

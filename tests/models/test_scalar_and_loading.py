@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from accord.engine.forward.adapters import bare
@@ -394,3 +395,11 @@ def test_description_survives_and_a_plain_classifier_is_a_preference_model(tmp_p
 def test_bare_is_the_model_itself(snapshots):
     model = load_policy(str(snapshots / "policy"))
     assert bare(model) is model
+
+
+@pytest.mark.parametrize("alpha", [3.0, 16.0])
+def test_an_adapter_weighs_alpha_over_rank(alpha, snapshots, tmp_path):
+    config = Sft(model="m", data="d", out=str(tmp_path), lora_rank=2, lora_alpha=alpha)
+    adapted = add_adapters(load_policy(str(snapshots / "policy")), config, scalar=False, seed=0)
+    scales = [module.scaling["default"] for module in adapted.modules() if isinstance(module, LoraLayer)]
+    assert scales and set(scales) == {alpha / 2}

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy.special import expit
 
 from accord.claims import bradley_terry
 from accord.claims.lab.cells import Cells
@@ -12,7 +13,6 @@ from accord.claims.lab.contract import Claim, Finding, Part
 from accord.claims.lab.pairs import Scored, score, scored
 from accord.claims.lab.recipes import GoldFlow
 from accord.data.sources import write_records
-from accord.evaluation.calibration import expit
 from accord.evaluation.latent import reliabilities, shares, tie_rate
 from accord.evaluation.statistics import Interval, nested_interval, root_of_falling
 from accord.reporting.figures import Column, Dots, dots

@@ -27,7 +27,16 @@ from accord.claims import (
 )
 from accord.claims.config import Claims
 from accord.claims.lab.cells import Cells
-from accord.claims.lab.contract import Claim, recomputed, verdict_of, write_results
+from accord.claims.lab.contract import (
+    FIRST_VERDICT_SEED,
+    Claim,
+    at_level,
+    earlier_tries,
+    level_of,
+    recomputed,
+    verdict_of,
+    write_results,
+)
 from accord.errors import BadInput, did_you_mean
 from accord.run import read_json
 
@@ -71,7 +80,7 @@ def run(config: Claims) -> list[dict[str, Any]]:
     if config.verify:
         return verify(config.names, folder)
     seeds = list(range(config.first_seed, config.first_seed + config.seeds))
-    if config.first_seed < 1000 <= seeds[-1] or (config.first_seed < 10 <= seeds[-1]):
+    if config.first_seed < FIRST_VERDICT_SEED <= seeds[-1] or (config.first_seed < 10 <= seeds[-1]):
         raise BadInput("develop on seeds 0-9 or reach verdicts on seeds from 1000; do not mix them")
     results = []
     for name in config.names:
@@ -96,9 +105,13 @@ def run_claim(claim: Claim, config: Claims, seeds: list[int]) -> dict[str, Any]:
     from accord.world import VERSION, world_hash
 
     print(f"claim {claim.name}: {claim.claim}\n  rule: {claim.rule}", flush=True)
+    folder = Path(config.results) if config.results else Path(config.out) / "results"
+    stored = folder / f"{claim.name}.json"
+    earlier = earlier_tries(read_json(stored) if stored.exists() else None, seeds)
+    level = level_of(len(earlier) + 1)
     cells = Cells(Path(config.out), config.scale)
     finding = claim.measure(cells, seeds)
-    parts = list(finding.parts)
+    parts = [at_level(part, level) for part in finding.parts]
     result: dict[str, Any] = {
         "name": claim.name,
         "claim": claim.claim,
@@ -111,6 +124,8 @@ def run_claim(claim: Claim, config: Claims, seeds: list[int]) -> dict[str, Any]:
         "parts": [part.json() for part in parts],
         "notes": list(finding.notes),
         "seeds": seeds,
+        "tries": len(earlier) + 1,
+        "earlier": earlier,
         "n": parts[0].interval.n,
         "verdict": verdict_of(parts),
         "scale": config.scale,
@@ -118,7 +133,6 @@ def run_claim(claim: Claim, config: Claims, seeds: list[int]) -> dict[str, Any]:
         "config_hash": cells.hash(),
         "seconds": round(cells.seconds(), 1),
     }
-    folder = Path(config.results) if config.results else Path(config.out) / "results"
     write_results(folder, result, finding.figure)
     print(f"  {result['verdict']} (config {result['config_hash']}); {folder / (claim.name + '.md')}", flush=True)
     return result

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit
 
 from accord.evaluation.statistics import (
     Interval,
@@ -310,11 +311,6 @@ def _separated(z: Array, y: Array) -> int:
     if zeros.max() <= ones.min():
         return 1
     return -1 if ones.max() <= zeros.min() else 0
-
-
-def expit(z: ArrayLike) -> Array:
-    """σ(z), which does not overflow."""
-    return 0.5 * (1 + np.tanh(0.5 * np.asarray(z, dtype=float)))
 
 
 def _checked(confidence: ArrayLike, outcome: ArrayLike) -> tuple[Array, Array]:

@@ -59,7 +59,8 @@ def auroc_interval(
 ) -> Interval:
     """P(a strange text scores higher than an ordinary one), equal scores one half, with its bootstrap interval.
 
-    Over texts, or over clusters of them (strange ones first); 1/2 says nothing.
+    Over texts, or over clusters of them (strange ones first); 1/2 says nothing. scikit-learn's `roc_auc_score` takes a
+    row of weights at a time, and a bootstrap has thousands.
     """
     above, below = np.asarray(strange, float), np.asarray(ordinary, float)
     statistic = _auroc(above, below)

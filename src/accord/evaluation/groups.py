@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit
 
-from accord.evaluation.calibration import expit
 from accord.evaluation.statistics import Interval, finite, share_interval
 
 Array = NDArray[np.float64]

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit
 
-from accord.evaluation.calibration import expected_calibration_error, expit, reliability_bins
+from accord.evaluation.calibration import expected_calibration_error, reliability_bins
 from accord.evaluation.statistics import Interval
 
 Array = NDArray[np.float64]

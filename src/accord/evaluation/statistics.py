@@ -111,8 +111,8 @@ def bootstrap(
     """Interval of `statistic`, a function of weights `[resamples, n] -> [resamples]`, over `n` values.
 
     Quantiles of the resampled statistic, taken further out than the level says, as Student's t and the factor
-    sqrt(n / (n - 1)) ask for few values (Hesterberg 2015, section 4.3). Raises ValueError for no values or mismatched
-    clusters.
+    sqrt(n / (n - 1)) ask for few values (Hesterberg 2015, section 4.3): scipy's `bootstrap` knows neither that nor
+    clusters. Raises ValueError for no values or mismatched clusters.
     """
     groups = _groups(clusters, n)
     count = int(groups.max()) + 1
@@ -205,13 +205,15 @@ def interval_of_seeds(
         raise ValueError(f"a {kind} lies in [{ends[0]:g}, {ends[1]:g}], but the seeds have {list(values)}")
     low = high = math.nan
     if seeds > 1 and math.isfinite(mean):
+        from scipy import special
+
         error, t = math.sqrt(float(numbers.var(ddof=1)) / seeds), _student(seeds, level)
         low, high = mean - t * error, mean + t * error
         if kind == "share":
             centre = (mean * total + 1) / (total + 2)
             error = max(error, math.sqrt(float((1 / (12 * counts**2)).sum())) / seeds)
             middle, reach = math.log(centre / (1 - centre)), t * error / (centre * (1 - centre))
-            low, high = _expit(middle - reach), _expit(middle + reach)
+            low, high = map(float, special.expit((middle - reach, middle + reach)))
         elif kind == "r2" and mean < 1 - 1e-12:  # at 1 the seeds agree but for rounding
             middle, reach = (1 - mean) ** -_ROOT, t * error * _ROOT * (1 - mean) ** (-_ROOT - 1)
             low = 1 - (middle - reach) ** (-1 / _ROOT) if middle > reach else -1.0
@@ -390,7 +392,3 @@ def _student(count: float, level: float) -> float:
     from scipy import special
 
     return -float(special.stdtrit(count - 1, (1 - level) / 2))
-
-
-def _expit(x: float) -> float:
-    return 0.5 * (1 + math.tanh(0.5 * x))

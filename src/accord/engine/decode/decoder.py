@@ -183,8 +183,7 @@ class Decoder:
         )
 
     def _normalised(self, x: Tensor) -> Tensor:
-        wide = x.float()
-        return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)).to(x.dtype)
+        return F.rms_norm(x.float(), x.shape[-1:], eps=self.eps).to(x.dtype)
 
     def trunk(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         """Hidden states (T, d) behind the last norm of tokens `ids` at `positions`, (T,) both."""
