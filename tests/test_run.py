@@ -11,11 +11,10 @@ from filelock import FileLock
 
 from accord import run as run_module
 from accord.errors import BadInput, Interrupted
+from accord.lineage import hash_directory, hash_file
 from accord.run import (
     RunFolder,
     config_hash,
-    hash_directory,
-    hash_file,
     read_json,
     read_lines,
     verify,

@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import platform
-import re
 import shutil
 import signal
 import threading
@@ -26,6 +25,7 @@ import yaml
 from accord import __version__
 from accord.config import Config, to_plain
 from accord.errors import BadInput, Interrupted, is_disk_full
+from accord.lineage import hash_directory, hash_file, hub_revision
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -42,20 +42,6 @@ UNDECIDED = {"precision": "auto", "micro_tokens": 0, "compile": "auto", "threads
 def available_cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def hash_directory(path: Path) -> str:
-    """SHA-256 over the names and hashes of every file below `path`."""
-    digest = hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file()):
-        digest.update(f"{file.relative_to(path).as_posix()}\0{hash_file(file)}\n".encode())
-    return digest.hexdigest()
 
 
 def config_hash(config: Config) -> str:
@@ -407,23 +393,6 @@ def _identity(where: str) -> dict[str, Any]:
         base = str(read_json(folder / "adapter_config.json")["base_model_name_or_path"])
         found["base"] = {"path": base, "revision": hub_revision(base)}
     return found
-
-
-def hub_id(where: str) -> tuple[str, str]:
-    """The name and revision of a hub model, OWNER/NAME or OWNER/NAME@REVISION; two empty texts for anything else."""
-    match = re.fullmatch(r"([\w-][\w.-]*/[\w.-]+)(?:@([^\s@]+))?", where)
-    return (match[1], match[2] or "") if match and not Path(where).is_dir() else ("", "")
-
-
-def hub_revision(where: str) -> str | None:
-    """The commit that the local cache has of a hub model; None of anything else."""
-    name, revision = hub_id(where)
-    if not name:
-        return None
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(name, "config.json", revision=revision or None)
-    return Path(found).parent.name if isinstance(found, str) else None
 
 
 def decided(config: Any, knob: str) -> Any:

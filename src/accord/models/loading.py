@@ -13,6 +13,7 @@ from transformers.utils import logging as transformers_logging
 from accord.config import Adapters
 from accord.engine.forward.attention import IMPLEMENTATION
 from accord.errors import BadInput
+from accord.lineage import hub_id, hub_revision
 from accord.models.places import (
     asked_for,
     base_of,
@@ -23,7 +24,6 @@ from accord.models.places import (
     refuse_hub_adapter,
     whole_name,
 )
-from accord.run import hub_id, hub_revision
 
 NEW_HEAD = frozenset({"score.weight"})
 

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import cached_file
 
 from accord.errors import BadInput, is_disk_full
-from accord.run import hub_id
+from accord.lineage import hub_id
 
 # the key of config.json that holds role, criterion and normaliser: it travels wherever the model goes
 DESCRIPTION = "accord"

@@ -12,7 +12,7 @@ import yaml
 
 from accord.errors import BadInput
 from accord.evaluation.statistics import Interval
-from accord.run import hash_file
+from accord.lineage import hash_file
 
 Row = dict[str, Any]
 

@@ -1,0 +1,36 @@
+"""What a file, a folder and a hub model are by their content: hashes and commits, for lineages and manifests."""
+
+import hashlib
+import re
+from pathlib import Path
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def hash_directory(path: Path) -> str:
+    """SHA-256 over the names and hashes of every file below `path`."""
+    digest = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        digest.update(f"{file.relative_to(path).as_posix()}\0{hash_file(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def hub_id(where: str) -> tuple[str, str]:
+    """The name and revision of a hub model, OWNER/NAME or OWNER/NAME@REVISION; two empty texts for anything else."""
+    match = re.fullmatch(r"([\w-][\w.-]*/[\w.-]+)(?:@([^\s@]+))?", where)
+    return (match[1], match[2] or "") if match and not Path(where).is_dir() else ("", "")
+
+
+def hub_revision(where: str) -> str | None:
+    """The commit that the local cache has of a hub model; None of anything else."""
+    name, revision = hub_id(where)
+    if not name:
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, "config.json", revision=revision or None)
+    return Path(found).parent.name if isinstance(found, str) else None
