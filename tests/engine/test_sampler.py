@@ -11,7 +11,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from accord.engine.decode.draw import SampleSettings, draw_tokens, uniforms
-from accord.engine.decode.sampler import sample
+from accord.engine.decode.fallback import batches
+from accord.engine.decode.sampler import make_lanes, sample
 from accord.engine.forward.causal import token_logprobs
 from accord.engine.packing import pack, reply_group
 
@@ -218,3 +219,22 @@ def test_rows_without_a_token_are_never_drawn_and_log_probs_are_those_of_the_who
     packing = pack([reply_group(r.prompt_ids, r.ids) for r in bound])
     drawn = torch.tensor([lp for r in bound for lp in r.logprobs])
     assert torch.allclose(token_logprobs(model, packing, temperature=2.0), drawn, atol=1e-5)
+
+
+def test_batches_of_the_fallback_by_hand():
+    """As many prompts as fit into the cache at the length of the longest; beyond 64 rows none twice another one."""
+    assert list(batches([10, 9, 8, 1], 1, 2, 24)) == [(0, 2), (2, 4)]
+    assert list(batches([20, 19, 3], 40, 2, 10**6)) == [(0, 2), (2, 3)]
+    assert list(batches([20, 19, 3], 20, 2, 10**6)) == [(0, 3)]
+    assert list(batches([20], 1, 2, 1)) == [(0, 1)]
+
+
+def test_lanes_by_hand():
+    """A lane's longest prompt is at most twice its shortest, once it has 32 replies; all hold one share in slots."""
+    lengths = [40] * 20 + [21] * 20 + [19] * 40
+    for micro_tokens, slots in ((10**6, 40), (1580, 20), (1, 1)):
+        first, second = make_lanes(lengths, 1, 10, micro_tokens)
+        assert (list(first.waiting), list(second.waiting)) == (list(range(40)), list(range(40, 80)))
+        assert (first.capacity, second.capacity) == (50, 29) and first.slots == second.slots == slots
+    assert len(make_lanes([40] * 10 + [19] * 10, 1, 10, 10**6)) == 1
+    assert [lane.slots for lane in make_lanes([40] * 10 + [19] * 10, 4, 10, 10**6)] == [40, 40]

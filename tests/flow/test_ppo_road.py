@@ -185,6 +185,18 @@ def test_the_rates_hold_for_half_of_the_steps_and_then_fall():
         assert [o.param_groups[0]["lr"] for o in optimizers.values()] == pytest.approx([rate, 2 * rate])
 
 
+def test_the_experience_of_two_ranks_is_one_in_the_order_of_the_prompts(monkeypatch):
+    """Each rank has every second prompt, all replies of it; here both have drawn the same."""
+    monkeypatch.setattr(World, "gather", lambda self, value: [value, value])
+    part = make_experience(slices=("a", "a"), helpful=[1.0, 2.0], harm=[3.0, 4.0])
+    part = replace(part, groups=["one group"])
+    found = ppo_rollouts.gather(World(0, 2, ONE.device), part, 2)
+    assert found.rollouts == [*part.rollouts, *part.rollouts] and found.groups == part.groups * 2
+    assert torch.equal(found.mask, part.mask.repeat(2, 1)) and torch.equal(found.kl, part.kl.repeat(2, 1))
+    assert found.scores["helpful"].tolist() == [1.0, 2.0] * 2 and found.raw_costs["harm"].tolist() == [3.0, 4.0] * 2
+    assert ppo_rollouts.gather(ONE, part, 2) is part
+
+
 def test_a_limit_on_a_slice_weighs_nothing_elsewhere():
     values = {name: torch.zeros(2, 3) for name in ("reward", "harm")}
     experience = make_experience(helpful=[1.0, 1.0], harm=[2.0, 2.0], values=values)

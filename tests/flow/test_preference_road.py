@@ -109,6 +109,25 @@ def test_pairs_of_one_prompt_in_one_element_weigh_one(commands, snapshots, rende
     )
 
 
+def test_ordered_and_tied_pairs_of_one_prompt_weigh_its_weight_together(commands, snapshots, renderer):
+    """Davidson by hand, ν = 2τ / (1 − τ): two ordered pairs and a tie of the first prompt, one pair of the second."""
+    config = config_of(commands, ties="davidson", score_weight=0)
+    items = [ranked(renderer, ranks=(2, 1, 2), weight=3.0), ranked(renderer, "how", ("salt", "stone"), (1, 2))]
+    learner = learner_of(snapshots)
+    loss, _ = item_loss(learner, items, totals(items), config, CPU)
+    s = values(learner.scorer, pack([i.group for i in items], rows="last")).tolist()
+    nu = learner.log_ties[0].exp().item()
+    assert nu == pytest.approx(2 * 0.1 / 0.9)
+
+    def term(i, j, *, tied=False):
+        first, second = math.exp(s[i]), math.exp(s[j])
+        middle = nu * math.sqrt(first * second)
+        return -math.log((middle if tied else first) / (first + second + middle))
+
+    expected = 3 * (term(1, 0) + term(1, 2) + term(0, 2, tied=True)) / 3 + term(3, 4)
+    assert loss.item() == pytest.approx(expected / totals(items).ranked, abs=1e-5)
+
+
 @pytest.mark.parametrize("changes", [{}, {"ties": "davidson"}, {"ranking": "plackett-luce"}, {"lm_weight": 0.5}])
 def test_c15_every_term_sums_over_micro_batches(commands, snapshots, renderer, changes):
     config = config_of(commands, label_weight=0.7, centring_weight=0.1, **changes)

@@ -11,6 +11,7 @@ What only a reader sees is left alone: annotations, docstrings, the words of mes
 """
 
 import ast
+import itertools
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -78,14 +79,15 @@ def draw(package: Path, seed: str, count: int) -> list[Mutant]:
     for number, kind in enumerate(KINDS):
         some = [mutant for mutant in every if mutant.kind == kind]
         share = count // len(KINDS) + (number < count % len(KINDS))
-        drawn += random.Random(f"{seed} {kind}").sample(some, share)
+        random.Random(f"{seed} {kind}").shuffle(some)
+        whole = (mutant for mutant in some if _compiles(mutant.apply((package / mutant.file).read_bytes())))
+        drawn += itertools.islice(whole, share)
     return drawn
 
 
 def mutants(source: bytes, file: str) -> list[Mutant]:
-    """Every fault of a file, in its order; those that leave no Python are left out."""
-    found = list(_Finder(source, file).walk(ast.parse(source), None, set()))
-    return [mutant for mutant in found if _compiles(mutant.apply(source))]
+    """Every fault of a file, in its order; a few leave no Python."""
+    return list(_Finder(source, file).walk(ast.parse(source), None, set()))
 
 
 class _Finder:
@@ -129,6 +131,8 @@ class _Finder:
         blocks += [case.body for case in getattr(node, "cases", [])]
         first = min((block[0].lineno for block in blocks if block), default=(node.end_lineno or 0) + 1)
         own = home or (node.lineno, max(node.lineno, first - 1))
+        if isinstance(node, ast.If) and "__name__" in _names(node.test):  # what only a file run by itself does
+            return
         if _is_text(node) or isinstance(node, ast.Import | ast.ImportFrom | ast.Assert | ast.Raise):
             return
         for name, value in ast.iter_fields(node):

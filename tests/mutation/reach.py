@@ -4,6 +4,7 @@
 
 - `coverage.sqlite`: coverage.py's data file, with a context for each test and for each fixture that tests share
 - `tests.json`: of every test its seconds of CPU and of the clock, and the shared fixtures that it rests on
+- `coverage.md`: how much of each room is reached; what only a process of its own runs does not count
 
 A shared fixture is made while its first test runs, and its lines would count as that test's; under a context of their
 own they count as reached by every test that asks for it.
@@ -72,6 +73,21 @@ class Reach:
         self.coverage.save()
         found = {"tests": self.tests, "fixtures": self.fixtures}
         (FOLDER / "tests.json").write_text(json.dumps(found, indent=1))
+        (FOLDER / "coverage.md").write_text(table(self.coverage, ROOT / "src" / "accord"))
+
+
+def table(measured, package):
+    """Statements of each room and how many a test has reached, as a table in Markdown."""
+    rooms = {}
+    for file in sorted(package.rglob("*.py")):
+        inside = file.relative_to(package).parts
+        room = "/".join(inside[:2] if inside[0] == "stages" and len(inside) > 2 else inside[:1]).removesuffix(".py")
+        _, statements, _, missing, _ = measured.analysis2(str(file))
+        before = rooms.get(room if len(inside) > 1 else "the door", (0, 0))
+        rooms[room if len(inside) > 1 else "the door"] = (before[0] + len(statements), before[1] + len(missing))
+    rooms["all"] = tuple(map(sum, zip(*rooms.values(), strict=True)))
+    rows = [f"| {room} | {n} | {100 * (n - missing) / n:.1f} |" for room, (n, missing) in rooms.items() if n]
+    return "\n".join(["| room | statements | reached, % |", "|---|---|---|", *rows]) + "\n"
 
 
 def is_shared(name, item):

@@ -123,6 +123,25 @@ def test_every_paired_loss_is_its_formula(name, reduction):
     assert metrics[f"loss/{name}"].item() == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.parametrize(
+    "name", ["dpo", "cdpo", "robust", "hinge", "exo", "nca", "bco_pair", "apo_zero", "orpo", "simpo"]
+)
+def test_the_rewards_are_beta_times_what_the_loss_compares(name):
+    """Log-ratios to the reference; without one log-probs per token."""
+    keywords, _ = FORMULAS[name]
+    metrics = LOSSES[name](pairs(), count=2.0, **keywords)[1]
+    sides = []
+    for logprobs, reference, tokens in (
+        (CHOSEN, REFERENCE_CHOSEN, CHOSEN_TOKENS),
+        (REJECTED, REFERENCE_REJECTED, REJECTED_TOKENS),
+    ):
+        compared = [p / n if name in MEANS else p - q for p, q, n in zip(logprobs, reference, tokens, strict=True)]
+        sides.append(keywords["beta"] * sum(compared) / 2)
+    assert metrics["rewards/chosen"].item() == pytest.approx(sides[0])
+    assert metrics["rewards/rejected"].item() == pytest.approx(sides[1])
+    assert metrics["rewards/margins"].item() == pytest.approx(sides[0] - sides[1])
+
+
 def test_the_names_options_and_needs_of_the_command_are_those_of_the_functions():
     """The command's table stands in accord.config, which must not import torch."""
     assert list(DIRECT_LOSSES) == list(LOSSES) and set(FORMULAS) == set(NAMES)

@@ -1,0 +1,63 @@
+"""The tool that tries the tests: its faults by hand, and that a draw is a function of its seed."""
+
+import ast
+from collections import Counter
+from pathlib import Path
+
+import accord
+from tests.mutation.mutants import KINDS, ROOMS, draw, mutants
+
+PACKAGE = Path(accord.__file__).parent
+SOURCE = '''"""Words."""
+LEAST = 3
+
+
+def f(x: int, y: float = 0.5, *, told: bool = True):
+    """More 5 words."""
+    if x < LEAST and not told:
+        raise ValueError(f"{x} is less than {LEAST + 1}")
+    total = y
+    total += g(x, y)
+    print("seen", 7)
+    h(x)
+    return -total
+'''
+EXPECTED = """
+comparison 7 x < LEAST → x > LEAST
+term 7 x < LEAST and not told → (not told)
+term 7 x < LEAST and not told → (x < LEAST)
+term 7 not told → (told)
+term 10 total += g(x, y) → total = g(x, y)
+term 13 -total → (total)
+constant 2 3 → 4
+constant 5 0.5 → 0.75
+constant 5 True → False
+arguments 10 x, y → y, x
+line 8 raise ValueError(f"{x} is less than {LEAST + 1}") → pass
+line 10 total += g(x, y) → pass
+line 12 h(x) → pass
+"""
+
+
+def test_the_faults_of_a_file_by_hand():
+    source = SOURCE.encode()
+    found = {f"{m.kind} {m.line} {m.show(source).partition(f'{m.kind}: ')[2]}" for m in mutants(source, "f.py")}
+    assert found == set(EXPECTED.strip().splitlines())
+
+
+def test_what_a_fault_is_seen_by():
+    """A default by the body of its function, a number beside functions by the whole file, a condition by its line."""
+    lines = {(m.kind, m.line): m.lines for m in mutants(SOURCE.encode(), "f.py")}
+    assert lines["constant", 5] == (6, 13) and lines["constant", 2][0] == 1 and lines["constant", 2][1] >= 13
+    assert lines["comparison", 7] == (7, 7) and lines["line", 8] == (8, 8)
+
+
+def test_a_draw_is_a_function_of_its_seed_and_takes_as_many_of_each_kind():
+    drawn = draw(PACKAGE, "a seed", 50)
+    assert drawn == draw(PACKAGE, "a seed", 50) != draw(PACKAGE, "another", 50)
+    assert Counter(m.kind for m in drawn) == dict.fromkeys(KINDS, 10)
+    assert all(m.file.startswith(ROOMS) for m in drawn)
+    for mutant in drawn:
+        source = (PACKAGE / mutant.file).read_bytes()
+        changed = mutant.apply(source)
+        assert ast.dump(ast.parse(changed)) != ast.dump(ast.parse(source)), mutant
