@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from typing import Annotated
 
 import pytest
 import yaml
@@ -263,3 +264,34 @@ def test_cards_and_configs_are_utf8_whatever_the_locale(commands, tmp_path):
     assert done.returncode == 0, done.stderr.decode()
     assert name in (tmp_path / "run" / "config.yaml").read_bytes().decode("utf-8")
     assert name in (tmp_path / "run" / "snapshot" / "README.md").read_bytes().decode("utf-8")
+
+
+# beside these every bounded number begins at 0 and has no end
+STARTS = {"max_length": 1.0}
+ENDS = dict.fromkeys(("gamma", "lam", "refresh_mix", "weight_average", "warmup", "eval_share"), 1.0)
+ENDS |= dict.fromkeys(("label_smoothing", "flips", "label_flips", "suspect_below"), 0.5)
+
+
+@pytest.mark.parametrize("command", ["ppo", "preference", "sft", "pretrain"])
+def test_numbers_are_refused_beyond_their_bounds_and_taken_at_them(command):
+    from pydantic import TypeAdapter, ValidationError
+
+    def takes(name, number):
+        field = COMMANDS[command].config.model_fields[name]
+        try:
+            TypeAdapter(Annotated[float, *field.metadata]).validate_python(number)
+        except ValidationError:
+            return False
+        return True
+
+    bounded = [name for name, field in COMMANDS[command].config.model_fields.items() if "number" in kinds(field)]
+    assert len(bounded) > 10
+    for name in bounded:
+        start, end = STARTS.get(name, 0.0), ENDS.get(name, 1e12)
+        assert takes(name, start + 1e-6) and not takes(name, start - 1e-6), name
+        assert takes(name, end - 1e-6) and takes(name, end + 1e-6) == (name not in ENDS), name
+
+
+def kinds(field):
+    """ "number" where the knob has bounds, beside what else its metadata are."""
+    return {"number" for bound in field.metadata if {"ge", "gt"} & set(dir(bound))}

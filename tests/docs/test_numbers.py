@@ -1,5 +1,6 @@
 """A number that decides something and stands on a page is the one in the code."""
 
+import inspect
 import re
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from accord.config import Training
 from accord.engine.forward import linear_logprobs
 from accord.models import scorers
+from accord.objectives.direct import LOSSES
 from accord.stages.ppo import rollouts
 from accord.stages.pretrain import run as pretrain
 from accord.stages.pretrain.config import Pretrain
@@ -61,3 +63,12 @@ def test_a_threshold_on_a_page_is_that_of_the_code(page, sentence):
 def test_what_help_and_messages_say_of_held_out_shares_is_what_is_held_out():
     assert percent(sft.HELD_OUT) in Sft.model_fields["eval_data"].description
     assert percent(pretrain.HELD_OUT) in Pretrain.model_fields["eval_data"].description
+
+
+def test_each_direct_loss_stands_with_the_reduction_and_the_beta_of_its_function():
+    page, found = (DOCS / "direct.md").read_text(encoding="utf-8"), {}
+    for name, loss in LOSSES.items():
+        defaults = {p.name: p.default for p in inspect.signature(loss).parameters.values()}
+        beta = f", {defaults['beta']:g}" if "beta" in defaults else ""
+        found[name] = re.search(rf"^\| `direct\w*\.{name}` \|.*\| {defaults['reduction']}{beta} \|", page, re.MULTILINE)
+    assert all(found.values()), [name for name, row in found.items() if row is None]

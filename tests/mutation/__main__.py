@@ -27,6 +27,8 @@ from tests.mutation.mutants import Mutant, draw
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 60.0  # of processor time for one fault
 COPIED = ("src", "tests", "benchmarks", "examples", "docs", "pyproject.toml", "README.md", "constraints.txt")
+# what stands outside of functions runs for whoever imports it; these read it, from whatever file
+TABLES = ("tests/docs/", "tests/test_cli.py")
 # everything heavy that the tests import and that is not ours
 LOADED = (
     "torch",
@@ -77,7 +79,8 @@ class Reached:
         first, last = mutant.lines
         there = self.lines[mutant.file]
         contexts = set().union(*(there[line] for line in range(first, last + 1) if line in there))
-        found = [name for name, needs in self.fixtures.items() if contexts & {name, *needs}]
+        tables = TABLES if mutant.outside else ()
+        found = [n for n, needs in self.fixtures.items() if contexts & {n, *needs} or n.startswith(tables)]
         made: set[str] = set()
         chosen, spent = [], 0.0
         for name in sorted(found, key=lambda name: self.cpu[name] + sum(map(self.made, self.fixtures[name]))):

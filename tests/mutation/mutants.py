@@ -59,6 +59,7 @@ class Mutant:
     text: str
     line: int
     lines: tuple[int, int]
+    outside: bool  # of functions: it runs when the file is imported
 
     def apply(self, source: bytes) -> bytes:
         """The file with the fault."""
@@ -92,7 +93,7 @@ def mutants(source: bytes, file: str) -> list[Mutant]:
 
 class _Finder:
     def __init__(self, source: bytes, file: str) -> None:
-        self.source, self.file = source, file
+        self.source, self.file, self.depth = source, file, 0
         self.starts = [0]
         for line in source.splitlines(keepends=True):
             self.starts.append(self.starts[-1] + len(line))
@@ -105,7 +106,9 @@ class _Finder:
                 if default is not None:
                     yield from self.walk(default, body, seen)
             names = {argument.arg for argument in ast.walk(node.args) if isinstance(argument, ast.arg)}
+            self.depth += 1
             yield from self.block(node.body, names, inside=True)
+            self.depth -= 1
         elif isinstance(node, ast.ClassDef | ast.Module):
             everything = (1, len(self.starts)) if isinstance(node, ast.Module) else (node.lineno, node.end_lineno or 0)
             for child in node.body:
@@ -155,7 +158,7 @@ class _Finder:
         if isinstance(node, ast.Compare) and len(node.ops) == 1:
             left, right = self.text(node.left), self.text(node.comparators[0])
             yield self.mutant("comparison", node, f"{left} {TURNED[type(node.ops[0])]} {right}", home)
-        if isinstance(node, ast.BinOp) and not any(_is_words(side) for side in (node.left, node.right)):
+        if isinstance(node, ast.BinOp) and not any(_is_words(s) or _is_type(s) for s in (node.left, node.right)):
             for side in (node.left, node.right):
                 if not (
                     side is node.right and isinstance(node.op, ast.Sub | ast.Div | ast.FloorDiv | ast.Mod | ast.Pow)
@@ -176,20 +179,20 @@ class _Finder:
                     start, end = self.place(one)[0], self.place(other)[1]
                     between = self.source[self.place(one)[1] : self.place(other)[0]].decode()
                     text = self.text(other) + between + self.text(one)
-                    yield Mutant(self.file, "arguments", start, end, text, one.lineno, home)
+                    yield Mutant(self.file, "arguments", start, end, text, one.lineno, home, self.depth == 0)
         for child in ast.iter_child_nodes(node):
             yield from self.walk(child, home, seen)
 
     def place(self, node: ast.AST) -> tuple[int, int]:
-        begin = self.starts[node.lineno - 1] + node.col_offset  # type: ignore[attr-defined]
-        return begin, self.starts[node.end_lineno - 1] + node.end_col_offset  # type: ignore[attr-defined]
+        begin = self.starts[node.lineno - 1] + node.col_offset
+        return begin, self.starts[node.end_lineno - 1] + node.end_col_offset
 
     def text(self, node: ast.AST) -> str:
         start, end = self.place(node)
         return self.source[start:end].decode()
 
     def mutant(self, kind: str, node: ast.AST, text: str, lines: tuple[int, int]) -> Mutant:
-        return Mutant(self.file, kind, *self.place(node), text, node.lineno, lines)  # type: ignore[attr-defined]
+        return Mutant(self.file, kind, *self.place(node), text, node.lineno, lines, self.depth == 0)
 
 
 def _may_go(node: ast.stmt, seen: set[str], *, last: bool) -> bool:
@@ -220,6 +223,10 @@ def _is_text(node: ast.stmt) -> bool:
 
 def _is_words(node: ast.expr) -> bool:
     return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
+
+
+def _is_type(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id[:1].isupper() and not node.id.isupper()
 
 
 def _moved(value: bool | int | float) -> str:

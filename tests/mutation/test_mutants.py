@@ -50,6 +50,8 @@ def test_what_a_fault_is_seen_by():
     lines = {(m.kind, m.line): m.lines for m in mutants(SOURCE.encode(), "f.py")}
     assert lines["constant", 5] == (6, 13) and lines["constant", 2][0] == 1 and lines["constant", 2][1] >= 13
     assert lines["comparison", 7] == (7, 7) and lines["line", 8] == (8, 8)
+    outside = {(m.kind, m.line) for m in mutants(SOURCE.encode(), "f.py") if m.outside}
+    assert outside == {("constant", 2), ("constant", 5)}
 
 
 def test_a_draw_is_a_function_of_its_seed_and_takes_as_many_of_each_kind():

@@ -54,7 +54,7 @@ def split_columns(source: str) -> tuple[str, dict[str, str]]:
         return source, {}
     bare, _, query = source.rpartition("?")
     pairs = [pair.partition("=") for pair in re.split("[&,]", query)]
-    if any(not (name and equals and path) for name, equals, path in pairs):
+    if not all(name and path for name, _, path in pairs):
         raise BadInput(f"{source}: after '?' write FIELD=NAME, several of them joined by ',' or '&'.")
     return bare, {name: path for name, _, path in pairs}
 
