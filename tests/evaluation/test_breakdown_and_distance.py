@@ -136,7 +136,10 @@ def test_the_slope_of_an_overconfident_model_is_below_one_with_its_interval():
 
 
 def test_a_slope_that_does_not_exist_is_infinite():
-    assert calibration_intervals([1.0, 2.0, 3.0], resamples=20)["slope"].mean == np.inf
+    for margins, slope in (([1, 2, 3], np.inf), ([-1, -2, -3], -np.inf), ([0, 0, 0], np.nan), ([0, 0.3, 0], np.inf)):
+        assert calibration_intervals(margins, resamples=20)["slope"].mean == pytest.approx(slope, nan_ok=True)
+    # b of the likeliest σ(b m): log 2 / 0.5 where two of three are right by half a point
+    assert calibration_intervals([0.5, 0.5, -0.5], resamples=20)["slope"].mean == pytest.approx(2 * np.log(2))
 
 
 def test_refitting_mends_the_calibration_on_pairs_it_did_not_see():

@@ -73,17 +73,17 @@ class Mutant:
 
 
 def draw(package: Path, seed: str, count: int) -> list[Mutant]:
-    """`count` mutants, as many of each kind; the seed is a commit's hash."""
+    """`count` mutants, as many of each kind and the kinds in turn; the seed is a commit's hash."""
     files = sorted(path for room in ROOMS for path in (package / room).rglob("*.py"))
     every = [found for path in files for found in mutants(path.read_bytes(), path.relative_to(package).as_posix())]
-    drawn: list[Mutant] = []
-    for number, kind in enumerate(KINDS):
+    drawn = []
+    for kind in KINDS:
         some = [mutant for mutant in every if mutant.kind == kind]
-        share = count // len(KINDS) + (number < count % len(KINDS))
         random.Random(f"{seed} {kind}").shuffle(some)
-        whole = (mutant for mutant in some if _compiles(mutant.apply((package / mutant.file).read_bytes())))
-        drawn += itertools.islice(whole, share)
-    return drawn
+        drawn.append(mutant for mutant in some if _compiles(mutant.apply((package / mutant.file).read_bytes())))
+    return [mutant for turn in itertools.islice(zip(*drawn, strict=False), -(-count // len(KINDS))) for mutant in turn][
+        :count
+    ]
 
 
 def mutants(source: bytes, file: str) -> list[Mutant]:
