@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from accord.engine.decode.draw import SampleSettings
+from accord.engine.remote.http import call_json
 from accord.engine.remote.vllm import Server
 from accord.errors import BadInput
 
@@ -187,3 +188,28 @@ def test_as_many_requests_are_in_flight_as_are_asked_at_once(stub):
 
     stub.spoil = together
     assert len(stub.client.sample(prompts, ASKED)) == 2 * len(prompts)
+
+
+def test_every_request_has_a_connection_of_its_own():
+    """A service may close one that is kept just when the next request uses it."""
+    ports = []
+
+    class Keeping(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_):
+            pass
+
+        def do_GET(self):
+            ports.append(self.client_address[1])
+            self.send_response(200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+    with Listening(("127.0.0.1", 0), Keeping) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for _ in range(3):
+            assert call_json(f"http://127.0.0.1:{server.server_port}/", timeout=10) == {}
+        server.shutdown()
+    assert len(set(ports)) == len(ports) == 3

@@ -260,3 +260,14 @@ def test_r_squared_by_hand_and_against_scipy():
     assert st.r_squared(x, y) == pytest.approx(stats.linregress(x, y).rvalue ** 2)
     assert st.r_squared(x + 1e6, y - 1e6) == pytest.approx(stats.linregress(x, y).rvalue ** 2, abs=1e-6)
     assert math.isnan(st.r_squared([1, 1, 1], [1, 2, 3]))
+
+
+def test_seeds_that_agree_are_as_wide_as_what_rounding_hides():
+    """3 of 30 at each of four seeds: a share's own error is at least that of a uniform within one outcome."""
+    found = st.interval_of_seeds([0.1] * 4, [30] * 4, "share")
+    centre = (12 + 1) / (120 + 2)
+    reach = stats.t.ppf(0.975, 3) * math.sqrt(4 / (12 * 30**2)) / 4 / (centre * (1 - centre))
+    middle = math.log(centre / (1 - centre))
+    assert (found.low, found.high) == pytest.approx(
+        [1 / (1 + math.exp(-(middle + side * reach))) for side in (-1, 1)], rel=1e-9
+    )
