@@ -32,7 +32,7 @@ TURNED: dict[type, str] = {
     ast.Is: "is not",
     ast.IsNot: "is",
 }
-EITHER_WAY = ("max", "min", "maximum", "minimum", "logaddexp", "hypot", "gcd", "equal")
+EITHER_WAY = ("max", "min", "maximum", "minimum", "logaddexp", "hypot", "transpose")
 SPOKEN = (
     "print",
     "warn",

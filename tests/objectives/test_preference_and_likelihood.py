@@ -199,9 +199,9 @@ def test_severity_weighs_a_label():
 
 
 def test_rating_loss_by_hand():
-    """Ratings 4 and 1 on a scale of 2 · score + 1: errors 1 and −2, so ½ (1 + 4) / 2."""
+    """Ratings 4 and 0 on a scale of 2 · score + 1: errors 1 and −2, so ½ (1 + 4) / 2."""
     loss, metrics = rating_loss(
-        tensor([1.0, 1.0]), tensor([4.0, 1.0]), gain=2.0, bias=1.0, weights=torch.ones(2), count=2.0
+        tensor([1.0, 0.5]), tensor([4.0, 0.0]), gain=2.0, bias=1.0, weights=torch.ones(2), count=2.0
     )
     assert loss == 1.25 and metrics["loss/rating"] == 1.25
 
