@@ -65,6 +65,12 @@ COMMANDS: dict[str, Command] = {
         "stages.ppo.config:Ppo",
         "stages.ppo.run:run",
     ),
+    "check": Command(
+        "Will this model, its template, data and server work together? A page of findings, each with its remedy.",
+        "stages.check.config:Check",
+        "stages.check.run:run",
+        positional="model",
+    ),
     "sample": Command(
         "Draw replies from a snapshot.",
         "stages.sample.config:Sample",
@@ -106,6 +112,18 @@ COMMANDS: dict[str, Command] = {
         "Talk to a snapshot in the terminal.",
         "stages.chat.config:Chat",
         "stages.chat.run:run",
+        positional="snapshot",
+    ),
+    "export": Command(
+        "Write a snapshot as others load it: adapters merged, stops and template set.",
+        "stages.export.config:Export",
+        "stages.export.run:run",
+        positional="snapshot",
+    ),
+    "serve": Command(
+        "Answer over HTTP: chat as OpenAI's clients ask for it, or scores of a preference or cost model.",
+        "stages.serve.config:Serve",
+        "stages.serve.run:run",
         positional="snapshot",
     ),
     "data": Command(

@@ -22,6 +22,12 @@ EXAMPLES: dict[str, tuple[str, str]] = {
         "Trains nothing; writes what is kept where `--out` says so. [data.md](data.md) says what a source may be.",
         "accord data 'world:comparisons?count=200&seed=1'",
     ),
+    "check": (
+        "Trains nothing and writes nothing; exit code 2 where something on the page is wrong. Every stage asks the "
+        "part that needs no weights by itself, before its first step ([flow.md](flow.md)).",
+        "accord check runs/sft/snapshot --reference runs/pretrain/snapshot --rewards.helpful runs/helpful/snapshot \\\n"
+        "    --data 'world:comparisons?count=200&seed=3' --max_length 200",
+    ),
     "pretrain": (
         "Writes a policy snapshot. `--batch_size` counts tokens here, and here alone.",
         "accord pretrain --model tiny --data 'world:corpus?count=5000&seed=0' --steps 100 --max_length 160 \\\n"
@@ -92,6 +98,19 @@ EXAMPLES: dict[str, tuple[str, str]] = {
     "chat": (
         "Reads lines until an empty one; `/reset` forgets the conversation.",
         "accord chat runs/ppo/snapshot",
+    ),
+    "export": (
+        "Writes a Hugging Face directory that loads without Accord and without another directory. transformers and "
+        "vLLM end a reply by its `generation_config.json`, llama.cpp's `convert_hf_to_gguf.py` by its tokenizer's EOS: "
+        "both are the end of the template's turn.",
+        "accord export runs/ppo/snapshot --out exported --dtype bf16",
+    ),
+    "serve": (
+        "Needs `pip install 'accord[serve]'`. Of a policy `/v1/chat/completions`, streamed or whole; temperature 0 is "
+        "greedy, and what is not answered (`top_p`, tools, log-probs) is refused. Of a preference or cost model "
+        "`/scores`, which takes what `--rewards.NAME http://127.0.0.1:8000/scores` sends: scores are normalised of a "
+        "preference model, raw of a cost model.",
+        "accord serve runs/ppo/snapshot --port 8000",
     ),
     "claims": (
         "Writes a page, a figure and a JSON file for every claim; [claims.md](claims.md) says how.",

@@ -39,7 +39,7 @@ NEUTRAL: dict[str, Any] = {
 }
 
 
-class Finding(NamedTuple):
+class Diagnosis(NamedTuple):
     """One thing that was looked at: what it is `about`, what was found, and where it is not fine what mends it.
 
     A `note` is to be known; what is `wrong` ends a run before it begins.
@@ -66,14 +66,14 @@ def preflight(models: Mapping[str, str], *, longest: int = 0, knobs: str = "") -
         refuse(reference_findings(models["model"], models["reference"]))
 
 
-def refuse(findings: Iterable[Finding]) -> None:
+def refuse(findings: Iterable[Diagnosis]) -> None:
     """Raise BadInput for the first finding that is wrong."""
     for finding in findings:
         if finding.level == "wrong":
             raise BadInput(f"{finding.said}; {finding.remedy}")
 
 
-def model_findings(where: str, *, longest: int = 0, knobs: str = "") -> list[Finding]:
+def model_findings(where: str, *, longest: int = 0, knobs: str = "") -> list[Diagnosis]:
     """What config and tokenizer of one model say, whatever its role."""
     asked_for(where)
     found = [positions(where, longest, knobs), vocabulary(where)]
@@ -82,17 +82,27 @@ def model_findings(where: str, *, longest: int = 0, knobs: str = "") -> list[Fin
     return found
 
 
-def positions(where: str, longest: int, knobs: str) -> Finding:
+def role_finding(where: str, role: str) -> Diagnosis:
+    """Whether a model is of the role that it is given for."""
+    found = describe(where)["role"]
+    if found == role:
+        return Diagnosis("role", f"{where} is a {role} model")
+    return Diagnosis("role", f"{where} is a {found} model, and a {role} model is asked for", "give another", "wrong")
+
+
+def positions(where: str, longest: int, knobs: str) -> Diagnosis:
     """Whether the model reads as many tokens as the knobs let a text have."""
     limit = most_positions(read_config(where))
     if not limit:
-        return Finding("positions", f"{where} names no longest text")
+        return Diagnosis("positions", f"{where} names no longest text")
     if longest <= limit:
-        return Finding("positions", f"{where} reads {limit} tokens" + (f", and {knobs} is {longest}" if knobs else ""))
-    return Finding("positions", f"{where} reads {limit} tokens, and {knobs} is {longest}", "give less", "wrong")
+        return Diagnosis(
+            "positions", f"{where} reads {limit} tokens" + (f", and {knobs} is {longest}" if knobs else "")
+        )
+    return Diagnosis("positions", f"{where} reads {limit} tokens, and {knobs} is {longest}", "give less", "wrong")
 
 
-def vocabulary(where: str) -> Finding:
+def vocabulary(where: str) -> Diagnosis:
     """Whether every token that a text or the chat template can have stands in the embedding."""
     rows = int(read_config(where).get_text_config().vocab_size)
     tokenizer = read_tokenizer(where)
@@ -105,13 +115,13 @@ def vocabulary(where: str) -> Finding:
     if beyond:
         said = f"{where}: the tokenizer's {', '.join(beyond[:3])} are beyond the {rows} rows of the embedding"
         remedy = "load it where it was made, resize_token_embeddings(len(tokenizer)), and save both again"
-        return Finding("vocabulary", said, remedy, "wrong")
+        return Diagnosis("vocabulary", said, remedy, "wrong")
     unused = rows - len({i for i in tokens.values() if i < rows})
     rest = f"; {unused} of them are no token and are never drawn" if unused else ""
-    return Finding("vocabulary", f"{where}: {len(tokens)} tokens, {rows} rows{rest}")
+    return Diagnosis("vocabulary", f"{where}: {len(tokens)} tokens, {rows} rows{rest}")
 
 
-def labels(where: str) -> Finding:
+def labels(where: str) -> Diagnosis:
     """Whether a scorer's head is one score for each of its heads."""
     described = describe(where)
     heads = heads_of(described)
@@ -119,25 +129,25 @@ def labels(where: str) -> Finding:
     found = labels_of_adapter(where) if base_of(where) else int(config.num_labels)
     if found == len(heads):
         names = f": {', '.join(heads)}" if heads != [""] else ""
-        return Finding("labels", f"{where} has {found} score{'s' if found > 1 else ''} a reply{names}")
+        return Diagnosis("labels", f"{where} has {found} score{'s' if found > 1 else ''} a reply{names}")
     named = ", ".join(str(name) for name in list((config.id2label or {}).values())[:4])
     said = f"{where} has {found} labels ({named}), and a preference or cost model has one score"
-    return Finding("labels", said, "train it with num_labels=1, or give another model", "wrong")
+    return Diagnosis("labels", said, "train it with num_labels=1, or give another model", "wrong")
 
 
-def reading_place(where: str) -> Finding:
+def reading_place(where: str) -> Diagnosis:
     """Whether a scorer is a decoder that is read behind the reply's last token."""
     config = read_config(where)
     with reading(where, "a sequence classifier"), torch.device("meta"):
         model: Any = AutoModelForSequenceClassification.from_config(config)
     if isinstance(getattr(model, "score", None), nn.Linear):
-        return Finding("head", f"{where}: {type(model).__name__}, read at the reply's last token")
+        return Diagnosis("head", f"{where}: {type(model).__name__}, read at the reply's last token")
     said = f"{where}: {type(model).__name__} is no decoder with a linear score at the reply's last token"
     remedy = "give a decoder's, or put it behind MODULE:FUNCTION or an http:// address"
-    return Finding("head", said, remedy, "wrong")
+    return Diagnosis("head", said, remedy, "wrong")
 
 
-def reference_findings(where: str, reference: str) -> list[Finding]:
+def reference_findings(where: str, reference: str) -> list[Diagnosis]:
     """Whether a policy's token ids mean the same to its reference, which reads every text in the same pieces."""
     tokenizer, its = read_tokenizer(where), read_tokenizer(reference)
     # PAD is no part of it: it fills slots, and may have been added in one place alone
@@ -150,16 +160,16 @@ def reference_findings(where: str, reference: str) -> list[Finding]:
     other |= {name for name in words if ours.get(name) != theirs[name]}
     lost = [name for name, i in mine.items() if i >= rows]
     if not other and not lost:
-        return [Finding("reference", f"{reference} has the policy's vocabulary")]
+        return [Diagnosis("reference", f"{reference} has the policy's vocabulary")]
     said = (
         f"the reference {reference} has another vocabulary than {where}: {len(other)} tokens differ"
         if other
         else f"{reference} has {rows} rows, and the policy's tokens go on to {max(mine.values())}"
     )
-    return [Finding("reference", said, "give a reference of the same tokenizer, or leave it out", "wrong")]
+    return [Diagnosis("reference", said, "give a reference of the same tokenizer, or leave it out", "wrong")]
 
 
-def generation_findings(where: str) -> list[Finding]:
+def generation_findings(where: str) -> list[Diagnosis]:
     """What a server that reads the model's generation config would draw by, and what of it cannot be saved."""
     name, options = asked_for(base_of(where) or where)
     if is_gguf(where):
@@ -167,15 +177,15 @@ def generation_findings(where: str) -> list[Finding]:
     try:
         config = GenerationConfig.from_pretrained(name, **options)
     except OSError:
-        return [Finding("generation config", f"{where} has none")]
+        return [Diagnosis("generation config", f"{where} has none")]
     found = []
     said = {key: value for key in NEUTRAL if (value := getattr(config, key, None)) not in (None, NEUTRAL[key])}
     if said:
         listed = ", ".join(f"{key} {value:g}" for key, value in said.items())
         remedy = "Accord draws without them unless told; a request to a server must name each, or it takes them"
-        found.append(Finding("generation config", f"a server draws by {listed}", remedy, "note"))
+        found.append(Diagnosis("generation config", f"a server draws by {listed}", remedy, "note"))
     dropped = without_contradictions(config)[1]
     if dropped:
         remedy = "they contradict the rest; snapshots are saved without them"
-        found.append(Finding("generation config", f"{', '.join(dropped)} cannot be saved", remedy, "note"))
-    return found or [Finding("generation config", f"{where}: nothing that changes what is drawn")]
+        found.append(Diagnosis("generation config", f"{', '.join(dropped)} cannot be saved", remedy, "note"))
+    return found or [Diagnosis("generation config", f"{where}: nothing that changes what is drawn")]

@@ -1,0 +1,101 @@
+"""Check: everything that can be known before anything is trained, on one page.
+
+What configs, tokenizers and the template say comes first (`models.preflight`, which every stage asks too); if nothing
+is wrong with that, the models are loaded: three replies, and the scores of others' models where their cards read them.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from accord.engine.engines import InProcess
+from accord.engine.remote.vllm import Server
+from accord.errors import BadInput
+from accord.models.loading import load_policy
+from accord.models.places import describe
+from accord.models.preflight import (
+    Diagnosis,
+    generation_findings,
+    model_findings,
+    reference_findings,
+    role_finding,
+)
+from accord.models.scorers import is_elsewhere
+from accord.models.tokenizer import load_renderer
+from accord.records import Prompt, Turn
+from accord.stages.check.config import Check
+from accord.stages.check.data import read_data
+from accord.stages.check.machine import machine_findings
+from accord.stages.check.scores import card_finding
+from accord.stages.check.template import template_findings
+from accord.stages.shared import most_tokens, sample_settings
+
+QUESTIONS = ("What is the capital of France?", "Name three birds that live by the sea.", "How do I boil an egg?")
+MARKS = {"fine": "[green]fine [/]", "note": "[yellow]note [/]", "wrong": "[red]wrong[/]"}
+
+
+def run(config: Check) -> list[Diagnosis]:
+    """Print the page; raises BadInput where something on it is wrong."""
+    scorers = {**dict.fromkeys(config.rewards.values(), "preference"), **dict.fromkeys(config.costs.values(), "cost")}
+    scorers = {where: role for where, role in scorers.items() if not is_elsewhere(where)}
+    own_role = describe(config.model)["role"]
+    if own_role != "policy":
+        scorers[config.model] = own_role
+    longest, knobs = most_tokens(config)
+    found = [*model_findings(config.model, longest=longest, knobs=knobs), *generation_findings(config.model)]
+    found += machine_findings(config.model)
+    if config.reference:
+        found += model_findings(config.reference, longest=longest, knobs=knobs)
+        found += reference_findings(config.model, config.reference)
+    for where, role in scorers.items():
+        found.append(role_finding(where, role))
+        found += model_findings(where, longest=longest, knobs=knobs) if where != config.model else []
+    renderer = load_renderer(config.model, **({"clock": lambda: config.clock} if config.clock else {}))
+    found += template_findings(renderer)
+    if config.engine:
+        served = Server.at(config.engine)
+        found.append(Diagnosis("engine", f"{config.engine} serves {served.model}"))
+    prompts = [Prompt((Turn("user", question),), "", "") for question in QUESTIONS]
+    if config.data:
+        findings, read = read_data(config, renderer)
+        found += findings
+        prompts = read or prompts
+    if not any(finding.level == "wrong" for finding in found):
+        found += [card_finding(where, role) for where, role in scorers.items()]
+    show(config.model, found)
+    wrong = [finding for finding in found if finding.level == "wrong"]
+    if wrong:
+        raise BadInput(f"{len(wrong)} must be mended first; {wrong[0].said}; {wrong[0].remedy}")
+    if own_role == "policy":
+        answer(config, prompts[:3])
+    return found
+
+
+def answer(config: Check, prompts: Sequence[Prompt]) -> None:
+    """Draw a reply to each prompt, by the server if there is one, and print it with what ended it."""
+    from rich.console import Console
+
+    renderer = load_renderer(config.model)
+    settings = sample_settings(config, renderer, 1, config.seed)
+    asked = [renderer.prompt_ids(prompt.turns) for prompt in prompts]
+    with torch.no_grad():
+        engine = Server.at(config.engine) if config.engine else InProcess(load_policy(config.model, trainable=False))
+        rollouts = engine.sample(asked, settings)
+    console = Console(soft_wrap=True, markup=False, highlight=False)
+    for prompt, rollout in zip(prompts, rollouts, strict=True):
+        ended = {"stop": "a stop token", "length": f"--max_new_tokens {config.max_new_tokens}"}[rollout.finish]
+        console.print(f"\n{prompt.turns[-1].role}: {prompt.turns[-1].content}")
+        console.print(f"assistant: {renderer.text(rollout.ids)}\n({len(rollout.ids)} tokens, ended by {ended})")
+
+
+def show(model: str, findings: Sequence[Diagnosis]) -> None:
+    """Print the page: a line for what was found, and below it what is to be done."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(escape(model))
+    for finding in findings:
+        console.print(f"{MARKS[finding.level]}  {finding.about}: {escape(finding.said)}")
+        if finding.remedy:
+            console.print(f"       → {escape(finding.remedy)}")
