@@ -1,7 +1,9 @@
 """What configs are made of: the run folder, training, sampling, adapters."""
 
 import datetime
+import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -38,6 +40,14 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
     idle: ClassVar[tuple[Idle, ...]] = ()
     counts_replies: ClassVar[bool] = False  # whether `max_length` holds a prompt with the reply that is drawn to it
+
+    @property
+    def most_tokens(self) -> tuple[int, str]:
+        """How many tokens the knobs let a model read at once, and which knobs; 0 where none says."""
+        longest, drawn = getattr(self, "max_length", 0), getattr(self, "max_new_tokens", 0)
+        if self.counts_replies or not longest or not drawn:
+            return longest, "--max_length" if longest else ""
+        return longest + drawn, "--max_length with --max_new_tokens"
 
     @model_validator(mode="after")
     def _nothing_idle(self) -> Self:
@@ -181,6 +191,12 @@ class Passing(Rendering, ReadingPairs):
 
     micro_tokens: int = Field(16384, gt=0, description="tokens in memory at once; changes no result")
     max_length: int = Field(512, gt=1, description="longest text in tokens; longer ones are dropped and counted")
+
+
+def hub_id(where: str) -> tuple[str, str]:
+    """The name and revision of a hub model, OWNER/NAME or OWNER/NAME@REVISION; two empty texts for anything else."""
+    match = re.fullmatch(r"([\w-][\w.-]*/[\w.-]+)(?:@([^\s@]+))?", where)
+    return (match[1], match[2] or "") if match and not Path(where).is_dir() else ("", "")
 
 
 def to_plain(config: Config) -> dict[str, Any]:

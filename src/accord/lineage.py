@@ -1,8 +1,9 @@
 """What a file, a folder and a hub model are by their content: hashes and commits, for lineages and manifests."""
 
 import hashlib
-import re
 from pathlib import Path
+
+from accord.config import hub_id
 
 
 def hash_file(path: Path) -> str:
@@ -17,12 +18,6 @@ def hash_directory(path: Path) -> str:
     for file in sorted(p for p in path.rglob("*") if p.is_file()):
         digest.update(f"{file.relative_to(path).as_posix()}\0{hash_file(file)}\n".encode())
     return digest.hexdigest()
-
-
-def hub_id(where: str) -> tuple[str, str]:
-    """The name and revision of a hub model, OWNER/NAME or OWNER/NAME@REVISION; two empty texts for anything else."""
-    match = re.fullmatch(r"([\w-][\w.-]*/[\w.-]+)(?:@([^\s@]+))?", where)
-    return (match[1], match[2] or "") if match and not Path(where).is_dir() else ("", "")
 
 
 def hub_revision(where: str) -> str | None:

@@ -10,10 +10,10 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.utils import logging as transformers_logging
 
-from accord.config import Adapters
+from accord.config import Adapters, hub_id
 from accord.engine.forward.attention import IMPLEMENTATION
 from accord.errors import BadInput
-from accord.lineage import hub_id, hub_revision
+from accord.lineage import hub_revision
 from accord.models.places import (
     asked_for,
     base_of,

@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import cached_file
 
+from accord.config import hub_id
 from accord.errors import BadInput, is_disk_full
-from accord.lineage import hub_id
 
 # the key of config.json that holds role, criterion and normaliser: it travels wherever the model goes
 DESCRIPTION = "accord"

@@ -4,7 +4,6 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -13,14 +12,13 @@ from torch import nn
 from accord import __version__
 from accord.config import Config, Reading, Sampling, to_plain
 from accord.data.chat import Renderer
-from accord.data.sources import Loaded, few_openings, prompt_of, read_many, refuse_overlap, select_split
+from accord.data.sources import Loaded, few_openings, prompt_of, read_many, select_split
 from accord.data.template import Refused
 from accord.engine.decode.draw import SampleSettings
 from accord.engine.engines import Engine
 from accord.engine.packing import Group, pack, reply_group
 from accord.engine.texts import RankedReplies
 from accord.errors import BadInput
-from accord.models.places import describe
 from accord.models.policy import compute_logprobs
 from accord.models.preflight import preflight
 from accord.models.saving import save_model
@@ -28,6 +26,7 @@ from accord.models.tokenizer import load_renderer
 from accord.objectives.likelihood import likelihood_loss
 from accord.records import Comparison, Demonstration, Judgement, Prompt, Rollout, is_held_out
 from accord.run import RunFolder
+from accord.stages.leaks import remember_prompts
 from accord.training.distributed import World
 from accord.training.fit import Losses
 from accord.training.machine import C, settle
@@ -40,8 +39,6 @@ Drawn = list[tuple[Prompt, list[Rollout]]]
 
 R = TypeVar("R")
 Item = TypeVar("Item", bound=RankedReplies)
-TRAINED_PROMPTS = "trained_prompts.txt"
-LABELLED_PROMPTS = "labelled_prompts.txt"
 
 
 @contextmanager
@@ -52,18 +49,9 @@ def open_run(stage: str, config: Config, parents: Mapping[str, str] | None = Non
     """
     with RunFolder(stage, config, parents, origin=lambda: world_of(config)) as run:
         if not run.finished:
-            longest, knobs = most_tokens(config)
+            longest, knobs = config.most_tokens
             preflight(parents or {}, longest=longest, knobs=knobs)
         yield run
-
-
-def most_tokens(config: Config) -> tuple[int, str]:
-    """How many tokens the knobs let a model read at once, and which knobs; 0 where none says."""
-    if not hasattr(config, "max_length"):
-        return 0, ""
-    if config.counts_replies or not hasattr(config, "max_new_tokens"):
-        return config.max_length, "--max_length"
-    return config.max_length + config.max_new_tokens, "--max_length with --max_new_tokens"
 
 
 def world_of(config: Config) -> dict[str, str]:
@@ -262,55 +250,6 @@ def refuse_unranked(items: Sequence[RankedReplies], criterion: str) -> None:
     """Raise BadInput where no comparison under the criterion is left that ranks."""
     if not any(item.pairs for item in items):
         raise BadInput(f"no comparison under --criterion {criterion} says which reply is better")
-
-
-def known_prompts(snapshot: str, *, labelled: bool = False) -> set[str]:
-    """The ids of the prompts that a snapshot or an ancestor of it learned from; of a model elsewhere none are known.
-
-    `labelled`: of a scorer, those alone whose replies it has labels of.
-    """
-    for name in (LABELLED_PROMPTS, TRAINED_PROMPTS) if labelled else (TRAINED_PROMPTS,):
-        if (listed := Path(snapshot) / name).is_file():
-            return set(listed.read_text(encoding="utf-8").split())
-    return set()
-
-
-def remember_prompts(
-    run: RunFolder, folder: Path, records: Iterable[Prompt | Demonstration | Comparison | Judgement]
-) -> None:
-    """Write the ids of the prompts a model was trained on into its snapshot, with those of all its ancestors."""
-    ids = {prompt_of(record).id for record in records}.union(*map(known_prompts, run.parents.values()))
-    write_ids(folder / TRAINED_PROMPTS, ids)
-
-
-def remember_labelled(run: RunFolder, folder: Path, prompts: Iterable[Prompt], start: str) -> None:
-    """The same of a scorer, and beside it the prompts that it has labels of: `start` knows some if it was a scorer.
-
-    The prompts that its trunk alone learned from are no leak where it scores other replies to them.
-    """
-    prompts = list(prompts)
-    remember_prompts(run, folder, prompts)
-    before = set() if describe(start)["role"] == "policy" else known_prompts(start, labelled=True)
-    write_ids(folder / LABELLED_PROMPTS, {prompt.id for prompt in prompts} | before)
-
-
-def write_ids(path: Path, ids: Iterable[str]) -> None:
-    """One id a line, sorted; no file for none."""
-    if lines := "".join(f"{i}\n" for i in sorted(ids)):
-        path.write_text(lines, encoding="utf-8")
-
-
-def refuse_trained_prompts(
-    prompts: Iterable[Prompt], snapshots: Iterable[str], what: str, *, labelled: bool = False
-) -> None:
-    """Refuse prompts that a snapshot or an ancestor of it was trained on, or that a scorer has labels of (`labelled`).
-
-    What is measured on them says nothing.
-    """
-    ids = {prompt.id for prompt in prompts}
-    for snapshot in snapshots:
-        known = known_prompts(snapshot, labelled=labelled)
-        refuse_overlap(ids, known, what, f"the training data of {snapshot} (use --split)")
 
 
 def card(stage: str, facts: Mapping[str, Any]) -> str:

@@ -28,7 +28,7 @@ from accord.stages.check.data import read_data
 from accord.stages.check.machine import machine_findings
 from accord.stages.check.scores import card_finding
 from accord.stages.check.template import template_findings
-from accord.stages.shared import most_tokens, sample_settings
+from accord.stages.shared import sample_settings
 
 QUESTIONS = ("What is the capital of France?", "Name three birds that live by the sea.", "How do I boil an egg?")
 MARKS = {"fine": "[green]fine [/]", "note": "[yellow]note [/]", "wrong": "[red]wrong[/]"}
@@ -41,7 +41,7 @@ def run(config: Check) -> list[Diagnosis]:
     own_role = describe(config.model)["role"]
     if own_role != "policy":
         scorers[config.model] = own_role
-    longest, knobs = most_tokens(config)
+    longest, knobs = config.most_tokens
     found = [*model_findings(config.model, longest=longest, knobs=knobs), *generation_findings(config.model)]
     found += machine_findings(config.model)
     if config.reference:

@@ -30,6 +30,7 @@ from accord.objectives.ranking import ranked_pairs
 from accord.records import Comparison, Demonstration
 from accord.run import RunFolder
 from accord.stages.evaluate.config import EvaluatePreference
+from accord.stages.leaks import refuse_trained_prompts
 from accord.stages.shared import (
     criteria_of,
     drop_long,
@@ -39,7 +40,6 @@ from accord.stages.shared import (
     named,
     open_run,
     refuse_idle_clock,
-    refuse_trained_prompts,
 )
 from accord.training import distributed
 

@@ -27,6 +27,7 @@ from accord.models.scorers import open_scorer
 from accord.records import Demonstration, Prompt
 from accord.run import RunFolder, read_lines
 from accord.stages.evaluate.config import Evaluate
+from accord.stages.leaks import refuse_trained_prompts
 from accord.stages.shared import (
     Drawn,
     draw,
@@ -36,7 +37,6 @@ from accord.stages.shared import (
     load_all,
     open_renderer,
     open_run,
-    refuse_trained_prompts,
 )
 from accord.training import distributed
 

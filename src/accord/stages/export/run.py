@@ -19,7 +19,8 @@ from accord.models.saving import save_model
 from accord.models.tokenizer import load_renderer
 from accord.records import Turn
 from accord.stages.export.config import Export
-from accord.stages.shared import LABELLED_PROMPTS, TRAINED_PROMPTS, card
+from accord.stages.leaks import LABELLED_PROMPTS, TRAINED_PROMPTS
+from accord.stages.shared import card
 
 DTYPES = {"bf16": torch.bfloat16, "f32": torch.float32}
 PROBE = (Turn("user", "Hello."), Turn("assistant", "Yes."), Turn("user", "And now?"))

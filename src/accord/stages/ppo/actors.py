@@ -23,8 +23,9 @@ from accord.models.scorers import ReplyScorer, open_scorer
 from accord.objectives.kl import EXACT
 from accord.records import Demonstration, Document, Prompt, slice_names
 from accord.run import RunFolder
+from accord.stages.leaks import refuse_trained_prompts
 from accord.stages.ppo.config import Ppo
-from accord.stages.shared import drop_long, drop_long_prompts, load_all, open_renderer, refuse_trained_prompts
+from accord.stages.shared import drop_long, drop_long_prompts, load_all, open_renderer
 from accord.training.distributed import World
 
 REWARD = "reward"  # the name of the summed reward's signal; costs go by their own names

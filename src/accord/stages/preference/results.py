@@ -21,9 +21,10 @@ from accord.models.saving import add_to_description, save_model
 from accord.models.scalar import Normalizer, Scorer, head_scores
 from accord.records import Prompt
 from accord.run import RunFolder
+from accord.stages.leaks import remember_labelled
 from accord.stages.preference.config import Preference
 from accord.stages.preference.items import PreferenceData, PreferenceItem
-from accord.stages.shared import card, named, remember_labelled
+from accord.stages.shared import card, named
 from accord.training.distributed import World
 from accord.training.order import batch_indices
 from accord.training.progress import Progress

@@ -17,6 +17,7 @@ from accord.models.places import POLICY
 from accord.models.policy import mean_loss
 from accord.records import Demonstration, prompt_ids
 from accord.run import RunFolder
+from accord.stages.leaks import refuse_trained_prompts
 from accord.stages.sft.config import Sft
 from accord.stages.shared import (
     drop_long,
@@ -25,7 +26,6 @@ from accord.stages.shared import (
     named,
     open_renderer,
     open_run,
-    refuse_trained_prompts,
     save_snapshot,
     settle_language_model,
     text_loss,
