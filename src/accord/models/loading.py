@@ -122,7 +122,7 @@ def dequantised(where: str) -> dict[str, Any]:
 
 def forget_quantisation(model: Any) -> None:
     """Let a dequantised model be saved: its class still holds it for a quantised one."""
-    del model.config.quantization_config
+    vars(model.config).pop("quantization_config", None)
     model.hf_quantizer = None
     model.is_quantized = False
 
