@@ -98,14 +98,15 @@ def test_a5_mask_covers_exactly_assistant_content_and_end_of_turn(any_renderer):
 
 def test_a5_the_rendering_says_what_the_template_says(any_renderer):
     """The pieces put together decode to what the template itself writes, but for the space that this tokenizer puts
-    before every text: before each content, and before what the template writes from one control token to the next."""
+    before every text: before what stands from one control token to the next, in our template before each content."""
     turns = [Turn("user", "hello  there"), Turn("assistant", "a cat is there "), Turn("user", "is a cat 3")]
-    marked = [{"role": turn.role, "content": f"\0{turn.content}\0"} for turn in turns]
+    border = "\0" if any_renderer.template == CHAT_TEMPLATE else ""
+    marked = [{"role": turn.role, "content": f"{border}{turn.content}{border}"} for turn in turns]
     tokenizer = any_renderer.tokenizer
     written = tokenizer.apply_chat_template(marked, tokenize=False, add_generation_prompt=True)
     control = {token.content for token in tokenizer.added_tokens_decoder.values()}
-    parts = re.split("(" + "|".join(map(re.escape, ["\0", *control])) + ")", written)
-    expected = "".join(part if part in control or not part else f" {part}" for part in parts if part != "\0")
+    parts = re.split("(" + "|".join(map(re.escape, [*control, *border])) + ")", written)
+    expected = "".join(part if part in control else f" {part}" for part in parts if part not in ("", border))
     assert tokenizer.decode(any_renderer.prompt_ids(turns), clean_up_tokenization_spaces=False) == expected
 
 
