@@ -124,7 +124,7 @@ def test_every_paired_loss_is_its_formula(name, reduction):
 
 
 @pytest.mark.parametrize(
-    "name", ["dpo", "cdpo", "robust", "hinge", "exo", "nca", "bco_pair", "apo_zero", "orpo", "simpo"]
+    "name", ["dpo", "cdpo", "robust", "hinge", "exo", "nca", "bco_pair", "apo_zero", "apo_down", "orpo", "simpo"]
 )
 def test_the_rewards_are_beta_times_what_the_loss_compares(name):
     """Log-ratios to the reference; without one log-probs per token."""
@@ -140,6 +140,13 @@ def test_the_rewards_are_beta_times_what_the_loss_compares(name):
     assert metrics["rewards/chosen"].item() == pytest.approx(sides[0])
     assert metrics["rewards/rejected"].item() == pytest.approx(sides[1])
     assert metrics["rewards/margins"].item() == pytest.approx(sides[0] - sides[1])
+
+
+def test_a_tie_is_half_right_and_pairs_count_by_their_weight():
+    columns = (tensor(column) for column in ([2.0, 1.0, 3.0], [1.0, 2.0, 3.0], [-1.0] * 3, [-2.0] * 3, [1.0, 0.5, 2.0]))
+    metrics = reward_metrics(*columns, 3.5)
+    assert metrics["rewards/accuracies"] == pytest.approx((1 + 0 + 2 * 0.5) / 3.5)
+    assert metrics["rewards/margins"] == pytest.approx((1 - 0.5 + 0) / 3.5)
 
 
 def test_the_names_options_and_needs_of_the_command_are_those_of_the_functions():
