@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks import cases, page
@@ -43,6 +43,7 @@ BENCHMARKS = {
     "startup": Benchmark(cases.startup, 3),
     "agreement": Benchmark(cases.agreement, 1),
     "gpu": Benchmark(gpu, 3, 20),
+    "real": Benchmark(cases.real, 3, 5),
 }
 
 
@@ -64,15 +65,21 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=0, help="fresh processes of each side; 0: the benchmark's own")
     parser.add_argument("--steps", type=int, default=0, help="steps of a run; 0: the benchmark's own")
     parser.add_argument("--size", default="9M", choices=["toy", "1M", "9M"], help="parameters of the models (9M)")
+    parser.add_argument("--model", default="", help="directory of a real model, which `real` is measured on")
     parser.add_argument("--minutes", type=float, default=0, help="start no case after so many; 0: no bound")
     parser.add_argument("--save", type=Path, help="JSON file, and a page beside it, written after every case")
     parser.add_argument("--cases", default="", help="of the benchmark, those whose names begin so: names with commas")
     parser.add_argument("--only", default="", help="with all: names with commas, the others' rows are kept")
     chosen = parser.parse_args()
     names = [chosen.name] if chosen.name != "all" else chosen.only.split(",") if chosen.only else list(BENCHMARKS)
+    if chosen.name == "all" and not chosen.only and not chosen.model:
+        names.remove("real")
+    if "real" in names and not (Path(chosen.model) / "config.json").is_file():
+        parser.error("real is measured on a model of yours: give --model DIRECTORY, with its config.json")
     if unknown := [name for name in names if name not in BENCHMARKS]:
         parser.error(f"--only {unknown[0]}: there is no such benchmark; there are {', '.join(BENCHMARKS)}")
     plans = {name: plan_of(BENCHMARKS[name], chosen.rounds, chosen.steps, chosen.size) for name in BENCHMARKS}
+    plans["real"] = replace(plans["real"], size=Path(chosen.model).name or "real", model=chosen.model)
     code = page.code_version()
     results = page.kept(RESULTS, plans, without=names) if chosen.name == "all" else []
     for name in names:

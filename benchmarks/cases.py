@@ -1,8 +1,10 @@
 """C1–C8 and N1: what is compared on a CPU. Each benchmark gives its cases; the harness runs them."""
 
+import json
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from benchmarks import equality
@@ -34,12 +36,13 @@ from benchmarks.workloads import (
 
 @dataclass(frozen=True)
 class Plan:
-    """How much of it: rounds of both sides, steps of a run, the models' size, and the device."""
+    """How much of it: rounds of both sides, steps of a run, the models' size, the device, a real model's directory."""
 
     rounds: int
     steps: int
     size: str
     device: str = "cpu"
+    model: str = ""
 
     @property
     def toy(self) -> bool:
@@ -47,10 +50,13 @@ class Plan:
 
     @property
     def vocab(self) -> int:
+        if self.model:
+            found: int = json.loads((Path(self.model) / "config.json").read_text())["vocab_size"]
+            return found
         return 512 if self.toy else 8192
 
     def workload(self, items: Sequence[Item], vocab: int = 0) -> Workload:
-        return Workload(items, vocab or self.vocab, self.size)
+        return Workload(items, vocab or self.vocab, self.size, self.model)
 
     def options(self, **more: Any) -> Options:
         """What every training task asks: of the steps, two are untimed."""
@@ -141,6 +147,39 @@ def generation(plan: Plan) -> list[Case]:
         case("fixed lengths, B = 8", equal_prompts(8, plan.vocab, length=64), at_least(2), [], limit),
         case("fixed lengths, B = 64", equal_prompts(64, plan.vocab, length=64), at_least(2), [], limit),
         case("HH prompts, replies that end, B = 64", hh_items(64, plan.vocab), at_least(5), stops, 2 * limit),
+    ]
+
+
+def real(plan: Plan) -> list[Case]:
+    """A real model (`--model DIRECTORY`): training with LoRA at HH lengths, and generation, with its own weights.
+
+    Tokens are drawn from its vocabulary. Micro-batches are what a plan for its size gives (docs/engine.md).
+    """
+    pairs = hh_items(4 * plan.steps, plan.vocab)
+    lora: Options = {"lora_rank": 16, "batch_size": 4, "micro_tokens": 768}
+
+    def beside(task: str, name: str, goal: Goal, **more: Any) -> Case:
+        case = against(plan, task, f"{name}, LoRA", pairs, goal, **lora, **more)
+        return replace(case, measures=[*case.measures, *memory])
+
+    def drawn(name: str, items: Sequence[Item], goal: Goal, stop_ids: Sequence[int], limit: int) -> Case:
+        options = {"greedy_tokens": 32, "repeats": 1, "device": plan.device}
+        options |= {"stop_ids": list(stop_ids), "max_new_tokens": limit}
+        jobs = Job(OURS, "generation", options), Job(TRL, "generation", options)
+        return Case(name, plan.workload(items), *jobs, equality.greedy, [Measure(goal, faster)])
+
+    memory = [
+        Measure(at_most(1.0), lambda ours, theirs: ours["peak_mib"] / theirs["peak_mib"], ", peak memory"),
+        Measure(at_most(4.0, "GiB"), lambda ours, _: ours["peak_mib"] / 1024, ", peak memory of ours"),
+    ]
+    every_58th = range(FIRST, plan.vocab, 58)  # of any tokens that come, HH's mean reply length
+    return [
+        beside("sft", "SFT", at_least(3)),
+        beside("preference", "preference", at_least(3)),
+        beside("dpo", "DPO, reference at every step", at_least(4)),
+        beside("dpo", "DPO, reference precomputed", at_least(4), cached=True),
+        drawn("generation, fixed lengths, B = 8", equal_prompts(8, plan.vocab, length=64), at_least(1.3), [], 64),
+        drawn("generation, replies that end, B = 8", hh_items(8, plan.vocab), at_least(2), every_58th, 128),
     ]
 
 

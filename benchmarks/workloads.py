@@ -93,37 +93,59 @@ def words(ids: Sequence[int]) -> str:
 
 @dataclass(frozen=True)
 class Workload:
-    """Items, and the models that they are for: a causal model, and a scorer on the same trunk."""
+    """Items, and the models that they are for: a causal model, and a scorer on the same trunk.
+
+    Where `source` is a model's directory, they have its weights, and a random head.
+    """
 
     items: Sequence[Item]
     vocab: int
     size: str
+    source: str = ""
 
     def write(self, folder: Path) -> None:
         """Make the folder; its models are the same on every machine."""
         folder.mkdir(parents=True, exist_ok=True)
-        made = Path(models_of(self.size, self.vocab).name)
+        made = Path(models_of(self.size, self.vocab, self.source).name)
         for name in ("model", "scorer"):
             (folder / name).symlink_to(made / name, target_is_directory=True)
         (folder / "items.json").write_text(json.dumps(self.items))
 
 
 @functools.cache  # cases of one size share them: half a billion random numbers take their time
-def models_of(size: str, vocab: int) -> "tempfile.TemporaryDirectory[str]":
-    """A folder with `model/` and `scorer/`, for as long as this process lives."""
+def models_of(size: str, vocab: int, source: str = "") -> "tempfile.TemporaryDirectory[str]":
+    """A folder with `model/` and `scorer/`, for as long as this process lives.
+
+    A real model too has a tokenizer of a word a token: both sides are to see the very same ids.
+    """
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
+    from transformers import (
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoModelForSequenceClassification,
+        GenerationConfig,
+        LlamaConfig,
+    )
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()  # of the scorer's head, which is new
     made = tempfile.TemporaryDirectory(prefix="accord-models-")
     folder = Path(made.name)
     tokenizer = make_tokenizer(vocab)
     tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": EOS}
-    config = LlamaConfig(vocab_size=vocab, max_position_embeddings=2048, num_labels=1, **tokens, **SIZES[size])
+    if source:
+        config = AutoConfig.from_pretrained(source, num_labels=1, **tokens)
+    else:
+        config = LlamaConfig(vocab_size=vocab, max_position_embeddings=2048, num_labels=1, **tokens, **SIZES[size])
     torch.manual_seed(0)
-    for name, kind in (("model", LlamaForCausalLM), ("scorer", LlamaForSequenceClassification)):
-        kind(config).save_pretrained(folder / name)
+    for name, kind in (("model", AutoModelForCausalLM), ("scorer", AutoModelForSequenceClassification)):
+        if source:
+            model = kind.from_pretrained(source, config=config, dtype=torch.float32)
+            model.generation_config = GenerationConfig(**tokens)
+        else:
+            model = kind.from_config(config)
+        model.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
     described = {"role": "preference", "criterion": "helpful", "normalizer": {"kind": "none"}}
     (folder / "scorer" / "accord.json").write_text(json.dumps(described))

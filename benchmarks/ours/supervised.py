@@ -15,7 +15,7 @@ from accord.engine.forward import linear_logprobs
 from accord.engine.forward.adapters import bare
 from accord.engine.packing import Group, cut_by_tokens, pack, reply_group
 from accord.models.learner import PreferenceLearner
-from accord.models.loading import load_policy, load_scalar
+from accord.models.loading import add_adapters, load_policy, load_scalar
 from accord.models.policy import compute_logprobs
 from accord.models.reference import Reference, ReplyReference, reply_sums
 from accord.objectives.direct import Pairs, weighted_losses
@@ -112,7 +112,7 @@ def preference(folder: Path) -> Result:
         group = reply_group(item["prompt"], *item["replies"])
         ranks = tuple(range(1, len(group.replies) + 1))
         items.append(PreferenceItem(prompt, ("",) * len(ranks), group, ranks, head="helpful", labeler="bench"))
-    scorer = load_scalar(config.model, role="preference", trainable=True)
+    scorer = add_adapters(load_scalar(config.model, role="preference", trainable=True), config, scalar=True, seed=0)
     learner = PreferenceLearner(scorer, ["helpful"], ["bench"], tie_rate=0.0).to(world.device)
     return train(
         chosen,
@@ -143,7 +143,7 @@ def dpo(folder: Path) -> Result:
         parts = cut_by_tokens(range(len(groups)), lambda i: groups[i].tokens, config.micro_tokens)
         reference = ReplyReference(kept=reply_sums(logprobs, groups, parts, world))
     else:
-        frozen = copy.deepcopy(model).requires_grad_(False)
+        frozen = None if config.lora_rank else copy.deepcopy(model).requires_grad_(False)
         reference = ReplyReference(
             logprobs=lambda packing: reference_logprobs(model, frozen, packing, config.precision)
         )
@@ -162,7 +162,7 @@ def dpo(folder: Path) -> Result:
     return {**found, "extra_mib": peak_mib(world.device.type) - baseline}
 
 
-def reference_logprobs(model: nn.Module, frozen: nn.Module, packing: Any, precision: str) -> torch.Tensor:
-    """Log-probs of the packing's targets under the frozen copy, in the precision of the run."""
+def reference_logprobs(model: nn.Module, frozen: nn.Module | None, packing: Any, precision: str) -> torch.Tensor:
+    """Log-probs of the packing's targets under the frozen copy, or without the adapter, in the precision of the run."""
     with torch.autocast(packing.ids.device.type, torch.bfloat16, enabled=precision == "bf16"):
         return Reference(model, frozen).token_logprobs(packing)

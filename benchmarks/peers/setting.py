@@ -59,8 +59,22 @@ def settings(**more: Any) -> dict[str, Any]:
 
 
 def causal() -> Any:
-    return AutoModelForCausalLM.from_pretrained(FOLDER / "model", dtype=torch.float32).to(DEVICE)
+    return adapted(AutoModelForCausalLM.from_pretrained(FOLDER / "model", dtype=torch.float32).to(DEVICE))
 
 
 def scorer() -> Any:
-    return AutoModelForSequenceClassification.from_pretrained(FOLDER / "scorer", dtype=torch.float32).to(DEVICE)
+    model = AutoModelForSequenceClassification.from_pretrained(FOLDER / "scorer", dtype=torch.float32).to(DEVICE)
+    return adapted(model, scalar=True)
+
+
+def adapted(model: Any, *, scalar: bool = False) -> Any:
+    """The model under the adapters that both sides begin with, where the options ask for some."""
+    if not OPTIONS.get("lora_rank"):
+        return model
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(0)
+    kind = {"task_type": "SEQ_CLS", "modules_to_save": ["score"]} if scalar else {"task_type": "CAUSAL_LM"}
+    return get_peft_model(
+        model, LoraConfig(r=OPTIONS["lora_rank"], lora_alpha=16.0, target_modules="all-linear", **kind)
+    )

@@ -13,6 +13,7 @@ from accord.records import Uneven
 
 Precision = Literal["auto", "f32", "bf16"]
 Compile = Literal["auto", "on", "off"]
+Recompute = Literal["auto", "on", "off"]
 Schedule = Literal["constant", "linear", "cosine"]
 Sources = str | dict[str, str]
 LimitOf = Literal["cost", "unsafe"]
@@ -87,12 +88,21 @@ class Training(Run):
     """What every training stage shares."""
 
     heading: ClassVar[str] = "training"
-    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
+    learning_rate: float = Field(
+        0.0, ge=0, description="peak learning rate of AdamW; 0: by stage, size and adapters (docs/rates.md)"
+    )
     warmup: float = rare(0.05, ge=0, lt=1, description="share of the steps over which the rate rises from 0")
     schedule: Schedule = rare("cosine", description="fall after warm-up, to 10 % of the peak; constant: none")
     weight_decay: float = rare(0.0, ge=0, description="decoupled decay of matrices; never of norms or biases")
     clip_norm: float = rare(1.0, gt=0, description="largest gradient norm; a longer gradient is scaled down")
-    micro_tokens: int = Field(8192, ge=0, description="tokens in memory at once, 0: as many as fit; changes no result")
+    micro_tokens: int = Field(
+        0, ge=0, description="tokens in memory at once; 0: as many as fit and are of use; changes no result"
+    )
+    recompute: Recompute = rare(
+        "auto",
+        description="compute activations again in the backward pass instead of keeping them: less memory, slower, the "
+        "same results; auto: where a text takes too much of the memory otherwise",
+    )
     max_length: int = Field(512, gt=1, description="longest sequence in tokens; longer ones are dropped and counted")
     precision: Precision = Field(
         "auto", description="of the forward pass; log-softmax is always f32; auto: bf16 where it is twice as fast"

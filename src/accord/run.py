@@ -34,9 +34,20 @@ C = TypeVar("C", bound=Config)
 TORN = 2**62  # the step of the torn last line that a killed run can leave
 # Knobs that say where a run lies and how it is kept, not what is computed: they may differ on resume and are no part of
 # a config's hash. Threads and compiled kernels add up in another order, and are part of it.
-PLACEMENT = frozenset({"out", "resume", "micro_tokens", "checkpoint_every", "checkpoint_minutes"})
+PLACEMENT = frozenset(
+    {"out", "resume", "micro_tokens", "recompute", "cache_tokens", "checkpoint_every", "checkpoint_minutes"}
+)
 # Knobs at these values are decided by the machine at the start; `config.yaml` has what was decided.
-UNDECIDED = {"precision": "auto", "micro_tokens": 0, "compile": "auto", "threads": 0, "clock": ""}
+UNDECIDED: dict[str, Any] = {
+    "precision": "auto",
+    "micro_tokens": 0,
+    "recompute": "auto",
+    "compile": "auto",
+    "threads": 0,
+    "clock": "",
+    "learning_rate": 0.0,
+    "critic_learning_rate": 0.0,
+}
 
 
 def available_cores() -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from accord.claims.runner import CLAIMS
 from accord.commands import COMMANDS
 from accord.parsing import build_parser
+from accord.training.rates import MORE, RATES
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 BEGIN = "<!-- written by `python tests/docs/generate.py` from here -->"
@@ -171,10 +172,21 @@ def with_guards(text: str) -> str:
     return TRAP_ROW.sub(lambda row: f"| {row[1]} | {row[2]} | {guards.get(row[1], '')} |".replace("|  |", "| |"), text)
 
 
+def rates() -> str:
+    """A row a stage and size: the rate of weights, and that of adapters."""
+    lines = ["| stage | parameters | every weight | LoRA |", "|---|---|---|---|"]
+    for stage, rows in RATES.items():
+        for row, before in zip(rows, (None, *rows), strict=False):
+            size = f"up to {row.size / 1e6:,.0f}M" if row.size < MORE else f"more than {before.size / 1e6:,.0f}M"
+            lines.append(f"| {stage} | {size} | {row.weights:g} | {row.adapters:g} |")
+    return "\n".join(lines)
+
+
 PAGES = {
     "commands.md": lambda text: between_marks(text, commands()),
     "claims.md": lambda text: between_marks(text, claims()),
     "traps.md": with_guards,
+    "rates.md": lambda text: between_marks(text, rates()),
 }
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from accord.config import Adapters
-from accord.engine.forward.adapters import bare
+from accord.engine.forward.adapters import bare, is_adapted
 from accord.engine.forward.causal import hidden_states
 from accord.engine.packing import Packing
 from accord.models.loading import add_adapters, load_scalar
@@ -70,13 +70,16 @@ def make_critics(
     seed: int,
     adapters: Adapters | None = None,
 ) -> Critics:
-    """Critics of the signals in `starts`, each with the scorer it starts from; with `adapters` these are trained."""
+    """Critics of the signals in `starts`, each with the scorer it starts from; with `adapters` these are trained.
+
+    A scorer that is an adapter already goes on with its own.
+    """
     if kind == "shared":
         return SharedCritics(list(starts), bare(policy).config.hidden_size)
     modules, shifts = {}, {}
     for name, scorer in starts.items():
         if scorer.renderer is None:
-            start = load_scalar(scorer.where, role=scorer.role, trainable=True)
+            start = load_scalar(scorer.where, role=scorer.role, trainable=True, on=scorer.on)
             modules[name] = keep_head(start, scorer.heads.index(scorer.read[0]))
             normalizer = scorer.members[0][scorer.read[0]]
             # near zero 2σ(C) − 1 is C / 2; values must not be squashed, returns carry KL too
@@ -84,6 +87,6 @@ def make_critics(
         else:
             modules[name] = new_scalar(snapshot, name, seed)
             shifts[name] = (0.0, 1.0)
-        if adapters is not None:
+        if adapters is not None and not is_adapted(modules[name]):
             modules[name] = add_adapters(modules[name], adapters, scalar=True, seed=seed)
     return SeparateCritics(modules, shifts)

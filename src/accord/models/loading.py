@@ -15,6 +15,7 @@ from accord.engine.forward.attention import IMPLEMENTATION
 from accord.errors import BadInput
 from accord.lineage import hub_revision
 from accord.models.places import (
+    adapter_beside,
     asked_for,
     base_of,
     describe,
@@ -42,19 +43,25 @@ def load_policy(where: str, *, trainable: bool = True) -> nn.Module:
     return _load(AutoModelForCausalLM, where, trainable)
 
 
-def load_scalar(where: str, *, role: str, trainable: bool = False) -> nn.Module:
-    """A preference or cost model; BadInput if the directory holds another role."""
+def load_scalar(where: str, *, role: str, trainable: bool = False, on: str = "") -> nn.Module:
+    """A preference or cost model; BadInput if the directory holds another role.
+
+    One that was trained as adapters on the model `on` is those adapters on it, so that roles can share its weights.
+    """
     described = describe(where)
     if described["role"] != role:
         flag = "--costs" if role == "cost" else "--rewards"
         raise BadInput(f"{where} is a {described['role']} model, but {flag} needs a {role} model")
-    return _load(AutoModelForSequenceClassification, where, trainable)
+    return _load(AutoModelForSequenceClassification, where, trainable, adapter_beside(where, on))
 
 
-def _load(kind: Any, where: str, trainable: bool) -> nn.Module:
+def _load(kind: Any, where: str, trainable: bool, adapter: str = "") -> nn.Module:
     with reading(where, "a model"):
         refuse_hub_adapter(where)
-        model = with_adapter(kind, where) if base_of(where) else pretrained(kind, where)
+        if adapter:
+            model = adapted(kind, adapter, trainable=trainable)
+        else:
+            model = merged(adapted(kind, where), where) if base_of(where) else pretrained(kind, where)
     if not trainable:
         model.requires_grad_(False)
     model.eval()
@@ -62,15 +69,20 @@ def _load(kind: Any, where: str, trainable: bool) -> nn.Module:
     return result
 
 
-def with_adapter(kind: Any, where: str) -> Any:
-    """The base of an adapter's directory with the adapter in its weights."""
+def adapted(kind: Any, where: str, *, trainable: bool = False) -> Any:
+    """The base of an adapter's directory under the adapter."""
     from peft import PeftModel
 
     if not (Path(where) / "adapter_model.safetensors").is_file():  # it would open adapter_model.bin
         raise OSError("no file named adapter_model.safetensors")
     options = {} if kind is AutoModelForCausalLM else {"num_labels": labels_of_adapter(where)}
     base = pretrained(kind, base_of(where), new_head=True, **options)
-    whole = PeftModel.from_pretrained(base, where).merge_and_unload()
+    return PeftModel.from_pretrained(base, where, is_trainable=trainable)
+
+
+def merged(model: Any, where: str) -> Any:
+    """A whole model of a base and the adapter of a directory."""
+    whole = model.merge_and_unload()
     whole.name_or_path = whole_name(where)
     return whole.requires_grad_(True)
 

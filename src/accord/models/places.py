@@ -138,6 +138,20 @@ def base_of(where: str) -> str:
     return base
 
 
+def adapter_beside(where: str, on: str) -> str:
+    """The directory of the adapters beside a snapshot's whole weights, where `on` is the model that they build on.
+
+    Empty where there are none, where they build on another, and where `on` is empty.
+    """
+    folder = Path(where) / "adapter"
+    if not on or not (folder / ADAPTER).is_file():
+        return ""
+    described = _adapter(str(folder))
+    base, revision = str(described.get("base_model_name_or_path") or ""), described.get("revision")
+    named = f"{base}@{revision}" if hub_id(base)[0] and revision else base
+    return str(folder) if whole_name(named) == whole_name(on) else ""
+
+
 def labels_of_adapter(where: str) -> int:
     """How many labels the head beside an adapter of a classifier gives."""
     with safe_open(Path(where) / "adapter_model.safetensors", "pt") as weights:

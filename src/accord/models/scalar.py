@@ -125,16 +125,16 @@ class Scorer:
 
     It scores ids that its own tokenizer rendered. Of a model with a head for each criterion, `head` names the one that
     is read; heads of groups and members of an ensemble are combined as the snapshot says. Members are aligned at their
-    own zeros first (a cost has no shift, and stays as it is), so that what is combined are logits.
+    own zeros first (a cost has no shift, and stays as it is), so that what is combined are logits. Models that were
+    trained as adapters on the model `on` stay adapters on it.
     """
 
-    def __init__(self, where: str, *, role: str, device: torch.device, head: str = "") -> None:
-        self.where = where
-        self.role = role
+    def __init__(self, where: str, *, role: str, device: torch.device, head: str = "", on: str = "") -> None:
+        self.where, self.role, self.on = where, role, on
         self.description = describe(where)
         ensemble = self.description.get("ensemble", {})
         folders = [where, *(str(Path(where) / member) for member in ensemble.get("members", []))]
-        self.models = [load_scalar(folder, role=role).to(device) for folder in folders]
+        self.models = [load_scalar(folder, role=role, on=on).to(device) for folder in folders]
         self.model = self.models[0]
         self.heads = heads_of(self.description)
         self.members = [normalizers_of(describe(folder)) for folder in folders]

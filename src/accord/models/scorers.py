@@ -107,16 +107,19 @@ class TextScorer:
     scores = raw_scores
 
 
-def open_scorer(where: str, role: str, renderer: Renderer, device: torch.device, head: str = "") -> ReplyScorer:
+def open_scorer(
+    where: str, role: str, renderer: Renderer, device: torch.device, head: str = "", *, on: str = ""
+) -> ReplyScorer:
     """The scorer that `where` names; `role` is preference or cost. BadInput if there is none, before it is called.
 
-    `head` names the criterion that is read of a model with a head for each of several.
+    `head` names the criterion that is read of a model with a head for each of several. Adapters on the model `on` are
+    not merged, so that its weights can be shared.
     """
     if is_address(where):
         return TextScorer(where, role, renderer, lambda conversations: _post(where, conversations), remote=True)
     if FUNCTION.fullmatch(where):
         return TextScorer(where, role, renderer, load_function(where))
-    return ConversationScorer(where, role, renderer, device, head)
+    return ConversationScorer(where, role, renderer, device, head, on=on)
 
 
 def is_address(where: str) -> bool:
@@ -178,8 +181,10 @@ class ConversationScorer(Scorer):
 
     remote = False
 
-    def __init__(self, where: str, role: str, renderer: Renderer, device: torch.device, head: str = "") -> None:
-        super().__init__(where, role=role, device=device, head=head)
+    def __init__(
+        self, where: str, role: str, renderer: Renderer, device: torch.device, head: str = "", *, on: str = ""
+    ) -> None:
+        super().__init__(where, role=role, device=device, head=head, on=on)
         own = load_renderer(where, clock=renderer.ask_time)
         self._stops = renderer.stops
         self.renderer = own if own.tells_apart(renderer) else None

@@ -304,14 +304,14 @@ def gold_scores(prompt: Prompt, reply: str) -> dict[str, float]:
 
 
 def settle_language_model(
-    config: C, run: RunFolder, world: World, model: torch.nn.Module, groups: Sequence[Group]
+    config: C, run: RunFolder, world: World, model: torch.nn.Module, largest: Sequence[Group]
 ) -> C:
-    """The config of a stage that trains on log-probs, with what the machine decides."""
+    """The config of a stage that trains on log-probs, with what the machine decides; `largest` is its largest batch."""
 
     def compute(some: Sequence[Group], precision: str) -> torch.Tensor:
         return compute_logprobs(model, pack(some).to(world.device), precision).sum()
 
-    return settle(config, run, world, lambda: [model], groups, compute)
+    return settle(config, run, world, [model], largest, compute)
 
 
 def text_loss(model: nn.Module, world: World, precision: str) -> Callable[[Sequence[Group], int], Losses]:

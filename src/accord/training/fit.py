@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from accord.config import Supervised
+from accord.engine.forward.recompute import recompute_layers
 from accord.run import RunFolder
 from accord.training import checkpoint
 from accord.training.compilation import Compilation
 from accord.training.distributed import World
-from accord.training.memory import rehearse
 from accord.training.optimizer import build_optimizers, clip_gradients, rate_at, set_rate
 from accord.training.precision import one_cast
 from accord.training.progress import Progress
@@ -39,7 +39,6 @@ def fit(
     size: Callable[[Item], int],
     totals: Callable[[Sequence[Item]], Totals],
     loss: Callable[[Sequence[Item], Totals], Losses],
-    largest: Sequence[Item] = (),
     evaluate: Callable[[], Mapping[str, float]] | None = None,
     kept: Mapping[str, nn.Module] | None = None,
 ) -> None:
@@ -47,9 +46,8 @@ def fit(
 
     `batch_at(step)` gives the items of a step (the same on every rank), `size(item)` its tokens, `totals(items)`
     what the loss divides by, `loss(items, totals)` the loss of a micro-batch and metrics that add up over
-    micro-batches. `largest` is the largest batch that can come: where memory may run short, its longest micro-batch
-    is computed before the first step, which may end in BadInput. `evaluate` is called every `eval_every` steps and at
-    the end. `kept` are modules that change without a gradient: checkpoints hold them too.
+    micro-batches. `evaluate` is called every `eval_every` steps and at the end. `kept` are modules that change
+    without a gradient: checkpoints hold them too.
     """
     modules = {"model": module, **(kept or {})}
     parameters = [p for p in module.parameters() if p.requires_grad]
@@ -61,9 +59,7 @@ def fit(
         first, tokens = state["step"], state["tokens"]
         last_row = state.get("last_row")
     run.truncate_logs(first - (last_row is not None))
-    if first < steps:
-        module.train()
-        rehearse(lambda some: loss(some, totals(some))[0], largest, size, config.micro_tokens, [module], world)
+    recompute_layers([module], config.recompute == "on")
     compilation = Compilation(run, world, [module])
     progress = Progress(run.stage, steps, first=first, quiet=not world.is_main)
     due = checkpoint.Due(config.checkpoint_every, config.checkpoint_minutes)

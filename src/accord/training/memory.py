@@ -1,12 +1,16 @@
-"""How many tokens a micro-batch may hold: a model of memory, and a rehearsal of the longest batch before step 1.
+"""How many tokens a micro-batch may hold, and whether activations are computed again: a model of memory.
 
     need(T) = fixed + per_token · T,   fixed = gradients and optimizer states, per_token = PEAK · what backward keeps
 
-What backward keeps is counted, not guessed: the longest text runs forward, and every tensor that autograd saves is
-added up. So the count holds for any architecture, head, adapter or precision. It grows with the tokens alone, because
-segments are attended one by one.
+What backward keeps is counted, not guessed: a text runs forward, and every tensor that autograd saves is added up. So
+the count holds for any architecture, head, adapter or precision. It grows with the tokens alone, because segments are
+attended one by one. Of layers that run again in the backward pass the graph keeps the inputs, and one layer's
+activations are there at a time.
+
+Micro-batches shrink first, down to the longest text, which costs little; then activations are recomputed.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +20,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from accord.errors import BadInput
 from accord.training.distributed import World
@@ -25,6 +30,11 @@ Loss = Callable[[Sequence[Item]], Tensor]  # of some items, with its graph
 
 PEAK = 1.5  # largest use over what is kept: gradients of activations, freed as backward goes on (1.3 to 1.5 measured)
 SHARE = 0.8  # of the free memory that a plan may use
+# the same where activations are kept: a CPU's memory is everybody's, and an estimate that is off ends the process
+KEEPING = {"cpu": 0.4, "cuda": 0.8}
+# bytes of activations that keep every core busy: a larger micro-batch makes a step on a CPU no faster
+BUSY = {"cpu": 1.5 * 2**30}
+MEASURED = 512  # tokens of the text that is counted: attention to fewer keeps more of each token on some machines
 # what allocators without an error of their own say: the CPU's, and Apple's GPUs
 NO_MEMORY = ("not enough memory", "can't allocate memory", "MPS backend out of memory")
 MOST = {"cpu": 8192, "cuda": 65536}  # tokens of the largest micro-batch that is planned
@@ -43,7 +53,16 @@ class Need:
 
     def tokens_in(self, room: float) -> int:
         """Tokens that fit into so many bytes; 0 where not even the fixed part does."""
-        return max(0, int((SHARE * room - self.fixed) / self.per_token))
+        return max(0, int((room - self.fixed) / self.per_token))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Tokens of a micro-batch, whether activations are computed again, and what a step then needs."""
+
+    micro_tokens: int
+    recompute: bool
+    need: Need
 
 
 def measure(loss: Loss[Item], item: Item, tokens: int, modules: Iterable[nn.Module]) -> Need:
@@ -59,57 +78,74 @@ def measure(loss: Loss[Item], item: Item, tokens: int, modules: Iterable[nn.Modu
 
 
 def kept_for_backward(loss: Loss[Item], items: Sequence[Item], weights: set[int]) -> int:
-    """Bytes of the storages that the graph of a loss holds, those at the addresses `weights` left out."""
-    sizes: dict[int, int] = {}
+    """Bytes of the storages that the graph of a loss holds, those at the addresses `weights` left out.
 
-    def pack(tensor: Tensor) -> Tensor:
+    Nothing is kept meanwhile, so counting takes no more memory than a forward pass without gradients.
+    """
+    seen: dict[int, StorageWeakRef] = {}
+    total = 0
+
+    def pack(tensor: Tensor) -> None:
+        nonlocal total
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            sizes[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        known = seen.get(storage.data_ptr())
+        if storage.data_ptr() not in weights and (known is None or known.expired()):
+            total += storage.nbytes()
+        seen[storage.data_ptr()] = StorageWeakRef(storage)
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), torch.enable_grad():
+    def unpack(nothing: None) -> Tensor:
+        raise AssertionError("nothing was kept to go backward with")
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack), torch.enable_grad():
         graph = loss(items)
     del graph
-    return sum(sizes.values())
+    return total
 
 
-def plan_micro_tokens(need: Need, free: float, *, longest: int, most: int) -> int:
-    """Tokens of a micro-batch, a multiple of 256 if it can be. BadInput where the longest item alone does not fit."""
-    tokens = need.tokens_in(free)
-    if tokens < longest:
-        raise BadInput(
-            f"training on {longest} tokens at once needs {_gib(need.of(longest))} GiB of memory and "
-            f"{_gib(free)} are free; give --max_length {max(2, tokens)} or less, a smaller model, or --lora_rank 8"
-        )
-    return max(longest, min(tokens, most) // 256 * 256)
+def recomputed(plain: Need, kept: Need, layers: int) -> Need:
+    """The need where `layers` run again: what the graph then keeps, and the activations of one layer."""
+    return Need(kept.fixed, kept.per_token + max(0.0, plain.per_token - kept.per_token) / layers)
+
+
+def plan_memory(
+    plain: Need | None, again: Need | None, free: float, *, longest: int, device: str, micro_tokens: int = 0
+) -> Plan:
+    """What fits into `free` bytes: with activations kept (`plain`), else with activations computed again (`again`).
+
+    Either is None where it is not to be had. `micro_tokens` is what was asked for, 0 if nothing was; tokens are then a
+    multiple of 256 if they can be. BadInput where the longest item alone does not fit.
+    """
+    most = MOST.get(device, MOST["cpu"])
+    ways = [need for need in (plain, again) if need is not None]
+    for need in ways:
+        last = need is ways[-1]
+        share = SHARE if last or micro_tokens else KEEPING.get(device, KEEPING["cpu"])
+        fits = need.tokens_in(share * free)
+        if micro_tokens and (last or fits >= max(micro_tokens, longest)):
+            return Plan(micro_tokens, need is again, need)
+        if not micro_tokens and fits >= longest:
+            useful = min(fits, most, int(BUSY.get(device, math.inf) / need.per_token))
+            return Plan(max(longest, useful // 256 * 256), need is again, need)
+    raise BadInput(
+        f"training on {longest} tokens at once needs {_gib(ways[-1].of(longest))} GiB of memory and "
+        f"{_gib(free)} are free; give --max_length {max(2, fits)} or less, a smaller model, or --lora_rank 8"
+    )
 
 
 def rehearse(
-    loss: Loss[Item],
-    items: Sequence[Item],
-    size: Callable[[Item], int],
-    micro_tokens: int,
-    modules: Sequence[nn.Module],
-    world: World,
+    loss: Loss[Item], parts: Sequence[Item], tokens: int, plan: Plan, modules: Sequence[nn.Module], world: World
 ) -> None:
-    """One forward and backward of the longest micro-batch that `items` can make, where memory may run short.
+    """One forward and backward of the longest micro-batch, `parts` of so many tokens, where memory may run short.
 
     Gradients are dropped, and no random number is used up. Raises BadInput that names the number to change.
     """
-    device = world.device
-    parts = longest_first(items, size, micro_tokens)
-    if not parts:
+    free = min(world.gather(free_bytes(world.device)))
+    if plan.need.of(tokens) < REHEARSED * free:
         return
-    tokens = sum(size(item) for item in parts)
-    with explained(micro_tokens), undisturbed(modules, device):
-        need = measure(loss, parts[0], max(1, size(parts[0])), modules)
-        free = min(world.gather(free_bytes(device)))
-        if need.of(tokens) < REHEARSED * free:
-            return
-        if device.type == "cpu" and need.of(tokens) > free:
-            # more than there is would not raise an error: the system would end the process
-            raise too_much(micro_tokens, fits=need.tokens_in(free))
+    if world.device.type == "cpu" and plan.need.of(tokens) > free:
+        # more than there is would not raise an error: the system would end the process
+        raise too_much(plan.micro_tokens, fits=plan.need.tokens_in(SHARE * free))
+    with explained(plan.micro_tokens), undisturbed(modules, world.device):
         loss(parts).backward()
 
 

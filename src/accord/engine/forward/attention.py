@@ -65,6 +65,11 @@ def packed(packing: Packing) -> Iterator[None]:
         _active.pop()
 
 
+def current_packing() -> Packing | None:
+    """The packing that models attend by at this moment, if any."""
+    return _active[-1] if _active else None
+
+
 def _attention(
     module: torch.nn.Module,
     query: Tensor,

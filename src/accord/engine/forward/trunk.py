@@ -9,12 +9,14 @@ Layers' submodules are called as they are, so adapters and compiled parts serve.
 the model's plain forward before the first use.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from accord.engine.forward.attention import attend_packed
+from accord.engine.forward.recompute import again
 from accord.engine.packing import Attention, Packing
 
 FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})  # RMSNorm, rotary positions, gated MLPs
@@ -28,9 +30,18 @@ def trunk_states(base: Any, packing: Packing) -> Tensor:
     cosine, sine = (t[0].unsqueeze(1) for t in base.rotary_emb(x, packing.positions.unsqueeze(0)))
     *layers, last = base.layers
     for layer in layers:
-        x = _layer(layer, x, (cosine, sine), packing.attention)
+        x = _kept(layer)(_layer, layer, x, (cosine, sine), packing.attention)
     attention, rows = packing.ending
-    return _norm(base.norm, _layer(last, x, (cosine, sine), attention).index_select(0, rows))
+    return _norm(base.norm, _kept(last)(_layer, last, x, (cosine, sine), attention).index_select(0, rows))
+
+
+def _kept(layer: Any) -> Callable[..., Tensor]:
+    """How a layer's function is called: plainly, or so that its activations are computed again."""
+    return again if layer.gradient_checkpointing and torch.is_grad_enabled() else _plainly
+
+
+def _plainly(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
+    return function(*inputs)
 
 
 def _layer(layer: Any, x: Tensor, rotation: Rotation, attention: Attention) -> Tensor:

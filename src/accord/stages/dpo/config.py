@@ -139,7 +139,6 @@ class Dpo(Supervised, Adapters, Rendering, ReadingPairs):
     max_new_tokens: int = Field(64, gt=0, description="longest of those replies in tokens")
     epochs: float = Field(1.0, gt=0, description="passes over the data")
     batch_size: int = Field(64, gt=0, description="comparisons, or labelled replies, per optimizer step")
-    learning_rate: float = Field(1e-4, gt=0, description="peak learning rate of AdamW")
     eval_every: int = Field(25, ge=0, description="steps between evaluations; 0 evaluates only at the end")
 
     @property

@@ -55,7 +55,8 @@ def run(config: Dpo) -> RunFolder:
         data = replace(data, items=score_margins(config, data.items, renderer, world.device))
         items = data.items
         policy = add_adapters(load_policy(config.model), config, scalar=False, seed=config.seed).to(world.device)
-        config = settle_language_model(config, run, world, policy, [item.group for item in items])
+        largest = heapq.nlargest(config.batch_size, (item.group for item in items), key=lambda group: group.tokens)
+        config = settle_language_model(config, run, world, policy, largest)
         frozen = frozen_model(config, policy, world)
         reference, measured_against = make_reference(config, run, world, policy, frozen, data)
         actors = DirectRoles(config, world, policy, reference)
@@ -76,7 +77,6 @@ def run(config: Dpo) -> RunFolder:
             size=lambda item: item.group.tokens,
             totals=lambda batch: look_over(actors, data, batch),
             loss=lambda part, whole: item_loss(actors, part, whole),
-            largest=heapq.nlargest(config.batch_size, items, key=lambda item: item.group.tokens),
             evaluate=held_out.measure if data.held_out else None,
             kept={"reference": frozen} if frozen is not None and config.refresh_every else None,
         )

@@ -15,10 +15,12 @@ from accord.engine.forward.causal import hidden_states, logits_head
 from accord.engine.packing import Group, Packing
 from accord.engine.texts import conversation_group, document_groups
 from accord.errors import BadInput
+from accord.models.bases import BaseWeights
 from accord.models.critics import Critics, SeparateCritics, make_critics
 from accord.models.limits import Limit, open_limits
 from accord.models.loading import add_adapters, load_policy
 from accord.models.reference import Reference
+from accord.models.scalar import Scorer
 from accord.models.scorers import ReplyScorer, open_scorer
 from accord.objectives.kl import EXACT
 from accord.records import Demonstration, Document, Prompt, slice_names
@@ -52,6 +54,11 @@ class Actors:
     other_text: list[Group]
     engine: Engine
 
+    def train(self, mode: bool = True) -> None:
+        """All that is trained, in training mode or not: transformers recomputes layers in that mode alone."""
+        self.policy.train(mode)
+        self.critics.train(mode)
+
     @property
     def scorers(self) -> dict[str, ReplyScorer]:
         """Everything that scores replies."""
@@ -75,8 +82,9 @@ def prepare(config: Ppo, run: RunFolder, world: World) -> tuple[Prompts, Actors]
     """Read the prompts and load every role; refuses what does not fit together before any training."""
     renderer = open_renderer(config.model, run, world)
     device = world.device
+    on = config.model if config.lora_rank else ""
     rewards, costs, watched = (
-        {n: open_scorer(where, role, renderer, device, n) for n, where in named.items()}
+        {n: open_scorer(where, role, renderer, device, n, on=on) for n, where in named.items()}
         for named, role in ((config.rewards, "preference"), (config.costs, "cost"), (config.watch, "preference"))
     )
     limits = open_limits(config.limits, config.limit_of, costs) if config.limits else {}
@@ -84,14 +92,22 @@ def prepare(config: Ppo, run: RunFolder, world: World) -> tuple[Prompts, Actors]
     prompts = read_prompts_of(config, run, [renderer, *(scorer.renderer for scorer in asked if scorer.renderer)])
     policy = add_adapters(load_policy(config.model), config, scalar=False, seed=config.seed).to(device)
     engine = open_engine(config.engine, policy, run.path)
-    following = copy.deepcopy(policy) if config.refresh_every else None
+    bases = BaseWeights()
+    bases.share(policy)
+    for scorer in (*rewards.values(), *costs.values(), *watched.values()):
+        if isinstance(scorer, Scorer):
+            scorer.models = [bases.share(model) for model in scorer.models]
+    following = bases.share(copy.deepcopy(policy)) if config.refresh_every else None
     separate = following if following is not None else own_reference(config, device)
+    if separate is not None:
+        bases.share(separate)
     starts: dict[str, Any] = {REWARD: next(iter(rewards.values())), **costs}
     critics = (
         make_critics(config.critic, config.model, policy, starts, config.seed, config).to(device)
         if config.advantages == "gae"
         else SeparateCritics({}, {})
     )
+    bases.share(critics)
     other_text, shown = read_other_text(config, run, renderer)
     actors = Actors(
         policy=policy,
@@ -103,7 +119,7 @@ def prepare(config: Ppo, run: RunFolder, world: World) -> tuple[Prompts, Actors]
         watched=watched,
         critics=critics,
         following=following,
-        average=copy.deepcopy(policy) if config.weight_average else None,
+        average=bases.share(copy.deepcopy(policy)) if config.weight_average else None,
         other_text=other_text,
         engine=engine,
     )

@@ -106,7 +106,9 @@ class AdvantageKnobs(BaseModel):
     )
     value_clip: float = rare(0.0, ge=0, description="clip range of values; 0 does not clip")
     value_weight: float = rare(0.1, gt=0, description="weight of the value loss beside the policy loss, when shared")
-    critic_learning_rate: float = rare(1e-3, gt=0, description="peak learning rate of separate critics")
+    critic_learning_rate: float = rare(
+        0.0, ge=0, description="peak learning rate of separate critics; 0: by size and adapters (docs/rates.md)"
+    )
     critic_warmup: int = rare(
         0, ge=0, description="first iterations in which critics alone learn; policy, β and λ stand still"
     )
@@ -307,7 +309,6 @@ class Ppo(Training, Adapters, Rendering, Rollouts, KlKnobs, AdvantageKnobs, Limi
     unfinished_penalty: float = rare(
         0.0, ge=0, description="subtracted from the reward of a reply without a stop token"
     )
-    learning_rate: float = Field(2e-4, gt=0, description="peak learning rate of AdamW")
     schedule: Schedule = rare("linear", description="constant over the first half, then down to 10 % by this shape")
 
     @property

@@ -16,7 +16,7 @@ from accord.stages.ppo.experience import Experience
 from accord.stages.ppo.update import Targets, micro_loss, mini_batch
 from accord.training.distributed import World
 from accord.training.machine import settle
-from accord.training.memory import longest_first, rehearse
+from accord.training.memory import longest_first
 
 
 def settle_actors(config: Ppo, run: RunFolder, world: World, prompts: Sequence[Prompt], actors: Actors) -> Ppo:
@@ -27,18 +27,7 @@ def settle_actors(config: Ppo, run: RunFolder, world: World, prompts: Sequence[P
     def compute(some: Sequence[Group], precision: str) -> Tensor:
         return imagined_loss(config.model_copy(update={"precision": precision}), actors, some, world.device)
 
-    actors.policy.train()
-    config = settle(config, run, world, lambda: trained, groups, compute)
-    rehearse(
-        lambda some: compute(some, config.precision),
-        groups,
-        lambda group: group.tokens,
-        config.micro_tokens,
-        trained,
-        world,
-    )
-    actors.policy.eval()
-    return config
+    return settle(config, run, world, trained, groups, compute)
 
 
 def imagined_pass(
@@ -51,9 +40,9 @@ def imagined_pass(
         return longest_first(longest_rollouts(config, actors, prompts), lambda g: g.tokens, config.micro_tokens)
 
     def once() -> None:
-        actors.policy.train()
+        actors.train()
         imagined_loss(config, actors, groups(), device).backward()
-        actors.policy.eval()
+        actors.train(False)
 
     mini_batches = config.batch_size * config.samples / config.mini_batch_size
     return once, (config.steps - step) * config.ppo_epochs * mini_batches

@@ -66,7 +66,7 @@ def improve(
     stepped = [name for name in optimizers if name != "policy" or targets.step >= config.critic_warmup]
     sums: dict[str, float] = {}
     updates = 0
-    actors.policy.train()
+    actors.train()
     for number, batch in enumerate(mini_batches(config, experience, targets.step)):
         for optimizer in optimizers.values():
             optimizer.zero_grad(set_to_none=True)
@@ -86,7 +86,7 @@ def improve(
         updates += 1
         for name, part in metrics.items():
             sums[name] = sums.get(name, 0.0) + float(part)
-    actors.policy.eval()
+    actors.train(False)
     averages = {name: total / updates for name, total in sums.items()}
     return {
         **averages,

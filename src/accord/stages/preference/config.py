@@ -92,7 +92,6 @@ class Preference(Supervised, Adapters, Rendering, ReadingPairs):
     folds: int = Field(0, ge=0, description="cross-validate by prompt in so many folds first; 0 does not")
     epochs: float = Field(1.0, gt=0, description="passes over the data; a second one overfits (Ouyang et al. 2022)")
     batch_size: int = Field(64, gt=0, description="comparisons per optimizer step")
-    learning_rate: float = Field(7e-4, gt=0, description="peak learning rate of AdamW")
 
     @property
     def criteria(self) -> list[str]:

@@ -8,7 +8,6 @@ section 3.2 for cost models: the less safe reply scores higher, and −log σ(s�
 tokens in one pass, and a K-wise ranking counts once (Ouyang et al. 2022, arXiv:2203.02155, eq. 1).
 """
 
-import functools
 import heapq
 import math
 from collections.abc import Sequence
@@ -147,9 +146,7 @@ def train(
     learner = new_learner(config, world, data, seed)
     if trained:
         return learner
-    items, labelled = (data.items, data.labelled) if data.items else (data.labelled, [])
-    per_epoch = steps_per_epoch(len(items), config.batch_size)
-    label_batch = math.ceil(len(labelled) / per_epoch)
+    items, labelled, per_epoch, label_batch = batches(config, data)
 
     def batch_at(step: int) -> list[PreferenceItem]:
         batch = [items[i] for i in batch_indices(step, len(items), config.batch_size, config.seed)]
@@ -171,13 +168,16 @@ def train(
         size=lambda item: item.group.tokens,
         totals=totals,
         loss=lambda part, whole: item_loss(learner, part, whole, config, world.device),
-        largest=[
-            *heapq.nlargest(config.batch_size, items, key=lambda item: item.group.tokens),
-            *heapq.nlargest(label_batch, labelled, key=lambda item: item.group.tokens),
-        ],
         evaluate=evaluate,
     )
     return learner
+
+
+def batches(config: Preference, data: PreferenceData) -> tuple[list[PreferenceItem], list[PreferenceItem], int, int]:
+    """What an epoch passes over, what comes beside it, steps of an epoch, and how much of the latter a step takes."""
+    items, labelled = (data.items, data.labelled) if data.items else (data.labelled, [])
+    per_epoch = steps_per_epoch(len(items), config.batch_size)
+    return items, labelled, per_epoch, math.ceil(len(labelled) / per_epoch)
 
 
 def new_learner(config: Preference, world: World, data: PreferenceData, seed: int) -> PreferenceLearner:
@@ -191,17 +191,19 @@ def new_learner(config: Preference, world: World, data: PreferenceData, seed: in
 
 def settle_learner(config: Preference, run: RunFolder, world: World, data: PreferenceData) -> Preference:
     """Precision and micro-batch of every model of this run, measured on one of them."""
-    learner = functools.cache(lambda: new_learner(config, world, data, config.seed))
+    learner = new_learner(config, world, data, config.seed)
 
     def compute(groups: Sequence[Group], precision: str) -> torch.Tensor:
         with lowered(precision, world.device):
-            total = learner().scores(pack(groups, rows="last").to(world.device)).sum()
+            total = learner.scores(pack(groups, rows="last").to(world.device)).sum()
         if config.lm_weight:
-            total = total + learner().token_logprobs(pack(groups).to(world.device)).sum()
+            total = total + learner.token_logprobs(pack(groups).to(world.device)).sum()
         return total
 
-    groups = [item.group for item in [*data.items, *data.labelled]]
-    return settle(config, run, world, lambda: [learner()], groups, compute)
+    items, labelled, _, label_batch = batches(config, data)
+    at_once = ((config.batch_size, items), (label_batch, labelled))
+    largest = [i.group for n, some in at_once for i in heapq.nlargest(n, some, key=lambda item: item.group.tokens)]
+    return settle(config, run, world, [learner], largest, compute)
 
 
 @torch.no_grad()

@@ -33,5 +33,4 @@ class Pretrain(Supervised, Reading):
     tokenizer: str = Field("", description="snapshot to take the tokenizer from; default trains one on the data")
     steps: int = Field(300, ge=0, description="optimizer steps; 0 writes the model as it is drawn, untrained")
     batch_size: int = Field(6144, gt=0, description="tokens per optimizer step")
-    learning_rate: float = Field(6e-3, gt=0, description="peak learning rate of AdamW")
     max_length: int = Field(512, gt=1, description="longest sequence in tokens; a longer document is cut in pieces")

@@ -56,7 +56,8 @@ def run(config: Pretrain) -> RunFolder:
         model.to(world.device)
         groups = document_groups(renderer, documents, config.max_length)
         eval_groups = document_groups(renderer, held_out, config.max_length)
-        config = settle_language_model(config, run, world, model, groups)
+        largest = longest_first(groups, lambda group: group.tokens, config.batch_size)
+        config = settle_language_model(config, run, world, model, largest)
         at = token_batches([g.tokens for g in groups], config.batch_size, config.seed)
 
         fit(
@@ -69,7 +70,6 @@ def run(config: Pretrain) -> RunFolder:
             size=lambda group: group.tokens,
             totals=lambda items: sum(group.trained for group in items),
             loss=text_loss(model, world, config.precision),
-            largest=longest_first(groups, lambda group: group.tokens, config.batch_size),
             evaluate=lambda: {"eval/loss": mean_loss(model, eval_groups, config.micro_tokens, world.device)},
         )
         if fresh:

@@ -70,7 +70,8 @@ def run(config: Sft) -> RunFolder:
         eval_groups = [conversation_group(renderer, d, config.train_on) for d in held_out]
         eval_groups, _ = drop_long(eval_groups, held_out, config.max_length, run, "eval_data")
         model = add_adapters(load_policy(config.model), config, scalar=False, seed=config.seed).to(world.device)
-        config = settle_language_model(config, run, world, model, groups)
+        largest = heapq.nlargest(config.batch_size, groups, key=lambda group: group.tokens)
+        config = settle_language_model(config, run, world, model, largest)
 
         fit(
             run,
@@ -82,7 +83,6 @@ def run(config: Sft) -> RunFolder:
             size=lambda group: group.tokens,
             totals=lambda items: sum(group.trained for group in items),
             loss=text_loss(model, world, config.precision),
-            largest=heapq.nlargest(config.batch_size, groups, key=lambda group: group.tokens),
             evaluate=lambda: {"eval/loss": mean_loss(model, eval_groups, config.micro_tokens, world.device)},
         )
         if world.is_main:
