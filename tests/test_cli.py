@@ -170,10 +170,10 @@ def test_out_of_memory_names_the_number_to_change(monkeypatch, capsys, tmp_path,
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(sample, "run", breaks)
-    line = ["sample", "--model", "m", "--data", "d", "--out", str(tmp_path / "run"), "--micro_tokens", "3000"]
+    line = ["sample", "--model", "m", "--data", "d", "--out", str(tmp_path / "run"), "--cache_tokens", "3000"]
     assert main(line) == 1
     error = capsys.readouterr().err
-    assert "--micro_tokens 1500" in error and "Traceback" not in error
+    assert "--cache_tokens 1500" in error and "Traceback" not in error
 
 
 def test_out_of_memory_with_a_planned_number_names_it(monkeypatch, capsys, tmp_path):

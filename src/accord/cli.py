@@ -79,14 +79,16 @@ def speak_utf8() -> None:
 
 def _explain_memory(error: Exception, settings: "Config | None") -> str | None:
     """What to say of an error that is a lack of memory, with the number to change; None of any other."""
-    if "torch" not in sys.modules or not hasattr(settings, "micro_tokens"):
+    knob = getattr(settings, "memory_knob", "micro_tokens")
+    if "torch" not in sys.modules or not hasattr(settings, knob):
         return None
     from accord.run import decided
     from accord.training.memory import is_out_of_memory, too_much
 
     if not is_out_of_memory(error):
         return None
-    return f"{too_much(decided(settings, 'micro_tokens'))}; with --resume it goes on from the last checkpoint"
+    tokens = decided(settings, knob) or 65536  # of a cache that was left to the machine, at most
+    return f"{too_much(tokens, knob=knob)}; with --resume it goes on from the last checkpoint"
 
 
 def overview() -> str:

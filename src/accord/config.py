@@ -142,6 +142,35 @@ class Sampling(Config):
     heading: ClassVar[str] = "drawing replies"
     temperature: float = Field(1.0, gt=0, description="divides the logits; log-probs are taken at it too")
     max_new_tokens: int = Field(64, gt=0, description="longest reply in tokens")
+    cache_tokens: int = rare(
+        0,
+        ge=0,
+        description="tokens in the sampler's cache, 0: as many as fit, 65536 at most; changes no result",
+    )
+
+
+class Decoding(Sampling):
+    """How replies are drawn where no log-prob has to be the policy's own: from a part of the distribution, or greedily.
+
+    What is learned from must be drawn from the whole of it: no training stage has these.
+    """
+
+    heading: ClassVar[str] = "drawing replies"
+    temperature: float = Field(1.0, ge=0, description="divides the logits; 0 takes the likeliest token")
+    top_p: float = Field(1.0, gt=0, le=1, description="draw from the likeliest tokens that have this probability")
+    top_k: int = Field(0, ge=0, description="draw from so many of the likeliest tokens; 0: from all")
+    min_p: float = rare(0.0, ge=0, lt=1, description="leave out tokens below this share of the likeliest one's")
+    stop: list[str] = rare([], description='--stop \'["A", "B"]\': texts that end a reply, and are cut off it')
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the log-probs of what is drawn are those of the policy at the temperature."""
+        return self.temperature > 0 and (self.top_p, self.top_k, self.min_p) == (1.0, 0, 0.0)
+
+    def refuse_unless_plain(self, flag: str, why: str) -> None:
+        """ValueError for a flag that needs the policy's own log-probs."""
+        if not self.is_plain:
+            raise ValueError(f"{flag} {why}; leave --top_p, --top_k, --min_p and --temperature 0 out, or {flag}")
 
 
 class Rollouts(Sampling):
@@ -156,6 +185,12 @@ class Rollouts(Sampling):
         if value and not value.startswith(("http://", "https://")):
             raise ValueError(f"{value!r} is no address; write http://HOST:PORT, or leave it out for this process")
         return value
+
+    @model_validator(mode="after")
+    def _server_has_its_cache(self) -> Self:
+        if self.engine and self.cache_tokens:
+            raise ValueError("--cache_tokens: a server of --engine has a cache of its own; leave one of them out")
+        return self
 
 
 class Reading(Config):
@@ -200,6 +235,9 @@ class Passing(Rendering, ReadingPairs):
     """What commands share that pass data through models and train none."""
 
     micro_tokens: int = Field(16384, gt=0, description="tokens in memory at once; changes no result")
+    precision: Precision = Field(
+        "f32", description="of the forward passes; log-softmax is always f32; auto: bf16 where it is twice as fast"
+    )
     max_length: int = Field(512, gt=1, description="longest text in tokens; longer ones are dropped and counted")
 
 

@@ -39,11 +39,11 @@ def test_live_rows_stand_at_the_front_of_their_pool():
     assert places([2, 0, 1], [(4, 64), (0, 0), (2, 64)]).tolist() == [0, 1, 4]
 
 
-@pytest.mark.parametrize("micro_tokens", [150, 65536])
-def test_replayed_steps_draw_what_plain_steps_draw(monkeypatch, micro_tokens):
+@pytest.mark.parametrize("cache_tokens", [150, 65536])
+def test_replayed_steps_draw_what_plain_steps_draw(monkeypatch, cache_tokens):
     """Rows that leave and enter, in lanes; every shape runs plainly once, is recorded once, and is then replayed."""
     model = make("qwen3")
-    expected = sampler.sample(model, PROMPTS, SETTINGS, micro_tokens=micro_tokens)
+    expected = sampler.sample(model, PROMPTS, SETTINGS, cache_tokens=cache_tokens)
     recorder, made = Recorder(), []
 
     def capture(decoder):
@@ -52,7 +52,7 @@ def test_replayed_steps_draw_what_plain_steps_draw(monkeypatch, micro_tokens):
 
     monkeypatch.setattr(sampler, "captures", lambda model: True)
     monkeypatch.setattr(sampler, "CudaGraphs", capture)
-    found = sampler.sample(model, PROMPTS, SETTINGS, micro_tokens=micro_tokens)
+    found = sampler.sample(model, PROMPTS, SETTINGS, cache_tokens=cache_tokens)
     assert [r.ids for r in found] == [r.ids for r in expected]
     drawn, wanted = ([p for r in rollouts for p in r.logprobs] for rollouts in (found, expected))
     assert np.allclose(drawn, wanted, atol=1e-5)

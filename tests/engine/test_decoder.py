@@ -50,13 +50,13 @@ def make(name):
     return model.eval()
 
 
-def both_ways(model, micro_tokens=65536):
+def both_ways(model, cache_tokens=65536):
     order = sorted(range(len(PROMPTS)), key=lambda i: -len(PROMPTS[i]))
     prompts = [PROMPTS[i] for i in order]
     given = prompts, SETTINGS
     with torch.no_grad():
         return [
-            [drawn for _, drawn in sorted(decode(model, *given, micro_tokens=micro_tokens))]
+            [drawn for _, drawn in sorted(decode(model, *given, cache_tokens=cache_tokens))]
             for decode in (decode_in_slots, decode_padded)
         ]
 
@@ -76,8 +76,8 @@ def test_the_lean_decoder_draws_what_the_model_itself_would(name):
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-@pytest.mark.parametrize("micro_tokens", [65536, 100])
-def test_a_prompt_is_told_of_with_its_last_reply_while_others_are_being_drawn(name, micro_tokens, monkeypatch):
+@pytest.mark.parametrize("cache_tokens", [65536, 100])
+def test_a_prompt_is_told_of_with_its_last_reply_while_others_are_being_drawn(name, cache_tokens, monkeypatch):
     steps, told = [], {}
     draw = SampleSettings.tokens
     monkeypatch.setattr(SampleSettings, "tokens", lambda self, *given: steps.append(1) or draw(self, *given))
@@ -87,7 +87,7 @@ def test_a_prompt_is_told_of_with_its_last_reply_while_others_are_being_drawn(na
         told[place] = (rollouts, len(steps))
 
     settings = replace(SETTINGS, stop_ids=frozenset(range(2, 40, 5)))
-    drawn = sample(make(name), PROMPTS, settings, finished, micro_tokens=micro_tokens)
+    drawn = sample(make(name), PROMPTS, settings, finished, cache_tokens=cache_tokens)
     n = SETTINGS.n
     assert [told[i][0] for i in range(len(PROMPTS))] == [drawn[i * n : (i + 1) * n] for i in range(len(PROMPTS))]
     told_at = [at for _, at in told.values()]
@@ -114,10 +114,10 @@ def test_adapters_are_merged_as_they_stand():
     assert off != ours
 
 
-@pytest.mark.parametrize("micro_tokens", [1, 60, 150, 400])
-def test_rows_that_enter_late_are_the_same_rows(micro_tokens):
+@pytest.mark.parametrize("cache_tokens", [1, 60, 150, 400])
+def test_rows_that_enter_late_are_the_same_rows(cache_tokens):
     model = make("qwen3")
-    few, _ = both_ways(model, micro_tokens)
+    few, _ = both_ways(model, cache_tokens)
     all_at_once, _ = both_ways(model)
     assert [ids for ids, _ in few] == [ids for ids, _ in all_at_once]
     assert np.allclose(np.concatenate([p for _, p in few]), np.concatenate([p for _, p in all_at_once]), atol=1e-5)
@@ -131,8 +131,8 @@ def test_a_prompt_is_computed_once_and_no_token_twice(monkeypatch):
     model = make("llama")
     decodes(model, longest=30)
     seen.clear()
-    for micro_tokens in (1, 150, 65536):
-        rollouts = sample(model, PROMPTS, SETTINGS, micro_tokens=micro_tokens)
+    for cache_tokens in (1, 150, 65536):
+        rollouts = sample(model, PROMPTS, SETTINGS, cache_tokens=cache_tokens)
         assert sum(seen) == sum(map(len, PROMPTS)) + sum(len(r.ids) - 1 for r in rollouts)
         seen.clear()
 
@@ -148,10 +148,10 @@ def test_slots_hold_what_the_memory_bound_says(monkeypatch):
     model = make("llama")
     decodes(model, longest=30)
     monkeypatch.setattr(Decoder, "__init__", init)
-    for micro_tokens in (150, 250):
-        sample(model, PROMPTS, SETTINGS, micro_tokens=micro_tokens)
-        assert held.pop() <= micro_tokens
-    sample(model, PROMPTS, SETTINGS, micro_tokens=1)
+    for cache_tokens in (150, 250):
+        sample(model, PROMPTS, SETTINGS, cache_tokens=cache_tokens)
+        assert held.pop() <= cache_tokens
+    sample(model, PROMPTS, SETTINGS, cache_tokens=1)
     assert held.pop() == 3 * (8 + 12)
 
 

@@ -43,9 +43,9 @@ def model():
     return built
 
 
-def draw(model, prompts=PROMPTS, micro_tokens=65536, **changes):
+def draw(model, prompts=PROMPTS, cache_tokens=65536, **changes):
     settings = replace(SampleSettings(3, 1.0, 10, STOP, seed=5), **changes)
-    return sample(model, prompts, settings, micro_tokens=micro_tokens)
+    return sample(model, prompts, settings, cache_tokens=cache_tokens)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
@@ -76,8 +76,8 @@ def test_a13_prompts_padded_on_the_left_keep_their_positions():
 
 def test_same_seed_same_replies_whatever_the_batch(model):
     whole = draw(model)
-    for micro_tokens in (1, 40, 90):
-        again = draw(model, micro_tokens=micro_tokens)
+    for cache_tokens in (1, 40, 90):
+        again = draw(model, cache_tokens=cache_tokens)
         assert [r.ids for r in again] == [r.ids for r in whole]
         assert np.allclose(
             np.concatenate([r.logprobs for r in again]), np.concatenate([r.logprobs for r in whole]), atol=1e-5

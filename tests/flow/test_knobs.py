@@ -168,7 +168,7 @@ CHOICES = {
     "pretrain, a tokenizer": Choice("pretrain", {"tokenizer": "SNAPSHOTS/policy", "vocab_size": None}, "vocab_size"),
     "pretrain, a snapshot": Choice("pretrain", {"model": "SNAPSHOTS/policy", "vocab_size": None}, "vocab_size"),
     "pretrain, nothing trained": Choice("pretrain", {"steps": 0, "learning_rate": None, "batch_size": None}, TRAINED),
-    "sample": Choice("sample", {}, "rewards beta"),
+    "sample": Choice("sample", {}, "rewards beta micro_tokens"),
     "sample, best": Choice("sample", {"select": "best", "rewards.r": "SNAPSHOTS/reward", "samples": 2}, "beta"),
     "sample, accepted": Choice("sample", {"select": "accepted", "rewards.r": "SNAPSHOTS/reward", "samples": 2}, ""),
     "evaluate": Choice("evaluate", {}, "judge"),

@@ -13,7 +13,7 @@ from typing import ClassVar, Protocol
 from torch import nn
 
 from accord.engine.decode.draw import Finished, SampleSettings
-from accord.engine.decode.sampler import sample
+from accord.engine.decode.sampler import CACHED, sample
 from accord.engine.forward.adapters import merged
 from accord.engine.remote.vllm import Server
 from accord.records import Rollout
@@ -35,11 +35,11 @@ class Engine(Protocol):
 
 @dataclass
 class InProcess:
-    """The trainer's own weights: nothing is copied and nothing sent. `micro_tokens` bounds the cache."""
+    """The trainer's own weights: nothing is copied and nothing sent. `cache_tokens` bounds the cache."""
 
     remote: ClassVar[bool] = False
     model: nn.Module
-    micro_tokens: int = 65536
+    cache_tokens: int = CACHED
 
     def follow(self, policy: nn.Module) -> None:
         self.model = policy
@@ -47,7 +47,7 @@ class InProcess:
     def sample(
         self, prompts: Sequence[Sequence[int]], settings: SampleSettings, finished: Finished | None = None
     ) -> list[Rollout]:
-        return sample(self.model, prompts, settings, finished, micro_tokens=self.micro_tokens)
+        return sample(self.model, prompts, settings, finished, cache_tokens=self.cache_tokens)
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,6 @@ class Served:
         return self.server.sample(prompts, settings, finished)
 
 
-def open_engine(where: str, policy: nn.Module, folder: Path, *, micro_tokens: int = 65536) -> Engine:
+def open_engine(where: str, policy: nn.Module, folder: Path, *, cache_tokens: int = CACHED) -> Engine:
     """The engine of `--engine`: this process where it is empty, else the server at that address. BadInput if silent."""
-    return Served(Server.at(where), folder) if where else InProcess(policy, micro_tokens)
+    return Served(Server.at(where), folder) if where else InProcess(policy, cache_tokens)

@@ -65,3 +65,16 @@ def conversation_group(renderer: Renderer, demonstration: Demonstration, train_o
     """One conversation with its loss mask, as a group without a shared prefix."""
     rendered = renderer.conversation(demonstration.prompt.turns, demonstration.reply, train_on=train_on)
     return Group((), (rendered.ids,), (rendered.mask,))
+
+
+def says(renderer: Renderer, stops: Sequence[str], ids: Sequence[int]) -> bool:
+    """Whether one of the texts stands at the end of a reply's, where its last token has just put it."""
+    longest = max(len(stop.encode()) for stop in stops)
+    end = renderer.text(ids[-2 * longest - 8 :])  # a token may be a byte, and the last one several
+    return any(stop in end for stop in stops)
+
+
+def said(renderer: Renderer, stops: Sequence[str], ids: Sequence[int]) -> str:
+    """A reply's text, cut off where one of the texts that stop it begins."""
+    text = renderer.text(ids)
+    return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]

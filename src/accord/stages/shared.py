@@ -1,23 +1,26 @@
 """What stages read and leave behind in the same way: records with their drops, snapshots with their card."""
 
+import functools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from accord import __version__
-from accord.config import Config, Reading, Sampling, to_plain
+from accord.config import Config, Decoding, Reading, Sampling, to_plain
 from accord.data.chat import Renderer
 from accord.data.sources import Loaded, few_openings, prompt_of, read_many, select_split
 from accord.data.template import Refused
 from accord.engine.decode.draw import SampleSettings
+from accord.engine.decode.sampler import CACHED, cache_bytes
 from accord.engine.engines import Engine
 from accord.engine.packing import Group, pack, reply_group
-from accord.engine.texts import RankedReplies
+from accord.engine.texts import RankedReplies, says
 from accord.errors import BadInput
 from accord.models.policy import compute_logprobs
 from accord.models.preflight import preflight
@@ -30,6 +33,7 @@ from accord.stages.leaks import remember_prompts
 from accord.training.distributed import World
 from accord.training.fit import Losses
 from accord.training.machine import C, settle
+from accord.training.memory import free_bytes, plan_cache
 from accord.training.progress import Progress
 
 CHUNK = 1024  # replies between two writes: what an interruption can lose
@@ -324,11 +328,17 @@ def text_loss(model: nn.Module, world: World, precision: str) -> Callable[[Seque
     return loss
 
 
+def cache_of(sampling: Sampling, model: nn.Module) -> int:
+    """Tokens that the sampler's cache may hold: as asked for, else what fits."""
+    device = next(model.parameters()).device
+    return sampling.cache_tokens or plan_cache(cache_bytes(model), free_bytes(device), CACHED)
+
+
 def sample_settings(
     sampling: Sampling, renderer: Renderer, n: int, seed: int, version: str = "", numbers: Sequence[int] | None = None
 ) -> SampleSettings:
-    """`n` replies per prompt as the knobs say, each until a token that ends one."""
-    return SampleSettings(
+    """`n` replies per prompt as the knobs say, each until a token, or a text, that ends one."""
+    settings = SampleSettings(
         n,
         sampling.temperature,
         sampling.max_new_tokens,
@@ -338,6 +348,10 @@ def sample_settings(
         numbers,
         vocabulary=renderer.vocabulary,
     )
+    if not isinstance(sampling, Decoding):
+        return settings
+    ends = functools.partial(says, renderer, sampling.stop) if sampling.stop else None
+    return replace(settings, top_p=sampling.top_p, top_k=sampling.top_k, min_p=sampling.min_p, ends=ends)
 
 
 def draw(

@@ -34,6 +34,7 @@ SHARE = 0.8  # of the free memory that a plan may use
 KEEPING = {"cpu": 0.4, "cuda": 0.8}
 # bytes of activations that keep every core busy: a larger micro-batch makes a step on a CPU no faster
 BUSY = {"cpu": 1.5 * 2**30}
+CACHE = 0.25  # share of the free memory that the sampler's keys and values may take
 MEASURED = 512  # tokens of the text that is counted: attention to fewer keeps more of each token on some machines
 # what allocators without an error of their own say: the CPU's, and Apple's GPUs
 NO_MEMORY = ("not enough memory", "can't allocate memory", "MPS backend out of memory")
@@ -132,6 +133,11 @@ def plan_memory(
     )
 
 
+def plan_cache(bytes_each: int, free: float, most: int) -> int:
+    """Tokens of a sampler's cache that take no more than a share of `free` bytes; a thousand in any case."""
+    return max(1024, min(most, int(CACHE * free / bytes_each)))
+
+
 def rehearse(
     loss: Loss[Item], parts: Sequence[Item], tokens: int, plan: Plan, modules: Sequence[nn.Module], world: World
 ) -> None:
@@ -183,11 +189,11 @@ def explained(micro_tokens: int) -> Iterator[None]:
         raise too_much(micro_tokens) from None
 
 
-def too_much(micro_tokens: int, fits: int = 0) -> BadInput:
+def too_much(tokens: int, fits: int = 0, *, knob: str = "micro_tokens") -> BadInput:
     """What to say where so many tokens at once do not fit."""
-    number = max(1, fits if 0 < fits < micro_tokens else micro_tokens // 2)
+    number = max(1, fits if 0 < fits < tokens else tokens // 2)
     return BadInput(
-        f"out of memory with {micro_tokens} tokens at once; give --micro_tokens {number}, which changes no result, "
+        f"out of memory with {tokens} tokens at once; give --{knob} {number}, which changes no result, "
         "or a smaller --max_length, which drops longer texts"
     )
 

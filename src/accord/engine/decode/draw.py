@@ -27,6 +27,10 @@ class SampleSettings:
     out over ranks, or come in chunks, their places in the whole. `vocabulary` are the ids that have a token; a head may
     have more rows, and none of these is drawn (empty: every id may be). Log-probs are those of the whole head, as
     training computes them.
+
+    At a temperature of 0 the likeliest token is taken, with the model's log-prob at temperature 1. `top_k`, `top_p` and
+    `min_p` leave tokens out, in this order, as `transformers` does; log-probs are those of what is then drawn from.
+    `ends` is asked of a reply's ids after each token whether it ends there (texts that stop it).
     """
 
     n: int
@@ -37,6 +41,10 @@ class SampleSettings:
     version: str = ""
     numbers: Sequence[int] | None = None
     vocabulary: frozenset[int] = frozenset()
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    ends: Callable[[Sequence[int]], bool] | None = None
 
     def numbered(self, count: int) -> Sequence[int]:
         """The numbers of so many prompts."""
@@ -56,16 +64,46 @@ class SampleSettings:
         return token.to(logits.device), logprobs.to(logits.device)
 
     def _draw(self, logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-        if not (nameless := tokenless(self.vocabulary, logits.shape[1])):
+        nameless = tokenless(self.vocabulary, logits.shape[1])
+        named = logits
+        if nameless:
+            named = logits.float().index_fill(1, torch.tensor(nameless, device=logits.device), float("-inf"))
+        if self.temperature and (self.top_k or self.top_p < 1 or self.min_p):
+            kept = truncated(named.float() / self.temperature, self.top_k, self.top_p, self.min_p)
+            return draw_tokens(kept, uniform, 1.0)
+        if self.temperature and not nameless:
             return draw_tokens(logits, uniform, self.temperature)
-        named = logits.float().index_fill(1, torch.tensor(nameless, device=logits.device), float("-inf"))
-        token, _ = draw_tokens(named, uniform, self.temperature)
-        logprobs = torch.log_softmax(logits.float() / self.temperature, dim=1)
+        token = draw_tokens(named, uniform, self.temperature)[0] if self.temperature else named.argmax(1)
+        logprobs = torch.log_softmax(logits.float() / (self.temperature or 1.0), dim=1)
         return token, logprobs.gather(1, token.unsqueeze(1)).squeeze(1)
 
     def finish(self, ids: Sequence[int]) -> Finish:
         """How a reply with these token ids ended."""
-        return "stop" if ids and ids[-1] in self.stop_ids else "length"
+        return "stop" if ids and (ids[-1] in self.stop_ids or self.stopped(ids)) else "length"
+
+    def stopped(self, ids: Sequence[int]) -> bool:
+        """Whether a reply with these ids so far ends for what it says."""
+        return self.ends is not None and self.ends(ids)
+
+
+def truncated(logits: Tensor, top_k: int, top_p: float, min_p: float) -> Tensor:
+    """Logits (B, V) with −∞ for tokens that are not drawn from.
+
+    Kept are the `top_k` likeliest (0: all); of these the fewest that have the probability `top_p` (Holtzman et al.
+    2020, arXiv:1904.09751); of these what has `min_p` of the likeliest one's (Nguyen et al. 2024, arXiv:2407.01082).
+    """
+    out = float("-inf")
+    if top_k and top_k < logits.shape[-1]:
+        logits = logits.masked_fill(logits < logits.topk(top_k).values[..., -1:], out)
+    if top_p < 1:
+        ordered, places = logits.sort(descending=True)
+        chances = ordered.softmax(-1)
+        beyond = chances.cumsum(-1) - chances >= top_p  # what stands before a token has enough already
+        logits = logits.masked_fill(torch.zeros_like(beyond).scatter(-1, places, beyond), out)
+    if min_p:
+        chances = logits.softmax(-1)
+        logits = logits.masked_fill(chances < min_p * chances.amax(-1, keepdim=True), out)
+    return logits
 
 
 @functools.lru_cache(maxsize=8)

@@ -16,19 +16,19 @@ from accord.engine.forward.causal import packs
 
 
 def decode_padded(
-    model: nn.Module, prompts: Sequence[Sequence[int]], settings: SampleSettings, *, micro_tokens: int
+    model: nn.Module, prompts: Sequence[Sequence[int]], settings: SampleSettings, *, cache_tokens: int
 ) -> Ended:
     """Replies to the prompts, as `sampler.decode_in_slots` gives them."""
     packs(model)  # the first look at a model settles how it attends
     n, numbers = settings.n, settings.numbered(len(prompts))
     lengths = [len(prompt) for prompt in prompts]
-    for start, stop in batches(lengths, n, settings.max_new_tokens, micro_tokens):
+    for start, stop in batches(lengths, n, settings.max_new_tokens, cache_tokens):
         for number, drawn in _decode_batch(model, prompts[start:stop], replace(settings, numbers=numbers[start:stop])):
             yield start * n + number, drawn
 
 
-def batches(lengths: Sequence[int], n: int, max_new_tokens: int, micro_tokens: int) -> Iterator[tuple[int, int]]:
-    """Ranges of prompts of similar lengths (the longest first) whose replies need at most `micro_tokens` in the cache.
+def batches(lengths: Sequence[int], n: int, max_new_tokens: int, cache_tokens: int) -> Iterator[tuple[int, int]]:
+    """Ranges of prompts of similar lengths (the longest first) whose replies need at most `cache_tokens` in the cache.
 
     Every row pays for the longest prompt at each step; below 64 rows a step costs the same anyway.
     """
@@ -36,7 +36,7 @@ def batches(lengths: Sequence[int], n: int, max_new_tokens: int, micro_tokens: i
     for stop in range(1, len(lengths) + 1):
         if stop < len(lengths):
             rows, longest, shortest = (stop + 1 - start) * n, lengths[start], lengths[stop]
-            if rows * (longest + max_new_tokens) <= micro_tokens and (longest <= 2 * shortest + 4 or rows <= 64):
+            if rows * (longest + max_new_tokens) <= cache_tokens and (longest <= 2 * shortest + 4 or rows <= 64):
                 continue
         yield start, stop
         start = stop
@@ -72,7 +72,7 @@ def _decode_batch(model: nn.Module, prompts: Sequence[Sequence[int]], settings: 
             ids_drawn, logprobs = replies[alive[place]]
             ids_drawn.append(t)
             logprobs.append(lp)
-            if t in settings.stop_ids or step + 1 == settings.max_new_tokens:
+            if t in settings.stop_ids or step + 1 == settings.max_new_tokens or settings.stopped(ids_drawn):
                 done[place] = True
                 yield int(alive[place]), (ids_drawn, logprobs)
         if done.all():

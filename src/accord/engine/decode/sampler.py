@@ -16,7 +16,20 @@ from accord.engine.decode.cuda_graphs import CudaGraphs, captures
 from accord.engine.decode.decoder import Decoder, Shortcut, decodes
 from accord.engine.decode.draw import Ended, Finished, SampleSettings
 from accord.engine.decode.fallback import decode_padded
+from accord.engine.forward.adapters import bare
+from accord.engine.forward.dtype import computed_in
 from accord.records import Rollout
+
+CACHED = 65536  # tokens of the cache at most: more rows at once make no step cheaper
+
+
+def cache_bytes(model: nn.Module) -> int:
+    """Bytes of keys and values of one token."""
+    config = bare(model).config
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    dtype = computed_in(next(model.parameters()))
+    return int(2 * config.num_hidden_layers * heads * size * dtype.itemsize)
 
 
 @torch.no_grad()
@@ -26,12 +39,12 @@ def sample(
     settings: SampleSettings,
     finished: Finished | None = None,
     *,
-    micro_tokens: int = 65536,
+    cache_tokens: int = CACHED,
 ) -> list[Rollout]:
     """`settings.n` rollouts per prompt, prompt by prompt.
 
     `finished` is called in this thread as soon as a prompt has its last reply, while others are still being drawn.
-    The cache holds about `micro_tokens` tokens, and one prompt's replies at least.
+    The cache holds about `cache_tokens` tokens, and one prompt's replies at least.
     """
     n, numbers = settings.n, settings.numbered(len(prompts))
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
@@ -42,7 +55,7 @@ def sample(
     drawn: list[dict[int, Rollout]] = [{} for _ in prompts]
     longest_first = [prompts[i] for i in order]
     ordered = replace(settings, numbers=[numbers[i] for i in order])
-    for number, (ids, logprobs) in decode(model, longest_first, ordered, micro_tokens=micro_tokens):
+    for number, (ids, logprobs) in decode(model, longest_first, ordered, cache_tokens=cache_tokens):
         i = order[number // n]
         finish, temperature, version = settings.finish(ids), settings.temperature, settings.version
         rollout = Rollout(tuple(prompts[i]), tuple(ids), tuple(logprobs), finish, temperature, version)
@@ -86,6 +99,11 @@ class Lane:
         self.ids[live, self.count], self.logprobs[live, self.count] = ids, logprobs
         self.count += 1
 
+    def ended(self, settings: SampleSettings) -> np.ndarray:
+        """(live,) True for the replies that end for what they say."""
+        said = [settings.stopped(ids[:count].tolist()) for ids, count in zip(self.ids, self.count, strict=False)]
+        return np.array(said, dtype=bool)
+
     def leave(self, ended: np.ndarray) -> Ended:
         """The replies in the slots where `ended`, with their numbers."""
         for slot in np.flatnonzero(ended):
@@ -98,10 +116,10 @@ class Lane:
         self.ids[: len(slots)], self.logprobs[: len(slots)] = self.ids[slots], self.logprobs[slots]
 
 
-def make_lanes(lengths: Sequence[int], n: int, max_new_tokens: int, micro_tokens: int) -> list[Lane]:
+def make_lanes(lengths: Sequence[int], n: int, max_new_tokens: int, cache_tokens: int) -> list[Lane]:
     """Lanes of prompts with these lengths (the longest first), a lane's longest at most twice its shortest.
 
-    Every lane keeps the same share of its replies in slots, so that together they hold `micro_tokens`.
+    Every lane keeps the same share of its replies in slots, so that together they hold `cache_tokens`.
     """
     starts = [0]
     for i, length in enumerate(lengths):
@@ -109,7 +127,7 @@ def make_lanes(lengths: Sequence[int], n: int, max_new_tokens: int, micro_tokens
             starts.append(i)
     ranges = [range(a, b) for a, b in zip(starts, [*starts[1:], len(lengths)], strict=True)]
     capacities = [lengths[prompts.start] + max_new_tokens for prompts in ranges]
-    share = min(1.0, micro_tokens / sum(n * len(r) * c for r, c in zip(ranges, capacities, strict=True)))
+    share = min(1.0, cache_tokens / sum(n * len(r) * c for r, c in zip(ranges, capacities, strict=True)))
     return [
         Lane(prompts, capacity, n, n * max(1, int(share * len(prompts))), max_new_tokens)
         for prompts, capacity in zip(ranges, capacities, strict=True)
@@ -122,11 +140,11 @@ def shortcut(model: nn.Module, decoder: Decoder) -> Shortcut | None:
 
 
 def decode_in_slots(
-    model: nn.Module, prompts: Sequence[Sequence[int]], settings: SampleSettings, *, micro_tokens: int
+    model: nn.Module, prompts: Sequence[Sequence[int]], settings: SampleSettings, *, cache_tokens: int
 ) -> Ended:
     """Continuous batching: `settings.n` replies per prompt, as they end. Prompts come sorted, the longest first."""
     streams = settings.streams(len(prompts))
-    lanes = make_lanes([len(prompt) for prompt in prompts], settings.n, settings.max_new_tokens, micro_tokens)
+    lanes = make_lanes([len(prompt) for prompt in prompts], settings.n, settings.max_new_tokens, cache_tokens)
     decoder = Decoder(model, [(lane.slots, lane.capacity) for lane in lanes])
     decoder.shortcut = shortcut(model, decoder)
     device, stops = decoder.embedding.device, np.array(sorted(settings.stop_ids))
@@ -149,6 +167,8 @@ def decode_in_slots(
             own = slice(start, start + size)
             start += size
             lane.append(token[own], logprob[own])
+            if settings.ends is not None:
+                ended[own] |= lane.ended(settings)
             kept = np.arange(size)
             if ended[own].any():
                 yield from lane.leave(ended[own])

@@ -128,7 +128,7 @@ def measure_samples(
         1, 1.0, config.max_new_tokens, renderer.stops, config.seed, vocabulary=renderer.vocabulary
     )
     asked = [renderer.prompt_ids(prompt.turns) for prompt in prompts]
-    rollouts = sample(policy, asked, settings, micro_tokens=config.micro_tokens)
+    rollouts = sample(policy, asked, settings, cache_tokens=config.micro_tokens)
     groups = rollout_groups(rollouts)
     reference = load_policy(config.reference or config.model, trainable=False).to(device)
     theirs = reply_logprobs(reference, groups, 1.0, config.micro_tokens, device)

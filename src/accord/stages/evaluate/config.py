@@ -4,10 +4,10 @@ from typing import ClassVar
 
 from pydantic import Field, model_validator
 
-from accord.config import Idle, Passing, Run, Sampling, Sources
+from accord.config import Decoding, Idle, Passing, Run, Sources
 
 
-class Evaluate(Run, Sampling, Passing):
+class Evaluate(Run, Decoding, Passing):
     """Measure a snapshot: gold judges where the truth is known, preference and cost models, KL, win rate."""
 
     idle: ClassVar[tuple[Idle, ...]] = (Idle("judge", lambda c: c.against, "without --against RUN"),)
@@ -22,6 +22,12 @@ class Evaluate(Run, Sampling, Passing):
     eval_data: str = Field("", description="demonstrations to measure language-model loss on; none by default")
     samples: int = Field(1, gt=0, description="replies per prompt")
     bootstrap: int = Field(2000, gt=0, description="resamples behind each interval")
+
+    @model_validator(mode="after")
+    def _kl_has_logprobs(self) -> "Evaluate":
+        if self.reference:
+            self.refuse_unless_plain("--reference", "measures KL by the log-probs of draws from the policy itself")
+        return self
 
 
 class EvaluatePreference(Run, Passing):

@@ -42,6 +42,7 @@ from accord.stages.shared import (
     refuse_idle_clock,
 )
 from accord.training import distributed
+from accord.training.precision import choose_precision, lowered
 
 LEAST = 20  # pairs below which a calibration says nothing
 Sets = Mapping[str, Sequence[Comparison]]
@@ -95,16 +96,18 @@ def run(config: EvaluatePreference) -> RunFolder:
         refuse_trained_prompts([c.prompt for part in sets.values() for c in part], config.models.values(), "--data")
         result: dict[str, Any] = {"models": {n: {"path": p, "role": judges[n].role} for n, p in config.models.items()}}
         result |= {"cross": [], "calibration": {}, "analysis": {}, "agreement": {}, "groups": {}, "distance": {}}
-        for criterion, comparisons in sets.items():
-            result["agreement"][criterion] = agreement(
-                answers(comparisons), resamples=min(config.bootstrap, 500), seed=config.seed
-            )
-            for name, judge in judges.items():
-                measure(config, run, result, name, judge, criterion, comparisons)
-            result["cross"] += baselines(config, run, criterion, comparisons)
-        if config.strange_data:
-            for name, judge in judges.items():
-                result["distance"][name] = strangeness(config, run, judge, sets)
+        precision = run.decide("precision", lambda: choose_precision(world))
+        with lowered(precision, world.device):
+            for criterion, comparisons in sets.items():
+                result["agreement"][criterion] = agreement(
+                    answers(comparisons), resamples=min(config.bootstrap, 500), seed=config.seed
+                )
+                for name, judge in judges.items():
+                    measure(config, run, result, name, judge, criterion, comparisons)
+                result["cross"] += baselines(config, run, criterion, comparisons)
+            if config.strange_data:
+                for name, judge in judges.items():
+                    result["distance"][name] = strangeness(config, run, judge, sets)
         run.write_json("evaluation.json", result)
         run.finish(comparisons={criterion: len(part) for criterion, part in sets.items()})
         return run

@@ -16,7 +16,7 @@ from accord.data.chat import Renderer
 from accord.data.rows import rollout_row
 from accord.data.sources import read_demonstrations, read_prompts
 from accord.engine.engines import InProcess
-from accord.engine.texts import conversation_group, rollout_groups
+from accord.engine.texts import conversation_group, rollout_groups, said
 from accord.errors import BadInput
 from accord.evaluation.metrics import metric_interval
 from accord.evaluation.safety import SafetyCalibration, with_fit
@@ -30,6 +30,7 @@ from accord.stages.evaluate.config import Evaluate
 from accord.stages.leaks import refuse_trained_prompts
 from accord.stages.shared import (
     Drawn,
+    cache_of,
     draw,
     drop_long,
     drop_long_prompts,
@@ -39,6 +40,7 @@ from accord.stages.shared import (
     open_run,
 )
 from accord.training import distributed
+from accord.training.precision import choose_precision, lowered
 
 Row = dict[str, Any]
 
@@ -61,23 +63,19 @@ def run(config: Evaluate) -> RunFolder:
         held_out = read_held_out(config, run, renderer)
         prompts = drop_long_prompts(renderer, prompts, config.max_length, run)
         model = load_policy(config.model, trainable=False).to(world.device)
-        for drawn in draw(
-            run,
-            InProcess(model, config.micro_tokens),
-            renderer,
-            prompts,
-            config,
-            samples=config.samples,
-            seed=config.seed,
-        ):
-            for row in measures.rows(drawn):
-                run.add_sample(row)
+        precision = run.decide("precision", lambda: choose_precision(world))
+        engine = InProcess(model, cache_of(config, model))
+        with lowered(precision, world.device):
+            for drawn in draw(run, engine, renderer, prompts, config, samples=config.samples, seed=config.seed):
+                for row in measures.rows(drawn):
+                    run.add_sample(row)
         rows = read_lines(run.path / "samples.jsonl")
         result = summarise(config, rows, measures.calibrations)
         if held_out:
             groups = [conversation_group(renderer, d, "assistant") for d in held_out]
             groups, _ = drop_long(groups, held_out, config.max_length, run, "eval_data")
-            result["loss"] = mean_loss(model, groups, config.micro_tokens, world.device)
+            with lowered(precision, world.device):
+                result["loss"] = mean_loss(model, groups, config.micro_tokens, world.device)
         run.write_json("evaluation.json", result)
         run.finish(n=len(rows))
         return run
@@ -125,7 +123,7 @@ class Measures:
         config = self.config
         prompts = [prompt for prompt, replies in drawn for _ in replies]
         rollouts = [rollout for _, replies in drawn for rollout in replies]
-        texts = [self.renderer.text(r.ids) for r in rollouts]
+        texts = [said(self.renderer, config.stop, r.ids) for r in rollouts]
         groups = rollout_groups(rollouts)
         columns: dict[str, list[float]] = {"length": [float(len(r.ids)) for r in rollouts]}
         for name, scorer in self.rewards.items():

@@ -79,6 +79,7 @@ def run_round(config: Online, folder: Path, policy: str, prompts: list[Prompt]) 
             samples=config.samples,
             temperature=config.temperature,
             max_new_tokens=config.max_new_tokens,
+            cache_tokens=config.cache_tokens,
         )
     )
     yield annotate.run(

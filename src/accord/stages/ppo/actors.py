@@ -27,7 +27,7 @@ from accord.records import Demonstration, Document, Prompt, slice_names
 from accord.run import RunFolder
 from accord.stages.leaks import refuse_trained_prompts
 from accord.stages.ppo.config import Ppo
-from accord.stages.shared import drop_long, drop_long_prompts, load_all, open_renderer
+from accord.stages.shared import cache_of, drop_long, drop_long_prompts, load_all, open_renderer
 from accord.training.distributed import World
 
 REWARD = "reward"  # the name of the summed reward's signal; costs go by their own names
@@ -91,7 +91,7 @@ def prepare(config: Ppo, run: RunFolder, world: World) -> tuple[Prompts, Actors]
     asked = [*rewards.values(), *costs.values(), *watched.values()]
     prompts = read_prompts_of(config, run, [renderer, *(scorer.renderer for scorer in asked if scorer.renderer)])
     policy = add_adapters(load_policy(config.model), config, scalar=False, seed=config.seed).to(device)
-    engine = open_engine(config.engine, policy, run.path)
+    engine = open_engine(config.engine, policy, run.path, cache_tokens=cache_of(config, policy))
     bases = BaseWeights()
     bases.share(policy)
     for scorer in (*rewards.values(), *costs.values(), *watched.values()):

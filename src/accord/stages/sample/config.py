@@ -4,16 +4,18 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from accord.config import Idle, Passing, Rollouts, Run, Sources
+from accord.config import Decoding, Idle, Passing, Rollouts, Run, Sources
 
 
-class Sample(Run, Rollouts, Passing):
+class Sample(Run, Decoding, Rollouts, Passing):
     """Draw replies from a snapshot."""
 
     idle: ClassVar[tuple[Idle, ...]] = (
         Idle("rewards", lambda c: c.select != "all", "with --select all (it asks for no score)"),
+        Idle("micro_tokens", lambda c: c.select != "all", "with --select all (nothing is scored; see --cache_tokens)"),
         Idle("beta", lambda c: c.select == "accepted", "with --select {c.select}"),
     )
+    memory_knob: ClassVar[str] = "cache_tokens"  # what to turn where memory runs out
     model: str = Field(description="snapshot to sample from")
     data: Sources = Field(description="prompts; --data.NAME SOURCE names a slice")
     split: str = Field("", description="use only prompts of this split (preference, policy, evaluation)")
@@ -32,4 +34,11 @@ class Sample(Run, Rollouts, Passing):
             raise ValueError(f"--select {self.select} goes by scores; give --rewards.NAME DIR")
         if self.select != "all" and self.samples < 2:
             raise ValueError(f"--select {self.select} chooses among a prompt's replies; give --samples 2 or more")
+        if self.select != "all":
+            self.refuse_unless_plain(f"--select {self.select}", "chooses among draws from the policy itself")
+        if self.engine and not (self.is_plain and not self.stop):
+            raise ValueError(
+                "--engine: a server draws from the policy itself; leave --top_p, --top_k, --min_p, --stop and "
+                "--temperature 0 out, or draw in this process"
+            )
         return self

@@ -17,7 +17,7 @@ from accord.data.rows import prompt_of_row, rollout_row, write_records
 from accord.data.sources import read_prompts
 from accord.engine.engines import Engine, Served, open_engine
 from accord.engine.remote.vllm import Server
-from accord.engine.texts import rollout_groups
+from accord.engine.texts import rollout_groups, said
 from accord.models.loading import load_policy
 from accord.models.places import base_of
 from accord.models.scorers import ReplyScorer, open_scorer
@@ -25,8 +25,9 @@ from accord.objectives.best_of import acceptance, best_of_kl_bound, best_of_kl_e
 from accord.records import Demonstration, Prompt
 from accord.run import RunFolder, read_lines
 from accord.stages.sample.config import Sample
-from accord.stages.shared import Drawn, draw, drop_long_prompts, load_all, open_renderer, open_run
+from accord.stages.shared import Drawn, cache_of, draw, drop_long_prompts, load_all, open_renderer, open_run
 from accord.training import distributed
+from accord.training.precision import choose_precision, lowered
 
 
 def run(config: Sample) -> RunFolder:
@@ -44,22 +45,24 @@ def run(config: Sample) -> RunFolder:
         )
         prompts = drop_long_prompts(renderer, prompts, config.max_length, run)
         engine = engine_of(config, run, world.device)
-        for drawn in draw(run, engine, renderer, prompts, config, samples=config.samples, seed=config.seed):
-            scores = score(config, renderer, scorers, drawn) if scorers else None
-            for place, (prompt, replies) in enumerate(drawn):
-                kept = select(config, prompt, scores[place]) if scores is not None else None
-                for k, rollout in enumerate(replies):
-                    row = rollout_row(
-                        prompt,
-                        renderer.text(rollout.ids),
-                        rollout,
-                        logprob=sum(rollout.logprobs),
-                        model=config.model,
-                        temperature=config.temperature,
-                    )
-                    if scores is not None and kept is not None:
-                        row |= {"score": float(scores[place, k]), "kept": bool(kept[k])}
-                    run.add_sample(row)
+        precision = run.decide("precision", lambda: choose_precision(world))
+        with lowered(precision, world.device):
+            for drawn in draw(run, engine, renderer, prompts, config, samples=config.samples, seed=config.seed):
+                scores = score(config, renderer, scorers, drawn) if scorers else None
+                for place, (prompt, replies) in enumerate(drawn):
+                    kept = select(config, prompt, scores[place]) if scores is not None else None
+                    for k, rollout in enumerate(replies):
+                        row = rollout_row(
+                            prompt,
+                            said(renderer, config.stop, rollout.ids),
+                            rollout,
+                            logprob=sum(rollout.logprobs),
+                            model=config.model,
+                            temperature=config.temperature,
+                        )
+                        if scores is not None and kept is not None:
+                            row |= {"score": float(scores[place, k]), "kept": bool(kept[k])}
+                        run.add_sample(row)
         chosen = write_selected(config, run) if scorers else {}
         run.finish(samples=len(prompts) * config.samples, **chosen)
         return run
@@ -72,7 +75,7 @@ def engine_of(config: Sample, run: RunFolder, device: torch.device) -> Engine:
         served.server.load(str(Path(config.model).resolve()))
         return served
     model = load_policy(config.model, trainable=False).to(device)
-    engine = open_engine(config.engine, model, run.path, micro_tokens=config.micro_tokens)
+    engine = open_engine(config.engine, model, run.path, cache_tokens=cache_of(config, model))
     engine.follow(model)
     return engine
 
@@ -80,7 +83,7 @@ def engine_of(config: Sample, run: RunFolder, device: torch.device) -> Engine:
 def score(config: Sample, renderer: Renderer, scorers: Sequence[ReplyScorer], drawn: Drawn) -> Tensor:
     """Summed scores (prompts, samples) of a chunk of replies."""
     prompts = [prompt for prompt, replies in drawn for _ in replies]
-    texts = [renderer.text(rollout.ids) for _, replies in drawn for rollout in replies]
+    texts = [said(renderer, config.stop, rollout.ids) for _, replies in drawn for rollout in replies]
     groups = rollout_groups([rollout for _, replies in drawn for rollout in replies])
     total = torch.zeros(len(texts))
     for scorer in scorers:

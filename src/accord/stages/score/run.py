@@ -25,6 +25,7 @@ from accord.run import RunFolder
 from accord.stages.score.config import Score
 from accord.stages.shared import drop_long, load_all, open_run, refuse_idle_clock
 from accord.training import distributed
+from accord.training.precision import choose_precision, lowered
 
 Record = Demonstration | Comparison | Judgement
 
@@ -50,8 +51,11 @@ def run(config: Score) -> RunFolder:
         refuse_idle_clock(run, renderers.values())
         texts = read_texts(config, run, list(renderers.values()))
         columns: dict[str, list[list[float]]] = {}
-        for name in config.models:
-            columns |= score_with(config, run, name, renderers[name], texts, world.device)
+        precision = run.decide("precision", lambda: choose_precision(world))
+        config = config.model_copy(update={"precision": precision})
+        with lowered(precision, world.device):
+            for name in config.models:
+                columns |= score_with(config, run, name, renderers[name], texts, world.device)
         (run.path / "scores.jsonl").unlink(missing_ok=True)
         for number, one in enumerate(texts):
             for k, reply in enumerate(one.replies):
@@ -97,7 +101,7 @@ def score_with(
         single = [reply_group(group.prefix, ids) for group in fitting for ids in group.replies]
         sums = reply_logprobs(model, single, config.temperature, config.micro_tokens, device)
         if config.temperature == 1:
-            keep_as_reference(run, model, single, sums)
+            keep_as_reference(run, model, config.precision, single, sums)
         flat = {f"{name}/logprob": sums, f"{name}/tokens": [float(len(group.replies[0])) for group in single]}
     else:
         flat = scorer_columns(name, where, described, fitting, config.micro_tokens, device)
@@ -111,10 +115,12 @@ def score_with(
     return out
 
 
-def keep_as_reference(run: RunFolder, model: torch.nn.Module, groups: Sequence[Group], sums: Sequence[float]) -> None:
+def keep_as_reference(
+    run: RunFolder, model: torch.nn.Module, precision: str, groups: Sequence[Group], sums: Sequence[float]
+) -> None:
     """Leave a policy's log-probs as `accord dpo --reference_cache OUT/reference` reads them."""
     names = [name for (name,) in entry_names(groups)]
-    ReplyStore(run.path / "reference", weights_hash(model), "f32").add(dict(zip(names, sums, strict=True)))
+    ReplyStore(run.path / "reference", weights_hash(model), precision).add(dict(zip(names, sums, strict=True)))
 
 
 def scorer_columns(
