@@ -100,8 +100,7 @@ class Training(Run):
     )
     recompute: Recompute = rare(
         "auto",
-        description="compute activations again in the backward pass instead of keeping them: less memory, slower, the "
-        "same results; auto: where a text takes too much of the memory otherwise",
+        description="compute activations twice and keep none; auto: where a text takes too much memory",
     )
     max_length: int = Field(512, gt=1, description="longest sequence in tokens; longer ones are dropped and counted")
     precision: Precision = Field(
