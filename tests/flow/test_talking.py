@@ -115,7 +115,7 @@ def test_bf16_scores_and_draws_are_near_those_in_f32(commands, tmp_path):
         rows = replies(tmp_path / precision)
         seen.append([row["scores"]["reward/helpful"] for row in rows])
     close = sum(abs(a - b) < 0.05 for a, b in zip(*seen, strict=True))
-    assert seen[0] != seen[1] and close > 0.7 * len(seen[0])
+    assert seen[0] != seen[1] and close > 0.5 * len(seen[0])
 
 
 def test_a_cache_that_is_small_draws_the_same(commands, tmp_path):

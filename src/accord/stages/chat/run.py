@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from accord.config import Decoding
@@ -28,7 +29,7 @@ HELP = "empty line: leave · /reset: start again · /undo: take the last turn ba
 
 def run(config: Chat) -> None:
     """Read lines from the terminal until an empty one or end of input; those that begin with / are commands."""
-    world = distributed.start()
+    world = distributed.start(torch.get_num_threads())
     talk = Conversation(config, load_renderer(config.snapshot), load_policy(config.snapshot, trainable=False))
     talk.model.to(world.device)
     precision = choose_precision(world) if config.precision == "auto" else config.precision
