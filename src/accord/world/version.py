@@ -13,7 +13,7 @@ from accord.world.judges import judge
 from accord.world.lexicon import lexicon
 from accord.world.prompts import DRAW, prompts
 
-VERSION = "1"
+VERSION = "2"
 
 
 @lru_cache(maxsize=1)
