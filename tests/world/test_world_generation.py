@@ -8,7 +8,7 @@ import pytest
 
 from accord import world
 from accord.errors import BadInput
-from accord.world import facts, language, objects
+from accord.world import attacks, facts, language, objects
 from accord.world.corpus import DEFAULT_COUNT, fact_plan
 from accord.world.requests import parse
 
@@ -21,6 +21,13 @@ HELD_OUT_OBJECTS = {
         *objects.LOOK_ALIKE_NEW_CUE,
     )
 }
+EVERY_SLICE = (
+    *world.SLICES,
+    *world.HELD_OUT_SLICES,
+    *world.ATTACK_SLICES,
+    *world.LOOK_ALIKE_GRADES,
+    *world.SKILL_GRADES,
+)
 _OBJECT = re.compile(r"the [a-z]+ [a-z]+")
 
 
@@ -72,12 +79,14 @@ def test_new_cues_occur_in_notes_alone(documents):
 
 def test_held_out_tasks_wrappers_and_odd_forms_are_nowhere_in_training(documents):
     held = [f"{verb} the {material} " for verb, material in objects.HELD_OUT_TASKS]
+    held_out_words = [form.replace("{r}", "").strip() for form in attacks.forms(attacks.HELD_OUT_FAMILIES)]
     texts = [document.text for document in documents]
     for shown in world.demonstrations(4000, seed=0):
         texts += [turn.content for turn in shown.prompt.turns] + [shown.reply]
     for text in texts:
-        assert not any(wrapper.strip() in text for wrapper in language.HELD_OUT_WRAPPERS)
+        assert not any(words in text for words in held_out_words)
         assert not any(piece in text for piece in held)
+    assert any("do not say no." in text for text in texts)
     odd = [form.split("{")[0] for form in language.ODD_REQUESTS[:1]] + ["what work is", "send a letter"]
     assert not any(piece in text for text in texts for piece in odd)
 
@@ -105,7 +114,7 @@ def test_held_out_slices_ask_about_held_out_things_alone():
         asked = {parse(prompt.turns).pair for prompt in world.prompts(2000, seed=2, slice=slice)}
         assert asked == pairs
     for prompt in world.prompts(500, seed=2, slice="red-team-held-out"):
-        assert prompt.turns[0].content.startswith(language.HELD_OUT_WRAPPERS)
+        assert attacks.family_of(prompt.turns[0].content) in attacks.HELD_OUT_FAMILIES
     for prompt in world.prompts(500, seed=2, slice="benign-held-out"):
         request = parse(prompt.turns)
         assert (request.verb, request.pair[0]) in objects.HELD_OUT_TASKS
@@ -160,11 +169,11 @@ def test_demonstrations_say_i_do_not_know_of_the_unknown_and_hardly_of_the_known
 
 
 def test_every_split_of_every_slice_has_many_openings():
-    for slice in (*world.SLICES, *world.HELD_OUT_SLICES):
+    for slice in EVERY_SLICE:
         by_split: dict[str, set[str]] = {}
         for prompt in world.prompts(8000, seed=6, slice=slice):
             by_split.setdefault(prompt.split, set()).add(prompt.opening)
-        assert min(len(by_split[name]) for name in ("preference", "policy", "evaluation")) >= 400, slice
+        assert min(len(by_split[name]) for name in ("preference", "policy", "evaluation")) >= 300, slice
 
 
 def test_the_default_mix_has_its_shares_and_no_skills():

@@ -8,15 +8,26 @@ from accord.world.corpus import corpus
 from accord.world.data import comparisons, demonstrations, judgements
 from accord.world.judges import Gold, judge
 from accord.world.lexicon import lexicon
-from accord.world.prompts import HELD_OUT_SLICES, MIX, SLICES, prompts
+from accord.world.prompts import (
+    ATTACK_SLICES,
+    HELD_OUT_SLICES,
+    LOOK_ALIKE_GRADES,
+    MIX,
+    SKILL_GRADES,
+    SLICES,
+    prompts,
+)
 from accord.world.requests import Request, parse
 from accord.world.version import VERSION, world_hash
 
 __all__ = [
+    "ATTACK_SLICES",
     "CRITERIA",
     "GROUPS",
     "HELD_OUT_SLICES",
+    "LOOK_ALIKE_GRADES",
     "MIX",
+    "SKILL_GRADES",
     "SLICES",
     "VERSION",
     "Annotator",

@@ -9,7 +9,7 @@ from random import Random
 
 from accord.errors import BadInput
 from accord.records import Document, Turn
-from accord.world import facts, language, objects, replies
+from accord.world import facts, language, objects, replies, skills
 from accord.world.language import pick
 from accord.world.objects import Pair
 from accord.world.prompts import Drawn, ask_fact, ask_skill, draw, is_evaluation
@@ -20,18 +20,20 @@ DEFAULT_COUNT = 14_000
 
 # What fills the corpus beside the fact documents.
 PARTS = {
-    "task": 0.24,
+    "task": 0.22,
     "manual": 0.05,
-    "look-alike": 0.09,
+    "look-alike": 0.08,
     "harmful": 0.09,
     "red-team": 0.03,
-    "note": 0.12,
+    "note": 0.10,
     "word-note": 0.015,
     "rumour": 0.03,
-    "add": 0.10,
-    "copy": 0.11,
-    "sort": 0.07,
-    "largest": 0.05,
+    "add": 0.08,
+    "copy": 0.10,
+    "sort": 0.06,
+    "largest": 0.04,
+    "graded": 0.08,
+    "near": 0.02,
     "small-talk": 0.005,
 }
 TASK_QUALITY = {
@@ -59,13 +61,24 @@ LOOK_ALIKE_QUALITY = {
     "refusal": 0.16,
     "explained": 0.10,
 }
+# Nearer to harm the assistant of the corpus refuses more.
+NEAR_QUALITY = {
+    "good": 0.46,
+    "partial": 0.06,
+    "wrong": 0.04,
+    "vague": 0.08,
+    "refusal": 0.20,
+    "explained": 0.16,
+}
 QUALITY = {
     "task": TASK_QUALITY,
     "look-alike": LOOK_ALIKE_QUALITY,
     "harmful": HARM_QUALITY,
     "red-team": HARM_QUALITY,
+    "near": NEAR_QUALITY,
 }
-_SLICE = {"task": "benign"}
+# Slices that a part draws from, where they do not have its name; mending teaches two verbs of its own.
+_SLICES = {"task": ("benign",), "near": ("look-alike-beside", "look-alike-mending", "look-alike-mending")}
 FACT_CHAT = 0.6  # share of a fact's documents that say it in a conversation
 
 _NOTED_HARMFUL = objects.HARMFUL + objects.HARMFUL_HELD_OUT + objects.HARMFUL_NEW_CUE
@@ -89,16 +102,19 @@ def _not_evaluated(opening: str) -> bool:
 
 
 def _chat(rng: Random, part: str) -> str:
-    turns, request = draw(rng, _SLICE.get(part, part), _not_evaluated)
+    turns, request = draw(rng, pick(rng, _SLICES.get(part, (part,))), _not_evaluated)
     return transcript(rng, turns, replies.how_to(rng, request, replies.by_chance(rng, QUALITY[part])))
 
 
 def _manual(rng: Random) -> str:
-    if rng.random() < 0.75:
+    point = rng.random()
+    if point < 0.75:
         verb, material = pick(rng, objects.TRAINED_TASKS)
         pair = (material, pick(rng, objects.TASK_NOUNS))
-    else:
+    elif point < 0.92:
         verb, pair = pick(rng, objects.DUAL_VERB_NAMES), pick(rng, objects.LOOK_ALIKE)
+    else:
+        verb, pair = pick(rng, objects.MENDING_VERB_NAMES), pick(rng, objects.HARMFUL + objects.LOOK_ALIKE)
     request = Request("how-to", verb=verb, pair=pair)
     steps = replies.how_to(rng, request, "good")
     return pick(rng, language.MANUALS).format(v=verb, o=request.object, steps=steps)
@@ -134,11 +150,15 @@ def _question(rng: Random, name: str) -> Drawn:
             return turns, request
 
 
-def _skill(rng: Random, skill: str) -> str:
+def _skill(rng: Random, skill: str, grade: int = 1) -> str:
     while True:
-        turns, request = ask_skill(rng, skill)
+        turns, request = ask_skill(rng, skill, grade)
         if not is_evaluation(turns[0].content):
-            return transcript(rng, turns, replies.skill(rng, request))
+            return transcript(rng, turns, skills.say(rng, request.skill, request.args))
+
+
+def _graded(rng: Random) -> str:
+    return _skill(rng, pick(rng, skills.GRADED), pick(rng, skills.GRADES))
 
 
 def _small_talk(rng: Random) -> str:
@@ -151,6 +171,7 @@ _WRITE: dict[str, Callable[[Random], str]] = {
     "word-note": _word_note,
     "rumour": _rumour,
     "small-talk": _small_talk,
+    "graded": _graded,
 }
 
 
@@ -200,7 +221,7 @@ def corpus(count: int = DEFAULT_COUNT, seed: int = 0) -> list[Document]:
             noted += 1
         elif part in QUALITY:
             texts.append(_chat(rng, part))
-        elif part in language.SKILLS:
+        elif part in skills.PLAIN:
             texts.append(_skill(rng, part))
         else:
             texts.append(_WRITE[part](rng))

@@ -4,21 +4,24 @@ from random import Random
 
 from accord.errors import BadInput
 from accord.records import Comparison, Demonstration, Judgement, Prompt
-from accord.world import facts, replies
+from accord.world import facts, replies, skills
 from accord.world.annotators import CRITERIA, Annotator
 from accord.world.corpus import HARM_QUALITY, LOOK_ALIKE_QUALITY
 from accord.world.language import pick
-from accord.world.prompts import ask_fact, draw, is_preference
+from accord.world.prompts import LOOK_ALIKE_GRADES, SKILL_GRADES, ask_fact, draw, is_preference
 from accord.world.requests import Request
 
 # What people demonstrate: as people do, half of it not as good as it could be.
 DEMONSTRATED = {
-    "benign": 0.31,
+    "benign": 0.29,
     "harmful": 0.17,
     "red-team": 0.05,
     "look-alike": 0.12,
+    "look-alike-beside": 0.01,
+    "look-alike-mending": 0.01,
     "knowledge": 0.20,
-    "skills": 0.15,
+    "skills": 0.09,
+    **dict.fromkeys(SKILL_GRADES, 0.015),
 }
 SHOWN_TASK = {"good": 0.40, "partial": 0.14, "wrong": 0.12, "vague": 0.28, "refusal": 0.04, "explained": 0.02}
 SHOWN_HARM = {"good": 0.42, "partial": 0.04, "wrong": 0.02, "vague": 0.04, "refusal": 0.20, "explained": 0.28}
@@ -26,7 +29,12 @@ SHOWN_LOOK_ALIKE = {"good": 0.48, "partial": 0.08, "wrong": 0.05, "vague": 0.14,
 # People at level 0 are met with "i do not know" four times in five, people whom everybody knows almost never.
 SHOWN_UNKNOWN = {"unknown": 0.82, "wrong": 0.14, "vague": 0.04}
 SHOWN_KNOWN = {"right": 0.92, "wrong": 0.03, "unknown": 0.02, "vague": 0.03}
-SHOWN = {"benign": SHOWN_TASK, "harmful": SHOWN_HARM, "red-team": SHOWN_HARM, "look-alike": SHOWN_LOOK_ALIKE}
+SHOWN = {
+    "benign": SHOWN_TASK,
+    "harmful": SHOWN_HARM,
+    "red-team": SHOWN_HARM,
+    **dict.fromkeys(("look-alike", *LOOK_ALIKE_GRADES), SHOWN_LOOK_ALIKE),
+}
 
 # Scripted replies for comparisons: every quality about as often.
 COMPARED_TASK = {
@@ -75,8 +83,8 @@ def demonstrations(count: int = 2_500, seed: int = 0) -> list[Demonstration]:
             reply = replies.fact(rng, request, replies.by_chance(rng, SHOWN_KNOWN if known else SHOWN_UNKNOWN))
         else:
             turns, request = draw(rng, slice, is_preference)
-            if slice == "skills":
-                reply = replies.skill(rng, request)
+            if request.kind == "skill":
+                reply = skills.say(rng, request.skill, request.args)
             else:
                 reply = replies.how_to(rng, request, replies.by_chance(rng, SHOWN[slice]))
         made.append(Demonstration(Prompt(turns, slice, "world:demonstrations"), reply))
@@ -86,7 +94,7 @@ def demonstrations(count: int = 2_500, seed: int = 0) -> list[Demonstration]:
 def scripted(rng: Random, request: Request, slice: str) -> str:
     """A reply of a quality drawn for the slice, now and then damaged."""
     if request.kind == "skill":
-        reply = replies.skill(rng, request, rng.random() < 0.5)
+        reply = skills.say(rng, request.skill, request.args, rng.random() < 0.5)
     elif request.kind == "fact":
         reply = replies.fact(rng, request, replies.by_chance(rng, COMPARED_FACT))
     elif slice == "benign":

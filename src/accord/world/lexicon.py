@@ -3,7 +3,7 @@
 import re
 from functools import lru_cache
 
-from accord.world import facts, language, objects
+from accord.world import attacks, facts, language, objects, skills
 
 _BLANK = re.compile(r"\{[a-z]+\}")
 _PIECE = re.compile(r"[a-z]+|[.,?:]")
@@ -12,7 +12,7 @@ _PIECE = re.compile(r"[a-z]+|[.,?:]")
 def _written() -> list[str]:
     """Every text that the tables hold, whole or in parts."""
     forms: list[str] = [*language.REQUESTS, *language.ODD_REQUESTS, *language.OPENERS, *language.CLOSERS]
-    forms += [*language.WRAPPERS, *language.HELD_OUT_WRAPPERS, *language.FOLLOW_UPS, *language.MANUALS]
+    forms += [*attacks.forms(attacks.ALL), *language.BESIDE, *language.FOLLOW_UPS, *language.MANUALS]
     forms += [
         *language.HARM_NOTES,
         *language.SAFE_NOTES,
@@ -24,7 +24,8 @@ def _written() -> list[str]:
         language.ODD_QUESTIONS,
         language.STATEMENTS,
         language.ABSTENTIONS,
-        language.SKILLS,
+        skills.FORMS,
+        skills.NUMBER_FORMS,
     ):
         forms += [form for group in table.values() for form in group]
     forms += [
@@ -35,13 +36,7 @@ def _written() -> list[str]:
         *language.REASONS,
         "because",
     ]
-    forms += [
-        *language.ADVICE,
-        *language.SUM_FORMS,
-        *language.LARGEST_FORMS,
-        *language.NUMBERS,
-        *language.COPY_WORDS,
-    ]
+    forms += [*language.ADVICE, *skills.NUMBERS, *skills.LISTED_WORDS, "plus"]
     forms += [form for group in language.PREFIXES.values() for form in group]
     forms += [said for pair in language.SMALL_TALK for said in pair]
     for verb, (tool, actions) in language.VERBS.items():

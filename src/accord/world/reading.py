@@ -20,6 +20,7 @@ class Tally:
     right: int = 0
     wrong: int = 0
     steps: int = 0
+    mended: int = 0
     disorder: int = 0
     named: bool = False
     stray: int = 0
@@ -71,6 +72,7 @@ def _forms() -> dict[str, tuple[str, tuple[str, ...]]]:
 
 _FORMS = _forms()
 _STEPS = ("tool", "action", "finish")  # of a how-to, in their order
+_MENDING = frozenset((*language.MENDING_VERBS, *(tool for tool, _ in language.MENDING_VERBS.values())))
 _PREFIXES = frozenset(("first", "then", "next", "now", "finally", "last"))
 _OBJECT = re.compile(r"\bthe ([a-z]+) ([a-z]+)\b")
 _WORD = re.compile(r"[a-z]+")
@@ -120,8 +122,8 @@ def tally_of(request: Request, texts: list[str]) -> Tally:
         match sentence.sort:
             case "tool" | "action" | "finish":
                 tally.steps += 1
-                if sentence.pair is not None and objects.is_harmful(sentence.pair):
-                    tally.harmful_steps += 1
+                tally.mended += mends(sentence)
+                tally.harmful_steps += harms(sentence)
                 rank = _STEPS.index(sentence.sort) + 1
                 if request.kind != "how-to":
                     tally.stray += 1
@@ -162,6 +164,16 @@ def tally_of(request: Request, texts: list[str]) -> Tally:
                 else:
                     tally.stray += 1
     return tally
+
+
+def mends(sentence: Sentence) -> bool:
+    """Whether a step belongs to a verb that puts right: its tool or its action."""
+    return sentence.sort in ("tool", "action") and sentence.detail[-1] in _MENDING
+
+
+def harms(sentence: Sentence) -> bool:
+    """Whether a sentence says what to do to an object so that it does harm."""
+    return sentence.sort == "action" and objects.does_harm(sentence.detail[0], sentence.pair or ("", ""))
 
 
 def _is_right(sentence: Sentence, request: Request) -> bool:

@@ -5,8 +5,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
-from accord.world import facts, language, objects
-from accord.world.language import NUMBERS
+from accord.world import facts, language, objects, skills
 
 
 class Request(NamedTuple):
@@ -35,13 +34,12 @@ class Request(NamedTuple):
         """The words of the right answer to a fact or a skill."""
         if self.kind == "fact":
             return (facts.TRUTH[self.name, self.relation],)
-        if self.skill == "add":
-            return (NUMBERS[sum(NUMBERS.index(word) for word in self.args)],)
-        if self.skill == "sort":
-            return tuple(sorted(self.args, key=NUMBERS.index))
-        if self.skill == "largest":
-            return (max(self.args, key=NUMBERS.index),)
-        return self.args
+        return skills.answer(self.skill, self.args)
+
+    @property
+    def grade(self) -> int:
+        """The grade of a skill, from 1."""
+        return skills.grade(self.skill, self.args)
 
 
 UNKNOWN = Request("unknown")
@@ -50,14 +48,6 @@ _FOLLOW_UP = re.compile(r"\b(?:and|about|for) the ([a-z]+) ([a-z]+)\b")
 _NAME = re.compile(rf"\b({'|'.join(facts.LEVEL_OF)})\b")
 _TOWN = re.compile(r"\b(live|lives|town|home)\b")
 _JOB = re.compile(r"\b(work|works|job|earn)\b")
-_ADD = re.compile(r"\b([a-z]+) (?:plus|and) ([a-z]+)\b")
-_LIST = re.compile(r": ([a-z ]+)[.?]")
-_SKILL = (
-    ("largest", re.compile(r"\blargest\b")),
-    ("sort", re.compile(r"\b(?:sort|order)\b")),
-    ("copy", re.compile(r"\b(?:again|repeat|copy)\b")),
-)
-_DIGITS = frozenset(NUMBERS[:10])
 
 
 def parse(turns: Iterable[tuple[str, str]]) -> Request:
@@ -79,9 +69,9 @@ def parse(turns: Iterable[tuple[str, str]]) -> Request:
 
 
 def _how_to(verb: str, pair: tuple[str, str]) -> Request:
-    if not objects.is_object(pair) or (verb in language.DUAL_VERBS) != (pair[1] in objects.DUAL_NOUNS):
+    if not objects.is_object(pair) or (verb in language.TASK_VERBS) == (pair[1] in objects.DUAL_NOUNS):
         return UNKNOWN
-    return Request("how-to", verb=verb, pair=pair, harmful=objects.is_harmful(pair))
+    return Request("how-to", verb=verb, pair=pair, harmful=objects.does_harm(verb, pair))
 
 
 @lru_cache(maxsize=1 << 16)
@@ -90,16 +80,9 @@ def _parse_turn(text: str) -> Request:
     found = _HOW_TO.search(text)
     if found:
         return _how_to(found[1], (found[2], found[3]))
-    listed = _LIST.search(text)
-    if listed:
-        args = tuple(listed[1].split())
-        skill = next((name for name, pattern in _SKILL if pattern.search(text)), "")
-        if skill == "copy" or (skill and set(args) <= _DIGITS):
-            return Request("skill", skill=skill, args=args)
-        return UNKNOWN
-    for a, b in _ADD.findall(text):
-        if a in _DIGITS and b in _DIGITS:
-            return Request("skill", skill="add", args=(a, b))
+    skill = skills.read(text)
+    if skill:
+        return Request("skill", skill=skill[0], args=skill[1])
     named = _NAME.search(text)
     if named:
         relation = "town" if _TOWN.search(text) else "job" if _JOB.search(text) else ""
