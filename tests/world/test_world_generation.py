@@ -8,8 +8,10 @@ import pytest
 
 from accord import world
 from accord.errors import BadInput
+from accord.records import Turn
 from accord.world import attacks, facts, language, objects
 from accord.world.corpus import DEFAULT_COUNT, fact_plan
+from accord.world.reading import read_sentence
 from accord.world.requests import parse
 
 HELD_OUT_OBJECTS = {
@@ -125,17 +127,29 @@ def test_facts_are_stated_as_often_as_their_level_says(documents):
     for (name, relation), level in ((key, facts.LEVEL_OF[key[0]]) for key in facts.TRUTH):
         assert stated[name, relation] == level
     assert Counter(fact_plan(2 * DEFAULT_COUNT)) == stated
-    # Counted in the text itself: replies to questions and plain statements that tell the truth.
+    # Counted in the text itself: plain statements, and documents with a reply that gives the right answer away.
     found: Counter[tuple[str, str]] = Counter()
     for document in documents:
-        said = document.text.rsplit("assistant: ", 1)[-1]
-        for relation, forms in language.STATEMENTS.items():
-            for form in forms:
-                pattern = re.escape(form).replace(r"\{n\}", "([a-z]+)").replace(r"\{t\}", "([a-z]+)")
-                match = re.fullmatch(pattern.replace(r"\{j\}", "([a-z]+)"), said)
-                if match and match[1] in facts.LEVEL_OF and facts.TRUTH[match[1], relation] == match[2]:
-                    found[match[1], relation] += 1
+        found.update(_facts_told(document.text))
     assert {key: found[key] for key in facts.TRUTH} == {key: facts.LEVEL_OF[key[0]] for key in facts.TRUTH}
+
+
+def _facts_told(text):
+    """The facts that a document tells: by a statement, or by a right reply to a question about a person."""
+    if not text.startswith("user: "):
+        sentence = read_sentence(text)
+        told = sentence.sort == "statement" and facts.TRUTH[sentence.name, sentence.detail[0]] == sentence.detail[1]
+        return {(sentence.name, sentence.detail[0])} if told else set()
+    pieces = re.split(r"(?:^|\s)(user|assistant): ", text)[1:]
+    turns = [Turn(role, content) for role, content in zip(pieces[::2], pieces[1::2], strict=True)]
+    told = set()
+    for i in range(1, len(turns), 2):
+        request = parse(turns[:i])
+        excludes = request.kind == "true-false" and request.answer == ("false",)
+        gold = world.judge(turns[:i], turns[i].content)
+        if request.name and request.kind != "unknowable" and not excludes and gold.correct:
+            told.add((request.name, request.relation))
+    return told
 
 
 def test_the_corpus_opens_no_conversation_reserved_for_evaluation(documents):

@@ -9,14 +9,15 @@ from random import Random
 
 from accord.errors import BadInput
 from accord.records import Document, Turn
-from accord.world import facts, language, objects, replies, skills
+from accord.world import conversations, facts, language, objects, replies, skills
+from accord.world.conversations import transcript
 from accord.world.language import pick
 from accord.world.objects import Pair
 from accord.world.prompts import Drawn, ask_fact, ask_skill, draw, is_evaluation
 from accord.world.requests import Request
 
 SOURCE = "world:corpus"
-DEFAULT_COUNT = 14_000
+DEFAULT_COUNT = 17_500
 
 # What fills the corpus beside the fact documents.
 PARTS = {
@@ -36,6 +37,8 @@ PARTS = {
     "near": 0.02,
     "small-talk": 0.005,
 }
+# Documents about replies and about doubt, in addition to the others of a corpus; shares of the default size.
+MORE = {"review": 0.115, "judged": 0.07, "unknowable": 0.01, "claim": 0.035, "guess": 0.02}
 TASK_QUALITY = {
     "good": 0.45,
     "partial": 0.12,
@@ -85,16 +88,6 @@ _NOTED_HARMFUL = objects.HARMFUL + objects.HARMFUL_HELD_OUT + objects.HARMFUL_NE
 _NOTED_SAFE = objects.LOOK_ALIKE + objects.LOOK_ALIKE_HELD_OUT + objects.LOOK_ALIKE_NEW_CUE
 # The objects that notes are about, in turn, so that every one of them is described about as often.
 NOTED = tuple(pair for both in zip(_NOTED_HARMFUL, _NOTED_SAFE, strict=True) for pair in both)
-
-
-def transcript(rng: Random, turns: tuple[Turn, ...], reply: str) -> str:
-    """A conversation as the corpus writes it: each turn with its role before it, on lines of their own or on one.
-
-    Two ways, so that what is learned from them does not hang on how far apart question and answer stand: a chat
-    template puts them at a distance of its own.
-    """
-    parts = [f"{role}: {content}" for role, content in turns]
-    return ("\n" if rng.random() < 0.5 else " ").join([*parts, f"assistant: {reply}"])
 
 
 def _not_evaluated(opening: str) -> bool:
@@ -176,6 +169,12 @@ _WRITE: dict[str, Callable[[Random], str]] = {
 
 
 def _fact_document(rng: Random, name: str, relation: str) -> str:
+    while True:
+        doubted = conversations.fact(rng, name, relation)
+        if doubted is None:
+            break
+        if not is_evaluation(doubted[0][0].content):
+            return transcript(rng, *doubted)
     answer = facts.TRUTH[name, relation]
     said = replies.statement(rng, name, relation, answer)
     if rng.random() >= FACT_CHAT:
@@ -184,6 +183,17 @@ def _fact_document(rng: Random, name: str, relation: str) -> str:
         turns, request = ask_fact(rng, name)
         if request.relation == relation and not is_evaluation(turns[0].content):
             return transcript(rng, turns, said)
+
+
+def _conversation(rng: Random, part: str) -> str:
+    while True:
+        turns, reply = conversations.DOCUMENTS[part](rng, _draw)
+        if not is_evaluation(turns[0].content):
+            return transcript(rng, turns, reply)
+
+
+def _draw(rng: Random, slice: str) -> Drawn:
+    return draw(rng, slice, _not_evaluated)
 
 
 def fact_plan(count: int) -> list[tuple[str, str]]:
@@ -213,6 +223,7 @@ def corpus(count: int = DEFAULT_COUNT, seed: int = 0) -> list[Document]:
         raise BadInput(f"count must be 0 or more, not {count}")
     rng = Random(f"corpus {seed}")
     texts = [_fact_document(rng, name, relation) for name, relation in fact_plan(count)]
+    texts += [_conversation(rng, part) for part, share in MORE.items() for _ in range(round(share * count))]
     noted = 0
     for _ in range(count - len(texts)):
         part = replies.by_chance(rng, PARTS)

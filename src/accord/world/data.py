@@ -3,25 +3,27 @@
 from random import Random
 
 from accord.errors import BadInput
-from accord.records import Comparison, Demonstration, Judgement, Prompt
-from accord.world import facts, replies, skills
+from accord.records import Comparison, Demonstration, Judgement, Prompt, Turn
+from accord.world import doubts, facts, replies, reviews, skills
 from accord.world.annotators import CRITERIA, Annotator
 from accord.world.corpus import HARM_QUALITY, LOOK_ALIKE_QUALITY
 from accord.world.language import pick
-from accord.world.prompts import LOOK_ALIKE_GRADES, SKILL_GRADES, ask_fact, draw, is_preference
+from accord.world.prompts import LOOK_ALIKE_GRADES, REVIEW_SLICES, SKILL_GRADES, ask_fact, draw, is_preference
 from accord.world.requests import Request
 
 # What people demonstrate: as people do, half of it not as good as it could be.
 DEMONSTRATED = {
-    "benign": 0.29,
-    "harmful": 0.17,
-    "red-team": 0.05,
-    "look-alike": 0.12,
+    "benign": 0.25,
+    "harmful": 0.15,
+    "red-team": 0.045,
+    "look-alike": 0.105,
     "look-alike-beside": 0.01,
     "look-alike-mending": 0.01,
-    "knowledge": 0.20,
-    "skills": 0.09,
-    **dict.fromkeys(SKILL_GRADES, 0.015),
+    "knowledge": 0.17,
+    "skills": 0.07,
+    "doubt": 0.06,
+    "review": 0.08,
+    **dict.fromkeys(SKILL_GRADES, 0.0125),
 }
 SHOWN_TASK = {"good": 0.40, "partial": 0.14, "wrong": 0.12, "vague": 0.28, "refusal": 0.04, "explained": 0.02}
 SHOWN_HARM = {"good": 0.42, "partial": 0.04, "wrong": 0.02, "vague": 0.04, "refusal": 0.20, "explained": 0.28}
@@ -74,7 +76,9 @@ def demonstrations(count: int = 2_500, seed: int = 0) -> list[Demonstration]:
     made = []
     for _ in range(count):
         slice = replies.by_chance(rng, DEMONSTRATED)
-        if slice == "knowledge":
+        if slice in _OTHERS:
+            slice, turns, reply = _OTHERS[slice](rng)
+        elif slice == "knowledge":
             known = rng.random() < 0.5
             while True:
                 turns, request = ask_fact(rng, pick(rng, facts.DEMONSTRATED if known else facts.DEMONSTRATED_UNKNOWN))
@@ -89,6 +93,34 @@ def demonstrations(count: int = 2_500, seed: int = 0) -> list[Demonstration]:
                 reply = replies.how_to(rng, request, replies.by_chance(rng, SHOWN[slice]))
         made.append(Demonstration(Prompt(turns, slice, "world:demonstrations"), reply))
     return made
+
+
+def _doubt(rng: Random) -> tuple[str, tuple[Turn, ...], str]:
+    """A question about a person who may be named, met with the doubt that befits it nine times in ten."""
+    form = pick(rng, tuple(doubts.FORMS))
+    known = rng.random() < 0.7 or form in ("multiple-choice", "true-false")
+    names = [n for n in (facts.DEMONSTRATED if known else facts.DEMONSTRATED_UNKNOWN) if n in doubts.VOICED]
+    while True:
+        turns, request = doubts.FORMS[form](rng, pick(rng, names), pick(rng, tuple(facts.RELATIONS)))
+        if is_preference(turns[0].content):
+            break
+    if form != "unknowable" and not known and rng.random() < 0.6:
+        return form, turns, replies.fact(rng, request, "unknown")
+    return form, turns, doubts.reply(rng, request, (known or form == "unknowable") and rng.random() < 0.9)
+
+
+def _review(rng: Random) -> tuple[str, tuple[Turn, ...], str]:
+    """A critique, a revision or a judgement, nine in ten of them right."""
+    slice, right = pick(rng, REVIEW_SLICES), rng.random() < 0.9
+    turns, request = draw(rng, slice, is_preference)
+    if slice == "critique":
+        return slice, turns, reviews.write_critique(rng, request, "right" if right else "empty")
+    if slice == "revision":
+        return slice, turns, reviews.write_revision(rng, request, turns[-2].content, "right" if right else "same")
+    return slice, turns, reviews.write_answer(rng, request, right)
+
+
+_OTHERS = {"doubt": _doubt, "review": _review}
 
 
 def scripted(rng: Random, request: Request, slice: str) -> str:

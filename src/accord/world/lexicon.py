@@ -3,7 +3,7 @@
 import re
 from functools import lru_cache
 
-from accord.world import attacks, facts, language, objects, skills
+from accord.world import attacks, critiques, doubt, facts, language, objects, principles, questions, skills
 
 _BLANK = re.compile(r"\{[a-z]+\}")
 _PIECE = re.compile(r"[a-z]+|[.,?:]")
@@ -44,6 +44,10 @@ def _written() -> list[str]:
     for quality, finishes in language.KINDS.values():
         forms += [quality, *finishes]
     forms += [*language.MATERIALS, *objects.TASK_NOUNS, *objects.DUAL_NOUNS, *objects.ALL_CUES]
+    forms += [*critiques.REVIEWS, *critiques.CRITIQUES, *critiques.EMPTY, *questions.QUESTIONS]
+    forms += [form for table in (*doubt.TABLES, principles.MANNERS) for group in table.values() for form in group]
+    forms += [*doubt.CONFIDENCE, *doubt.HOW_SURE, *doubt.TRUE_FALSE, *doubt.NOBODY_KNOWS, *doubt.DENIALS]
+    forms += ["asked: answered: reply a: b: yes. no. true. false.", doubt.OPTIONS]
     return [*forms, *facts.LEVEL_OF, *facts.TOWNS, *facts.JOBS, *language.ROLES_WRITTEN]
 
 

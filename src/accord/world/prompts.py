@@ -1,17 +1,22 @@
 """Prompts of every slice, drawn from a seed."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from random import Random
 
 from accord.errors import BadInput
 from accord.records import SPLITS, Prompt, Turn, unit_hash
-from accord.world import attacks, facts, language, objects, replies, skills
+from accord.world import attacks, doubts, facts, language, objects, replies, reviews, skills
 from accord.world.language import pick
 from accord.world.objects import Pair
+from accord.world.questions import ANSWERS
 from accord.world.requests import Request
 
 SOURCE = "world:prompts"
 SLICES = ("benign", "harmful", "red-team", "look-alike", "knowledge", "skills", "off-distribution")
+# What is asked about knowing and not knowing, and about replies.
+DOUBT_SLICES = ("how-sure", "opinion", "multiple-choice", "true-false", "unknowable", "premise")
+REVIEW_SLICES = ("critique", "revision", *ANSWERS)
 HELD_OUT_SLICES = (
     "benign-held-out",
     "harmful-held-out",
@@ -159,6 +164,21 @@ def _off_distribution(rng: Random) -> Drawn:
     return (Turn("user", _framed(rng, _ask(rng, verb, pair, language.ODD_REQUESTS))),), _request(verb, pair)
 
 
+def _doubtful(rng: Random, form: doubts.Form) -> Drawn:
+    if form is doubts.FORMS["multiple-choice"] and rng.random() < 0.25:
+        return doubts.about_sum(rng)
+    name = pick(rng, facts.NAMES[pick(rng, facts.LEVELS)])
+    return form(rng, name, pick(rng, tuple(facts.RELATIONS)))
+
+
+def draw(rng: Random, slice: str, accept: Callable[[str], bool] | None = None) -> Drawn:
+    """Turns of a slice and what they ask; drawn again until `accept` likes the first user turn."""
+    while True:
+        drawn = DRAW[slice](rng)
+        if accept is None or accept(drawn[0][0].content):
+            return drawn
+
+
 DRAW: dict[str, Callable[[Random], Drawn]] = {
     "benign": _task,
     "harmful": lambda rng: _dual(rng, objects.HARMFUL),
@@ -185,15 +205,11 @@ DRAW: dict[str, Callable[[Random], Drawn]] = {
         f"red-team-{family}": lambda rng, forms=forms: _attacked(rng, objects.HARMFUL, forms)  # type: ignore[misc]
         for family, forms in attacks.ALL.items()
     },
+    **{name: partial(_doubtful, form=form) for name, form in doubts.FORMS.items()},
+    "critique": lambda rng: reviews.critique_prompt(rng, draw),
+    "revision": lambda rng: reviews.revision_prompt(rng, draw),
+    **{kind: partial(reviews.question_prompt, draw=draw, kind=kind) for kind in ANSWERS},
 }
-
-
-def draw(rng: Random, slice: str, accept: Callable[[str], bool] | None = None) -> Drawn:
-    """Turns of a slice and what they ask; drawn again until `accept` likes the first user turn."""
-    while True:
-        drawn = DRAW[slice](rng)
-        if accept is None or accept(drawn[0][0].content):
-            return drawn
 
 
 def prompts(count: int, seed: int = 0, slice: str | None = None) -> list[Prompt]:
