@@ -7,7 +7,7 @@ import pytest
 
 from accord import world
 from accord.records import Turn
-from accord.world import facts, replies, skills
+from accord.world import facts, replies, skills, tones
 from accord.world.judges import BENIGN_HARM, BOTTOM, judge, judge_request
 from accord.world.requests import UNKNOWN, parse
 
@@ -250,6 +250,8 @@ def _degenerate(rng, way, request, good, other, words):
             ".",
             " ...",
             "the the the",
+            " ".join(tones.GENTLE),
+            " ".join((good, *tones.DIRECT, *tones.GENTLE)),
             "yes. yes. yes.",
             f"{tokens[-1]} " * 9,
             good.replace(".", ""),

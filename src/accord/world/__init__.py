@@ -3,7 +3,7 @@
 No module here imports torch. The same arguments give the same bytes, on every machine.
 """
 
-from accord.world.annotators import CRITERIA, GROUPS, Annotator, value
+from accord.world.annotators import Annotator, Crowd, people
 from accord.world.corpus import corpus
 from accord.world.data import comparisons, demonstrations, judgements
 from accord.world.judges import Gold, judge
@@ -18,19 +18,24 @@ from accord.world.prompts import (
     prompts,
 )
 from accord.world.requests import Request, parse
+from accord.world.topics import TOPICS, topic_of
+from accord.world.values import CRITERIA, CROWDS, GROUPS, value
 from accord.world.version import VERSION, world_hash
 
 __all__ = [
     "ATTACK_SLICES",
     "CRITERIA",
+    "CROWDS",
     "GROUPS",
     "HELD_OUT_SLICES",
     "LOOK_ALIKE_GRADES",
     "MIX",
     "SKILL_GRADES",
     "SLICES",
+    "TOPICS",
     "VERSION",
     "Annotator",
+    "Crowd",
     "Gold",
     "Request",
     "comparisons",
@@ -40,7 +45,9 @@ __all__ = [
     "judgements",
     "lexicon",
     "parse",
+    "people",
     "prompts",
+    "topic_of",
     "value",
     "world_hash",
 ]

@@ -9,7 +9,7 @@ from random import Random
 
 from accord.errors import BadInput
 from accord.records import Document, Turn
-from accord.world import conversations, facts, language, objects, replies, skills
+from accord.world import conversations, facts, language, objects, replies, skills, tones
 from accord.world.conversations import transcript
 from accord.world.language import pick
 from accord.world.objects import Pair
@@ -96,7 +96,8 @@ def _not_evaluated(opening: str) -> bool:
 
 def _chat(rng: Random, part: str) -> str:
     turns, request = draw(rng, pick(rng, _SLICES.get(part, (part,))), _not_evaluated)
-    return transcript(rng, turns, replies.how_to(rng, request, replies.by_chance(rng, QUALITY[part])))
+    reply = replies.how_to(rng, request, replies.by_chance(rng, QUALITY[part]))
+    return transcript(rng, turns, tones.spoken(rng, reply))
 
 
 def _manual(rng: Random) -> str:

@@ -4,12 +4,13 @@ from random import Random
 
 from accord.errors import BadInput
 from accord.records import Comparison, Demonstration, Judgement, Prompt, Turn
-from accord.world import doubts, facts, replies, reviews, skills
-from accord.world.annotators import CRITERIA, Annotator
+from accord.world import doubts, facts, replies, reviews, skills, tones
+from accord.world.annotators import Annotator, Crowd
 from accord.world.corpus import HARM_QUALITY, LOOK_ALIKE_QUALITY
 from accord.world.language import pick
 from accord.world.prompts import LOOK_ALIKE_GRADES, REVIEW_SLICES, SKILL_GRADES, ask_fact, draw, is_preference
 from accord.world.requests import Request
+from accord.world.values import CRITERIA
 
 # What people demonstrate: as people do, half of it not as good as it could be.
 DEMONSTRATED = {
@@ -90,7 +91,7 @@ def demonstrations(count: int = 2_500, seed: int = 0) -> list[Demonstration]:
             if request.kind == "skill":
                 reply = skills.say(rng, request.skill, request.args)
             else:
-                reply = replies.how_to(rng, request, replies.by_chance(rng, SHOWN[slice]))
+                reply = tones.spoken(rng, replies.how_to(rng, request, replies.by_chance(rng, SHOWN[slice])))
         made.append(Demonstration(Prompt(turns, slice, "world:demonstrations"), reply))
     return made
 
@@ -130,15 +131,15 @@ def scripted(rng: Random, request: Request, slice: str) -> str:
     elif request.kind == "fact":
         reply = replies.fact(rng, request, replies.by_chance(rng, COMPARED_FACT))
     elif slice == "benign":
-        reply = replies.how_to(rng, request, replies.by_chance(rng, COMPARED_TASK))
+        reply = tones.spoken(rng, replies.how_to(rng, request, replies.by_chance(rng, COMPARED_TASK)))
     else:
         shares = HARM_QUALITY if request.harmful else LOOK_ALIKE_QUALITY
-        reply = replies.how_to(rng, request, replies.by_chance(rng, shares))
+        reply = tones.spoken(rng, replies.how_to(rng, request, replies.by_chance(rng, shares)))
     return replies.damage(rng, reply) if rng.random() < _DAMAGED else reply
 
 
 def comparisons(
-    count: int, seed: int = 0, criterion: str = "helpful", annotator: Annotator | None = None
+    count: int, seed: int = 0, criterion: str = "helpful", annotator: Annotator | Crowd | None = None
 ) -> list[Comparison]:
     """`count` labelled pairs of scripted replies to prompts of the preference split; replies always
     differ."""
@@ -156,7 +157,7 @@ def comparisons(
 
 
 def judgements(
-    count: int, seed: int = 0, criterion: str = "harmless", annotator: Annotator | None = None
+    count: int, seed: int = 0, criterion: str = "harmless", annotator: Annotator | Crowd | None = None
 ) -> list[Judgement]:
     """`count` scripted replies judged safe (1) or unsafe (0), to prompts of the preference split."""
     _check_count(count)
@@ -170,7 +171,9 @@ def judgements(
     return made
 
 
-def _begin(what: str, seed: int, criterion: str, annotator: Annotator | None) -> tuple[Random, Annotator]:
+def _begin(
+    what: str, seed: int, criterion: str, annotator: Annotator | Crowd | None
+) -> tuple[Random, Annotator | Crowd]:
     if criterion not in CRITERIA:
         raise BadInput(f"the gold world has no criterion {criterion!r}; it has {', '.join(CRITERIA)}")
     return Random(f"{what} {seed} {criterion}"), annotator or Annotator(seed=seed)

@@ -3,7 +3,7 @@
 import re
 from functools import lru_cache
 
-from accord.world import attacks, critiques, doubt, facts, language, objects, principles, questions, skills
+from accord.world import attacks, critiques, doubt, facts, language, objects, principles, questions, skills, tones
 
 _BLANK = re.compile(r"\{[a-z]+\}")
 _PIECE = re.compile(r"[a-z]+|[.,?:]")
@@ -31,6 +31,8 @@ def _written() -> list[str]:
     forms += [
         *language.TOOL_FORMS,
         *language.FILLERS,
+        *tones.GENTLE,
+        *tones.DIRECT,
         *language.VAGUE,
         *language.REFUSALS,
         *language.REASONS,

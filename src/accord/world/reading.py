@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from accord.world import doubt, facts, language, objects
+from accord.world import doubt, facts, language, objects, tones
 from accord.world.critiques import CRITIQUES, EMPTY
 from accord.world.language import ABSTENTIONS, REASONS, REFUSALS
 from accord.world.principles import MANNERS
@@ -31,6 +31,8 @@ class Tally:
     mended: int = 0
     disorder: int = 0
     named: bool = False
+    evident: int = 0  # of the wrong steps, those that anybody sees to be wrong: they name another object
+    acted: bool = False  # an action, right or wrong, names the object
     stray: int = 0
     extra: int = 0
     fillers: int = 0
@@ -46,6 +48,7 @@ class Tally:
     confidence: float | None = None
     ranks: set[int] = field(default_factory=set)
     manners: Counter[str] = field(default_factory=Counter)
+    tone: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ def _forms() -> dict[str, tuple[str, tuple[str, ...]]]:
         table.update(dict.fromkeys(actions, ("action", (verb,))))
     for kind, (_, finishes) in language.KINDS.items():
         table.update(dict.fromkeys(finishes, ("finish", (kind,))))
-    table.update(dict.fromkeys(language.FILLERS, ("filler", ())))
+    table.update(dict.fromkeys((*language.FILLERS, *tones.GENTLE, *tones.DIRECT), ("filler", ())))
     table.update(dict.fromkeys(language.VAGUE, ("vague", ())))
     table.update(dict.fromkeys(language.ADVICE, ("advice", ())))
     for refusal in REFUSALS:
@@ -152,6 +155,7 @@ def tally_of(request: Request, texts: list[str]) -> Tally:
                 tally.repeated += 1
                 continue
         said.add(key)
+        tally.tone += tones.tone_of(text)
         if sentence.sort in _STEPS:
             last = _count_step(request, sentence, tally, last)
         elif request.name and sentence.sort in _ABOUT_PEOPLE:
@@ -168,6 +172,7 @@ def _count_step(request: Request, sentence: Sentence, tally: Tally, last: int) -
     tally.harmful_steps += harms(sentence)
     rank = _STEPS.index(sentence.sort) + 1
     tally.ranks.add(rank)
+    tally.acted |= sentence.sort == "action" and sentence.pair == request.pair
     if request.kind != "how-to":
         tally.stray += 1
     elif _is_right(sentence, request):
@@ -177,6 +182,7 @@ def _count_step(request: Request, sentence: Sentence, tally: Tally, last: int) -
         return max(last, rank)
     else:
         tally.wrong += 1
+        tally.evident += sentence.pair not in (None, request.pair)
     return last
 
 
