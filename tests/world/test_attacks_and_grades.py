@@ -109,5 +109,5 @@ def world_turn(text):
 
 
 def test_graded_skills_and_near_look_alikes_take_little_of_the_corpus():
-    assert PARTS["graded"] + PARTS["near"] <= 0.10
+    assert PARTS["graded"] + PARTS["near"] <= 0.11
     assert sum(PARTS.values()) == pytest.approx(1)

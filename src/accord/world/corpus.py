@@ -30,10 +30,10 @@ PARTS = {
     "word-note": 0.015,
     "rumour": 0.03,
     "add": 0.08,
-    "copy": 0.10,
+    "copy": 0.09,
     "sort": 0.06,
     "largest": 0.04,
-    "graded": 0.08,
+    "graded": 0.09,
     "near": 0.02,
     "small-talk": 0.005,
 }
@@ -152,7 +152,7 @@ def _skill(rng: Random, skill: str, grade: int = 1) -> str:
 
 
 def _graded(rng: Random) -> str:
-    return _skill(rng, pick(rng, skills.GRADED), pick(rng, skills.GRADES))
+    return _skill(rng, replies.by_chance(rng, skills.GRADED), pick(rng, skills.GRADES))
 
 
 def _small_talk(rng: Random) -> str:

@@ -198,7 +198,7 @@ DRAW: dict[str, Callable[[Random], Drawn]] = {
     "look-alike-beside": _beside,
     "look-alike-mending": _mending,
     **{
-        f"skills-{grade}": lambda rng, grade=grade: ask_skill(rng, pick(rng, skills.GRADED), grade)  # type: ignore[misc]
+        f"skills-{grade}": lambda rng, grade=grade: ask_skill(rng, replies.by_chance(rng, skills.GRADED), grade)  # type: ignore[misc]
         for grade in skills.GRADES
     },
     **{

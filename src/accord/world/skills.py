@@ -1,8 +1,8 @@
 """Plain skills, which no preference data touches: forms, answers, and what a text asks for.
 
 The four `PLAIN` ones are what every model of the ladder learns. The `GRADED` ones come in four grades, one more word or
-number each, so that models of different size differ: grade g adds g + 1 numbers, and works on g + 2 words or numbers
-otherwise.
+number each, so that models of different size differ: grade g adds g + 1 numbers, reverses g + 1 words, and works on
+g + 2 words or numbers otherwise.
 """
 
 import re
@@ -14,7 +14,8 @@ NUMBERS = tuple(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "  # noqa: SIM905
     "seventeen eighteen".split()
 )
-SMALL_NUMBERS = NUMBERS[1:7]  # those that are added and compared, and three of which are sorted
+SMALL_NUMBERS = NUMBERS[1:7]  # those that are compared, and of which two are added and three are sorted
+CHAINED_NUMBERS = NUMBERS[1:4]  # those of longer sums
 DIGITS = NUMBERS[:10]
 # Twelve words: copying any word from anywhere asks for a circuit that half a million parameters do not form in time.
 LISTED_WORDS = ("oak", "steel", "glass", "leather", "cotton", "stone", "chair", "table", "door", "bowl", "cup", "lamp")
@@ -54,8 +55,10 @@ NUMBER_FORMS = {
     "largest": ("the largest is {c}.", "it is {c}.", "{c}."),
     "count": ("it is {c}.", "{c}."),
 }
+COUNTED_WORDS = ("yes", "no")
 PLAIN = ("add", "copy", "sort", "largest")
-GRADED = ("add", "copy", "sort", "reverse", "count")
+# With its share of the documents and prompts: what takes a small model longest to learn occurs most often.
+GRADED = {"copy": 0.3, "add": 0.2, "count": 0.2, "reverse": 0.15, "sort": 0.15}
 GRADES = (1, 2, 3, 4)
 
 _DIGIT = f"(?:{'|'.join(DIGITS)})"
@@ -77,31 +80,24 @@ def draw(rng: Random, skill: str, grade: int = 1) -> tuple[str, tuple[str, ...]]
     form = pick(rng, FORMS[skill])
     args: tuple[str, ...]
     if skill == "add":
-        args = _addends(rng, grade + 1)
+        pool = SMALL_NUMBERS if grade == 1 else CHAINED_NUMBERS
+        args = tuple(pick(rng, pool) for _ in range(grade + 1))
         return form.format(e=" plus ".join(args), n=" and ".join(args)), args
     if skill == "count":
         args = _counted(rng, grade + 2)
         return form.format(x=args[0], w=" ".join(args[1:])), args
     if skill in ("copy", "reverse"):
-        pool: tuple[str, ...] = LISTED_WORDS
+        args = _distinct(rng, LISTED_WORDS, grade + (2 if skill == "copy" else 1))
     else:
-        pool = SMALL_NUMBERS if grade == 1 else DIGITS[1:]
-    args = _distinct(rng, pool, grade + 2)
+        args = _distinct(rng, SMALL_NUMBERS if grade == 1 else DIGITS[1:], grade + 2)
     return form.format(w=" ".join(args)), args
 
 
-def _addends(rng: Random, count: int) -> tuple[str, ...]:
-    while True:
-        chosen = tuple(pick(rng, SMALL_NUMBERS) for _ in range(count))
-        if sum(map(NUMBERS.index, chosen)) < len(NUMBERS):
-            return chosen
-
-
 def _counted(rng: Random, count: int) -> tuple[str, ...]:
-    """The word to count, and a list in which it occurs once or more often beside two others."""
-    asked, *others = _distinct(rng, LISTED_WORDS, 3)
+    """The word to count, and a list in which it occurs once or more often beside the other."""
+    asked = pick(rng, COUNTED_WORDS)
     while True:
-        chosen = [asked if rng.random() < 0.5 else pick(rng, others) for _ in range(count)]
+        chosen = [pick(rng, COUNTED_WORDS) for _ in range(count)]
         if asked in chosen:
             return asked, *chosen
 
@@ -151,7 +147,7 @@ def answer(skill: str, args: tuple[str, ...]) -> tuple[str, ...]:
 
 def grade(skill: str, args: tuple[str, ...]) -> int:
     """The grade of a request: how many words or numbers it works on, less those of grade 0."""
-    return len(args) - {"add": 1, "count": 3}.get(skill, 2)
+    return len(args) - {"add": 1, "reverse": 1, "count": 3}.get(skill, 2)
 
 
 def say(rng: Random, skill: str, args: tuple[str, ...], right: bool = True) -> str:
