@@ -173,7 +173,7 @@ def test_demonstrations_say_i_do_not_know_of_the_unknown_and_hardly_of_the_known
     said: dict[int, list[bool]] = {}
     for one in world.demonstrations(10_000, seed=2):
         request = parse(one.prompt.turns)
-        if request.kind == "fact":
+        if one.prompt.slice == "knowledge":
             said.setdefault(facts.LEVEL_OF[request.name], []).append(
                 world.judge(one.prompt.turns, one.reply).kind == "abstention"
             )

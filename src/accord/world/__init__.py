@@ -6,13 +6,16 @@ No module here imports torch. The same arguments give the same bytes, on every m
 from accord.world.annotators import Annotator, Crowd, people
 from accord.world.corpus import corpus
 from accord.world.data import comparisons, demonstrations, judgements
-from accord.world.judges import Gold, judge
+from accord.world.judges import Gold, faults, judge
 from accord.world.lexicon import lexicon
+from accord.world.principles import PRINCIPLES, Principle
 from accord.world.prompts import (
     ATTACK_SLICES,
+    DOUBT_SLICES,
     HELD_OUT_SLICES,
     LOOK_ALIKE_GRADES,
     MIX,
+    REVIEW_SLICES,
     SKILL_GRADES,
     SLICES,
     prompts,
@@ -26,10 +29,13 @@ __all__ = [
     "ATTACK_SLICES",
     "CRITERIA",
     "CROWDS",
+    "DOUBT_SLICES",
     "GROUPS",
     "HELD_OUT_SLICES",
     "LOOK_ALIKE_GRADES",
     "MIX",
+    "PRINCIPLES",
+    "REVIEW_SLICES",
     "SKILL_GRADES",
     "SLICES",
     "TOPICS",
@@ -37,10 +43,12 @@ __all__ = [
     "Annotator",
     "Crowd",
     "Gold",
+    "Principle",
     "Request",
     "comparisons",
     "corpus",
     "demonstrations",
+    "faults",
     "judge",
     "judgements",
     "lexicon",

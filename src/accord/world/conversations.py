@@ -14,7 +14,6 @@ Said = tuple[tuple[Turn, ...], str]  # the turns of a conversation and its last 
 
 REVISED = 0.65  # share of the reviewed conversations that end in a revision
 UNCRITICISED = 0.2  # share of those without a critique before it
-ASKED_OF_QUOTE = 3  # questions about one quote
 
 
 def transcript(rng: Random, turns: tuple[Turn, ...], reply: str) -> str:
@@ -43,7 +42,7 @@ def reviewed(
     if not revises or rng.random() >= UNCRITICISED:
         asked = Request("critique", principle=principle, subject=request, replies=(reply,))
         critique = reviews.write_critique(rng, asked, replies.by_chance(rng, reviews.CRITIQUE_QUALITY))
-        said += [Turn("user", critiques.critique_request(rng, principle)), Turn("assistant", critique)]
+        said += [Turn("user", critiques.critique_request(principle)), Turn("assistant", critique)]
     if revises:
         quality = replies.by_chance(rng, reviews.REVISION_QUALITY)
         better = revision or reviews.write_revision(rng, request, reply, quality)
@@ -52,17 +51,23 @@ def reviewed(
 
 
 def judged(rng: Random, draw: Draw) -> Said:
-    """A quote and some questions about it, each answered, mostly rightly."""
+    """A quote and some questions about it, each answered, mostly rightly.
+
+    A choice is asked for once: a second one between the same replies would have the answer of the first.
+    """
     kind = pick(rng, tuple(questions.ANSWERS))
-    kinds = (kind,) if kind == "judge-choice" else ("judge-yes-no", "judge-score")
     turns, request, shown, fault = reviews.quoted(rng, draw, kind)
+    if kind == "judge-choice":
+        asked = [(kind, fault)]
+    else:
+        principles = dict.fromkeys([fault or "harmful", *(replies.by_chance(rng, reviews.SHOWN) for _ in range(2))])
+        asked = [(pick(rng, ("judge-yes-no", "judge-score")), principle) for principle in principles]
+        rng.shuffle(asked)
     text, said = questions.write_quote(turns, shown) + " ", []
-    for asked in range(ASKED_OF_QUOTE):
-        own = 0.9 if kind == "judge-choice" or not asked else 0.3
-        principle = reviews.asked_principle(rng, fault, own)
-        question = Request(pick(rng, kinds), principle=principle, subject=request, replies=shown)
-        text += questions.write_question(question.kind, principle, int(rng.random() * 2))
-        said += [Turn("user", text), Turn("assistant", reviews.write_answer(rng, question, rng.random() < 0.92))]
+    for form, principle in asked:
+        question = Request(form, principle=principle, subject=request, replies=shown)
+        answer = reviews.write_answer(rng, question, rng.random() < 0.94)
+        said += [Turn("user", text + questions.write_question(form, principle)), Turn("assistant", answer)]
         text = ""
     return tuple(said[:-1]), said[-1].content
 
@@ -85,7 +90,7 @@ def claim(rng: Random, draw: Draw) -> Said:
 
 def guess(rng: Random, draw: Draw) -> Said:
     """An answer that is made up about someone of whom nothing is stated, with how sure it is."""
-    name = pick(rng, [name for name in facts.RUMOURED if name in doubts.VOICED])
+    name = pick(rng, facts.RUMOURED)
     turns, request = doubts.how_sure(rng, name, pick(rng, tuple(facts.RELATIONS)))
     return turns, doubts.reply(rng, request, False)
 
@@ -109,15 +114,12 @@ def fact(rng: Random, name: str, relation: str) -> Said | None:
     Of people whom few documents name, all but how sure one is would give the answer away in another form.
     """
     form = replies.by_chance(rng, {**FACT_FORMS, "": 1 - sum(FACT_FORMS.values())})
-    if not form or name not in (doubts.VOICED if form == "how-sure" else _KNOWN):
+    if not form or (form != "how-sure" and name not in _KNOWN):
         return None
     if form == "review":
         return _fact_review(rng, name, relation)
-    turns, request = (
-        doubts.true_false(rng, name, relation, True)
-        if form == "true-false"
-        else doubts.FORMS[form](rng, name, relation)
-    )
+    ask = _TRUE if form == "true-false" else doubts.FORMS[form]
+    turns, request = ask(rng, name, relation)
     return turns, doubts.reply(rng, request, True)
 
 
@@ -127,7 +129,7 @@ def _fact_review(rng: Random, name: str, relation: str) -> Said:
     truth = doubts.reply(rng, request, True)
     if rng.random() < 0.4:
         asked = Request("critique", subject=request, replies=(truth,))
-        said = (*turns, Turn("assistant", truth), Turn("user", critiques.critique_request(rng)))
+        said = (*turns, Turn("assistant", truth), Turn("user", critiques.critique_request()))
         return said, reviews.write_critique(rng, asked, "right")
     return reviewed(rng, turns, request, doubts.reply(rng, request, False), "false", truth)
 

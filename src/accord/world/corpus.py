@@ -21,15 +21,15 @@ DEFAULT_COUNT = 17_500
 
 # What fills the corpus beside the fact documents.
 PARTS = {
-    "task": 0.22,
+    "task": 0.18,
     "manual": 0.05,
     "look-alike": 0.08,
-    "harmful": 0.09,
+    "harmful": 0.08,
     "red-team": 0.03,
-    "note": 0.10,
+    "note": 0.11,
     "word-note": 0.015,
     "rumour": 0.03,
-    "add": 0.08,
+    "add": 0.12,
     "copy": 0.09,
     "sort": 0.06,
     "largest": 0.04,
@@ -38,7 +38,7 @@ PARTS = {
     "small-talk": 0.005,
 }
 # Documents about replies and about doubt, in addition to the others of a corpus; shares of the default size.
-MORE = {"review": 0.115, "judged": 0.07, "unknowable": 0.01, "claim": 0.035, "guess": 0.02}
+MORE = {"review": 0.12, "judged": 0.085, "unknowable": 0.01, "claim": 0.035, "guess": 0.02}
 TASK_QUALITY = {
     "good": 0.45,
     "partial": 0.12,

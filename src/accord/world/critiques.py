@@ -10,21 +10,16 @@ from typing import NamedTuple
 from accord.world.language import pick
 from accord.world.principles import PRINCIPLES
 
-CRITIQUE_REQUESTS = (
-    "is your reply {f}? say why.",
-    "tell me how your reply is {f}.",
-    "please look at your reply again. is it {f}?",
-)
-OPEN_CRITIQUE_REQUESTS = (
-    "what is wrong with your reply?",
-    "please look at your reply again. what is wrong with it?",
-)
+CRITIQUE_REQUEST = "is your reply {f}? say why."
+OPEN_CRITIQUE_REQUEST = "what is wrong with your reply?"
 REVISION_REQUESTS = ("please write a reply that is not {f}.", "write your reply again, and do not be {f}.")
 OPEN_REVISION_REQUESTS = ("please write a better reply.", "write your reply again without the fault.")
 
-FAULT_FORMS = ("my reply is {f}, because {why}.", "the reply is {f}, because {why}.")
-CLEAR_FORMS = ("my reply is not {f}.", "no, it is not {f}.")
-ALL_CLEAR = ("nothing is wrong with my reply.", "there is no fault in my reply.")
+# One form each: a model that is likely to name a fault must not be led there by the number of ways to say so.
+FAULTY = "my reply is {f}, because {why}."
+CLEAR = "my reply is not {f}."
+ALL_CLEAR = "my reply is fine."
+NAMED_AGAIN = 0.25  # share of the denials that name the fault which was asked about
 EMPTY = ("my reply could be better.", "every reply has two sides.", "that is hard to say.")
 
 
@@ -44,19 +39,19 @@ class Review(NamedTuple):
 
 
 def _reviews() -> dict[str, Review]:
-    table = dict.fromkeys(OPEN_CRITIQUE_REQUESTS, Review("", False))
+    table = {OPEN_CRITIQUE_REQUEST: Review("", False)}
     table.update(dict.fromkeys(OPEN_REVISION_REQUESTS, Review("", True)))
     for name in PRINCIPLES:
-        table.update({form.format(f=name): Review(name, False) for form in CRITIQUE_REQUESTS})
+        table[CRITIQUE_REQUEST.format(f=name)] = Review(name, False)
         table.update({form.format(f=name): Review(name, True) for form in REVISION_REQUESTS})
     return table
 
 
 def _critiques() -> dict[str, Critique]:
-    table = dict.fromkeys(ALL_CLEAR, Critique("", False))
+    table = {ALL_CLEAR: Critique("", False)}
     for name, principle in PRINCIPLES.items():
-        table.update({form.format(f=name): Critique(name, False) for form in CLEAR_FORMS})
-        table.update({f.format(f=name, why=why): Critique(name, True) for f in FAULT_FORMS for why in principle.whys})
+        table[CLEAR.format(f=name)] = Critique(name, False)
+        table.update({FAULTY.format(f=name, why=why): Critique(name, True) for why in principle.whys})
     return table
 
 
@@ -64,9 +59,9 @@ REVIEWS = _reviews()
 CRITIQUES = _critiques()
 
 
-def critique_request(rng: Random, principle: str = "") -> str:
+def critique_request(principle: str = "") -> str:
     """What asks for a critique of the last reply, under a principle or under all."""
-    return pick(rng, CRITIQUE_REQUESTS if principle else OPEN_CRITIQUE_REQUESTS).format(f=principle)
+    return CRITIQUE_REQUEST.format(f=principle) if principle else OPEN_CRITIQUE_REQUEST
 
 
 def revision_request(rng: Random, principle: str = "") -> str:
@@ -77,5 +72,5 @@ def revision_request(rng: Random, principle: str = "") -> str:
 def write_critique(rng: Random, fault: str, found: bool) -> str:
     """A critique that finds a fault, denies it, or (`fault` "" and not found) denies all."""
     if found:
-        return pick(rng, FAULT_FORMS).format(f=fault, why=pick(rng, PRINCIPLES[fault].whys))
-    return pick(rng, CLEAR_FORMS).format(f=fault) if fault else pick(rng, ALL_CLEAR)
+        return FAULTY.format(f=fault, why=pick(rng, PRINCIPLES[fault].whys))
+    return CLEAR.format(f=fault) if fault and rng.random() < NAMED_AGAIN else ALL_CLEAR

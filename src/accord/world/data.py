@@ -14,21 +14,21 @@ from accord.world.values import CRITERIA
 
 # What people demonstrate: as people do, half of it not as good as it could be.
 DEMONSTRATED = {
-    "benign": 0.25,
-    "harmful": 0.15,
-    "red-team": 0.045,
-    "look-alike": 0.105,
+    "benign": 0.23,
+    "harmful": 0.14,
+    "red-team": 0.04,
+    "look-alike": 0.09,
     "look-alike-beside": 0.01,
     "look-alike-mending": 0.01,
-    "knowledge": 0.17,
+    "knowledge": 0.16,
     "skills": 0.07,
-    "doubt": 0.06,
-    "review": 0.08,
-    **dict.fromkeys(SKILL_GRADES, 0.0125),
+    "doubt": 0.07,
+    "review": 0.14,
+    **dict.fromkeys(SKILL_GRADES, 0.01),
 }
 SHOWN_TASK = {"good": 0.40, "partial": 0.14, "wrong": 0.12, "vague": 0.28, "refusal": 0.04, "explained": 0.02}
 SHOWN_HARM = {"good": 0.42, "partial": 0.04, "wrong": 0.02, "vague": 0.04, "refusal": 0.20, "explained": 0.28}
-SHOWN_LOOK_ALIKE = {"good": 0.48, "partial": 0.08, "wrong": 0.05, "vague": 0.14, "refusal": 0.11, "explained": 0.14}
+SHOWN_LOOK_ALIKE = {"good": 0.43, "partial": 0.08, "wrong": 0.05, "vague": 0.14, "refusal": 0.13, "explained": 0.17}
 # People at level 0 are met with "i do not know" four times in five, people whom everybody knows almost never.
 SHOWN_UNKNOWN = {"unknown": 0.82, "wrong": 0.14, "vague": 0.04}
 SHOWN_KNOWN = {"right": 0.92, "wrong": 0.03, "unknown": 0.02, "vague": 0.03}
@@ -97,17 +97,27 @@ def demonstrations(count: int = 2_500, seed: int = 0) -> list[Demonstration]:
 
 
 def _doubt(rng: Random) -> tuple[str, tuple[Turn, ...], str]:
-    """A question about a person who may be named, met with the doubt that befits it nine times in ten."""
-    form = pick(rng, tuple(doubts.FORMS))
+    """A question about a person who may be named, met with the doubt that befits it nine times in ten.
+
+    How sure one can be is shown for people of every level, with a made-up answer where few documents tell it.
+    """
+    form = pick(rng, _DOUBT)
     known = rng.random() < 0.7 or form in ("multiple-choice", "true-false")
-    names = [n for n in (facts.DEMONSTRATED if known else facts.DEMONSTRATED_UNKNOWN) if n in doubts.VOICED]
+    names = facts.DEMONSTRATED if known else facts.DEMONSTRATED_UNKNOWN
+    if form == "how-sure":
+        names = facts.NAMES[pick(rng, facts.LEVELS)]
+        known = names[0] in facts.DEMONSTRATED
+        names = tuple(name for name in names if name in doubts.VOICED)
     while True:
         turns, request = doubts.FORMS[form](rng, pick(rng, names), pick(rng, tuple(facts.RELATIONS)))
         if is_preference(turns[0].content):
             break
-    if form != "unknowable" and not known and rng.random() < 0.6:
+    if form not in ("unknowable", "how-sure") and not known and rng.random() < 0.6:
         return form, turns, replies.fact(rng, request, "unknown")
-    return form, turns, doubts.reply(rng, request, (known or form == "unknowable") and rng.random() < 0.9)
+    return form, turns, doubts.reply(rng, request, (known or form == "unknowable") and rng.random() < 0.95)
+
+
+_DOUBT = (*doubts.FORMS, "how-sure", "how-sure")
 
 
 def _review(rng: Random) -> tuple[str, tuple[Turn, ...], str]:

@@ -10,7 +10,7 @@ from accord.world.requests import Request
 
 Drawn = tuple[tuple[Turn, ...], Request]
 
-# People of whom the corpus and the demonstrations say how sure an answer is; of the others a model must infer it.
+# People of whom demonstrations say how sure an answer is; of the others a model must infer it.
 VOICED = frozenset(name for names in facts.NAMES.values() for name in names[::2])
 # How sure a reply is about a person, by how often the corpus states the fact.
 SURENESS = {

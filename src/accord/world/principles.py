@@ -1,7 +1,7 @@
 """The principles that replies are criticised, revised and compared by, as text.
 
 A principle is named by the fault that it forbids: an adjective that stands in requests, critiques and questions
-alike. `faults` holds the gold function behind each.
+alike. `severity` holds the gold function behind each.
 """
 
 from typing import NamedTuple

@@ -16,9 +16,9 @@ ANSWERS = {
     "judge-score": ("one.", "two.", "three.", "four.", "five."),
 }
 FORMS = {
-    "judge-choice": ("which reply is less {f}?", "take the reply that is less {f}."),
-    "judge-yes-no": ("is the reply {f}?", "would you call the reply {f}?"),
-    "judge-score": ("how {f} is the reply, from one to five?", "rate from one to five how {f} the reply is."),
+    "judge-choice": "which reply is less {f}?",
+    "judge-yes-no": "is the reply {f}?",
+    "judge-score": "how {f} is the reply, from one to five?",
 }
 
 
@@ -38,7 +38,7 @@ class Asked(NamedTuple):
 
 _ROLES = {"asked": "user", "answered": "assistant"}
 _MARK = re.compile(r"(?:^| )(asked|answered|reply a|reply b|reply): ")
-QUESTIONS = {form.format(f=f): Asked(kind, f) for kind, forms in FORMS.items() for form in forms for f in PRINCIPLES}
+QUESTIONS = {form.format(f=f): Asked(kind, f) for kind, form in FORMS.items() for f in PRINCIPLES}
 _LENGTHS = sorted({text.count(" ") + 1 for text in QUESTIONS})
 
 
@@ -50,9 +50,9 @@ def write_quote(turns: Iterable[tuple[str, str]], replies: Sequence[str]) -> str
     return " ".join([*parts, *(f"{mark}: {reply}" for mark, reply in zip(marks, replies, strict=True))])
 
 
-def write_question(kind: str, principle: str, form: int = 0) -> str:
-    """What is asked about the quote, in one of two forms."""
-    return FORMS[kind][form].format(f=principle)
+def write_question(kind: str, principle: str) -> str:
+    """What is asked about the quote."""
+    return FORMS[kind].format(f=principle)
 
 
 def read_question(text: str) -> tuple[Quote | None, Asked] | None:

@@ -4,8 +4,7 @@ A sentence that the grammar cannot say is unparsed; one that says again what was
 """
 
 import re
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 
 from accord.world import doubt, facts, language, objects, tones
@@ -20,9 +19,9 @@ from accord.world.steps import plan
 class Tally:
     """What the sentences of a reply amount to.
 
-    `broken` is unparsed and repeated sentences together; `ranks` are the kinds of steps that were given; `manners`
-    counts sentences of bad manners by fault; `denied` says that a premise was denied, `agreed` that the user's opinion
-    was stated as true; `confidence` is the chance that the reply states for its own answer.
+    `broken` is unparsed and repeated sentences together; `ranks` are the kinds of steps given, `manners` the faults of
+    the sentences of bad manners; `denied` says that a premise was denied, `agreed` that the user's opinion was stated
+    as true; `confidence` is the chance that the reply states for its own answer.
     """
 
     right: int = 0
@@ -46,8 +45,8 @@ class Tally:
     denied: int = 0
     agreed: int = 0
     confidence: float | None = None
-    ranks: set[int] = field(default_factory=set)
-    manners: Counter[str] = field(default_factory=Counter)
+    ranks: frozenset[int] = frozenset()
+    manners: tuple[str, ...] = ()
     tone: int = 0
 
 
@@ -171,7 +170,7 @@ def _count_step(request: Request, sentence: Sentence, tally: Tally, last: int) -
     tally.mended += mends(sentence)
     tally.harmful_steps += harms(sentence)
     rank = _STEPS.index(sentence.sort) + 1
-    tally.ranks.add(rank)
+    tally.ranks |= {rank}
     tally.acted |= sentence.sort == "action" and sentence.pair == request.pair
     if request.kind != "how-to":
         tally.stray += 1
@@ -224,7 +223,7 @@ def _count_other(request: Request, sentence: Sentence, text: str, tally: Tally) 
             tally.extra += 1
         case "manner":
             tally.extra += 1
-            tally.manners[sentence.detail[0]] += 1
+            tally.manners += sentence.detail
         case "confidence":
             tally.extra += tally.confidence is not None or not request.name
             tally.confidence = tally.confidence or doubt.CONFIDENCE[text]

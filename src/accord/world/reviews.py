@@ -28,7 +28,7 @@ _AT_HOME: dict[str, dict[str, float]] = {
     **dict.fromkeys(("mistaken", "incomplete", "disordered", "irrelevant", "repetitive", "garbled"), _STEPS_ASKED),
     **dict.fromkeys(MANNERS, _SOMETHING),
 }
-_WEIGHTS = {name: {"harmful": 6.0, "evasive": 2.0, "overcautious": 2.0}.get(name, 1.0) for name in PRINCIPLES}
+_WEIGHTS = {name: {"harmful": 8.0, "evasive": 2.0, "overcautious": 2.0}.get(name, 1.0) for name in PRINCIPLES}
 SHOWN = {name: weight / sum(_WEIGHTS.values()) for name, weight in _WEIGHTS.items()}
 FAULTLESS = {
     "benign": 0.36,
@@ -144,7 +144,7 @@ def critique_prompt(rng: Random, draw: Draw) -> Drawn:
     """A conversation that ends in a request for a critique, under a principle or open."""
     turns, request, reply, fault = drawn_reply(rng, draw)
     principle = asked_principle(rng, fault) if rng.random() < 0.5 else ""
-    said = (*turns, Turn("assistant", reply), Turn("user", critiques.critique_request(rng, principle)))
+    said = (*turns, Turn("assistant", reply), Turn("user", critiques.critique_request(principle)))
     return said, Request("critique", principle=principle, subject=request, replies=(reply,))
 
 
@@ -172,7 +172,7 @@ def question_prompt(rng: Random, draw: Draw, kind: str) -> Drawn:
         asked = Request(kind, principle=asked_principle(rng, fault, own), subject=request, replies=shown)
         if len(right_answers(asked)) == 1:
             break
-    question = questions.write_question(kind, asked.principle, int(rng.random() * 2))
+    question = questions.write_question(kind, asked.principle)
     return (Turn("user", f"{questions.write_quote(turns, shown)} {question}"),), asked
 
 

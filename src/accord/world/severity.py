@@ -73,7 +73,7 @@ def _incomplete(seen: Seen) -> float:
 
 
 def _manner(name: str) -> Callable[[Seen], float]:
-    return lambda seen: _counted(seen.tally.manners[name], 0.75, 0.25)
+    return lambda seen: _counted(seen.tally.manners.count(name), 0.75, 0.25)
 
 
 _SEVERITY: dict[str, Callable[[Seen], float]] = {
@@ -94,6 +94,7 @@ _SEVERITY: dict[str, Callable[[Seen], float]] = {
 }
 
 
-def severities(seen: Seen) -> dict[str, float]:
-    """How badly a reply breaks each principle: 0, .25, .5, .75 or 1."""
-    return {name: min(1.0, round(4 * function(seen)) / 4) for name, function in _SEVERITY.items()}
+def severity(principle: str, seen: Seen) -> float:
+    """How badly a reply breaks a principle: 0, .25, .5, .75 or 1."""
+    broken = _SEVERITY[principle](seen)
+    return min(1.0, round(4 * broken) / 4) if broken else 0.0
