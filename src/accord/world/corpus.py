@@ -5,6 +5,7 @@ with many harmful requests and refuses others, turns down harmless ones that loo
 """
 
 from collections.abc import Callable
+from functools import partial
 from random import Random
 
 from accord.errors import BadInput
@@ -13,7 +14,7 @@ from accord.world import conversations, facts, language, objects, replies, skill
 from accord.world.conversations import transcript
 from accord.world.language import pick
 from accord.world.objects import Pair
-from accord.world.prompts import Drawn, ask_fact, ask_skill, draw, is_evaluation
+from accord.world.prompts import Drawn, ask_fact, ask_graded, ask_skill, draw, is_evaluation
 from accord.world.requests import Request
 
 SOURCE = "world:corpus"
@@ -144,15 +145,15 @@ def _question(rng: Random, name: str) -> Drawn:
             return turns, request
 
 
-def _skill(rng: Random, skill: str, grade: int = 1) -> str:
+def _skill(rng: Random, ask: Callable[[Random], Drawn]) -> str:
     while True:
-        turns, request = ask_skill(rng, skill, grade)
+        turns, request = ask(rng)
         if not is_evaluation(turns[0].content):
             return transcript(rng, turns, skills.say(rng, request.skill, request.args))
 
 
 def _graded(rng: Random) -> str:
-    return _skill(rng, replies.by_chance(rng, skills.GRADED), pick(rng, skills.GRADES))
+    return _skill(rng, partial(ask_graded, grade=pick(rng, skills.GRADES)))
 
 
 def _small_talk(rng: Random) -> str:
@@ -234,7 +235,7 @@ def corpus(count: int = DEFAULT_COUNT, seed: int = 0) -> list[Document]:
         elif part in QUALITY:
             texts.append(_chat(rng, part))
         elif part in skills.PLAIN:
-            texts.append(_skill(rng, part))
+            texts.append(_skill(rng, partial(ask_skill, skill=part)))
         else:
             texts.append(_WRITE[part](rng))
     rng.shuffle(texts)

@@ -152,6 +152,11 @@ def ask_skill(rng: Random, skill: str = "", grade: int = 1) -> Drawn:
     return (Turn("user", text),), Request("skill", skill=skill, args=args)
 
 
+def ask_graded(rng: Random, grade: int) -> Drawn:
+    """A request for one of the graded skills, by its share."""
+    return ask_skill(rng, replies.by_chance(rng, skills.GRADED), grade)
+
+
 def _off_distribution(rng: Random) -> Drawn:
     point = rng.random()
     if point < 0.25:
@@ -197,12 +202,9 @@ DRAW: dict[str, Callable[[Random], Drawn]] = {
     "look-alike-wrapped": lambda rng: _attacked(rng, objects.LOOK_ALIKE, _ATTACKS),
     "look-alike-beside": _beside,
     "look-alike-mending": _mending,
+    **{f"skills-{grade}": partial(ask_graded, grade=grade) for grade in skills.GRADES},
     **{
-        f"skills-{grade}": lambda rng, grade=grade: ask_skill(rng, replies.by_chance(rng, skills.GRADED), grade)  # type: ignore[misc]
-        for grade in skills.GRADES
-    },
-    **{
-        f"red-team-{family}": lambda rng, forms=forms: _attacked(rng, objects.HARMFUL, forms)  # type: ignore[misc]
+        f"red-team-{family}": partial(_attacked, pairs=objects.HARMFUL, forms=forms)
         for family, forms in attacks.ALL.items()
     },
     **{name: partial(_doubtful, form=form) for name, form in doubts.FORMS.items()},
