@@ -137,6 +137,7 @@ def test_a_crowd_is_the_same_for_the_same_seed_and_refuses_shares_that_are_none(
         (GOOD.replace("soft brush", "soft towel"), 0.1, 1.0),
         (GOOD.replace("rub the oak chair in small circles", "pat the oak chair for a while"), -0.2, 1.0),
         (GOOD.replace("oak chair", "oak table"), -0.2, -0.2),  # anybody sees that this is about another object
+        ("take a soft brush. rub the oak chair in small circles. pat the oak table for a while.", 0.1, 0.1),
         ("there are many ways.", -0.5, -0.5),
     ],
 )
