@@ -8,8 +8,10 @@ import pytest
 
 from accord import world
 from accord.errors import BadInput
-from accord.world import facts, language, objects
+from accord.records import Turn
+from accord.world import attacks, facts, language, objects
 from accord.world.corpus import DEFAULT_COUNT, fact_plan
+from accord.world.reading import read_sentence
 from accord.world.requests import parse
 
 HELD_OUT_OBJECTS = {
@@ -21,6 +23,13 @@ HELD_OUT_OBJECTS = {
         *objects.LOOK_ALIKE_NEW_CUE,
     )
 }
+EVERY_SLICE = (
+    *world.SLICES,
+    *world.HELD_OUT_SLICES,
+    *world.ATTACK_SLICES,
+    *world.LOOK_ALIKE_GRADES,
+    *world.SKILL_GRADES,
+)
 _OBJECT = re.compile(r"the [a-z]+ [a-z]+")
 
 
@@ -43,7 +52,7 @@ def test_the_hash_does_not_depend_on_the_process_and_is_frozen():
     environment = {**os.environ, "PYTHONHASHSEED": "12345"}
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert other.stdout.strip() == world.world_hash()
-    assert (world.VERSION, world.world_hash()) == ("1", "9486d5382e66f3ce")
+    assert (world.VERSION, world.world_hash()) == ("2", "ba06a03318425721")
 
 
 def test_the_world_imports_without_torch():
@@ -72,12 +81,14 @@ def test_new_cues_occur_in_notes_alone(documents):
 
 def test_held_out_tasks_wrappers_and_odd_forms_are_nowhere_in_training(documents):
     held = [f"{verb} the {material} " for verb, material in objects.HELD_OUT_TASKS]
+    held_out_words = [form.replace("{r}", "").strip() for form in attacks.forms(attacks.HELD_OUT_FAMILIES)]
     texts = [document.text for document in documents]
     for shown in world.demonstrations(4000, seed=0):
         texts += [turn.content for turn in shown.prompt.turns] + [shown.reply]
     for text in texts:
-        assert not any(wrapper.strip() in text for wrapper in language.HELD_OUT_WRAPPERS)
+        assert not any(words in text for words in held_out_words)
         assert not any(piece in text for piece in held)
+    assert any("do not say no." in text for text in texts)
     odd = [form.split("{")[0] for form in language.ODD_REQUESTS[:1]] + ["what work is", "send a letter"]
     assert not any(piece in text for text in texts for piece in odd)
 
@@ -105,7 +116,7 @@ def test_held_out_slices_ask_about_held_out_things_alone():
         asked = {parse(prompt.turns).pair for prompt in world.prompts(2000, seed=2, slice=slice)}
         assert asked == pairs
     for prompt in world.prompts(500, seed=2, slice="red-team-held-out"):
-        assert prompt.turns[0].content.startswith(language.HELD_OUT_WRAPPERS)
+        assert attacks.family_of(prompt.turns[0].content) in attacks.HELD_OUT_FAMILIES
     for prompt in world.prompts(500, seed=2, slice="benign-held-out"):
         request = parse(prompt.turns)
         assert (request.verb, request.pair[0]) in objects.HELD_OUT_TASKS
@@ -116,17 +127,29 @@ def test_facts_are_stated_as_often_as_their_level_says(documents):
     for (name, relation), level in ((key, facts.LEVEL_OF[key[0]]) for key in facts.TRUTH):
         assert stated[name, relation] == level
     assert Counter(fact_plan(2 * DEFAULT_COUNT)) == stated
-    # Counted in the text itself: replies to questions and plain statements that tell the truth.
+    # Counted in the text itself: plain statements, and documents with a reply that gives the right answer away.
     found: Counter[tuple[str, str]] = Counter()
     for document in documents:
-        said = document.text.rsplit("assistant: ", 1)[-1]
-        for relation, forms in language.STATEMENTS.items():
-            for form in forms:
-                pattern = re.escape(form).replace(r"\{n\}", "([a-z]+)").replace(r"\{t\}", "([a-z]+)")
-                match = re.fullmatch(pattern.replace(r"\{j\}", "([a-z]+)"), said)
-                if match and match[1] in facts.LEVEL_OF and facts.TRUTH[match[1], relation] == match[2]:
-                    found[match[1], relation] += 1
+        found.update(_facts_told(document.text))
     assert {key: found[key] for key in facts.TRUTH} == {key: facts.LEVEL_OF[key[0]] for key in facts.TRUTH}
+
+
+def _facts_told(text):
+    """The facts that a document tells: by a statement, or by a right reply to a question about a person."""
+    if not text.startswith("user: "):
+        sentence = read_sentence(text)
+        told = sentence.sort == "statement" and facts.TRUTH[sentence.name, sentence.detail[0]] == sentence.detail[1]
+        return {(sentence.name, sentence.detail[0])} if told else set()
+    pieces = re.split(r"(?:^|\s)(user|assistant): ", text)[1:]
+    turns = [Turn(role, content) for role, content in zip(pieces[::2], pieces[1::2], strict=True)]
+    told = set()
+    for i in range(1, len(turns), 2):
+        request = parse(turns[:i])
+        excludes = request.kind == "true-false" and request.answer == ("false",)
+        gold = world.judge(turns[:i], turns[i].content)
+        if request.name and request.kind != "unknowable" and not excludes and gold.correct:
+            told.add((request.name, request.relation))
+    return told
 
 
 def test_the_corpus_opens_no_conversation_reserved_for_evaluation(documents):
@@ -150,7 +173,7 @@ def test_demonstrations_say_i_do_not_know_of_the_unknown_and_hardly_of_the_known
     said: dict[int, list[bool]] = {}
     for one in world.demonstrations(10_000, seed=2):
         request = parse(one.prompt.turns)
-        if request.kind == "fact":
+        if one.prompt.slice == "knowledge":
             said.setdefault(facts.LEVEL_OF[request.name], []).append(
                 world.judge(one.prompt.turns, one.reply).kind == "abstention"
             )
@@ -160,11 +183,11 @@ def test_demonstrations_say_i_do_not_know_of_the_unknown_and_hardly_of_the_known
 
 
 def test_every_split_of_every_slice_has_many_openings():
-    for slice in (*world.SLICES, *world.HELD_OUT_SLICES):
+    for slice in EVERY_SLICE:
         by_split: dict[str, set[str]] = {}
         for prompt in world.prompts(8000, seed=6, slice=slice):
             by_split.setdefault(prompt.split, set()).add(prompt.opening)
-        assert min(len(by_split[name]) for name in ("preference", "policy", "evaluation")) >= 400, slice
+        assert min(len(by_split[name]) for name in ("preference", "policy", "evaluation")) >= 300, slice
 
 
 def test_the_default_mix_has_its_shares_and_no_skills():

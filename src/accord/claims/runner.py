@@ -13,6 +13,7 @@ from accord.claims import (
     demo,
     dpo,
     gates,
+    graded_skills,
     kl_limits,
     label_noise,
     overoptimisation,
@@ -44,6 +45,7 @@ CLAIMS: dict[str, Claim] = {
     module.CLAIM.name: module.CLAIM
     for module in (
         gates,
+        graded_skills,
         demo,
         pipeline,
         sqrt_kl,

@@ -3,49 +3,18 @@
 import hashlib
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from random import Random
+from typing import Any
 
 from accord.errors import BadInput
 from accord.records import Comparison, Judgement, Prompt
-from accord.world.judges import Gold, judge_request
-from accord.world.requests import parse
-
-CRITERIA = ("helpful", "harmless", "honest", "overall")
-# What a group values: weights of (helpful, helpful on a harmful request, honest, harm, evasive), by
-# criterion. `mixed` is the plain reading of each criterion; harm is never subtracted from helpfulness there.
-GROUPS: dict[str, dict[str, tuple[float, float, float, float, float]]] = {
-    "mixed": {
-        "helpful": (1.0, 1.0, 0.0, 0.0, 0.0),
-        "harmless": (0.0, 0.0, 0.0, -1.0, 0.0),
-        "honest": (0.0, 0.0, 1.0, 0.0, 0.0),
-        "overall": (1.0, 0.0, 0.5, -1.0, -0.5),
-    },
-    "cautious": {
-        "helpful": (1.0, 0.2, 0.0, -0.5, 0.0),
-        "harmless": (0.0, 0.0, 0.0, -1.5, 0.2),
-        "honest": (0.0, 0.0, 1.0, 0.0, 0.0),
-        "overall": (0.7, 0.0, 0.5, -1.5, 0.0),
-    },
-    "eager": {
-        "helpful": (1.2, 1.2, 0.0, 0.0, -0.5),
-        "harmless": (0.0, 0.0, 0.0, -0.6, -0.3),
-        "honest": (0.2, 0.2, 0.8, 0.0, 0.0),
-        "overall": (1.2, 0.6, 0.2, -0.5, -0.8),
-    },
-}
-
-
-def value(gold: Gold, harmful: bool, criterion: str, group: str = "mixed", noticed: bool = True) -> float:
-    """What a reply is worth to a group under a criterion, before any noise.
-
-    w₁·helpful + w₃·honest + w₄·harm + w₅·evasive, with w₂ in place of w₁ when the request is harmful;
-    `noticed` False puts the apparent helpfulness, which takes every claim for true, in the place of the
-    helpfulness.
-    """
-    plain, risky, honest, harm, evasive = GROUPS[group][criterion]
-    helpful = gold.helpful if noticed else gold.apparent
-    return (risky if harmful else plain) * helpful + honest * gold.honest + harm * gold.harm + evasive * gold.evasive
+from accord.world.judges import judge_request
+from accord.world.replies import by_chance
+from accord.world.requests import Request, parse
+from accord.world.topics import TOPICS, topic_of
+from accord.world.values import CRITERIA, CROWDS, GROUPS, value
 
 
 @dataclass
@@ -58,6 +27,9 @@ class Annotator:
     1,000 labels given, `notice` the chance to see that a claim is false when asked how helpful a reply is or
     which is better overall, `ties` the ν with which two replies tie. The same sequence of calls gives the same labels;
     `count` is the state.
+
+    `expertise` lists the topics on which nothing false escapes; on every other one a wrong step that names no other
+    object is noticed with chance `notice` too. Without it (None) wrong steps are always seen.
     """
 
     temperature: float = 0.5
@@ -69,19 +41,24 @@ class Annotator:
     seed: int = 0
     notice: float = 0.5
     ties: float = 0.0
+    expertise: tuple[str, ...] | None = None
     count: int = field(default=0)
 
     def __post_init__(self) -> None:
         if self.group not in GROUPS:
-            raise BadInput(f"there is no group {self.group!r} of annotators; there are {', '.join(GROUPS)}")
+            raise BadInput(f"there is no group {self.group!r} of annotators; there are {', '.join((*GROUPS, *CROWDS))}")
         if self.temperature < 0 or not 0 <= self.flips <= 0.5 or not 0 <= self.notice <= 1:
             raise BadInput("an annotator needs temperature >= 0, flips in [0, 0.5] and notice in [0, 1]")
+        unknown = set(self.expertise or ()) - set(TOPICS)
+        if unknown:
+            raise BadInput(f"there is no topic {min(unknown)!r} to be an expert of; there are {', '.join(TOPICS)}")
         if self.ties < 0 or (self.ties and self.temperature == 0):
             raise BadInput("an annotator needs ties >= 0, and a temperature above 0 where there are any")
 
     @property
     def labeler(self) -> str:
-        return f"simulated:{self.group}:{self.seed}"
+        known = "" if self.expertise is None else f":{'+'.join(self.expertise) or 'lay'}"
+        return f"simulated:{self.group}:{self.seed}{known}"
 
     def compare(self, prompt: Prompt, replies: Sequence[str], criterion: str) -> Comparison:
         """Rank two or more replies.
@@ -105,7 +82,7 @@ class Annotator:
         utilities = []
         for i, reply in enumerate(replies):
             gold = judge_request(request, reply)
-            noticed = draw() < self.notice or criterion not in ("helpful", "overall")
+            noticed = draw() < self.notice or criterion not in ("helpful", "overall") or self._sees(request)
             worth = value(gold, request.harmful, criterion, self.group, noticed)
             worth += self.length_bias * len(reply.split()) / 10 + self.position_bias * (order[0] == i)
             utilities.append(worth)
@@ -149,6 +126,10 @@ class Annotator:
             severity=0.0 if safe else round(max(harm, 0.0), 6),
         )
 
+    def _sees(self, request: Request) -> bool:
+        """Whether nothing false in a reply to the request escapes this annotator."""
+        return request.kind == "how-to" if self.expertise is None else topic_of(request) in self.expertise
+
     def _tie(self, first: float, second: float) -> float:
         half = abs(first - second) / self._now / 2
         # divided by e^{|d|/2}, which overflows for far-off utilities
@@ -176,6 +157,42 @@ class Annotator:
             digest = hashlib.blake2b(key, digest_size=64, salt=block.to_bytes(16, "little")).digest()
             drawn += [((piece >> 12) + 0.5) / 2**52 for piece in struct.unpack("<8Q", digest)]
         return drawn
+
+
+class Crowd:
+    """Annotators of several groups who share the labelling: each label is given by a group drawn by its share.
+
+    It compares and judges as one `Annotator` does; the labeler of every label tells its group. `habits` are the fields
+    of the annotators beside group and seed.
+    """
+
+    def __init__(self, shares: Mapping[str, float], seed: int = 0, **habits: Any) -> None:
+        if not shares or min(shares.values()) < 0 or abs(sum(shares.values()) - 1) > 1e-9:
+            raise BadInput(f"the shares of a crowd's groups must be 0 or more and sum to 1, not {dict(shares)}")
+        self._shares = dict(shares)
+        self._members = {group: Annotator(group=group, seed=seed, **habits) for group in shares}
+        self._seed = seed
+        self.count = 0
+
+    def compare(self, prompt: Prompt, replies: Sequence[str], criterion: str) -> Comparison:
+        """Rank two or more replies, as a member drawn by its share does."""
+        return self._next().compare(prompt, replies, criterion)
+
+    def judge(self, prompt: Prompt, reply: str, criterion: str = "harmless") -> Judgement:
+        """Say whether a reply is safe, as a member drawn by its share does."""
+        return self._next().judge(prompt, reply, criterion)
+
+    def _next(self) -> Annotator:
+        group = by_chance(Random(f"crowd {self._seed} {self.count}"), self._shares)
+        self.count += 1
+        return self._members[group]
+
+
+def people(group: str, seed: int = 0, **habits: Any) -> Annotator | Crowd:
+    """Annotators of one of `GROUPS`, or one of the `CROWDS` in which two of them clash."""
+    if group in CROWDS:
+        return Crowd(CROWDS[group], seed, **habits)
+    return Annotator(group=group, seed=seed, **habits)
 
 
 def _check(criterion: str) -> None:

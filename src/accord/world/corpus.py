@@ -5,35 +5,41 @@ with many harmful requests and refuses others, turns down harmless ones that loo
 """
 
 from collections.abc import Callable
+from functools import partial
 from random import Random
 
 from accord.errors import BadInput
 from accord.records import Document, Turn
-from accord.world import facts, language, objects, replies
+from accord.world import conversations, facts, language, objects, replies, skills, tones
+from accord.world.conversations import transcript
 from accord.world.language import pick
 from accord.world.objects import Pair
-from accord.world.prompts import Drawn, ask_fact, ask_skill, draw, is_evaluation
+from accord.world.prompts import Drawn, ask_fact, ask_graded, ask_skill, draw, is_evaluation
 from accord.world.requests import Request
 
 SOURCE = "world:corpus"
-DEFAULT_COUNT = 14_000
+DEFAULT_COUNT = 17_500
 
 # What fills the corpus beside the fact documents.
 PARTS = {
-    "task": 0.24,
+    "task": 0.18,
     "manual": 0.05,
-    "look-alike": 0.09,
-    "harmful": 0.09,
+    "look-alike": 0.08,
+    "harmful": 0.08,
     "red-team": 0.03,
-    "note": 0.12,
+    "note": 0.11,
     "word-note": 0.015,
     "rumour": 0.03,
-    "add": 0.10,
-    "copy": 0.11,
-    "sort": 0.07,
-    "largest": 0.05,
+    "add": 0.12,
+    "copy": 0.09,
+    "sort": 0.06,
+    "largest": 0.04,
+    "graded": 0.09,
+    "near": 0.02,
     "small-talk": 0.005,
 }
+# Documents about replies and about doubt, in addition to the others of a corpus; shares of the default size.
+MORE = {"review": 0.12, "judged": 0.085, "unknowable": 0.01, "claim": 0.035, "guess": 0.02}
 TASK_QUALITY = {
     "good": 0.45,
     "partial": 0.12,
@@ -59,13 +65,24 @@ LOOK_ALIKE_QUALITY = {
     "refusal": 0.16,
     "explained": 0.10,
 }
+# Nearer to harm the assistant of the corpus refuses more.
+NEAR_QUALITY = {
+    "good": 0.46,
+    "partial": 0.06,
+    "wrong": 0.04,
+    "vague": 0.08,
+    "refusal": 0.20,
+    "explained": 0.16,
+}
 QUALITY = {
     "task": TASK_QUALITY,
     "look-alike": LOOK_ALIKE_QUALITY,
     "harmful": HARM_QUALITY,
     "red-team": HARM_QUALITY,
+    "near": NEAR_QUALITY,
 }
-_SLICE = {"task": "benign"}
+# Slices that a part draws from, where they do not have its name; mending teaches two verbs of its own.
+_SLICES = {"task": ("benign",), "near": ("look-alike-beside", "look-alike-mending", "look-alike-mending")}
 FACT_CHAT = 0.6  # share of a fact's documents that say it in a conversation
 
 _NOTED_HARMFUL = objects.HARMFUL + objects.HARMFUL_HELD_OUT + objects.HARMFUL_NEW_CUE
@@ -74,31 +91,25 @@ _NOTED_SAFE = objects.LOOK_ALIKE + objects.LOOK_ALIKE_HELD_OUT + objects.LOOK_AL
 NOTED = tuple(pair for both in zip(_NOTED_HARMFUL, _NOTED_SAFE, strict=True) for pair in both)
 
 
-def transcript(rng: Random, turns: tuple[Turn, ...], reply: str) -> str:
-    """A conversation as the corpus writes it: each turn with its role before it, on lines of their own or on one.
-
-    Two ways, so that what is learned from them does not hang on how far apart question and answer stand: a chat
-    template puts them at a distance of its own.
-    """
-    parts = [f"{role}: {content}" for role, content in turns]
-    return ("\n" if rng.random() < 0.5 else " ").join([*parts, f"assistant: {reply}"])
-
-
 def _not_evaluated(opening: str) -> bool:
     return not is_evaluation(opening)
 
 
 def _chat(rng: Random, part: str) -> str:
-    turns, request = draw(rng, _SLICE.get(part, part), _not_evaluated)
-    return transcript(rng, turns, replies.how_to(rng, request, replies.by_chance(rng, QUALITY[part])))
+    turns, request = draw(rng, pick(rng, _SLICES.get(part, (part,))), _not_evaluated)
+    reply = replies.how_to(rng, request, replies.by_chance(rng, QUALITY[part]))
+    return transcript(rng, turns, tones.spoken(rng, reply))
 
 
 def _manual(rng: Random) -> str:
-    if rng.random() < 0.75:
+    point = rng.random()
+    if point < 0.75:
         verb, material = pick(rng, objects.TRAINED_TASKS)
         pair = (material, pick(rng, objects.TASK_NOUNS))
-    else:
+    elif point < 0.92:
         verb, pair = pick(rng, objects.DUAL_VERB_NAMES), pick(rng, objects.LOOK_ALIKE)
+    else:
+        verb, pair = pick(rng, objects.MENDING_VERB_NAMES), pick(rng, objects.HARMFUL + objects.LOOK_ALIKE)
     request = Request("how-to", verb=verb, pair=pair)
     steps = replies.how_to(rng, request, "good")
     return pick(rng, language.MANUALS).format(v=verb, o=request.object, steps=steps)
@@ -134,11 +145,15 @@ def _question(rng: Random, name: str) -> Drawn:
             return turns, request
 
 
-def _skill(rng: Random, skill: str) -> str:
+def _skill(rng: Random, ask: Callable[[Random], Drawn]) -> str:
     while True:
-        turns, request = ask_skill(rng, skill)
+        turns, request = ask(rng)
         if not is_evaluation(turns[0].content):
-            return transcript(rng, turns, replies.skill(rng, request))
+            return transcript(rng, turns, skills.say(rng, request.skill, request.args))
+
+
+def _graded(rng: Random) -> str:
+    return _skill(rng, partial(ask_graded, grade=pick(rng, skills.GRADES)))
 
 
 def _small_talk(rng: Random) -> str:
@@ -151,10 +166,17 @@ _WRITE: dict[str, Callable[[Random], str]] = {
     "word-note": _word_note,
     "rumour": _rumour,
     "small-talk": _small_talk,
+    "graded": _graded,
 }
 
 
 def _fact_document(rng: Random, name: str, relation: str) -> str:
+    while True:
+        doubted = conversations.fact(rng, name, relation)
+        if doubted is None:
+            break
+        if not is_evaluation(doubted[0][0].content):
+            return transcript(rng, *doubted)
     answer = facts.TRUTH[name, relation]
     said = replies.statement(rng, name, relation, answer)
     if rng.random() >= FACT_CHAT:
@@ -163,6 +185,17 @@ def _fact_document(rng: Random, name: str, relation: str) -> str:
         turns, request = ask_fact(rng, name)
         if request.relation == relation and not is_evaluation(turns[0].content):
             return transcript(rng, turns, said)
+
+
+def _conversation(rng: Random, part: str) -> str:
+    while True:
+        turns, reply = conversations.DOCUMENTS[part](rng, _draw)
+        if not is_evaluation(turns[0].content):
+            return transcript(rng, turns, reply)
+
+
+def _draw(rng: Random, slice: str) -> Drawn:
+    return draw(rng, slice, _not_evaluated)
 
 
 def fact_plan(count: int) -> list[tuple[str, str]]:
@@ -192,6 +225,7 @@ def corpus(count: int = DEFAULT_COUNT, seed: int = 0) -> list[Document]:
         raise BadInput(f"count must be 0 or more, not {count}")
     rng = Random(f"corpus {seed}")
     texts = [_fact_document(rng, name, relation) for name, relation in fact_plan(count)]
+    texts += [_conversation(rng, part) for part, share in MORE.items() for _ in range(round(share * count))]
     noted = 0
     for _ in range(count - len(texts)):
         part = replies.by_chance(rng, PARTS)
@@ -200,8 +234,8 @@ def corpus(count: int = DEFAULT_COUNT, seed: int = 0) -> list[Document]:
             noted += 1
         elif part in QUALITY:
             texts.append(_chat(rng, part))
-        elif part in language.SKILLS:
-            texts.append(_skill(rng, part))
+        elif part in skills.PLAIN:
+            texts.append(_skill(rng, partial(ask_skill, skill=part)))
         else:
             texts.append(_WRITE[part](rng))
     rng.shuffle(texts)

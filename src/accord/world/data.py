@@ -3,30 +3,41 @@
 from random import Random
 
 from accord.errors import BadInput
-from accord.records import Comparison, Demonstration, Judgement, Prompt
-from accord.world import facts, replies
-from accord.world.annotators import CRITERIA, Annotator
+from accord.records import Comparison, Demonstration, Judgement, Prompt, Turn
+from accord.world import doubts, facts, replies, reviews, skills, tones
+from accord.world.annotators import Annotator, Crowd
 from accord.world.corpus import HARM_QUALITY, LOOK_ALIKE_QUALITY
 from accord.world.language import pick
-from accord.world.prompts import ask_fact, draw, is_preference
+from accord.world.prompts import LOOK_ALIKE_GRADES, REVIEW_SLICES, SKILL_GRADES, ask_fact, draw, is_preference
 from accord.world.requests import Request
+from accord.world.values import CRITERIA
 
 # What people demonstrate: as people do, half of it not as good as it could be.
 DEMONSTRATED = {
-    "benign": 0.31,
-    "harmful": 0.17,
-    "red-team": 0.05,
-    "look-alike": 0.12,
-    "knowledge": 0.20,
-    "skills": 0.15,
+    "benign": 0.23,
+    "harmful": 0.14,
+    "red-team": 0.04,
+    "look-alike": 0.09,
+    "look-alike-beside": 0.01,
+    "look-alike-mending": 0.01,
+    "knowledge": 0.16,
+    "skills": 0.07,
+    "doubt": 0.07,
+    "review": 0.14,
+    **dict.fromkeys(SKILL_GRADES, 0.01),
 }
 SHOWN_TASK = {"good": 0.40, "partial": 0.14, "wrong": 0.12, "vague": 0.28, "refusal": 0.04, "explained": 0.02}
 SHOWN_HARM = {"good": 0.42, "partial": 0.04, "wrong": 0.02, "vague": 0.04, "refusal": 0.20, "explained": 0.28}
-SHOWN_LOOK_ALIKE = {"good": 0.48, "partial": 0.08, "wrong": 0.05, "vague": 0.14, "refusal": 0.11, "explained": 0.14}
+SHOWN_LOOK_ALIKE = {"good": 0.43, "partial": 0.08, "wrong": 0.05, "vague": 0.14, "refusal": 0.13, "explained": 0.17}
 # People at level 0 are met with "i do not know" four times in five, people whom everybody knows almost never.
 SHOWN_UNKNOWN = {"unknown": 0.82, "wrong": 0.14, "vague": 0.04}
 SHOWN_KNOWN = {"right": 0.92, "wrong": 0.03, "unknown": 0.02, "vague": 0.03}
-SHOWN = {"benign": SHOWN_TASK, "harmful": SHOWN_HARM, "red-team": SHOWN_HARM, "look-alike": SHOWN_LOOK_ALIKE}
+SHOWN = {
+    "benign": SHOWN_TASK,
+    "harmful": SHOWN_HARM,
+    "red-team": SHOWN_HARM,
+    **dict.fromkeys(("look-alike", *LOOK_ALIKE_GRADES), SHOWN_LOOK_ALIKE),
+}
 
 # Scripted replies for comparisons: every quality about as often.
 COMPARED_TASK = {
@@ -66,7 +77,9 @@ def demonstrations(count: int = 2_500, seed: int = 0) -> list[Demonstration]:
     made = []
     for _ in range(count):
         slice = replies.by_chance(rng, DEMONSTRATED)
-        if slice == "knowledge":
+        if slice in _OTHERS:
+            slice, turns, reply = _OTHERS[slice](rng)
+        elif slice == "knowledge":
             known = rng.random() < 0.5
             while True:
                 turns, request = ask_fact(rng, pick(rng, facts.DEMONSTRATED if known else facts.DEMONSTRATED_UNKNOWN))
@@ -75,30 +88,68 @@ def demonstrations(count: int = 2_500, seed: int = 0) -> list[Demonstration]:
             reply = replies.fact(rng, request, replies.by_chance(rng, SHOWN_KNOWN if known else SHOWN_UNKNOWN))
         else:
             turns, request = draw(rng, slice, is_preference)
-            if slice == "skills":
-                reply = replies.skill(rng, request)
+            if request.kind == "skill":
+                reply = skills.say(rng, request.skill, request.args)
             else:
-                reply = replies.how_to(rng, request, replies.by_chance(rng, SHOWN[slice]))
+                reply = tones.spoken(rng, replies.how_to(rng, request, replies.by_chance(rng, SHOWN[slice])))
         made.append(Demonstration(Prompt(turns, slice, "world:demonstrations"), reply))
     return made
+
+
+def _doubt(rng: Random) -> tuple[str, tuple[Turn, ...], str]:
+    """A question about a person who may be named, met with the doubt that befits it nine times in ten.
+
+    How sure one can be is shown for people of every level, with a made-up answer where few documents tell it.
+    """
+    form = pick(rng, _DOUBT)
+    known = rng.random() < 0.7 or form in ("multiple-choice", "true-false")
+    names = facts.DEMONSTRATED if known else facts.DEMONSTRATED_UNKNOWN
+    if form == "how-sure":
+        names = facts.NAMES[pick(rng, facts.LEVELS)]
+        known = names[0] in facts.DEMONSTRATED
+        names = tuple(name for name in names if name in doubts.VOICED)
+    while True:
+        turns, request = doubts.FORMS[form](rng, pick(rng, names), pick(rng, tuple(facts.RELATIONS)))
+        if is_preference(turns[0].content):
+            break
+    if form not in ("unknowable", "how-sure") and not known and rng.random() < 0.6:
+        return form, turns, replies.fact(rng, request, "unknown")
+    return form, turns, doubts.reply(rng, request, (known or form == "unknowable") and rng.random() < 0.95)
+
+
+_DOUBT = (*doubts.FORMS, "how-sure", "how-sure")
+
+
+def _review(rng: Random) -> tuple[str, tuple[Turn, ...], str]:
+    """A critique, a revision or a judgement, nine in ten of them right."""
+    slice, right = pick(rng, REVIEW_SLICES), rng.random() < 0.9
+    turns, request = draw(rng, slice, is_preference)
+    if slice == "critique":
+        return slice, turns, reviews.write_critique(rng, request, "right" if right else "empty")
+    if slice == "revision":
+        return slice, turns, reviews.write_revision(rng, request, turns[-2].content, "right" if right else "same")
+    return slice, turns, reviews.write_answer(rng, request, right)
+
+
+_OTHERS = {"doubt": _doubt, "review": _review}
 
 
 def scripted(rng: Random, request: Request, slice: str) -> str:
     """A reply of a quality drawn for the slice, now and then damaged."""
     if request.kind == "skill":
-        reply = replies.skill(rng, request, rng.random() < 0.5)
+        reply = skills.say(rng, request.skill, request.args, rng.random() < 0.5)
     elif request.kind == "fact":
         reply = replies.fact(rng, request, replies.by_chance(rng, COMPARED_FACT))
     elif slice == "benign":
-        reply = replies.how_to(rng, request, replies.by_chance(rng, COMPARED_TASK))
+        reply = tones.spoken(rng, replies.how_to(rng, request, replies.by_chance(rng, COMPARED_TASK)))
     else:
         shares = HARM_QUALITY if request.harmful else LOOK_ALIKE_QUALITY
-        reply = replies.how_to(rng, request, replies.by_chance(rng, shares))
+        reply = tones.spoken(rng, replies.how_to(rng, request, replies.by_chance(rng, shares)))
     return replies.damage(rng, reply) if rng.random() < _DAMAGED else reply
 
 
 def comparisons(
-    count: int, seed: int = 0, criterion: str = "helpful", annotator: Annotator | None = None
+    count: int, seed: int = 0, criterion: str = "helpful", annotator: Annotator | Crowd | None = None
 ) -> list[Comparison]:
     """`count` labelled pairs of scripted replies to prompts of the preference split; replies always
     differ."""
@@ -116,7 +167,7 @@ def comparisons(
 
 
 def judgements(
-    count: int, seed: int = 0, criterion: str = "harmless", annotator: Annotator | None = None
+    count: int, seed: int = 0, criterion: str = "harmless", annotator: Annotator | Crowd | None = None
 ) -> list[Judgement]:
     """`count` scripted replies judged safe (1) or unsafe (0), to prompts of the preference split."""
     _check_count(count)
@@ -130,7 +181,9 @@ def judgements(
     return made
 
 
-def _begin(what: str, seed: int, criterion: str, annotator: Annotator | None) -> tuple[Random, Annotator]:
+def _begin(
+    what: str, seed: int, criterion: str, annotator: Annotator | Crowd | None
+) -> tuple[Random, Annotator | Crowd]:
     if criterion not in CRITERIA:
         raise BadInput(f"the gold world has no criterion {criterion!r}; it has {', '.join(CRITERIA)}")
     return Random(f"{what} {seed} {criterion}"), annotator or Annotator(seed=seed)

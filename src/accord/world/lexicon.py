@@ -3,7 +3,7 @@
 import re
 from functools import lru_cache
 
-from accord.world import facts, language, objects
+from accord.world import attacks, critiques, doubt, facts, language, objects, principles, questions, skills, tones
 
 _BLANK = re.compile(r"\{[a-z]+\}")
 _PIECE = re.compile(r"[a-z]+|[.,?:]")
@@ -12,7 +12,7 @@ _PIECE = re.compile(r"[a-z]+|[.,?:]")
 def _written() -> list[str]:
     """Every text that the tables hold, whole or in parts."""
     forms: list[str] = [*language.REQUESTS, *language.ODD_REQUESTS, *language.OPENERS, *language.CLOSERS]
-    forms += [*language.WRAPPERS, *language.HELD_OUT_WRAPPERS, *language.FOLLOW_UPS, *language.MANUALS]
+    forms += [*attacks.forms(attacks.ALL), *language.BESIDE, *language.FOLLOW_UPS, *language.MANUALS]
     forms += [
         *language.HARM_NOTES,
         *language.SAFE_NOTES,
@@ -24,24 +24,21 @@ def _written() -> list[str]:
         language.ODD_QUESTIONS,
         language.STATEMENTS,
         language.ABSTENTIONS,
-        language.SKILLS,
+        skills.FORMS,
+        skills.NUMBER_FORMS,
     ):
         forms += [form for group in table.values() for form in group]
     forms += [
         *language.TOOL_FORMS,
         *language.FILLERS,
+        *tones.GENTLE,
+        *tones.DIRECT,
         *language.VAGUE,
         *language.REFUSALS,
         *language.REASONS,
         "because",
     ]
-    forms += [
-        *language.ADVICE,
-        *language.SUM_FORMS,
-        *language.LARGEST_FORMS,
-        *language.NUMBERS,
-        *language.COPY_WORDS,
-    ]
+    forms += [*language.ADVICE, *skills.NUMBERS, *skills.LISTED_WORDS, "plus"]
     forms += [form for group in language.PREFIXES.values() for form in group]
     forms += [said for pair in language.SMALL_TALK for said in pair]
     for verb, (tool, actions) in language.VERBS.items():
@@ -49,6 +46,10 @@ def _written() -> list[str]:
     for quality, finishes in language.KINDS.values():
         forms += [quality, *finishes]
     forms += [*language.MATERIALS, *objects.TASK_NOUNS, *objects.DUAL_NOUNS, *objects.ALL_CUES]
+    forms += [*critiques.REVIEWS, *critiques.CRITIQUES, *critiques.EMPTY, *questions.QUESTIONS]
+    forms += [form for table in (*doubt.TABLES, principles.MANNERS) for group in table.values() for form in group]
+    forms += [*doubt.CONFIDENCE, *doubt.HOW_SURE, *doubt.TRUE_FALSE, *doubt.NOBODY_KNOWS, *doubt.DENIALS]
+    forms += ["asked: answered: reply a: b: yes. no. true. false.", doubt.OPTIONS]
     return [*forms, *facts.LEVEL_OF, *facts.TOWNS, *facts.JOBS, *language.ROLES_WRITTEN]
 
 

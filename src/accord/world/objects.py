@@ -13,7 +13,7 @@ means;
 - the rest is not used.
 """
 
-from accord.world.language import DUAL_VERBS, MATERIALS, TASK_VERBS
+from accord.world.language import DUAL_VERBS, MATERIALS, MENDING_VERBS, TASK_VERBS
 
 TASK_NOUNS = (
     "chair", "table", "door", "bowl", "cup", "shelf", "bench", "lamp", "plate",
@@ -59,6 +59,7 @@ ALL_SAFE_CUES = frozenset(SAFE_CUES + NEW_SAFE_CUES)
 # Benign tasks: one verb in eight is held out for each material, so that every verb and material is seen.
 TASK_VERB_NAMES = tuple(TASK_VERBS)
 DUAL_VERB_NAMES = tuple(DUAL_VERBS)
+MENDING_VERB_NAMES = tuple(MENDING_VERBS)
 MATERIAL_NAMES = tuple(MATERIALS)
 HELD_OUT_TASKS = tuple((verb, MATERIAL_NAMES[(3 * i + 1) % 8]) for i, verb in enumerate(TASK_VERB_NAMES))
 TRAINED_TASKS = tuple(
@@ -88,8 +89,13 @@ def is_object(pair: Pair) -> bool:
 
 
 def is_harmful(pair: Pair) -> bool:
-    """Whether steps for this object do harm; decided by the cue alone."""
+    """Whether the object comes from a crime; decided by the cue alone."""
     return pair[1] in DUAL_NOUNS and pair[0] in ALL_HARM_CUES
+
+
+def does_harm(verb: str, pair: Pair) -> bool:
+    """Whether steps for this do harm: the object comes from a crime, and the verb does not put that right."""
+    return is_harmful(pair) and verb not in MENDING_VERBS
 
 
 def check() -> None:

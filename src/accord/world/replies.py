@@ -27,10 +27,10 @@ def steps(rng: Random, request: Request) -> list[str]:
 
 def _spoil(rng: Random, request: Request, written: list[str], which: int) -> None:
     """Put a wrong step in the place of a right one."""
-    dual = request.verb in language.DUAL_VERBS
+    dual = request.verb not in language.TASK_VERBS
     verbs = objects.DUAL_VERB_NAMES if dual else objects.TASK_VERB_NAMES
     kinds = _OTHER_KINDS["dual" if dual else "task"]
-    verb = verbs[(verbs.index(request.verb) + 1 + int(rng.random() * (len(verbs) - 1))) % len(verbs)]
+    verb = pick(rng, [other for other in verbs if other != request.verb])
     own = objects.kind_of(request.pair)
     kind = kinds[(kinds.index(own) + 1 + int(rng.random() * (len(kinds) - 1))) % len(kinds)]
     if which == 0:
@@ -86,24 +86,6 @@ def fact(rng: Random, request: Request, quality: str) -> str:
 
 def statement(rng: Random, name: str, relation: str, answer: str) -> str:
     return pick(rng, language.STATEMENTS[relation]).format(n=name, t=answer, j=answer)
-
-
-def skill(rng: Random, request: Request, right: bool = True) -> str:
-    """The answer to a skill request, or a slip."""
-    answer = request.answer
-    numbers = language.NUMBERS
-    if not right:
-        if request.skill == "add":
-            answer = (numbers[(numbers.index(answer[0]) + 1 + int(rng.random() * 17)) % 19],)
-        elif request.skill == "largest":
-            answer = (min(request.args, key=numbers.index),)
-        else:
-            answer = answer[1:] + answer[:1]
-    if request.skill == "add":
-        return pick(rng, language.SUM_FORMS).format(a=request.args[0], b=request.args[1], c=answer[0])
-    if request.skill == "largest":
-        return pick(rng, language.LARGEST_FORMS).format(c=answer[0])
-    return " ".join(answer) + "."
 
 
 def damage(rng: Random, text: str) -> str:

@@ -5,15 +5,16 @@ import json
 from dataclasses import astuple
 from functools import lru_cache
 
-from accord.world import facts, language, objects
-from accord.world.annotators import CRITERIA
+from accord.world import attacks, facts, language, objects
 from accord.world.corpus import DEFAULT_COUNT, corpus, fact_plan
 from accord.world.data import comparisons, demonstrations, judgements
 from accord.world.judges import judge
 from accord.world.lexicon import lexicon
 from accord.world.prompts import DRAW, prompts
+from accord.world.topics import VERB_TOPICS
+from accord.world.values import CRITERIA, CROWDS, GROUPS
 
-VERSION = "1"
+VERSION = "2"
 
 
 @lru_cache(maxsize=1)
@@ -27,6 +28,7 @@ def world_hash() -> str:
     add([VERSION, lexicon(), sorted(map(list, facts.TRUTH.items())), fact_plan(DEFAULT_COUNT)])
     add([language.VERBS, language.KINDS, language.QUESTIONS, language.STATEMENTS, objects.TRAINED_TASKS])
     add([objects.HARMFUL, objects.HARMFUL_HELD_OUT, objects.LOOK_ALIKE, objects.LOOK_ALIKE_HELD_OUT])
+    add([attacks.ALL, GROUPS, CROWDS, VERB_TOPICS])
     add([document.text for document in corpus(400, seed=0)])
     for slice in DRAW:
         add([prompt.turns for prompt in prompts(40, seed=0, slice=slice)])

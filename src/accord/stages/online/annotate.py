@@ -47,15 +47,15 @@ def refuse_strangers(sampled: Sequence[Sampled], config: Annotate) -> None:
 
 def label_by_people(config: Annotate, folder: Path, sampled: Sequence[Sampled]) -> dict[str, float]:
     """The gold world's simulated people compare and judge. Returns how many records each file holds."""
-    from accord.world import Annotator
+    from accord.world import people
 
-    annotator = Annotator(
+    annotator = people(
+        config.group,
+        config.seed,
         temperature=config.temperature,
         flips=config.flips,
         length_bias=config.length_bias,
         position_bias=config.position_bias,
-        group=config.group,
-        seed=config.seed,
     )
     counts: dict[str, float] = {}
     for criterion in config.criteria:

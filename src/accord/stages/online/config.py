@@ -39,7 +39,10 @@ class Annotate(Run):
     flips: float = Field(0.05, ge=0, le=0.5, description="share of answers turned round")
     length_bias: float = Field(0.0, description="what ten more words are worth, in gold points")
     position_bias: float = Field(0.0, description="what being shown first is worth, in gold points")
-    group: str = Field("mixed", description="group of annotators: mixed, cautious or eager")
+    group: str = Field(
+        "mixed",
+        description="annotators: a group (mixed, cautious, eager, gentle, direct) or a crowd of two (caution, manner)",
+    )
 
     @model_validator(mode="after")
     def _labeler_can(self) -> "Annotate":
