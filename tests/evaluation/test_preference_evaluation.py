@@ -20,7 +20,7 @@ def test_g2_the_length_baseline_stands_beside_the_accuracy(sign):
 
 
 def test_what_is_easy_and_what_is_true_stand_beside_the_accuracy_pair_by_pair():
-    """Four pairs, all counted by hand: the model is right on 3, words on 2, length on 2, the truth on 2 and a coin's."""
+    """Four pairs, counted by hand: the model is right on 3, words on 2, length on 2, the truth on 2 and a coin's."""
     margins, lengths, words, gold = (1, 1, 1, -1), (1, -1, 1, -1), (2, 2, -2, -2), (1, 0, -1, 1)
     pairs = [ScoredPair("a", f"p{i}", *row) for i, row in enumerate(zip(margins, lengths, words, gold, strict=True))]
     (row, _) = preference_evaluation(pairs)["rows"]

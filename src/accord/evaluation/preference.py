@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from accord.evaluation.calibration import preference_calibration
 from accord.evaluation.statistics import pair_outcomes, paired_difference, share_interval
 
-
 Outcomes = NDArray[np.float64]  # of every pair: 1 right, 0 wrong, ½ a tie
 
 

@@ -63,9 +63,10 @@ def model_finding(root: Path, name: str) -> str:
         possible = show(known(row[f"gold_{what}"]), signed=True)
         said = f"{show(ahead, signed=True)}, {verdict} (the truth itself {possible})"
         parts.append(f"{label} {row[baseline]['mean']:.2f}: {said}")
+    ceiling, order = row["gold_ceiling"]["mean"], show(known(row["gold_accuracy"]))
     parts.append(
-        f"the truth agrees with {row['gold_ceiling']['mean']:.2f} of the labels, as {row['gold_ties']:.0%} of the pairs "
-        f"are worth the same and people slip; where they differ, the model is right in {show(known(row['gold_accuracy']))}"
+        f"the truth itself agrees with {ceiling:.2f} of the labels: {row['gold_ties']:.0%} of the pairs are worth the "
+        f"same, and people slip; where two replies differ, the model is right in {order}"
     )
     return "; ".join(parts)
 
