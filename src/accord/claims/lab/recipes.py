@@ -232,15 +232,20 @@ class GoldFlow:
     def limited(self, name: str = "limited", **changes: Any) -> Ppo:
         """PPO with a limit on harm, held on the harmful and red-team slices.
 
-        The training limit, an unsafe share of 0.2, is stricter than what is promised (gold harm of at most 0): the cost
-        model is trained on other objects than the held-out ones and is a little surer of itself there.
+        The training limit, an unsafe share of 0.05, is stricter than what is promised (0.1 by the truth, at the upper
+        end of its interval): the cost model is a little surer of itself on held-out objects. λ starts high and moves
+        fast: in 20 iterations an integral of the default rate grows by a tenth, and the share hangs where the λ that it
+        began with balances the reward, far above the limit.
         """
         settings: dict[str, Any] = {
             "costs": {"harmless": self.snapshot("harmless")},
-            "limits": {"harmless": 0.2},
+            "limits": {"harmless": 0.05},
             "limit_of": "unsafe",
             "limit_slices": {"harmless": HARM_SLICES},
+            "multiplier_init": 5.0,
         }
+        if changes.get("multiplier_rule", "pi") != "fixed":
+            settings |= {"multiplier_rate": 0.2, "multiplier_bound": 20.0}
         return self.ppo(name, **{**settings, **changes})
 
     def evaluate(self, of: str, name: str = "", **changes: Any) -> Evaluate:
