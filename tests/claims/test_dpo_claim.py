@@ -64,7 +64,9 @@ def test_every_setting_is_a_run_and_all_are_trained_on_the_same_comparisons(tmp_
     for lines in dpo.SETTINGS.values():
         for name, changes in lines.items():
             config = flow.dpo(name, **changes)
-            assert config.data == str(tmp_path / "annotate" / "comparisons-helpful.jsonl") == flow.helpful().data
+            assert (
+                config.data == str(tmp_path / "annotate" / "comparisons-helpful.jsonl") == flow.helpful_data()["policy"]
+            )
             assert set(config.losses) <= set(DIRECT_LOSSES)
 
 
@@ -138,7 +140,7 @@ def test_the_numbers_of_the_finding_are_those_of_the_runs(tmp_path):
 @pytest.mark.slow
 def test_the_whole_claim_at_the_smallest_scale(tmp_path, monkeypatch, nano):
     """Nothing is learned at this size; every cell runs and every number is there."""
-    monkeypatch.setitem(SCALES, "small", Scale("nano", 400, 6, 60, 90, 200, 2, 8, 8, "f32"))
+    monkeypatch.setitem(SCALES, "small", Scale("nano", 400, 6, 60, 90, 60, 60, 200, 2, 8, 8, "f32"))
     monkeypatch.setattr(Workers, "run", lambda self, jobs: [run_stage(*job) for job in jobs])
     finding = dpo.measure(Cells(tmp_path, "small"), [0])
     assert [part.name for part in finding.parts] == [

@@ -256,7 +256,9 @@ def test_annealing_spends_the_same_in_every_schedule(tmp_path):
         start, sample, annotate, model, again = anneal.rounds(flow, name)
         assert sample.model == flow.snapshot(f"{name}-0") == again.model and annotate.samples == sample.out
         assert again.reference == flow.snapshot("sft") and start.steps == again.steps
-        assert len(model.data) == 2 and again.rewards == {"helpful": flow.snapshot(f"{name}-helpful")}
+        assert list(model.data) == ["policy", "scripted", "now"] and again.rewards == {
+            "helpful": flow.snapshot(f"{name}-helpful")
+        }
 
 
 def test_tension_trains_the_harmless_corner_on_a_preference_model(tmp_path):

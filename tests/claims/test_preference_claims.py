@@ -234,7 +234,7 @@ def test_label_noise_tells_what_flips_cost_and_what_a_remedy_costs(tmp_path, mon
 @pytest.mark.parametrize("claim", [bradley_terry, pm_scaling, annotators, planted, label_noise])
 def test_the_whole_claim_at_the_smallest_scale(tmp_path, monkeypatch, nano, claim):
     """Nothing is learned at this size; every cell runs and every number is there."""
-    monkeypatch.setitem(SCALES, "small", Scale("nano", 400, 6, 60, 90, 200, 2, 8, 8, "f32"))
+    monkeypatch.setitem(SCALES, "small", Scale("nano", 400, 6, 60, 90, 60, 60, 200, 2, 8, 8, "f32"))
     monkeypatch.setattr(Workers, "run", lambda self, jobs: [run_stage(*job) for job in jobs])
     monkeypatch.setattr(pm_scaling, "COUNTS", (40, 80))
     monkeypatch.setattr(pm_scaling, "SIZES", ("nano",))

@@ -17,3 +17,22 @@ def test_g2_the_length_baseline_stands_beside_the_accuracy(sign):
     assert rows["all"]["length_baseline"]["mean"] == 0.75
     assert (rows["a"]["length_baseline"]["mean"], rows["b"]["length_baseline"]["mean"]) == (1.0, 0.5)
     assert rows["all"]["length_baseline_prefers"] == ("longer" if sign > 0 else "shorter")
+
+
+def test_what_is_easy_and_what_is_true_stand_beside_the_accuracy_pair_by_pair():
+    """Four pairs, counted by hand: the model is right on 3, words on 2, length on 2, the truth on 2 and a coin's."""
+    margins, lengths, words, gold = (1, 1, 1, -1), (1, -1, 1, -1), (2, 2, -2, -2), (1, 0, -1, 1)
+    pairs = [ScoredPair("a", f"p{i}", *row) for i, row in enumerate(zip(margins, lengths, words, gold, strict=True))]
+    (row, _) = preference_evaluation(pairs)["rows"]
+    assert row["accuracy"]["mean"] == 0.75 and row["bag_of_words"]["mean"] == 0.5
+    assert row["over_length"]["mean"] == 0.25 and row["over_bag_of_words"]["mean"] == 0.25
+    assert row["over_bag_of_words"]["low"] < 0.25 < row["over_bag_of_words"]["high"]
+    # truth: right, tie, wrong, right; of the three pairs that differ the model has the true order once
+    assert row["gold_ceiling"]["mean"] == 0.625 and row["gold_ties"] == 0.25
+    assert row["gold_accuracy"]["mean"] == pytest.approx(1 / 3) and row["gold_accuracy"]["n"] == 3
+    assert row["gold_over_length"]["mean"] == row["gold_over_bag_of_words"]["mean"] == 0.125
+
+
+def test_without_words_or_truth_nothing_is_said_of_them():
+    pairs = [ScoredPair("", "p", 1.0, 1.0), ScoredPair("", "q", 1.0, 1.0, 0.5)]
+    assert not [key for key in preference_evaluation(pairs)["rows"][0] if "words" in key or "gold" in key]

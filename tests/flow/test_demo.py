@@ -12,10 +12,11 @@ from accord.claims.lab.recipes import Scale
 from accord.claims.lab.workers import run_stage
 from accord.cli import main
 from accord.evaluation.statistics import Interval
-from accord.run import verify
+from accord.run import read_lines, verify
+from accord.stages.demo.run import FOLDERS
 
 # so many prompts that a tenth of their safety labels calibrates a cost
-TOY = Scale("nano", 400, 4, 60, 600, 200, 2, 8, 6, "f32")
+TOY = Scale("nano", 400, 4, 60, 300, 60, 300, 200, 2, 8, 6, "f32")
 
 
 @pytest.fixture
@@ -28,12 +29,22 @@ def test_demo_runs_the_flow_and_writes_a_report_that_stands_alone(toy, tmp_path,
     assert main(["demo", "--out", str(out), "--threads", "1"]) == 0
     printed = capsys.readouterr().out
     assert "gold harm on held-out objects" in printed
+    for slice in ("harmful", "red-team", "harmful-held-out", "red-team-held-out"):
+        assert f"gold share of unsafe replies, {slice}: SFT " in printed
+    for model in ("helpful", "harmless"):
+        (line,) = [line for line in printed.splitlines() if line.strip().startswith(f"{model} model: ")]
+        assert "length alone" in line and "a bag of words" in line and "(the truth itself " in line
     assert str(out / "report.html") in printed
     page = (out / "report.html").read_text()
     assert "<svg" in page and 'src="http' not in page and 'href="http' not in page
-    for stage in ("pretrain", "sft", "sample", "annotate", "helpful", "harmless", "ppo", "limited", "evaluate-limited"):
+    for stage in (*FOLDERS, "evaluate-limited"):
         verify(out / stage)
     labels = (out / "annotate" / "judgements-harmless.jsonl").read_text().splitlines()
+    compared, judged = (
+        {row["slice"] for row in read_lines(out / "annotate" / f"{kind}-harmless.jsonl")}
+        for kind in ("comparisons", "judgements")
+    )
+    assert compared == {"harmful", "red-team"} and judged == {*compared, "look-alike"}
     assert {json.loads(line)["value"] for line in labels} == {0.0, 1.0}
     # what is finished is not run again
     before = (out / "ppo" / "lineage.json").stat().st_mtime_ns

@@ -11,7 +11,7 @@ from accord.cli import main
 
 # so many prompts that people slip on some of them (an untrained model is never honest by itself) and a tenth of their
 # labels calibrates a cost
-TOY = Scale("nano", 400, 4, 60, 1000, 200, 2, 8, 6, "f32")
+TOY = Scale("nano", 400, 4, 60, 1000, 60, 60, 200, 2, 8, 6, "f32")
 
 
 @pytest.mark.slow

@@ -139,6 +139,11 @@ def preference_evaluation(role, criterion):
             "accuracy": interval,
             "length_baseline": {"mean": 0.6, "low": 0.55, "high": 0.65, "n": 360},
             "length_baseline_prefers": "longer",
+            "over_length": {"mean": 0.22, "low": 0.17, "high": 0.27, "n": 360},
+            "bag_of_words": {"mean": 0.8, "low": 0.76, "high": 0.84, "n": 360},
+            "over_bag_of_words": {"mean": 0.02, "low": -0.01, "high": 0.05, "n": 360},
+            "gold_ceiling": {"mean": 0.85, "low": 0.81, "high": 0.88, "n": 360},
+            "gold_accuracy": {"mean": 0.9, "low": 0.86, "high": 0.93, "n": 300},
             "ece": 0.034,
             "tie_rate": 0.0,
         }

@@ -11,6 +11,7 @@ from accord.evaluation.safety import with_fit
 from accord.reporting import training_sections
 from accord.reporting.context import RESAMPLES, limits_of, load_context
 from accord.reporting.outcome_sections import findings
+from accord.reporting.preference_section import preference_section
 from accord.reporting.runs import load_run
 from accord.reporting.watch_section import watch_section
 
@@ -106,8 +107,6 @@ def test_the_fit_of_a_cost_model_is_told(tmp_path):
     rows = [{"subset": "all", "n": 9, "accuracy": {"mean": 0.7, "low": 0.6, "high": 0.8, "n": 9}, "ece": 0.1}]
     evaluation = {"criterion": "harm", "role": "cost", "rows": rows, "bins": [], "safety_calibration": FIT}
     run = write(tmp_path / "cost", {"criterion": "harm"}, evaluation=evaluation, stage="preference")
-    (note,) = [
-        block for block in training_sections.preference_section(load_context([run])).blocks if hasattr(block, "text")
-    ]
+    (note,) = [block for block in preference_section(load_context([run])).blocks if hasattr(block, "text")]
     assert "90 held-out safety labels, 5% of them known to be wrong: temperature 0.50" in note.text
     assert "ECE 0.072 before and 0.011 after" in note.text

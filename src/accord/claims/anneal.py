@@ -27,10 +27,7 @@ def rounds(flow: GoldFlow, name: str) -> list[Config]:
         data=f"world:prompts?count={flow.scale.preference_prompts}&seed={flow.seed + 120}",
     )
     annotate = flow.annotate(f"{name}-annotate", samples=sample.out, criteria=["helpful"], judged=[], slices={})
-    files = {
-        "before": str(flow.root / "annotate" / "comparisons-helpful.jsonl"),
-        "now": str(Path(annotate.out) / "comparisons-helpful.jsonl"),
-    }
+    files = {**flow.helpful_data(), "now": str(Path(annotate.out) / "comparisons-helpful.jsonl")}
     model = flow.helpful().model_copy(update={"out": str(flow.root / f"{name}-helpful"), "data": files})
     again = flow.ppo(
         f"{name}-1",

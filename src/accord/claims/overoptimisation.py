@@ -27,8 +27,9 @@ Runs = dict[str, list[dict[str, np.ndarray]]]
 
 
 def fewer(flow: GoldFlow, name: str = "helpful-few", **changes: object) -> Preference:
-    """The helpful preference model on a small part of its data."""
-    return flow.helpful().model_copy(update={"out": str(flow.root / name), "max_rows": FEW, **changes})
+    """A helpful preference model on a few comparisons of the policy's own replies."""
+    data = flow.helpful_data()["policy"]
+    return flow.helpful().model_copy(update={"out": str(flow.root / name), "data": data, "max_rows": FEW, **changes})
 
 
 def models(flow: GoldFlow) -> list[Preference]:

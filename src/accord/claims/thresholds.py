@@ -26,7 +26,8 @@ TRAINING_LIMITS = {"harmless": 0.2, "honest": 0.3}  # shares, stricter than what
 
 def annotate_honesty(flow: GoldFlow) -> Annotate:
     """The same replies compared and judged for honesty, on questions."""
-    return flow.annotate("annotate-honest", criteria=["honest"], judged=["honest"], slices={"honest": "knowledge"})
+    asked = {"honest": "knowledge"}
+    return flow.annotate("annotate-honest", criteria=["honest"], judged=["honest"], slices=asked, judged_slices=asked)
 
 
 def dishonesty(flow: GoldFlow) -> Preference:

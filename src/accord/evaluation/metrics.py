@@ -118,6 +118,33 @@ METRICS: dict[str, Metric] = {
         "share",
         PREFERENCE,
     ),
+    "over_length": Metric(
+        "accuracy less `length_baseline`, pair by pair: above 0 with its whole interval, or length is all there is",
+        "share",
+        PREFERENCE,
+    ),
+    "bag_of_words": Metric(
+        "accuracy of Bradley–Terry on counts of words, fitted to the same training comparisons", "share", PREFERENCE
+    ),
+    "over_bag_of_words": Metric("accuracy less `bag_of_words`, pair by pair", "share", PREFERENCE),
+    "gold_ceiling": Metric(
+        "how often the labels have the order of the gold scores, a pair of equal worth one half: what no model can be "
+        "asked to pass (comparisons of the gold world alone)",
+        "share",
+        PREFERENCE,
+    ),
+    "gold_over_length": Metric(
+        "`gold_ceiling` less `length_baseline`, pair by pair: what there is to gain over length", "share", PREFERENCE
+    ),
+    "gold_over_bag_of_words": Metric(
+        "`gold_ceiling` less `bag_of_words`, pair by pair: where it holds 0, words alone say what the labels say",
+        "share",
+        PREFERENCE,
+    ),
+    "gold_ties": Metric("share of pairs whose replies are worth the same in gold", "share", PREFERENCE),
+    "gold_accuracy": Metric(
+        "share of the other pairs whose scores are in the order of the gold scores", "share", PREFERENCE
+    ),
     "tie_rate": Metric("share of pairs with equal scores", "share", PREFERENCE),
     "ece": Metric(
         "expected calibration error: Σ over 10 bins of equal mass of n_bin / n · |accuracy − "

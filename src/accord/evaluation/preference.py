@@ -1,26 +1,36 @@
-"""How well scores order replies, by subset, beside a length-only baseline."""
+"""How well scores order replies, by subset: beside length alone, a bag of words, and the truth where it is known."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from accord.evaluation.calibration import preference_calibration
-from accord.evaluation.statistics import pair_outcomes, share_interval
+from accord.evaluation.statistics import pair_outcomes, paired_difference, share_interval
+
+Outcomes = NDArray[np.float64]  # of every pair: 1 right, 0 wrong, ½ a tie
 
 
 class ScoredPair(NamedTuple):
-    """`margin` is score(better) − score(other) in logits, `length` the same difference in characters."""
+    """`margin` is score(better) − score(other) in logits, `length` the same difference in characters.
+
+    `words` is the log-odds of a bag of words, `gold` the difference in true worth; None where there is none.
+    """
 
     subset: str
     prompt_id: str
     margin: float
     length: float
+    words: float | None = None
+    gold: float | None = None
 
 
 def preference_evaluation(pairs: Sequence[ScoredPair]) -> dict[str, Any]:
     """The rows and bins of a preference run's `evaluation.json`: all pairs, then each subset.
 
-    The baseline prefers the longer or the shorter reply, whichever is right more often on all pairs. Ties count
-    one half; intervals are over prompts.
+    Length alone prefers the longer or the shorter reply, whichever is right more often on all pairs. Ties count
+    one half; intervals are over prompts. Where every pair has `words`, or `gold`, the rows hold what they say too.
     """
     longer = float(pair_outcomes([p.length for p in pairs]).mean()) >= 0.5
     rows = []
@@ -28,6 +38,7 @@ def preference_evaluation(pairs: Sequence[ScoredPair]) -> dict[str, Any]:
         part = [p for p in pairs if subset in ("all", p.subset)]
         clusters = [p.prompt_id for p in part]
         calibration = preference_calibration([p.margin for p in part], clusters=clusters)
+        right = pair_outcomes([p.margin for p in part])
         baseline = pair_outcomes([p.length if longer else -p.length for p in part])
         rows.append(
             {
@@ -36,9 +47,47 @@ def preference_evaluation(pairs: Sequence[ScoredPair]) -> dict[str, Any]:
                 "accuracy": calibration.accuracy.json(),
                 "length_baseline": share_interval(baseline, clusters).json(),
                 "length_baseline_prefers": "longer" if longer else "shorter",
+                "over_length": paired_difference(right, baseline, clusters).json(),
+                **_beside_words(part, right, clusters),
+                **_against_gold(part, baseline, clusters),
                 "tie_rate": calibration.tie_rate,
                 "ece": calibration.ece,
             }
         )
     whole = preference_calibration([p.margin for p in pairs], clusters=[p.prompt_id for p in pairs]).json()
     return {"rows": rows, "ece": whole["ece"], "slope": whole["slope"], "bins": whole["bins"]}
+
+
+def _beside_words(part: Sequence[ScoredPair], right: Outcomes, clusters: Sequence[str]) -> dict[str, Any]:
+    """Accuracy of the bag of words, and the model's less it, pair by pair."""
+    margins = [p.words for p in part if p.words is not None]
+    if len(margins) < len(part):
+        return {}
+    words = pair_outcomes(margins)
+    return {
+        "bag_of_words": share_interval(words, clusters).json(),
+        "over_bag_of_words": paired_difference(right, words, clusters).json(),
+    }
+
+
+def _against_gold(part: Sequence[ScoredPair], baseline: Outcomes, clusters: Sequence[str]) -> dict[str, Any]:
+    """What the truth says of the labels, by itself and less what is easy, and how often the model has its order.
+
+    A pair of equal worth has no order: its label is a coin's, half right; the model is not asked about it.
+    """
+    gold = [p.gold for p in part if p.gold is not None]
+    if len(gold) < len(part):
+        return {}
+    truth = pair_outcomes(gold)
+    differing = [k for k, difference in enumerate(gold) if difference != 0]
+    ours = pair_outcomes([part[k].margin * gold[k] for k in differing])
+    found = {
+        "gold_ceiling": share_interval(truth, clusters).json(),
+        "gold_ties": 1 - len(differing) / len(gold),
+        "gold_accuracy": share_interval(ours, [clusters[k] for k in differing]).json(),
+        "gold_over_length": paired_difference(truth, baseline, clusters).json(),
+    }
+    words = [p.words for p in part if p.words is not None]
+    if len(words) == len(part):
+        found["gold_over_bag_of_words"] = paired_difference(truth, pair_outcomes(words), clusters).json()
+    return found

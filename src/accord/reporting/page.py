@@ -11,6 +11,7 @@ from accord.errors import BadInput
 from accord.reporting import figures, outcome_sections, training_sections, trust_section, watch_section
 from accord.reporting.blocks import Cell, Section, Verdicts
 from accord.reporting.context import Context, load_context
+from accord.reporting.preference_section import preference_section
 
 
 def build_report(runs: Sequence[Path | str], *, title: str = "Accord report", summary: Sequence[str] = ()) -> str:
@@ -31,7 +32,7 @@ def build_report(runs: Sequence[Path | str], *, title: str = "Accord report", su
         training_sections.limits_section,
         watch_section.watch_section,
         outcome_sections.capability_section,
-        training_sections.preference_section,
+        preference_section,
         trust_section.trust_section,
         training_sections.curves_section,
         training_sections.lineage_section,

@@ -307,6 +307,23 @@ def gold_scores(prompt: Prompt, reply: str) -> dict[str, float]:
     return scores
 
 
+def gold_values(prompt: Prompt, replies: Sequence[str], criterion: str) -> list[float]:
+    """What each reply to a prompt of the gold world is truly worth, to someone who notices every false claim."""
+    from accord.world import judge, parse, value
+
+    harmful = parse(prompt.turns).harmful
+    return [value(judge(prompt.turns, reply), harmful, criterion) for reply in replies]
+
+
+def has_gold(prompt: Prompt, criterion: str) -> bool:
+    """Whether `gold_values` knows the worth of replies to a prompt under a criterion."""
+    if not prompt.source.startswith("world:"):
+        return False
+    from accord.world import CRITERIA
+
+    return criterion in CRITERIA
+
+
 def settle_language_model(
     config: C, run: RunFolder, world: World, model: torch.nn.Module, largest: Sequence[Group]
 ) -> C:

@@ -29,7 +29,9 @@ class Cells:
             probe.pretrain(),
             probe.sft(),
             probe.sample(),
+            probe.sample_harm(),
             probe.annotate(),
+            probe.annotate_harm(),
             probe.helpful(),
             probe.harmless(),
         ]
@@ -39,7 +41,13 @@ class Cells:
     def base(self, seeds: Sequence[int]) -> list[GoldFlow]:
         """Flows with everything before policy optimisation done, for every seed."""
         flows = [self.flow(seed) for seed in seeds]
-        for stages in (["pretrain"], ["sft"], ["sample"], ["annotate"], ["helpful", "harmless"]):
+        for stages in (
+            ["pretrain"],
+            ["sft"],
+            ["sample", "sample_harm"],
+            ["annotate", "annotate_harm"],
+            ["helpful", "harmless"],
+        ):
             self.run([getattr(flow, stage)() for flow in flows for stage in stages])
         return flows
 

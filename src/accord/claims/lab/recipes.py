@@ -19,6 +19,9 @@ from accord.stages.sft.config import Sft
 
 HARM_SLICES = "harmful,red-team"
 COST_SLICES = "harmful,red-team,look-alike"
+# How preference and cost models are trained. The default rate learns the noise of labels by heart; a quarter is held
+# out, so that the interval of a difference to a bag of words is narrower than the difference.
+COMPARED: dict[str, Any] = {"epochs": 2.0, "learning_rate": 3e-4, "eval_share": 0.25, "max_length": 200}
 EVALUATED = {
     slice: f"world:prompts/{slice}"
     for slice in (
@@ -38,7 +41,8 @@ EVALUATED = {
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Sizes of one scale. Counts are of documents, demonstrations, prompts per slice, PPO iterations.
+    """Sizes of one scale. Counts are of documents, demonstrations, prompts, comparisons of scripted replies, harmful
+    prompts, prompts of policies, PPO iterations, rollouts of one, and prompts evaluated per slice.
 
     The precision of the smaller ones is fixed, so that a claim's runs do not depend on the machine.
     """
@@ -48,6 +52,8 @@ class Scale:
     pretrain_steps: int
     demonstrations: int
     preference_prompts: int
+    scripted: int
+    harmful_prompts: int
     policy_prompts: int
     iterations: int
     rollouts: int
@@ -56,9 +62,9 @@ class Scale:
 
 
 SCALES: dict[str, Scale] = {
-    "small": Scale("tiny", 17_500, 750, 4_000, 2_500, 6_000, 20, 256, 120, "f32"),
-    "medium": Scale("small", 30_000, 1_500, 5_000, 8_000, 20_000, 100, 512, 400, "f32"),
-    "large": Scale("medium", 60_000, 6_000, 20_000, 30_000, 60_000, 200, 1024, 1_000, "auto"),
+    "small": Scale("tiny", 17_500, 750, 4_000, 2_500, 4_000, 3_000, 6_000, 20, 256, 120, "f32"),
+    "medium": Scale("small", 30_000, 1_500, 5_000, 8_000, 12_000, 8_000, 20_000, 100, 512, 400, "f32"),
+    "large": Scale("medium", 60_000, 6_000, 20_000, 30_000, 30_000, 20_000, 60_000, 200, 1024, 1_000, "auto"),
 }
 
 
@@ -117,36 +123,61 @@ class GoldFlow:
         }
         return Sample(**{**settings, **changes})
 
+    def sample_harm(self) -> Sample:
+        """Replies to more of the prompts on which harm is at stake, as people who red-team collect them."""
+        count, seed = self.scale.harmful_prompts, self.seed + 100
+        sources = {
+            "harmful": f"world:prompts/harmful?count={2 * count // 3}&seed={seed}",
+            "red-team": f"world:prompts/red-team?count={count // 3}&seed={seed}",
+        }
+        return self.sample("sample-harm", data=sources)
+
     def annotate(self, name: str = "annotate", **changes: Any) -> Annotate:
+        """People compare and judge. For harmlessness they are shown pairs where harm is at stake: two replies to a
+        harmless request are equally harmless, and whoever has to choose between them tosses a coin."""
         settings: dict[str, Any] = {
             **self.common(name),
             "samples": str(self.root / "sample"),
-            "slices": {"harmless": COST_SLICES},
+            "slices": {"harmless": HARM_SLICES},
+            "judged_slices": {"harmless": COST_SLICES},
         }
         return Annotate(**{**settings, **changes})
+
+    def annotate_harm(self) -> Annotate:
+        return self.annotate("annotate-harm", samples=str(self.root / "sample-harm"), criteria=["harmless"])
+
+    def helpful_data(self) -> dict[str, str]:
+        """Comparisons of the policy's own replies, and of scripted ones.
+
+        Of two replies of a policy few differ in what takes the request to see (a step for another material, an answer
+        about someone else): a model of them alone learns little more than a bag of words knows.
+        """
+        return {
+            "policy": str(self.root / "annotate" / "comparisons-helpful.jsonl"),
+            "scripted": f"world:comparisons?count={self.scale.scripted}&seed={self.seed + 100}",
+        }
 
     def helpful(self) -> Preference:
         return Preference(
             **self.trained("helpful"),
             model=self.snapshot("sft"),
-            data=str(self.root / "annotate" / "comparisons-helpful.jsonl"),
+            data=self.helpful_data(),
             criterion="helpful",
-            epochs=2.0,
-            max_length=200,
+            **COMPARED,
         )
 
     def harmless(self) -> Preference:
+        folders = {"policy": self.root / "annotate", "red-team": self.root / "annotate-harm"}
         return Preference(
             **self.trained("harmless"),
             model=self.snapshot("sft"),
-            data=str(self.root / "annotate" / "comparisons-harmless.jsonl"),
-            safety_data=str(self.root / "annotate" / "judgements-harmless.jsonl"),
+            data={name: str(folder / "comparisons-harmless.jsonl") for name, folder in folders.items()},
+            safety_data={name: str(folder / "judgements-harmless.jsonl") for name, folder in folders.items()},
             criterion="harmless",
             role="cost",
             # what the simulated people are known to do
             label_flips=self.annotate().flips,
-            epochs=2.0,
-            max_length=200,
+            **COMPARED,
         )
 
     def dpo(self, name: str = "dpo", **changes: Any) -> Dpo:
@@ -201,15 +232,20 @@ class GoldFlow:
     def limited(self, name: str = "limited", **changes: Any) -> Ppo:
         """PPO with a limit on harm, held on the harmful and red-team slices.
 
-        The training limit, an unsafe share of 0.2, is stricter than what is promised (gold harm of at most 0): the cost
-        model is trained on other objects than the held-out ones and is a little surer of itself there.
+        The training limit, an unsafe share of 0.05, is stricter than what is promised (0.1 by the truth, at the upper
+        end of its interval): the cost model is a little surer of itself on held-out objects. λ starts high and moves
+        fast: in 20 iterations an integral of the default rate grows by a tenth, and the share hangs where the λ that it
+        began with balances the reward, far above the limit.
         """
         settings: dict[str, Any] = {
             "costs": {"harmless": self.snapshot("harmless")},
-            "limits": {"harmless": 0.2},
+            "limits": {"harmless": 0.05},
             "limit_of": "unsafe",
             "limit_slices": {"harmless": HARM_SLICES},
+            "multiplier_init": 5.0,
         }
+        if changes.get("multiplier_rule", "pi") != "fixed":
+            settings |= {"multiplier_rate": 0.2, "multiplier_bound": 20.0}
         return self.ppo(name, **{**settings, **changes})
 
     def evaluate(self, of: str, name: str = "", **changes: Any) -> Evaluate:

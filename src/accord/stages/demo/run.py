@@ -16,6 +16,8 @@ from accord.stages.shared import open_run
 
 STAGES = ("pretrain", "sft", "ppo", "limited")
 SPREAD = ("pretrain", "sft")
+LABELLED = ("sample", "sample-harm", "annotate", "annotate-harm")
+FOLDERS = ("pretrain", "sft", *LABELLED, "helpful", "harmless", "ppo", "limited")
 
 
 def run(config: Demo) -> RunFolder:
@@ -26,8 +28,11 @@ def run(config: Demo) -> RunFolder:
         steps: list[tuple[str, list[Job]]] = [
             ("pretrain on the corpus", [("pretrain", flow.pretrain())]),
             ("fine-tune on demonstrations", [("sft", flow.sft())]),
-            ("sample two replies per prompt", [("sample", flow.sample())]),
-            ("simulated people compare and judge", [("annotate", flow.annotate())]),
+            ("sample two replies per prompt", [("sample", flow.sample()), ("sample", flow.sample_harm())]),
+            (
+                "simulated people compare and judge",
+                [("annotate", flow.annotate()), ("annotate", flow.annotate_harm())],
+            ),
             (
                 "learn a helpful preference model and a harmless cost model",
                 [("preference", flow.helpful()), ("preference", flow.harmless())],
@@ -47,10 +52,7 @@ def run(config: Demo) -> RunFolder:
         from accord.reporting import build_report
         from accord.run import write_text
 
-        folders = [
-            run.path / name
-            for name in ("pretrain", "sft", "sample", "annotate", "helpful", "harmless", "ppo", "limited")
-        ]
+        folders = [run.path / name for name in FOLDERS]
         folders += [run.path / f"evaluate-{name}" for name in STAGES]
         write_text(run.path / "report.html", build_report(folders, title="Accord on the gold world", summary=lines))
         run.finish()

@@ -4,7 +4,7 @@ Not a command: real labels come through files or `collect`. The gold world's peo
 is known, a preference model or an AI labeler in the rounds of `online`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from accord.errors import BadInput
 from accord.records import Comparison, Prompt, slice_names
 from accord.run import RunFolder, decided, read_lines
 from accord.stages.online.config import Annotate
-from accord.stages.shared import open_run
+from accord.stages.shared import gold_values, open_run
 
 Sampled = tuple[Prompt, tuple[str, ...]]
 MICRO_TOKENS = 16384  # in memory at once; changes no result
@@ -64,7 +64,7 @@ def label_by_people(config: Annotate, folder: Path, sampled: Sequence[Sampled]) 
     for criterion in config.judged:
         judgements = [
             annotator.judge(prompt, reply, criterion)
-            for prompt, replies in of_slices(config, sampled, criterion)
+            for prompt, replies in of_slices(config.judged_slices, sampled, criterion)
             for reply in dict.fromkeys(replies)
         ]
         counts[f"judgements-{criterion}"] = write_records(folder / f"judgements-{criterion}.jsonl", judgements)
@@ -76,7 +76,8 @@ def label_by_score(config: Annotate, folder: Path, sampled: Sequence[Sampled]) -
     counts: dict[str, float] = {}
     for criterion in config.criteria:
         chosen = list(comparable(config, sampled, criterion))
-        scores = iter(model_scores(config, chosen) if config.scorer else gold_values(chosen, criterion))
+        gold = (value for prompt, replies in chosen for value in gold_values(prompt, replies, criterion))
+        scores = iter(model_scores(config, chosen)) if config.scorer else gold
         comparisons = []
         for prompt, replies in chosen:
             own = [next(scores) for _ in replies]
@@ -123,17 +124,6 @@ def preferred(prompt: Prompt, first: str, second: str, criterion: str, probabili
     return Comparison(prompt, (first, second), ranks, criterion, "ai", 0.0, (0, 1), probability=sure)
 
 
-def gold_values(sampled: Sequence[Sampled], criterion: str) -> list[float]:
-    """What each reply is truly worth under the criterion, to someone who notices every false claim."""
-    from accord.world import judge, parse, value
-
-    return [
-        value(judge(prompt.turns, reply), parse(prompt.turns).harmful, criterion, "mixed", True)
-        for prompt, replies in sampled
-        for reply in replies
-    ]
-
-
 def model_scores(config: Annotate, sampled: Sequence[Sampled]) -> list[float]:
     """The preference model's score of each reply."""
     from accord.engine.texts import text_group
@@ -147,14 +137,14 @@ def model_scores(config: Annotate, sampled: Sequence[Sampled]) -> list[float]:
     return [float(score) for score in scorer.scores(groups, micro_tokens=MICRO_TOKENS)]
 
 
-def of_slices(config: Annotate, sampled: Sequence[Sampled], criterion: str) -> Iterator[Sampled]:
-    wanted = slice_names(config.slices[criterion]) if criterion in config.slices else None
+def of_slices(slices: Mapping[str, str], sampled: Sequence[Sampled], criterion: str) -> Iterator[Sampled]:
+    wanted = slice_names(slices[criterion]) if criterion in slices else None
     return (both for both in sampled if wanted is None or both[0].slice in wanted)
 
 
 def comparable(config: Annotate, sampled: Sequence[Sampled], criterion: str) -> Iterator[Sampled]:
     """Prompts whose replies are not all the same."""
-    return (both for both in of_slices(config, sampled, criterion) if len(set(both[1])) > 1)
+    return (both for both in of_slices(config.slices, sampled, criterion) if len(set(both[1])) > 1)
 
 
 def replies_by_prompt(folder: Path) -> Iterator[Sampled]:

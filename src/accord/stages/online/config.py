@@ -35,6 +35,7 @@ class Annotate(Run):
     criteria: list[str] = Field(["helpful", "harmless"], description="criteria to compare under")
     judged: list[str] = Field(["harmless"], description="criteria to judge single replies under (safe or not)")
     slices: dict[str, str] = Field({}, description="criterion → slices to compare on, with commas; default all")
+    judged_slices: dict[str, str] = Field({}, description="criterion → slices to judge on, with commas; default all")
     temperature: float = Field(0.5, ge=0, description="of the Bradley–Terry choice, in gold points")
     flips: float = Field(0.05, ge=0, le=0.5, description="share of answers turned round")
     length_bias: float = Field(0.0, description="what ten more words are worth, in gold points")

@@ -14,7 +14,6 @@ from accord.evaluation.baselines import BagOfWords
 from accord.evaluation.calibration import fit_temperature
 from accord.evaluation.preference import ScoredPair, preference_evaluation
 from accord.evaluation.safety import LEAST_LABELS, calibrate_safety
-from accord.evaluation.statistics import pair_outcomes, share_interval
 from accord.models.ensemble import Combination
 from accord.models.learner import PreferenceLearner
 from accord.models.saving import add_to_description, save_model
@@ -24,7 +23,7 @@ from accord.run import RunFolder
 from accord.stages.leaks import remember_labelled
 from accord.stages.preference.config import Preference
 from accord.stages.preference.items import PreferenceData, PreferenceItem
-from accord.stages.shared import card, named
+from accord.stages.shared import card, gold_values, has_gold, named
 from accord.training.distributed import World
 from accord.training.order import batch_indices
 from accord.training.progress import Progress
@@ -59,7 +58,8 @@ def write_results(
         remember_labelled(run, folder, trained, config.model)
     scores = saved_scores(config, world, str(run.snapshot), kept.heads, held_out)
     if not config.folds:  # whose models have tested every comparison
-        result = summarise(config, held_out, scores) | {"cross_validated": False}
+        words = words_margins(config.role, kept.items, held_out) if held_out else []
+        result = summarise(config, held_out, scores, words) | {"cross_validated": False}
         calibration = {"safety_calibration": measured["calibration"]} if "calibration" in measured else {}
         run.write_json("evaluation.json", result | calibration)
     learned = what_was_learned(config, world, learners[0], kept, held_out, scores)
@@ -248,27 +248,38 @@ def mean_accuracy(items: Sequence[PreferenceItem], scores: Scored) -> float:
     return sum(shares) / len(shares) if shares else math.nan
 
 
-def summarise(config: Preference, items: Sequence[PreferenceItem], scores: Scored) -> dict[str, Any]:
-    """Accuracy by slice and head beside a length-only baseline, and calibration of the preference probabilities."""
+def summarise(
+    config: Preference, items: Sequence[PreferenceItem], scores: Scored, words: Sequence[float]
+) -> dict[str, Any]:
+    """Accuracy by slice and head beside length and words alone, and calibration of the preference probabilities."""
     result: dict[str, Any] = {"criterion": config.criterion, "role": config.role}
-    pairs = scored_pairs(config.role, items, scores)
+    pairs = scored_pairs(config, items, scores, words)
     return result | (preference_evaluation(pairs) if pairs else {"rows": [], "bins": []})
 
 
-def words_margins(role: str, items: Sequence[PreferenceItem], fold_of: Callable[[PreferenceItem], int]) -> list[float]:
-    """Log-odds of every pair, in the order of `scored_pairs`, by a bag of words that is fitted to the other folds."""
+def pair_texts(role: str, items: Sequence[PreferenceItem]) -> list[tuple[str, str]]:
+    """(better, worse) of every ordered pair, in the order of `scored_pairs`."""
+    pairs = [(item.texts[i], item.texts[j]) for item in items for i, j in item.pairs]
+    return [(worse, better) for better, worse in pairs] if role == "cost" else pairs
 
-    def texts(part: Sequence[PreferenceItem]) -> list[tuple[str, str]]:
-        pairs = [(item.texts[i], item.texts[j]) for item in part for i, j in item.pairs]
-        return [(worse, better) for better, worse in pairs] if role == "cost" else pairs
 
+def words_margins(role: str, learned: Sequence[PreferenceItem], tested: Sequence[PreferenceItem]) -> list[float]:
+    """Log-odds of every pair of `tested`, in the order of `scored_pairs`, by a bag of words fitted to `learned`."""
+    pairs = pair_texts(role, tested)
+    found: list[float] = BagOfWords(pair_texts(role, learned)).margins(pairs).tolist() if pairs else []
+    return found
+
+
+def fold_words_margins(
+    role: str, items: Sequence[PreferenceItem], fold_of: Callable[[PreferenceItem], int]
+) -> list[float]:
+    """The same of every item, by a bag of words that is fitted to the other folds."""
     found: dict[int, list[float]] = {}
     for fold in sorted({fold_of(item) for item in items}):
         inside = [place for place, item in enumerate(items) if fold_of(item) == fold]
-        fitted = BagOfWords(texts([item for item in items if fold_of(item) != fold]))
+        margins = iter(words_margins(role, [i for i in items if fold_of(i) != fold], [items[p] for p in inside]))
         for place in inside:
-            pairs = texts([items[place]])
-            found[place] = fitted.margins(pairs).tolist() if pairs else []
+            found[place] = [next(margins) for _ in items[place].pairs]
     return [margin for place in range(len(items)) for margin in found[place]]
 
 
@@ -280,8 +291,8 @@ def cross_validated(
     `margin` of the models and `words` of the bag are in logits, above 0 where they agree with the labeler; `length` is
     the preferred reply's less the other's, in characters.
     """
-    pairs = scored_pairs(config.role, items, scores)
-    words = words_margins(config.role, items, fold_of)
+    words = fold_words_margins(config.role, items, fold_of)
+    pairs = scored_pairs(config, items, scores, words)
     folds = [fold_of(item) for item in items for _ in item.pairs]
     tested = [
         {
@@ -289,21 +300,25 @@ def cross_validated(
             "subset": pair.subset,
             "fold": fold,
             "margin": pair.margin,
-            "words": margin,
+            "words": pair.words,
             "length": pair.length,
         }
-        for pair, margin, fold in zip(pairs, words, folds, strict=True)
+        for pair, fold in zip(pairs, folds, strict=True)
     ]
-    baseline = share_interval(pair_outcomes(words), [pair.prompt_id for pair in pairs]).json()
-    return summarise(config, items, scores) | {"bag_of_words": baseline, "cross_validated": True}, tested
+    return summarise(config, items, scores, words) | {"cross_validated": True}, tested
 
 
-def scored_pairs(role: str, items: Sequence[PreferenceItem], scores: Scored) -> list[ScoredPair]:
-    """Every ordered pair with its margin, from the side of the reply that the labeler preferred."""
-    pairs = []
+def scored_pairs(
+    config: Preference, items: Sequence[PreferenceItem], scores: Scored, words: Sequence[float]
+) -> list[ScoredPair]:
+    """Every ordered pair with its margins (`words` are those of the bag), from the side that the labeler preferred."""
+    pairs, margins = [], iter(words)
     for item, s in zip(items, scores, strict=True):
+        criterion = config.criterion if config.by_group else item.head
+        worth = gold_values(item.prompt, item.texts, criterion) if has_gold(item.prompt, criterion) else []
         for i, j in item.pairs:
-            better, worse = (j, i) if role == "cost" else (i, j)
+            better, worse = (j, i) if config.role == "cost" else (i, j)
             length = len(item.texts[better]) - len(item.texts[worse])
-            pairs.append(ScoredPair(item.prompt.slice, item.prompt.id, s[i] - s[j], length))
+            gold = worth[better] - worth[worse] if worth else None
+            pairs.append(ScoredPair(item.prompt.slice, item.prompt.id, s[i] - s[j], length, next(margins), gold))
     return pairs
