@@ -8,15 +8,16 @@ import pytest
 import torch
 
 from accord.engine.packing import Group, pack, reply_group
+from accord.errors import BadInput
 from accord.models.ensemble import Combination, combine, mean_weights
 from accord.models.learner import PreferenceLearner
 from accord.models.loading import load_scalar
 from accord.models.places import describe
 from accord.models.scalar import Scorer, new_scalar, start_scalar, values
 from accord.parsing import parse
-from accord.records import Prompt, Turn, unit_hash
+from accord.records import Comparison, Prompt, Turn, unit_hash
 from accord.run import read_json, read_lines
-from accord.stages.preference.items import Label, PreferenceItem, binarised, in_half
+from accord.stages.preference.items import Label, PreferenceItem, binarised, comparison_items, in_half
 from accord.stages.preference.loss import item_loss, totals
 from accord.stages.preference.noise import reverse, support, turned_round
 from accord.stages.shared import criteria_of, group_of
@@ -523,3 +524,15 @@ def test_what_does_not_fit_is_refused_with_its_key(commands, tmp_path, capsys, n
     assert commands.run("preference", tmp_path / "run", **changes) == 2
     err = capsys.readouterr().err
     assert "Traceback" not in err and all(part in err for part in said), err
+
+
+@pytest.mark.parametrize("probability", [1.0, 0.8])
+def test_a_ranking_of_plackett_and_luce_has_no_probabilities(commands, renderer, probability):
+    asked = Prompt((Turn("user", "why"),), "", "by hand")
+    said = Comparison(asked, ("the cat", "a dog"), (1, 2), "helpful", "human", 0.0, (0, 1), probability)
+    config = config_of(commands, ranking="plackett-luce")
+    if probability == 1:
+        assert [item.ranks for item in comparison_items(renderer, said, config)] == [(1, 2)]
+    else:
+        with pytest.raises(BadInput, match="use pairs"):
+            comparison_items(renderer, said, config)

@@ -403,3 +403,9 @@ def test_an_adapter_weighs_alpha_over_rank(alpha, snapshots, tmp_path):
     adapted = add_adapters(load_policy(str(snapshots / "policy")), config, scalar=False, seed=0)
     scales = [module.scaling["default"] for module in adapted.modules() if isinstance(module, LoraLayer)]
     assert scales and set(scales) == {alpha / 2}
+
+
+def test_a_description_alone_is_no_model(tmp_path):
+    (tmp_path / "accord.json").write_text(json.dumps(POLICY))
+    with pytest.raises(BadInput, match=r"no config\.json there"):
+        describe(str(tmp_path))
