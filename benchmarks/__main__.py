@@ -73,13 +73,14 @@ def main() -> int:
     chosen = parser.parse_args()
     names = [chosen.name] if chosen.name != "all" else chosen.only.split(",") if chosen.only else list(BENCHMARKS)
     if chosen.name == "all" and not chosen.only and not chosen.model:
-        names.remove("real")
+        names = [name for name in names if name != "real"]
     if "real" in names and not (Path(chosen.model) / "config.json").is_file():
         parser.error("real is measured on a model of yours: give --model DIRECTORY, with its config.json")
     if unknown := [name for name in names if name not in BENCHMARKS]:
         parser.error(f"--only {unknown[0]}: there is no such benchmark; there are {', '.join(BENCHMARKS)}")
     plans = {name: plan_of(BENCHMARKS[name], chosen.rounds, chosen.steps, chosen.size) for name in BENCHMARKS}
-    plans["real"] = replace(plans["real"], size=Path(chosen.model).name or "real", model=chosen.model)
+    if chosen.model:
+        plans["real"] = replace(plans["real"], size=Path(chosen.model).name, model=chosen.model)
     code = page.code_version()
     results = page.kept(RESULTS, plans, without=names) if chosen.name == "all" else []
     for name in names:
