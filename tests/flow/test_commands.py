@@ -178,7 +178,8 @@ def test_cross_validation_tests_every_comparison_once(commands, tmp_path):
     result = read_json(tmp_path / "run" / "evaluation.json")
     assert result["cross_validated"] is True and result["rows"][0]["n"] == 40
     # "cat" is in every chosen reply: words alone know it
-    assert result["bag_of_words"]["n"] == 40 and result["bag_of_words"]["mean"] > 0.7
+    words = result["rows"][0]["bag_of_words"]
+    assert words["n"] == 40 and words["mean"] > 0.7
     tested = read_json(tmp_path / "run" / "tested.json")
     assert {row["fold"] for row in tested} == {0, 1} and {"prompt_id", "subset", "length"} <= tested[0].keys()
     right = [1.0 if row["margin"] > 0 else 0.5 if row["margin"] == 0 else 0.0 for row in tested]
