@@ -1,6 +1,6 @@
 """`python -m benchmarks NAME`: one benchmark, whose last line is JSON. `all` runs them all and writes the results page.
 
-Peers run in environments of their own: ACCORD_BENCH_TRL names the python of one with trl==1.16.0, and
+Peers run in environments of their own: ACCORD_BENCH_TRL names the python of one with trl==1.16.0 (and peft for `real`),
 ACCORD_BENCH_TRL19 that of one with trl==1.9.0 for PPO. The page, docs/results/performance.md, is written after every
 benchmark; one that fails has a row that says so. `all --only a,b` runs those and keeps the rows of the others, if they
 have the same settings and their code is committed; the page says of each which commit it is of.

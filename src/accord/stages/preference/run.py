@@ -8,6 +8,7 @@ section 3.2 for cost models: the less safe reply scores higher, and −log σ(s�
 tokens in one pass, and a K-wise ranking counts once (Ouyang et al. 2022, arXiv:2203.02155, eq. 1).
 """
 
+import gc
 import heapq
 import math
 from collections.abc import Sequence
@@ -50,6 +51,7 @@ def run(config: Preference) -> RunFolder:
         renderer = open_renderer(config.model, run, world)
         data = read_preference_data(config, run, renderer)
         config = settle_learner(config, run, world, data)
+        gc.collect()  # modules refer to each other in circles: what was measured on would stay beside what is trained
         # labels are often about the very replies that are compared: what is measured on must not be among them
         unseen = data.where(lambda prompt: measures(prompt, config.eval_share))
         held_out = unseen.items
