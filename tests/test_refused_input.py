@@ -83,11 +83,11 @@ def test_a_place_that_cannot_be_written_is_named(commands, tmp_path, capsys, mon
 
 
 def test_a_disk_that_is_full_while_a_model_is_fetched_is_no_bad_input(commands, tmp_path, capsys, monkeypatch):
-    from accord.models import tokenizer
+    from accord.models import places
 
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(tokenizer.AutoTokenizer, "from_pretrained", full)
+    monkeypatch.setattr(places.AutoTokenizer, "from_pretrained", full)
     assert commands.run("sft", tmp_path / "run") == 1
     assert "No space left" in capsys.readouterr().err

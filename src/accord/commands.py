@@ -115,13 +115,13 @@ COMMANDS: dict[str, Command] = {
         positional="snapshot",
     ),
     "export": Command(
-        "Write a snapshot as others load it: adapters merged, stops and template set.",
+        "Write a snapshot as others load it: adapters merged, stops and template set, in the precision that is asked.",
         "stages.export.config:Export",
         "stages.export.run:run",
         positional="snapshot",
     ),
     "serve": Command(
-        "Answer over HTTP: chat as OpenAI's clients ask for it, or scores of a preference or cost model.",
+        "Answer over HTTP: chat as OpenAI's clients ask for it, or the scores of a preference or cost model.",
         "stages.serve.config:Serve",
         "stages.serve.run:run",
         positional="snapshot",

@@ -315,6 +315,10 @@ def test_what_has_no_effect_is_refused_with_both_names_and_nothing_else_is(name,
         assert other and other[1] != knob and other[1] in type(config).model_fields, said
 
 
+# `data` leaves no run folder to read knobs from; tests/flow/test_published_data.py sees these refused
+REFUSED_ELSEWHERE = {"Data": {"ngram", "overlap"}}
+
+
 def test_every_refusal_belongs_to_a_choice():
     for cls in {COMMANDS[name].config for name in COMMANDS}:
         named = {knob for row in idle_rows(cls) for knob in row.knobs.split()}
@@ -325,7 +329,7 @@ def test_every_refusal_belongs_to_a_choice():
             if COMMANDS[{"cost": "preference", "limited": "ppo"}.get(choice.line, choice.line)].config is cls
             for knob in choice.refused.split()
         }
-        assert named == listed, cls
+        assert named == listed | REFUSED_ELSEWHERE.get(cls.__name__, set()), cls
 
 
 def test_a_knob_at_its_default_is_taken_and_the_first_reason_is_said(configured):

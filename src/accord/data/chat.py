@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from accord.data.encoder import Encoded, Encoder
-from accord.data.template import ANSWER, THOUGHT, ChatTemplate, Refused, Reply, Span, Written
+from accord.data.template import ANSWER, THOUGHT, ChatTemplate, Refused, Span, Written, WrittenReply
 from accord.errors import BadInput
 from accord.records import Turn
 
@@ -185,7 +185,7 @@ class Renderer:
         rendered = Rendered(tuple(encoded.ids), tuple(_inside(encoded, written)))
         return _Prompt(rendered, written.text, written.text[start:], words, tuple(encoded.ids[max(last, 0) :]))
 
-    def _encode_reply(self, prompt: _Prompt, written: Reply) -> list[int]:
+    def _encode_reply(self, prompt: _Prompt, written: WrittenReply) -> list[int]:
         shifted = tuple((a + len(prompt.tail), b + len(prompt.tail)) for a, b in written.contents)
         whole = self._encode(prompt.tail + written.text, prompt.tail_words + shifted).ids
         if tuple(whole[: len(prompt.tail_ids)]) == prompt.tail_ids:

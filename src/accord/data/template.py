@@ -49,7 +49,7 @@ class Written(NamedTuple):
     note: str
 
 
-class Reply(NamedTuple):
+class WrittenReply(NamedTuple):
     """A reply as it follows its prompt: `text` up to and with the end of the turn, and where its words stand in it.
 
     `opening` is what the template writes first in the assistant's place, `note` where the prompt parts from the
@@ -160,7 +160,7 @@ class ChatTemplate:
             first += len(content.words)
         return Written(text, tuple(at for _, at in places), tuple(replies), note)
 
-    def reply(self, turns: Sequence[Turn], reply: str, prompt: str) -> Reply:
+    def reply(self, turns: Sequence[Turn], reply: str, prompt: str) -> WrittenReply:
         """A reply as it follows the text of `prompt(turns)`: what a server's model writes there, its end included."""
         contents = self._taken_apart((*turns, Turn("assistant", reply)))
         layout = self._layout(_kind(contents), False)
@@ -182,21 +182,21 @@ class ChatTemplate:
             close = contents[-1].fixed[1]
             start = len(thought) + len(close)
             spans = ((0, len(thought)), (start, start + len(answer)))
-            return Reply(thought + close + answer + end, spans, "", note)
+            return WrittenReply(thought + close + answer + end, spans, "", note)
         begin, stop = own[0][0], own[-1][1]
         if not note and text[: begin - len(opening)] != prompt:
             note = "the chat template writes a prompt otherwise once it is answered; it is trained on as it is asked"
         moved = tuple((a - begin + len(opening), b - begin + len(opening)) for a, b in own)
-        return Reply(opening + text[begin:stop] + end, moved, opening, note)
+        return WrittenReply(opening + text[begin:stop] + end, moved, opening, note)
 
-    def plain_reply(self, turns: Sequence[Turn], reply: str) -> Reply:
+    def plain_reply(self, turns: Sequence[Turn], reply: str) -> WrittenReply:
         """A reply as `reply` has one without any markup, whatever it says: nothing of it is read, and none refused."""
         kind = _kind([*self._taken_apart(turns), _Content("assistant", ("", ""), (reply,))])
         layout = self._layout(kind, False)
         said, behind = reply.strip(), layout.literals[-1]
         opening, note = self._opening(self._taken_apart(turns), layout.literals[-2])
         end = self._closing(behind) or behind.rstrip() + self._tokenizer.eos_token
-        return Reply(opening + said + end, ((len(opening), len(opening) + len(said)),), opening, note)
+        return WrittenReply(opening + said + end, ((len(opening), len(opening) + len(said)),), opening, note)
 
     def _taken_apart(self, turns: Sequence[Turn]) -> list[_Content]:
         """The contents of turns; a thought that begins an assistant's is apart from its answer."""

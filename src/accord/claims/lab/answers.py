@@ -92,6 +92,8 @@ def brier(flow: GoldFlow) -> tuple[list[float], float]:
     """(stated chance − right)² of each answer that says how sure it is; the mean of that for saying the base rate."""
     sure = [one.gold for one in answers(flow) if one.slice == "how-sure" and one.gold.confidence is not None]
     stated = [(gold.confidence or 0.0, float(gold.correct or 0)) for gold in sure]
+    if not stated:
+        return [1.0], 0.0  # who never says how sure it is has learned nothing of it
     base = float(np.mean([right for _, right in stated]))
     return [(chance - right) ** 2 for chance, right in stated], base * (1 - base)
 
