@@ -16,7 +16,7 @@ from accord.run import read_lines, verify
 from accord.stages.demo.run import FOLDERS
 
 # so many prompts that a tenth of their safety labels calibrates a cost
-TOY = Scale("nano", 400, 4, 60, 300, 60, 600, 200, 2, 8, 6, "f32")
+TOY = Scale("nano", 400, 60, 60, 300, 60, 900, 200, 2, 8, 6, "f32")
 
 
 @pytest.fixture
