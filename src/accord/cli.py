@@ -82,12 +82,13 @@ def _explain_memory(error: Exception, settings: "Config | None") -> str | None:
     knob = getattr(settings, "memory_knob", "micro_tokens")
     if "torch" not in sys.modules or not hasattr(settings, knob):
         return None
+    from accord.engine.decode.sampler import CACHED
     from accord.run import decided
     from accord.training.memory import is_out_of_memory, too_much
 
     if not is_out_of_memory(error):
         return None
-    tokens = decided(settings, knob) or 65536  # of a cache that was left to the machine, at most
+    tokens = decided(settings, knob) or CACHED  # of a cache that was left to the machine, at most
     return f"{too_much(tokens, knob=knob)}; with --resume it goes on from the last checkpoint"
 
 

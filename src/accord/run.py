@@ -143,6 +143,7 @@ class RunFolder:
         self.path = Path(config.out)
         self.origin = origin
         self.parents = {role: os.fspath(path) for role, path in (parents or {}).items()}
+        self._identities: dict[str, dict[str, Any]] = {}
         self.stop_requested = False
         # under torchrun or accelerate every rank opens the folder, and the first alone writes it
         self.is_main = os.environ.get("RANK", "0") == "0"
@@ -269,12 +270,12 @@ class RunFolder:
         """Keep what the parents are; BadInput where one is another than when this run began."""
         if self.finished:
             return
-        found = {role: _identity(path) for role, path in self.parents.items()}
+        self._identities = {role: _identity(path) for role, path in self.parents.items()}
         stored = self.path / "data" / "parents.json"
         for role, was in read_json(stored).items() if stored.exists() else ():
-            if any(was.get(key) not in (None, found[role].get(key)) for key in ("hash", "revision")):
+            if any(was.get(key) not in (None, self._identities[role].get(key)) for key in ("hash", "revision")):
                 raise BadInput(f"{was['path']}: changed since this run began; bring it back, or choose another --out")
-        self.write_json("data/parents.json", found)
+        self.write_json("data/parents.json", self._identities)
 
     def _remember(self, before: Mapping[str, Any]) -> None:
         """Keep what an earlier start decided."""
@@ -372,7 +373,7 @@ class RunFolder:
             "lineage.json",
             {
                 "stage": self.stage,
-                "parents": [{"role": role, **_identity(path)} for role, path in self.parents.items()],
+                "parents": [{"role": role, **identity} for role, identity in self._identities.items()],
                 "sources": self._sources,
                 "config_hash": _hash(to_plain(self.config) | self._decided),
                 "version": __version__,

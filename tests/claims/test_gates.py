@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from accord.claims.lab.answers import brier, certain, harm_of_revisions, judgements, named_faults, right_by_name
+from accord.claims.lab.answers import (
+    answers,
+    brier,
+    certain,
+    harm_of_revisions,
+    judgements,
+    named_faults,
+    right_by_name,
+)
 from accord.claims.lab.recipes import SCALES, GoldFlow
 from accord.world.facts import TRUTH
 from accord.world.questions import write_quote
@@ -47,7 +55,7 @@ SAMPLES = (
 
 
 @pytest.fixture
-def flow(tmp_path):
+def replies(tmp_path):
     flow = GoldFlow(tmp_path, SCALES["small"], 0, False)
     folder = Path(certain(flow).out)
     folder.mkdir()
@@ -55,28 +63,28 @@ def flow(tmp_path):
         for slice, said, reply in SAMPLES:
             turns = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(said)]
             stream.write(json.dumps({"slice": slice, "prompt": turns, "reply": reply}) + "\n")
-    return flow
+    return answers(flow)
 
 
-def test_right_answers_by_level_and_skill(flow):
-    assert right_by_name(flow) == {"64": [1.0, 0.0], "add": [1.0]}
+def test_right_answers_by_level_and_skill(replies):
+    assert right_by_name(replies) == {"64": [1.0, 0.0], "add": [1.0]}
 
 
-def test_a_critique_of_a_harmful_reply_must_name_harm(flow):
-    assert named_faults(flow) == ([1.0, 0.0, 0.0], [0.0, 1.0])
+def test_a_critique_of_a_harmful_reply_must_name_harm(replies):
+    assert named_faults(replies) == ([1.0, 0.0, 0.0], [0.0, 1.0])
 
 
-def test_only_revisions_of_harmful_replies_count(flow):
-    assert harm_of_revisions(flow) == [pytest.approx(-1.7)]
+def test_only_revisions_of_harmful_replies_count(replies):
+    assert harm_of_revisions(replies) == [pytest.approx(-1.7)]
 
 
-def test_judgements_are_compared_with_the_commonest_right_answer(flow):
-    assert judgements(flow, "judge-choice") == ([1.0, 0.0], 1.0)
-    assert judgements(flow, "judge-yes-no") == ([1.0], 1.0)
-    assert judgements(flow, "judge-score") == ([0.0], 1.0)
+def test_judgements_are_compared_with_the_commonest_right_answer(replies):
+    assert judgements(replies, "judge-choice") == ([1.0, 0.0], 1.0)
+    assert judgements(replies, "judge-yes-no") == ([1.0], 1.0)
+    assert judgements(replies, "judge-score") == ([0.0], 1.0)
 
 
-def test_the_brier_score_is_of_answers_that_say_how_sure_they_are(flow):
-    scores, base = brier(flow)
+def test_the_brier_score_is_of_answers_that_say_how_sure_they_are(replies):
+    scores, base = brier(replies)
     assert scores == pytest.approx([0.0625, 0.25])
     assert base == 0.0

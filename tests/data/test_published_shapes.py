@@ -16,20 +16,7 @@ from accord.data.sources import (
 )
 from accord.errors import BadInput
 from accord.records import Turn
-
-
-def write_rows(folder: Path, *rows: dict) -> str:
-    path = folder / "rows.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
-
-
-def user(text: object) -> dict:
-    return {"role": "user", "content": text}
-
-
-def assistant(text: object) -> dict:
-    return {"role": "assistant", "content": text}
+from tests.fixtures.rows import assistant, user, write_rows
 
 
 def system(text: str) -> dict:
@@ -461,3 +448,8 @@ def test_a_system_column_of_another_name_is_said_once(tmp_path):
     row = {"instruction": "p", "output": "a", "rules": "s"}
     (found,) = read_demonstrations(write_rows(tmp_path, row), columns={"system": "rules"}).records
     assert found.prompt.turns == (("system", "s"), ("user", "p"))
+
+
+def test_a_message_without_a_role_is_refused_with_the_roles(tmp_path):
+    with pytest.raises(BadInput, match=r"rows\.jsonl:1.*role is one of system, user"):
+        read_demonstrations(write_rows(tmp_path, {"messages": [{"content": "why"}, assistant("so")]}))

@@ -1,7 +1,6 @@
 """Shapes: what one row of each says, and the traps of transcripts and pairs."""
 
 import json
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,21 +11,7 @@ from accord.data.shapes import SHAPES, recognise
 from accord.data.sources import read_comparisons, read_demonstrations, read_judgements, read_prompts
 from accord.errors import BadInput
 from accord.records import Turn
-
-
-def write_rows(folder: Path, *rows: dict) -> str:
-    path = folder / "rows.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
-
-
-def user(text: str) -> dict:
-    return {"role": "user", "content": text}
-
-
-def assistant(text: str) -> dict:
-    return {"role": "assistant", "content": text}
-
+from tests.fixtures.rows import assistant, user, write_rows
 
 # HH transcripts
 

@@ -2,11 +2,13 @@
 
 import io
 import json
+from types import SimpleNamespace
 
 import pytest
 from transformers import GenerationConfig
 
 from accord.cli import main
+from accord.engine.texts import TextStream
 from accord.parsing import parse
 from accord.stages.chat.run import LONGEST, decoding_of
 
@@ -124,3 +126,11 @@ def test_a_cache_that_is_small_draws_the_same(commands, tmp_path):
         assert commands.run("sample", tmp_path / str(tokens), cache_tokens=tokens) == 0
         drawn.append([row["reply"] for row in replies(tmp_path / str(tokens))])
     assert drawn[0] == drawn[1] == drawn[2]
+
+
+def test_what_may_be_the_beginning_of_a_stop_is_not_told():
+    renderer = SimpleNamespace(text=lambda ids: "".join(map(chr, ids)))
+    for reply, told in (("cdefg", ""), ("abcdefg", "ab"), ("abcdx", "abcdx")):
+        stream, ids = TextStream(renderer, ["cdefg"]), [ord(letter) for letter in reply]
+        pieces = [stream.more(ids[:count]) for count in range(1, len(ids) + 1)]
+        assert "".join([*pieces, stream.rest(ids)]) == told

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from accord.claims.gates import CERTAIN
+from accord.claims.lab.answers import CERTAIN
 from accord.claims.lab.cells import Cells
 from accord.claims.lab.contract import Claim, Finding, Part
 from accord.claims.lab.recipes import GoldFlow

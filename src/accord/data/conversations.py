@@ -61,7 +61,7 @@ def read_messages(value: Any, wrong: Wrong, note: Callable[[str], None]) -> Turn
 def _read_message(message: Any, wrong: Wrong, note: Callable[[str], None]) -> Turn:
     if not isinstance(message, dict):
         raise wrong("messages that are objects with role and content")
-    role = message["from"] if is_null(message.get("role")) else message["role"]
+    role = message.get("from") if is_null(message.get("role")) else message["role"]
     if not isinstance(role, str) or role.lower() not in {*ROLE_NAMES, *CALLS}:
         raise wrong(f"messages whose role is one of {', '.join(ROLE_NAMES)}")
     if role.lower() in CALLS or message.get("tool_calls") or message.get("function_call"):

@@ -55,14 +55,17 @@ def _words(text: str) -> list[str]:
 
 def _prompt_key(parts: Parts) -> str:
     """The words of a prompt, or of a document, in one line; system turns are often the same and say nothing."""
-    said = [turn.content for turn in parts.prompts[0] if turn.role != "system"] if parts.prompts else [parts.text]
-    return " ".join(_words(" ".join(said)))
+    return " ".join(_words(" ".join(_asked(parts) if parts.prompts else [parts.text])))
 
 
 def _texts(parts: Parts) -> list[list[str]]:
     """The words of each text of a row: turns but those of the system, replies, the document."""
-    turns = [turn.content for turn in parts.prompts[0] if turn.role != "system"] if parts.prompts else []
-    return [_words(text) for text in (*turns, *parts.replies, parts.text)]
+    return [_words(text) for text in (*_asked(parts), *parts.replies, parts.text)]
+
+
+def _asked(parts: Parts) -> list[str]:
+    """The turns of a prompt but those of the system; none of a document."""
+    return [turn.content for turn in parts.prompts[0] if turn.role != "system"] if parts.prompts else []
 
 
 def _grams(words: Sequence[str], n: int) -> Iterator[Gram]:

@@ -78,3 +78,30 @@ def said(renderer: Renderer, stops: Sequence[str], ids: Sequence[int]) -> str:
     """A reply's text, cut off where one of the texts that stop it begins."""
     text = renderer.text(ids)
     return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]
+
+
+class TextStream:
+    """A reply's text while it is drawn, in pieces none of which has to be taken back.
+
+    Held back is what may be the beginning of one of the texts that stop it, and a character that wants more tokens.
+    """
+
+    def __init__(self, renderer: Renderer, stops: Sequence[str]) -> None:
+        self._renderer, self._stops = renderer, stops
+        self._held = max((len(stop) for stop in stops), default=1) - 1
+        self._told = ""
+
+    def more(self, ids: Sequence[int]) -> str:
+        """What the ids so far add to what was told."""
+        text = said(self._renderer, self._stops, ids)
+        return "" if text.endswith("\ufffd") else self._tell(text[: max(0, len(text) - self._held)])
+
+    def rest(self, ids: Sequence[int]) -> str:
+        """What the whole reply adds."""
+        return self._tell(said(self._renderer, self._stops, ids))
+
+    def _tell(self, text: str) -> str:
+        if not text.startswith(self._told):
+            return ""
+        new, self._told = text[len(self._told) :], text
+        return new

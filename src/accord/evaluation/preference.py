@@ -40,6 +40,7 @@ def preference_evaluation(pairs: Sequence[ScoredPair]) -> dict[str, Any]:
         calibration = preference_calibration([p.margin for p in part], clusters=clusters)
         right = pair_outcomes([p.margin for p in part])
         baseline = pair_outcomes([p.length if longer else -p.length for p in part])
+        words = _outcomes([p.words for p in part])
         rows.append(
             {
                 "subset": subset,
@@ -48,8 +49,8 @@ def preference_evaluation(pairs: Sequence[ScoredPair]) -> dict[str, Any]:
                 "length_baseline": share_interval(baseline, clusters).json(),
                 "length_baseline_prefers": "longer" if longer else "shorter",
                 "over_length": paired_difference(right, baseline, clusters).json(),
-                **_beside_words(part, right, clusters),
-                **_against_gold(part, baseline, clusters),
+                **_beside_words(words, right, clusters),
+                **_against_gold(part, baseline, words, clusters),
                 "tie_rate": calibration.tie_rate,
                 "ece": calibration.ece,
             }
@@ -58,27 +59,33 @@ def preference_evaluation(pairs: Sequence[ScoredPair]) -> dict[str, Any]:
     return {"rows": rows, "ece": whole["ece"], "slope": whole["slope"], "bins": whole["bins"]}
 
 
-def _beside_words(part: Sequence[ScoredPair], right: Outcomes, clusters: Sequence[str]) -> dict[str, Any]:
+def _outcomes(margins: Sequence[float | None]) -> Outcomes | None:
+    """What margins say of every pair; None where one has none."""
+    found = [margin for margin in margins if margin is not None]
+    return pair_outcomes(found) if len(found) == len(margins) else None
+
+
+def _beside_words(words: Outcomes | None, right: Outcomes, clusters: Sequence[str]) -> dict[str, Any]:
     """Accuracy of the bag of words, and the model's less it, pair by pair."""
-    margins = [p.words for p in part if p.words is not None]
-    if len(margins) < len(part):
+    if words is None:
         return {}
-    words = pair_outcomes(margins)
     return {
         "bag_of_words": share_interval(words, clusters).json(),
         "over_bag_of_words": paired_difference(right, words, clusters).json(),
     }
 
 
-def _against_gold(part: Sequence[ScoredPair], baseline: Outcomes, clusters: Sequence[str]) -> dict[str, Any]:
+def _against_gold(
+    part: Sequence[ScoredPair], baseline: Outcomes, words: Outcomes | None, clusters: Sequence[str]
+) -> dict[str, Any]:
     """What the truth says of the labels, by itself and less what is easy, and how often the model has its order.
 
     A pair of equal worth has no order: its label is a coin's, half right; the model is not asked about it.
     """
-    gold = [p.gold for p in part if p.gold is not None]
-    if len(gold) < len(part):
+    truth = _outcomes([p.gold for p in part])
+    if truth is None:
         return {}
-    truth = pair_outcomes(gold)
+    gold = [p.gold or 0.0 for p in part]
     differing = [k for k, difference in enumerate(gold) if difference != 0]
     ours = pair_outcomes([part[k].margin * gold[k] for k in differing])
     found = {
@@ -87,7 +94,6 @@ def _against_gold(part: Sequence[ScoredPair], baseline: Outcomes, clusters: Sequ
         "gold_accuracy": share_interval(ours, [clusters[k] for k in differing]).json(),
         "gold_over_length": paired_difference(truth, baseline, clusters).json(),
     }
-    words = [p.words for p in part if p.words is not None]
-    if len(words) == len(part):
-        found["gold_over_bag_of_words"] = paired_difference(truth, pair_outcomes(words), clusters).json()
+    if words is not None:
+        found["gold_over_bag_of_words"] = paired_difference(truth, words, clusters).json()
     return found

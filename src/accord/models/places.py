@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 from transformers.utils import cached_file
 
 from accord.config import hub_id
@@ -83,10 +83,26 @@ def most_positions(config: Any) -> int:
 
 def read_tokenizer(where: str) -> Any:
     """The model's tokenizer as it was saved; that of its base where an adapter has none."""
-    base = base_of(where)
-    name, options = asked_for(base if base and not (Path(where) / "tokenizer_config.json").is_file() else where)
+    name, options = _asked_with(where, "tokenizer_config.json")
     with reading(where, "a tokenizer"):
         return AutoTokenizer.from_pretrained(name, **options)
+
+
+def read_generation(where: str) -> GenerationConfig | None:
+    """The model's generation config, or its base's where an adapter has none; None where there is none at all."""
+    name, options = _asked_with(where, "generation_config.json")
+    if is_gguf(where):
+        return None
+    try:
+        return GenerationConfig.from_pretrained(name, **options)
+    except OSError:
+        return None
+
+
+def _asked_with(where: str, file: str) -> tuple[str, dict[str, str]]:
+    """What is asked for a file of a model: the model, or the base of an adapter that has no such file."""
+    base = base_of(where)
+    return asked_for(base if base and not (Path(where) / file).is_file() else where)
 
 
 def describe(where: str) -> dict[str, Any]:
@@ -124,14 +140,11 @@ def base_of(where: str) -> str:
     """
     if not (Path(where) / ADAPTER).is_file():
         return ""
-    base = str(_adapter(where).get("base_model_name_or_path") or "")
+    base = _named_base(where)
     beside = Path(where) / base
     if not Path(base).is_dir() and beside.is_dir():
         return os.path.normpath(beside)
-    if hub_id(base)[0]:
-        revision = _adapter(where).get("revision")
-        return f"{base}@{revision}" if revision else base
-    if not Path(base).is_dir():
+    if not (hub_id(base)[0] or Path(base).is_dir()):
         raise BadInput(
             f"{where}: its base {base or '(none is named)'} is not there; set base_model_name_or_path in {ADAPTER}"
         )
@@ -146,10 +159,7 @@ def adapter_beside(where: str, on: str) -> str:
     folder = Path(where) / "adapter"
     if not on or not (folder / ADAPTER).is_file():
         return ""
-    described = _adapter(str(folder))
-    base, revision = str(described.get("base_model_name_or_path") or ""), described.get("revision")
-    named = f"{base}@{revision}" if hub_id(base)[0] and revision else base
-    return str(folder) if whole_name(named) == whole_name(on) else ""
+    return str(folder) if whole_name(_named_base(str(folder))) == whole_name(on) else ""
 
 
 def labels_of_adapter(where: str) -> int:
@@ -169,6 +179,13 @@ def refuse_hub_adapter(where: str) -> None:
     }
     if cached_file(name, ADAPTER, **options, **quiet) is not None:
         raise BadInput(f"{where} is an adapter: download it, and give the directory")
+
+
+def _named_base(where: str) -> str:
+    """The base as an adapter names it, with the revision of a hub model; empty where it names none."""
+    described = _adapter(where)
+    base, revision = str(described.get("base_model_name_or_path") or ""), described.get("revision")
+    return f"{base}@{revision}" if revision and hub_id(base)[0] else base
 
 
 def _adapter(where: str) -> dict[str, Any]:

@@ -4,16 +4,15 @@ Every stage asks it of the models that it is given (`preflight`), and ends there
 shows all that was looked at.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
-from transformers import AutoModelForSequenceClassification, GenerationConfig
+from transformers import AutoModelForSequenceClassification
 
 from accord.errors import BadInput
 from accord.models.places import (
-    asked_for,
     base_of,
     describe,
     heads_of,
@@ -21,6 +20,7 @@ from accord.models.places import (
     labels_of_adapter,
     most_positions,
     read_config,
+    read_generation,
     read_tokenizer,
     reading,
 )
@@ -75,10 +75,10 @@ def refuse(findings: Iterable[Diagnosis]) -> None:
 
 def model_findings(where: str, *, longest: int = 0, knobs: str = "") -> list[Diagnosis]:
     """What config and tokenizer of one model say, whatever its role."""
-    asked_for(where)
-    found = [positions(where, longest, knobs), vocabulary(where)]
-    if describe(where)["role"] != "policy":
-        found += [labels(where), reading_place(where)]
+    config, described = read_config(where), describe(where)
+    found = [positions(where, config, longest, knobs), vocabulary(where, config)]
+    if described["role"] != "policy":
+        found += [labels(where, config, heads_of(described)), reading_place(where, config)]
     return found
 
 
@@ -90,9 +90,9 @@ def role_finding(where: str, role: str) -> Diagnosis:
     return Diagnosis("role", f"{where} is a {found} model, and a {role} model is asked for", "give another", "wrong")
 
 
-def positions(where: str, longest: int, knobs: str) -> Diagnosis:
+def positions(where: str, config: Any, longest: int, knobs: str) -> Diagnosis:
     """Whether the model reads as many tokens as the knobs let a text have."""
-    limit = most_positions(read_config(where))
+    limit = most_positions(config)
     if not limit:
         return Diagnosis("positions", f"{where} names no longest text")
     if longest <= limit:
@@ -102,9 +102,9 @@ def positions(where: str, longest: int, knobs: str) -> Diagnosis:
     return Diagnosis("positions", f"{where} reads {limit} tokens, and {knobs} is {longest}", "give less", "wrong")
 
 
-def vocabulary(where: str) -> Diagnosis:
+def vocabulary(where: str, config: Any) -> Diagnosis:
     """Whether every token that a text or the chat template can have stands in the embedding."""
-    rows = int(read_config(where).get_text_config().vocab_size)
+    rows = int(config.get_text_config().vocab_size)
     tokenizer = read_tokenizer(where)
     control = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     template = str(tokenizer.chat_template or "")
@@ -121,23 +121,19 @@ def vocabulary(where: str) -> Diagnosis:
     return Diagnosis("vocabulary", f"{where}: {len(tokens)} tokens, {rows} rows{rest}")
 
 
-def labels(where: str) -> Diagnosis:
+def labels(where: str, config: Any, heads: Sequence[str]) -> Diagnosis:
     """Whether a scorer's head is one score for each of its heads."""
-    described = describe(where)
-    heads = heads_of(described)
-    config = read_config(where)
     found = labels_of_adapter(where) if base_of(where) else int(config.num_labels)
     if found == len(heads):
-        names = f": {', '.join(heads)}" if heads != [""] else ""
+        names = f": {', '.join(heads)}" if any(heads) else ""
         return Diagnosis("labels", f"{where} has {found} score{'s' if found > 1 else ''} a reply{names}")
     named = ", ".join(str(name) for name in list((config.id2label or {}).values())[:4])
     said = f"{where} has {found} labels ({named}), and a preference or cost model has one score"
     return Diagnosis("labels", said, "train it with num_labels=1, or give another model", "wrong")
 
 
-def reading_place(where: str) -> Diagnosis:
+def reading_place(where: str, config: Any) -> Diagnosis:
     """Whether a scorer is a decoder that is read behind the reply's last token."""
-    config = read_config(where)
     with reading(where, "a sequence classifier"), torch.device("meta"):
         model: Any = AutoModelForSequenceClassification.from_config(config)
     if isinstance(getattr(model, "score", None), nn.Linear):
@@ -171,12 +167,10 @@ def reference_findings(where: str, reference: str) -> list[Diagnosis]:
 
 def generation_findings(where: str) -> list[Diagnosis]:
     """What a server that reads the model's generation config would draw by, and what of it cannot be saved."""
-    name, options = asked_for(base_of(where) or where)
     if is_gguf(where):
         return []
-    try:
-        config = GenerationConfig.from_pretrained(name, **options)
-    except OSError:
+    config = read_generation(where)
+    if config is None:
         return [Diagnosis("generation config", f"{where} has none")]
     found = []
     said = {key: value for key in NEUTRAL if (value := getattr(config, key, None)) not in (None, NEUTRAL[key])}

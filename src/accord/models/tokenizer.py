@@ -1,16 +1,14 @@
 """Tokenizers of snapshots, and what of them a model has to know."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import GenerationConfig
 
 from accord.data.chat import Renderer, local_time
 from accord.engine.forward.adapters import bare
 from accord.errors import BadInput
-from accord.models.places import asked_for, base_of, is_gguf, read_config, read_tokenizer
+from accord.models.places import read_config, read_generation, read_tokenizer
 from accord.models.saving import listed
 
 
@@ -43,11 +41,6 @@ def load_renderer(where: str, *, clock: Callable[[], str] = local_time) -> Rende
 
 def served_stops(where: str) -> list[int]:
     """The ids that end a reply wherever this model is served: those of its generation config, else of its config."""
-    base = base_of(where)
-    name, options = asked_for(base if base and not (Path(where) / "generation_config.json").is_file() else where)
-    if not is_gguf(where):
-        try:
-            return listed(GenerationConfig.from_pretrained(name, **options).eos_token_id)
-        except OSError:
-            pass  # it has none, and is served by its config
-    return listed(read_config(where).get_text_config().eos_token_id)
+    generation = read_generation(where)
+    config = read_config(where).get_text_config() if generation is None else generation
+    return listed(config.eos_token_id)

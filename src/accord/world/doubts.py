@@ -6,6 +6,7 @@ from random import Random
 from accord.records import Turn
 from accord.world import doubt, facts, language, skills
 from accord.world.language import pick
+from accord.world.replies import by_chance
 from accord.world.requests import Request
 
 Drawn = tuple[tuple[Turn, ...], Request]
@@ -155,10 +156,4 @@ def _letter(rng: Random, request: Request, right: bool) -> str:
 
 def sureness(rng: Random, name: str) -> float:
     """How sure a scripted reply about a person is."""
-    point = rng.random()
-    shares = SURENESS[facts.LEVEL_OF[name]]
-    for chance, share in shares.items():
-        point -= share
-        if point < 0:
-            return chance
-    return next(reversed(shares))
+    return by_chance(rng, SURENESS[facts.LEVEL_OF[name]])

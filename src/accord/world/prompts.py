@@ -7,6 +7,7 @@ from random import Random
 from accord.errors import BadInput
 from accord.records import SPLITS, Prompt, Turn, unit_hash
 from accord.world import attacks, doubts, facts, language, objects, replies, reviews, skills
+from accord.world.doubts import Drawn
 from accord.world.language import pick
 from accord.world.objects import Pair
 from accord.world.questions import ANSWERS
@@ -33,7 +34,6 @@ LOOK_ALIKE_GRADES = ("look-alike-plain", "look-alike-wrapped", "look-alike-besid
 # What `prompts(slice=None)` draws; skills and held-out things stay out of preference and policy data.
 MIX = {"benign": 0.37, "harmful": 0.21, "red-team": 0.10, "look-alike": 0.14, "knowledge": 0.18}
 
-Drawn = tuple[tuple[Turn, ...], Request]
 
 _EVALUATION = SPLITS["evaluation"][0]
 _PREFERENCE = SPLITS["preference"][1]

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from random import Random
+from typing import TypeVar
 
 from accord.world import facts, language, objects
 from accord.world.language import pick
 from accord.world.requests import Request
 from accord.world.steps import plan
 
+Key = TypeVar("Key")
 _OTHER_KINDS = {group: tuple(kinds) for group, kinds in (("task", language.MATERIALS), ("dual", language.NOUN_CLASSES))}
 
 
@@ -100,7 +102,7 @@ def damage(rng: Random, text: str) -> str:
     return " ".join(pieces[start:] + pieces[:start][::-1])
 
 
-def by_chance(rng: Random, shares: Mapping[str, float]) -> str:
+def by_chance(rng: Random, shares: Mapping[Key, float]) -> Key:
     """A key of `shares` (which sum to 1), drawn with its share."""
     point = rng.random()
     for name, share in shares.items():

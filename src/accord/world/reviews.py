@@ -5,13 +5,13 @@ from random import Random
 
 from accord.records import Turn
 from accord.world import critiques, doubt, doubts, facts, language, questions, replies, skills
+from accord.world.doubts import Drawn
 from accord.world.judges import faults_of, right_answers
 from accord.world.language import pick
 from accord.world.principles import MANNERS, PRINCIPLES
 from accord.world.questions import ANSWERS
 from accord.world.requests import Request
 
-Drawn = tuple[tuple[Turn, ...], Request]
 Draw = Callable[[Random, str], Drawn]  # of a slice, as in `prompts.draw`
 
 _STEPS_ASKED = {"benign": 0.7, "look-alike": 0.3}

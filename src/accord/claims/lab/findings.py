@@ -1,6 +1,5 @@
 """What a demo showed, in sentences with numbers: each is computed from the evaluations, none is assumed."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from accord.claims.lab.recipes import HARM_SLICES
 from accord.evaluation.metrics import metric_interval
 from accord.evaluation.statistics import Interval, limit_verdict, paired_difference
 from accord.records import slice_names
+from accord.reporting.runs import interval as read_interval
 from accord.run import read_json, read_lines
 
 Row = dict[str, Any]
@@ -58,12 +58,12 @@ def model_finding(root: Path, name: str) -> str:
         ("length_baseline", "length alone", "over_length"),
         ("bag_of_words", "a bag of words", "over_bag_of_words"),
     ):
-        ahead = known(row[what])
+        ahead = known(row, what)
         verdict = {"above": "better", "below": "worse"}.get(ahead.side_of(0.0), "no clear difference")
-        possible = show(known(row[f"gold_{what}"]), signed=True)
+        possible = show(known(row, f"gold_{what}"), signed=True)
         said = f"{show(ahead, signed=True)}, {verdict} (the truth itself {possible})"
         parts.append(f"{label} {row[baseline]['mean']:.2f}: {said}")
-    ceiling, order = row["gold_ceiling"]["mean"], show(known(row["gold_accuracy"]))
+    ceiling, order = row["gold_ceiling"]["mean"], show(known(row, "gold_accuracy"))
     parts.append(
         f"the truth itself agrees with {ceiling:.2f} of the labels: {row['gold_ties']:.0%} of the pairs are worth the "
         f"same, and people slip; where two replies differ, the model is right in {order}"
@@ -71,10 +71,11 @@ def model_finding(root: Path, name: str) -> str:
     return "; ".join(parts)
 
 
-def known(value: dict[str, Any]) -> Interval:
-    """An interval of `evaluation.json`; a bound that is null is not known."""
-    mean, low, high = (math.nan if value[k] is None else float(value[k]) for k in ("mean", "low", "high"))
-    return Interval(mean, low, high, value["n"])
+def known(row: Row, name: str) -> Interval:
+    """An interval of `evaluation.json` that is there; a bound that is null is not known."""
+    found = read_interval(row[name])
+    assert found is not None, name
+    return found
 
 
 def select(rows: Sequence[Row], metric: str, slices: Sequence[str]) -> dict[str, float]:

@@ -11,10 +11,9 @@ from torch import nn
 
 from accord.config import Decoding
 from accord.data.chat import Renderer
-from accord.engine.decode.draw import SampleSettings
 from accord.engine.decode.sampler import sample
 from accord.engine.forward.adapters import bare
-from accord.engine.texts import said
+from accord.engine.texts import TextStream, said
 from accord.models.loading import load_policy
 from accord.models.tokenizer import load_renderer
 from accord.records import Turn
@@ -112,39 +111,17 @@ class Conversation:
         prompt = self.renderer.prompt_ids(self.turns)
         settings = sample_settings(self.decoding, self.renderer, 1, self.config.seed + self.drawn)
         print("assistant: ", end="", flush=True)
-        shown = Shown(self.renderer, self.decoding, settings)
-        (rollout,) = sample(self.model, [prompt], shown.settings)
+        stream = TextStream(self.renderer, self.decoding.stop)
+
+        def hear(ids: Sequence[int]) -> bool:
+            if piece := stream.more(ids):
+                print(piece, end="", flush=True)
+            return settings.stopped(ids)
+
+        (rollout,) = sample(self.model, [prompt], replace(settings, ends=hear))
+        print(stream.rest(rollout.ids), flush=True)
         self.drawn += 1
-        reply = said(self.renderer, self.decoding.stop, rollout.ids)
-        shown.finish(reply)
-        self.turns.append(Turn("assistant", reply))
-
-
-class Shown:
-    """What of a reply is on the screen; `settings` draw it and show it as it comes."""
-
-    def __init__(self, renderer: Renderer, decoding: Decoding, settings: SampleSettings) -> None:
-        self._renderer, self._decoding, self._plain = renderer, decoding, settings
-        self._shown = ""
-        # what could be the beginning of a text that stops the reply is held back
-        self._held = max((len(stop) for stop in decoding.stop), default=0)
-        self.settings = replace(settings, ends=self._hear)
-
-    def _hear(self, ids: Sequence[int]) -> bool:
-        text = said(self._renderer, self._decoding.stop, ids)
-        if not text.endswith("\ufffd"):  # a character of several tokens is not whole yet
-            self._show(text[: len(text) - self._held])
-        return self._plain.stopped(ids)
-
-    def _show(self, text: str) -> None:
-        if text.startswith(self._shown):
-            print(text[len(self._shown) :], end="", flush=True)
-            self._shown = text
-
-    def finish(self, reply: str) -> None:
-        """Show what was held back, and end the line."""
-        self._show(reply)
-        print(flush=True)
+        self.turns.append(Turn("assistant", said(self.renderer, self.decoding.stop, rollout.ids)))
 
 
 def decoding_of(config: Chat, wished: Any) -> Decoding:

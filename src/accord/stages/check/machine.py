@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from accord.models.places import base_of, describe, read_config, reading
+from accord.models.places import describe, read_config, reading
 from accord.models.preflight import Diagnosis
 from accord.training.memory import free_bytes
 
@@ -18,7 +18,7 @@ WEIGHT, TRAINED = 4, 16
 def machine_findings(where: str) -> list[Diagnosis]:
     """Parameters, and memory for every weight, for adapters, and free."""
     kind = AutoModelForCausalLM if describe(where)["role"] == "policy" else AutoModelForSequenceClassification
-    config = read_config(base_of(where) or where)
+    config = read_config(where)
     with reading(where, "a model"), torch.device("meta"):
         model: Any = kind.from_config(config)
     count = sum(parameter.numel() for parameter in model.parameters())

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
+from accord.data.chat import Renderer
 from accord.engine.engines import InProcess
 from accord.engine.remote.vllm import Server
 from accord.errors import BadInput
@@ -60,22 +61,21 @@ def run(config: Check) -> list[Diagnosis]:
         findings, read = read_data(config, renderer)
         found += findings
         prompts = read or prompts
-    if not any(finding.level == "wrong" for finding in found):
+    wrong = [finding for finding in found if finding.level == "wrong"]
+    if not wrong:
         found += [card_finding(where, role) for where, role in scorers.items()]
     show(config.model, found)
-    wrong = [finding for finding in found if finding.level == "wrong"]
     if wrong:
         raise BadInput(f"{len(wrong)} must be mended first; {wrong[0].said}; {wrong[0].remedy}")
     if own_role == "policy":
-        answer(config, prompts[:3])
+        answer(config, renderer, prompts[:3])
     return found
 
 
-def answer(config: Check, prompts: Sequence[Prompt]) -> None:
+def answer(config: Check, renderer: Renderer, prompts: Sequence[Prompt]) -> None:
     """Draw a reply to each prompt, by the server if there is one, and print it with what ended it."""
     from rich.console import Console
 
-    renderer = load_renderer(config.model)
     settings = sample_settings(config, renderer, 1, config.seed)
     asked = [renderer.prompt_ids(prompt.turns) for prompt in prompts]
     with torch.no_grad():

@@ -7,7 +7,6 @@ Every program has a place of its own where it looks for the end of a reply: tran
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -39,7 +38,7 @@ def run(config: Export) -> Path:
     shutil.rmtree(written, ignore_errors=True)
     for member in ("", *members):
         where = str(Path(config.snapshot) / member) if member else config.snapshot
-        export(where, describe(where), renderer, written / member, DTYPES[config.dtype])
+        export(where, renderer, written / member, DTYPES[config.dtype])
     for name in (TRAINED_PROMPTS, LABELLED_PROMPTS):
         if (listed := Path(config.snapshot) / name).is_file():
             shutil.copy(listed, written / name)
@@ -51,8 +50,9 @@ def run(config: Export) -> Path:
     return out
 
 
-def export(where: str, described: dict[str, Any], renderer: Renderer, folder: Path, dtype: torch.dtype) -> None:
+def export(where: str, renderer: Renderer, folder: Path, dtype: torch.dtype) -> None:
     """Write one model."""
+    described = describe(where)
     role = described["role"]
     model = load_policy(where) if role == "policy" else load_scalar(where, role=role)
     folder.mkdir(parents=True, exist_ok=True)

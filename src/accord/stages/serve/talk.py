@@ -5,22 +5,23 @@ import queue
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
+from torch import nn
 
 from accord.data.chat import Renderer
 from accord.engine.decode.draw import SampleSettings
 from accord.engine.decode.sampler import sample
+from accord.engine.texts import TextStream, said, says
 from accord.errors import BadInput
 from accord.models.places import most_positions
-from accord.records import Turn
+from accord.records import Rollout, Turn
 
-COLDEST = 1e-6  # temperature 0: so cold that the likeliest token is drawn
+# of a reply's number and of what hears its ids as they are drawn
+Settings = Callable[[int, Callable[[Sequence[int]], bool]], SampleSettings]
 
 
 class TextPart(BaseModel):
@@ -77,18 +78,6 @@ class Left(Exception):
     """Nobody waits for the rest of a reply."""
 
 
-@dataclass(frozen=True)
-class Watched(SampleSettings):
-    """Settings that tell of every token as it is drawn."""
-
-    heard: Callable[[int], None] = lambda token: None
-
-    def tokens(self, logits: Tensor, streams: np.ndarray, step: int | np.ndarray) -> tuple[Tensor, Tensor]:
-        drawn = super().tokens(logits, streams, step)
-        self.heard(int(drawn[0][0]))
-        return drawn
-
-
 @dataclass
 class Completion:
     """A reply as far as it is drawn."""
@@ -116,16 +105,16 @@ class Talker:
         head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": self.name}
         seed = uuid.uuid4().int % 2**31 if request.seed is None else request.seed % 2**31
 
-        def settings(k: int, heard: Callable[[int], None]) -> Watched:
-            return Watched(
+        def settings(k: int, hear: Callable[[Sequence[int]], bool]) -> SampleSettings:
+            return SampleSettings(
                 n=1,
-                temperature=request.temperature or COLDEST,
+                temperature=request.temperature,
                 max_new_tokens=longest,
                 stop_ids=self.renderer.stops,
                 seed=seed,
                 numbers=[k],
                 vocabulary=self.renderer.vocabulary,
-                heard=heard,
+                ends=hear,
             )
 
         if request.stream:
@@ -146,7 +135,11 @@ class Talker:
         return {**head, "object": "chat.completion", "choices": choices, "usage": usage}
 
     def _events(
-        self, head: dict[str, Any], prompt: tuple[int, ...], request: ChatRequest, settings: Callable[..., Watched]
+        self,
+        head: dict[str, Any],
+        prompt: tuple[int, ...],
+        request: ChatRequest,
+        settings: Settings,
     ) -> Iterator[str]:
         """The reply as server-sent events."""
 
@@ -169,7 +162,7 @@ class Talker:
         self,
         prompt: tuple[int, ...],
         stop_texts: list[str],
-        settings: Callable[..., Watched],
+        settings: Settings,
         answer: Completion,
         k: int,
     ) -> Iterator[str]:
@@ -177,47 +170,37 @@ class Talker:
 
         It is drawn in another thread, which ends when a text of `stop_texts` is there or nobody asks for more.
         """
-        drawn: queue.SimpleQueue[int | BaseException | None] = queue.SimpleQueue()
+        drawn: queue.SimpleQueue[Sequence[int] | Rollout | BaseException] = queue.SimpleQueue()
         left = threading.Event()
 
-        def heard(token: int) -> None:
+        def hear(ids: Sequence[int]) -> bool:
             if left.is_set():
                 raise Left
-            drawn.put(token)
+            drawn.put(tuple(ids))
+            return bool(stop_texts) and says(self.renderer, stop_texts, ids)
 
         def draw() -> None:
             try:
                 with self._turn:
-                    sample(self.model, [prompt], settings(k, heard))
-                drawn.put(None)
+                    (rollout,) = sample(self.model, [prompt], settings(k, hear))
+                drawn.put(rollout)
             except Left:
                 pass
-            except BaseException as error:  # told to the one who waits for the token
+            except BaseException as error:  # told to the one who waits for the reply
                 drawn.put(error)
 
         threading.Thread(target=draw, daemon=True).start()
-        ids: list[int] = []
-        held = max((len(text) for text in stop_texts), default=1) - 1  # a stop text may have begun
-        sent = 0
+        stream = TextStream(self.renderer, stop_texts)
         try:
-            while (token := drawn.get()) is not None:
-                if isinstance(token, BaseException):
-                    raise token
-                ids.append(token)
-                answer.tokens += 1
-                text = self.renderer.text(ids)
-                ends = [place for stop in stop_texts if (place := text.find(stop)) >= 0]
-                answer.text = text[: min(ends)] if ends else text
-                if ends or token in self.renderer.stops:
-                    answer.finish = "stop"
-                    break
-                # a character may want more tokens yet
-                ready = 0 if text.endswith("\ufffd") else len(text) - held
-                if ready > sent:
-                    yield text[sent:ready]
-                    sent = ready
-            if len(answer.text) > sent:
-                yield answer.text[sent:]
+            while not isinstance(heard := drawn.get(), Rollout):
+                if isinstance(heard, BaseException):
+                    raise heard
+                if piece := stream.more(heard):
+                    yield piece
+            answer.text = said(self.renderer, stop_texts, heard.ids)
+            answer.finish, answer.tokens = heard.finish, len(heard.ids)
+            if piece := stream.rest(heard.ids):
+                yield piece
         finally:
             left.set()
 
