@@ -72,16 +72,16 @@ def test_the_need_grows_with_the_tokens_alone(kind, low):
 
 
 def test_a_plan_by_hand(monkeypatch):
-    """Activations are kept in 0.4 of a CPU's memory, else computed again in 0.8 of it."""
+    """Activations are kept in a quarter of a CPU's memory, else computed again in 0.8 of it."""
     plain, again = Need(fixed=2000.0, per_token=10.0), Need(fixed=2000.0, per_token=2.0)
 
     def plan(free, longest, **more):
         found = plan_memory(plain, again, free, longest=longest, device="cpu", **more)
         return found.micro_tokens, found.recompute
 
-    # 0.4 · 20 000 − 2000 = 6000 bytes are 600 tokens, in steps of 256
-    assert plan(20_000, 100) == (512, False)
-    assert plan(20_000, 550) == (550, False)
+    # 0.25 · 32 000 − 2000 = 6000 bytes are 600 tokens, in steps of 256
+    assert plan(32_000, 100) == (512, False)
+    assert plan(32_000, 550) == (550, False)
     # 0.8 · 20 000 − 2000 = 14 000 bytes are 7000 tokens of two bytes each
     assert plan(20_000, 601) == (6912, True)
     # 30 000 bytes of activations keep every core busy, and longer texts may take more
@@ -297,7 +297,9 @@ def test_where_memory_is_short_activations_are_computed_again(name, commands, tm
     def plan(kept, again, free, **more):
         asked.append((kept, again))
         longest = more["longest"]
-        return plain(kept, again, (again.of(longest) / memory.SHARE + kept.of(longest) / 0.4) / 2, **more)
+        return plain(
+            kept, again, (again.of(longest) / memory.SHARE + kept.of(longest) / memory.KEEPING["cpu"]) / 2, **more
+        )
 
     monkeypatch.setattr(machine, "plan_memory", plan)
     assert commands.run(name, tmp_path / "run") == 0

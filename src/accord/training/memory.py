@@ -31,7 +31,7 @@ Loss = Callable[[Sequence[Item]], Tensor]  # of some items, with its graph
 PEAK = 1.5  # largest use over what is kept: gradients of activations, freed as backward goes on (1.3 to 1.5 measured)
 SHARE = 0.8  # of the free memory that a plan may use
 # the same where activations are kept: a CPU's memory is everybody's, and an estimate that is off ends the process
-KEEPING = {"cpu": 0.4, "cuda": 0.8}
+KEEPING = {"cpu": 0.25, "cuda": 0.8}
 # bytes of activations that keep every core busy: a larger micro-batch makes a step on a CPU no faster
 BUSY = {"cpu": 1.5 * 2**30}
 CACHE = 0.25  # share of the free memory that the sampler's keys and values may take
