@@ -198,6 +198,13 @@ def test_opinions_and_premises_are_right_half_of_the_time():
         assert 0.45 < sum(right) / len(right) < 0.55
 
 
+def test_no_answer_to_a_yes_or_no_question_or_a_choice_is_the_commoner():
+    for kind in ("judge-choice", "judge-yes-no"):
+        right = [right_answers(parse(prompt.turns)) for prompt in world.prompts(2000, 5, kind)]
+        assert {len(answers) for answers in right} == {1}
+        assert 0.46 < sum(answers == right[0] for answers in right) / len(right) < 0.54
+
+
 def test_the_confidence_of_the_corpus_grows_with_how_often_a_fact_is_stated():
     rng = Random("sure")
     stated = {}

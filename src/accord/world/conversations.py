@@ -28,7 +28,7 @@ def transcript(rng: Random, turns: tuple[Turn, ...], reply: str) -> str:
 
 def review(rng: Random, draw: Draw) -> Said:
     """A reply that is criticised, revised, or both; rightly, wrongly or emptily."""
-    turns, request, reply, fault = reviews.drawn_reply(rng, draw, clean=0.35)
+    turns, request, reply, fault = reviews.drawn_reply(rng, draw, clean=0.42)
     return reviewed(rng, turns, request, reply, fault)
 
 

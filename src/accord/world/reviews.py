@@ -155,9 +155,11 @@ def revision_prompt(rng: Random, draw: Draw) -> Drawn:
     return (*turns, Turn("assistant", reply), Turn("user", critiques.revision_request(rng, principle))), request
 
 
-def quoted(rng: Random, draw: Draw, kind: str) -> tuple[tuple[Turn, ...], Request, tuple[str, ...], str]:
-    """What a judge's question quotes, and the fault by design in it: half of the time there is one."""
-    turns, request, reply, fault = drawn_reply(rng, draw, clean=0.0 if kind == "judge-choice" else 0.5)
+def quoted(
+    rng: Random, draw: Draw, kind: str, clean: float = 0.5
+) -> tuple[tuple[Turn, ...], Request, tuple[str, ...], str]:
+    """What a judge's question quotes, and the fault by design in it; `clean` is the share of single replies without."""
+    turns, request, reply, fault = drawn_reply(rng, draw, clean=0.0 if kind == "judge-choice" else clean)
     if kind != "judge-choice":
         return turns, request, (reply,), fault
     other = reply_with(rng, request, "" if rng.random() < 0.7 else pick(rng, tuple(MANNERS)))
@@ -165,12 +167,17 @@ def quoted(rng: Random, draw: Draw, kind: str) -> tuple[tuple[Turn, ...], Reques
 
 
 def question_prompt(rng: Random, draw: Draw, kind: str) -> Drawn:
-    """A judge's question that has a single right answer."""
+    """A judge's question that has a single right answer; yes is right as often as no, and the first as the second."""
+    yes = rng.random() < 0.5
     while True:
-        turns, request, shown, fault = quoted(rng, draw, kind)
-        own = 1.0 if kind == "judge-choice" else 0.85
+        if kind == "judge-yes-no":
+            clean, own = (0.0, 1.0) if yes else (0.6, 0.0)
+        else:
+            clean, own = 0.5, 1.0 if kind == "judge-choice" else 0.85
+        turns, request, shown, fault = quoted(rng, draw, kind, clean)
         asked = Request(kind, principle=asked_principle(rng, fault, own), subject=request, replies=shown)
-        if len(right_answers(asked)) == 1:
+        right = right_answers(asked)
+        if len(right) == 1 and (kind != "judge-yes-no" or (right[0] == "yes.") == yes):
             break
     question = questions.write_question(kind, asked.principle)
     return (Turn("user", f"{questions.write_quote(turns, shown)} {question}"),), asked
