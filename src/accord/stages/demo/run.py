@@ -2,7 +2,8 @@
 
     pretrain → sft → sample → simulated people → helpful model, cost model → PPO, PPO with a limit → evaluate → report
 
-Stages that do not depend on each other run side by side; the first two are spread over the cores as ranks.
+Stages that do not depend on each other run side by side; supervised ones are spread over the cores as ranks, since they
+differ in length and the shorter would leave a core idle.
 """
 
 import time
@@ -15,7 +16,7 @@ from accord.stages.demo.config import Demo
 from accord.stages.shared import open_run
 
 STAGES = ("pretrain", "sft", "ppo", "limited")
-SPREAD = ("pretrain", "sft")
+SPREAD = ("pretrain", "sft", "preference")
 LABELLED = ("sample", "sample-harm", "annotate", "annotate-harm")
 FOLDERS = ("pretrain", "sft", *LABELLED, "helpful", "harmless", "ppo", "limited")
 
@@ -33,10 +34,8 @@ def run(config: Demo) -> RunFolder:
                 "simulated people compare and judge",
                 [("annotate", flow.annotate()), ("annotate", flow.annotate_harm())],
             ),
-            (
-                "learn a helpful preference model and a harmless cost model",
-                [("preference", flow.helpful()), ("preference", flow.harmless())],
-            ),
+            ("learn a helpful preference model", [("preference", flow.helpful())]),
+            ("learn a harmless cost model", [("preference", flow.harmless())]),
             ("PPO on helpfulness, and with a limit on harm", [("ppo", flow.ppo()), ("ppo", flow.limited())]),
             ("evaluate every snapshot", [("evaluate", flow.evaluate(name)) for name in STAGES]),
         ]
