@@ -1,4 +1,4 @@
-"""The one exception that means "what you gave cannot be used", and the nearest spelling that it offers."""
+"""What `accord` ends with beside success: input that cannot be used, a gate that stays shut, a stop."""
 
 import errno
 from collections.abc import Iterable
@@ -9,6 +9,10 @@ class BadInput(Exception):
 
     The message names the file, line or key, and says what to do about it.
     """
+
+
+class GateClosed(Exception):
+    """A snapshot that was measured and did not pass its gate: `accord` prints the message alone and exits with 3."""
 
 
 class Interrupted(Exception):

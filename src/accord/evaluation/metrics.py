@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from numpy.typing import ArrayLike
 
-from accord.evaluation.statistics import Interval, mean_interval, share_interval
+from accord.evaluation.statistics import Interval, mean_interval, paired_difference, paired_shares, share_interval
 
 TRAINING = "pretrain, sft, preference, dpo"
 PREFERENCE = "preference"
@@ -347,14 +347,34 @@ def definition(name: str) -> Metric | None:
     return METRICS[max(matches, key=literal.__getitem__)] if matches else None
 
 
+def is_share(name: str) -> bool:
+    """Whether a logged metric is a mean of outcomes between 0 and 1."""
+    found = definition(name)
+    return found is not None and found.unit == "share"
+
+
 def metric_interval(
-    name: str, values: ArrayLike, clusters: Sequence[Hashable] | None = None, *, seed: int = 0, resamples: int = 10_000
+    name: str,
+    values: ArrayLike,
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    seed: int = 0,
+    level: float = 0.95,
+    resamples: int = 10_000,
 ) -> Interval:
     """Interval of the mean of a logged metric over replies or prompts: `share_interval` where the list says share."""
-    found = definition(name)
-    if found is not None and found.unit == "share":
-        return share_interval(values, clusters)
-    return mean_interval(values, clusters, seed, resamples=resamples)
+    if is_share(name):
+        return share_interval(values, clusters, level)
+    return mean_interval(values, clusters, seed, level, resamples=resamples)
+
+
+def metric_change(
+    name: str, after: ArrayLike, before: ArrayLike, *, seed: int = 0, level: float = 0.95, resamples: int = 10_000
+) -> Interval:
+    """Interval of the mean change of a logged metric over prompts that both have: `paired_shares` of a share."""
+    if is_share(name):
+        return paired_shares(after, before, level)
+    return paired_difference(after, before, None, seed, level, resamples=resamples)
 
 
 def _shown(key: str) -> str:

@@ -75,8 +75,8 @@ def calibrate_safety(
     return SafetyCalibration(temperature, error, len(raw), flips, after, before)
 
 
-def with_fit(interval: Interval, shares: ArrayLike, relative_error: float) -> Interval:
-    """The 95 % interval of a mean of σ(C / T), with the error of T in it.
+def with_fit(interval: Interval, shares: ArrayLike, relative_error: float, level: float = 0.95) -> Interval:
+    """The interval of a mean of σ(C / T) at `level`, which is that of `interval`, with the error of T in it.
 
     `shares` (N,) are σ(C / T) at the fitted T, `interval` is that of their mean. The sides of two intervals, over
     replies at this T and over T at these replies, add up in squares: MOVER (Zou and Donner 2008), for errors that are
@@ -85,7 +85,7 @@ def with_fit(interval: Interval, shares: ArrayLike, relative_error: float) -> In
     p = np.asarray(shares, dtype=float)
     with np.errstate(divide="ignore"):
         logits = np.log(p) - np.log1p(-p)
-    z = NormalDist().inv_cdf(0.975)
+    z = NormalDist().inv_cdf((1 + level) / 2)
     moved = [float(expit(logits * math.exp(side * z * relative_error)).mean()) - interval.mean for side in (-1, 1)]
     low = interval.mean - math.hypot(interval.mean - interval.low, max(0.0, *(-m for m in moved)))
     high = interval.mean + math.hypot(interval.high - interval.mean, max(0.0, *moved))

@@ -158,6 +158,29 @@ def paired_difference(
     return mean_interval(left - right, clusters, seed, level, resamples=resamples)
 
 
+def paired_shares(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interval:
+    """Interval of mean(a - b) where both are outcomes in [0, 1] of the same prompts: of a change of a share.
+
+    The change is how much rose less how much fell. The intervals of these two (`share_interval`) are put together as
+    their errors add up (MOVER, Zou and Donner 2008), correlated as two ways of one draw are. So it has width even where
+    no prompt changed, as a bootstrap's has not. ValueError if lengths differ or an outcome is no share.
+    """
+    left, right = _pair(a, b)
+    if not all(((side >= 0) & (side <= 1)).all() for side in (left, right)):
+        raise ValueError("a share needs outcomes between 0 and 1 (½ for a tie)")
+    up, down = (share_interval(np.maximum(change, 0), None, level) for change in (left - right, right - left))
+    either = (1 - up.mean) * (1 - down.mean)
+    together = math.sqrt(up.mean * down.mean / either) if either > 0 else 1.0  # minus the correlation
+
+    def reach(one: float, other: float) -> float:
+        return math.sqrt(max(0.0, one**2 + other**2 + 2 * together * one * other))
+
+    low = reach(up.mean - up.low, down.high - down.mean)
+    high = reach(up.high - up.mean, down.mean - down.low)
+    mean = up.mean - down.mean
+    return Interval(mean, max(-1.0, mean - low), min(1.0, mean + high), left.size)
+
+
 def root_of_falling(falling: Callable[[float], float], low: float, high: float) -> float:
     """Where a falling function is 0, or the end of the interval that is nearest to it; by bisection."""
     for _ in range(200):

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from accord.evaluation.metrics import metric_interval
+from accord.evaluation.metrics import metric_change, metric_interval
 from accord.evaluation.safety import with_fit
-from accord.evaluation.statistics import Interval, paired_difference
+from accord.evaluation.statistics import Interval
 from accord.records import slice_names
 from accord.reporting.runs import FLOW, RunData, display_names, load_run, measured_run, model_name, number
 
@@ -184,7 +184,7 @@ def paired(after: Snapshot, before: Snapshot, metric: str, slices: Sequence[str]
     shared = [prompt for prompt in a if prompt in b]
     if not shared:
         return None
-    return paired_difference([a[p] for p in shared], [b[p] for p in shared], resamples=RESAMPLES)
+    return metric_change(metric, [a[p] for p in shared], [b[p] for p in shared], resamples=RESAMPLES)
 
 
 class Bound(NamedTuple):

@@ -18,7 +18,8 @@ Row = dict[str, Any]
 
 # Order of the flow: snapshots are shown in it, whatever order the folders were named in.
 FLOW = ("pretrain", "sft", "constitution", "dpo", "ppo")
-FILES = ("config.yaml", "lineage.json", "metrics.jsonl", "samples.jsonl", "evaluation.json", "manifest.json")
+LOGS = ("metrics.jsonl", "samples.jsonl")
+FILES = ("config.yaml", "lineage.json", *LOGS, "evaluation.json", "gate.json", "manifest.json")
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class RunData:
     metrics: list[Row] = field(default_factory=list)
     samples: list[Row] = field(default_factory=list)
     evaluation: Row = field(default_factory=dict)
+    gate: Row = field(default_factory=dict)
     hashes: dict[str, str] = field(default_factory=dict)
     changed: tuple[str, ...] = ()
     finished: bool = False
@@ -93,6 +95,7 @@ def load_run(path: Path | str) -> RunData:
         metrics=_rows(folder / "metrics.jsonl"),
         samples=_rows(folder / "samples.jsonl"),
         evaluation=evaluation,
+        gate=_mapping(folder / "gate.json"),
         hashes=hashes,
         changed=tuple(name for name, found in hashes.items() if name in manifest and manifest[name] != found),
         finished="manifest.json" in present,

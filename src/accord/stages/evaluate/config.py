@@ -22,6 +22,7 @@ class Evaluate(Run, Decoding, Passing):
     eval_data: str = Field("", description="demonstrations to measure language-model loss on; none by default")
     samples: int = Field(1, gt=0, description="replies per prompt")
     bootstrap: int = Field(2000, gt=0, description="resamples behind each interval")
+    gate: str = Field("", description="YAML file of bounds to keep; exit code 3 where one is not (docs/gate.md)")
 
     @model_validator(mode="after")
     def _kl_has_logprobs(self) -> "Evaluate":

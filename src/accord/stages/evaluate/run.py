@@ -18,7 +18,7 @@ from accord.data.sources import read_demonstrations, read_prompts
 from accord.engine.engines import InProcess
 from accord.engine.texts import conversation_group, rollout_groups, said
 from accord.errors import BadInput
-from accord.evaluation.metrics import metric_interval
+from accord.evaluation.metrics import METRICS, metric_interval
 from accord.evaluation.safety import SafetyCalibration, with_fit
 from accord.evaluation.statistics import win_rate
 from accord.models.loading import load_policy
@@ -27,6 +27,7 @@ from accord.models.scorers import open_scorer
 from accord.records import Demonstration, Prompt
 from accord.run import RunFolder, read_lines
 from accord.stages.evaluate.config import Evaluate
+from accord.stages.gate import check_gate, decide_gate, read_gate, uphold
 from accord.stages.leaks import refuse_trained_prompts
 from accord.stages.shared import (
     Drawn,
@@ -51,7 +52,9 @@ def run(config: Evaluate) -> RunFolder:
     parents |= {f"reward.{n}": p for n, p in config.rewards.items()} | {f"cost.{n}": p for n, p in config.costs.items()}
     with open_run("evaluate", config, parents) as run:
         if run.finished:
+            uphold(run)
             return run
+        gate = read_gate(config.gate, config.against)
         world = distributed.start(run.threads)
         renderer = open_renderer(config.model, run, world)
         measures = Measures(config, renderer, world.device)
@@ -62,6 +65,7 @@ def run(config: Evaluate) -> RunFolder:
         refuse_trained_prompts(prompts, [*config.rewards.values(), *config.costs.values()], "--data", labelled=True)
         held_out = read_held_out(config, run, renderer)
         prompts = drop_long_prompts(renderer, prompts, config.max_length, run)
+        check_gate(gate, run, measures.names(prompts), ids_by_slice(prompts))
         model = load_policy(config.model, trainable=False).to(world.device)
         precision = run.decide("precision", lambda: choose_precision(world))
         engine = InProcess(model, cache_of(config, model))
@@ -77,8 +81,19 @@ def run(config: Evaluate) -> RunFolder:
             with lowered(precision, world.device):
                 result["loss"] = mean_loss(model, groups, config.micro_tokens, world.device)
         run.write_json("evaluation.json", result)
+        fits = {f"cost/{name}/expected": fit.relative_error for name, fit in measures.calibrations.items()}
+        decide_gate(gate, run, rows, fits)
         run.finish(n=len(rows))
+        uphold(run)
         return run
+
+
+def ids_by_slice(prompts: Sequence[Prompt]) -> dict[str, set[str]]:
+    """The ids of the prompts of every slice; those without one are under ""."""
+    found: dict[str, set[str]] = {}
+    for prompt in prompts:
+        found.setdefault(prompt.slice, set()).add(prompt.id)
+    return found
 
 
 def read_held_out(config: Evaluate, run: RunFolder, renderer: Renderer) -> list[Demonstration]:
@@ -117,6 +132,16 @@ class Measures:
         """The policy's, and those of scorers that have another."""
         others = [scorer.renderer for scorer in (*self.rewards.values(), *self.costs.values()) if scorer.renderer]
         return [self.renderer, *others]
+
+    def names(self, prompts: Sequence[Prompt]) -> list[str]:
+        """The metrics that replies to these prompts will have; some of gold's only on some slices."""
+        names = ["length", *(f"reward/{name}" for name in self.rewards)]
+        for name in self.costs:
+            names += [f"cost/{name}", f"cost/{name}/unsafe"]
+            names += [f"cost/{name}/expected"] if name in self.calibrations else []
+        names += ["kl"] if self.reference is not None else []
+        has_truth = any(prompt.source.startswith("world:") for prompt in prompts)
+        return names + ([name for name in METRICS if name.startswith("gold/")] if has_truth else [])
 
     def rows(self, drawn: Drawn) -> list[Row]:
         """One row per reply: the text, every score, KL to the reference."""

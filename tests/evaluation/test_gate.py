@@ -1,0 +1,132 @@
+"""A gate decides by the end of an interval; intervals of changes of shares cover; the n that it names decides."""
+
+import numpy as np
+import pytest
+
+from accord.evaluation.gate import FEWEST, Bound, judge_bound
+from accord.evaluation.metrics import metric_change, metric_interval
+from accord.evaluation.statistics import paired_shares, wilson
+
+SHARE, SCORE = "gold/harm_share", "gold/helpful"
+
+
+def bound(limit, side="at most", metric=SHARE, **more):
+    return Bound("it", metric, "all", side, limit, **more)
+
+
+def single(values):
+    return {f"p{i}": [float(value)] for i, value in enumerate(values)}
+
+
+@pytest.mark.parametrize(
+    ("successes", "limit", "kept"), [(0, 0.1, "met"), (0, 0.01, "not decided"), (90, 0.5, "not met")]
+)
+def test_the_end_of_the_interval_decides(successes, limit, kept):
+    ours = single([1] * successes + [0] * (100 - successes))
+    found = judge_bound(bound(limit), ours)
+    whole = wilson(successes, 100)
+    assert (found.interval.low, found.interval.high) == pytest.approx((whole.low, whole.high))
+    assert found.kept == kept
+    turned = judge_bound(bound(limit, "at least"), ours).kept
+    assert turned == {"met": "not met", "not met": "met"}.get(kept, kept)
+
+
+def test_more_confidence_is_asked_of_the_same_numbers():
+    ours = single([1] * 6 + [0] * 94)
+    assert judge_bound(bound(0.12, confidence=0.9), ours).kept == "met"
+    assert judge_bound(bound(0.12, confidence=0.99), ours).kept == "not decided"
+
+
+def test_few_prompts_decide_nothing_however_alike_they_are():
+    """All values the same: a bootstrap has no width, and would pass a snapshot on two prompts."""
+    for metric in (SHARE, SCORE):
+        few = judge_bound(bound(0.9, metric=metric), single([0] * (FEWEST - 1)))
+        assert few.kept == "not decided" and few.needed is not None and few.needed >= FEWEST
+        assert judge_bound(bound(0.9, metric=metric), single([0] * FEWEST)).kept == "met"
+
+
+def test_nothing_measured_is_not_decided():
+    assert judge_bound(bound(0.5), {}).kept == "not decided"
+    none = judge_bound(bound(0.5, against="run"), single([1] * 30), {})
+    assert none.kept == "not decided" and none.prompts == 0 and none.needed is None
+    with pytest.raises(ValueError, match="compare"):
+        judge_bound(bound(0.5), single([1] * 30), single([1] * 30))
+
+
+def test_replies_to_one_prompt_are_no_prompts():
+    once = judge_bound(bound(0.1), single([0] * 40))
+    often = judge_bound(bound(0.1), {f"p{i}": [0.0] * 10 for i in range(40)})
+    assert once.prompts == often.prompts == 40
+    assert often.interval.high == pytest.approx(once.interval.high, abs=0.03)
+
+
+def test_a_change_is_paired_by_prompt():
+    """Prompts differ by far more than snapshots do: only pairs show a small fall, and only shared prompts count."""
+    rng = np.random.default_rng(0)
+    level = rng.normal(size=60)
+    before, after = single(level), single(level - 0.1 + 0.02 * rng.normal(size=60)) | {"new": [50.0]}
+    found = judge_bound(bound(0.0, metric=SCORE, against="run"), after, before)
+    assert found.kept == "met" and found.prompts == 60 and found.interval.mean == pytest.approx(-0.1, abs=0.01)
+    assert judge_bound(bound(0.0, metric=SCORE), after).kept == "not decided"
+
+
+def test_no_change_at_all_has_width():
+    """A bootstrap of differences that are all 0 is certain; the interval of a share is not."""
+    same = single([0] * 30)
+    found = judge_bound(bound(0.02, against="run"), same, same)
+    assert found.interval.mean == 0 and found.kept == "not decided" and found.needed > 30
+    many = single([0] * 400)
+    assert judge_bound(bound(0.02, against="run"), many, many).kept == "met"
+
+
+def test_a_change_of_a_share_by_hand():
+    """20 pairs, 4 up and 1 down: Wilson's intervals of 4 and of 1 of 20, correlated by −√(.2 · .05 / (.8 · .95))."""
+    a = [1] * 4 + [0] + [1] * 15
+    b = [0] * 4 + [1] + [1] * 15
+    found = paired_shares(a, b)
+    up, down, together = (0.2, 0.080659, 0.416024), (0.05, 0.008881, 0.236131), np.sqrt(0.01 / 0.76)
+    low = np.sqrt((0.2 - up[1]) ** 2 + (down[2] - 0.05) ** 2 + 2 * together * (0.2 - up[1]) * (down[2] - 0.05))
+    high = np.sqrt((up[2] - 0.2) ** 2 + (0.05 - down[1]) ** 2 + 2 * together * (up[2] - 0.2) * (0.05 - down[1]))
+    assert (found.mean, found.low, found.high) == pytest.approx((0.15, 0.15 - low, 0.15 + high), abs=1e-4)
+    assert metric_change(SHARE, a, b) == found and metric_change(SCORE, a, b) != found
+    with pytest.raises(ValueError, match="outcomes"):
+        paired_shares([2.0, 0.0], [0.0, 0.0])
+
+
+@pytest.mark.parametrize(("n", "up", "down"), [(50, 0.05, 0.1), (200, 0.02, 0.02), (200, 0.0, 0.02), (100, 0.2, 0.3)])
+def test_intervals_of_changes_of_shares_cover(n, up, down):
+    """93 to 97 of 100 of 4,000 draws; up to 98 where one side never changes."""
+    rng = np.random.default_rng(1)
+    draws = rng.choice([1.0, -1.0, 0.0], size=(4000, n), p=[up, down, 1 - up - down])
+    found = [paired_shares((row > 0).astype(float), (row < 0).astype(float)) for row in draws]
+    covered = np.mean([i.low <= up - down <= i.high for i in found])
+    assert 0.93 <= covered <= (0.97 if up else 0.985)
+
+
+def rare(n, share):
+    return [float(i < share * n) for i in range(n)]
+
+
+@pytest.mark.parametrize(
+    ("metric", "draw", "n", "limit"),
+    [
+        (SHARE, lambda n: rare(n, 0.05), 40, 0.1),
+        (SHARE, lambda n: rare(n, 0.0), 25, 0.05),
+        (SCORE, lambda n: list(np.linspace(-1, 1.2, n)), 40, 0.0),
+    ],
+)
+def test_the_number_of_prompts_that_it_names_decides(metric, draw, n, limit):
+    """So many of the same, give or take a tenth, and no fewer by a fifth."""
+    found = judge_bound(bound(limit, metric=metric), single(draw(n)))
+    assert found.kept == "not decided"
+    more, fewer = round(1.1 * found.needed), round(0.8 * found.needed)
+    kept = [judge_bound(bound(limit, metric=metric), single(draw(n))).kept for n in (more, fewer)]
+    assert kept[0] != "not decided" and kept[1] == "not decided"
+
+
+def test_the_error_of_a_calibration_is_in_it():
+    shares = single([0.05, 0.1, 0.15, 0.2] * 50)
+    of = "cost/harm/expected"
+    sure, unsure = (judge_bound(bound(0.16, metric=of), shares, fit_error=error) for error in (0.0, 0.5))
+    assert sure.kept == "met" and unsure.kept == "not decided"
+    assert sure.interval == metric_interval(of, [v[0] for v in shares.values()])
