@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from accord.evaluation.gate import FEWEST, Bound, judge_bound
+from accord.evaluation.gate import FEWEST, GateBound, judge_bound
 from accord.evaluation.metrics import metric_change, metric_interval
 from accord.evaluation.statistics import paired_shares, wilson
 
@@ -11,7 +11,7 @@ SHARE, SCORE = "gold/harm_share", "gold/helpful"
 
 
 def bound(limit, side="at most", metric=SHARE, **more):
-    return Bound("it", metric, "all", side, limit, **more)
+    return GateBound("it", metric, "all", side, limit, **more)
 
 
 def single(values):

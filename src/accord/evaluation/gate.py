@@ -21,7 +21,7 @@ Values = Mapping[str, Sequence[float]]  # by prompt, those of its replies
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
+class GateBound:
     """What is asked of the mean of `metric` over the replies to prompts of `slices` ("all", or names with commas).
 
     With `against`, the folder of another evaluation, it is asked of the change from there, paired by prompt.
@@ -41,7 +41,7 @@ class Bound:
 class BoundVerdict:
     """What was found of a bound. `needed` prompts would decide it if mean and spread stay; None where none would."""
 
-    bound: Bound
+    bound: GateBound
     kept: Kept
     interval: Interval
     prompts: int
@@ -64,7 +64,9 @@ class BoundVerdict:
         )
 
 
-def judge_bound(bound: Bound, ours: Values, theirs: Values | None = None, *, fit_error: float = 0.0) -> BoundVerdict:
+def judge_bound(
+    bound: GateBound, ours: Values, theirs: Values | None = None, *, fit_error: float = 0.0
+) -> BoundVerdict:
     """Whether a bound is kept, by values of every reply, by prompt, of this snapshot and of the one compared with.
 
     `fit_error` is the standard error of log T of a calibrated cost model (`with_fit`), where the metric is its share.
@@ -91,7 +93,7 @@ def judge_bound(bound: Bound, ours: Values, theirs: Values | None = None, *, fit
     return BoundVerdict(bound, kept, found, prompts, needed)
 
 
-def prompts_to_decide(bound: Bound, found: Interval, prompts: int) -> int | None:
+def prompts_to_decide(bound: GateBound, found: Interval, prompts: int) -> int | None:
     """How many prompts would put the bound outside the interval, if mean and spread stay as they are seen.
 
     The distance from the mean to the end on the bound's side falls with √n; of a share as Wilson's score has it, whose

@@ -10,7 +10,7 @@ import yaml
 
 from accord.config import Config, to_plain
 from accord.errors import BadInput, GateClosed, did_you_mean
-from accord.evaluation.gate import Bound, BoundVerdict, judge_bound
+from accord.evaluation.gate import BoundVerdict, GateBound, judge_bound
 from accord.lineage import hash_file
 from accord.records import slice_names
 from accord.run import RunFolder, read_json, read_lines
@@ -42,7 +42,7 @@ class Gate:
     """The bounds of one file; `path` is "" where there is no gate."""
 
     path: str
-    bounds: tuple[Bound, ...]
+    bounds: tuple[GateBound, ...]
 
 
 class _Unique(yaml.SafeLoader):
@@ -79,7 +79,7 @@ def read_gate(path: str, against: str = "") -> Gate:
     return Gate(path, tuple(_bound(path, str(name), each, confidence, against) for name, each in listed.items()))
 
 
-def _bound(path: str, name: str, value: Any, confidence: float, against: str) -> Bound:
+def _bound(path: str, name: str, value: Any, confidence: float, against: str) -> GateBound:
     at = f"bounds.{name}"
     given = _keys(path, at, value, BOUND_KEYS)
     asked = [key for key in ASKED if key in given]
@@ -98,7 +98,7 @@ def _bound(path: str, name: str, value: Any, confidence: float, against: str) ->
         raise BadInput(f"{path}: {at}.{asked[0]}: a change from what? give against: RUN here or at the top of the file")
     if not of_change and "against" in given:
         raise BadInput(f"{path}: {at}.against: has no effect beside {asked[0]}; ask change_{asked[0]}, or leave it out")
-    return Bound(
+    return GateBound(
         name,
         metric,
         _text(path, f"{at}.slice", given.get("slice", slices)),
@@ -165,11 +165,11 @@ def check_gate(gate: Gate, run: RunFolder, metrics: Iterable[str], prompts: Mapp
             _check_compared(bound, run, at, ids)
 
 
-def _inside(bound: Bound, slice_name: str) -> bool:
+def _inside(bound: GateBound, slice_name: str) -> bool:
     return bound.slices == "all" or slice_name in slice_names(bound.slices)
 
 
-def _judge(bound: Bound, config: Config) -> tuple[str, str]:
+def _judge(bound: GateBound, config: Config) -> tuple[str, str]:
     """Of a bound on a model's scores the role of the model among a run's parents, and where it is; else two empty."""
     kind, _, rest = bound.metric.partition("/")
     name = rest.split("/")[0]
@@ -177,7 +177,7 @@ def _judge(bound: Bound, config: Config) -> tuple[str, str]:
     return (f"{kind}.{name}", where) if where else ("", "")
 
 
-def _check_judge(bound: Bound, run: RunFolder, at: str) -> None:
+def _check_judge(bound: GateBound, run: RunFolder, at: str) -> None:
     """Refuse a judge that the snapshot was optimised against, or some of whose labels it learned from."""
     role, where = _judge(bound, run.config)
     if not role:
@@ -214,7 +214,7 @@ def _ancestors(snapshot: str) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def _check_compared(bound: Bound, run: RunFolder, at: str, ids: set[str]) -> None:
+def _check_compared(bound: GateBound, run: RunFolder, at: str, ids: set[str]) -> None:
     """Refuse an evaluation that has not measured the same metric, in the same way, on some of the same prompts."""
     folder = Path(bound.against)
     for file in ("samples.jsonl", "config.yaml"):
@@ -244,7 +244,7 @@ def _check_compared(bound: Bound, run: RunFolder, at: str, ids: set[str]) -> Non
         )
 
 
-def scores_by_prompt(rows: Sequence[Mapping[str, Any]], bound: Bound) -> dict[str, list[float]]:
+def scores_by_prompt(rows: Sequence[Mapping[str, Any]], bound: GateBound) -> dict[str, list[float]]:
     """What rows of `samples.jsonl` hold of a bound's metric on its slices, by prompt."""
     found: dict[str, list[float]] = {}
     for row in rows:
