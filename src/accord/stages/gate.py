@@ -64,7 +64,7 @@ def read_gate(path: str, against: str = "") -> Gate:
     if not path:
         return Gate("", ())
     try:
-        value = yaml.load(Path(path).read_text(encoding="utf-8"), _Unique)
+        value = _Unique(Path(path).read_text(encoding="utf-8")).get_single_data()
     except FileNotFoundError:
         raise BadInput(f"--gate {path}: no such file") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
