@@ -91,6 +91,11 @@ COMMANDS: dict[str, Command] = {
         "stages.evaluate.config:EvaluatePreference",
         "stages.evaluate.preference:run",
     ),
+    "evaluate ratings": Command(
+        "Snapshots head to head: win rates and Elo from votes or from scores, and how far judges agree.",
+        "stages.evaluate.config:EvaluateRatings",
+        "stages.evaluate.ratings:run",
+    ),
     "evaluate": Command(
         "Measure a snapshot: gold judges where the truth is known, preference and cost models, KL, win rate.",
         "stages.evaluate.config:Evaluate",

@@ -125,6 +125,7 @@ class Comparison:
     choice in the labeler's units, 0 when none was given. `order` is the order in which the replies were shown.
     `probability` is the labeler's, from ½ to 1, that two replies are ordered as their ranks say (a soft label); a plain
     answer has 1. `all_bad` says that none of the replies will do ("both bad"), whatever their order.
+    `snapshots[i]` names what wrote `replies[i]`; empty where that is not known.
     """
 
     prompt: Prompt
@@ -136,6 +137,7 @@ class Comparison:
     order: tuple[int, ...]
     probability: float = 1.0
     all_bad: bool = False
+    snapshots: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:

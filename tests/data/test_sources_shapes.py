@@ -337,6 +337,10 @@ def test_every_shape_is_recognised_from_a_row_of_its_own():
             "instruction": "p",
             **{"response1": "a", "response2": "b", "annotator1": 1, "annotator2": 1, "annotator3": 0},
         },
+        "pandalm votes": {
+            "instruction": "p",
+            **{"response1": "a", "response2": "b", "annotator1": 1, "annotator2": 1, "annotator3": 0, "cmp_key": "x_y"},
+        },
         "tulu judged": {"prompt": "p", "completion_a": "a", "completion_b": "b", "preference": "tie"},
         "shp": {"history": "p", "human_ref_A": "a", "human_ref_B": "b", "labels": 1},
         "preference, implicit prompt": {"chosen": [], "rejected": []},
@@ -370,7 +374,8 @@ def test_every_shape_is_recognised_from_a_row_of_its_own():
     }
     assert set(rows) == set(SHAPES)
     for name, row in rows.items():
-        assert recognise([row], {}, None, "here") == name
+        # one row of PandaLM is a soft label, or three people's votes on two models
+        assert recognise([row], {}, "battle" if name == "pandalm votes" else None, "here") == name
 
 
 @pytest.mark.parametrize(

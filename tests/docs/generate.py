@@ -87,6 +87,11 @@ EXAMPLES: dict[str, tuple[str, str]] = {
         "accord evaluate preference --models.helpful runs/helpful/snapshot --bootstrap 500 \\\n"
         "    --data comparisons.jsonl --out runs/trust",
     ),
+    "evaluate ratings": (
+        "Writes `ratings.json`: win rates and Elo of snapshots, by judge. [ratings.md](ratings.md) says how.",
+        "accord evaluate ratings --runs.sft runs/evaluation-sft --runs.ppo runs/evaluation \\\n"
+        "    --judge gold/helpful,reward/helpful --out runs/ratings",
+    ),
     "score": (
         "Writes `scores.jsonl`, a row a reply and a column a number; with `--label` also `labels.jsonl`.",
         "accord score --models.helpful runs/helpful/snapshot --models.policy runs/sft/snapshot \\\n"

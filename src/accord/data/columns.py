@@ -121,6 +121,13 @@ class Fields:
             raise self.wrong(name, "a list of whole numbers")
         return tuple(int(v) for v in values)
 
+    def names(self, name: str, count: int) -> tuple[str, ...]:
+        """A list of so many texts that are not empty."""
+        found = self.items(name)
+        if len(found) != count or not all(isinstance(one, str) and one for one in found):
+            raise self.wrong(name, f"{count} names, one for each reply")
+        return tuple(found)
+
     def turns(self, name: str) -> Turns:
         """A prompt or conversation: plain text (one user turn), an HH transcript, or a list of messages."""
         value = unpack(self.get(name))

@@ -111,6 +111,8 @@ def make_records(kind: Kind, parts: Parts, criterion: str | None = None) -> list
         return [_prompt(parts)]
     if kind == "demonstration":
         return [_demonstration(parts)]
+    if kind == "battle":
+        return list(_battles(parts, criterion))
     return cast(
         list[Record],
         _comparisons(parts, criterion) if kind == "comparison" else _judgements(parts, criterion),
@@ -155,18 +157,22 @@ def _comparisons(parts: Parts, criterion: str | None) -> list[Comparison]:
         raise Dropped("empty reply")
     if len(set(bare)) < len(bare):
         raise Dropped("equal replies")
-    shown = tuple(range(len(bare)))
+    return _ranked(prompt, parts, criterion, tuple(range(len(parts.replies))))
+
+
+def _ranked(prompt: Prompt, parts: Parts, criterion: str | None, shown: tuple[int, ...]) -> list[Comparison]:
     made = [
         Comparison(
             prompt,
             parts.replies,
             ranking.ranks,
             ranking.criterion or criterion or "",
-            parts.labeler,
+            ranking.labeler or parts.labeler,
             ranking.strength,
             ranking.order or shown,
             ranking.probability,
             ranking.all_bad,
+            parts.snapshots,
         )
         for ranking in parts.rankings
         if criterion is None or ranking.criterion in ("", criterion)
@@ -174,6 +180,19 @@ def _comparisons(parts: Parts, criterion: str | None) -> list[Comparison]:
     if not made:
         raise Dropped("other criterion")
     return made
+
+
+def _battles(parts: Parts, criterion: str | None) -> list[Comparison]:
+    """Comparisons of named snapshots. Equal and empty replies count, as a tie or a loss does; conversations that part
+    after their first turns are about the turns that they share; an order that is not known stays empty."""
+    if not parts.rankings or not parts.snapshots:
+        raise Dropped("no snapshot named" if parts.rankings else "other kind of record")
+    if len(set(parts.snapshots)) < len(parts.snapshots):
+        raise Dropped("a snapshot against itself")
+    shared = parts.prompts[0][: _shared([(*turns, Turn("", "")) for turns in parts.prompts])]
+    if not any(turn.content.strip() for turn in shared):
+        raise Dropped("prompts differ")
+    return _ranked(Prompt(shared, parts.slice, parts.source), parts, criterion, ())
 
 
 def _judgements(parts: Parts, criterion: str | None) -> list[Judgement]:

@@ -2,18 +2,19 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 from accord.data.columns import Fields
 from accord.data.conversations import Turns
 from accord.records import JudgementKind
 
-Kind = Literal["document", "prompt", "demonstration", "comparison", "judgement"]
-RECORD_KINDS: tuple[Kind, ...] = get_args(Kind)
+# a battle is a comparison whose replies name the snapshots that wrote them: it rates them, and trains nothing
+Kind = Literal["document", "prompt", "demonstration", "comparison", "judgement", "battle"]
+RECORD_KINDS: tuple[Kind, ...] = ("document", "prompt", "demonstration", "comparison", "judgement")
 
 
 class Ranking(NamedTuple):
-    """Ranks of all replies (1 best). The criterion "" means the one that the reader asks for."""
+    """Ranks of all replies (1 best). The criterion "" is the one that the reader asks for, the labeler "" the row's."""
 
     criterion: str
     ranks: tuple[int, ...]
@@ -21,6 +22,7 @@ class Ranking(NamedTuple):
     order: tuple[int, ...] = ()
     probability: float = 1.0
     all_bad: bool = False
+    labeler: str = ""
 
 
 class Verdict(NamedTuple):
@@ -37,11 +39,13 @@ class Verdict(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What one row says. `prompts[i]` is the prompt as `replies[i]` has it, so that a difference can be seen;
-    `ideal` is the reply to imitate, -1 for none; `notes` are what was seen and does no harm."""
+    `snapshots[i]` names what wrote `replies[i]`, where that is said; `ideal` is the reply to imitate, -1 for none;
+    `notes` are what was seen and does no harm."""
 
     text: str = ""
     prompts: tuple[Turns, ...] = ()
     replies: tuple[str, ...] = ()
+    snapshots: tuple[str, ...] = ()
     ideal: int = -1
     rankings: tuple[Ranking, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
@@ -63,6 +67,7 @@ class Shape(NamedTuple):
 
 
 CHOICE: tuple[Kind, ...] = ("prompt", "demonstration", "comparison")
+NAMED: tuple[Kind, ...] = (*CHOICE, "battle")
 SHOWN: tuple[Kind, ...] = ("prompt", "demonstration")
 JUDGED: tuple[Kind, ...] = ("prompt", "judgement")
 # what a judgement may say besides its value

@@ -39,6 +39,7 @@ def to_row(record: Record) -> dict[str, Any]:
             "order": list(record.order),
             **({"probability": record.probability} if record.probability != 1 else {}),
             **({"all_bad": True} if record.all_bad else {}),
+            **({"snapshots": list(record.snapshots)} if record.snapshots else {}),
         }
     return {
         "record": "judgement",

@@ -63,7 +63,15 @@ def _stored(cells: Fields) -> Parts:
         probability(cells),
         cells.has("all_bad") and cells.flag("all_bad"),
     )
-    return replace(parts, prompts=ranked.prompts, replies=ranked.replies, ideal=ranked.ideal, rankings=(ranking,))
+    named = cells.names("snapshots", len(ranked.replies)) if cells.has("snapshots") else ()
+    return replace(
+        parts,
+        prompts=ranked.prompts,
+        replies=ranked.replies,
+        snapshots=named,
+        ideal=ranked.ideal,
+        rankings=(ranking,),
+    )
 
 
 def _judgement_kind(cells: Fields) -> JudgementKind:
@@ -80,7 +88,7 @@ def _are_records(row: Mapping[str, Any]) -> bool:
 
 # Asked in this order; the first that fits is taken.
 SHAPES: dict[str, Shape] = {
-    "accord records": Shape(("record",), (), RECORD_KINDS, _stored, _are_records),
+    "accord records": Shape(("record",), (), (*RECORD_KINDS, "battle"), _stored, _are_records),
     **PAIRS,
     **LISTS,
     **VOTES,

@@ -27,6 +27,7 @@ __all__ = [
     "inspect_source",
     "nothing_left",
     "prompt_of",
+    "read_battles",
     "read_comparisons",
     "read_demonstrations",
     "read_documents",
@@ -83,6 +84,12 @@ def read_comparisons(source: str, criterion: str, **how: Unpack[How]) -> Loaded[
     return cast(Loaded[Comparison], _load("comparison", source, Reader(**how), criterion))
 
 
+def read_battles(source: str, criterion: str, **how: Unpack[How]) -> Loaded[Comparison]:
+    """Comparisons whose replies name the snapshots that wrote them, to rate these by. Unlike comparisons to learn from
+    they keep equal and empty replies, and conversations that part after a shared beginning."""
+    return cast(Loaded[Comparison], _load("battle", source, Reader(**how), criterion))
+
+
 def read_judgements(source: str, criterion: str, **how: Unpack[How]) -> Loaded[Judgement]:
     """Judgements of single replies under `criterion`: `label` gives kind good, `is_safe` and the like safe,
     `rating` rating."""
@@ -90,7 +97,7 @@ def read_judgements(source: str, criterion: str, **how: Unpack[How]) -> Loaded[J
 
 
 def _load(kind: Kind, source: str, how: Reader, criterion: str = "") -> Loaded[Record]:
-    if kind in ("comparison", "judgement") and not criterion:
+    if kind in ("comparison", "battle", "judgement") and not criterion:
         raise BadInput(f"{source}: name the criterion of the {kind}s, for example helpful.")
     records: list[Record] = []
     drops: Counter[str] = Counter()
@@ -136,6 +143,8 @@ def _bytes_of(row: Mapping[str, Any]) -> bytes:
 REMEDIES = {
     "sides part before the last turn": "--uneven cut ends both sides with the first answers that differ",
     "tie": "no reply of a tie is the best; as comparisons ties are kept",
+    "no snapshot named": "ratings need to know which snapshot wrote each reply (model_a and model_b, generator_1 and "
+    "generator_2, or snapshots in Accord's own rows)",
     "tool call": "Accord learns from text; take the tool's turns out, or write the call into the content",
 }
 

@@ -64,7 +64,7 @@ class _Tally:
             self.slices[record.slice] += 1
             self.splits[record.split] += 1
             self.openings.add(unit_hash(record.opening))
-        elif isinstance(record, Comparison | Judgement):
+        elif isinstance(record, Comparison | Judgement) and kind != "battle":
             self.criteria[record.criterion or "(as asked)"] += 1
             if isinstance(record, Comparison):
                 self.notes["both bad" if record.all_bad else "tie"] += record.all_bad or len(set(record.ranks)) == 1
@@ -103,6 +103,8 @@ def inspect_source(source: str, how: Reader | None = None, kind: Kind | None = N
     )
 
 
+# reasons that say what a row is, and not what is wrong with it
+OTHER_KIND = ("other kind of record", "no snapshot named")
 _MOST_TELLING: tuple[Kind, ...] = ("comparison", "judgement", "demonstration", "prompt", "document")
 
 
@@ -118,7 +120,7 @@ def _inspect_row(tally: _Tally, row: Row, shape: str, parts: Parts | str) -> Non
         try:
             made = make_records(kind, parts)
         except Dropped as reason:
-            if str(reason) != "other kind of record":
+            if str(reason) not in OTHER_KIND:
                 tally.drops.setdefault(kind, Counter())[str(reason)] += 1
             continue
         for record in made:

@@ -2,14 +2,36 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from accord.data.columns import Fields
 from accord.data.conversations import Dropped, Turns, is_null, parse_text
-from accord.data.parts import CHOICE, Parts, Shape, Verdict, chosen_of_two
+from accord.data.parts import CHOICE, NAMED, Parts, Ranking, Shape, Verdict, chosen_of_two
 from accord.records import Turn
 
 BOTH_BAD = re.compile(r"(tie\s*)?\(?both[ _-]?bad\)?")
+
+
+def _named(parts: Parts, cells: Fields, first: str, second: str, judge: str) -> Parts:
+    """The same with the snapshots that wrote the replies and with who judged, where the row has columns for them."""
+    if cells.has(first) and cells.has(second):
+        parts = replace(parts, snapshots=(_text_of(cells, first), _text_of(cells, second)))
+    return replace(parts, labeler=_person(_text_of(cells, judge))) if cells.has(judge) else parts
+
+
+def _side_by_side(parts: Parts) -> Parts:
+    """An arena shows A on the left."""
+    return replace(parts, rankings=tuple(ranking._replace(order=(0, 1)) for ranking in parts.rankings))
+
+
+def _text_of(cells: Fields, name: str) -> str:
+    return str(cells.get(name))
+
+
+def _person(judge: str) -> str:
+    """`arena_user_973` is number 973 of the arena's users: who is one of many has a colon before the number."""
+    return re.sub(r"_(\d+)$", r":\1", judge)
 
 
 def _choice(cells: Fields, turns: Turns, sides: tuple[str, str], first: float | None) -> Parts:
@@ -25,7 +47,8 @@ def _alpaca_eval(cells: Fields) -> Parts:
     said = cells.number("preference")
     if said and not 1 <= said <= 2:
         raise cells.wrong("preference", "a number from 1 (the first output is better) to 2 (the second), or 0 for none")
-    return _choice(cells, cells.turns("instruction"), ("output_1", "output_2"), 2 - said if said else None)
+    parts = _choice(cells, cells.turns("instruction"), ("output_1", "output_2"), 2 - said if said else None)
+    return _named(parts, cells, "generator_1", "generator_2", "annotator")
 
 
 def _llm_bar(cells: Fields) -> Parts:
@@ -53,12 +76,32 @@ def _tldr_judged(cells: Fields) -> Parts:
 
 def _pandalm(cells: Fields) -> Parts:
     """Three people, each 1, 2 or 0 for a tie; the share of votes for the first is a soft label."""
-    said = [cells.number(f"annotator{i}") for i in (1, 2, 3)]
-    if not set(said) <= {0, 1, 2}:
-        raise cells.wrong("annotator1", "0 (a tie), 1 or 2, as annotator2 and annotator3 must")
+    said = _three(cells)
     more = f"\n\n{cells.text('input')}" if cells.has("input") else ""
     turns = (Turn("user", cells.text("instruction") + more),)
     return _choice(cells, turns, ("response1", "response2"), sum((0.5, 1.0, 0.0)[int(vote)] for vote in said) / 3)
+
+
+def _pandalm_votes(cells: Fields) -> Parts:
+    """The same three people as three votes; `cmp_key` names both models with an underscore between."""
+    names = cells.text("cmp_key").split("_")
+    if len(names) != 2:
+        raise cells.wrong("cmp_key", "two names with an underscore between")
+    votes = tuple(
+        Ranking("", ((1, 1), (1, 2), (2, 1))[int(vote)], labeler=f"annotator:{i}")
+        for i, vote in enumerate(_three(cells), 1)
+    )
+    return replace(_pandalm(cells), snapshots=(names[0], names[1]), rankings=votes)
+
+
+def _three(cells: Fields) -> list[float]:
+    said = [cells.number(f"annotator{i}") for i in (1, 2, 3)]
+    if not set(said) <= {0, 1, 2}:
+        raise cells.wrong("annotator1", "0 (a tie), 1 or 2, as annotator2 and annotator3 must")
+    return said
+
+
+_PANDALM = ("instruction", "response1", "response2", "annotator1", "annotator2", "annotator3")
 
 
 _GRADES = {
@@ -111,7 +154,8 @@ def _arena(cells: Fields) -> Parts:
     first, all_bad = _chance(cells, "winner")
     sides = [cells.side(name, _judged(cells, name), ()) for name in ("conversation_a", "conversation_b")]
     (prompt_a, a), (prompt_b, b) = sides
-    return chosen_of_two((prompt_a, prompt_b), (a, b), first, all_bad=all_bad)
+    parts = chosen_of_two((prompt_a, prompt_b), (a, b), first, all_bad=all_bad)
+    return _named(_side_by_side(parts), cells, "model_a", "model_b", "judge")
 
 
 def _judged(cells: Fields, name: str) -> list[dict[str, str]]:
@@ -132,7 +176,8 @@ def _arena_columns(cells: Fields) -> Parts:
     if not len(asked) == len(a) == len(b) or not asked:
         raise Dropped("sides of other length than the prompt")
     prompts = tuple(_woven(asked, said) for said in (a, b))
-    return chosen_of_two((prompts[0], prompts[1]), (a[-1], b[-1]), (1.0, 0.0, 0.5)[wins.index(True)])
+    parts = chosen_of_two((prompts[0], prompts[1]), (a[-1], b[-1]), (1.0, 0.0, 0.5)[wins.index(True)])
+    return _named(_side_by_side(parts), cells, "model_a", "model_b", "judge")
 
 
 _OUTCOMES = ("winner_model_a", "winner_model_b", "winner_tie")
@@ -155,18 +200,21 @@ def _grades_of_tulu(row: Mapping[str, Any]) -> bool:
     return row["preference"] in _GRADES
 
 
+_MODELS = ("model_a", "model_b", "judge")
+
 VOTES: dict[str, Shape] = {
-    "arena votes": Shape(("conversation_a", "conversation_b", "winner"), ("turn",), CHOICE, _arena),
-    "arena votes in columns": Shape(("prompt", "response_a", "response_b", *_OUTCOMES), (), CHOICE, _arena_columns),
+    "arena votes": Shape(("conversation_a", "conversation_b", "winner"), ("turn", *_MODELS), NAMED, _arena),
+    "arena votes in columns": Shape(("prompt", "response_a", "response_b", *_OUTCOMES), _MODELS, NAMED, _arena_columns),
     "auto-j": Shape(("prompt", "response 1", "response 2", "label"), (), CHOICE, _auto_j),
-    "alpaca eval": Shape(("instruction", "output_1", "output_2", "preference"), (), CHOICE, _alpaca_eval),
-    "llmbar": Shape(("input", "output_1", "output_2", "label"), (), CHOICE, _llm_bar),
-    "pandalm": Shape(
-        ("instruction", "response1", "response2", "annotator1", "annotator2", "annotator3"),
-        ("input",),
-        CHOICE,
-        _pandalm,
+    "alpaca eval": Shape(
+        ("instruction", "output_1", "output_2", "preference"),
+        ("generator_1", "generator_2", "annotator"),
+        NAMED,
+        _alpaca_eval,
     ),
+    "llmbar": Shape(("input", "output_1", "output_2", "label"), (), CHOICE, _llm_bar),
+    "pandalm": Shape(_PANDALM, ("input",), CHOICE, _pandalm),
+    "pandalm votes": Shape((*_PANDALM, "cmp_key"), ("input",), ("battle",), _pandalm_votes),
     "tulu judged": Shape(
         ("prompt", "completion_a", "completion_b", "preference"),
         _ACCEPTABLE,

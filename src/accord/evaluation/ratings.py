@@ -13,22 +13,40 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from accord.evaluation.statistics import Interval
+from accord.evaluation.statistics import Interval, percentile_tail, resample_weights
 
 Array = NDArray[np.float64]
 Ties = Literal["half", "davidson"]
 
 ELO = 400 / math.log(10)
 _LARGEST_NU = 1e6
+UNCONNECTED = (
+    "some players never lost, never won or never met the others, so their ratings are infinite; "
+    "collect more votes, or give a ridge such as 0.1"
+)
 
 
 class Vote(NamedTuple):
-    """`outcome` is 1 if `first` won, 0 if `second` won, ½ for a tie. `cluster`: what it is on (a prompt)."""
+    """What one judge said of the replies of two players: `outcome` is 1 if `first` won, 0 if `second` won, ½ for a tie.
+
+    A judge that gives a probability has it as the outcome. `cluster`: what is drawn together (a prompt); `question`:
+    what others answered too, in whichever order; `lengths` of both replies, in characters; `ordered`: it is known that
+    `first` was shown first.
+    """
 
     first: str
     second: str
     outcome: float
     cluster: Hashable = None
+    judge: str = ""
+    question: Hashable = None
+    lengths: tuple[float, float] = (0, 0)
+    ordered: bool = False
+
+    def turned(self) -> "Vote":
+        """The same vote with the players changed over; nothing says that the other was shown first."""
+        first, second = self.lengths
+        return Vote(self.second, self.first, 1 - self.outcome, self.cluster, self.judge, self.question, (second, first))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,38 +96,45 @@ def fit_ratings(
     never won (or groups that never met) have no finite rating and are refused with ValueError. Resamples in
     which this happens use a ridge of 0.01. The result is the same for any order of the votes.
     """
-    if not votes:
-        raise ValueError("no votes to rate")
-    names = sorted({player for vote in votes for player in (vote.first, vote.second)})
+    names = players(votes)
     if anchor and anchor not in names:
         raise ValueError(f"anchor {anchor!r} has no votes; players are {', '.join(names)}")
-    table, units = _count(votes, names)
-    whole = table.sum(axis=0)
-    if ridge == 0 and not _connected(whole):
-        raise ValueError(
-            "some players never lost, never won or never met the others, so their ratings are infinite; "
-            "collect more votes, or give a ridge such as 0.1"
-        )
-    scores, nu = _fit(whole[None], ties, ridge)
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(units, np.full(units, 1 / units), size=resamples) if units > 1 else np.empty((0, 1))
-    if len(drawn):
-        resampled, _ = _fit(np.einsum("bu,uwij->bwij", drawn.astype(float), table), ties, max(ridge, 0.01))
-        low, high = np.quantile(_anchored(resampled, names, anchor, base), ((1 - level) / 2, (1 + level) / 2), axis=0)
+    scores, nu, draws, units = _fitted(votes, names, ties, ridge, resamples, seed)
+    if len(draws):
+        tail = percentile_tail(units, level)
+        low, high = np.quantile(_anchored(draws, names, anchor, base), (tail, 1 - tail), axis=0)
     else:
         low = high = np.full(len(names), math.nan)
     elo = _anchored(scores, names, anchor, base)[0]
-    games = whole.sum(axis=0)
-    played = games.sum(axis=0) + games.sum(axis=1)
+    played = [sum(name in vote[:2] for vote in votes) for name in names]
     order = sorted(range(len(names)), key=lambda i: (-elo[i], names[i]))
     tied = sum(vote.outcome == 0.5 for vote in votes)
     return Ratings(
-        elo={names[i]: Interval(float(elo[i]), float(low[i]), float(high[i]), round(played[i])) for i in order},
+        elo={names[i]: Interval(float(elo[i]), float(low[i]), float(high[i]), played[i]) for i in order},
         tie_rate=tied / len(votes),
         nu=float(nu[0]),
         n=len(votes),
         anchor=anchor,
     )
+
+
+def players(votes: Sequence[Vote]) -> list[str]:
+    """The names of all who are voted on, sorted. ValueError for no votes."""
+    if not votes:
+        raise ValueError("no votes to rate")
+    return sorted({player for vote in votes for player in vote[:2]})
+
+
+def elo_draws(
+    votes: Sequence[Vote], anchor: str, *, ridge: float = 0.0, resamples: int = 1000, seed: int = 0
+) -> tuple[Array, Array]:
+    """Elo of `players(votes)` with `anchor` at 0, `[players]`, and of every resample, `[resamples, players]`.
+
+    Votes on the same clusters are resampled alike under one seed, so that draws of two judges may be subtracted.
+    """
+    names = players(votes)
+    scores, _, draws, _ = _fitted(votes, names, "half", ridge, resamples, seed)
+    return _anchored(scores, names, anchor, 0.0)[0], _anchored(draws, names, anchor, 0.0)
 
 
 def bradley_terry(wins: Array, ties: Array | None = None, ridge: float = 0.0) -> Array:
@@ -125,21 +150,67 @@ def bradley_terry(wins: Array, ties: Array | None = None, ridge: float = 0.0) ->
     return scores
 
 
-def _count(votes: Sequence[Vote], names: Sequence[str]) -> tuple[Array, int]:
-    """Counts `[units, wins | ties, players, players]`: a unit is a cluster, or else one vote."""
+class _Counts(NamedTuple):
+    """Votes as counts: `rows[unit, cell]`, where a unit is a cluster, or else one vote; `cells[cell]` says what is
+    counted (0 wins or 1 ties, of which player, against which)."""
+
+    rows: Array
+    cells: NDArray[np.int64]
+    players: int
+
+    @property
+    def units(self) -> int:
+        return len(self.rows)
+
+    def tables(self, weights: Array) -> Array:
+        """`[b, wins | ties, players, players]` under weights of the units `[b, units]`."""
+        table = np.zeros((len(weights), 2, self.players, self.players))
+        table[:, self.cells[:, 0], self.cells[:, 1], self.cells[:, 2]] = weights @ self.rows
+        return table
+
+
+def _count(votes: Sequence[Vote], names: Sequence[str], ties: Ties) -> _Counts:
     place = {name: i for i, name in enumerate(names)}
-    rows: dict[Hashable, Array] = {}
+    cells: dict[tuple[int, int, int], int] = {}
+    found: dict[Hashable, dict[int, float]] = {}
     for index, vote in enumerate(sorted(votes, key=repr)):  # any order of votes is one order: the resamples too
         if vote.first == vote.second:
             raise ValueError(f"{vote.first!r} was compared with itself")
-        if vote.outcome not in (0, 0.5, 1):
-            raise ValueError(f"outcome {vote.outcome!r} is not 0, ½ or 1")
-        unit = ("vote", index) if vote.cluster is None else ("cluster", vote.cluster)
-        table = rows.setdefault(unit, np.zeros((2, len(names), len(names))))
-        first, second = place[vote.first], place[vote.second]
-        winner, loser = (second, first) if vote.outcome == 0 else (first, second)
-        table[int(vote.outcome == 0.5), winner, loser] += 1
-    return np.stack(list(rows.values())), len(rows)
+        if not 0 <= vote.outcome <= 1 or (ties == "davidson" and vote.outcome not in (0, 0.5, 1)):
+            due = "0, ½ or 1, as Davidson's ties ask for" if ties == "davidson" else "between 0 and 1"
+            raise ValueError(f"outcome {vote.outcome!r} is not {due}")
+        unit: Hashable = ("vote", index) if vote.cluster is None else ("cluster", vote.cluster)
+        a, b = place[vote.first], place[vote.second]
+        row = found.setdefault(unit, {})
+        said = [(1, a, b, 1.0)] if vote.outcome == 0.5 else [(0, a, b, vote.outcome), (0, b, a, 1 - vote.outcome)]
+        for kind, one, other, worth in said:
+            if worth:
+                cell = cells.setdefault((kind, one, other), len(cells))
+                row[cell] = row.get(cell, 0.0) + worth
+    rows = np.zeros((len(found), len(cells)))
+    for number, key in enumerate(sorted(found, key=repr)):
+        for cell, worth in found[key].items():
+            rows[number, cell] = worth
+    return _Counts(rows, np.array(list(cells)), len(names))
+
+
+def _fitted(
+    votes: Sequence[Vote], names: Sequence[str], ties: Ties, ridge: float, resamples: int, seed: int
+) -> tuple[Array, Array, Array, int]:
+    """Scores `[1, players]`, ν `[1]`, the scores of every resample `[resamples, players]`, how many units were drawn.
+
+    A single unit has no resamples.
+    """
+    counts = _count(votes, names, ties)
+    whole = counts.tables(np.ones((1, counts.units)))
+    if ridge == 0 and not _connected(whole[0]):
+        raise ValueError(UNCONNECTED)
+    scores, nu = _fit(whole, ties, ridge)
+    draws = [np.empty((0, len(names)))]
+    if counts.units > 1:
+        blocks = resample_weights(counts.units, resamples, seed, max(len(counts.cells), 2 * counts.players**2))
+        draws += [_fit(counts.tables(block), ties, max(ridge, 0.01), scores[0])[0] for block in blocks]
+    return scores, nu, np.concatenate(draws), counts.units
 
 
 def _connected(counts: Array) -> bool:
@@ -154,21 +225,21 @@ def _anchored(scores: Array, names: Sequence[str], anchor: str, base: float) -> 
     return (scores - zero) * ELO + base
 
 
-def _fit(counts: Array, ties: Ties, ridge: float) -> tuple[Array, Array]:
+def _fit(counts: Array, ties: Ties, ridge: float, start: Array | None = None) -> tuple[Array, Array]:
     """Scores `[b, players]` (mean 0) and ν `[b]` of tables of counts `[b, wins|ties, players, players]`."""
     wins, tied = counts[:, 0], counts[:, 1]
     tied = tied + tied.transpose(0, 2, 1)  # [b, i, j] = ties of the pair, seen from both
     if ties == "half":
-        return _newton(wins + tied / 2, ridge), np.zeros(len(counts))
+        return _newton(wins + tied / 2, ridge, start=start), np.zeros(len(counts))
     total = wins + wins.transpose(0, 2, 1) + tied
     share = tied.sum(axis=(1, 2)) / total.sum(axis=(1, 2))
     if np.all(share == 0):
-        return _newton(wins, ridge), np.zeros(len(counts))
+        return _newton(wins, ridge, start=start), np.zeros(len(counts))
     nu = np.clip(2 * share / np.maximum(1 - share, 1 / _LARGEST_NU), 0, _LARGEST_NU)
-    scores = np.zeros(wins.shape[:2])
+    scores = np.zeros(wins.shape[:2]) if start is None else np.tile(start, (len(wins), 1))
     for _ in range(500):
         # For given ν the likelihood is that of half-wins with another link; ν then has its own fixed point.
-        scores = _newton(wins + tied / 2, ridge, nu)
+        scores = _newton(wins + tied / 2, ridge, nu, scores)
         half = np.exp((scores[:, :, None] - scores[:, None, :]) / 2)
         expected = (total / (half + 1 / half + nu[:, None, None])).sum(axis=(1, 2))
         updated = np.clip(tied.sum(axis=(1, 2)) / expected, 0, _LARGEST_NU)
@@ -179,10 +250,13 @@ def _fit(counts: Array, ties: Ties, ridge: float) -> tuple[Array, Array]:
     return scores, nu
 
 
-def _newton(wins: Array, ridge: float, nu: Array | None = None) -> Array:
-    """Maximum likelihood for `wins[b, i, j]` (half-wins included), by Newton's method with halved steps."""
+def _newton(wins: Array, ridge: float, nu: Array | None = None, start: Array | None = None) -> Array:
+    """Maximum likelihood for `wins[b, i, j]` (half-wins included), by Newton's method with halved steps.
+
+    `start` are scores to begin at, `[players]` or `[b, players]`.
+    """
     size, players = wins.shape[:2]
-    scores = np.zeros((size, players))
+    scores = np.zeros((size, players)) + (0.0 if start is None else start)
     games = wins + wins.transpose(0, 2, 1)
     won = wins.sum(axis=2)
     extra = np.zeros(size) if nu is None else nu

@@ -119,11 +119,16 @@ def bootstrap(
     value = float(statistic(np.ones((1, n)))[0])
     if count < 2:
         return Interval(value, math.nan, math.nan, n)
-    draws = np.concatenate([statistic(block[:, groups]) for block in _weights(count, resamples, seed, n)])
+    draws = np.concatenate([statistic(block[:, groups]) for block in resample_weights(count, resamples, seed, n)])
     known = draws[np.isfinite(draws)]
-    tail = NormalDist().cdf(-_student(count, level) * math.sqrt(count / (count - 1)))
+    tail = percentile_tail(count, level)
     low, high = np.quantile(known, (tail, 1 - tail)) if known.size else (math.nan, math.nan)
     return Interval(value, float(low), float(high), n)
+
+
+def percentile_tail(count: int, level: float = 0.95) -> float:
+    """Which quantile of the resamples of `count` units is the lower bound: Student's t, and sqrt(n / (n - 1))."""
+    return NormalDist().cdf(-_student(count, level) * math.sqrt(count / (count - 1)))
 
 
 def mean_interval(
@@ -330,6 +335,24 @@ def share_interval(outcomes: ArrayLike, clusters: Clusters = None, level: float 
     return Interval(share, low, high, data.size)
 
 
+def influence_interval(share: float, influence: ArrayLike, clusters: Clusters = None, level: float = 0.95) -> Interval:
+    """Interval of an estimated share from what every value adds to it (the estimate's influence function, mean 0).
+
+    The variance is that of the clusters' sums; the interval is Student's t of as many clusters as there are, on the
+    logit. A share that is not inside (0, 1), or one cluster, leaves the bounds NaN.
+    """
+    data = _values(influence)
+    groups = _groups(clusters, data.size)
+    count = int(groups.max()) + 1
+    if count < 2 or not 0 < share < 1:
+        return Interval(share, math.nan, math.nan, data.size)
+    sums = np.bincount(groups, data)
+    error = math.sqrt(float(sums @ sums) * count / (count - 1)) / data.size
+    middle, reach = math.log(share / (1 - share)), _student(count, level) * error / (share * (1 - share))
+    low, high = (1 / (1 + math.exp(-min(max(x, -700), 700))) for x in (middle - reach, middle + reach))
+    return Interval(share, low, high, data.size)
+
+
 def win_rate(
     a_scores: ArrayLike,
     b_scores: ArrayLike,
@@ -395,8 +418,8 @@ def _counts(rng: np.random.Generator, rows: int, n: int) -> Array:
     return np.bincount(index.ravel(), minlength=rows * n).reshape(rows, n).astype(float)
 
 
-def _weights(n: int, resamples: int, seed: int, width: int = 0) -> Iterator[Array]:
-    """Blocks of weights `[rows, n]`, of so many rows that `width` numbers a row still fit."""
+def resample_weights(n: int, resamples: int, seed: int, width: int = 0) -> Iterator[Array]:
+    """How often each of n units is drawn, `[rows, n]`: blocks of so many rows that `width` numbers a row still fit."""
     rng = np.random.default_rng(seed)
     rows = max(1, _BLOCK // max(n, width))
     for start in range(0, resamples, rows):

@@ -13,6 +13,7 @@ from accord.reporting.blocks import Cell, Section, Verdicts
 from accord.reporting.context import Context, load_context
 from accord.reporting.gate_section import gate_section
 from accord.reporting.preference_section import preference_section
+from accord.reporting.ratings_section import ratings_section
 
 
 def build_report(runs: Sequence[Path | str], *, title: str = "Accord report", summary: Sequence[str] = ()) -> str:
@@ -30,6 +31,7 @@ def build_report(runs: Sequence[Path | str], *, title: str = "Accord report", su
         outcome_sections.plane_section,
         outcome_sections.samples_section,
         outcome_sections.outcome_section,
+        ratings_section,
         training_sections.reward_section,
         training_sections.limits_section,
         watch_section.watch_section,

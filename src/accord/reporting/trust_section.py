@@ -181,7 +181,7 @@ def groups_table(name: str, value: Mapping[str, Any]) -> Block | None:
     return Table(["heads", "opposed, or weights", "correlation"], rows, caption)
 
 
-def agreement_table(found: Mapping[str, Mapping[str, Any]]) -> Block | None:
+def agreement_table(found: Mapping[str, Mapping[str, Any]], of: str = "criterion") -> Block | None:
     rows = []
     for criterion, value in found.items():
         if value:
@@ -190,7 +190,7 @@ def agreement_table(found: Mapping[str, Mapping[str, Any]]) -> Block | None:
             rows.append([Cell(criterion), numeric(str(value.get("labelers"))), *cells, Cell(kappas)])
     if not rows:
         return None
-    head = ["criterion", "labelers", *AGREEMENT.values(), "Cohen κ"]
+    head = [of, "labelers", *AGREEMENT.values(), "Cohen κ"]
     return Table(head, rows, "Agreement of labelers who were asked about the same replies (Krippendorff α: nominal).")
 
 

@@ -4,7 +4,8 @@ from typing import ClassVar
 
 from pydantic import Field, model_validator
 
-from accord.config import Decoding, Idle, Passing, Run, Sources
+from accord.config import Decoding, Idle, Passing, Reading, Run, Sources
+from accord.evaluation.ratings import Ties
 
 
 class Evaluate(Run, Decoding, Passing):
@@ -58,4 +59,42 @@ class EvaluatePreference(Run, Passing):
             raise ValueError("--familiar_data, --background_data and --strange_data go together")
         if not self.models:
             raise ValueError("nothing to measure; give --models.NAME DIR")
+        return self
+
+
+class EvaluateRatings(Run, Reading):
+    """Snapshots head to head: win rates and Elo from votes, or from scores of evaluations, and how far judges agree."""
+
+    idle: ClassVar[tuple[Idle, ...]] = (
+        Idle("criterion split", lambda c: c.data, "without --data SOURCE"),
+        Idle("ties_within", lambda c: c.runs, "without --runs.NAME RUN"),
+        Idle("scores", lambda c: c.decompose, "without --decompose NAME"),
+    )
+    data: Sources = Field({}, description="votes: comparisons whose replies name the snapshots that wrote them")
+    criterion: str = Field("helpful", description="criterion of the votes in --data")
+    split: str = Field("", description="use only votes on prompts of this split (preference, policy, evaluation)")
+    runs: dict[str, str] = Field(
+        {}, description="--runs.NAME RUN: evaluations on the same prompts; --judge decides between their replies"
+    )
+    judge: str = Field(
+        "", description="scores of --runs that decide, with commas between: gold/helpful,reward/NAME,cost/NAME"
+    )
+    ties_within: float = Field(0.0, ge=0, description="scores that differ by no more than this tie")
+    anchor: str = Field("", description="snapshot at Elo 0, that others' win rates are against; default: the most met")
+    ties: Ties = Field("half", description="a tie is half a win for each, or an outcome of its own (Davidson)")
+    ridge: float = Field(0.0, ge=0, description="penalty on log-strengths, for snapshots that never lost or never won")
+    decompose: str = Field("", description="preference model NAME of --runs, whose Elo is compared with the judges'")
+    scores: str = Field("", description="run folder of `accord score` with NAME's scores of the replies in --data")
+    bootstrap: int = Field(1000, gt=0, description="resamples of the prompts behind each interval")
+
+    @model_validator(mode="after")
+    def _has_votes(self) -> "EvaluateRatings":
+        if not self.data and not self.runs:
+            raise ValueError("nothing to rate; give votes by --data SOURCE, or evaluations by --runs.NAME RUN")
+        if self.runs and not self.judge and not self.decompose:
+            raise ValueError("--runs needs a score that decides between replies; give --judge gold/helpful or another")
+        if self.judge and not self.runs:
+            raise ValueError("--judge has no effect without --runs.NAME RUN; leave it out")
+        if self.decompose and not self.runs:
+            raise ValueError("--decompose needs the evaluations that NAME has scored; give --runs.NAME RUN")
         return self

@@ -75,6 +75,7 @@ def run(config: Evaluate) -> RunFolder:
                     run.add_sample(row)
         rows = read_lines(run.path / "samples.jsonl")
         result = summarise(config, rows, measures.calibrations)
+        result["normalizers"] = {name: scorer.normalizer.as_json() for name, scorer in measures.rewards.items()}
         if held_out:
             groups = [conversation_group(renderer, d, "assistant") for d in held_out]
             groups, _ = drop_long(groups, held_out, config.max_length, run, "eval_data")
