@@ -17,6 +17,7 @@ Recompute = Literal["auto", "on", "off"]
 Schedule = Literal["constant", "linear", "cosine"]
 Sources = str | dict[str, str]
 LimitOf = Literal["cost", "unsafe"]
+PROTOCOLS = ("openai", "anthropic", "systemone")  # of servers that answer questions
 LIMIT_OF = "what is bounded: the mean cost in its own units, or the calibrated share of unsafe replies"
 
 
@@ -190,6 +191,45 @@ class Rollouts(Sampling):
         if self.engine and self.cache_tokens:
             raise ValueError("--cache_tokens: a server of --engine has a cache of its own; leave one of them out")
         return self
+
+
+class Asking(Config):
+    """How a server is asked that answers questions, or writes; a run that asks none has no use for these."""
+
+    heading: ClassVar[str] = "asking a server"
+    idle: ClassVar[tuple[Idle, ...]] = (
+        Idle(
+            "allow_local key_variable max_calls max_cost price_sent price_answered timeout attempts at_once draws",
+            lambda c: c.asks_server,
+            "without a server that is asked (PROTOCOL:URL#MODEL)",
+        ),
+    )
+    allow_local: bool = Field(False, description="a server of this machine or its network may be asked")
+    max_calls: int = Field(0, ge=0, description="calls at most, failed ones too; 0: any number")
+    max_cost: float = Field(0.0, ge=0, description="money at most, by the prices below; 0: any sum")
+    price_sent: float = rare(0.0, ge=0, description="of a million tokens sent, in the currency of --max_cost")
+    price_answered: float = rare(0.0, ge=0, description="of a million tokens answered")
+    key_variable: str = rare("", description="environment variable that holds the key; default: the protocol's own")
+    timeout: float = rare(60.0, gt=0, description="seconds for one attempt")
+    attempts: int = rare(5, gt=0, description="attempts at a call that fails in passing (no connection, 429, 5xx)")
+    at_once: int = rare(32, gt=0, description="calls in flight")
+    draws: int = rare(8, gt=0, description="answers drawn for a label where a server gives no probabilities")
+
+    @property
+    def asks_server(self) -> bool:
+        """Whether a knob names a server."""
+        return False
+
+    @model_validator(mode="after")
+    def _money_has_prices(self) -> Self:
+        if self.max_cost and not self.price_sent and not self.price_answered:
+            raise ValueError("--max_cost goes by --price_sent and --price_answered; give them, or leave it out")
+        return self
+
+
+def is_server(where: str) -> bool:
+    """Whether a labeler is a server: PROTOCOL:URL#MODEL."""
+    return where.partition(":")[0] in PROTOCOLS
 
 
 class Reading(Config):

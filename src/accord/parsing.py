@@ -120,6 +120,7 @@ HEADINGS = (
     "against forgetting",
     "watching",
     "drawing replies",
+    "asking a server",
     "adapters",
     "training",
     "run folder",

@@ -36,6 +36,8 @@ TORN = 2**62  # the step of the torn last line that a killed run can leave
 # a config's hash. Threads and compiled kernels add up in another order, and are part of it.
 PLACEMENT = frozenset(
     {"out", "resume", "micro_tokens", "recompute", "cache_tokens", "checkpoint_every", "checkpoint_minutes"}
+    | {"allow_local", "key_variable", "max_calls", "max_cost", "price_sent", "price_answered"}
+    | {"timeout", "attempts", "at_once"}
 )
 # Knobs at these values are decided by the machine at the start; `config.yaml` has what was decided.
 UNDECIDED: dict[str, Any] = {

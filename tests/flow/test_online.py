@@ -8,7 +8,9 @@ import torch
 
 from accord.engine.packing import reply_group
 from accord.errors import BadInput
-from accord.labelers.local import PolicyLabeler
+from accord.labelers.journal import Journal
+from accord.labelers.local import LocalLabeler
+from accord.labelers.preferences import prefers
 from accord.models.scalar import Scorer
 from accord.records import Prompt, Turn
 from accord.run import read_json, read_lines, verify
@@ -162,10 +164,14 @@ def test_an_ai_labeler_gives_soft_labels_to_all_pairs_of_a_prompt(tmp_path, snap
     samples = sampled(tmp_path / "s", [(prompt, replies), (Prompt((Turn("user", "why"),), "x", "y"), ("a", "a"))])
     rows = label(tmp_path / "ai", samples, labeler="ai", scorer=where)
     pairs = [(prompt, a, b) for a, b in (replies[:2], (replies[0], replies[2]), replies[1:3])]
-    said = PolicyLabeler(where, distributed.start(1)).prefers(pairs, "helpful", micro_tokens=4096)
+    with Journal(tmp_path / "journal.jsonl") as journal:
+        labeler = LocalLabeler(where, distributed.start(1), journal)
+        said = prefers(labeler, [[annotate.in_both_orders(*pair, "helpful")] for pair in pairs])
     assert [tuple(row["replies"]) for row in rows] == [pair[1:] for pair in pairs]
     for row, first in zip(rows, said.first, strict=True):
-        assert row["labeler"] == "ai" and row["probability"] == pytest.approx(max(first, 1 - first), abs=1e-6)
+        assert row["labeler"] == "ai:policy:logprobs" and row["probability"] == pytest.approx(
+            max(first, 1 - first), abs=1e-6
+        )
         assert row["ranks"] == ([1, 2] if first > 0.5 else [2, 1])
     assert read_json(tmp_path / "ai" / "lineage.json")["same_place-helpful"] == said.same_place
     assert f"in both orders of {said.same_place:.0%} of 3 pairs" in capsys.readouterr().out
@@ -173,9 +179,9 @@ def test_an_ai_labeler_gives_soft_labels_to_all_pairs_of_a_prompt(tmp_path, snap
 
 def test_no_preference_of_an_ai_labeler_is_a_tie():
     prompt = Prompt((Turn("user", "why"),), "x", "y")
-    tie = annotate.preferred(prompt, "a", "b", "helpful", 0.5)
+    tie = annotate.preferred(prompt, "a", "b", "helpful", 0.5, "ai:judge:logprobs")
     assert tie.ranks == (1, 1) and tie.probability == 1.0
-    assert annotate.preferred(prompt, "a", "b", "helpful", 0.2).ranks == (2, 1)
+    assert annotate.preferred(prompt, "a", "b", "helpful", 0.2, "ai:judge:logprobs").ranks == (2, 1)
 
 
 def test_replies_too_long_for_an_ai_labeler_are_left_out_and_counted(tmp_path, snapshots, capsys):
@@ -183,8 +189,8 @@ def test_replies_too_long_for_an_ai_labeler_are_left_out_and_counted(tmp_path, s
     where, long = str(snapshots / "policy"), "stone " * 2100
     kept = sampled(tmp_path / "s", [(prompt, ("the cat", "stone river", long))])
     assert len(label(tmp_path / "ai", kept, labeler="ai", scorer=where)) == 1
-    assert "left out 2 of 3 pairs" in capsys.readouterr().out
-    with pytest.raises(BadInput, match="none of 1 questions fits"):
+    assert "left out 2 of 3 pairs: longer than the model's 2048 tokens" in capsys.readouterr().out
+    with pytest.raises(BadInput, match="no answer to any of 1 pairs"):
         label(tmp_path / "none", sampled(tmp_path / "l", [(prompt, ("a", long))]), labeler="ai", scorer=where)
 
 
@@ -192,7 +198,7 @@ def test_rounds_with_an_ai_labeler_train_on_what_it_said(commands, tmp_path, sna
     changes = {"labeler": "ai", "scorer": snapshots / "other", "rounds": 1}
     assert commands.run("online", tmp_path / "run", **changes) == 0
     rows = read_lines(tmp_path / "run" / "round-1" / "annotate" / "comparisons-helpful.jsonl")
-    assert rows and all(row["labeler"] == "ai" and 0.5 < row["probability"] < 1 for row in rows)
+    assert rows and all(row["labeler"] == "ai:other:logprobs" and 0.5 < row["probability"] < 1 for row in rows)
 
 
 @pytest.mark.parametrize(

@@ -1,72 +1,110 @@
-"""A language model of this machine as labeler: it writes nothing, it is read how likely each answer is."""
+"""A language model of this machine as labeler: how likely it finds each answer is read off it, and it writes texts."""
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from accord.engine.decode.draw import SampleSettings
+from accord.engine.engines import InProcess
 from accord.engine.forward.causal import token_logprobs
 from accord.engine.forward.dtype import exact
 from accord.engine.packing import Group, cut_by_tokens, reply_group
 from accord.errors import BadInput
-from accord.labelers.questions import ANSWERS, which_is_better
+from accord.labelers.journal import Journal
+from accord.labelers.labeler import Writing, answer_of, label_id, label_row
+from accord.labelers.questions import Answer, Question
 from accord.models.loading import load_policy
 from accord.models.places import describe
 from accord.models.reference import reply_sums
 from accord.models.tokenizer import load_renderer
-from accord.records import Prompt, Turn
+from accord.records import Turn
 from accord.training.distributed import World
 
-Pair = tuple[Prompt, str, str]
+MICRO_TOKENS = 16384  # in memory at once; changes no result
+CHUNK = 256  # questions between two syncs of the journal: what a crash can lose
 
 
-@dataclass(frozen=True)
-class Preferences:
-    """Of N pairs that were asked about: `first[i]` is the probability that the first reply is better.
-
-    It is the mean over both orders of showing, so that a liking for a place cancels. `same_place` is the share of pairs
-    in which the likelier answer named the same place in both orders: such a labeler saw the place, not the replies
-    (Lee et al. 2023, RLAIF, arXiv:2309.00267, section on position bias).
-    """
-
-    first: list[float]
-    same_place: float
-
-
-class PolicyLabeler:
+class LocalLabeler:
     """Any causal language model. Raises BadInput for a model with another head."""
 
-    def __init__(self, snapshot: str, world: World) -> None:
+    def __init__(self, snapshot: str, world: World, journal: Journal, *, micro_tokens: int = MICRO_TOKENS) -> None:
         if (role := describe(snapshot)["role"]) != "policy":
             raise BadInput(f"{snapshot}: a {role} model gives scores and no answers; use --labeler preference")
+        where = Path(snapshot)
+        self.name = (where.parent if where.name == "snapshot" else where).name
         self._renderer = load_renderer(snapshot)
         self._model = load_policy(snapshot, trainable=False).to(world.device)
-        self._world = world
+        self._world, self._journal, self._micro_tokens = world, journal, micro_tokens
         self.context = int(getattr(self._model.config, "max_position_embeddings", 0)) or 2**31
 
-    def prefers(self, pairs: Sequence[Pair], criterion: str, *, micro_tokens: int) -> Preferences:
-        """Ask about every pair in both orders."""
-        orders = [
-            [self._group(which_is_better(prompt.turns, first, second, criterion)) for prompt, first, second in asked]
-            for asked in (pairs, [(prompt, b, a) for prompt, a, b in pairs])
-        ]
-        shown_first, shown_second = (self._answers(groups, micro_tokens)[:, 0] for groups in orders)
-        same = ((shown_first > 0.5) == (shown_second > 0.5)).float().mean()
-        return Preferences(((shown_first + 1 - shown_second) / 2).tolist(), float(same))
+    def ask(self, questions: Sequence[Question]) -> list[Answer]:
+        """π(answer | question), normalised over its answers; none to a question longer than the model reads."""
+        names = [label_id(self.name, question) for question in questions]
+        waiting = {n: q for n, q in zip(names, questions, strict=True) if n not in self._journal}
+        for start in range(0, len(waiting), CHUNK):
+            part = dict(list(waiting.items())[start : start + CHUNK])
+            answers = self._read(list(part.values()))
+            self._journal.add(*(label_row(name, self.name, answer) for name, answer in zip(part, answers, strict=True)))
+        return [answer_of(self._journal[name]) for name in names]
 
-    def fits(self, pair: Pair, criterion: str) -> bool:
-        """Whether the question is no longer than what the model can read."""
-        prompt, first, second = pair
-        return self._group(which_is_better(prompt.turns, first, second, criterion)).tokens <= self.context
+    def write(self, prompts: Sequence[Sequence[Turn]], how: Writing) -> list[str]:
+        """A text of the model's own to each prompt."""
+        settings = SampleSettings(
+            1,
+            how.temperature,
+            how.max_new_tokens,
+            self._renderer.stops,
+            how.seed,
+            numbers=how.numbers,
+            vocabulary=self._renderer.vocabulary,
+        )
+        ids = [self._renderer.prompt_ids(tuple(turns)) for turns in prompts]
+        for place, prompt in enumerate(ids):
+            if len(prompt) + how.max_new_tokens > self.context:
+                raise BadInput(
+                    f"{self.name}: prompt {place + 1} has {len(prompt)} tokens, and with {how.max_new_tokens} more the "
+                    f"model reads {self.context}; give shorter texts, or a model that reads more"
+                )
+        return [self._renderer.text(rollout.ids) for rollout in InProcess(self._model).sample(ids, settings)]
 
-    def _group(self, question: Sequence[Turn]) -> Group:
+    def _read(self, questions: Sequence[Question]) -> list[Answer]:
+        groups = [self._group(question) for question in questions]
+        fit = [i for i, group in enumerate(groups) if group.tokens <= self.context]
+        why = f"longer than the model's {self.context} tokens"
+        answers = [Answer((), "logprobs", why)] * len(questions)
+        for i, sums in zip(fit, self._sums([groups[i] for i in fit]), strict=True):
+            answers[i] = Answer(tuple(exact(sums).softmax(0).tolist()), "logprobs")
+        return answers
+
+    def _group(self, question: Question) -> Group:
         """The question once and its answers, without the end of the turn: what matters is which answer begins."""
-        answers = (self._renderer.reply_ids(answer, question)[:-1] for answer in ANSWERS)
-        return reply_group(self._renderer.prompt_ids(question), *answers)
+        answers = (self._renderer.reply_ids(answer, question.turns)[:-1] for answer in question.answers)
+        return reply_group(self._renderer.prompt_ids(question.turns), *answers)
 
-    def _answers(self, groups: Sequence[Group], micro_tokens: int) -> Tensor:
-        """(N, answers): π(answer | question), normalised over the answers."""
-        parts = cut_by_tokens(range(len(groups)), lambda i: groups[i].tokens, micro_tokens)
-        sums = reply_sums(lambda packing: token_logprobs(self._model, packing), groups, parts, self._world)
-        return exact(torch.stack(sums)).softmax(1)
+    def _sums(self, groups: Sequence[Group]) -> list[Tensor]:
+        """log π (answers,) of every group's answers; questions that begin alike share their beginning."""
+        parts = cut_by_tokens(range(len(groups)), lambda i: groups[i].tokens, self._micro_tokens)
+        packed = [share_beginning([groups[i] for i in part]) for part in parts]
+        flat = [group for part in packed for group in part]
+        starts = [sum(map(len, packed[:i])) for i in range(len(packed) + 1)]
+        ranges = [range(a, b) for a, b in itertools.pairwise(starts)]
+        sums = reply_sums(lambda packing: token_logprobs(self._model, packing), flat, ranges, self._world)
+        sizes = [len(group.replies) for group in groups]
+        return list(torch.cat(sums).split(sizes)) if groups else []
+
+
+def share_beginning(groups: Sequence[Group]) -> list[Group]:
+    """The same replies to one prefix, that which all groups begin with, where this packs fewer tokens.
+
+    The rest of each group's prefix then stands before each of its replies, masked.
+    """
+    prefixes = [group.prefix for group in groups]
+    shortest = min(map(len, prefixes))
+    common = next((k for k in range(shortest) if len({prefix[k] for prefix in prefixes}) > 1), shortest)
+    replies = [(*g.prefix[common:], *reply) for g in groups for reply in g.replies]
+    masks = [(*(False,) * (len(g.prefix) - common), *mask) for g in groups for mask in g.masks]
+    merged = Group(prefixes[0][:common], tuple(replies), tuple(masks))
+    return [merged] if common > 0 and merged.tokens < sum(group.tokens for group in groups) else list(groups)

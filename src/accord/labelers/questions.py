@@ -1,10 +1,20 @@
-"""What an AI labeler is asked, as text. Bai et al. 2022, "Constitutional AI" (arXiv:2212.08073), section 4.1."""
+"""Typed questions to a labeler, as text, and what it answers: a probability for each of the answers that it may give.
 
-from collections.abc import Sequence
+Bai et al. 2022, "Constitutional AI" (arXiv:2212.08073), section 4.1; Lee et al. 2023, "RLAIF" (arXiv:2309.00267).
+"""
 
-from accord.records import Turn
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
-ANSWERS = ("(A)", "(B)")
+from accord.records import Turn, content_hash
+from accord.world.questions import ANSWERS as WORLD_ANSWERS
+
+Kind = Literal["choice", "yes-no", "score"]
+# how the probabilities of an answer came about: read off a model's own log-probs, by a server that decides, by a server
+# that states them in JSON, or as shares of drawn answers
+Method = Literal["logprobs", "decision", "json", "samples"]
 
 # what a reply is preferred for under the criteria of the flow; any other is asked for by its name
 ASKED = {
@@ -12,14 +22,99 @@ ASKED = {
     "harmless": "Which of these replies is less harmful, to the user and to others?",
     "honest": "Which of these replies is more honest: true, and open about what it does not know?",
 }
+_PLACE = re.compile(r"\{(conversation|first|second|reply)\}")
 
 
-def which_is_better(turns: Sequence[Turn], first: str, second: str, criterion: str) -> tuple[Turn, ...]:
-    """The conversation so far and two replies as one user turn; `ANSWERS` name the replies in the order shown."""
-    conversation = "\n\n".join(f"{turn.role}: {turn.content}" for turn in turns)
-    question = ASKED.get(criterion, f"Which of these replies is more {criterion}?")
-    text = (
-        f"Consider this conversation:\n\n{conversation}\n\n{question}\n\n(A) {first}\n\n(B) {second}\n\n"
-        "Answer with (A) or (B) and nothing else."
-    )
-    return (Turn("user", text),)
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked, of a chat model as `turns`: about `state`, in the words `asked`, with these `answers` alone.
+
+    `about` names the principle or criterion.
+    """
+
+    kind: Kind
+    state: str
+    asked: str
+    answers: tuple[str, ...]
+    turns: tuple[Turn, ...]
+    about: str
+
+    @property
+    def id(self) -> str:
+        return content_hash("question", self.kind, self.answers, self.turns)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A probability for each of the question's answers, their sum 1; none where there is no answer, and `why`."""
+
+    probabilities: tuple[float, ...]
+    method: Method
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How questions are put into one user turn: what is shown, what is asked, how to answer, `gap` between them.
+
+    `roles` begin what a turn of a role said, those of other roles are left out, `between` parts them. `one` and `two`
+    show the conversation with a reply or two, {conversation}, {reply}, {first} and {second} standing for them.
+    """
+
+    roles: Mapping[str, str]
+    between: str
+    one: str
+    two: str
+    gap: str
+    answers: Mapping[Kind, tuple[str, ...]]
+    closings: Mapping[Kind, str]
+
+    def about_two(self, turns: Sequence[Turn], first: str, second: str, asked: str, about: str) -> Question:
+        """Which of two replies, the first answer standing for the first that is shown."""
+        return self._question("choice", self._show(self.two, turns, first=first, second=second), asked, about)
+
+    def about_one(self, kind: Kind, turns: Sequence[Turn], reply: str, asked: str, about: str) -> Question:
+        """Yes or no, or a score, of one reply."""
+        return self._question(kind, self._show(self.one, turns, reply=reply), asked, about)
+
+    def _show(self, form: str, turns: Sequence[Turn], **replies: str) -> str:
+        """The form with everything in its place; braces in what was said stay as they are."""
+        said = self.between.join(self.roles[turn.role] + turn.content for turn in turns if turn.role in self.roles)
+        return _PLACE.sub(lambda place: {"conversation": said, **replies}[place[1]], form)
+
+    def _question(self, kind: Kind, state: str, asked: str, about: str) -> Question:
+        text = self.gap.join(part for part in (state, asked, self.closings[kind]) if part)
+        return Question(kind, state, asked, self.answers[kind], (Turn("user", text),), about)
+
+
+ENGLISH = Wording(
+    roles={role: f"{role}: " for role in ("system", "user", "assistant", "tool")},
+    between="\n\n",
+    one="Consider this conversation:\n\n{conversation}\n\nA reply to it:\n\n{reply}",
+    two="Consider this conversation:\n\n{conversation}\n\nTwo replies to it:\n\n(A) {first}\n\n(B) {second}",
+    gap="\n\n",
+    answers={"choice": ("A", "B"), "yes-no": ("yes", "no"), "score": ("1", "2", "3", "4", "5")},
+    closings={
+        "choice": "Answer with A or B and nothing else.",
+        "yes-no": "Answer with yes or no and nothing else.",
+        "score": "Answer with a number from 1 (not at all) to 5 (very much) and nothing else.",
+    },
+)
+WORLD = Wording(  # as the gold world's own models have learned it, accord.world.questions
+    roles={"user": "asked: ", "assistant": "answered: "},
+    between=" ",
+    one="{conversation} reply: {reply}",
+    two="{conversation} reply a: {first} reply b: {second}",
+    gap=" ",
+    answers={
+        "choice": WORLD_ANSWERS["judge-choice"],
+        "yes-no": WORLD_ANSWERS["judge-yes-no"],
+        "score": WORLD_ANSWERS["judge-score"],
+    },
+    closings={"choice": "", "yes-no": "", "score": ""},
+)
+
+
+def asked_for(criterion: str) -> str:
+    """Which of two replies is better under a criterion, as a question."""
+    return ASKED.get(criterion, f"Which of these replies is more {criterion}?")

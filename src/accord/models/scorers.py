@@ -23,6 +23,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from accord.config import is_server
 from accord.data.chat import Renderer
 from accord.engine.packing import Group, reply_group
 from accord.engine.remote.http import CallFailed, call_json
@@ -127,8 +128,8 @@ def is_address(where: str) -> bool:
 
 
 def is_elsewhere(where: str) -> bool:
-    """Whether a scorer is no model that is read here: a service, or a function."""
-    return is_address(where) or FUNCTION.fullmatch(where) is not None
+    """Whether a scorer is no model that is read here: a service, a function, or a server that answers questions."""
+    return is_address(where) or is_server(where) or FUNCTION.fullmatch(where) is not None
 
 
 def load_function(where: str) -> Callable[[list[Conversation]], Any]:
@@ -167,9 +168,9 @@ def _checked(where: str, found: Any, expected: int) -> list[float]:
 
 def _post(url: str, conversations: list[Conversation]) -> Any:
     try:
-        answer = call_json(url, {"conversations": conversations}, timeout=TIMEOUT, attempts=ATTEMPTS)
+        answer: Any = call_json(url, {"conversations": conversations}, timeout=TIMEOUT, attempts=ATTEMPTS)
     except CallFailed as error:
-        tried = f", {ATTEMPTS} times" if error.status in (0, 429) or error.status >= 500 else ""
+        tried = f", {ATTEMPTS} times" if error.passing else ""
         raise ScorerFailed(f"{url} {error}{tried}") from None
     if not isinstance(answer, dict) or "scores" not in answer:
         raise ScorerFailed(f"{url} answered no JSON object with scores: {str(answer)[:80]}")

@@ -4,12 +4,15 @@ Not a command: real labels come through files or `collect`. The gold world's peo
 is known, a preference model or an AI labeler in the rounds of `online`.
 """
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
 from accord.data.rows import prompt_of_row, write_records
 from accord.errors import BadInput
+from accord.labelers.preferences import BothOrders, prefers
+from accord.labelers.questions import ENGLISH, asked_for
 from accord.records import Comparison, Prompt, slice_names
 from accord.run import RunFolder, decided, read_lines
 from accord.stages.online.config import Annotate
@@ -90,38 +93,50 @@ def label_by_score(config: Annotate, folder: Path, sampled: Sequence[Sampled]) -
 
 def label_by_ai(config: Annotate, folder: Path, sampled: Sequence[Sampled]) -> dict[str, float]:
     """A language model is asked about every two replies to a prompt; how sure it is becomes a soft label."""
-    from accord.labelers.local import PolicyLabeler
+    from accord.labelers.backends import open_labeler
+    from accord.labelers.journal import Journal
     from accord.training import distributed
 
-    labeler = PolicyLabeler(config.scorer, distributed.start(decided(config, "threads")))
     counts: dict[str, float] = {}
-    for criterion in config.criteria:
-        pairs = [
-            (prompt, *pair)
-            for prompt, replies in comparable(config, sampled, criterion)
-            for pair in combinations(dict.fromkeys(replies), 2)
-        ]
-        asked = [pair for pair in pairs if labeler.fits(pair, criterion)]
-        if not asked:
-            raise BadInput(
-                f"{config.scorer}: none of {len(pairs)} questions fits its {labeler.context} tokens of context, or "
-                "there is no prompt with two different replies; take a model that reads more, or shorter replies"
-            )
-        if len(asked) < len(pairs):
-            print(f"left out {len(pairs) - len(asked)} of {len(pairs)} pairs that do not fit the labeler's context")
-        said = labeler.prefers(asked, criterion, micro_tokens=MICRO_TOKENS)
-        print(f"{criterion}: the same place preferred in both orders of {said.same_place:.0%} of {len(asked)} pairs")
-        made = [preferred(*pair, criterion, first) for pair, first in zip(asked, said.first, strict=True)]
-        counts[f"comparisons-{criterion}"] = write_records(folder / f"comparisons-{criterion}.jsonl", made)
-        counts[f"same_place-{criterion}"] = said.same_place
+    with Journal(folder / "journal.jsonl") as journal:
+        labeler = open_labeler(config.scorer, config, distributed.start(decided(config, "threads")), journal)
+        for criterion in config.criteria:
+            pairs = [
+                (prompt, *pair)
+                for prompt, replies in comparable(config, sampled, criterion)
+                for pair in combinations(dict.fromkeys(replies), 2)
+            ]
+            said = prefers(labeler, [[in_both_orders(*pair, criterion)] for pair in pairs])
+            made = [
+                preferred(*pair, criterion, first, f"ai:{labeler.name}:{method}")
+                for pair, first, method in zip(pairs, said.first, said.methods, strict=True)
+                if first is not None
+            ]
+            if not made:
+                why = ", ".join(f"{n} {reason}" for reason, n in said.why.items())
+                raise BadInput(
+                    f"{config.scorer}: no answer to any of {len(pairs)} pairs ({why or 'no prompt has two replies'}); "
+                    "take a labeler that can read them, or other replies"
+                )
+            for reason, n in said.why.items():
+                print(f"left out {n} of {len(pairs)} pairs: {reason}")
+            print(f"{criterion}: the same place preferred in both orders of {said.same_place:.0%} of {len(made)} pairs")
+            counts[f"comparisons-{criterion}"] = write_records(folder / f"comparisons-{criterion}.jsonl", made)
+            counts[f"same_place-{criterion}"] = said.same_place
     return counts
 
 
-def preferred(prompt: Prompt, first: str, second: str, criterion: str, probability: float) -> Comparison:
+def in_both_orders(prompt: Prompt, first: str, second: str, criterion: str) -> BothOrders:
+    """Which of two replies is better under a criterion, asked once with each of them first."""
+    ask = functools.partial(ENGLISH.about_two, prompt.turns, asked=asked_for(criterion), about=criterion)
+    return BothOrders(ask(first=first, second=second), ask(first=second, second=first))
+
+
+def preferred(prompt: Prompt, first: str, second: str, criterion: str, probability: float, labeler: str) -> Comparison:
     """The comparison of an AI labeler that prefers the first of two replies with this probability."""
     ranks = (1, 1) if probability == 0.5 else (1, 2) if probability > 0.5 else (2, 1)
     sure = 1.0 if probability == 0.5 else max(probability, 1 - probability)
-    return Comparison(prompt, (first, second), ranks, criterion, "ai", 0.0, (0, 1), probability=sure)
+    return Comparison(prompt, (first, second), ranks, criterion, labeler, 0.0, (0, 1), probability=sure)
 
 
 def model_scores(config: Annotate, sampled: Sequence[Sampled]) -> list[float]:

@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from accord.config import Idle, Reading, Run, Sampling, Sources
+from accord.config import Asking, Idle, Reading, Run, Sampling, Sources, is_server
 from accord.stages.dpo.config import Dpo
 
 Labeler = Literal["simulated", "gold", "preference", "ai"]
@@ -12,14 +12,17 @@ Labeler = Literal["simulated", "gold", "preference", "ai"]
 
 LABELERS = (
     "who compares: the gold world's simulated people, its truth, a preference model (--scorer DIR), or a language "
-    "model that is asked which reply is better (ai, --scorer DIR)"
+    "model that is asked which reply is better (ai, --scorer DIR or PROTOCOL:URL#MODEL)"
 )
 
 
-SCORER = "what labels: a preference model, or the language model of labeler ai"
+SCORER = (
+    "what labels: a preference model, or the language model of labeler ai, which may be behind a server: "
+    "openai:URL#MODEL, anthropic:URL#MODEL, systemone:URL#MODEL"
+)
 
 
-class Annotate(Run):
+class Annotate(Run, Asking):
     """Label sampled replies: by simulated people of the gold world, by its truth, or by a preference model."""
 
     idle: ClassVar[tuple[Idle, ...]] = (
@@ -45,6 +48,10 @@ class Annotate(Run):
         description="annotators: a group (mixed, cautious, eager, gentle, direct) or a crowd of two (caution, manner)",
     )
 
+    @property
+    def asks_server(self) -> bool:
+        return self.labeler == "ai" and is_server(self.scorer)
+
     @model_validator(mode="after")
     def _labeler_can(self) -> "Annotate":
         _check_labeler(self.labeler, self.scorer)
@@ -60,7 +67,7 @@ def _check_labeler(labeler: str, scorer: str) -> None:
         raise ValueError("--scorer DIR goes with --labeler preference or ai and with no other; give both, or neither")
 
 
-class Online(Run, Sampling, Reading):
+class Online(Run, Sampling, Reading, Asking):
     """Rounds on a policy's own replies: sample, have them compared, train by a direct loss."""
 
     model: str = Field(description="snapshot to start from; it stays the reference of every round")
@@ -75,6 +82,10 @@ class Online(Run, Sampling, Reading):
     train: dict[str, int | float | bool | str] = Field(
         {}, description="--train.KNOB VALUE: knobs of `accord dpo` for the training of every round"
     )
+
+    @property
+    def asks_server(self) -> bool:
+        return self.labeler == "ai" and is_server(self.scorer)
 
     @model_validator(mode="after")
     def _rounds_fit(self) -> "Online":

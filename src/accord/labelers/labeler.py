@@ -1,0 +1,46 @@
+"""What every labeler does, wherever it is: answer typed questions, and write; each answer by way of the journal."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from accord.labelers.questions import Answer, Question
+from accord.records import Turn, content_hash
+
+
+@dataclass(frozen=True)
+class Writing:
+    """How texts are drawn. `numbers` are the prompts' numbers in the random stream, their places by default."""
+
+    max_new_tokens: int
+    temperature: float
+    seed: int
+    numbers: Sequence[int] | None = None
+
+
+class Labeler(Protocol):
+    """Who answers. `name` stands in every record of it."""
+
+    name: str
+
+    def ask(self, questions: Sequence[Question]) -> list[Answer]:
+        """An answer to every question, in their order."""
+
+    def write(self, prompts: Sequence[Sequence[Turn]], how: Writing) -> list[str]:
+        """A text to every prompt, in their order."""
+
+
+def label_id(name: str, question: Question) -> str:
+    """What a labeler's answer to a question is found by in the journal."""
+    return content_hash("label", name, question.id)
+
+
+def label_row(key: str, name: str, answer: Answer, **facts: Any) -> dict[str, Any]:
+    """The journal's row of an answer; `facts` say what it took."""
+    said = {"probabilities": list(answer.probabilities), "method": answer.method, "why": answer.why}
+    return {"id": key, "labeler": name, **said, **facts}
+
+
+def answer_of(row: dict[str, Any]) -> Answer:
+    """The answer that a row of the journal holds."""
+    return Answer(tuple(row["probabilities"]), row["method"], row["why"])
