@@ -201,9 +201,10 @@ class Asking(Config):
         Idle(
             "allow_local key_variable max_calls max_cost price_sent price_answered timeout attempts at_once draws",
             lambda c: c.asks_server,
-            "without a server that is asked (PROTOCOL:URL#MODEL)",
+            "without --{c.asked_knob} PROTOCOL:URL#MODEL",
         ),
     )
+    asked_knob: ClassVar[str] = "scorer"  # the knob that may name a server
     allow_local: bool = Field(False, description="a server of this machine or its network may be asked")
     max_calls: int = Field(0, ge=0, description="calls at most, failed ones too; 0: any number")
     max_cost: float = Field(0.0, ge=0, description="money at most, by the prices below; 0: any sum")

@@ -48,6 +48,9 @@ class Choice(NamedTuple):
     refused: str
 
 
+SERVER = "allow_local key_variable max_calls max_cost price_sent price_answered timeout attempts at_once draws"
+
+
 def ppo(changes, refused):
     return Choice("ppo", changes, refused)
 
@@ -181,8 +184,8 @@ CHOICES = {
     ),
     "score": Choice("score", {}, ""),
     "score, policies too": Choice("score", {"models.p": "SNAPSHOTS/policy", "label": "a"}, ""),
-    "online": Choice("online", {"rounds": 1}, ""),
-    "online, no replies at the end": Choice("online", {"rounds": 1, "train.kl_prompts": 0}, ""),
+    "online": Choice("online", {"rounds": 1}, SERVER),
+    "online, no replies at the end": Choice("online", {"rounds": 1, "train.kl_prompts": 0}, SERVER),
 }
 
 # two steps, or two of what a command counts

@@ -14,7 +14,7 @@ from accord.labelers.journal import Journal
 from accord.labelers.labeler import Writing
 from accord.labelers.local import LocalLabeler, share_beginning
 from accord.labelers.preferences import BothOrders, logit, prefers, sigmoid
-from accord.labelers.questions import ENGLISH, WORLD, Answer, asked_for
+from accord.labelers.questions import ENGLISH, WORLD, Distribution, asked_for
 from accord.models.loading import load_policy
 from accord.models.tokenizer import load_renderer
 from accord.records import Turn
@@ -138,7 +138,7 @@ def test_nothing_is_asked_twice_and_a_torn_line_is_asked_again(labeler, snapshot
 def test_the_journal_is_synced_before_an_answer_is_used(labeler, tmp_path, monkeypatch):
     order = []
     monkeypatch.setattr("accord.labelers.journal.os.fsync", lambda _: order.append("synced"))
-    monkeypatch.setattr(local, "answer_of", lambda row: order.append("used") or Answer((1.0, 0.0), "logprobs"))
+    monkeypatch.setattr(local, "answer_of", lambda row: order.append("used") or Distribution((1.0, 0.0), "logprobs"))
     labeler.ask([which("a", "b")])
     assert order == ["synced", "used"]
 
@@ -169,7 +169,10 @@ class Says:
 
     def ask(self, questions):
         assert len(questions) == len(self.first)
-        return [Answer((), "json", "not there") if p is None else Answer((p, 1 - p), "logprobs") for p in self.first]
+        return [
+            Distribution((), "json", "not there") if p is None else Distribution((p, 1 - p), "logprobs")
+            for p in self.first
+        ]
 
 
 def test_a_labeler_that_looks_at_the_place_alone_is_found_out_and_does_not_count():

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from accord.labelers.questions import Answer, Question
+from accord.labelers.questions import Distribution, Question
 from accord.records import Turn, content_hash
 
 
@@ -23,7 +23,7 @@ class Labeler(Protocol):
 
     name: str
 
-    def ask(self, questions: Sequence[Question]) -> list[Answer]:
+    def ask(self, questions: Sequence[Question]) -> list[Distribution]:
         """An answer to every question, in their order."""
 
     def write(self, prompts: Sequence[Sequence[Turn]], how: Writing) -> list[str]:
@@ -35,12 +35,12 @@ def label_id(name: str, question: Question) -> str:
     return content_hash("label", name, question.id)
 
 
-def label_row(key: str, name: str, answer: Answer, **facts: Any) -> dict[str, Any]:
+def label_row(key: str, name: str, answer: Distribution, **facts: Any) -> dict[str, Any]:
     """The journal's row of an answer; `facts` say what it took."""
     said = {"probabilities": list(answer.probabilities), "method": answer.method, "why": answer.why}
     return {"id": key, "labeler": name, **said, **facts}
 
 
-def answer_of(row: dict[str, Any]) -> Answer:
+def answer_of(row: dict[str, Any]) -> Distribution:
     """The answer that a row of the journal holds."""
-    return Answer(tuple(row["probabilities"]), row["method"], row["why"])
+    return Distribution(tuple(row["probabilities"]), row["method"], row["why"])

@@ -15,7 +15,7 @@ from accord.engine.packing import Group, cut_by_tokens, reply_group
 from accord.errors import BadInput
 from accord.labelers.journal import Journal
 from accord.labelers.labeler import Writing, answer_of, label_id, label_row
-from accord.labelers.questions import Answer, Question
+from accord.labelers.questions import Distribution, Question
 from accord.models.loading import load_policy
 from accord.models.places import describe
 from accord.models.reference import reply_sums
@@ -40,7 +40,7 @@ class LocalLabeler:
         self._world, self._journal, self._micro_tokens = world, journal, micro_tokens
         self.context = int(getattr(self._model.config, "max_position_embeddings", 0)) or 2**31
 
-    def ask(self, questions: Sequence[Question]) -> list[Answer]:
+    def ask(self, questions: Sequence[Question]) -> list[Distribution]:
         """π(answer | question), normalised over its answers; none to a question longer than the model reads."""
         names = [label_id(self.name, question) for question in questions]
         waiting = {n: q for n, q in zip(names, questions, strict=True) if n not in self._journal}
@@ -70,13 +70,13 @@ class LocalLabeler:
                 )
         return [self._renderer.text(rollout.ids) for rollout in InProcess(self._model).sample(ids, settings)]
 
-    def _read(self, questions: Sequence[Question]) -> list[Answer]:
+    def _read(self, questions: Sequence[Question]) -> list[Distribution]:
         groups = [self._group(question) for question in questions]
         fit = [i for i, group in enumerate(groups) if group.tokens <= self.context]
         why = f"longer than the model's {self.context} tokens"
-        answers = [Answer((), "logprobs", why)] * len(questions)
+        answers = [Distribution((), "logprobs", why)] * len(questions)
         for i, sums in zip(fit, self._sums([groups[i] for i in fit]), strict=True):
-            answers[i] = Answer(tuple(exact(sums).softmax(0).tolist()), "logprobs")
+            answers[i] = Distribution(tuple(exact(sums).softmax(0).tolist()), "logprobs")
         return answers
 
     def _group(self, question: Question) -> Group:

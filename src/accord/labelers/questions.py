@@ -45,7 +45,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Distribution:
     """A probability for each of the question's answers, their sum 1; none where there is no answer, and `why`."""
 
     probabilities: tuple[float, ...]
@@ -95,9 +95,9 @@ ENGLISH = Wording(
     gap="\n\n",
     answers={"choice": ("A", "B"), "yes-no": ("yes", "no"), "score": ("1", "2", "3", "4", "5")},
     closings={
-        "choice": "Answer with A or B and nothing else.",
-        "yes-no": "Answer with yes or no and nothing else.",
-        "score": "Answer with a number from 1 (not at all) to 5 (very much) and nothing else.",
+        "choice": "Distribution with A or B and nothing else.",
+        "yes-no": "Distribution with yes or no and nothing else.",
+        "score": "Distribution with a number from 1 (not at all) to 5 (very much) and nothing else.",
     },
 )
 WORLD = Wording(  # as the gold world's own models have learned it, accord.world.questions

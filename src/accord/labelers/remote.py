@@ -13,7 +13,7 @@ from accord.labelers.budget import BudgetSpent
 from accord.labelers.endpoint import Caller, Spent
 from accord.labelers.journal import Journal
 from accord.labelers.labeler import Writing, answer_of, label_id, label_row
-from accord.labelers.questions import Answer, Method, Question
+from accord.labelers.questions import Distribution, Method, Question
 from accord.labelers.wires import Beside, Unsupported
 from accord.records import Turn, content_hash
 
@@ -37,7 +37,7 @@ class RemoteLabeler:
         self._without: set[Method] = set(journal["ways"]["without"]) if "ways" in journal else set()
         self._lock = threading.Lock()
 
-    def ask(self, questions: Sequence[Question]) -> list[Answer]:
+    def ask(self, questions: Sequence[Question]) -> list[Distribution]:
         """An answer to every question, each asked once; none where the server refuses it or answers beside it.
 
         Raises ServerLost, BudgetSpent, and BadInput where the server refuses all.
@@ -78,18 +78,18 @@ class RemoteLabeler:
 
     def _label(self, name: str, question: Question) -> None:
         """By the first of the protocol's ways that gives an answer."""
-        answer, unknown, reason = Answer((), list(self._ways)[-1]), [], ""
+        answer, unknown, reason = Distribution((), list(self._ways)[-1]), [], ""
         with self._kept(name) as spent:
             for method in [method for method in self._ways if method not in self._without]:
                 try:
-                    answer = Answer(self._ways[method](self._caller.post(spent), question), method)
+                    answer = Distribution(self._ways[method](self._caller.post(spent), question), method)
                     break
                 except Beside as error:
-                    answer = Answer((), method, f"the server {error}")
+                    answer = Distribution((), method, f"the server {error}")
                 except (Unsupported, CallFailed) as error:
                     if isinstance(error, CallFailed) and error.status not in REFUSED:
                         raise
-                    answer, reason = Answer((), method, f"the server {error}"), str(error)
+                    answer, reason = Distribution((), method, f"the server {error}"), str(error)
                     unknown.append(method)
         if answer.probabilities and unknown:
             self._forgo(unknown, reason)
