@@ -221,6 +221,11 @@ class Asking(Config):
         """Whether a knob names a server."""
         return False
 
+    @property
+    def asking(self) -> dict[str, Any]:
+        """The same as knobs of a stage that is called; none where no server is asked."""
+        return {knob: getattr(self, knob) for knob in Asking.model_fields} if self.asks_server else {}
+
     @model_validator(mode="after")
     def _money_has_prices(self) -> Self:
         if self.max_cost and not self.price_sent and not self.price_answered:

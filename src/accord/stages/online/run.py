@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from accord.config import Asking
 from accord.data.rows import write_records
 from accord.data.sources import read_prompts
 from accord.errors import BadInput
@@ -91,7 +90,7 @@ def run_round(config: Online, folder: Path, policy: str, prompts: list[Prompt]) 
             scorer=config.scorer,
             criteria=[config.criterion],
             judged=[],
-            **{knob: getattr(config, knob) for knob in Asking.model_fields},
+            **config.asking,
         )
     )
     data, out = folder / "annotate" / f"comparisons-{config.criterion}.jsonl", folder / "dpo"
