@@ -51,6 +51,21 @@ def test_krippendorffs_alpha_by_hand():
     assert math.isnan(krippendorff_alpha(table("aa", "aa")))
 
 
+def test_krippendorffs_alpha_of_ratings_by_hand():
+    """α = 1 − D_o / D_e with squared distances: two raters of four texts, of whom one is a point away on one."""
+    rows = [(1, 1), (2, 2), (3, 3), (3, 4)]
+    values = np.array(rows).ravel()
+    observed = 2 * 1 / 8
+    expected = ((values[:, None] - values[None, :]) ** 2).sum() / (8 * 7)
+    assert krippendorff_alpha(table(*rows), "interval") == pytest.approx(1 - observed / expected)
+    # as names a point away is as wrong as three, and 10 does not come before 2
+    assert krippendorff_alpha(table(*rows)) < krippendorff_alpha(table(*rows), "ordinal")
+    far = [(2, 2), (3, 3), (10, 10), (2, 3)]
+    assert krippendorff_alpha(table(*far), "ordinal") == krippendorff_alpha(
+        table(*[tuple(min(x, 4) for x in row) for row in far]), "ordinal"
+    )
+
+
 def test_missing_answers_and_repeated_ones():
     said = [Answer("q", "x", 1), Answer("q", "x", 2), Answer("q", "y", 2), Answer("r", "x", 1)]
     assert by_question(said) == [{"x": 2, "y": 2}]

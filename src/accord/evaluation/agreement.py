@@ -8,13 +8,14 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from accord.evaluation.statistics import Interval
 
 Answers = Sequence[Mapping[str, Hashable]]
+Level = Literal["nominal", "ordinal", "interval"]
 
 
 class Answer(NamedTuple):
@@ -75,16 +76,22 @@ def cohen_kappas(questions: Answers, at_least: int = 10) -> dict[tuple[str, str]
     return found
 
 
-def krippendorff_alpha(questions: Answers) -> float:
-    """Krippendorff's α for nominal answers, any number of labelers per question (package `krippendorff`)."""
+def krippendorff_alpha(questions: Answers, level: Level = "nominal") -> float:
+    """Krippendorff's α, any number of labelers per question (package `krippendorff`).
+
+    Answers are names (`nominal`), or numbers that have an order or distances (`ordinal`, `interval`).
+    """
     import krippendorff
 
     labelers = sorted({labeler for said in questions for labeler in said})
-    values = {answer: n for n, answer in enumerate(sorted({a for said in questions for a in said.values()}, key=repr))}
-    if len(values) < 2:
+    answers = {a for said in questions for a in said.values()}
+    if len(answers) < 2:
         return math.nan
+    values: dict[Any, Any] = {a: n for n, a in enumerate(sorted(answers, key=repr))}
+    if level != "nominal":
+        values = {a: a for a in answers}
     table = np.array([[values[said[who]] if who in said else np.nan for said in questions] for who in labelers])
-    return float(krippendorff.alpha(reliability_data=table, level_of_measurement="nominal"))
+    return float(krippendorff.alpha(reliability_data=table.astype(float), level_of_measurement=level))
 
 
 STATISTICS = {"raw": raw_agreement, "fleiss_kappa": fleiss_kappa, "krippendorff_alpha": krippendorff_alpha}
