@@ -101,6 +101,11 @@ COMMANDS: dict[str, Command] = {
         "stages.evaluate.config:Evaluate",
         "stages.evaluate.run:run",
     ),
+    "evaluate tasks": Command(
+        "What a snapshot knows and can do: multiple choice, next words, short answers, loss; and what that cost.",
+        "stages.evaluate.config:EvaluateTasks",
+        "stages.evaluate.tasks:run",
+    ),
     "report": Command(
         "Put run folders into one HTML page.",
         "stages.report.config:Report",

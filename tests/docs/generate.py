@@ -92,6 +92,12 @@ EXAMPLES: dict[str, tuple[str, str]] = {
         "accord evaluate ratings --runs.sft runs/evaluation-sft --runs.ppo runs/evaluation \\\n"
         "    --judge gold/helpful,reward/helpful --out runs/ratings",
     ),
+    "evaluate tasks": (
+        "Writes `evaluation.json` and `samples.jsonl`, a row a question. [tasks.md](tasks.md) says what a set of "
+        "questions may be, and what the tax is.",
+        "accord evaluate tasks --model runs/ppo/snapshot --tasks.add 'world:prompts/skills-1?count=400&seed=5' \\\n"
+        "    --tasks.harder 'world:prompts/skills-2?count=400&seed=5' --max_new_tokens 40 --out runs/tasks",
+    ),
     "score": (
         "Writes `scores.jsonl`, a row a reply and a column a number; with `--label` also `labels.jsonl`.",
         "accord score --models.helpful runs/helpful/snapshot --models.policy runs/sft/snapshot \\\n"

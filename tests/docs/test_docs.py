@@ -61,7 +61,9 @@ def made_whole(command, words):
             words = ["something", *words]
         elif (field.is_required() or name == "data") and name not in given and name != positional:
             words += [
-                f"--{name}.some" if "dict" in str(field.annotation) and name in ("rewards", "models") else f"--{name}",
+                f"--{name}.some"
+                if "dict" in str(field.annotation) and name in ("rewards", "models", "tasks")
+                else f"--{name}",
                 "some",
             ]
     return words

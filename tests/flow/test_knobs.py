@@ -182,6 +182,8 @@ CHOICES = {
         {f"{what}_data": "FILES/demonstrations.jsonl" for what in ("familiar", "background", "strange")},
         "",
     ),
+    "evaluate tasks": Choice("evaluate tasks", {"max_new_tokens": 4}, "examples"),
+    "evaluate tasks, examples": Choice("evaluate tasks", {"shots": 1, "examples.a": "FILES/questions.jsonl"}, ""),
     "score": Choice("score", {}, ""),
     "score, policies too": Choice("score", {"models.p": "SNAPSHOTS/policy", "label": "a"}, ""),
     "online": Choice("online", {"rounds": 1}, SERVER),
@@ -216,6 +218,7 @@ def material(commands):
 
     kinds = [{}, {"margin": 2}, {"tie": True}, {"tie": True, "all_bad": True}, {}]
     write("said.jsonl", [{**replies(i), **kinds[i % 5], "labeler": f"group{i % 2}:{i % 4}"} for i in range(70)])
+    write("questions.jsonl", [{"context": f"why {i}", "answer": words[i]} for i in range(6)])
     write("held-out.jsonl", [replies(i) for i in range(100, 110)])
     write("held-out-harmful.jsonl", [{"prompt": f"the stone river {word} runs"} for word in ("red", "blue", "big")])
     single = [{"prompt": f"how {i}", "completion": f"the {words[i % 12]}"} for i in range(40)]
@@ -256,6 +259,10 @@ def configured(commands, material):
             if value is not None
         }
         given |= dict.fromkeys(knob for knob, value in changes.items() if value is None)
+        if choice.line == "evaluate tasks":
+            line = {"threads": 1, "model": commands.snapshots / "policy", "tasks.a": material / "questions.jsonl"}
+            line |= {"out": out, **given}
+            return choice.line, parse(choice.line, [f"--{knob}={value}" for knob, value in line.items()])
         if choice.line in ("evaluate preference", "score"):
             line = {"threads": 1, "max_length": 64, "data": material / "comparisons.jsonl", "out": out}
             line |= {"models.a": commands.snapshots / "reward", **given}
@@ -375,7 +382,8 @@ class Reads:
         return self.found[type(config)]
 
 
-QUICK = ["ppo, rloo", "preference", "dpo", "sft", "pretrain", "sample", "evaluate", "score", "online"]
+QUICK = ["ppo, rloo", "preference", "dpo", "sft", "pretrain", "sample", "evaluate", "evaluate tasks", "score"]
+QUICK += ["online"]
 # refused for more than that nothing would come of them: the policy would wait for critics, folds would be empty
 HARMFUL = {"critic_warmup", "folds"}
 

@@ -129,6 +129,24 @@ class Renderer:
         ids = self._encoder.encode(text, [(0, len(text))]).ids
         return (*self._document_start, *ids, int(self.tokenizer.eos_token_id))
 
+    def passage(self, text: str) -> tuple[int, ...]:
+        """Ids of a text that something may follow: BOS where texts begin with one, the text."""
+        return (*self._document_start, *self._encoder.encode(text, [(0, len(text))]).ids)
+
+    def continued(self, context: str, text: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Ids of a context, and those by which it and a text that goes on behind it are longer.
+
+        Blanks at the context's end belong to the text, as tokenizers have them. Behind no context the text follows BOS,
+        or EOS where there is no BOS: as lm-evaluation-harness has both.
+        """
+        bare = context.rstrip()
+        if not bare:
+            first = self.tokenizer.bos_token_id
+            start = int(self.tokenizer.eos_token_id if first is None else first)
+            return (start,), tuple(self._encoder.encode(context + text, [(0, len(context + text))]).ids)
+        before, whole = self.passage(bare), self.passage(context + text)
+        return before, whole[len(before) :]
+
     def role_words(self) -> dict[int, tuple[int, ...]]:
         """The role tokens of the template above that this tokenizer has, each with the ids of the words for it."""
         vocabulary = self.tokenizer.get_vocab()

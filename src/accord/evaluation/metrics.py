@@ -19,6 +19,7 @@ PREFERENCE = "preference"
 DPO = "dpo"
 PPO = "ppo"
 EVALUATE = "evaluate"
+TASKS = "evaluate tasks"
 
 # group: (heading, what it holds)
 GROUPS: dict[str, tuple[str, str]] = {
@@ -51,6 +52,11 @@ GROUPS: dict[str, tuple[str, str]] = {
         "Each is a mean over replies for `all` prompts and for every slice, with a 95 % interval over "
         "prompts (Wilson's of a share, the bootstrap's of anything else): `mean`, `low`, `high` and `n`. "
         "`gold/` names exist only for prompts of the gold world.",
+    ),
+    TASKS: (
+        "evaluation.json and samples.jsonl of evaluate tasks",
+        "Each is a mean over the questions of a task, with a 95 % interval over questions; `changes` are paired by "
+        "question, and `tax` is the mean change of accuracy over tasks.",
     ),
 }
 
@@ -333,6 +339,25 @@ METRICS: dict[str, Metric] = {
     ),
     "loss (evaluate)": Metric(
         "Σ −log p(token) / assistant tokens of the demonstrations in --eval_data", "nats per token", EVALUATE
+    ),
+    # evaluate tasks
+    "task/accuracy": Metric(
+        "share of right answers: the likeliest option, the very next words by greedy decoding, a drawn reply that says "
+        "the answer, or gold's verdict; a tie goes to the first option",
+        "share",
+        TASKS,
+    ),
+    "task/accuracy_norm": Metric(
+        "share of questions whose right option is the likeliest per character (lm-eval's `acc_norm`); only where the "
+        "options differ in length",
+        "share",
+        TASKS,
+    ),
+    "task/logprob": Metric("log p of the right option, or of the very next words", "nats", TASKS),
+    "task/loss": Metric(
+        "−log p(token) of plain text, over the tokens of a piece of at most `--max_length`; mean over pieces",
+        "nats per token",
+        TASKS,
     ),
 }
 

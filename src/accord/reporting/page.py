@@ -14,6 +14,7 @@ from accord.reporting.context import Context, load_context
 from accord.reporting.gate_section import gate_section
 from accord.reporting.preference_section import preference_section
 from accord.reporting.ratings_section import ratings_section
+from accord.reporting.tasks_section import tasks_section
 
 
 def build_report(runs: Sequence[Path | str], *, title: str = "Accord report", summary: Sequence[str] = ()) -> str:
@@ -36,6 +37,7 @@ def build_report(runs: Sequence[Path | str], *, title: str = "Accord report", su
         training_sections.limits_section,
         watch_section.watch_section,
         outcome_sections.capability_section,
+        tasks_section,
         preference_section,
         trust_section.trust_section,
         training_sections.curves_section,

@@ -1,10 +1,11 @@
-"""Knobs of measuring snapshots, and preference models."""
+"""Knobs of measuring snapshots by replies and by questions, and preference models."""
 
 from typing import ClassVar
 
 from pydantic import Field, model_validator
 
-from accord.config import Decoding, Idle, Passing, Reading, Run, Sources
+from accord.config import Decoding, Idle, Passing, Precision, Reading, Rendering, Run, Sources
+from accord.errors import did_you_mean
 from accord.evaluation.ratings import Ties
 
 
@@ -97,4 +98,39 @@ class EvaluateRatings(Run, Reading):
             raise ValueError("--judge has no effect without --runs.NAME RUN; leave it out")
         if self.decompose and not self.runs:
             raise ValueError("--decompose needs the evaluations that NAME has scored; give --runs.NAME RUN")
+        return self
+
+
+class EvaluateTasks(Run, Rendering):
+    """What a snapshot knows and can do: multiple choice, next words, short answers, loss; and what that cost."""
+
+    counts_replies: ClassVar[bool] = True
+    idle: ClassVar[tuple[Idle, ...]] = (Idle("examples", lambda c: c.shots, "without --shots N"),)
+    model: str = Field(description="snapshot to ask")
+    tasks: dict[str, str] = Field(
+        description="--tasks.NAME FILE: questions (docs/tasks.md), or world:prompts/SLICE for skills of the gold world"
+    )
+    shots: int = Field(0, ge=0, description="solved examples before each question, from --examples.NAME")
+    examples: dict[str, str] = Field({}, description="--examples.NAME FILE: what a task's examples are taken from")
+    delimiters: dict[str, str] = Field({}, description="--delimiters.NAME TEXT: put behind every context of a task")
+    max_new_tokens: int = Field(256, gt=0, description="longest greedy reply in tokens, where one is asked for")
+    against: str = Field("", description="run folder of the same questions asked of another snapshot: the tax")
+    gate: str = Field("", description="YAML file of bounds to keep; exit code 3 where one is not (docs/gate.md)")
+    bootstrap: int = Field(2000, gt=0, description="resamples behind each interval")
+    micro_tokens: int = Field(16384, gt=0, description="tokens in memory at once; changes no result")
+    precision: Precision = Field(
+        "f32", description="of the forward passes; log-softmax is always f32; auto: bf16 where it is twice as fast"
+    )
+    max_length: int = Field(1024, gt=1, description="longest text in tokens; longer ones are dropped and counted")
+
+    @model_validator(mode="after")
+    def _names_are_tasks(self) -> "EvaluateTasks":
+        if not self.tasks:
+            raise ValueError("nothing to ask; give --tasks.NAME FILE")
+        for knob in ("examples", "delimiters"):
+            for name in getattr(self, knob):
+                if name not in self.tasks or self.tasks[name].startswith("world:"):
+                    raise ValueError(f"--{knob}.{name} belongs to no task of a file{did_you_mean(name, self.tasks)}")
+        if self.shots and not self.examples:
+            raise ValueError(f"--shots {self.shots} of what? give --examples.NAME FILE")
         return self

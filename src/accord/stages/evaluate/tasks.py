@@ -1,0 +1,258 @@
+"""What a snapshot knows and can do, and what that cost: sets of questions in one packed scorer, before and after.
+
+questions → their contexts and options as groups → log-probs, or greedy replies → a row each → numbers, changes, gate
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import yaml
+from torch import nn
+
+from accord.config import Decoding
+from accord.data.chat import Renderer
+from accord.data.sources import read_prompts
+from accord.data.tasks import Question, is_right, read_questions, with_examples
+from accord.engine.engines import InProcess
+from accord.engine.packing import Group, reply_group
+from accord.engine.texts import document_groups, said
+from accord.errors import BadInput
+from accord.evaluation.tasks import ACCURACY, LOGPROB, LOSS, NORMALISED, choice_scores, task_changes, task_numbers
+from accord.models.likelihood import Likelihood, likelihoods
+from accord.models.loading import load_policy
+from accord.records import Document, Prompt, content_hash
+from accord.run import RunFolder, read_lines
+from accord.stages.evaluate.config import EvaluateTasks
+from accord.stages.gate import check_gate, decide_gate, read_gate, uphold
+from accord.stages.leaks import refuse_trained_prompts
+from accord.stages.shared import (
+    cache_of,
+    drop_long,
+    gold_scores,
+    load_all,
+    open_renderer,
+    open_run,
+    sample_settings,
+)
+from accord.training import distributed
+from accord.training.precision import choose_precision, lowered
+from accord.training.progress import Progress
+
+CHUNK = 256  # questions between two writes
+STOPS = {"answer": ["\n"], "number": ["Question:"], "chat": []}  # texts that end a greedy reply
+Row = dict[str, Any]
+
+
+class TaskItem(NamedTuple):
+    """A question as token groups. `kind` is its own, or chat for a prompt of the gold world, which its judge scores."""
+
+    task: str
+    id: str
+    kind: str
+    group: str
+    groups: tuple[Group, ...]
+    question: Question | None = None
+    prompt: Prompt | None = None
+
+
+def run(config: EvaluateTasks) -> RunFolder:
+    """Ask a snapshot every question; leaves `evaluation.json` and `samples.jsonl`."""
+    with open_run("evaluate-tasks", config, {"model": config.model}) as run:
+        if run.finished:
+            uphold(run)
+            return run
+        gate = read_gate(config.gate, config.against)
+        before = compared_with(config)
+        world = distributed.start(run.threads)
+        renderer = open_renderer(config.model, run, world)
+        asked = [one for task, source in config.tasks.items() for one in read_task(config, run, renderer, task, source)]
+        refuse_idle(config, asked)
+        ids: dict[str, set[str]] = {}
+        for one in asked:
+            ids.setdefault(one.task, set()).add(one.id)
+        check_gate(gate, run, (ACCURACY, NORMALISED, LOGPROB, LOSS), ids)
+        if before and not any(row["prompt_id"] in ids.get(row["slice"], ()) for row in before):
+            raise BadInput(f"--against {config.against} has asked none of these questions")
+        model = load_policy(config.model, trainable=False).to(world.device)
+        precision = run.decide("precision", lambda: choose_precision(world))
+        first = run.keep_samples(1)
+        progress = Progress(run.stage, len(asked), unit="question", first=first)
+        with lowered(precision, world.device):
+            for start in range(first, len(asked), CHUNK):
+                chunk = asked[start : start + CHUNK]
+                for row in answer(config, renderer, model, chunk, world.device):
+                    run.add_sample(row)
+                progress.update(start + len(chunk), {})
+                if run.stop_requested and start + CHUNK < len(asked):
+                    raise run.interrupted(start + len(chunk), "question")
+        rows = read_lines(run.path / "samples.jsonl")
+        how = {"seed": config.seed, "resamples": config.bootstrap}
+        result: Row = {"model": config.model, "against": config.against or None, "n": len(rows), "seed": config.seed}
+        result |= {"shots": config.shots, "tasks": task_numbers(rows, **how)}
+        result["changes"] = task_changes(rows, before, **how) if before else None
+        run.write_json("evaluation.json", result)
+        tell(result)
+        decide_gate(gate, run, rows)
+        run.finish(n=len(rows))
+        uphold(run)
+        return run
+
+
+def compared_with(config: EvaluateTasks) -> list[Row]:
+    """The rows of `--against`; BadInput where it is no such run, or asked in another way."""
+    if not config.against:
+        return []
+    folder = Path(config.against)
+    if not (folder / "samples.jsonl").is_file() or not (folder / "config.yaml").is_file():
+        raise BadInput(f"--against {folder}: no finished run of `accord evaluate tasks`")
+    theirs = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    for knob in ("shots", "delimiters", "max_new_tokens"):
+        if theirs.get(knob) != (ours := getattr(config, knob)):
+            raise BadInput(f"--against {folder} asked with --{knob} {theirs.get(knob)!r}, this asks with {ours!r}")
+    return read_lines(folder / "samples.jsonl")
+
+
+def read_task(config: EvaluateTasks, run: RunFolder, renderer: Renderer, task: str, source: str) -> list[TaskItem]:
+    """The questions of one task, without those that are too long, which are counted."""
+    asked = (
+        read_world(config, run, renderer, task, source)
+        if source.startswith("world:")
+        else list(read_file(config, run, renderer, task, source))
+    )
+    room = config.max_new_tokens if asked[0].kind in STOPS else 0
+    widest = [max(one.groups, key=longest) for one in asked]
+    return drop_long(widest, asked, config.max_length, run, f"tasks-{task}", for_replies=room)[1]
+
+
+def refuse_idle(config: EvaluateTasks, asked: Sequence[TaskItem]) -> None:
+    """Refuse knobs that nothing reads beside these questions."""
+    kinds = {one.kind for one in asked}
+    if config.clock and "chat" not in kinds:
+        raise BadInput("--clock has no effect without --tasks.NAME world:…: questions of files have no template")
+    if config.max_new_tokens != type(config).model_fields["max_new_tokens"].default and not kinds & STOPS.keys():
+        raise BadInput("--max_new_tokens has no effect: none of the --tasks is answered by a reply; leave it out")
+
+
+def longest(group: Group) -> int:
+    """Tokens of the longest text in a group."""
+    return len(group.prefix) + max((len(reply) for reply in group.replies), default=0)
+
+
+def read_world(config: EvaluateTasks, run: RunFolder, renderer: Renderer, task: str, source: str) -> list[TaskItem]:
+    """Prompts of the gold world, each once, of which the snapshot learned from none: those of the evaluation split."""
+    prompts: list[Prompt] = load_all(
+        read_prompts, {task: source}, config, run, split="evaluation", what=f"tasks-{task}", renderers=[renderer]
+    )
+    prompts = list({prompt.id: prompt for prompt in prompts}.values())
+    refuse_trained_prompts(prompts, [config.model], f"--tasks.{task}")
+    if "gold/correct" not in gold_scores(prompts[0], ""):
+        raise BadInput(f"--tasks.{task}: replies to {source} are neither right nor wrong; name skills or knowledge")
+    return [
+        TaskItem(task, p.id, "chat", p.slice, (reply_group(renderer.prompt_ids(p.turns), ()),), prompt=p)
+        for p in prompts
+    ]
+
+
+def read_file(config: EvaluateTasks, run: RunFolder, renderer: Renderer, task: str, source: str) -> Iterator[TaskItem]:
+    """Questions of a file, each once, behind their solved examples."""
+    how: Row = {"columns": config.columns, "delimiter": config.delimiters.get(task, "")}
+    found = read_questions(source, max_rows=config.max_rows, **how)
+    examples = read_questions(config.examples[task], **how).questions if task in config.examples else ()
+    report = {"name": task, "source": source, "rows": found.rows, "hash": found.hash, "drops": found.drops}
+    run.keep_sources(f"tasks-{task}", [{**report, "used": len(found.questions)}])
+    dropped = "".join(f"; dropped {count}: {reason}" for reason, count in found.drops.items())
+    print(f"{source}: {found.rows} rows, {len(found.questions)} questions{dropped}")
+    for question in {question.id: question for question in found.questions}.values():
+        if question.kind == "text":
+            pieces = document_groups(renderer, [Document(question.options[0], source)], config.max_length)
+            for piece in pieces:
+                yield TaskItem(task, content_hash("piece", piece.replies), "text", question.group, (piece,), question)
+        else:
+            shown = with_examples(question, examples, config.shots)
+            yield TaskItem(task, question.id, question.kind, question.group, question_groups(renderer, shown), shown)
+
+
+def question_groups(renderer: Renderer, question: Question) -> tuple[Group, ...]:
+    """A group for every context: the options that go on behind it share it."""
+    if question.kind in STOPS:
+        return (reply_group(renderer.passage(question.contexts[0]), ()),)
+    shared: list[tuple[tuple[int, ...], list[tuple[int, ...]]]] = []
+    for context, option in question.pairs():
+        before, after = renderer.continued(context, option)
+        if not after:
+            raise BadInput(f"the option {option!r} has no token of its own behind its context; leave the question out")
+        if not shared or shared[-1][0] != before:
+            shared.append((before, []))
+        shared[-1][1].append(after)
+    return tuple(reply_group(before, *after) for before, after in shared)
+
+
+def answer(
+    config: EvaluateTasks, renderer: Renderer, model: nn.Module, asked: Sequence[TaskItem], device: torch.device
+) -> list[Row]:
+    """One row per question, in their order."""
+    drawn = [one for one in asked if one.kind in STOPS]
+    replies = dict(zip(map(id, drawn), reply_to(config, renderer, model, drawn), strict=True))
+    found: dict[int, list[Likelihood]] = {}
+    for greedy in (False, True):
+        part = [one for one in asked if one.kind not in STOPS and (one.kind == "next") == greedy]
+        groups = [group for one in part for group in one.groups]
+        told = likelihoods(model, groups, config.micro_tokens, device, greedy=greedy)
+        for one in part:
+            found[id(one)] = [likelihood for _ in one.groups for likelihood in next(told)]
+    return [row_of(one, found.get(id(one), []), replies.get(id(one), "")) for one in asked]
+
+
+def reply_to(config: EvaluateTasks, renderer: Renderer, model: nn.Module, asked: Sequence[TaskItem]) -> list[str]:
+    """The greedy reply to each, up to the text that ends one of its kind."""
+    replies: dict[int, str] = {}
+    engine = InProcess(model, cache_of(Decoding.model_validate({}), model))
+    for kind, stop in STOPS.items():
+        part = [one for one in asked if one.kind == kind]
+        if part:
+            how = {"temperature": 0, "max_new_tokens": config.max_new_tokens, "stop": stop}
+            settings = sample_settings(Decoding.model_validate(how), renderer, 1, config.seed)
+            rollouts = engine.sample([one.groups[0].prefix for one in part], settings)
+            replies |= {id(one): said(renderer, stop, r.ids) for one, r in zip(part, rollouts, strict=True)}
+    return [replies[id(one)] for one in asked]
+
+
+def row_of(one: TaskItem, found: Sequence[Likelihood], reply: str) -> Row:
+    """What was asked and answered, by the names of `samples.jsonl`."""
+    row: Row = {"prompt_id": one.id, "slice": one.task, "group": one.group, "kind": one.kind}
+    question = one.question
+    if one.prompt is not None:
+        return row | {"reply": reply, "scores": {ACCURACY: gold_scores(one.prompt, reply)["gold/correct"]}}
+    assert question is not None
+    if one.kind in STOPS:
+        return row | {"reply": reply, "scores": {ACCURACY: float(is_right(question, reply))}}
+    logprobs = [likelihood.logprob for likelihood in found]
+    row["logprobs"] = logprobs
+    if one.kind == "text":
+        return row | {"scores": {LOSS: -logprobs[0] / found[0].tokens}}
+    if one.kind == "next":
+        return row | {"scores": {ACCURACY: float(found[0].greedy), LOGPROB: logprobs[0]}}
+    # lm-eval counts the characters of an option without the blank before it
+    lengths = [len(option.removeprefix(" ")) for _, option in question.pairs()]
+    scores = choice_scores(logprobs, lengths, question.right)
+    return row | {"options": len(lengths), "right": question.right, "scores": scores}
+
+
+def tell(result: Mapping[str, Any]) -> None:
+    """A line for every task, and one for the tax."""
+    changes = result["changes"] or {"tasks": {}, "tax": None}
+    for task, numbers in result["tasks"].items():
+        metric = ACCURACY if ACCURACY in numbers else LOSS
+        found, change = numbers[metric], changes["tasks"].get(task, {}).get(metric)
+        changed = f", change {spelled(change)}" if change else ""
+        print(f"{task}: {metric} {spelled(found)} of {numbers['n']}{changed}")
+    if changes["tax"]:
+        print(f"mean change of accuracy over tasks: {spelled(changes['tax'])}")
+
+
+def spelled(interval: Mapping[str, Any]) -> str:
+    """An interval in a line; what is not known is n/a."""
+    shown = ["n/a" if interval[key] is None else f"{interval[key]:.3f}" for key in ("mean", "low", "high")]
+    return f"{shown[0]} [{shown[1]}, {shown[2]}]"
