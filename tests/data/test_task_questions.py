@@ -4,35 +4,35 @@ import json
 
 import pytest
 
-from accord.data.tasks import Question, is_right, last_number, read_questions, with_examples
+from accord.data.tasks import TaskQuestion, is_right, last_number, read_questions, with_examples
 from accord.errors import BadInput
 
 SUBJECT = {"question": " which? ", "A": "one", "B": "two", "C": "three", "D": "four", "answer": "C"}
 SHAPES = {
     "choices": (
         {"query": "the cat", "choices": ["sees", "runs away"], "gold": 1},
-        Question("choice", ("the cat",), (" sees", " runs away"), 1),
+        TaskQuestion("choice", ("the cat",), (" sees", " runs away"), 1),
         [("the cat", " sees"), ("the cat", " runs away")],
     ),
     "schema": (
         {"context_options": ["a dog", "a cat"], "continuation": "barks.", "gold": 0},
-        Question("choice", ("a dog", "a cat"), (" barks.",), 0),
+        TaskQuestion("choice", ("a dog", "a cat"), (" barks.",), 0),
         [("a dog", " barks."), ("a cat", " barks.")],
     ),
     "next": (
         {"context": "25 - 7 =", "continuation": " 18"},
-        Question("next", ("25 - 7 =",), (" 18",)),
+        TaskQuestion("next", ("25 - 7 =",), (" 18",)),
         [("25 - 7 =", " 18")],
     ),
     "answer": (
         {"context": "who?", "answer": "The Onion", "aliases": ["Bulb onion"]},
-        Question("answer", ("who?",), answers=("The Onion", "Bulb onion")),
+        TaskQuestion("answer", ("who?",), answers=("The Onion", "Bulb onion")),
         [],
     ),
-    "number": ({"context": "how many?", "answer": "17"}, Question("number", ("how many?",), answers=("17",)), []),
+    "number": ({"context": "how many?", "answer": "17"}, TaskQuestion("number", ("how many?",), answers=("17",)), []),
     "subject": (
         SUBJECT | {"subject": "plain_words"},
-        Question(
+        TaskQuestion(
             "choice",
             ("which?\nA. one\nB. two\nC. three\nD. four\nAnswer:",),
             (" A", " B", " C", " D"),
@@ -44,20 +44,22 @@ SHAPES = {
     ),
     "pair": (
         {"sentence_good": "cats run.", "sentence_bad": "cats runs.", "UID": "agreement"},
-        Question("choice", ("",), ("cats run.", "cats runs."), 0, group="agreement"),
+        TaskQuestion("choice", ("",), ("cats run.", "cats runs."), 0, group="agreement"),
         [("", "cats run."), ("", "cats runs.")],
     ),
     "truthful": (
         {"Question": "where?", "Best Answer": "here", "Incorrect Answers": "there; nowhere", "Category": "places"},
-        Question("choice", ("Q: where?\nA:",), (" here", " there", " nowhere"), 0, group="places"),
+        TaskQuestion("choice", ("Q: where?\nA:",), (" here", " there", " nowhere"), 0, group="places"),
         None,
     ),
     "worked": (
         {"question": "how many?", "answer": "two and two.\n#### 1,004"},
-        Question("number", ("Question: how many?\nAnswer:",), answers=("1,004",), solution="two and two.\n#### 1,004"),
+        TaskQuestion(
+            "number", ("Question: how many?\nAnswer:",), answers=("1,004",), solution="two and two.\n#### 1,004"
+        ),
         [],
     ),
-    "text": ({"text": "a story"}, Question("text", ("",), ("a story",)), [("", "a story")]),
+    "text": ({"text": "a story"}, TaskQuestion("text", ("",), ("a story",)), [("", "a story")]),
 }
 
 
@@ -99,12 +101,12 @@ def test_what_gives_no_question_is_counted_and_what_is_wrong_is_refused(tmp_path
 
 
 def test_examples_are_of_the_same_group_and_solved():
-    asked = Question("choice", ("q:",), (" a", " b"), 1, group="g", heading="About g.\n\n")
+    asked = TaskQuestion("choice", ("q:",), (" a", " b"), 1, group="g", heading="About g.\n\n")
     others = [
-        Question("choice", ("one:",), (" a", " b"), 0, group="g"),
-        Question("choice", ("two:",), (" a", " b"), 1, group="other"),
-        Question("choice", ("three:", "four:"), (" c",), 1, group="g"),
-        Question("number", ("five:",), answers=("6",), group="g", solution="so 6"),
+        TaskQuestion("choice", ("one:",), (" a", " b"), 0, group="g"),
+        TaskQuestion("choice", ("two:",), (" a", " b"), 1, group="other"),
+        TaskQuestion("choice", ("three:", "four:"), (" c",), 1, group="g"),
+        TaskQuestion("number", ("five:",), answers=("6",), group="g", solution="so 6"),
     ]
     shown = with_examples(asked, others, 2)
     assert shown.contexts == ("About g.\n\none: a\n\nfour: c\n\nq:",) and shown.right == 1
@@ -132,4 +134,4 @@ def test_the_last_number(text, number):
     ],
 )
 def test_right_replies(answers, kind, reply, right):
-    assert is_right(Question(kind, ("q",), answers=answers), reply) is right
+    assert is_right(TaskQuestion(kind, ("q",), answers=answers), reply) is right

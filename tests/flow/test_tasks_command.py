@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from accord.cli import main
-from accord.data.tasks import Question
+from accord.data.tasks import TaskQuestion
 from accord.engine.packing import pack
 from accord.models.likelihood import likelihoods
 from accord.models.loading import load_policy
@@ -57,10 +57,10 @@ def test_packed_scores_are_those_of_each_text_alone(snapshots):
     where = str(snapshots / "policy")
     model, renderer = load_policy(where, trainable=False), load_renderer(where)
     asked = [
-        Question("choice", ("the cat sees",), (" a dog", " red", " the big stone runs"), 0),
-        Question("choice", ("a dog runs", "the cat"), (" home.",), 1),
-        Question("choice", ("",), ("the cat runs", "cat the runs")),
-        Question("next", ("the cat ",), ("sees",)),
+        TaskQuestion("choice", ("the cat sees",), (" a dog", " red", " the big stone runs"), 0),
+        TaskQuestion("choice", ("a dog runs", "the cat"), (" home.",), 1),
+        TaskQuestion("choice", ("",), ("the cat runs", "cat the runs")),
+        TaskQuestion("next", ("the cat ",), ("sees",)),
     ]
     groups = [question_groups(renderer, question) for question in asked]
     assert [len(of) for of in groups] == [1, 2, 1, 1]

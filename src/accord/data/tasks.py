@@ -21,7 +21,7 @@ BLANK = " "  # between a context and what follows it, unless that begins with wh
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class TaskQuestion:
     """A context and what may follow it.
 
     `choice`: of the options the place `right` should be the likeliest; there is one context for all of them, or one for
@@ -67,7 +67,7 @@ def joined(text: str) -> str:
 class QuestionSet:
     """Questions in the order of their rows; `drops` counts rows that gave none, by reason. `hash` is of all rows."""
 
-    questions: tuple[Question, ...]
+    questions: tuple[TaskQuestion, ...]
     drops: dict[str, int]
     rows: int
     hash: str
@@ -78,7 +78,7 @@ def read_questions(source: str, *, delimiter: str = "", columns: Mapping[str, st
 
     Raises BadInput for columns that are no known shape, and for a cell of the wrong type.
     """
-    questions: list[Question] = []
+    questions: list[TaskQuestion] = []
     drops: Counter[str] = Counter()
     digest = hashlib.sha256()
     rows = 0
@@ -96,11 +96,11 @@ def read_questions(source: str, *, delimiter: str = "", columns: Mapping[str, st
     return QuestionSet(tuple(questions), dict(drops), rows, digest.hexdigest())
 
 
-def with_examples(question: Question, examples: Sequence[Question], shots: int) -> Question:
+def with_examples(question: TaskQuestion, examples: Sequence[TaskQuestion], shots: int) -> TaskQuestion:
     """The question behind its heading and the first `shots` examples of its group, solved."""
     own = [example for example in examples if example.group == question.group][:shots]
     before = question.heading + "".join(f"{example.solved}\n\n" for example in own)
-    return Question(
+    return TaskQuestion(
         question.kind,
         tuple(before + context for context in question.contexts),
         question.options,
@@ -111,7 +111,7 @@ def with_examples(question: Question, examples: Sequence[Question], shots: int) 
     )
 
 
-def _question(value: Mapping[str, Any], row: Row, delimiter: str) -> Question | str:
+def _question(value: Mapping[str, Any], row: Row, delimiter: str) -> TaskQuestion | str:
     for columns, make in SHAPES.items():
         if columns <= value.keys():
             return make(value, row, delimiter)
@@ -119,41 +119,41 @@ def _question(value: Mapping[str, Any], row: Row, delimiter: str) -> Question | 
     raise BadInput(f"{row.where}: no set of questions has these columns ({', '.join(value)}); known are {known}")
 
 
-def _choices(value: Mapping[str, Any], row: Row, delimiter: str) -> Question | str:
+def _choices(value: Mapping[str, Any], row: Row, delimiter: str) -> TaskQuestion | str:
     options = _texts(value["choices"], row, "choices")
     return _choice((_text(value["query"], row, "query") + delimiter,), options, value["gold"], row)
 
 
-def _schema(value: Mapping[str, Any], row: Row, delimiter: str) -> Question | str:
+def _schema(value: Mapping[str, Any], row: Row, delimiter: str) -> TaskQuestion | str:
     contexts = _texts(value["context_options"], row, "context_options")
     continuation = _text(value["continuation"], row, "continuation")
     return _choice(tuple(c + delimiter for c in contexts), (continuation,), value["gold"], row)
 
 
-def _choice(contexts: tuple[str, ...], options: Sequence[str], gold: Any, row: Row) -> Question | str:
+def _choice(contexts: tuple[str, ...], options: Sequence[str], gold: Any, row: Row) -> TaskQuestion | str:
     if isinstance(gold, bool) or not isinstance(gold, int):
         raise BadInput(f"{row.where}: gold is {type(gold).__name__}, not the place of the right option")
     if not 0 <= gold < max(len(contexts), len(options)):
         return "gold is no place among the options"
-    return Question("choice", contexts, tuple(map(joined, options)), gold)
+    return TaskQuestion("choice", contexts, tuple(map(joined, options)), gold)
 
 
-def _next(value: Mapping[str, Any], row: Row, delimiter: str) -> Question | str:
+def _next(value: Mapping[str, Any], row: Row, delimiter: str) -> TaskQuestion | str:
     continuation = _text(value["continuation"], row, "continuation")
     if not continuation.strip():
         return "nothing follows the context"
-    return Question(
+    return TaskQuestion(
         "next", (_text(value["context"], row, "context") + delimiter,), (joined(continuation),), group=_group(value)
     )
 
 
-def _written(value: Mapping[str, Any], row: Row, delimiter: str) -> Question | str:
+def _written(value: Mapping[str, Any], row: Row, delimiter: str) -> TaskQuestion | str:
     answers = (_text(value["answer"], row, "answer"), *_texts(value.get("aliases") or [], row, "aliases"))
     kind: QuestionKind = "number" if NUMBER.fullmatch(answers[0].strip()) else "answer"
-    return Question(kind, (_text(value["context"], row, "context") + delimiter,), answers=answers)
+    return TaskQuestion(kind, (_text(value["context"], row, "context") + delimiter,), answers=answers)
 
 
-def _subject(value: Mapping[str, Any], row: Row, delimiter: str) -> Question | str:
+def _subject(value: Mapping[str, Any], row: Row, delimiter: str) -> TaskQuestion | str:
     options = [_text(value[letter], row, letter) for letter in "ABCD"]
     said = _text(value["answer"], row, "answer").strip()
     if said not in tuple("ABCD"):
@@ -164,40 +164,40 @@ def _subject(value: Mapping[str, Any], row: Row, delimiter: str) -> Question | s
     about = f" about {subject.replace('_', ' ')}" if subject else ""
     heading = f"The following are multiple choice questions (with answers){about}.\n\n"
     letters = tuple(map(joined, "ABCD"))
-    return Question("choice", (context,), letters, "ABCD".index(said), group=subject, heading=heading)
+    return TaskQuestion("choice", (context,), letters, "ABCD".index(said), group=subject, heading=heading)
 
 
-def _minimal_pair(value: Mapping[str, Any], row: Row, delimiter: str) -> Question | str:
+def _minimal_pair(value: Mapping[str, Any], row: Row, delimiter: str) -> TaskQuestion | str:
     _refuse(delimiter, row)
     pair = tuple(_text(value[f"sentence_{side}"], row, f"sentence_{side}") for side in ("good", "bad"))
-    return Question("choice", ("",), pair, group=str(value.get("UID") or ""))
+    return TaskQuestion("choice", ("",), pair, group=str(value.get("UID") or ""))
 
 
-def _truthful(value: Mapping[str, Any], row: Row, delimiter: str) -> Question | str:
+def _truthful(value: Mapping[str, Any], row: Row, delimiter: str) -> TaskQuestion | str:
     wrong = [part.strip() for part in _text(value["Incorrect Answers"], row, "Incorrect Answers").split(";")]
     options = (_text(value["Best Answer"], row, "Best Answer").strip(), *filter(None, wrong))
     if len(options) < 2:
         return "no wrong answer stands beside the right one"
     context = f"Q: {_text(value['Question'], row, 'Question').strip()}\nA:{delimiter}"
-    return Question("choice", (context,), tuple(map(joined, options)), group=str(value.get("Category") or ""))
+    return TaskQuestion("choice", (context,), tuple(map(joined, options)), group=str(value.get("Category") or ""))
 
 
-def _worked(value: Mapping[str, Any], row: Row, delimiter: str) -> Question | str:
+def _worked(value: Mapping[str, Any], row: Row, delimiter: str) -> TaskQuestion | str:
     solution = _text(value["answer"], row, "answer")
     _steps, mark, number = solution.rpartition("####")
     if not mark or not number.strip():
         return "the answer does not end in #### and a number"
     context = f"Question: {_text(value['question'], row, 'question')}\nAnswer:{delimiter}"
-    return Question("number", (context,), answers=(number.strip(),), solution=solution)
+    return TaskQuestion("number", (context,), answers=(number.strip(),), solution=solution)
 
 
-def _document(value: Mapping[str, Any], row: Row, delimiter: str) -> Question | str:
+def _document(value: Mapping[str, Any], row: Row, delimiter: str) -> TaskQuestion | str:
     _refuse(delimiter, row)
     text = _text(value["text"], row, "text")
-    return Question("text", ("",), (text,)) if text.strip() else "the text is empty"
+    return TaskQuestion("text", ("",), (text,)) if text.strip() else "the text is empty"
 
 
-SHAPES: dict[frozenset[str], Callable[[Mapping[str, Any], Row, str], Question | str]] = {
+SHAPES: dict[frozenset[str], Callable[[Mapping[str, Any], Row, str], TaskQuestion | str]] = {
     frozenset({"query", "choices", "gold"}): _choices,
     frozenset({"context_options", "continuation", "gold"}): _schema,
     frozenset({"context", "continuation"}): _next,
@@ -217,7 +217,7 @@ def last_number(text: str) -> str:
     return re.sub(r"[$,]", "", found[-1]).rstrip(".") if found else ""
 
 
-def is_right(question: Question, reply: str) -> bool:
+def is_right(question: TaskQuestion, reply: str) -> bool:
     """Whether a drawn reply says one of the answers: of numbers its last one, else all of it but articles and marks."""
     if question.kind == "number":
         said, asked = last_number(reply), last_number(question.answers[0])

@@ -14,7 +14,7 @@ from torch import nn
 from accord.config import Decoding
 from accord.data.chat import Renderer
 from accord.data.sources import read_prompts
-from accord.data.tasks import Question, is_right, read_questions, with_examples
+from accord.data.tasks import TaskQuestion, is_right, read_questions, with_examples
 from accord.engine.engines import InProcess
 from accord.engine.packing import Group, reply_group
 from accord.engine.texts import document_groups, said
@@ -53,7 +53,7 @@ class TaskItem(NamedTuple):
     kind: str
     group: str
     groups: tuple[Group, ...]
-    question: Question | None = None
+    question: TaskQuestion | None = None
     prompt: Prompt | None = None
 
 
@@ -174,7 +174,7 @@ def read_file(config: EvaluateTasks, run: RunFolder, renderer: Renderer, task: s
             yield TaskItem(task, question.id, question.kind, question.group, question_groups(renderer, shown), shown)
 
 
-def question_groups(renderer: Renderer, question: Question) -> tuple[Group, ...]:
+def question_groups(renderer: Renderer, question: TaskQuestion) -> tuple[Group, ...]:
     """A group for every context: the options that go on behind it share it."""
     if question.kind in STOPS:
         return (reply_group(renderer.passage(question.contexts[0]), ()),)
