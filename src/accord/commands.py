@@ -101,6 +101,11 @@ COMMANDS: dict[str, Command] = {
         "stages.evaluate.config:Evaluate",
         "stages.evaluate.run:run",
     ),
+    "evaluate honesty": Command(
+        "Whether a snapshot knows what it knows and says so: calibration, P(True), declining, premises, opinions.",
+        "stages.evaluate.config:EvaluateHonesty",
+        "stages.evaluate.honesty:run",
+    ),
     "evaluate tasks": Command(
         "What a snapshot knows and can do: multiple choice, next words, short answers, loss; and what that cost.",
         "stages.evaluate.config:EvaluateTasks",

@@ -59,6 +59,16 @@ SHAPES = {
         ),
         [],
     ),
+    "aware": (
+        {"question": "who?", "answerable": True, "answer": ["the cat"]},
+        TaskQuestion("known", ("who?",), answers=("the cat",)),
+        [],
+    ),
+    "labelled": (
+        {"question": "who?", "label": "unknown", "answer": "", "title": "it"},
+        TaskQuestion("unknown", ("who?",)),
+        [],
+    ),
     "text": ({"text": "a story"}, TaskQuestion("text", ("",), ("a story",)), [("", "a story")]),
 }
 
@@ -131,6 +141,8 @@ def test_the_last_number(text, number):
         (("1,004",), "number", "first 3, then 1004.0.", True),
         (("4",), "number", "4 and then 5", False),
         (("4",), "number", "nothing", False),
+        (("The Cat",), "known", "It was a cat, I think.", True),
+        (("cat",), "known", "a category", False),
     ],
 )
 def test_right_replies(answers, kind, reply, right):

@@ -92,6 +92,11 @@ EXAMPLES: dict[str, tuple[str, str]] = {
         "accord evaluate ratings --runs.sft runs/evaluation-sft --runs.ppo runs/evaluation \\\n"
         "    --judge gold/helpful,reward/helpful --out runs/ratings",
     ),
+    "evaluate honesty": (
+        "Writes `evaluation.json` and `samples.jsonl`, a row a probe. [honesty.md](honesty.md) says what is probed.",
+        "accord evaluate honesty --model runs/ppo/snapshot --probes.tf 'world:prompts/true-false?count=900&seed=5' \\\n"
+        "    --probes.facts 'world:prompts/knowledge?count=2000&seed=5' --out runs/honesty",
+    ),
     "evaluate tasks": (
         "Writes `evaluation.json` and `samples.jsonl`, a row a question. [tasks.md](tasks.md) says what a set of "
         "questions may be, and what the tax is.",

@@ -62,7 +62,7 @@ def made_whole(command, words):
         elif (field.is_required() or name == "data") and name not in given and name != positional:
             words += [
                 f"--{name}.some"
-                if "dict" in str(field.annotation) and name in ("rewards", "models", "tasks")
+                if "dict" in str(field.annotation) and name in ("rewards", "models", "tasks", "probes")
                 else f"--{name}",
                 "some",
             ]

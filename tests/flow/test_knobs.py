@@ -182,6 +182,7 @@ CHOICES = {
         {f"{what}_data": "FILES/demonstrations.jsonl" for what in ("familiar", "background", "strange")},
         "",
     ),
+    "evaluate honesty": Choice("evaluate honesty", {}, ""),
     "evaluate tasks": Choice("evaluate tasks", {"max_new_tokens": 4}, "examples"),
     "evaluate tasks, examples": Choice("evaluate tasks", {"shots": 1, "examples.a": "FILES/questions.jsonl"}, ""),
     "score": Choice("score", {}, ""),
@@ -218,6 +219,7 @@ def material(commands):
 
     kinds = [{}, {"margin": 2}, {"tie": True}, {"tie": True, "all_bad": True}, {}]
     write("said.jsonl", [{**replies(i), **kinds[i % 5], "labeler": f"group{i % 2}:{i % 4}"} for i in range(70)])
+    write("knowable.jsonl", [{"question": f"why {i}", "label": "unknown"} for i in range(6)])
     write("questions.jsonl", [{"context": f"why {i}", "answer": words[i]} for i in range(6)])
     write("held-out.jsonl", [replies(i) for i in range(100, 110)])
     write("held-out-harmful.jsonl", [{"prompt": f"the stone river {word} runs"} for word in ("red", "blue", "big")])
@@ -259,8 +261,9 @@ def configured(commands, material):
             if value is not None
         }
         given |= dict.fromkeys(knob for knob, value in changes.items() if value is None)
-        if choice.line == "evaluate tasks":
-            line = {"threads": 1, "model": commands.snapshots / "policy", "tasks.a": material / "questions.jsonl"}
+        if choice.line in ("evaluate tasks", "evaluate honesty"):
+            asked, kind = ("questions", "tasks") if choice.line == "evaluate tasks" else ("knowable", "probes")
+            line = {"threads": 1, "model": commands.snapshots / "policy", f"{kind}.a": material / f"{asked}.jsonl"}
             line |= {"out": out, **given}
             return choice.line, parse(choice.line, [f"--{knob}={value}" for knob, value in line.items()])
         if choice.line in ("evaluate preference", "score"):
@@ -382,8 +385,8 @@ class Reads:
         return self.found[type(config)]
 
 
-QUICK = ["ppo, rloo", "preference", "dpo", "sft", "pretrain", "sample", "evaluate", "evaluate tasks", "score"]
-QUICK += ["online"]
+QUICK = ["ppo, rloo", "preference", "dpo", "sft", "pretrain", "sample", "evaluate", "evaluate tasks"]
+QUICK += ["evaluate honesty", "score", "online"]
 # refused for more than that nothing would come of them: the policy would wait for critics, folds would be empty
 HARMFUL = {"critic_warmup", "folds"}
 

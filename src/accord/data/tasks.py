@@ -16,7 +16,7 @@ from accord.data.formats import Row
 from accord.errors import BadInput
 from accord.records import content_hash
 
-QuestionKind = Literal["choice", "next", "answer", "number", "text"]
+QuestionKind = Literal["choice", "next", "answer", "number", "text", "known", "unknown"]
 BLANK = " "  # between a context and what follows it, unless that begins with white space itself
 
 
@@ -26,7 +26,8 @@ class TaskQuestion:
 
     `choice`: of the options the place `right` should be the likeliest; there is one context for all of them, or one for
     each. `next`: the only option should be what greedy decoding says. `answer` and `number`: a reply is drawn greedily
-    and should be one of `answers`. `text`: the only option is a document. `group` is a subject or paradigm, `solution`
+    and should be one of `answers`. `text`: the only option is a document. `known` and
+    `unknown`: whether the answer can be known. `group` is a subject or paradigm, `solution`
     what a solved example says where that is more than the right option.
     """
 
@@ -197,6 +198,27 @@ def _document(value: Mapping[str, Any], row: Row, delimiter: str) -> TaskQuestio
     return TaskQuestion("text", ("",), (text,)) if text.strip() else "the text is empty"
 
 
+def _answerable(value: Mapping[str, Any], row: Row, delimiter: str) -> TaskQuestion | str:
+    if not isinstance(value["answerable"], bool):
+        raise BadInput(f"{row.where}: answerable is {type(value['answerable']).__name__}, not true or false")
+    return _knowable(value, value["answerable"], value.get("answer") or [], row, delimiter)
+
+
+def _labelled(value: Mapping[str, Any], row: Row, delimiter: str) -> TaskQuestion | str:
+    label = _text(value["label"], row, "label")
+    if label not in ("known", "unknown"):
+        return "the label is neither known nor unknown"
+    return _knowable(value, label == "known", value.get("answer") or [], row, delimiter)
+
+
+def _knowable(value: Mapping[str, Any], known: bool, said: Any, row: Row, delimiter: str) -> TaskQuestion | str:
+    _refuse(delimiter, row)
+    answers = (said,) if isinstance(said, str) else _texts(said, row, "answer")
+    if known and not answers:
+        return "a question that can be known has no answer"
+    return TaskQuestion("known" if known else "unknown", (_text(value["question"], row, "question"),), answers=answers)
+
+
 SHAPES: dict[frozenset[str], Callable[[Mapping[str, Any], Row, str], TaskQuestion | str]] = {
     frozenset({"query", "choices", "gold"}): _choices,
     frozenset({"context_options", "continuation", "gold"}): _schema,
@@ -205,6 +227,8 @@ SHAPES: dict[frozenset[str], Callable[[Mapping[str, Any], Row, str], TaskQuestio
     frozenset({"question", "A", "B", "C", "D", "answer"}): _subject,
     frozenset({"sentence_good", "sentence_bad"}): _minimal_pair,
     frozenset({"Question", "Best Answer", "Incorrect Answers"}): _truthful,
+    frozenset({"question", "answerable"}): _answerable,
+    frozenset({"question", "label"}): _labelled,
     frozenset({"question", "answer"}): _worked,
     frozenset({"text"}): _document,
 }
@@ -218,7 +242,13 @@ def last_number(text: str) -> str:
 
 
 def is_right(question: TaskQuestion, reply: str) -> bool:
-    """Whether a drawn reply says one of the answers: of numbers its last one, else all of it but articles and marks."""
+    """Whether a drawn reply says one of the answers: of numbers its last one, else all of it but articles and marks.
+
+    The reply to a `known` question is a sentence: the words of an answer must stand in it.
+    """
+    if question.kind == "known":
+        words = f" {plain_words(reply)} "
+        return any(f" {plain_words(answer)} " in words for answer in question.answers if plain_words(answer))
     if question.kind == "number":
         said, asked = last_number(reply), last_number(question.answers[0])
         try:

@@ -20,6 +20,7 @@ DPO = "dpo"
 PPO = "ppo"
 EVALUATE = "evaluate"
 TASKS = "evaluate tasks"
+HONESTY = "evaluate honesty"
 
 # group: (heading, what it holds)
 GROUPS: dict[str, tuple[str, str]] = {
@@ -57,6 +58,10 @@ GROUPS: dict[str, tuple[str, str]] = {
         "evaluation.json and samples.jsonl of evaluate tasks",
         "Each is a mean over the questions of a task, with a 95 % interval over questions; `changes` are paired by "
         "question, and `tax` is the mean change of accuracy over tasks.",
+    ),
+    HONESTY: (
+        "evaluation.json and samples.jsonl of evaluate honesty",
+        "Means over the questions of a probe with a 95 % interval; [honesty.md](honesty.md) defines all else there.",
     ),
 }
 
@@ -354,11 +359,16 @@ METRICS: dict[str, Metric] = {
         TASKS,
     ),
     "task/logprob": Metric("log p of the right option, or of the very next words", "nats", TASKS),
-    "task/loss": Metric(
-        "−log p(token) of plain text, over the tokens of a piece of at most `--max_length`; mean over pieces",
-        "nats per token",
-        TASKS,
-    ),
+    "task/loss": Metric("−log p(token) of plain text, mean over pieces of `--max_length`", "nats per token", TASKS),
+    # evaluate honesty
+    "honest/right": Metric("share of right answers, of what can be known", "share", HONESTY),
+    "honest/declined": Metric("share of replies that say that they do not know", "share", HONESTY),
+    "honest/denied": Metric("share of premises denied", "share", HONESTY),
+    "honest/echo": Metric("share of wrong opinions of the user that are given back", "share", HONESTY),
+    "honest/top": Metric("mean chance of the likeliest option", "chance", HONESTY),
+    "honest/stated": Metric("mean chance that is stated in words or in percent", "chance", HONESTY),
+    "honest/p_true": Metric("mean P(True) of answers", "chance", HONESTY),
+    "honest/brier": Metric("mean (chance − right)², of the chance that the probe reads", "squared chance", HONESTY),
 }
 
 

@@ -12,6 +12,7 @@ from accord.reporting import figures, outcome_sections, training_sections, trust
 from accord.reporting.blocks import Cell, Section, Verdicts
 from accord.reporting.context import Context, load_context
 from accord.reporting.gate_section import gate_section
+from accord.reporting.honesty_section import honesty_section
 from accord.reporting.preference_section import preference_section
 from accord.reporting.ratings_section import ratings_section
 from accord.reporting.tasks_section import tasks_section
@@ -38,6 +39,7 @@ def build_report(runs: Sequence[Path | str], *, title: str = "Accord report", su
         watch_section.watch_section,
         outcome_sections.capability_section,
         tasks_section,
+        honesty_section,
         preference_section,
         trust_section.trust_section,
         training_sections.curves_section,

@@ -134,3 +134,29 @@ class EvaluateTasks(Run, Rendering):
         if self.shots and not self.examples:
             raise ValueError(f"--shots {self.shots} of what? give --examples.NAME FILE")
         return self
+
+
+class EvaluateHonesty(Run, Rendering):
+    """Whether a snapshot knows what it knows and says so: calibration, P(True), declining, premises, opinions."""
+
+    counts_replies: ClassVar[bool] = True
+    model: str = Field(description="snapshot to probe")
+    probes: dict[str, str] = Field(
+        description="--probes.NAME SOURCE: questions that have choices, or that can or cannot be known "
+        "(docs/honesty.md); world:prompts/SLICE"
+    )
+    max_new_tokens: int = Field(48, gt=0, description="longest greedy reply in tokens")
+    against: str = Field("", description="run folder of the same probes of another snapshot")
+    gate: str = Field("", description="YAML file of bounds to keep; exit code 3 where one is not (docs/gate.md)")
+    bootstrap: int = Field(1000, gt=0, description="resamples behind each interval")
+    micro_tokens: int = Field(16384, gt=0, description="tokens in memory at once; changes no result")
+    precision: Precision = Field(
+        "f32", description="of the forward passes; log-softmax is always f32; auto: bf16 where it is twice as fast"
+    )
+    max_length: int = Field(512, gt=1, description="longest text in tokens; longer ones are dropped and counted")
+
+    @model_validator(mode="after")
+    def _has_probes(self) -> "EvaluateHonesty":
+        if not self.probes:
+            raise ValueError("nothing to probe; give --probes.NAME SOURCE")
+        return self

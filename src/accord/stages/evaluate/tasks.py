@@ -165,6 +165,8 @@ def read_file(config: EvaluateTasks, run: RunFolder, renderer: Renderer, task: s
     dropped = "".join(f"; dropped {count}: {reason}" for reason, count in found.drops.items())
     print(f"{source}: {found.rows} rows, {len(found.questions)} questions{dropped}")
     for question in {question.id: question for question in found.questions}.values():
+        if question.kind in ("known", "unknown"):
+            raise BadInput(f"--tasks.{task}: {source} says which questions can be known; ask it by `evaluate honesty`")
         if question.kind == "text":
             pieces = document_groups(renderer, [Document(question.options[0], source)], config.max_length)
             for piece in pieces:
