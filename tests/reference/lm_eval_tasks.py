@@ -1,6 +1,8 @@
 """Questions asked here and by lm-evaluation-harness of the same model over the same files, compared one by one.
 
-    python tests/reference/lm_eval_tasks.py MODEL DATA [ROWS]    DATA holds tax_gauntlet/, mmlu/, blimp/, gsm8k/
+    python tests/reference/lm_eval_tasks.py MODEL DATA ROWS [TASK ...]
+
+DATA holds tax_gauntlet/, mmlu/, blimp/ and gsm8k/; a TASK is one of `PUBLISHED`, all of them if none is named.
 
 Needs `pip install 'lm-eval[hf]'`.
 """
@@ -88,7 +90,9 @@ class Agreement(NamedTuple):
 def compare(model: str, files: dict[str, tuple[str, str]], folder: Path) -> list[Agreement]:
     """Ask every file (task: shape and path, JSON lines) here and there."""
     asked = [word for task, (_, path) in files.items() for word in (f"--tasks.{task}", path)]
-    line = ["evaluate", "tasks", "--model", model, *asked, "--max_new_tokens", "64", "--out", str(folder / "ours")]
+    line = ["evaluate", "tasks", "--model", model, *asked, "--out", str(folder / "ours")]
+    if any(shape == "worked" for shape, _ in files.values()):
+        line += ["--max_new_tokens", "64"]
     if main(line) != 0:
         raise SystemExit("accord evaluate tasks failed")
     rows = read_lines(folder / "ours" / "samples.jsonl")
@@ -142,12 +146,13 @@ def cut(path: Path, rows: int, out: Path) -> Path:
 
 
 if __name__ == "__main__":
-    model, data, count = sys.argv[1], Path(sys.argv[2]), int((sys.argv[3:] or ["100"])[0])
+    model, data, count = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    chosen = sys.argv[4:] or list(PUBLISHED)
     with tempfile.TemporaryDirectory() as where:
         folder = Path(where)
         files = {
-            task: (shape, str(cut(data / file, count, folder / f"{task}.jsonl")))
-            for task, (shape, file) in PUBLISHED.items()
+            task: (PUBLISHED[task][0], str(cut(data / PUBLISHED[task][1], count, folder / f"{task}.jsonl")))
+            for task in chosen
         }
         for one in compare(model, files, folder):
             print(f"{one.task} {one.metric}: {one.alike} of {one.questions} alike, {one.right:.3f} right here")

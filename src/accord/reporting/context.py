@@ -76,6 +76,11 @@ class Context:
     def name(self, run: RunData) -> str:
         return next(name for name, other in zip(self.names, self.runs, strict=True) if other is run)
 
+    def measured_name(self, run: RunData) -> str:
+        """The name of the run whose snapshot another run measured, or what that calls its model."""
+        source = measured_run(run, self.runs)
+        return self.name(source) if source is not None else model_name(run)
+
     def color(self, run: RunData) -> int:
         """The colour of the snapshot that a run made; one of its own for a run that was not evaluated."""
         for snapshot in self.snapshots:

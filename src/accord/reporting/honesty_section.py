@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from accord.reporting import figures
 from accord.reporting.blocks import Cell, Figure, Section, Table, interval_cell, numeric, show
 from accord.reporting.context import Context
-from accord.reporting.runs import Row, RunData, interval, measured_run, model_name, number
+from accord.reporting.runs import Row, RunData, interval, number
 
 HABITS = (
     ("knowing", "prudence", "unknown questions declined", "prudence"),
@@ -33,7 +33,7 @@ def honesty_section(context: Context) -> Section | None:
         "Whether a stated or read chance means what it says, and whether a snapshot says that it does not know when "
         "it does not. Brackets are 95 % intervals over questions.",
     )
-    labels = [_label(context, run) for run in runs]
+    labels = [context.measured_name(run) for run in runs]
     ways = list(dict.fromkeys(way for run in runs for way in run.evaluation.get("calibration") or {}))
     for way in ways:
         panels = _reliability(way, runs, labels)
@@ -54,11 +54,6 @@ def honesty_section(context: Context) -> Section | None:
         section.blocks += _changes(label, run)
         section.cite(context.name(run), run, "evaluation.json")
     return section
-
-
-def _label(context: Context, run: RunData) -> str:
-    source = measured_run(run, context.runs)
-    return context.name(source) if source is not None else model_name(run)
 
 
 def _reliability(way: str, runs: Sequence[RunData], labels: Sequence[str]) -> str:

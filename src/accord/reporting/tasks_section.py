@@ -7,7 +7,7 @@ from accord.evaluation.tasks import ACCURACY, LOSS
 from accord.reporting import figures
 from accord.reporting.blocks import Cell, Figure, Section, Table, Tone, interval_cell, show
 from accord.reporting.context import Context
-from accord.reporting.runs import Row, RunData, interval, measured_run, model_name, number
+from accord.reporting.runs import Row, RunData, interval, number
 
 
 def tasks_section(context: Context) -> Section | None:
@@ -21,7 +21,7 @@ def tasks_section(context: Context) -> Section | None:
         "Each question is asked in the same words of every snapshot. Accuracy is the share of right answers; what "
         "preference training takes from it is its tax. Bars and brackets are 95 % intervals over questions.",
     )
-    labels = [_label(context, run) for run in runs]
+    labels = [context.measured_name(run) for run in runs]
     tasks = list(dict.fromkeys(task for run in runs for task in run.evaluation["tasks"]))
     right = [task for task in tasks if any(_value(run, task, ACCURACY) for run in runs)]
     if right:
@@ -43,11 +43,6 @@ def tasks_section(context: Context) -> Section | None:
         section.blocks += _changes(label, run)
         section.cite(context.name(run), run, "evaluation.json")
     return section
-
-
-def _label(context: Context, run: RunData) -> str:
-    source = measured_run(run, context.runs)
-    return context.name(source) if source is not None else model_name(run)
 
 
 def _value(run: RunData, task: str, metric: str) -> Interval | None:

@@ -290,10 +290,11 @@ def _measured(judge: str) -> dict[str, Any]:
     return {"path": judge, "accuracy": accuracy}
 
 
-def uphold(run: RunFolder) -> None:
-    """Raise GateClosed where the run has left a gate that was not passed, now or when it was made."""
+def uphold(run: RunFolder) -> RunFolder:
+    """The run; GateClosed where it has left a gate that was not passed, now or when it was made."""
     file = run.path / FILE
     found: dict[str, Any] = read_json(file) if file.is_file() else {}
     if found and not found["passed"]:
         shut = [f"{bound['name']} ({bound['verdict']})" for bound in found["bounds"] if bound["verdict"] != "met"]
         raise GateClosed(f"refused by {found['file']}: {', '.join(shut)}; {file} has the numbers")
+    return run

@@ -27,6 +27,7 @@ from accord.models.scorers import open_scorer
 from accord.records import Demonstration, Prompt
 from accord.run import RunFolder, read_lines
 from accord.stages.evaluate.config import Evaluate
+from accord.stages.evaluate.rows import Row, ids_by_name
 from accord.stages.gate import check_gate, decide_gate, read_gate, uphold
 from accord.stages.leaks import refuse_trained_prompts
 from accord.stages.shared import (
@@ -43,8 +44,6 @@ from accord.stages.shared import (
 from accord.training import distributed
 from accord.training.precision import choose_precision, lowered
 
-Row = dict[str, Any]
-
 
 def run(config: Evaluate) -> RunFolder:
     """Measure a snapshot; leaves `evaluation.json` and `samples.jsonl`."""
@@ -52,8 +51,7 @@ def run(config: Evaluate) -> RunFolder:
     parents |= {f"reward.{n}": p for n, p in config.rewards.items()} | {f"cost.{n}": p for n, p in config.costs.items()}
     with open_run("evaluate", config, parents) as run:
         if run.finished:
-            uphold(run)
-            return run
+            return uphold(run)
         gate = read_gate(config.gate, config.against)
         world = distributed.start(run.threads)
         renderer = open_renderer(config.model, run, world)
@@ -65,7 +63,7 @@ def run(config: Evaluate) -> RunFolder:
         refuse_trained_prompts(prompts, [*config.rewards.values(), *config.costs.values()], "--data", labelled=True)
         held_out = read_held_out(config, run, renderer)
         prompts = drop_long_prompts(renderer, prompts, config.max_length, run)
-        check_gate(gate, run, measures.names(prompts), ids_by_slice(prompts))
+        check_gate(gate, run, measures.names(prompts), ids_by_name((prompt.slice, prompt.id) for prompt in prompts))
         model = load_policy(config.model, trainable=False).to(world.device)
         precision = run.decide("precision", lambda: choose_precision(world))
         engine = InProcess(model, cache_of(config, model))
@@ -85,16 +83,7 @@ def run(config: Evaluate) -> RunFolder:
         fits = {f"cost/{name}/expected": fit.relative_error for name, fit in measures.calibrations.items()}
         decide_gate(gate, run, rows, fits)
         run.finish(n=len(rows))
-        uphold(run)
-        return run
-
-
-def ids_by_slice(prompts: Sequence[Prompt]) -> dict[str, set[str]]:
-    """The ids of the prompts of every slice; those without one are under ""."""
-    found: dict[str, set[str]] = {}
-    for prompt in prompts:
-        found.setdefault(prompt.slice, set()).add(prompt.id)
-    return found
+        return uphold(run)
 
 
 def read_held_out(config: Evaluate, run: RunFolder, renderer: Renderer) -> list[Demonstration]:

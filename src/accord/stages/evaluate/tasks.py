@@ -21,10 +21,10 @@ from accord.engine.texts import document_groups, said
 from accord.errors import BadInput
 from accord.evaluation.tasks import ACCURACY, LOGPROB, LOSS, NORMALISED, choice_scores, task_changes, task_numbers
 from accord.models.likelihood import Likelihood, likelihoods
-from accord.models.loading import load_policy
 from accord.records import Document, Prompt, content_hash
 from accord.run import RunFolder, read_lines
 from accord.stages.evaluate.config import EvaluateTasks
+from accord.stages.evaluate.rows import Row, answer_all, ids_by_name
 from accord.stages.gate import check_gate, decide_gate, read_gate, uphold
 from accord.stages.leaks import refuse_trained_prompts
 from accord.stages.shared import (
@@ -37,12 +37,8 @@ from accord.stages.shared import (
     sample_settings,
 )
 from accord.training import distributed
-from accord.training.precision import choose_precision, lowered
-from accord.training.progress import Progress
 
-CHUNK = 256  # questions between two writes
 STOPS = {"answer": ["\n"], "number": ["Question:"], "chat": []}  # texts that end a greedy reply
-Row = dict[str, Any]
 
 
 class TaskItem(NamedTuple):
@@ -61,33 +57,20 @@ def run(config: EvaluateTasks) -> RunFolder:
     """Ask a snapshot every question; leaves `evaluation.json` and `samples.jsonl`."""
     with open_run("evaluate-tasks", config, {"model": config.model}) as run:
         if run.finished:
-            uphold(run)
-            return run
+            return uphold(run)
         gate = read_gate(config.gate, config.against)
         before = compared_with(config)
         world = distributed.start(run.threads)
         renderer = open_renderer(config.model, run, world)
         asked = [one for task, source in config.tasks.items() for one in read_task(config, run, renderer, task, source)]
         refuse_idle(config, asked)
-        ids: dict[str, set[str]] = {}
-        for one in asked:
-            ids.setdefault(one.task, set()).add(one.id)
+        ids = ids_by_name((one.task, one.id) for one in asked)
         check_gate(gate, run, (ACCURACY, NORMALISED, LOGPROB, LOSS), ids)
         if before and not any(row["prompt_id"] in ids.get(row["slice"], ()) for row in before):
             raise BadInput(f"--against {config.against} has asked none of these questions")
-        model = load_policy(config.model, trainable=False).to(world.device)
-        precision = run.decide("precision", lambda: choose_precision(world))
-        first = run.keep_samples(1)
-        progress = Progress(run.stage, len(asked), unit="question", first=first)
-        with lowered(precision, world.device):
-            for start in range(first, len(asked), CHUNK):
-                chunk = asked[start : start + CHUNK]
-                for row in answer(config, renderer, model, chunk, world.device):
-                    run.add_sample(row)
-                progress.update(start + len(chunk), {})
-                if run.stop_requested and start + CHUNK < len(asked):
-                    raise run.interrupted(start + len(chunk), "question")
-        rows = read_lines(run.path / "samples.jsonl")
+        rows = answer_all(
+            run, world, config.model, asked, lambda m, part: answer(config, renderer, m, part, world.device), "question"
+        )
         how = {"seed": config.seed, "resamples": config.bootstrap}
         result: Row = {"model": config.model, "against": config.against or None, "n": len(rows), "seed": config.seed}
         result |= {"shots": config.shots, "tasks": task_numbers(rows, **how)}
@@ -96,8 +79,7 @@ def run(config: EvaluateTasks) -> RunFolder:
         tell(result)
         decide_gate(gate, run, rows)
         run.finish(n=len(rows))
-        uphold(run)
-        return run
+        return uphold(run)
 
 
 def compared_with(config: EvaluateTasks) -> list[Row]:

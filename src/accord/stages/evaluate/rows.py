@@ -1,0 +1,51 @@
+"""One row for each thing that is asked, written as it is answered: what the commands that ask questions share."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+from torch import nn
+
+from accord.models.loading import load_policy
+from accord.run import RunFolder, read_lines
+from accord.training.distributed import World
+from accord.training.precision import choose_precision, lowered
+from accord.training.progress import Progress
+
+CHUNK = 256  # rows between two writes
+Item = TypeVar("Item")
+Row = dict[str, Any]
+
+
+def answer_all(
+    run: RunFolder,
+    world: World,
+    model: str,
+    items: Sequence[Item],
+    answer: Callable[[nn.Module, Sequence[Item]], Iterable[Row]],
+    unit: str,
+) -> list[Row]:
+    """The rows of `samples.jsonl`, one an item, of which a resumed run has the first; Interrupted after Ctrl-C.
+
+    `model` is loaded for it, and answers in the precision of the run.
+    """
+    policy = load_policy(model, trainable=False).to(world.device)
+    precision = run.decide("precision", lambda: choose_precision(world))
+    first = run.keep_samples(1)
+    progress = Progress(run.stage, len(items), unit=unit, first=first)
+    with lowered(precision, world.device):
+        for start in range(first, len(items), CHUNK):
+            chunk = items[start : start + CHUNK]
+            for row in answer(policy, chunk):
+                run.add_sample(row)
+            progress.update(start + len(chunk), {})
+            if run.stop_requested and start + CHUNK < len(items):
+                raise run.interrupted(start + len(chunk), unit)
+    return read_lines(run.path / "samples.jsonl")
+
+
+def ids_by_name(named: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
+    """Ids by the name that each belongs to, from (name, id)."""
+    found: dict[str, set[str]] = {}
+    for name, one in named:
+        found.setdefault(name, set()).add(one)
+    return found
