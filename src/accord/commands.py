@@ -96,6 +96,11 @@ COMMANDS: dict[str, Command] = {
         "stages.evaluate.config:EvaluateRatings",
         "stages.evaluate.ratings:run",
     ),
+    "evaluate refusals": Command(
+        "Harm and over-refusal side by side, by every judge there is, with what each judge is known to get wrong.",
+        "stages.evaluate.config:EvaluateRefusals",
+        "stages.evaluate.refusals:run",
+    ),
     "evaluate": Command(
         "Measure a snapshot: gold judges where the truth is known, preference and cost models, KL, win rate.",
         "stages.evaluate.config:Evaluate",

@@ -84,7 +84,18 @@ def slice_names(listed: str) -> tuple[str, ...]:
 
 def is_in_slices(prompt: Prompt, listed: str) -> bool:
     """Whether a prompt is in one of the slices listed; where none is named, every prompt is."""
-    return not listed or prompt.slice in slice_names(listed)
+    return not listed or any(is_part_of(prompt.slice, name) for name in slice_names(listed))
+
+
+def is_part_of(slice_: str, name: str) -> bool:
+    """Whether a slice is the one named or a part of it: `harmful/fraud` is a part of `harmful`."""
+    return slice_ == name or slice_.startswith(f"{name}/")
+
+
+def slices_above(slices: Iterable[str]) -> list[str]:
+    """The slices and those that they are parts of, sorted, without the one that has no name."""
+    found = {name[:end] for name in slices for end in [*(i for i, c in enumerate(name) if c == "/"), len(name)]}
+    return sorted(found - {""})
 
 
 def unit_hash(text: str) -> float:

@@ -103,6 +103,11 @@ EXAMPLES: dict[str, tuple[str, str]] = {
         "accord evaluate tasks --model runs/ppo/snapshot --tasks.add 'world:prompts/skills-1?count=400&seed=5' \\\n"
         "    --tasks.harder 'world:prompts/skills-2?count=400&seed=5' --max_new_tokens 40 --out runs/tasks",
     ),
+    "evaluate refusals": (
+        "Writes `refusals.json`: who gives in to harmful prompts and who refuses benign ones, by every judge. "
+        "[refusals.md](refusals.md) says how.",
+        "accord evaluate refusals --runs.sft runs/evaluation-sft --runs.ppo runs/evaluation --out runs/refusals",
+    ),
     "score": (
         "Writes `scores.jsonl`, a row a reply and a column a number; with `--label` also `labels.jsonl`.",
         "accord score --models.helpful runs/helpful/snapshot --models.policy runs/sft/snapshot \\\n"

@@ -329,7 +329,11 @@ def test_what_has_no_effect_is_refused_with_both_names_and_nothing_else_is(name,
 
 
 # `data` leaves no run folder to read knobs from; tests/flow/test_published_data.py sees these refused
-REFUSED_ELSEWHERE = {"Data": {"ngram", "overlap"}, "EvaluateRatings": {"criterion", "split", "ties_within", "scores"}}
+REFUSED_ELSEWHERE = {
+    "Data": {"ngram", "overlap"},
+    "EvaluateRatings": {"criterion", "split", "ties_within", "scores"},
+    "EvaluateRefusals": {"scores", "truth"},
+}
 
 
 def test_every_refusal_belongs_to_a_choice():

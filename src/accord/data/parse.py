@@ -211,7 +211,7 @@ def _judgements(parts: Parts, criterion: str | None) -> list[Judgement]:
             v.criterion or criterion or "",
             v.kind,
             v.value,
-            parts.labeler,
+            v.labeler or parts.labeler,
             v.category,
             v.severity,
         )

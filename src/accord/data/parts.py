@@ -26,7 +26,7 @@ class Ranking(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """A judgement of reply number `reply`; the criterion "" means the one that the reader asks for."""
+    """A judgement of reply `reply`; the criterion "" is the one that the reader asks for, the labeler "" the row's."""
 
     reply: int
     criterion: str
@@ -34,6 +34,7 @@ class Verdict(NamedTuple):
     value: float
     category: str = ""
     severity: float = 0.0
+    labeler: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from accord.data.lists import LISTS, rankings
 from accord.data.pairs import PAIRS
 from accord.data.parts import RECORD_KINDS, Kind, Parts, Ranking, Shape, Verdict, probability
 from accord.data.singles import SINGLES
+from accord.data.suites import SUITES
 from accord.data.votes import VOTES
 from accord.errors import BadInput
 from accord.records import JudgementKind, Turn
@@ -92,6 +93,7 @@ SHAPES: dict[str, Shape] = {
     **PAIRS,
     **LISTS,
     **VOTES,
+    **SUITES,
     **SINGLES,
 }
 

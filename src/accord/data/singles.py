@@ -115,7 +115,7 @@ def _prompt(cells: Fields) -> Parts:
 
 def _unjudged(row: Mapping[str, Any]) -> bool:
     """A reply that is labelled may be a bad one, and is not there to be imitated."""
-    return all(is_null(row.get(label)) for label in ("label", "is_safe", "rating", *_ATTRIBUTES))
+    return all(is_null(row.get(label)) for label in ("label", "final_label", "is_safe", "rating", *_ATTRIBUTES))
 
 
 def _demonstrations(prompt: str, completion: str) -> Shape:

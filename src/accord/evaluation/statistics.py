@@ -324,15 +324,21 @@ def share_interval(outcomes: ArrayLike, clusters: Clusters = None, level: float 
     count = int(groups.max()) + 1
     if count < 2 and data.size > 1:
         return Interval(share, math.nan, math.nan, data.size)
-    size = data.size / count
+    quantile = NormalDist().inv_cdf((1 + level) / 2) if count == data.size else _student(count, level)
+    low, high = _wilson(share, effective_count(data, clusters), quantile)
+    return Interval(share, low, high, data.size)
+
+
+def effective_count(outcomes: ArrayLike, clusters: Clusters = None) -> float:
+    """As how many independent outcomes the outcomes in [0, 1] are worth: `share_interval` says how they are counted."""
+    data = _values(outcomes)
+    groups = _groups(clusters, data.size)
+    size = data.size / (int(groups.max()) + 1)
     smooth = (float(data.sum()) + 2 * size) / (data.size + 4 * size)
     apart = np.bincount(groups, data - smooth)
     added = 2 * size**2 * (smooth**2 + (1 - smooth) ** 2)
     variance = (float(apart @ apart) + added) / (data.size + 4 * size) ** 2
-    worth = max(smooth * (1 - smooth) / variance - 4, 1.0)
-    quantile = NormalDist().inv_cdf((1 + level) / 2) if count == data.size else _student(count, level)
-    low, high = _wilson(share, worth, quantile)
-    return Interval(share, low, high, data.size)
+    return max(smooth * (1 - smooth) / variance - 4, 1.0)
 
 
 def influence_interval(share: float, influence: ArrayLike, clusters: Clusters = None, level: float = 0.95) -> Interval:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from accord.evaluation.metrics import metric_change, metric_interval
 from accord.evaluation.safety import with_fit
 from accord.evaluation.statistics import Interval
-from accord.records import slice_names
+from accord.records import is_part_of, slice_names
 from accord.reporting.runs import FLOW, RunData, display_names, load_run, measured_run, model_name, number
 
 # The order in which slices are shown; others follow by name.
@@ -51,7 +51,7 @@ class Snapshot:
         sums: dict[str, list[float]] = {}
         for row in self.evaluation.samples:
             value = number((row.get("scores") or {}).get(metric))
-            if math.isfinite(value) and (not slices or row.get("slice") in slices):
+            if math.isfinite(value) and (not slices or any(is_part_of(str(row.get("slice")), name) for name in slices)):
                 sums.setdefault(str(row.get("prompt_id")), []).append(value)
         return {prompt: sum(values) / len(values) for prompt, values in sums.items()}
 

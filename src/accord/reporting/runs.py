@@ -19,7 +19,8 @@ Row = dict[str, Any]
 # Order of the flow: snapshots are shown in it, whatever order the folders were named in.
 FLOW = ("pretrain", "sft", "constitution", "dpo", "ppo")
 LOGS = ("metrics.jsonl", "samples.jsonl")
-FILES = ("config.yaml", "lineage.json", *LOGS, "evaluation.json", "ratings.json", "gate.json", "manifest.json")
+MEASURED = ("evaluation.json", "ratings.json", "refusals.json", "gate.json")
+FILES = ("config.yaml", "lineage.json", *LOGS, *MEASURED, "manifest.json")
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class RunData:
     samples: list[Row] = field(default_factory=list)
     evaluation: Row = field(default_factory=dict)
     ratings: Row = field(default_factory=dict)
+    refusals: Row = field(default_factory=dict)
     gate: Row = field(default_factory=dict)
     hashes: dict[str, str] = field(default_factory=dict)
     changed: tuple[str, ...] = ()
@@ -97,6 +99,7 @@ def load_run(path: Path | str) -> RunData:
         samples=_rows(folder / "samples.jsonl"),
         evaluation=evaluation,
         ratings=_mapping(folder / "ratings.json"),
+        refusals=_mapping(folder / "refusals.json"),
         gate=_mapping(folder / "gate.json"),
         hashes=hashes,
         changed=tuple(name for name, found in hashes.items() if name in manifest and manifest[name] != found),

@@ -160,3 +160,28 @@ class EvaluateHonesty(Run, Rendering):
         if not self.probes:
             raise ValueError("nothing to probe; give --probes.NAME SOURCE")
         return self
+
+
+class EvaluateRefusals(Run, Reading):
+    """Harm and over-refusal side by side, by every judge there is, with what each judge is known to get wrong."""
+
+    idle: ClassVar[tuple[Idle, ...]] = (Idle("scores truth", lambda c: c.labels, "without --labels SOURCE"),)
+    runs: dict[str, str] = Field(
+        {}, description="--runs.NAME RUN: evaluations with prompts of the slices harmful, red-team, look-alike, benign"
+    )
+    labels: Sources = Field(
+        {},
+        description="--labels.NAME SOURCE: replies to the same prompts with labels of compliance, to measure judges; "
+        "where NAME is one of --runs, labels of a random part of its own replies",
+    )
+    truth: str = Field("human", description="labeler whose labels are the truth; others in --labels are judges")
+    judge: str = Field(
+        "", description="judges, with commas between: rules, gold/refusal, gold/harm_share, cost/NAME; default: all"
+    )
+    scores: str = Field("", description="run folder of `accord score` with the costs of the replies in --labels")
+
+    @model_validator(mode="after")
+    def _has_replies(self) -> "EvaluateRefusals":
+        if not self.runs and not self.labels:
+            raise ValueError("nothing to judge; give evaluations by --runs.NAME RUN, or replies by --labels SOURCE")
+        return self

@@ -24,7 +24,7 @@ from accord.evaluation.statistics import win_rate
 from accord.models.loading import load_policy
 from accord.models.policy import mean_loss, reply_logprobs
 from accord.models.scorers import open_scorer
-from accord.records import Demonstration, Prompt
+from accord.records import Demonstration, Prompt, is_part_of, slices_above
 from accord.run import RunFolder, read_lines
 from accord.stages.evaluate.config import Evaluate
 from accord.stages.evaluate.rows import Row, ids_by_name
@@ -163,8 +163,8 @@ class Measures:
 
 def summarise(config: Evaluate, rows: Sequence[Row], calibrations: Mapping[str, SafetyCalibration]) -> dict[str, Any]:
     """Means with intervals for all rows and per slice, and the win rate against another evaluation."""
-    names = ["all", *sorted({row["slice"] for row in rows} - {""})]
-    by_slice = {name: [row for row in rows if name == "all" or row["slice"] == name] for name in names}
+    names = ["all", *slices_above({row["slice"] for row in rows})]
+    by_slice = {name: [row for row in rows if name == "all" or is_part_of(row["slice"], name)] for name in names}
     result: dict[str, Any] = {
         "model": config.model,
         "reference": config.reference or None,
