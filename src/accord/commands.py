@@ -111,6 +111,11 @@ COMMANDS: dict[str, Command] = {
         "stages.evaluate.config:EvaluateHonesty",
         "stages.evaluate.honesty:run",
     ),
+    "evaluate rewards": Command(
+        "Preference models on benchmarks of right and wrong replies: RewardBench, RM-Bench, LLMBar, HHH.",
+        "stages.evaluate.config:EvaluateRewards",
+        "stages.evaluate.rewards:run",
+    ),
     "evaluate tasks": Command(
         "What a snapshot knows and can do: multiple choice, next words, short answers, loss; and what that cost.",
         "stages.evaluate.config:EvaluateTasks",

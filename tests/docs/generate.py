@@ -97,6 +97,12 @@ EXAMPLES: dict[str, tuple[str, str]] = {
         "accord evaluate honesty --model runs/ppo/snapshot --probes.tf 'world:prompts/true-false?count=900&seed=5' \\\n"
         "    --probes.facts 'world:prompts/knowledge?count=2000&seed=5' --out runs/honesty",
     ),
+    "evaluate rewards": (
+        "Writes `evaluation.json`: which share of a benchmark's questions a preference model answers, and what length "
+        "has to do with it. [preference.md](preference.md#benchmarks) says how.",
+        "accord evaluate rewards --models.helpful runs/helpful/snapshot --sets.rm-bench chat_filtered.jsonl \\\n"
+        "    --sets.llmbar LLMBar_Natural.jsonl --out runs/rewards",
+    ),
     "evaluate tasks": (
         "Writes `evaluation.json` and `samples.jsonl`, a row a question. [tasks.md](tasks.md) says what a set of "
         "questions may be, and what the tax is.",

@@ -1,6 +1,7 @@
 """Shapes of lists: several replies with ranks or scores, or lists of right and of wrong ones."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from accord.data.columns import Fields
@@ -28,19 +29,23 @@ def rankings(cells: Fields) -> Parts:
 
 
 def _right_and_wrong(cells: Fields) -> Parts:
-    """Every right reply is better than every wrong one; a list may be one reply. The same one twice is said once."""
+    """Every right reply is better than every wrong one; a list may be one reply. The same one twice counts once."""
     prompt = cells.turns("prompt")
     sides: list[tuple[Turns, str]] = []
     ranks: list[int] = []
+    first: list[int] = []
     for rank, name in ((1, "right"), (2, "wrong")):
         value = cells.get(name)
         replies = [value] if isinstance(value, str) and not value.lstrip().startswith("[") else cells.items(name)
-        found = dict.fromkeys(cells.side(name, reply, prompt) for reply in replies)
+        found = [cells.side(name, reply, prompt) for reply in replies]
         if not found:
             raise Dropped(f"no {name} reply")
+        first += [len(sides) + place for place, side in enumerate(found) if side not in found[:place]]
         sides += found
         ranks += [rank] * len(found)
-    return _ranked(sides, tuple(ranks))
+    parts = _ranked(sides, tuple(ranks))
+    ideal = 0 if sum(ranks[place] == 1 for place in first) == 1 else -1
+    return replace(parts, ideal=ideal, first=tuple(first))
 
 
 def _truthful_qa(cells: Fields) -> Parts:

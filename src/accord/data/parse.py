@@ -107,6 +107,7 @@ def make_records(kind: Kind, parts: Parts, criterion: str | None = None) -> list
         raise Dropped("other kind of record" if parts.prompts else "empty text")
     if not parts.prompts:
         raise Dropped("other kind of record")
+    parts = _said_once(parts)
     if kind == "prompt":
         return [_prompt(parts)]
     if kind == "demonstration":
@@ -117,6 +118,15 @@ def make_records(kind: Kind, parts: Parts, criterion: str | None = None) -> list
         list[Record],
         _comparisons(parts, criterion) if kind == "comparison" else _judgements(parts, criterion),
     )
+
+
+def _said_once(parts: Parts) -> Parts:
+    """Without the replies that stand in the row a second time."""
+    if not parts.first:
+        return parts
+    rankings = tuple(one._replace(ranks=tuple(one.ranks[place] for place in parts.first)) for one in parts.rankings)
+    prompts, replies = tuple(parts.prompts[i] for i in parts.first), tuple(parts.replies[i] for i in parts.first)
+    return replace(parts, prompts=prompts, replies=replies, rankings=rankings, first=())
 
 
 def _prompt(parts: Parts) -> Prompt:

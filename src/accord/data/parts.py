@@ -40,13 +40,15 @@ class Verdict(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What one row says. `prompts[i]` is the prompt as `replies[i]` has it, so that a difference can be seen;
-    `snapshots[i]` names what wrote `replies[i]`, where that is said; `ideal` is the reply to imitate, -1 for none;
+    `snapshots[i]` names what wrote `replies[i]`, where that is said; `first` are the places of
+    replies that stand there for the first time, empty for all; `ideal` is the reply to imitate, -1 for none;
     `notes` are what was seen and does no harm."""
 
     text: str = ""
     prompts: tuple[Turns, ...] = ()
     replies: tuple[str, ...] = ()
     snapshots: tuple[str, ...] = ()
+    first: tuple[int, ...] = ()
     ideal: int = -1
     rankings: tuple[Ranking, ...] = ()
     verdicts: tuple[Verdict, ...] = ()

@@ -16,6 +16,7 @@ from accord.reporting.honesty_section import honesty_section
 from accord.reporting.preference_section import preference_section
 from accord.reporting.ratings_section import ratings_section
 from accord.reporting.refusals_section import refusals_section
+from accord.reporting.rewards_section import rewards_section
 from accord.reporting.tasks_section import tasks_section
 
 
@@ -44,6 +45,7 @@ def build_report(runs: Sequence[Path | str], *, title: str = "Accord report", su
         honesty_section,
         preference_section,
         trust_section.trust_section,
+        rewards_section,
         training_sections.curves_section,
         training_sections.lineage_section,
     )

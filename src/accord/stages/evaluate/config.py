@@ -185,3 +185,25 @@ class EvaluateRefusals(Run, Reading):
         if not self.runs and not self.labels:
             raise ValueError("nothing to judge; give evaluations by --runs.NAME RUN, or replies by --labels SOURCE")
         return self
+
+
+class EvaluateRewards(Run, Rendering):
+    """Preference models on benchmarks of right and wrong replies: RewardBench, RM-Bench, LLMBar, HHH."""
+
+    models: dict[str, str] = Field({}, description="--models.NAME DIR: preference, cost or ensemble models to ask")
+    sets: dict[str, str] = Field(
+        {}, description="--sets.NAME FILE: questions with right and wrong replies, in any shape that ranks replies"
+    )
+    micro_tokens: int = Field(16384, gt=0, description="tokens in memory at once; changes no result")
+    precision: Precision = Field(
+        "f32", description="of the forward passes; log-softmax is always f32; auto: bf16 where it is twice as fast"
+    )
+    max_length: int = Field(1024, gt=1, description="longest text in tokens; longer ones are dropped and counted")
+
+    @model_validator(mode="after")
+    def _has_both(self) -> "EvaluateRewards":
+        if not self.sets:
+            raise ValueError("nothing to ask; give --sets.NAME FILE")
+        if not self.models:
+            raise ValueError("nothing to measure; give --models.NAME DIR")
+        return self
