@@ -174,6 +174,8 @@ class Commands:
             "ppo": {**training, "model": s / "policy", "data": f / "prompts.jsonl", "max_new_tokens": 6}
             | {"rewards.helpful": s / "reward", "steps": 4, "batch_size": 8, "mini_batch_size": 4},
             "sample": {"threads": 1, "model": s / "policy", "data": f / "prompts.jsonl", "max_new_tokens": 6},
+            "constitution": {"threads": 1, "model": s / "policy", "data": f / "harmful.jsonl"}
+            | {"max_new_tokens": 6, "shots": 1, "revisions": 2},
             "online": {"threads": 1, "model": s / "policy", "data": f / "prompts.jsonl", "max_new_tokens": 6}
             | {
                 "labeler": "preference",

@@ -71,6 +71,11 @@ COMMANDS: dict[str, Command] = {
         "stages.check.run:run",
         positional="model",
     ),
+    "constitution": Command(
+        "Principles at work: replies criticised and revised, or compared; judges measured; principles made of votes.",
+        "stages.constitution.config:Constitution",
+        "stages.constitution.run:run",
+    ),
     "sample": Command(
         "Draw replies from a snapshot.",
         "stages.sample.config:Sample",

@@ -73,6 +73,15 @@ EXAMPLES: dict[str, tuple[str, str]] = {
         "accord sample --model runs/ppo/snapshot --data 'world:prompts?count=50&seed=2' --samples 2 \\\n"
         "    --max_new_tokens 40 --out runs/sample",
     ),
+    "constitution": (
+        "Writes `demonstrations.jsonl`, `comparisons.jsonl` or `constitution.yaml`; what it does is "
+        "[constitution.md](constitution.md).",
+        "accord constitution --model runs/sft/snapshot --constitution world --revisions 2 \\\n"
+        "    --data 'world:prompts/red-team?count=200&seed=5' --max_new_tokens 40 --out runs/revised\n"
+        "accord constitution --make comparisons --model runs/sft/snapshot --constitution world \\\n"
+        "    --data 'world:prompts/red-team?count=200&seed=5' --max_new_tokens 40 --out runs/compared\n"
+        "accord constitution --make principles --from_votes votes.csv --statements statements.csv --out runs/voted",
+    ),
     "evaluate": (
         "Writes `evaluation.json` and `samples.jsonl`.",
         "accord evaluate --model runs/ppo/snapshot --reference runs/sft/snapshot \\\n"

@@ -59,7 +59,11 @@ def made_whole(command, words):
     for name, field in config.model_fields.items():
         if name == positional and field.is_required() and not (words and not words[0].startswith("--")):
             words = ["something", *words]
-        elif (field.is_required() or name == "data") and name not in given and name != positional:
+        elif (
+            (field.is_required() or (name == "data" and "from_votes" not in given))
+            and name not in given
+            and name != positional
+        ):
             words += [
                 f"--{name}.some"
                 if "dict" in str(field.annotation) and name in ("rewards", "models", "tasks", "probes")

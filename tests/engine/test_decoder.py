@@ -9,7 +9,7 @@ import transformers
 from transformers import AutoModelForCausalLM
 
 from accord.config import Adapters
-from accord.engine.decode import sampler
+from accord.engine.decode import decoder, sampler
 from accord.engine.decode.decoder import Decoder, decodes
 from accord.engine.decode.draw import SampleSettings
 from accord.engine.decode.fallback import decode_padded
@@ -19,6 +19,7 @@ from accord.engine.packing import pack, reply_group
 from accord.models.loading import add_adapters
 from tests.engine.test_packed_forward import GROUPED as COMMON
 
+BEGINNING = tuple(3 + i % 20 for i in range(40))
 NTK = {"rope_type": "llama3", "rope_theta": 1e4, "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 # name: (config class, its settings, whether it is decoded leanly)
 ARCHITECTURES = {
@@ -184,3 +185,25 @@ def test_an_unknown_architecture_is_decoded_by_its_own_forward(monkeypatch):
     model = make("gemma")
     monkeypatch.setattr(sampler, "decode_in_slots", None)
     assert len(sample(model, PROMPTS, SETTINGS)) == 18
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_long_beginning_of_all_prompts_is_computed_once(monkeypatch, n):
+    model = make("qwen2")
+    prompts = [(*BEGINNING, *prompt) for prompt in PROMPTS] + [BEGINNING]
+    counted = []
+    trunk = Decoder.trunk
+    monkeypatch.setattr(Decoder, "trunk", lambda self, ids, *rest: counted.append(len(ids)) or trunk(self, ids, *rest))
+
+    def first_and_second(decoder):
+        with torch.no_grad():
+            first = decoder.admit(0, prompts, n)
+            return torch.cat([first, decoder.step(torch.arange(len(first)) % 20)])
+
+    together = first_and_second(Decoder(model, [(n * len(prompts), 64)]))
+    own = sum(map(len, PROMPTS))
+    assert counted[0] == len(BEGINNING) - 1 + own + len(prompts), "the last prompt has a token of its own"
+    monkeypatch.setattr(decoder, "LONG_BEGINNING", 1000)
+    apart = first_and_second(Decoder(model, [(n * len(prompts), 64)]))
+    assert counted[2] == own + len(BEGINNING) * len(prompts)
+    assert torch.allclose(together, apart, atol=2e-5)

@@ -40,15 +40,20 @@ MEASURES_NOTHING = {"kl_prompts": None, "max_new_tokens": None}
 TRAINED = "learning_rate matrix_learning_rate warmup schedule weight_decay clip_norm batch_size eval_every "
 
 
+SERVER = "allow_local key_variable max_calls max_cost price_sent price_answered timeout attempts at_once draws "
+REVISED = "critic revisions critique helpful "
+JUDGED = "judge criterion ensemble clamp think "
+COMPARED = JUDGED + "replies samples calibration require_calibration "
+VOTED = "from_votes statements keep "
+COMPARES = {"make": "comparisons", "revisions": None}
+
+
 class Choice(NamedTuple):
     """A line of the commands' fixture, what it changes (FILES and SNAPSHOTS stand for folders), what it refuses."""
 
     line: str
     changes: dict
     refused: str
-
-
-SERVER = "allow_local key_variable max_calls max_cost price_sent price_answered timeout attempts at_once draws"
 
 
 def ppo(changes, refused):
@@ -187,6 +192,28 @@ CHOICES = {
     "evaluate tasks, examples": Choice("evaluate tasks", {"shots": 1, "examples.a": "FILES/questions.jsonl"}, ""),
     "score": Choice("score", {}, ""),
     "score, policies too": Choice("score", {"models.p": "SNAPSHOTS/policy", "label": "a"}, ""),
+    "constitution": Choice("constitution", {"helpful": "FILES/harmful.jsonl"}, SERVER + COMPARED + VOTED),
+    "constitution, without critiques": Choice("constitution", {"critique": "false"}, SERVER + COMPARED + VOTED),
+    "constitution, compared": Choice("constitution", {**COMPARES}, SERVER + REVISED + VOTED + "clamp"),
+    "constitution, compared after thought": Choice("constitution", {**COMPARES, "think": 4}, SERVER + REVISED + VOTED),
+    "constitution, given replies": Choice(
+        "constitution",
+        {**COMPARES, "replies": "FILES/drawn", "judge": "SNAPSHOTS/policy", "model": None, "data": None}
+        | {"max_new_tokens": None},
+        SERVER + REVISED + VOTED + "clamp model data split samples temperature max_new_tokens max_rows columns",
+    ),
+    "constitution, calibration": Choice(
+        "constitution",
+        {"make": "calibration", "data": "FILES/comparisons.jsonl", "max_new_tokens": None, "revisions": None},
+        SERVER + REVISED + VOTED + "clamp replies samples calibration require_calibration temperature max_new_tokens",
+    ),
+    "constitution, votes": Choice(
+        "constitution",
+        {"make": "principles", "from_votes": "FILES/votes.csv", "statements": "FILES/statements.csv", "keep": 1}
+        | dict.fromkeys(["model", "data", "max_new_tokens", "shots", "revisions", "threads"]),
+        SERVER + REVISED + COMPARED + "model data split constitution tags shots temperature max_new_tokens "
+        "max_rows columns cache_tokens seed threads",
+    ),
     "online": Choice("online", {"rounds": 1}, SERVER),
     "online, no replies at the end": Choice("online", {"rounds": 1, "train.kl_prompts": 0}, SERVER),
 }
@@ -244,6 +271,10 @@ def material(commands):
 
     (root / "evaluated").mkdir(exist_ok=True)
     turns = [Prompt((Turn("user", row["prompt"]),), "", "") for row in prompts]
+    (root / "drawn").mkdir(exist_ok=True)
+    write("drawn/samples.jsonl", [reply_row(p, text) for p in turns[:3] for text in ("the cat", "a stone")])
+    (root / "statements.csv").write_text("comment-id,comment-body\n0,Be kind.\n1,Be short.\n")
+    (root / "votes.csv").write_text("participant,group-id,0,1\n1,a,1,-1\n2,b,1,1\n")
     write("evaluated/samples.jsonl", [reply_row(p, "the cat", scores={"reward/helpful": 0.5}) for p in turns])
     return root
 
@@ -391,6 +422,7 @@ class Reads:
 
 QUICK = ["ppo, rloo", "preference", "dpo", "sft", "pretrain", "sample", "evaluate", "evaluate tasks"]
 QUICK += ["evaluate honesty", "score", "online"]
+QUICK += ["constitution", "constitution, compared after thought", "constitution, votes"]
 # refused for more than that nothing would come of them: the policy would wait for critics, folds would be empty
 HARMFUL = {"critic_warmup", "folds"}
 

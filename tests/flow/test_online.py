@@ -10,7 +10,7 @@ from accord.engine.packing import reply_group
 from accord.errors import BadInput
 from accord.labelers.journal import Journal
 from accord.labelers.local import LocalLabeler
-from accord.labelers.preferences import prefers
+from accord.labelers.preferences import prefers, soft_label
 from accord.models.scalar import Scorer
 from accord.records import Prompt, Turn
 from accord.run import read_json, read_lines, verify
@@ -174,14 +174,14 @@ def test_an_ai_labeler_gives_soft_labels_to_all_pairs_of_a_prompt(tmp_path, snap
         )
         assert row["ranks"] == ([1, 2] if first > 0.5 else [2, 1])
     assert read_json(tmp_path / "ai" / "lineage.json")["same_place-helpful"] == said.same_place
-    assert f"in both orders of {said.same_place:.0%} of 3 pairs" in capsys.readouterr().out
+    assert f"in both orders of {said.same_place:.0%} of 3 questions" in capsys.readouterr().out
 
 
 def test_no_preference_of_an_ai_labeler_is_a_tie():
     prompt = Prompt((Turn("user", "why"),), "x", "y")
-    tie = annotate.preferred(prompt, "a", "b", "helpful", 0.5, "ai:judge:logprobs")
+    tie = soft_label(prompt, "a", "b", "helpful", 0.5, "ai:judge:logprobs")
     assert tie.ranks == (1, 1) and tie.probability == 1.0
-    assert annotate.preferred(prompt, "a", "b", "helpful", 0.2, "ai:judge:logprobs").ranks == (2, 1)
+    assert soft_label(prompt, "a", "b", "helpful", 0.2, "ai:judge:logprobs").ranks == (2, 1)
 
 
 def test_replies_too_long_for_an_ai_labeler_are_left_out_and_counted(tmp_path, snapshots, capsys):
@@ -189,7 +189,7 @@ def test_replies_too_long_for_an_ai_labeler_are_left_out_and_counted(tmp_path, s
     where, long = str(snapshots / "policy"), "stone " * 2100
     kept = sampled(tmp_path / "s", [(prompt, ("the cat", "stone river", long))])
     assert len(label(tmp_path / "ai", kept, labeler="ai", scorer=where)) == 1
-    assert "left out 2 of 3 pairs: longer than the model's 2048 tokens" in capsys.readouterr().out
+    assert "left out 2 questions about 3 pairs: longer than the model's 2048 tokens" in capsys.readouterr().out
     with pytest.raises(BadInput, match="no answer to any of 1 pairs"):
         label(tmp_path / "none", sampled(tmp_path / "l", [(prompt, ("a", long))]), labeler="ai", scorer=where)
 

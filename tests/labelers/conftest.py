@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from accord.config import Asking
-from accord.labelers.backends import open_labeler
+from accord.labelers.backends import Labelers
 from accord.labelers.journal import Journal
 from accord.labelers.questions import ENGLISH
 from accord.records import Turn
@@ -65,7 +65,7 @@ class Server(ThreadingHTTPServer):
         self.flying = self.most_flying = 0
         self.fault, self.pause = (lambda body, number: None), 0.0
         self.gives = {"logprobs", "json", "n"}
-        self.answers = {"A": 0.75, "B": 0.25}
+        self.answers, self.finish = {"A": 0.75, "B": 0.25}, ("stop", "end_turn")
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
 
     def handle_error(self, *_):
@@ -79,7 +79,8 @@ class Server(ThreadingHTTPServer):
 
     def chat(self, body):
         best = max(self.answers, key=self.answers.get)
-        choice = {"index": 0, "message": {"role": "assistant", "content": best}, "finish_reason": "stop"}
+        choice = {"index": 0, "message": {"role": "assistant", "content": best}}
+        choice["finish_reason"] = self.finish[0]
         if "response_format" in body and "json" in self.gives:
             choice["message"]["content"] = json.dumps(self.answers)
         choices = [choice]
@@ -97,7 +98,8 @@ class Server(ThreadingHTTPServer):
     def message(self, body):
         if "tools" in body and "json" in self.gives:
             return {"content": [{"type": "tool_use", "name": "answer", "input": self.answers}]}
-        return {"content": [{"type": "text", "text": max(self.answers, key=self.answers.get)}]}
+        text = max(self.answers, key=self.answers.get)
+        return {"content": [{"type": "text", "text": text}], "stop_reason": self.finish[1]}
 
     def decide(self, body):
         ((name, asked),) = body["questions"].items()
@@ -142,7 +144,7 @@ def opened(server, tmp_path, monkeypatch):
     def labeler(protocol="openai", **knobs):
         journals.append(Journal(tmp_path / "journal.jsonl"))
         asking = Asks(**{"allow_local": True, "timeout": 0.5, "attempts": 3, "at_once": 8} | knobs)
-        return open_labeler(f"{protocol}:{server.url}#judge", asking, distributed.start(1), journals[-1])
+        return Labelers(asking, distributed.start(1), journals[-1]).named(f"{protocol}:{server.url}#judge")
 
     labeler.journals = journals
     yield labeler

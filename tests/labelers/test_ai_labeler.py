@@ -15,6 +15,7 @@ from accord.labelers.labeler import Writing
 from accord.labelers.local import LocalLabeler, share_beginning
 from accord.labelers.preferences import BothOrders, logit, prefers, sigmoid
 from accord.labelers.questions import ENGLISH, WORLD, Distribution, asked_for
+from accord.labelers.wires import CUT
 from accord.models.loading import load_policy
 from accord.models.tokenizer import load_renderer
 from accord.records import Turn
@@ -46,6 +47,7 @@ def test_the_question_shows_the_conversation_and_both_replies_in_their_order():
         for text in ("user: why the cat", "assistant: no", "user: a stone", "(A) one", "(B) two", "less harmful")
     ]
     assert turn.role == "user" and places == sorted(places) and question.answers == ("A", "B")
+    assert turn.content.endswith("\n\nAnswer with A or B and nothing else.")
 
 
 def test_a_criterion_without_words_of_its_own_is_named():
@@ -155,8 +157,10 @@ def test_texts_are_those_of_the_engine_and_depend_on_their_number(labeler):
     both = labeler.write(prompts, Writing(8, 1.0, 5))
     assert labeler.write(prompts[1:], Writing(8, 1.0, 5, [1])) == both[1:]
     assert labeler.write(prompts, Writing(8, 1.0, 5)) == both
-    with pytest.raises(BadInput, match="prompt 1 has"):
-        labeler.write([(Turn("user", "the cat " * labeler.context),)], Writing(8, 1.0, 5))
+    assert {draft.why for draft in labeler.write(prompts, Writing(1, 1.0, 5))} == {CUT}
+    long = [(Turn("user", "the cat " * labeler.context),), prompts[1]]
+    none, one = labeler.write(long, Writing(8, 1.0, 5))
+    assert none.text == "" and "leaves no room for 8 of the model's 2048 tokens" in none.why and one == both[1]
 
 
 class Says:

@@ -15,7 +15,7 @@ from accord.labelers.endpoint import Endpoint
 from accord.labelers.labeler import Writing
 from accord.labelers.questions import ENGLISH
 from accord.labelers.remote import ServerLost
-from accord.labelers.wires import place_of, wires
+from accord.labelers.wires import CUT, place_of, wires
 from accord.records import Turn
 
 WRITING = Writing(20, 1.0, 3)
@@ -264,12 +264,19 @@ def test_equal_questions_are_asked_once(server, opened, questions):
 
 def test_texts_are_written_once(server, opened, tmp_path):
     prompts = [(Turn("user", f"say {i}"),) for i in range(6)]
-    assert opened().write(prompts, WRITING) == ["A"] * 6
-    assert opened().write(prompts, WRITING) == ["A"] * 6
+    assert opened().write(prompts, WRITING) == [("A", "")] * 6
+    assert opened().write(prompts, WRITING) == [("A", "")] * 6
     assert len(server.seen) == 6 and server.seen[0][2]["max_tokens"] == 20
     assert len({body["seed"] for _, _, body in server.seen}) == 6
     opened().write(prompts[:1], Writing(20, 1.0, 4))
     assert len(server.seen) == 7, "another seed is another text"
+
+
+@pytest.mark.parametrize("protocol", ["openai", "anthropic"])
+def test_a_text_that_was_cut_is_known_as_such(server, opened, protocol):
+    server.finish = "length", "max_tokens"
+    (draft,) = opened(protocol).write([(Turn("user", "say"),)], WRITING)
+    assert draft.text == "A" and draft.why == CUT
 
 
 def test_the_number_of_calls_is_bounded_failed_ones_too_and_over_restarts(server, opened, questions, tmp_path):

@@ -49,6 +49,12 @@ def reply_group(prefix: Sequence[int], *replies: Sequence[int]) -> Group:
     )
 
 
+def common_beginning(texts: Sequence[Sequence[int]]) -> int:
+    """How many ids all of the texts begin with."""
+    shortest = min(map(len, texts), default=0)
+    return next((k for k in range(shortest) if len({text[k] for text in texts}) > 1), shortest)
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
     """Queries [start, stop) and the ranges of tokens they see; the last range is the queries' own tokens, causal."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from accord.labelers.questions import Distribution, Question
 from accord.records import Turn, content_hash
@@ -18,6 +18,13 @@ class Writing:
     numbers: Sequence[int] | None = None
 
 
+class Draft(NamedTuple):
+    """A text that was written; `why` says where it is not whole, or not there."""
+
+    text: str
+    why: str = ""
+
+
 class Labeler(Protocol):
     """Who answers. `name` stands in every record of it."""
 
@@ -26,7 +33,7 @@ class Labeler(Protocol):
     def ask(self, questions: Sequence[Question]) -> list[Distribution]:
         """An answer to every question, in their order."""
 
-    def write(self, prompts: Sequence[Sequence[Turn]], how: Writing) -> list[str]:
+    def write(self, prompts: Sequence[Sequence[Turn]], how: Writing) -> list[Draft]:
         """A text to every prompt, in their order."""
 
 

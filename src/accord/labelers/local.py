@@ -8,20 +8,23 @@ import torch
 from torch import Tensor
 
 from accord.engine.decode.draw import SampleSettings
+from accord.engine.decode.sampler import CACHED, cache_bytes
 from accord.engine.engines import InProcess
 from accord.engine.forward.causal import token_logprobs
 from accord.engine.forward.dtype import exact
-from accord.engine.packing import Group, cut_by_tokens, reply_group
+from accord.engine.packing import Group, common_beginning, cut_by_tokens, reply_group
 from accord.errors import BadInput
 from accord.labelers.journal import Journal
-from accord.labelers.labeler import Writing, answer_of, label_id, label_row
+from accord.labelers.labeler import Draft, Writing, answer_of, label_id, label_row
 from accord.labelers.questions import Distribution, Question
+from accord.labelers.wires import CUT
 from accord.models.loading import load_policy
 from accord.models.places import describe
 from accord.models.reference import reply_sums
 from accord.models.tokenizer import load_renderer
 from accord.records import Turn
 from accord.training.distributed import World
+from accord.training.memory import free_bytes, plan_cache
 
 MICRO_TOKENS = 16384  # in memory at once; changes no result
 CHUNK = 256  # questions between two syncs of the journal: what a crash can lose
@@ -30,14 +33,23 @@ CHUNK = 256  # questions between two syncs of the journal: what a crash can lose
 class LocalLabeler:
     """Any causal language model. Raises BadInput for a model with another head."""
 
-    def __init__(self, snapshot: str, world: World, journal: Journal, *, micro_tokens: int = MICRO_TOKENS) -> None:
+    def __init__(
+        self,
+        snapshot: str,
+        world: World,
+        journal: Journal,
+        *,
+        micro_tokens: int = MICRO_TOKENS,
+        cache_tokens: int = 0,
+    ) -> None:
         if (role := describe(snapshot)["role"]) != "policy":
-            raise BadInput(f"{snapshot}: a {role} model gives scores and no answers; use --labeler preference")
+            raise BadInput(f"{snapshot}: a {role} model gives scores and no answers; name a policy")
         where = Path(snapshot)
         self.name = (where.parent if where.name == "snapshot" else where).name
         self._renderer = load_renderer(snapshot)
         self._model = load_policy(snapshot, trainable=False).to(world.device)
         self._world, self._journal, self._micro_tokens = world, journal, micro_tokens
+        self._cache = cache_tokens or plan_cache(cache_bytes(self._model), free_bytes(world.device), CACHED)
         self.context = int(getattr(self._model.config, "max_position_embeddings", 0)) or 2**31
 
     def ask(self, questions: Sequence[Question]) -> list[Distribution]:
@@ -50,25 +62,26 @@ class LocalLabeler:
             self._journal.add(*(label_row(name, self.name, answer) for name, answer in zip(part, answers, strict=True)))
         return [answer_of(self._journal[name]) for name in names]
 
-    def write(self, prompts: Sequence[Sequence[Turn]], how: Writing) -> list[str]:
-        """A text of the model's own to each prompt."""
+    def write(self, prompts: Sequence[Sequence[Turn]], how: Writing) -> list[Draft]:
+        """A text of the model's own to each prompt; none to one that leaves no room for it."""
+        ids = [self._renderer.prompt_ids(tuple(turns)) for turns in prompts]
+        numbers = range(len(ids)) if how.numbers is None else how.numbers
+        fit = [i for i, prompt in enumerate(ids) if len(prompt) + how.max_new_tokens <= self.context]
         settings = SampleSettings(
             1,
             how.temperature,
             how.max_new_tokens,
             self._renderer.stops,
             how.seed,
-            numbers=how.numbers,
+            numbers=[numbers[i] for i in fit],
             vocabulary=self._renderer.vocabulary,
         )
-        ids = [self._renderer.prompt_ids(tuple(turns)) for turns in prompts]
-        for place, prompt in enumerate(ids):
-            if len(prompt) + how.max_new_tokens > self.context:
-                raise BadInput(
-                    f"{self.name}: prompt {place + 1} has {len(prompt)} tokens, and with {how.max_new_tokens} more the "
-                    f"model reads {self.context}; give shorter texts, or a model that reads more"
-                )
-        return [self._renderer.text(rollout.ids) for rollout in InProcess(self._model).sample(ids, settings)]
+        drafts = [Draft("", f"leaves no room for {how.max_new_tokens} of the model's {self.context} tokens")] * len(ids)
+        for i, rollout in zip(
+            fit, InProcess(self._model, self._cache).sample([ids[i] for i in fit], settings), strict=True
+        ):
+            drafts[i] = Draft(self._renderer.text(rollout.ids), CUT if rollout.finish == "length" else "")
+        return drafts
 
     def _read(self, questions: Sequence[Question]) -> list[Distribution]:
         groups = [self._group(question) for question in questions]
@@ -101,10 +114,8 @@ def share_beginning(groups: Sequence[Group]) -> list[Group]:
 
     The rest of each group's prefix then stands before each of its replies, masked.
     """
-    prefixes = [group.prefix for group in groups]
-    shortest = min(map(len, prefixes))
-    common = next((k for k in range(shortest) if len({prefix[k] for prefix in prefixes}) > 1), shortest)
+    common = common_beginning([group.prefix for group in groups])
     replies = [(*g.prefix[common:], *reply) for g in groups for reply in g.replies]
     masks = [(*(False,) * (len(g.prefix) - common), *mask) for g in groups for mask in g.masks]
-    merged = Group(prefixes[0][:common], tuple(replies), tuple(masks))
+    merged = Group(groups[0].prefix[:common], tuple(replies), tuple(masks))
     return [merged] if common > 0 and merged.tokens < sum(group.tokens for group in groups) else list(groups)

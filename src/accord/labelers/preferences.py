@@ -2,13 +2,18 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
-from accord.labelers.labeler import Labeler
+from accord.errors import BadInput
+from accord.labelers.labeler import Labeler, Writing
 from accord.labelers.questions import Question
+from accord.records import Comparison, Prompt, Turn
 
 FARTHEST = 1e-6  # a probability nearer to 0 or 1 than this says no more than this
+THINK = "Think step by step about this before you answer. Do not answer yet."
+
+Think = Callable[[Sequence[Question]], list[Question]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +29,50 @@ class Preferences:
     """Of N pairs that were asked about: `first[i]` is the probability that the first reply is better, None where there
     was no answer in both orders; `methods[i]` how it was had, and `why` the reasons of those without, counted.
 
-    It is the mean in logits over both orders of showing, so that a liking for a place cancels. `same_place` is the
-    share of answered questions in which the likelier answer named the same place in both orders: such a labeler saw
-    the place, not the replies (Lee et al. 2023, RLAIF, arXiv:2309.00267, section on position bias).
+    It is the mean in logits over both orders of showing, so that a liking for a place cancels. `same` has for every
+    question that was answered in both orders whether the likelier answer named the same place in both, and `places` the
+    mean probability of the place that is shown first.
     """
 
     first: list[float | None]
     methods: list[str]
-    same_place: float
-    why: dict[str, int]
+    same: list[bool]
+    places: list[float]
+    why: Counter[str]
+
+    @classmethod
+    def none(cls) -> "Preferences":
+        return cls([], [], [], [], Counter())
+
+    @property
+    def same_place(self) -> float:
+        """The share of questions whose labeler saw the place, not the replies (Lee et al. 2023, arXiv:2309.00267)."""
+        return sum(self.same) / len(self.same) if self.same else math.nan
+
+    def joined(self, other: "Preferences") -> "Preferences":
+        """Of these pairs and of the other's behind them."""
+        return Preferences(
+            self.first + other.first,
+            self.methods + other.methods,
+            self.same + other.same,
+            self.places + other.places,
+            self.why + other.why,
+        )
+
+    def tell(self, criterion: str, labeler: str) -> None:
+        """Say what was left out and how often the place decided. Raises BadInput where no pair has an answer."""
+        if all(first is None for first in self.first):
+            why = ", ".join(f"{count} {reason}" for reason, count in self.why.items())
+            raise BadInput(
+                f"{labeler}: no answer to any of {len(self.first)} pairs ({why or 'no prompt has two replies'}); take "
+                "a labeler that can read them, or other replies"
+            )
+        for reason, count in self.why.items():
+            print(f"left out {count} questions about {len(self.first)} pairs: {reason}")
+        print(
+            f"{criterion}: the same place preferred in both orders of {self.same_place:.0%} of {len(self.same)} "
+            "questions"
+        )
 
 
 def logit(probability: float) -> float:
@@ -45,33 +85,57 @@ def sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x))
 
 
-def prefers(labeler: Labeler, pairs: Sequence[Sequence[BothOrders]], *, clamp: float = 0.0) -> Preferences:
+def prefers(
+    labeler: Labeler, pairs: Sequence[Sequence[BothOrders]], *, clamp: float = 0.0, think: Think | None = None
+) -> Preferences:
     """Ask about every pair, each by one question or by several; the pair's logit is the mean of theirs.
 
-    With `clamp` each probability is first held between it and 1 − it (Bai et al. 2022: 0.4 for answers that follow a
-    chain of thought, which is always sure).
+    `think` puts a chain of thought before every question. With `clamp` each probability is first held between it and
+    1 − it (Bai et al. 2022: 0.4 for answers that follow a chain of thought, which is always sure).
     """
     asked = [question for own in pairs for both in own for question in (both.straight, both.turned)]
-    answers = iter(labeler.ask(asked))
-    first: list[float | None] = []
-    methods: list[str] = []
-    why: Counter[str] = Counter()
-    same: list[bool] = []
+    answers = iter(labeler.ask(think(asked) if think else asked))
+    told = Preferences.none()
     for own in pairs:
         found: list[float] = []
         used: set[str] = set()
         for _ in own:
             straight, turned = next(answers), next(answers)
             if missing := straight.why or turned.why:
-                why[missing] += 1
+                told.why[missing] += 1
                 continue
             shown_first, shown_second = straight.probabilities[0], turned.probabilities[0]
-            same.append((shown_first > 0.5) == (shown_second > 0.5))
+            told.same.append((shown_first > 0.5) == (shown_second > 0.5))
+            told.places.append((shown_first + shown_second) / 2)
             found.append((_held(shown_first, clamp) - _held(shown_second, clamp)) / 2)
             used |= {straight.method, turned.method}
-        first.append(sigmoid(sum(found) / len(found)) if found else None)
-        methods.append("+".join(sorted(used)))
-    return Preferences(first, methods, sum(same) / len(same) if same else math.nan, dict(why))
+        told.first.append(sigmoid(sum(found) / len(found)) if found else None)
+        told.methods.append("+".join(sorted(used)))
+    return told
+
+
+def thought_over(labeler: Labeler, questions: Sequence[Question], *, tokens: int, seed: int) -> list[Question]:
+    """The same questions, each behind the labeler's own thoughts about it: a first call writes them, greedily.
+
+    What a question's thoughts are hangs on nothing but the question.
+    """
+    asked = []
+    for question in questions:
+        before = question.turns[-1].content.removesuffix(question.closing)
+        asked.append((*question.turns[:-1], Turn("user", before + THINK)))
+    numbers = [int(question.id[:7], 16) for question in questions]
+    drafts = labeler.write(asked, Writing(tokens, 0.0, seed, numbers))
+    return [
+        replace(question, turns=(*turns, Turn("assistant", draft.text or "…"), Turn("user", question.closing)))
+        for question, turns, draft in zip(questions, asked, drafts, strict=True)
+    ]
+
+
+def soft_label(prompt: Prompt, first: str, second: str, criterion: str, probability: float, labeler: str) -> Comparison:
+    """The comparison of a labeler that prefers the first of two replies with this probability."""
+    ranks = (1, 1) if probability == 0.5 else (1, 2) if probability > 0.5 else (2, 1)
+    sure = 1.0 if probability == 0.5 else max(probability, 1 - probability)
+    return Comparison(prompt, (first, second), ranks, criterion, labeler, 0.0, (0, 1), probability=sure)
 
 
 def _held(probability: float, clamp: float) -> float:

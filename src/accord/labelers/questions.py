@@ -5,7 +5,7 @@ Bai et al. 2022, "Constitutional AI" (arXiv:2212.08073), section 4.1; Lee et al.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from accord.records import Turn, content_hash
@@ -29,7 +29,7 @@ _PLACE = re.compile(r"\{(conversation|first|second|reply)\}")
 class Question:
     """What is asked, of a chat model as `turns`: about `state`, in the words `asked`, with these `answers` alone.
 
-    `about` names the principle or criterion.
+    `about` names the principle or criterion, `closing` says how to answer.
     """
 
     kind: Kind
@@ -38,10 +38,15 @@ class Question:
     answers: tuple[str, ...]
     turns: tuple[Turn, ...]
     about: str
+    closing: str = ""
 
     @property
     def id(self) -> str:
         return content_hash("question", self.kind, self.answers, self.turns)
+
+    def after(self, examples: Sequence[Turn]) -> "Question":
+        """The same question, asked behind worked examples."""
+        return replace(self, turns=(*examples, *self.turns))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +88,9 @@ class Wording:
         return _PLACE.sub(lambda place: {"conversation": said, **replies}[place[1]], form)
 
     def _question(self, kind: Kind, state: str, asked: str, about: str) -> Question:
-        text = self.gap.join(part for part in (state, asked, self.closings[kind]) if part)
-        return Question(kind, state, asked, self.answers[kind], (Turn("user", text),), about)
+        closing = self.closings[kind]
+        text = self.gap.join(part for part in (state, asked, closing) if part)
+        return Question(kind, state, asked, self.answers[kind], (Turn("user", text),), about, closing)
 
 
 ENGLISH = Wording(
@@ -95,9 +101,9 @@ ENGLISH = Wording(
     gap="\n\n",
     answers={"choice": ("A", "B"), "yes-no": ("yes", "no"), "score": ("1", "2", "3", "4", "5")},
     closings={
-        "choice": "Distribution with A or B and nothing else.",
-        "yes-no": "Distribution with yes or no and nothing else.",
-        "score": "Distribution with a number from 1 (not at all) to 5 (very much) and nothing else.",
+        "choice": "Answer with A or B and nothing else.",
+        "yes-no": "Answer with yes or no and nothing else.",
+        "score": "Answer with a number from 1 (not at all) to 5 (very much) and nothing else.",
     },
 )
 WORLD = Wording(  # as the gold world's own models have learned it, accord.world.questions

@@ -12,7 +12,7 @@ from accord.errors import BadInput, Interrupted
 from accord.labelers.budget import BudgetSpent
 from accord.labelers.endpoint import Caller, Spent
 from accord.labelers.journal import Journal
-from accord.labelers.labeler import Writing, answer_of, label_id, label_row
+from accord.labelers.labeler import Draft, Writing, answer_of, label_id, label_row
 from accord.labelers.questions import Distribution, Method, Question
 from accord.labelers.wires import Beside, Unsupported
 from accord.records import Turn, content_hash
@@ -50,7 +50,7 @@ class RemoteLabeler:
             raise BadInput(f"{self._where}: none of {len(answers)} questions was answered ({answers[0].why})")
         return answers
 
-    def write(self, prompts: Sequence[Sequence[Turn]], how: Writing) -> list[str]:
+    def write(self, prompts: Sequence[Sequence[Turn]], how: Writing) -> list[Draft]:
         """A text to every prompt, each drawn once. Raises as `ask` does."""
         if self._writes is None:
             raise BadInput(f"{self._where}: this protocol writes no texts; name a chat model")
@@ -62,7 +62,7 @@ class RemoteLabeler:
             if names[-1] not in self._journal:
                 waiting[names[-1]] = turns, Writing(how.max_new_tokens, how.temperature, how.seed + number)
         self._each(list(waiting.items()), lambda item: self._text(item[0], *item[1]))
-        return [self._journal[name]["text"] for name in names]
+        return [Draft(self._journal[name]["text"], self._journal[name]["why"]) for name in names]
 
     def _each(self, items: list[Item], do: Callable[[Item], None]) -> None:
         """Do it for each, many at once; the first goes alone, and shows what the server can."""
@@ -98,8 +98,8 @@ class RemoteLabeler:
     def _text(self, name: str, turns: Sequence[Turn], how: Writing) -> None:
         assert self._writes is not None  # `write` has refused it
         with self._kept(name) as spent:
-            text = self._writes(self._caller.post(spent), turns, how, 1)
-        self._journal.add({"id": name, "labeler": self.name, "text": text, **spent.json()})
+            draft = self._writes(self._caller.post(spent), turns, how, 1)[0]
+        self._journal.add({"id": name, "labeler": self.name, **draft._asdict(), **spent.json()})
 
     @contextmanager
     def _kept(self, name: str) -> Iterator[Spent]:

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from accord.engine.remote.http import CallFailed
-from accord.labelers.labeler import Writing
+from accord.labelers.labeler import Draft, Writing
 from accord.labelers.questions import Method, Question
 from accord.records import Turn
 
 TOP = 20  # likeliest tokens that are asked for; no server gives more
+CUT = "cut at the longest text that was asked for"
 WORDS = 16  # tokens of an answer that was drawn
 STATED = 128  # tokens of an answer in JSON
 _AROUND = " \t\r\n()[]{}\"'`*.,:;!▁Ġ"
@@ -42,7 +43,7 @@ class Wire:
     key_variable: str
     headers: Callable[[str], dict[str, str]]
     ways: Mapping[Method, Way]
-    write: Callable[[Post, Sequence[Turn], Writing, int], str] | None
+    write: Callable[[Post, Sequence[Turn], Writing, int], list[Draft]] | None
     usage: tuple[str, str]
 
 
@@ -159,35 +160,37 @@ def by_decision(post: Post, question: Question) -> tuple[float, ...]:
     return normalised([field(said, "probabilities", name) for name in names])
 
 
-def drawn_from(draw: Callable[[Post, Sequence[Turn], Writing, int], list[str]], count: int) -> Way:
+def drawn_from(draw: Callable[[Post, Sequence[Turn], Writing, int], list[Draft]], count: int) -> Way:
     """The way of drawing `count` answers, however many calls that takes."""
 
     def way(post: Post, question: Question) -> tuple[float, ...]:
         texts: list[str] = []
         while len(texts) < count:
-            texts += draw(post, question.turns, Writing(WORDS, 1.0, len(texts)), count - len(texts))
+            drafts = draw(post, question.turns, Writing(WORDS, 1.0, len(texts)), count - len(texts))
+            texts += [draft.text for draft in drafts]
         return shares(texts[:count], question.answers)
 
     return way
 
 
-def draw_openai(post: Post, turns: Sequence[Turn], how: Writing, count: int) -> list[str]:
+def draw_openai(post: Post, turns: Sequence[Turn], how: Writing, count: int) -> list[Draft]:
     """Up to `count` texts of one call: a server that takes no notice of `n` gives one."""
-    body = {"messages": messages(turns), "temperature": how.temperature, "seed": how.seed, "n": count}
+    body = {"messages": messages(turns), "temperature": how.temperature, "seed": how.seed % 2**31, "n": count}
     choices = post(body, how.max_new_tokens * count, lambda answer: _texts(field(answer, "choices")))
-    return list(choices)
+    return [Draft(text, CUT if finish == "length" else "") for text, finish in choices]
 
 
-def draw_anthropic(post: Post, turns: Sequence[Turn], how: Writing, count: int) -> list[str]:
+def draw_anthropic(post: Post, turns: Sequence[Turn], how: Writing, count: int) -> list[Draft]:
     """One text: the protocol has no `n`, and no seed."""
     body = {**anthropic_turns(turns), "temperature": min(how.temperature, 1.0)}
-    parts = post(body, how.max_new_tokens, lambda answer: field(answer, "content"))
-    return ["".join(part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str))]
+    parts, finish = post(body, how.max_new_tokens, lambda a: (field(a, "content"), field(a, "stop_reason")))
+    text = "".join(part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str))
+    return [Draft(text, CUT if finish == "max_tokens" else "")]
 
 
-def _texts(choices: Any) -> list[str]:
-    texts = [field(choice, "message", "content") for choice in choices]
-    if not texts or not all(isinstance(text, str) for text in texts):
+def _texts(choices: Any) -> list[tuple[str, Any]]:
+    texts = [(field(choice, "message", "content"), field(choice, "finish_reason")) for choice in choices]
+    if not texts or not all(isinstance(text, str) for text, _ in texts):
         raise CallFailed("answered without a text", 200, passing=True)
     return texts
 
@@ -222,7 +225,7 @@ def wires(samples: int) -> dict[str, Wire]:
             "OPENAI_API_KEY",
             lambda key: {"Authorization": f"Bearer {key}"} if key else {},
             {"logprobs": by_logprobs, "json": by_schema, "samples": drawn_from(draw_openai, samples)},
-            lambda *asked: draw_openai(*asked)[0],
+            draw_openai,
             bearer,
         ),
         "anthropic": Wire(
@@ -230,7 +233,7 @@ def wires(samples: int) -> dict[str, Wire]:
             "ANTHROPIC_API_KEY",
             lambda key: {"anthropic-version": "2023-06-01", **({"x-api-key": key} if key else {})},
             {"json": by_tool, "samples": drawn_from(draw_anthropic, samples)},
-            lambda *asked: draw_anthropic(*asked)[0],
+            draw_anthropic,
             ("input_tokens", "output_tokens"),
         ),
         "systemone": Wire(

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -14,6 +15,7 @@ from torch import nn
 from accord import __version__
 from accord.config import Config, Decoding, Reading, Sampling, to_plain
 from accord.data.chat import Renderer
+from accord.data.rows import prompt_of_row
 from accord.data.sources import Loaded, few_openings, prompt_of, read_many, select_split
 from accord.data.template import Refused
 from accord.engine.decode.draw import SampleSettings
@@ -28,7 +30,7 @@ from accord.models.saving import save_model
 from accord.models.tokenizer import load_renderer
 from accord.objectives.likelihood import likelihood_loss
 from accord.records import Comparison, Demonstration, Judgement, Prompt, Rollout, is_held_out
-from accord.run import RunFolder
+from accord.run import RunFolder, read_lines
 from accord.stages.leaks import remember_prompts
 from accord.training.distributed import World
 from accord.training.fit import Losses
@@ -399,6 +401,20 @@ def draw(
         progress.update(first, {})
         if run.stop_requested and first < len(prompts):
             raise run.interrupted(first, "prompt")
+
+
+def replies_by_prompt(folder: Path) -> Iterator[tuple[Prompt, tuple[str, ...]]]:
+    """Sampled replies of a run folder, grouped by prompt; empty replies are left out, and so is a lone one."""
+    grouped: dict[str, tuple[Prompt, list[str]]] = {}
+    for row in read_lines(folder / "samples.jsonl"):
+        _, replies = grouped.setdefault(row["prompt_id"], (prompt_of_row(row), []))
+        if row["reply"]:
+            replies.append(row["reply"])
+    if not grouped:
+        raise BadInput(f"{folder}: no samples there; give the folder of a finished `accord sample`")
+    for prompt, replies in grouped.values():
+        if len(replies) > 1:
+            yield prompt, tuple(replies)
 
 
 def criteria_of(source: str, criteria: Sequence[str]) -> list[str]:

@@ -23,9 +23,10 @@ from accord.engine.forward.attention import attend_packed, own_attention
 from accord.engine.forward.causal import alike, attention_window, logit_transform
 from accord.engine.forward.dtype import computed_in
 from accord.engine.forward.trunk import FAMILIES
-from accord.engine.packing import pack, reply_group
+from accord.engine.packing import common_beginning, pack, reply_group
 
 ROTARY = frozenset({"default", "linear", "llama3", "yarn"})  # whose angles depend on nothing but the position
+LONG_BEGINNING = 32  # tokens that prompts have in common from which on they are computed once
 
 # layer, queries, keys and values (T, heads, d) of a flat row → what they attend to (T, heads, d)
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
@@ -207,14 +208,19 @@ class Decoder:
     def admit(self, number: int, prompts: Sequence[Sequence[int]], n: int) -> Tensor:
         """Take prompts into a pool, `n` rows each behind its live ones; logits (prompts · n, V) of their first tokens.
 
-        A prompt is computed once, whatever `n`.
+        A prompt is computed once, whatever `n`; and so is a long beginning that all of them share (worked examples).
         """
         pool = self.pools[number]
-        packing = pack([reply_group((), prompt) for prompt in prompts], rows="last").to(pool.lengths.device)
         sizes = np.array([len(prompt) for prompt in prompts])
+        common = min(common_beginning(prompts), int(sizes.min()) - 1) if len(prompts) > 1 else 0
+        common = common if common >= LONG_BEGINNING else 0
+        rests = [prompt[common:] for prompt in prompts]
+        groups = [reply_group(prompts[0][:common], *rests)] if common else [reply_group((), rest) for rest in rests]
+        packing = pack(groups, rows="last").to(pool.lengths.device)
         firsts = pool.live + n * torch.arange(len(prompts), device=pool.lengths.device)
-        counts = torch.from_numpy(sizes).to(firsts.device)
-        places = pool.places(firsts.repeat_interleave(counts), packing.positions)
+        counts = torch.from_numpy(sizes - common).to(firsts.device)
+        owners = torch.cat([firsts[:1].expand(common), firsts.repeat_interleave(counts)])
+        places = pool.places(owners, packing.positions)
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             pool.write(layer, places, key, value)
@@ -222,6 +228,8 @@ class Decoder:
 
         hidden = self.trunk(packing.ids, packing.positions, attend)[packing.rows]
         longest = int(sizes.max())
+        if common:
+            pool.cache[:, :, firsts[1:], :, :common] = pool.cache[:, :, firsts[:1], :, :common]
         for copy in range(1, n):
             pool.cache[:, :, firsts + copy, :, :longest] = pool.cache[:, :, firsts, :, :longest]
         pool.enter(sizes.repeat(n))

@@ -58,7 +58,6 @@ def checked_peer(url: str, *, allow_local: bool) -> str:
     peers = [str(entry[4][0]) for entry in found]
     for peer in peers:
         address = ipaddress.ip_address(peer.partition("%")[0])
-        address = getattr(address, "ipv4_mapped", None) or address
         if not address.is_global and not allow_local:
             raise BadInput(
                 f"{url}: {peer} is an address of this machine or its network; --allow_local asks it all the same"

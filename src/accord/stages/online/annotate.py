@@ -9,14 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
-from accord.data.rows import prompt_of_row, write_records
+from accord.data.rows import write_records
 from accord.errors import BadInput
-from accord.labelers.preferences import BothOrders, prefers
+from accord.labelers.preferences import BothOrders, prefers, soft_label
 from accord.labelers.questions import ENGLISH, asked_for
 from accord.records import Comparison, Prompt, slice_names
-from accord.run import RunFolder, decided, read_lines
+from accord.run import RunFolder, decided
 from accord.stages.online.config import Annotate
-from accord.stages.shared import gold_values, open_run
+from accord.stages.shared import gold_values, open_run, replies_by_prompt
 
 Sampled = tuple[Prompt, tuple[str, ...]]
 MICRO_TOKENS = 16384  # in memory at once; changes no result
@@ -93,13 +93,14 @@ def label_by_score(config: Annotate, folder: Path, sampled: Sequence[Sampled]) -
 
 def label_by_ai(config: Annotate, folder: Path, sampled: Sequence[Sampled]) -> dict[str, float]:
     """A language model is asked about every two replies to a prompt; how sure it is becomes a soft label."""
-    from accord.labelers.backends import open_labeler
+    from accord.labelers.backends import Labelers
     from accord.labelers.journal import Journal
     from accord.training import distributed
 
     counts: dict[str, float] = {}
     with Journal(folder / "journal.jsonl") as journal:
-        labeler = open_labeler(config.scorer, config, distributed.start(decided(config, "threads")), journal)
+        labelers = Labelers(config, distributed.start(decided(config, "threads")), journal)
+        labeler = labelers.named(config.scorer)
         for criterion in config.criteria:
             pairs = [
                 (prompt, *pair)
@@ -107,20 +108,12 @@ def label_by_ai(config: Annotate, folder: Path, sampled: Sequence[Sampled]) -> d
                 for pair in combinations(dict.fromkeys(replies), 2)
             ]
             said = prefers(labeler, [[in_both_orders(*pair, criterion)] for pair in pairs])
+            said.tell(criterion, config.scorer)
             made = [
-                preferred(*pair, criterion, first, f"ai:{labeler.name}:{method}")
+                soft_label(*pair, criterion, first, f"ai:{labeler.name}:{method}")
                 for pair, first, method in zip(pairs, said.first, said.methods, strict=True)
                 if first is not None
             ]
-            if not made:
-                why = ", ".join(f"{n} {reason}" for reason, n in said.why.items())
-                raise BadInput(
-                    f"{config.scorer}: no answer to any of {len(pairs)} pairs ({why or 'no prompt has two replies'}); "
-                    "take a labeler that can read them, or other replies"
-                )
-            for reason, n in said.why.items():
-                print(f"left out {n} of {len(pairs)} pairs: {reason}")
-            print(f"{criterion}: the same place preferred in both orders of {said.same_place:.0%} of {len(made)} pairs")
             counts[f"comparisons-{criterion}"] = write_records(folder / f"comparisons-{criterion}.jsonl", made)
             counts[f"same_place-{criterion}"] = said.same_place
     return counts
@@ -130,13 +123,6 @@ def in_both_orders(prompt: Prompt, first: str, second: str, criterion: str) -> B
     """Which of two replies is better under a criterion, asked once with each of them first."""
     ask = functools.partial(ENGLISH.about_two, prompt.turns, asked=asked_for(criterion), about=criterion)
     return BothOrders(ask(first=first, second=second), ask(first=second, second=first))
-
-
-def preferred(prompt: Prompt, first: str, second: str, criterion: str, probability: float, labeler: str) -> Comparison:
-    """The comparison of an AI labeler that prefers the first of two replies with this probability."""
-    ranks = (1, 1) if probability == 0.5 else (1, 2) if probability > 0.5 else (2, 1)
-    sure = 1.0 if probability == 0.5 else max(probability, 1 - probability)
-    return Comparison(prompt, (first, second), ranks, criterion, labeler, 0.0, (0, 1), probability=sure)
 
 
 def model_scores(config: Annotate, sampled: Sequence[Sampled]) -> list[float]:
@@ -160,20 +146,6 @@ def of_slices(slices: Mapping[str, str], sampled: Sequence[Sampled], criterion: 
 def comparable(config: Annotate, sampled: Sequence[Sampled], criterion: str) -> Iterator[Sampled]:
     """Prompts whose replies are not all the same."""
     return (both for both in of_slices(config.slices, sampled, criterion) if len(set(both[1])) > 1)
-
-
-def replies_by_prompt(folder: Path) -> Iterator[Sampled]:
-    """Sampled replies of a run folder, grouped by prompt; empty replies are left out, and so is a lone one."""
-    grouped: dict[str, tuple[Prompt, list[str]]] = {}
-    for row in read_lines(folder / "samples.jsonl"):
-        _, replies = grouped.setdefault(row["prompt_id"], (prompt_of_row(row), []))
-        if row["reply"]:
-            replies.append(row["reply"])
-    if not grouped:
-        raise BadInput(f"{folder}: no samples there; give the folder of a finished `accord sample`")
-    for prompt, replies in grouped.values():
-        if len(replies) > 1:
-            yield prompt, tuple(replies)
 
 
 LABEL = {"simulated": label_by_people, "gold": label_by_score, "preference": label_by_score, "ai": label_by_ai}

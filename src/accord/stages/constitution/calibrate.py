@@ -1,0 +1,131 @@
+"""How far a judge can be trusted: its labels beside those of people, or of the gold world, on a slice of pairs.
+
+What was measured is one judge with one way of asking: another constitution, number of examples or way of getting
+probabilities is another judge. Numbers after the temperature are cross-fitted by prompts: no pair is measured by a
+temperature that it had a part in.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from accord.errors import BadInput
+from accord.evaluation.calibration import calibration_intervals, fit_temperature, preference_calibration, refitted
+from accord.evaluation.statistics import finite
+from accord.labelers.constitution_file import to_yaml
+from accord.labelers.labeler import Labeler
+from accord.labelers.preferences import Preferences, logit
+from accord.labelers.principles import Principles
+from accord.records import Comparison, content_hash
+from accord.run import RunFolder, read_json
+from accord.stages.constitution.compare import ask_about, contest
+from accord.stages.constitution.config import Constitution
+
+FEWEST = 30  # pairs below which a temperature is a guess
+
+
+class Measured(NamedTuple):
+    """A pair that somebody labelled, and what the judge says: the logit that the better reply is better."""
+
+    comparison: Comparison
+    margin: float
+    method: str
+
+
+def way_of_asking(config: Constitution, judge: Labeler, constitution: Principles) -> dict[str, Any]:
+    """What makes a judge another one."""
+    return {
+        "judge": judge.name,
+        "criterion": config.criterion,
+        "constitution": content_hash(to_yaml(constitution)),
+        "tags": sorted(config.tags),
+        "ensemble": config.ensemble,
+        "shots": config.shots,
+        "think": config.think,
+        "clamp": config.clamp if config.think else 0.0,
+    }
+
+
+def calibrate(
+    config: Constitution, run: RunFolder, judge: Labeler, constitution: Principles, labelled: Sequence[Comparison]
+) -> None:
+    """Ask the judge about pairs that are labelled already; leaves `calibration.json`."""
+    pairs = [c for c in labelled if len(c.replies) == 2 and c.ranks[0] != c.ranks[1] and c.probability == 1]
+    if len(pairs) < FEWEST:
+        raise BadInput(f"{len(pairs)} plain comparisons under --criterion {config.criterion}; give {FEWEST} or more")
+    said = ask_about(config, run, judge, [contest(config, constitution, c.prompt, *c.replies) for c in pairs])
+    found = [
+        Measured(c, logit(first) * (1 if c.ranks[0] == 1 else -1), method)
+        for c, first, method in zip(pairs, said.first, said.methods, strict=True)
+        if first is not None
+    ]
+    told = {"asked": way_of_asking(config, judge, constitution), **report(found, said, config.seed)}
+    for method, temperature in told["temperatures"].items():
+        share, before, after = told["before"]["accuracy"], told["before"]["ece"], told["after"]["ece"]
+        fitted = "no better than chance" if temperature is None else f"temperature {temperature:.2f}"
+        print(
+            f"{judge.name}, {method}: {share:.0%} right, {fitted}, calibration error {before:.3f} before it, "
+            f"{after:.3f} after"
+        )
+    run.write_json("calibration.json", told)
+    run.finish(pairs=len(found), unanswered=sum(said.why.values()))
+
+
+def report(found: Sequence[Measured], said: Preferences, seed: int) -> dict[str, Any]:
+    """Accuracy, calibration before and after the temperature, and what sways the judge."""
+    margins = np.array([m.margin for m in found])
+    clusters = [m.comparison.prompt.id for m in found]
+    after, _ = refitted(margins, clusters)
+    margin_sets = {"before": margins, "after": after}
+    intervals = {name: calibration_intervals(some, clusters=clusters, seed=seed) for name, some in margin_sets.items()}
+    return {
+        "n": len(found),
+        "labelers": sorted({m.comparison.labeler for m in found}),
+        "temperatures": {method: temperature_of(found, method) for method in sorted({m.method for m in found})},
+        "before": preference_calibration(margins, clusters=clusters).json(),
+        "after": preference_calibration(after, clusters=clusters).json(),
+        "intervals": {name: {key: value.json() for key, value in own.items()} for name, own in intervals.items()},
+        "flip_rate": finite(said.same_place),
+        "first_place": finite(float(np.mean(said.places))),
+        **longer_shares(found),
+    }
+
+
+def temperature_of(found: Sequence[Measured], method: str) -> float | None:
+    """What the logits of one method are divided by; 1 where they are always right, None where they tell nothing."""
+    fitted = fit_temperature(margins := [m.margin for m in found if m.method == method], np.ones(len(margins)))
+    if fitted == 0:
+        return 1.0
+    return fitted if math.isfinite(fitted) else None
+
+
+def longer_shares(found: Sequence[Measured]) -> dict[str, Any]:
+    """Of pairs of uneven length: how often the judge, and whoever labelled, takes the longer reply."""
+    judged, labelled = [], []
+    for measured in found:
+        ranks, (first, second) = measured.comparison.ranks, (len(r.split()) for r in measured.comparison.replies)
+        if first != second:
+            labelled.append((ranks[0] == 1) == (first > second))
+            judged.append(labelled[-1] == (measured.margin > 0))
+    share = {"judge": float(np.mean(judged)), "labels": float(np.mean(labelled))} if judged else None
+    return {"longer": share, "uneven": len(judged)}
+
+
+def read_temperatures(config: Constitution, judge: Labeler, constitution: Principles) -> dict[str, float]:
+    """The temperatures of `--calibration`, by method; none without it. BadInput where it measured another judge."""
+    if not config.calibration:
+        return {}
+    told = read_json(Path(config.calibration) / "calibration.json")
+    for key, value in way_of_asking(config, judge, constitution).items():
+        if told["asked"].get(key) != value:
+            raise BadInput(
+                f"--calibration {config.calibration}: measured with another {key} ({told['asked'].get(key)!r}, not "
+                f"{value!r}); measure this judge, asked in this way: --make calibration"
+            )
+    for method, temperature in told["temperatures"].items():
+        if temperature is None:
+            raise BadInput(f"--calibration {config.calibration}: by {method} the judge is no better than chance")
+    return dict(told["temperatures"])

@@ -1,0 +1,145 @@
+"""`accord constitution --make calibration`: a judge beside people's labels, and labels at its temperature."""
+
+import json
+import math
+import random
+
+import pytest
+
+from accord.cli import main
+from accord.evaluation.calibration import fit_temperature
+from accord.labelers.backends import Labelers
+from accord.labelers.preferences import logit, sigmoid
+from accord.labelers.questions import Distribution
+from accord.run import read_json, read_lines, verify
+from accord.stages.constitution.config import Constitution
+
+PAIRS = 120
+
+
+class Judge:
+    """Finds the good reply three times in four, is always too sure of it, and likes the first place."""
+
+    name = "judge"
+
+    def __init__(self, right=0.75, sure=2.5, place=0.5, method="logprobs"):
+        self.right, self.sure, self.place, self.method = right, sure, place, method
+
+    def ask(self, questions):
+        return [Distribution((p, 1 - p), self.method) for p in map(self.first, questions)]
+
+    def first(self, question):
+        shown = question.turns[-1].content
+        number = int(shown.split("number ")[1].split()[0])
+        knows = random.Random(number).random() < self.right
+        good_first = shown.index("good") < shown.index("bad")
+        return sigmoid(self.sure * (1 if good_first == knows else -1) + self.place)
+
+
+def run(monkeypatch, tmp_path, judge, name="calibrated", **changes):
+    monkeypatch.setattr(Labelers, "named", lambda self, where: judge)
+    monkeypatch.setattr("accord.stages.shared.preflight", lambda *_, **__: None)
+    data = tmp_path / "labelled.jsonl"
+    rows = [
+        {"prompt": f"number {i}", "chosen": "a good one", "rejected": "a bad one of many words"} for i in range(PAIRS)
+    ]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = {"make": "calibration", "judge": "j", "data": str(data), "shots": 0, "threads": 1, **changes}
+    from accord.stages.constitution.run import run as constitution
+
+    constitution(Constitution(out=str(tmp_path / name), **config))
+    return tmp_path / name
+
+
+def test_what_is_measured_is_what_the_judge_is_like(monkeypatch, tmp_path, capsys):
+    out = run(monkeypatch, tmp_path, Judge())
+    verify(out)
+    told = read_json(out / "calibration.json")
+    right = sum(random.Random(i).random() < 0.75 for i in range(PAIRS))
+    assert told["n"] == PAIRS and told["before"]["accuracy"] == pytest.approx(right / PAIRS)
+    margins = [2.5] * right + [-2.5] * (PAIRS - right)
+    expected = fit_temperature(margins, [1.0] * PAIRS)
+    assert told["temperatures"]["logprobs"] == pytest.approx(expected, rel=1e-4) and expected > 1.5
+    assert told["before"]["ece"] == pytest.approx(sigmoid(2.5) - right / PAIRS, abs=1e-6)
+    assert told["after"]["ece"] < told["before"]["ece"] / 2
+    assert told["flip_rate"] == 0.0 and told["labelers"] == ["human"]
+    assert told["first_place"] == pytest.approx((sigmoid(3.0) + sigmoid(-2.0)) / 2)
+    assert told["longer"] == {"judge": pytest.approx(1 - right / PAIRS), "labels": 0.0} and told["uneven"] == PAIRS
+    for name in ("before", "after"):
+        found = told["intervals"][name]["slope"]
+        assert found["low"] <= told[name]["slope"] <= found["high"] and found["low"] < found["high"]
+    assert "judge, logprobs:" in capsys.readouterr().out
+
+
+def test_a_judge_of_places_is_found_out(monkeypatch, tmp_path):
+    told = read_json(run(monkeypatch, tmp_path, Judge(sure=0.1, place=2.0)) / "calibration.json")
+    assert told["flip_rate"] == 1.0 and told["first_place"] > 0.85
+
+
+def labelled(monkeypatch, tmp_path, judge, **changes):
+    drawn = tmp_path / "drawn"
+    drawn.mkdir()
+    shared = {"prompt_id": "p", "slice": "x", "source": "y", "prompt": [{"role": "user", "content": "number 3"}]}
+    rows = [{**shared, "reply": reply} for reply in ("a good one", "a bad one")]
+    (drawn / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = {"make": "comparisons", "replies": str(drawn), "data": "", **changes}
+    return run(monkeypatch, tmp_path, judge, "labelled", **given)
+
+
+def test_labels_are_had_at_the_measured_temperature(monkeypatch, tmp_path):
+    calibration = run(monkeypatch, tmp_path, Judge())
+    temperature = read_json(calibration / "calibration.json")["temperatures"]["logprobs"]
+    out = labelled(monkeypatch, tmp_path, Judge(), calibration=str(calibration), require_calibration=True)
+    (row,), (label,) = (read_lines(out / name) for name in ("comparisons.jsonl", "labels.jsonl"))
+    assert label["asked"] == pytest.approx(sigmoid(math.copysign(2.5, logit(label["asked"]))))
+    assert label["first"] == pytest.approx(sigmoid(logit(label["asked"]) / temperature))
+    assert row["probability"] == pytest.approx(max(label["first"], 1 - label["first"]))
+    assert read_json(out / "lineage.json")["temperatures"] == {"logprobs": temperature}
+
+
+@pytest.mark.parametrize(
+    ("judge", "changes", "says"),
+    [
+        (Judge(), {"ensemble": 2}, "measured with another ensemble"),
+        (Judge(), {"criterion": "kind"}, "measured with another criterion"),
+        (Judge(), {"constitution": "world"}, "measured with another constitution"),
+        (Judge(method="json"), {}, "had by json, and --calibration measured logprobs"),
+    ],
+)
+def test_what_was_not_measured_is_refused(monkeypatch, tmp_path, judge, changes, says):
+    from accord.errors import BadInput
+
+    calibration = run(monkeypatch, tmp_path, Judge())
+    with pytest.raises(BadInput, match=says):
+        labelled(monkeypatch, tmp_path, judge, calibration=str(calibration), **changes)
+
+
+def test_a_judge_that_knows_nothing_is_refused(monkeypatch, tmp_path):
+    from accord.errors import BadInput
+
+    calibration = run(monkeypatch, tmp_path, Judge(right=0.3))
+    assert read_json(calibration / "calibration.json")["temperatures"] == {"logprobs": None}
+    with pytest.raises(BadInput, match="no better than chance"):
+        labelled(monkeypatch, tmp_path, Judge(right=0.3), calibration=str(calibration))
+
+
+def test_labels_of_an_unmeasured_judge_are_refused_where_that_is_asked(tmp_path, capsys):
+    line = f"constitution --make comparisons --model m --data d --require_calibration true --out {tmp_path / 'run'}"
+    assert main(line.split()) == 2 and "--require_calibration needs --calibration RUN" in capsys.readouterr().err
+
+
+def test_a_few_pairs_measure_nothing(commands, tmp_path, capsys):
+    data = tmp_path / "few.jsonl"
+    data.write_text('{"prompt": "why", "chosen": "a", "rejected": "b"}\n')
+    changes = {"make": "calibration", "data": data, "max_new_tokens": None, "revisions": None}
+    assert commands.run("constitution", tmp_path / "run", **changes) == 2
+    assert "1 plain comparisons under --criterion harmless; give 30 or more" in capsys.readouterr().err
+
+
+def test_a_real_model_is_measured_and_then_labels(commands, tmp_path):
+    shared = {"criterion": "helpful", "revisions": None}
+    changes = {"make": "calibration", "data": commands.files / "comparisons.jsonl", "max_new_tokens": None}
+    assert commands.run("constitution", tmp_path / "measured", **shared, **changes) == 0
+    told = read_json(tmp_path / "measured" / "calibration.json")
+    assert told["n"] == 80 and set(told["temperatures"]) == {"logprobs"} and 0 <= told["before"]["ece"] <= 1
+    assert told["asked"]["judge"] == "policy"
