@@ -72,17 +72,22 @@ def contests(
 
 def contest(config: Constitution, constitution: Principles, prompt: Prompt, first: str, second: str) -> Contest:
     """Two replies with the questions of the principles that are drawn for them."""
-    principles = constitution.comparing(config.tags)
-    refuse_none(config, principles, "compares")
-    by = several_drawn(principles, f"{config.seed} {prompt.id} {first} {second}", config.ensemble)
+    by = several_drawn(
+        constitution.comparing(config.tags), f"{config.seed} {prompt.id} {first} {second}", config.ensemble
+    )
     ask = functools.partial(constitution.both_orders, turns=prompt.turns, shots=config.shots)
     return Contest(prompt, first, second, tuple(ask(p, first=first, second=second) for p in by))
 
 
+def refuse_unfit(config: Constitution, constitution: Principles) -> None:
+    """Raise BadInput where the constitution compares nothing, or is in a language that a labeler can not think in."""
+    refuse_none(config, constitution.comparing(config.tags), "compares")
+    if config.think and not constitution.wording.closings["choice"]:
+        raise BadInput(f"--think: the language of the constitution {constitution.name} has no reasoning; leave it out")
+
+
 def ask_about(config: Constitution, run: RunFolder, judge: Labeler, asked: Sequence[Contest]) -> Preferences:
     """What the judge prefers, after a chain of thought with `--think`. Raises BadInput where it answers nothing."""
-    if config.think and any(not both.straight.closing for contest in asked for both in contest.questions):
-        raise BadInput("--think: the language of this constitution has no reasoning; leave it out")
     said = Preferences.none()
     progress = Progress(run.stage, len(asked), unit="pair")
     think = functools.partial(thought_over, judge, tokens=config.think, seed=config.seed) if config.think else None

@@ -10,7 +10,7 @@ from accord.labelers.journal import Journal
 from accord.records import Comparison, Prompt
 from accord.run import RunFolder, write_text
 from accord.stages.constitution.calibrate import calibrate, read_temperatures
-from accord.stages.constitution.compare import compare, draw_replies
+from accord.stages.constitution.compare import compare, draw_replies, refuse_unfit
 from accord.stages.constitution.config import Constitution
 from accord.stages.constitution.revise import Writers, revise, steps_profile, write_demonstrations
 from accord.stages.constitution.votes import from_votes, summary
@@ -63,6 +63,7 @@ def make_demonstrations(config: Constitution, run: RunFolder) -> None:
 def make_comparisons(config: Constitution, run: RunFolder) -> None:
     """Replies → `comparisons.jsonl`, `labels.jsonl` and `watch.json`."""
     constitution = read_constitution(config.constitution)
+    refuse_unfit(config, constitution)
     write_text(run.path / "constitution.yaml", to_yaml(constitution))
     with Journal(run.path / "journal.jsonl") as journal:
         labelers = Labelers(config, distributed.start(run.threads), journal, config.cache_tokens)
@@ -77,6 +78,7 @@ def make_comparisons(config: Constitution, run: RunFolder) -> None:
 def make_calibration(config: Constitution, run: RunFolder) -> None:
     """Labelled comparisons → `calibration.json`."""
     constitution = read_constitution(config.constitution)
+    refuse_unfit(config, constitution)
     labelled: list[Comparison] = load_criterion(
         read_comparisons, config.data, config, run, config.criterion, split=config.split
     )
