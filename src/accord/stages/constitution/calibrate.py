@@ -27,7 +27,7 @@ from accord.stages.constitution.config import Constitution
 FEWEST = 30  # pairs below which a temperature is a guess
 
 
-class Measured(NamedTuple):
+class LabelledPair(NamedTuple):
     """A pair that somebody labelled, and what the judge says: the logit that the better reply is better."""
 
     comparison: Comparison
@@ -58,7 +58,7 @@ def calibrate(
         raise BadInput(f"{len(pairs)} plain comparisons under --criterion {config.criterion}; give {FEWEST} or more")
     said = ask_about(config, run, judge, [contest(config, constitution, c.prompt, *c.replies) for c in pairs])
     found = [
-        Measured(c, logit(first) * (1 if c.ranks[0] == 1 else -1), method)
+        LabelledPair(c, logit(first) * (1 if c.ranks[0] == 1 else -1), method)
         for c, first, method in zip(pairs, said.first, said.methods, strict=True)
         if first is not None
     ]
@@ -74,7 +74,7 @@ def calibrate(
     run.finish(pairs=len(found), unanswered=sum(said.why.values()))
 
 
-def report(found: Sequence[Measured], said: Preferences, seed: int) -> dict[str, Any]:
+def report(found: Sequence[LabelledPair], said: Preferences, seed: int) -> dict[str, Any]:
     """Accuracy, calibration before and after the temperature, and what sways the judge."""
     margins = np.array([m.margin for m in found])
     clusters = [m.comparison.prompt.id for m in found]
@@ -94,7 +94,7 @@ def report(found: Sequence[Measured], said: Preferences, seed: int) -> dict[str,
     }
 
 
-def temperature_of(found: Sequence[Measured], method: str) -> float | None:
+def temperature_of(found: Sequence[LabelledPair], method: str) -> float | None:
     """What the logits of one method are divided by; 1 where they are always right, None where they tell nothing."""
     fitted = fit_temperature(margins := [m.margin for m in found if m.method == method], np.ones(len(margins)))
     if fitted == 0:
@@ -102,7 +102,7 @@ def temperature_of(found: Sequence[Measured], method: str) -> float | None:
     return fitted if math.isfinite(fitted) else None
 
 
-def longer_shares(found: Sequence[Measured]) -> dict[str, Any]:
+def longer_shares(found: Sequence[LabelledPair]) -> dict[str, Any]:
     """Of pairs of uneven length: how often the judge, and whoever labelled, takes the longer reply."""
     judged, labelled = [], []
     for measured in found:
