@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 
 import pytest
 
@@ -35,8 +36,13 @@ def test_every_question_is_right_in_both_or_wrong_in_both(snapshots, tmp_path):
         path = tmp_path / f"{shape}.jsonl"
         path.write_text("".join(json.dumps(rows_of(shape, generator)) + "\n" for _ in range(ROWS)))
         files[shape] = (shape, str(path))
-    found = compare(str(snapshots / "policy"), files, tmp_path)
+    # lm-eval takes the tokenizer's word for whether a text begins with BOS; here the template's counts too
+    model = tmp_path / "model"
+    shutil.copytree(snapshots / "policy", model)
+    template = model / "chat_template.jinja"
+    template.write_text(template.read_text().replace("<|bos|>", ""))
+    found = compare(str(model), files, tmp_path)
     assert {one.task for one in found} == set(files)
     assert [one for one in found if one.alike < one.questions] == []
     # not all of them are right, nor wrong: an agreement that could have failed
-    assert sum(0 < one.right < 1 for one in found) >= 4
+    assert {one.task for one in found if 0 < one.right < 1} >= {"choices", "schema", "pair", "subject"}
