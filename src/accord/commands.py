@@ -156,6 +156,21 @@ COMMANDS: dict[str, Command] = {
         "stages.serve.run:run",
         positional="snapshot",
     ),
+    "collect export": Command(
+        "Write what people said to a file, in a shape that other tools and Accord itself read.",
+        "stages.collect.config:CollectExport",
+        "stages.collect.transfer:export",
+    ),
+    "collect import": Command(
+        "Put questions on the desk: prompts and replies of a source, for people to answer.",
+        "stages.collect.config:CollectImport",
+        "stages.collect.transfer:take_in",
+    ),
+    "collect backup": Command(
+        "Copy a SQLite store while it is in use; the copy is whole and one state of it.",
+        "stages.collect.config:CollectBackup",
+        "stages.collect.transfer:backup",
+    ),
     "data": Command(
         "Show what a source holds: shape, rows, drops, lengths, an example with its mask; keep what is of use.",
         "stages.data.config:Data",

@@ -23,6 +23,19 @@ EXAMPLES: dict[str, tuple[str, str]] = {
         "Trains nothing; writes what is kept where `--out` says so. [data.md](data.md) says what a source may be.",
         "accord data 'world:comparisons?count=200&seed=1'",
     ),
+    "collect import": (
+        "Needs `pip install 'accord[collect]'`. Makes the store if there is none. [feedback.md](feedback.md) has the modes.",
+        "accord collect import --data 'world:comparisons?count=50&seed=5' --criterion '[\"helpful\"]' --overlap 2 \\\n"
+        "    --database feedback.db",
+    ),
+    "collect export": (
+        "Exit code 2 where nobody has said anything yet. `--data feedback:feedback.db` reads the store without a file.",
+        "accord collect export --database feedback.db --shape preference --criterion helpful --out labels.jsonl",
+    ),
+    "collect backup": (
+        "Runs beside whatever writes. SQLite checks the copy before it appears. PostgreSQL has `pg_dump`.",
+        "accord collect backup --database feedback.db --out feedback-backup.db",
+    ),
     "check": (
         "Trains nothing and writes nothing; exit code 2 where something on the page is wrong. Every stage asks the "
         "part that needs no weights by itself, before its first step ([flow.md](flow.md)).",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from accord.data.formats import Row, read_csv, read_json, read_jsonl, read_lines, read_text
-from accord.data.schemes import read_hub, read_world
+from accord.data.schemes import read_feedback, read_hub, read_world
 from accord.data.tables import read_arrow, read_parquet, saved_files
 from accord.errors import BadInput
 
@@ -21,6 +21,7 @@ KINDS = (
     "a folder of one of them",
     "hub:OWNER/NAME[/SUBSET][:SPLIT][@REVISION]",
     "world:NAME[/SLICE][?count=N&seed=S]",
+    "feedback:DATABASE[@EVENT]",
 )
 _TABLES: dict[str, Callable[[Path], Iterator[Row]]] = {
     ".parquet": read_parquet,
@@ -48,9 +49,9 @@ def read_rows(source: str, *, criterion: str = "", max_rows: int = 0, lines: boo
 def split_columns(source: str) -> tuple[str, dict[str, str]]:
     """A source and the columns that it names itself: `PATH?prompt=question&completion=answer`.
 
-    `world:` has settings of its own there, and a file whose name holds the question mark is that file.
+    `world:` and `feedback:` have settings of their own there; a file whose name holds the question mark is that file.
     """
-    if source.startswith("world:") or "?" not in source or Path(source).exists():
+    if source.startswith(("world:", "feedback:")) or "?" not in source or Path(source).exists():
         return source, {}
     bare, _, query = source.rpartition("?")
     pairs = [pair.partition("=") for pair in re.split("[&,]", query)]
@@ -67,6 +68,8 @@ def _open(source: str, criterion: str, max_rows: int, lines: bool) -> Iterator[R
         return read_hub(source, max_rows)
     if scheme[1] == "world":
         return read_world(source, criterion)
+    if scheme[1] == "feedback":
+        return read_feedback(source)
     raise BadInput(f"{source}: unknown kind of source '{scheme[1]}:'; known are {'; '.join(KINDS)}.")
 
 

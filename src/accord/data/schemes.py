@@ -1,4 +1,4 @@
-"""Sources with a scheme: data sets of the hub, and the gold world."""
+"""Sources with a scheme: data sets of the hub, the gold world, and what people said."""
 
 import difflib
 import re
@@ -12,6 +12,7 @@ from accord.data.tables import first_line
 from accord.errors import BadInput
 
 WORLD_NAMES = ("corpus", "demonstrations", "prompts", "comparisons", "judgements")
+FEEDBACK = re.compile(r"feedback:(?P<address>.+?)(?:@(?P<until>\d+))?")
 HUB = re.compile(r"hub:(?P<name>[^/:@]+/[^/:@]+)(?:/(?P<subset>[^:@]+))?(?::(?P<split>[^@]+))?(?:@(?P<revision>.+))?")
 
 
@@ -60,6 +61,47 @@ def read_world(source: str, criterion: str) -> Iterator[Row]:
         raise BadInput(f"{source}: {error}") from None
     for number, record in enumerate(records, start=1):
         yield Row(to_row(record), f"{source} record {number}", source)
+
+
+def read_feedback(source: str) -> Iterator[Row]:
+    """What people had said in a store when its event `@N` was written; without one, up to the newest."""
+    address, until = _store_of(source)
+    from accord.feedback.store.database import Database
+    from accord.feedback.store.events import last_event, read_records
+
+    database = Database(address, writes=False)
+    try:
+        with database.read() as connection:
+            newest = last_event(connection)
+            if until is not None and until > newest:
+                raise BadInput(f"{source}: the store has {newest} events")
+            for number, record in read_records(connection, newest if until is None else until):
+                yield Row(to_row(record), f"{source} event {number}", source)
+    finally:
+        database.close()
+
+
+def pin_feedback(source: str) -> str:
+    """The source with the event that is the newest now, `feedback:ADDRESS@N`: it stands for the same rows for ever."""
+    address, until = _store_of(source)
+    if until is not None:
+        return source
+    from accord.feedback.store.database import Database
+    from accord.feedback.store.events import last_event
+
+    database = Database(address, writes=False)
+    try:
+        with database.read() as connection:
+            return f"feedback:{address}@{last_event(connection)}"
+    finally:
+        database.close()
+
+
+def _store_of(source: str) -> tuple[str, int | None]:
+    match = FEEDBACK.fullmatch(source)
+    if match is None:
+        raise BadInput(f"{source}: write feedback:FILE.db, feedback:sqlite:///PATH or feedback:postgresql://HOST/NAME")
+    return match["address"], int(match["until"]) if match["until"] else None
 
 
 def parse_world(source: str) -> tuple[str, dict[str, Any]]:

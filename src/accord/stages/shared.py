@@ -16,6 +16,7 @@ from accord import __version__
 from accord.config import Config, Decoding, Reading, Sampling, to_plain
 from accord.data.chat import Renderer
 from accord.data.rows import prompt_of_row
+from accord.data.schemes import pin_feedback
 from accord.data.sources import Loaded, few_openings, prompt_of, read_many, select_split
 from accord.data.template import Refused
 from accord.engine.decode.draw import SampleSettings
@@ -32,6 +33,7 @@ from accord.objectives.likelihood import likelihood_loss
 from accord.records import Comparison, Demonstration, Judgement, Prompt, Rollout, is_held_out
 from accord.run import RunFolder, read_lines
 from accord.stages.leaks import remember_prompts
+from accord.training import distributed
 from accord.training.distributed import World
 from accord.training.fit import Losses
 from accord.training.machine import C, settle
@@ -93,7 +95,7 @@ def load_all(
     """
     parts: dict[str, Loaded[Any]] = read_many(
         reader,
-        named(sources),
+        pin_sources(named(sources), run, what),
         *args,
         weights=weights,
         **reading.how,
@@ -138,6 +140,18 @@ def load_all(
         )
     run.keep_sources(what, report)
     return records
+
+
+def pin_sources(sources: Mapping[str, str], run: RunFolder, what: str) -> dict[str, str]:
+    """Sources that stand for the same rows on every rank and after --resume: a store of feedback grows, and is read up
+    to the event that was its newest when this run began."""
+    growing = {name: source for name, source in sources.items() if source.startswith("feedback:")}
+    if not growing:
+        return dict(sources)
+    before = run.sources_of_before(what)
+    pinned = {name: before.get(name) or pin_feedback(source) for name, source in growing.items()}
+    first: dict[str, str] = distributed.start(run.threads).gather(pinned)[0]
+    return {**sources, **first}
 
 
 def taken(records: Sequence[Any], renderers: Sequence[Renderer]) -> tuple[list[Any], dict[str, int]]:

@@ -1,0 +1,308 @@
+"""The desk: hands items out, takes answers in, and takes them back.
+
+An item goes to exactly as many people as it asks for: whoever holds a lease or has answered counts, and an item that is
+skipped, or whose lease ends, goes to somebody else. Everything that changes the store is one transaction.
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import and_, delete, func, insert, or_, select, update
+
+from accord.feedback.store.answers import Answer, to_body
+from accord.feedback.store.database import Database
+from accord.feedback.store.events import ANSWERED, SKIPPED, WITHDRAWN, append
+from accord.feedback.store.questions import MODES, Item, Mode, item_from_json, item_to_json
+from accord.feedback.store.schema import ASSIGNMENTS, EVENTS, ITEMS, PEOPLE
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+LEASE = 1800.0  # seconds that an item waits for the one who has it
+SWEEP = 100  # leases that ended, at most, that one call takes back
+LEASED, DONE, PASSED = "leased", "answered", "skipped"
+
+
+class Declined(Exception):
+    """The store cannot do what was asked, as things stand now; the message says why to a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handout:
+    """An item in somebody's hands: its number, the order its replies are shown in, the draft, the end of the lease."""
+
+    number: int
+    item: Item
+    shown: tuple[int, ...]
+    draft: Any
+    until: float
+
+
+class Desk:
+    """What an annotator can do. `clock` gives the seconds since 1970, `lease` those that an item waits."""
+
+    def __init__(self, database: Database, *, lease: float = LEASE, clock: Callable[[], float] = time.time) -> None:
+        self.database, self.lease, self.clock = database, lease, clock
+        self._random = random.SystemRandom()
+
+    def add(self, items: Iterable[Item]) -> int:
+        """Put items on the desk and return how many were not there yet. Raises BadInput for one nobody could answer."""
+        checked = {item.id: item.check() for item in items}
+
+        def change(connection: "Connection") -> int:
+            ids = list(checked)
+            known: set[str] = set()
+            for start in range(0, len(ids), 500):  # SQLite takes no more than 999 values
+                asked = select(ITEMS.c.hash).where(ITEMS.c.hash.in_(ids[start : start + 500]))
+                known |= set(connection.execute(asked).scalars())
+            rows = [
+                {
+                    "hash": name,
+                    "mode": item.mode,
+                    "body": item_to_json(item),
+                    "tag": item.tag,
+                    "wanted": item.overlap,
+                    "taken": 0,
+                    "open": True,
+                }
+                for name, item in checked.items()
+                if name not in known
+            ]
+            if rows:
+                connection.execute(insert(ITEMS), rows)
+            return len(rows)
+
+        return self.database.write(change)
+
+    def next(self, person: int, modes: Sequence[Mode] = MODES) -> Handout | None:
+        """The item that the person has, or a new one; None when there is none for them."""
+        with self.database.read() as connection:
+            held = self._held(connection, person, modes)
+            if held is not None:
+                return held
+        return self.database.write(lambda connection: self._hand_out(connection, person, modes))
+
+    def submit(self, person: int, number: int, submission: str, answer: Answer) -> int:
+        """Take an answer in and return the number of its event; a submission that is known is not taken twice."""
+
+        def change(connection: "Connection") -> int:
+            if (known := _known(connection, submission, person, number)) is not None:
+                return known
+            held = self._take(connection, person, number)
+            if problem := answer.problem(held.item):
+                raise Declined(problem)
+            body = to_body(answer, held.shown) | {"group": _group(connection, person)}
+            event = append(
+                connection, ANSWERED, body, at=self.clock(), person=person, item=number, submission=submission
+            )
+            _settle(connection, person, number, DONE, event)
+            return event
+
+        return self.database.write(change)
+
+    def skip(self, person: int, number: int, submission: str, reason: str) -> int:
+        """Give an item back with a reason: somebody else gets it, this person does not any more."""
+
+        def change(connection: "Connection") -> int:
+            if (known := _known(connection, submission, person, number)) is not None:
+                return known
+            self._take(connection, person, number)
+            event = append(
+                connection,
+                SKIPPED,
+                {"reason": reason},
+                at=self.clock(),
+                person=person,
+                item=number,
+                submission=submission,
+            )
+            _settle(connection, person, number, PASSED, event)
+            _count(connection, number, -1)
+            return event
+
+        return self.database.write(change)
+
+    def undo(self, person: int) -> Handout:
+        """Take the last answer or skip back, and hand its item out again with what was said as the draft."""
+
+        def change(connection: "Connection") -> Handout:
+            mine = ASSIGNMENTS.c.person == person
+            last = connection.execute(
+                select(ASSIGNMENTS.c.item, ASSIGNMENTS.c.state, ASSIGNMENTS.c.event)
+                .where(mine, ASSIGNMENTS.c.state.in_((DONE, PASSED)))
+                .order_by(ASSIGNMENTS.c.event.desc())
+                .limit(1)
+            ).first()
+            if last is None:
+                raise Declined("there is nothing to take back")
+            release(connection, and_(mine, ASSIGNMENTS.c.state == LEASED))
+            if last.state == PASSED:
+                _refuse_full(connection, last.item)
+                _count(connection, last.item, 1)
+            append(connection, WITHDRAWN, {"of": last.event}, at=self.clock(), person=person, item=last.item)
+            row = ASSIGNMENTS.c.item == last.item
+            body = connection.execute(select(EVENTS.c.body).where(EVENTS.c.number == last.event)).scalar_one()
+            shown = connection.execute(select(ASSIGNMENTS.c.shown).where(mine, row)).scalar_one()
+            until = self.clock() + self.lease
+            connection.execute(
+                update(ASSIGNMENTS)
+                .where(mine, row)
+                .values(state=LEASED, until=until, event=0, draft=_as_shown(body, shown))
+            )
+            held = self._held(connection, person, MODES)
+            assert held is not None
+            return held
+
+        return self.database.write(change)
+
+    def keep_draft(self, person: int, number: int, draft: Mapping[str, Any]) -> float:
+        """Keep what is half done, and the lease with it; returns the new end of the lease."""
+        until = self.clock() + self.lease
+
+        def change(connection: "Connection") -> float:
+            self._take(connection, person, number)
+            connection.execute(
+                update(ASSIGNMENTS)
+                .where(ASSIGNMENTS.c.item == number, ASSIGNMENTS.c.person == person)
+                .values(draft=dict(draft), until=until)
+            )
+            return until
+
+        return self.database.write(change)
+
+    def progress(self, person: int) -> dict[str, int]:
+        """Answers by this person, and answers and wanted answers of all items."""
+        with self.database.read() as connection:
+            mine = select(func.count()).where(ASSIGNMENTS.c.person == person, ASSIGNMENTS.c.state == DONE)
+            done = select(func.count()).where(ASSIGNMENTS.c.state == DONE)
+            wanted = select(func.coalesce(func.sum(ITEMS.c.wanted), 0))
+            return {
+                "mine": connection.execute(mine).scalar_one(),
+                "done": connection.execute(done).scalar_one(),
+                "wanted": int(connection.execute(wanted).scalar_one()),
+            }
+
+    def _held(self, connection: "Connection", person: int, modes: Sequence[Mode]) -> Handout | None:
+        """What the person has a lease on that has not ended."""
+        row = connection.execute(
+            select(ITEMS, ASSIGNMENTS.c.shown, ASSIGNMENTS.c.draft, ASSIGNMENTS.c.until)
+            .join(ASSIGNMENTS, ASSIGNMENTS.c.item == ITEMS.c.id)
+            .where(ASSIGNMENTS.c.person == person, ASSIGNMENTS.c.state == LEASED)
+            .where(ASSIGNMENTS.c.until > self.clock(), ITEMS.c.mode.in_(modes))
+            .order_by(ITEMS.c.id)
+            .limit(1)
+        ).first()
+        if row is None:
+            return None
+        return Handout(row.id, item_from_json(row.mode, row.body), tuple(row.shown), row.draft, row.until)
+
+    def _hand_out(self, connection: "Connection", person: int, modes: Sequence[Mode]) -> Handout | None:
+        """A lease on the first open item that the person has not had and may have."""
+        now = self.clock()
+        release(connection, and_(ASSIGNMENTS.c.state == LEASED, ASSIGNMENTS.c.until <= now))
+        if (held := self._held(connection, person, modes)) is not None:
+            return held  # two pages of the same person asked at once
+        tags = connection.execute(select(PEOPLE.c.tags).where(PEOPLE.c.id == person)).scalar_one()
+        had = select(ASSIGNMENTS.c.item).where(ASSIGNMENTS.c.item == ITEMS.c.id, ASSIGNMENTS.c.person == person)
+        number = connection.execute(
+            select(ITEMS.c.id)
+            .where(ITEMS.c.open.is_(True), ITEMS.c.mode.in_(modes))
+            .where(or_(ITEMS.c.tag == "", ITEMS.c.tag.in_(tags)), ~had.exists())
+            .order_by(ITEMS.c.id)
+            .limit(1)
+        ).scalar()
+        if number is None:
+            return None
+        self._lease(connection, person, number)
+        return self._held(connection, person, modes)
+
+    def _lease(self, connection: "Connection", person: int, number: int) -> None:
+        body = connection.execute(select(ITEMS.c.body).where(ITEMS.c.id == number)).scalar_one()
+        places = len(body["replies"])
+        connection.execute(
+            insert(ASSIGNMENTS).values(
+                item=number,
+                person=person,
+                state=LEASED,
+                until=self.clock() + self.lease,
+                shown=self._random.sample(range(places), places),
+                draft=None,
+                event=0,
+            )
+        )
+        _count(connection, number, 1)
+
+    def _take(self, connection: "Connection", person: int, number: int) -> Handout:
+        """The item in this person's hands. Raises Declined where they have it not, or not any more."""
+        row = connection.execute(
+            select(ITEMS, ASSIGNMENTS.c.shown, ASSIGNMENTS.c.draft, ASSIGNMENTS.c.until, ASSIGNMENTS.c.state)
+            .join(ASSIGNMENTS, ASSIGNMENTS.c.item == ITEMS.c.id)
+            .where(ITEMS.c.id == number, ASSIGNMENTS.c.person == person)
+        ).first()
+        if row is None:
+            raise Declined("this question is not yours: it was given to somebody else, or never to you")
+        if row.state != LEASED:
+            raise Declined("you have answered this question; take the answer back to change it")
+        return Handout(row.id, item_from_json(row.mode, row.body), tuple(row.shown), row.draft, row.until)
+
+
+def _as_shown(body: Mapping[str, Any], shown: Sequence[int]) -> dict[str, Any]:
+    """An event's body as the page wrote it, with ranks by place."""
+    draft = {key: value for key, value in body.items() if key not in ("order", "group", "reason")}
+    if "choices" in draft:
+        draft["choices"] = {
+            criterion: {**choice, "ranks": [choice["ranks"][reply] for reply in shown]}
+            for criterion, choice in body["choices"].items()
+        }
+    return draft
+
+
+def _known(connection: "Connection", submission: str, person: int, number: int) -> int | None:
+    """The event of a submission that was taken before. Raises Declined where somebody else made it, or for another."""
+    known = connection.execute(
+        select(EVENTS.c.number, EVENTS.c.person, EVENTS.c.item).where(EVENTS.c.submission == submission)
+    ).first()
+    if known is None:
+        return None
+    if (known.person, known.item) != (person, number):
+        raise Declined("this submission id was used for something else")
+    return int(known.number)
+
+
+def _group(connection: "Connection", person: int) -> str:
+    return str(connection.execute(select(PEOPLE.c.value_group).where(PEOPLE.c.id == person)).scalar_one())
+
+
+def _settle(connection: "Connection", person: int, number: int, state: str, event: int) -> None:
+    connection.execute(
+        update(ASSIGNMENTS)
+        .where(ASSIGNMENTS.c.item == number, ASSIGNMENTS.c.person == person)
+        .values(state=state, event=event, draft=None)
+    )
+
+
+def _refuse_full(connection: "Connection", number: int) -> None:
+    if not connection.execute(select(ITEMS.c.open).where(ITEMS.c.id == number)).scalar_one():
+        raise Declined("others have answered this question meanwhile")
+
+
+def _count(connection: "Connection", number: int, by: int) -> None:
+    """Move how many have an item."""
+    connection.execute(
+        update(ITEMS)
+        .where(ITEMS.c.id == number)
+        .values(taken=ITEMS.c.taken + by, open=ITEMS.c.taken + by < ITEMS.c.wanted)
+    )
+
+
+def release(connection: "Connection", which: Any) -> None:
+    """Give the items of leases back."""
+    ended = connection.execute(
+        select(ASSIGNMENTS.c.item, ASSIGNMENTS.c.person).where(which).order_by(ASSIGNMENTS.c.until).limit(SWEEP)
+    ).all()
+    for item, person in ended:
+        connection.execute(delete(ASSIGNMENTS).where(ASSIGNMENTS.c.item == item, ASSIGNMENTS.c.person == person))
+        _count(connection, item, -1)

@@ -1,0 +1,64 @@
+"""What people are asked: items, one prompt each with the replies that it is about."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from accord.errors import BadInput
+from accord.records import Prompt, Turn, content_hash
+
+Mode = Literal["compare", "demonstrate", "safety", "edit"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+# how many replies an item of a mode has, at least and at most
+REPLIES: dict[Mode, tuple[int, int]] = {"compare": (2, 8), "demonstrate": (0, 0), "safety": (1, 1), "edit": (1, 1)}
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One question. `criteria` are asked about separately; `tag` is the expertise that it asks for, `overlap` how many
+    people answer it. `origins[i]`, which is never shown, says which snapshot and settings `replies[i]` came from."""
+
+    mode: Mode
+    prompt: Prompt
+    replies: tuple[str, ...] = ()
+    criteria: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    tag: str = ""
+    overlap: int = 1
+
+    @property
+    def id(self) -> str:
+        """By content: the same question is asked once, however often it is added."""
+        return content_hash("item", self.mode, self.prompt.turns, self.replies, self.criteria)
+
+    def check(self) -> "Item":
+        """Itself; BadInput where nobody could answer it."""
+        least, most = REPLIES[self.mode]
+        where = f"{self.prompt.source}: a question of mode {self.mode}"
+        if not least <= len(self.replies) <= most:
+            raise BadInput(f"{where} has {least} to {most} replies, not {len(self.replies)}")
+        if len({reply.strip() for reply in self.replies}) < len(self.replies) or not all(map(str.strip, self.replies)):
+            raise BadInput(f"{where} has empty or equal replies, between which nobody can choose")
+        if (self.mode != "demonstrate") != bool(self.criteria):
+            raise BadInput(f"{where} needs {'no criterion' if self.criteria else 'a criterion'}")
+        if not self.prompt.turns or self.prompt.turns[-1].role == "assistant" or self.overlap < 1:
+            raise BadInput(f"{where} needs a prompt that ends where a reply is due, and an overlap of 1 or more")
+        return self
+
+
+def item_to_json(item: Item) -> dict[str, Any]:
+    """What of an item has no column of its own."""
+    return {
+        "prompt": [list(turn) for turn in item.prompt.turns],
+        "slice": item.prompt.slice,
+        "source": item.prompt.source,
+        "replies": list(item.replies),
+        "criteria": list(item.criteria),
+        "origins": list(item.origins),
+    }
+
+
+def item_from_json(mode: Mode, body: Mapping[str, Any]) -> Item:
+    """The item that `item_to_json` wrote; its tag and overlap stand in columns."""
+    prompt = Prompt(tuple(Turn(*turn) for turn in body["prompt"]), body["slice"], body["source"])
+    return Item(mode, prompt, tuple(body["replies"]), tuple(body["criteria"]), tuple(body["origins"]))

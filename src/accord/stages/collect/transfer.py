@@ -1,0 +1,163 @@
+"""Collect: what goes into the store and out of it without anybody's browser: questions, labels, backups."""
+
+import os
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from accord.data.conversations import Dropped
+from accord.data.rows import whole_file
+from accord.data.sources import Loaded, read_comparisons, read_demonstrations, read_judgements, read_prompts
+from accord.errors import BadInput
+from accord.feedback.store.database import Database, resolve
+from accord.stages.collect.config import CollectBackup, CollectExport, CollectImport
+from accord.stages.collect.shapes import SHAPES
+
+if TYPE_CHECKING:
+    from accord.feedback.store.questions import Item
+
+
+def export(config: CollectExport) -> int:
+    """Write the labels, say what was left out and why, and return how many rows there are."""
+    out = new_file(config.out)
+    database = Database(config.database, writes=False)
+    drops: Counter[str] = Counter()
+    rows = 0
+    try:
+        with whole_file(out) as write:
+            for row in _events(database, config.until) if config.shape == "events" else _labels(database, config):
+                if isinstance(row, str):
+                    drops[row] += 1
+                else:
+                    write(row)
+                    rows += 1
+            if not rows:
+                lost = ", ".join(f"{count} {reason}" for reason, count in drops.items()) or "nothing was said yet"
+                raise BadInput(f"{config.database}: no row of shape {config.shape} ({lost})")
+    finally:
+        database.close()
+    dropped = "".join(f"; {count} left out: {reason}" for reason, count in drops.items())
+    print(f"{rows} rows of shape {config.shape} to {out}{dropped}")
+    return rows
+
+
+def _labels(database: Database, config: CollectExport) -> Iterator[dict[str, Any] | str]:
+    """Rows of the shape, or the reasons why a label gives none."""
+    from accord.feedback.store.events import last_event, read_records
+
+    with database.read() as connection:
+        found = [record for _, record in read_records(connection, config.until or last_event(connection))]
+    under = sorted({criterion for record in found if (criterion := getattr(record, "criterion", ""))})
+    if config.criterion and config.criterion not in under:
+        raise BadInput(f"{config.database}: nothing was said under --criterion {config.criterion}; but {under}")
+    if config.shape not in ("records", "messages") and not config.criterion and len(under) > 1:
+        raise BadInput(f"--shape {config.shape} holds one criterion; choose one of {', '.join(under)} by --criterion")
+    for record in found:
+        if config.criterion and getattr(record, "criterion", config.criterion) != config.criterion:
+            yield "other criterion"
+            continue
+        try:
+            yield SHAPES[config.shape](record)
+        except Dropped as reason:
+            yield str(reason)
+
+
+def _events(database: Database, until: int) -> Iterator[dict[str, Any]]:
+    """The history as it was written, each answer with its question."""
+    from sqlalchemy import select
+
+    from accord.feedback.store.schema import EVENTS, ITEMS
+
+    with database.read() as connection:
+        history = (
+            select(EVENTS, ITEMS.c.mode, ITEMS.c.body.label("question")).outerjoin(ITEMS).order_by(EVENTS.c.number)
+        )
+        for row in connection.execute(history.where(EVENTS.c.number <= until) if until else history):
+            yield row._asdict()
+
+
+def take_in(config: CollectImport) -> int:
+    """Put the questions of a source on the desk, and return how many were not there yet."""
+    from accord.feedback.store.desk import Desk
+
+    loaded = READERS[config.mode](config)
+    items = {item.id: item for record in loaded.records if (item := _question(config, record))}
+    database = Database(config.database, writes=True)
+    try:
+        added = Desk(database).add(items.values())
+    finally:
+        database.close()
+    dropped = "".join(f"; {count} dropped: {reason}" for reason, count in loaded.drops.items())
+    print(f"{loaded.source}: {loaded.rows} rows, {added} new questions, {len(items) - added} there before{dropped}")
+    return added
+
+
+def _question(config: CollectImport, record: Any) -> "Item":
+    from accord.feedback.store.questions import Item
+
+    replies = {
+        "compare": lambda: record.replies,
+        "demonstrate": lambda: (),
+        "safety": lambda: (record.reply,),
+        "edit": lambda: (record.reply,),
+    }[config.mode]()
+    prompt = record if config.mode == "demonstrate" else record.prompt
+    origins = (prompt.source,) * len(replies)
+    return Item(config.mode, prompt, replies, tuple(config.criterion), origins, config.tag, config.overlap)
+
+
+def _single_replies(config: CollectImport) -> Loaded[Any]:
+    """Replies that somebody labelled before, or that stand alone."""
+    try:
+        return read_demonstrations(config.data, **config.how)
+    except BadInput:
+        return read_judgements(config.data, config.criterion[0], **config.how)
+
+
+READERS: Mapping[str, Any] = {
+    "compare": lambda config: read_comparisons(config.data, config.criterion[0], **config.how),
+    "demonstrate": lambda config: read_prompts(config.data, **config.how),
+    "safety": _single_replies,
+    "edit": _single_replies,
+}
+
+
+def backup(config: CollectBackup) -> Path:
+    """Copy the store by SQLite's own backup, which waits for nobody and reads one state."""
+    _, path = resolve(config.database)
+    if path is None:
+        raise BadInput(f"{config.database}: PostgreSQL has a backup of its own: pg_dump")
+    Database(config.database, writes=False).close()  # it is there, and a store of this version
+    out = new_file(config.out)
+    partial = out.with_name(f".{out.name}.part")
+    partial.unlink(missing_ok=True)
+    os.close(os.open(partial, os.O_CREAT | os.O_EXCL, 0o600))
+    source, copy = sqlite3.connect(path), sqlite3.connect(partial)
+    source.execute("PRAGMA wal_autocheckpoint=0")
+    try:
+        source.backup(copy)
+        copy.execute("PRAGMA journal_mode=DELETE")
+        (verdict,) = copy.execute("PRAGMA integrity_check").fetchone()
+    except sqlite3.DatabaseError as error:
+        verdict = str(error)
+    finally:
+        copy.close()
+        source.close()
+    if verdict != "ok":
+        partial.unlink()
+        raise BadInput(f"{path}: SQLite finds it damaged ({verdict}); no backup was written, keep those of before")
+    with open(partial, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(partial, out)
+    print(f"{path} to {out}: {out.stat().st_size} bytes, integrity checked")
+    return out
+
+
+def new_file(name: str) -> Path:
+    """A file that is not there yet in a folder that is. Raises BadInput."""
+    path = Path(name)
+    if path.exists() or not path.parent.is_dir():
+        raise BadInput(f"--out {path} must be a new file in a folder that exists")
+    return path

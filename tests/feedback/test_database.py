@@ -1,0 +1,210 @@
+"""Opening, migrations, one writer, durability: what was acknowledged is there after a kill."""
+
+import os
+import random
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+
+import pytest
+from sqlalchemy import inspect, select, text
+
+from accord.errors import BadInput
+from accord.feedback.store import database as module
+from accord.feedback.store.database import Database, connect, migrate, resolve
+from accord.feedback.store.desk import Desk
+from accord.feedback.store.schema import EVENTS, ITEMS, METADATA
+from tests.fixtures.feedback import comparison_item
+
+
+def test_the_migrations_make_the_tables_of_the_schema_and_unmake_them(address):
+    from alembic.autogenerate import compare_metadata
+    from alembic.runtime.migration import MigrationContext
+
+    engine = connect(address, resolve(address)[1], writes=True, creates=True)
+    migrate(engine)
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
+    migrate(engine, "base")
+    assert set(inspect(engine).get_table_names()) == {"alembic_version"}
+    migrate(engine)
+    engine.dispose()
+
+
+def test_sqlite_is_durable_private_and_written_by_one_process(tmp_path):
+    path = tmp_path / "feedback.db"
+    database = Database(str(path), writes=True)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    found = database.write(lambda c: [c.execute(text(f"PRAGMA {p}")).scalar() for p in ("journal_mode", "synchronous")])
+    assert found == ["wal", 2]  # 2: FULL, a flush for every commit
+    with pytest.raises(BadInput, match="another process writes"):
+        Database(str(path), writes=True)
+    reader = Database(f"sqlite:///{path}", writes=False)
+    with reader.read() as connection:
+        assert connection.execute(text("PRAGMA wal_autocheckpoint")).scalar() == 0
+        with pytest.raises(Exception, match="readonly"):
+            connection.execute(text("DELETE FROM clock"))
+    reader.close()
+    database.close()
+    Database(str(path), writes=True).close()
+    with pytest.raises(RuntimeError, match="closed"):
+        database.write(lambda connection: None)
+
+
+def test_what_cannot_be_opened_is_told_with_a_remedy(tmp_path, monkeypatch):
+    cases = {
+        str(tmp_path / "none" / "a.db"): "no such folder",
+        "mysql://host/name": "unknown database 'mysql'",
+        "postgresql://me:secret@host/name": "PGPASSWORD",
+    }
+    for address, why in cases.items():
+        with pytest.raises(BadInput, match=why) as refused:
+            Database(address, writes=False)
+        assert "secret" not in str(refused.value)
+    with pytest.raises(BadInput, match="no such database"):
+        Database(str(tmp_path / "a.db"), writes=False)
+    assert not (tmp_path / "a.db").exists()
+    (tmp_path / "b.db").write_text("this is no database, but a text that is long enough to be seen as one")
+    with pytest.raises(BadInput, match="not a database"):
+        Database(str(tmp_path / "b.db"), writes=False)
+    sqlite3.connect(tmp_path / "c.db").close()
+    with pytest.raises(BadInput, match="migration none"):
+        Database(str(tmp_path / "c.db"), writes=False)
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 34, 1))
+    with pytest.raises(BadInput, match="too old"):
+        Database(str(tmp_path / "d.db"), writes=True)
+
+
+def test_a_store_of_a_newer_version_is_refused_and_left_alone(tmp_path):
+    path = tmp_path / "feedback.db"
+    Database(str(path), writes=True).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    for writes in (True, False):
+        with pytest.raises(BadInput, match="9999"):
+            Database(str(path), writes=writes)
+    with pytest.raises(BadInput, match="9999"):  # and the lock was let go
+        Database(str(path), writes=True)
+
+
+def test_a_change_that_fails_keeps_nothing_and_spares_those_beside_it(database, desk):
+    """All three share a commit; the middle one breaks a rule of the tables."""
+    import threading
+
+    release, results = threading.Event(), []
+
+    def add(text_, twice=False):
+        def change(connection):
+            row = {"hash": text_, "mode": "compare", "body": {}, "tag": "", "wanted": 1, "taken": 0, "open": True}
+            for _ in range(1 + twice):
+                connection.execute(ITEMS.insert().values(**row))
+            return text_
+
+        def run():
+            try:
+                results.append(database.write(change))
+            except Exception as error:
+                results.append(type(error).__name__)
+
+        return threading.Thread(target=run)
+
+    blocker = threading.Thread(target=lambda: database.write(lambda connection: release.wait(10)))
+    blocker.start()
+    threads = [add("a"), add("b", twice=True), add("c")]
+    for thread in threads:
+        thread.start()
+    while database._commits._waiting.qsize() < 3:
+        pass
+    release.set()
+    for thread in (blocker, *threads):
+        thread.join()
+    with database.read() as connection:
+        assert set(connection.execute(select(ITEMS.c.hash)).scalars()) == {"a", "c"}
+    assert sorted(results) == ["IntegrityError", "a", "c"]
+
+
+def test_nobody_is_told_that_it_was_kept_when_the_commit_fails(database, monkeypatch):
+    from sqlalchemy.exc import OperationalError
+
+    def full(connection):
+        raise OperationalError("COMMIT", {}, Exception("database or disk is full"))
+
+    with pytest.raises(OperationalError, match="disk is full"):
+        database.write(full)
+    assert database.write(lambda connection: 7) == 7, "and the next one goes on"
+
+
+CHILD = """
+import sys, threading
+from accord.feedback.store.answers import CompareAnswer
+from accord.feedback.store.database import Database
+from accord.feedback.store.desk import Desk
+database = Database(sys.argv[1], writes=True)
+desk, said = Desk(database), threading.Lock()
+answer = CompareAnswer(choices={"helpful": {"ranks": [1, 2, 3]}})
+def work(person):
+    while (held := desk.next(person)) is not None:
+        number = desk.submit(person, held.number, f"{person}-{held.number}", answer)
+        with said:
+            print(number, person, held.number, flush=True)
+threads = [threading.Thread(target=work, args=(person,)) for person in map(int, sys.argv[2:])]
+[thread.start() for thread in threads]
+print("ready", flush=True)
+[thread.join() for thread in threads]
+"""
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(200, marks=pytest.mark.slow)])
+def test_a_kill_loses_no_answer_that_was_acknowledged_and_doubles_none(kills, address, people, join, database):
+    ids = [join(f"p{n}").id for n in range(4)]
+    Desk(database).add([comparison_item(f"q{n}", overlap=2) for n in range(100 * kills)])
+    database.close()
+    acknowledged = {}
+    for n in range(kills):
+        words = [sys.executable, "-c", CHILD, address, *map(str, ids)]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout.readline() == "ready\n"
+            lines = [child.stdout.readline() for _ in range(random.Random(n).randrange(1, 40))]
+            os.kill(child.pid, signal.SIGKILL)
+            lines += child.stdout.readlines()
+        for line in lines:
+            if line.endswith("\n"):  # the last one may be torn
+                number, person, item = map(int, line.split())
+                acknowledged[number] = (person, item)
+    assert acknowledged
+    reader = Database(address, writes=True)
+    with reader.read() as connection:
+        kept = {
+            row.number: (row.person, row.item) for row in connection.execute(select(EVENTS)) if row.kind == "answer"
+        }
+        if "sqlite" in reader.address:
+            assert connection.execute(text("PRAGMA integrity_check")).scalar() == "ok"
+    reader.close()
+    assert acknowledged.items() <= kept.items()
+    assert len(set(kept.values())) == len(kept)
+
+
+def test_changes_that_wait_share_a_commit(database, monkeypatch):
+    """One flush of the disk for many answers: the group is what makes 300 a second possible."""
+    import threading
+
+    groups = []
+    commit = database._commits._commit
+    monkeypatch.setattr(database._commits, "_commit", lambda group: (groups.append(len(group)), commit(group)))
+    release = threading.Event()
+    threads = [threading.Thread(target=database.write, args=(lambda c: release.wait(10),))]
+    threads[0].start()
+    while not groups:
+        pass
+    threads += [threading.Thread(target=database.write, args=(lambda c: None,)) for _ in range(20)]
+    for thread in threads[1:]:
+        thread.start()
+    while database._commits._waiting.qsize() < 20:
+        pass
+    release.set()
+    for thread in threads:
+        thread.join()
+    assert groups == [1, 20] and module.MOST_IN_A_GROUP >= 20
