@@ -24,7 +24,7 @@ EXAMPLES: dict[str, tuple[str, str]] = {
         "accord data 'world:comparisons?count=200&seed=1'",
     ),
     "collect import": (
-        "Needs `pip install 'accord[collect]'`. Makes the store if there is none. [feedback.md](feedback.md) has the modes.",
+        "Needs `pip install 'accord[collect]'`. Makes the store if need be. Modes: [feedback.md](feedback.md).",
         "accord collect import --data 'world:comparisons?count=50&seed=5' --criterion '[\"helpful\"]' --overlap 2 \\\n"
         "    --database feedback.db",
     ),
