@@ -295,3 +295,11 @@ def test_numbers_are_refused_beyond_their_bounds_and_taken_at_them(command):
 def kinds(field):
     """ "number" where the knob has bounds, beside what else its metadata are."""
     return {"number" for bound in field.metadata if {"ge", "gt"} & set(dir(bound))}
+
+
+@pytest.mark.parametrize(
+    "words", [["--criterion", "a", "--criterion", "b"], ["--criterion", "a", "b"], ["--criterion", '["a", "b"]']]
+)
+def test_a_list_is_given_by_its_members_or_as_json(words):
+    settings = parse("collect import", [*words, "--data", "d", "--overlap", "2"])
+    assert (settings.criterion, settings.data, settings.overlap) == (["a", "b"], "d", 2)

@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+import json
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ def parse(command: str, arguments: Sequence[str]) -> Config | None:
         print(build_parser(command, every=list(arguments[asked[0] + 1 :][:1]) == ["all"]).format_help(), end="")
         return None
     try:
-        values = build_parser(command).parse_args(_spell_out_switches(cls, arguments)).as_dict()
+        values = build_parser(command).parse_args(_spell_out(cls, arguments)).as_dict()
     except SystemExit as stop:  # --print_config
         if stop.code in (0, None):
             return None
@@ -159,8 +160,9 @@ def _metavar(name: str, annotation: object) -> str:
     return words.get(text, "PATH" if name == "out" else "TEXT")
 
 
-def _spell_out_switches(cls: type[Config], arguments: Sequence[str]) -> list[str]:
-    """`--resume` alone means `--resume true`."""
+def _spell_out(cls: type[Config], arguments: Sequence[str]) -> list[str]:
+    """`--resume` alone means `--resume true`; a list is given as JSON or as its members, `--x A B` or `--x A --x B`."""
+    arguments = _join_lists(cls, arguments)
     switches = {f"--{name}" for name, field in cls.model_fields.items() if field.annotation is bool}
     spelled: list[str] = []
     for position, argument in enumerate(arguments):
@@ -169,6 +171,27 @@ def _spell_out_switches(cls: type[Config], arguments: Sequence[str]) -> list[str
         if argument in switches and following.lower() not in ("true", "false", "yes", "no"):
             spelled.append("true")
     return spelled
+
+
+def _join_lists(cls: type[Config], arguments: Sequence[str]) -> list[str]:
+    """Knobs that are lists of texts, each as one JSON list behind the others."""
+    lists = {f"--{name}" for name, field in cls.model_fields.items() if field.annotation == list[str]}
+    joined: list[str] = []
+    members: dict[str, list[str]] = {}
+    listed = ""
+    for position, argument in enumerate(arguments):
+        if argument.startswith("--"):
+            following = arguments[position + 1] if position + 1 < len(arguments) else "--"
+            listed = argument if argument in lists and not following.startswith(("[", "--")) else ""
+            if not listed:
+                joined.append(argument)
+        elif listed:
+            members.setdefault(listed, []).append(argument)
+        else:
+            joined.append(argument)
+    for name, values in members.items():
+        joined += [name, json.dumps(values)]
+    return joined
 
 
 def _explain(message: str, cls: type[Config]) -> str:

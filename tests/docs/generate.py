@@ -25,7 +25,7 @@ EXAMPLES: dict[str, tuple[str, str]] = {
     ),
     "collect import": (
         "Needs `pip install 'accord[collect]'`. Makes the store if need be. Modes: [feedback.md](feedback.md).",
-        "accord collect import --data 'world:comparisons?count=50&seed=5' --criterion '[\"helpful\"]' --overlap 2 \\\n"
+        "accord collect import --data 'world:comparisons?count=50&seed=5' --criterion helpful --overlap 2 \\\n"
         "    --database feedback.db",
     ),
     "collect export": (

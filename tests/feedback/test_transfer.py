@@ -142,7 +142,7 @@ def imported(database, *words):
 
 def test_questions_come_from_any_source_once(tmp_path, store, capsys):
     source = exported(store, tmp_path, "rankings", "--criterion", "helpful")
-    words = ["--data", source, "--criterion", '["helpful", "harmless"]', "--overlap", "2"]
+    words = ["--data", source, "--criterion", "helpful", "--criterion", "harmless", "--overlap", "2"]
     new = tmp_path / "new.db"
     assert imported(new, *words) == 0 and "5 new questions" in capsys.readouterr().out
     assert imported(new, *words) == 0 and "0 new questions, 5 there before" in capsys.readouterr().out

@@ -32,7 +32,7 @@ class CollectImport(Reading):
     data: str = Field(description="source of prompts, of comparisons (whose replies are shown) or of single replies")
     database: str = Field("feedback.db", description=DATABASE)
     mode: Literal["compare", "demonstrate", "safety", "edit"] = Field("compare", description="what is asked")
-    criterion: list[str] = Field([], description='--criterion \'["helpful", "harmless"]\': asked about separately')
+    criterion: list[str] = Field([], description="--criterion A --criterion B: asked about separately")
     overlap: int = Field(1, ge=1, description="how many different people answer each question")
     tag: str = Field("", description="expertise that the questions ask for: only people with this tag get them")
 
