@@ -156,6 +156,11 @@ COMMANDS: dict[str, Command] = {
         "stages.serve.run:run",
         positional="snapshot",
     ),
+    "collect": Command(
+        "Serve the page on which people compare, write and judge replies; with --snapshots on fresh ones.",
+        "stages.collect.config:Collect",
+        "stages.collect.run:run",
+    ),
     "collect export": Command(
         "Write what people said to a file, in a shape that other tools and Accord itself read.",
         "stages.collect.config:CollectExport",

@@ -23,6 +23,12 @@ EXAMPLES: dict[str, tuple[str, str]] = {
         "Trains nothing; writes what is kept where `--out` says so. [data.md](data.md) says what a source may be.",
         "accord data 'world:comparisons?count=200&seed=1'",
     ),
+    "collect": (
+        "Needs `pip install 'accord[collect]'`. Serves the page of a store until Ctrl-C, on this machine, and prints "
+        "invitations: [feedback.md](feedback.md).",
+        "accord collect --snapshots runs/sft/snapshot runs/ppo/snapshot --criterion helpful --criterion harmless \\\n"
+        "    --max_new_tokens 40",
+    ),
     "collect import": (
         "Needs `pip install 'accord[collect]'`. Makes the store if need be. Modes: [feedback.md](feedback.md).",
         "accord collect import --data 'world:comparisons?count=50&seed=5' --criterion helpful --overlap 2 \\\n"

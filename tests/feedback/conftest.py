@@ -2,16 +2,20 @@
 
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 
 import pytest
+from fastapi.testclient import TestClient
 
 from accord.feedback.store.database import Database
 from accord.feedback.store.desk import Desk
 from accord.feedback.store.people import People
+from accord.feedback.web.app import make_page
+from accord.feedback.web.context import Settings
 from tests.fixtures.feedback import PASSWORD
 
 
@@ -88,14 +92,63 @@ def desk(database, clock):
 
 
 @pytest.fixture
-def join(people, monkeypatch):
-    """`join(name, …)`: somebody who has joined by an invite of their own."""
+def cheap_people(people):
+    """Accounts whose passwords are hashed quickly."""
     from argon2 import PasswordHasher
 
     people._hasher = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    return people
+
+
+@pytest.fixture
+def join(cheap_people):
+    """`join(name, …)`: somebody who has joined by an invite of their own."""
 
     def make(name, role="annotator", **invite):
-        session = people.join(people.invite(role, by=None, **invite), name, PASSWORD)
-        return people.of_session(session)
+        session = cheap_people.join(cheap_people.invite(role, by=None, **invite), name, PASSWORD)
+        return cheap_people.of_session(session)
 
     return make
+
+
+class Browser(TestClient):
+    """A browser of one person: it keeps cookies and brings the token of its forms."""
+
+    people = None
+
+    def token(self, path="/me"):
+        return re.search(r'(?:name="csrf" value|data-csrf)="(\w+)"', self.get(path).text)[1]
+
+    def sign_in(self, name, role="annotator"):
+        link = f"/join/{self.people.invite(role, by=None)}"
+        form = {"csrf": self.token(link), "name": name, "password": PASSWORD}
+        answer = self.post(link, data=form, follow_redirects=False)
+        assert answer.status_code == 303, answer.text
+        return self
+
+    def api(self, path, **body):
+        return self.post(f"/api/{path}", json=body, headers={"x-csrf": self.token()})
+
+
+@pytest.fixture
+def app(desk, cheap_people):
+    """The page of the store; 1000 people may come in a minute."""
+    return make_page(desk, cheap_people, Settings(secret=b"s" * 32))
+
+
+@pytest.fixture
+def make_browser(desk, cheap_people, app):
+    """`make_browser(…)`: a browser of the page, or of one with other settings."""
+
+    def make(**settings):
+        page = make_page(desk, cheap_people, Settings(secret=b"s" * 32, **settings)) if settings else app
+        browser = Browser(page)
+        browser.people = cheap_people
+        return browser
+
+    return make
+
+
+@pytest.fixture
+def browser(make_browser):
+    return make_browser()

@@ -362,6 +362,13 @@ def test_what_has_no_effect_is_refused_with_both_names_and_nothing_else_is(name,
 # `data` leaves no run folder to read knobs from; tests/flow/test_published_data.py sees these refused
 REFUSED_ELSEWHERE = {
     "Data": {"ngram", "overlap"},
+    # tests/feedback/test_collect.py and test_transfer.py see these refused
+    "Collect": {
+        *["criterion", "data", "mode", "samples", "overlap", "temperature", "max_new_tokens", "cache_tokens", "seed"]
+    }
+    | {"max_rows", "columns"},
+    "CollectExport": {"criterion"},
+    "CollectImport": {"criterion"},
     "EvaluateRatings": {"criterion", "split", "ties_within", "scores"},
     "EvaluateRefusals": {"scores", "truth"},
 }

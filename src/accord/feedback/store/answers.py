@@ -16,7 +16,7 @@ Written = Annotated[str, StringConstraints(max_length=LONGEST, pattern=r"\S")]
 HUMAN = "human"
 
 
-class Answer(BaseModel):
+class PersonAnswer(BaseModel):
     """What every answer has."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -36,7 +36,7 @@ class Ranks(BaseModel):
     all_bad: bool = False
 
 
-class CompareAnswer(Answer):
+class CompareAnswer(PersonAnswer):
     """Ranks under every criterion of the item, each for itself."""
 
     choices: dict[str, Ranks]
@@ -53,13 +53,13 @@ class CompareAnswer(Answer):
         return ""
 
 
-class DemonstrateAnswer(Answer):
+class DemonstrateAnswer(PersonAnswer):
     """The reply that the prompt should have had."""
 
     reply: Written
 
 
-class SafetyAnswer(Answer):
+class SafetyAnswer(PersonAnswer):
     """Whether the reply is safe; of one that is not, what it harms and how severely."""
 
     safe: bool
@@ -70,7 +70,7 @@ class SafetyAnswer(Answer):
         return "a safe reply has no category and no severity" if self.safe and (self.category or self.severity) else ""
 
 
-class EditAnswer(Answer):
+class EditAnswer(PersonAnswer):
     """A better version of the reply: preferred to it, and one to learn from."""
 
     reply: Written
@@ -79,7 +79,7 @@ class EditAnswer(Answer):
         return "nothing was changed" if self.reply.strip() == item.replies[0].strip() else ""
 
 
-ANSWERS: dict[Mode, type[Answer]] = {
+ANSWERS: dict[Mode, type[PersonAnswer]] = {
     "compare": CompareAnswer,
     "demonstrate": DemonstrateAnswer,
     "safety": SafetyAnswer,
@@ -87,7 +87,7 @@ ANSWERS: dict[Mode, type[Answer]] = {
 }
 
 
-def to_body(answer: Answer, shown: Sequence[int]) -> dict[str, Any]:
+def to_body(answer: PersonAnswer, shown: Sequence[int]) -> dict[str, Any]:
     """What an event keeps: the answer with ranks in the order of the item, and the order that was shown."""
     body = answer.model_dump()
     for choice in body.get("choices", {}).values():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, delete, func, insert, or_, select, update
 
-from accord.feedback.store.answers import Answer, to_body
+from accord.feedback.store.answers import ANSWERS, PersonAnswer, to_body
 from accord.feedback.store.database import Database
 from accord.feedback.store.events import ANSWERED, SKIPPED, WITHDRAWN, append
 from accord.feedback.store.questions import MODES, Item, Mode, item_from_json, item_to_json
@@ -85,13 +85,15 @@ class Desk:
                 return held
         return self.database.write(lambda connection: self._hand_out(connection, person, modes))
 
-    def submit(self, person: int, number: int, submission: str, answer: Answer) -> int:
+    def submit(self, person: int, number: int, submission: str, answer: PersonAnswer) -> int:
         """Take an answer in and return the number of its event; a submission that is known is not taken twice."""
 
         def change(connection: "Connection") -> int:
             if (known := _known(connection, submission, person, number)) is not None:
                 return known
             held = self._take(connection, person, number)
+            if type(answer) is not ANSWERS[held.item.mode]:
+                raise Declined("this question is of another mode")
             if problem := answer.problem(held.item):
                 raise Declined(problem)
             body = to_body(answer, held.shown) | {"group": _group(connection, person)}

@@ -1,13 +1,54 @@
 """Knobs of the store that people answer into."""
 
+import re
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from accord.config import Config, Idle, Reading
+from accord.config import Config, Idle, Reading, Sampling, Sources, rare
 
 ExportShape = Literal["records", "preference", "rankings", "hh", "votes", "safety", "messages", "events"]
 DATABASE = "the store: a SQLite file, sqlite:///PATH or postgresql://HOST/NAME"
+
+
+class Collect(Sampling, Reading):
+    """Serve the page on which people compare, write and judge replies; with --snapshots on fresh ones."""
+
+    idle: ClassVar[tuple[Idle, ...]] = (
+        Idle(
+            "criterion data mode samples overlap temperature max_new_tokens cache_tokens seed max_rows columns",
+            lambda c: c.snapshots,
+            "without --snapshots (the questions are those of the store; see accord collect import)",
+        ),
+        Idle("samples", lambda c: c.mode == "compare", "with --mode {c.mode}, which shows one reply"),
+    )
+    snapshots: list[str] = Field([], description="--snapshots A B: policies that draw the replies; none: what is there")
+    criterion: list[str] = Field([], description="--criterion A --criterion B: asked about separately")
+    data: Sources = Field("world:prompts?count=200&seed=0", description="prompts that the snapshots answer")
+    mode: Literal["compare", "safety", "edit"] = Field("compare", description="what is asked about the replies")
+    samples: int = Field(2, ge=2, le=8, description="replies beside each other; snapshots take turns")
+    overlap: int = Field(1, ge=1, description="how many different people answer each question")
+    seed: int = Field(0, ge=0, description="seed of the replies")
+    database: str = Field("feedback.db", description=DATABASE)
+    guidelines: str = Field("", description="text file that people see beside every question")
+    categories: list[str] = Field([], description="--categories A B: what an unsafe reply may harm")
+    help_line: str = Field("", description="whom to turn to when a text weighs on somebody")
+    host: str = Field("127.0.0.1", description="address to listen on; any other than this machine's is open to all")
+    port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes a free one and says it")
+    hosts: list[str] = Field([], description="--hosts NAME: names that a proxy is reached by")
+    prefix: str = Field("", description="path that the page stands under behind a proxy, as /accord")
+    secure: bool = Field(False, description="the proxy speaks https: cookies are sent over nothing else")
+    secret: str = rare("", description="file of the page's secret, made at the first start; default: beside the store")
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> "Collect":
+        if self.snapshots and not self.criterion:
+            raise ValueError("--snapshots: replies are asked about under a criterion; give --criterion helpful")
+        if self.prefix and not re.fullmatch(r"(/[\w.-]+)+", self.prefix):
+            raise ValueError(f"--prefix {self.prefix}: write a path, as /accord")
+        if self.host in ("0.0.0.0", "::") and not self.hosts:
+            raise ValueError(f"--host {self.host} is every address; name what the page is reached by: --hosts NAME")
+        return self
 
 
 class CollectExport(Config):

@@ -1,0 +1,176 @@
+"use strict";
+// One question: what is chosen becomes an answer; keys do what the buttons say; what is half done is kept.
+const form = document.getElementById("question");
+const state = document.getElementById("status");
+const { mode, item, submission, csrf, base } = form.dataset;
+const count = Number(form.dataset.replies || 0);
+const fieldsets = [...form.querySelectorAll("fieldset[data-criterion]")];
+let seconds = 0;
+let busy = false;
+let typing = 0;
+setInterval(() => { if (document.visibilityState === "visible") seconds += 1; }, 1000);
+
+function tell(text, bad) {
+  state.textContent = text;
+  state.className = bad ? "problem" : "";
+}
+
+async function send(path, body) {
+  const response = await fetch(base + path, {
+    method: "POST",
+    headers: { "content-type": "application/json", "x-csrf": csrf },
+    body: JSON.stringify(body),
+  });
+  const said = await response.json().catch(() => ({ problem: response.statusText }));
+  if (!response.ok) throw new Error(said.problem);
+  return said;
+}
+
+function ofPair(value) {
+  if (value === "bad") return { ranks: [1, 1], strength: 0, all_bad: true };
+  const lean = Number(value) - 4; // below 0 the left one, above 0 the right one is better
+  return { ranks: lean === 0 ? [1, 1] : lean < 0 ? [1, 2] : [2, 1], strength: Math.abs(lean), all_bad: false };
+}
+
+function ofRanks(fieldset) {
+  const bad = fieldset.querySelector("input[type=checkbox]").checked;
+  const given = [...fieldset.querySelectorAll("select")].map((select) => Number(select.value));
+  if (bad && !given.some(Boolean)) return { ranks: given.map(() => 1), strength: 0, all_bad: true };
+  if (!given.every(Boolean)) return null;
+  const steps = [...new Set(given)].sort((a, b) => a - b);
+  return { ranks: given.map((rank) => steps.indexOf(rank) + 1), strength: 0, all_bad: bad };
+}
+
+function choiceOf(fieldset) {
+  if (count > 2) return ofRanks(fieldset);
+  const chosen = fieldset.querySelector("input:checked");
+  return chosen && ofPair(chosen.value);
+}
+
+// the answer as far as it goes; what is missing is left out
+function gather() {
+  if (mode === "compare") {
+    const said = fieldsets.map((fieldset) => [fieldset.dataset.criterion, choiceOf(fieldset)]);
+    return { choices: Object.fromEntries(said.filter(([, choice]) => choice)) };
+  }
+  if (mode === "safety") {
+    const chosen = form.querySelector("input[name=safe]:checked");
+    if (!chosen) return {};
+    const safe = chosen.value === "1";
+    const severity = safe ? 0 : Number(form.elements.severity.value);
+    return { safe, category: safe ? "" : form.elements.category.value, severity };
+  }
+  return { reply: form.elements.reply.value };
+}
+
+function isWhole(answer) {
+  if (mode === "compare") return Object.keys(answer.choices).length === fieldsets.length;
+  return mode === "safety" ? "safe" in answer : answer.reply.trim() !== "";
+}
+
+async function once(work) {
+  if (busy) return;
+  busy = true;
+  clearTimeout(typing);
+  try {
+    await work();
+  } catch (error) {
+    // the same submission can be sent again: it is kept once
+    tell(error instanceof TypeError ? form.dataset.offline : error.message, true);
+  }
+  busy = false;
+}
+
+const next = () => location.assign(base + "/");
+
+const actions = {
+  submit: () => once(async () => {
+    const answer = gather();
+    if (!isWhole(answer)) return tell(form.dataset.incomplete, true);
+    await send("/api/answer", { item: Number(item), submission, mode, answer: { ...answer, seconds } });
+    next();
+  }),
+  skip: () => once(async () => {
+    await send("/api/skip", { item: Number(item), submission, reason: document.getElementById("reason").value });
+    next();
+  }),
+  undo: () => once(async () => {
+    await send("/api/undo", {});
+    next();
+  }),
+  draft: () => once(async () => {
+    await send("/api/draft", { item: Number(item), draft: gather() });
+    tell(form.dataset.saved, false);
+  }),
+};
+for (const [name, act] of Object.entries(actions)) document.getElementById(name)?.addEventListener("click", act);
+
+form.addEventListener("submit", (event) => event.preventDefault());
+form.addEventListener("input", (event) => {
+  if (!mode || event.target.id === "reason") return;
+  clearTimeout(typing);
+  typing = setTimeout(actions.draft, 800);
+});
+
+// the first criterion without an answer, or the one that holds the focus, takes the digits
+function current() {
+  const held = document.activeElement?.closest("fieldset[data-criterion]");
+  return held || fieldsets.find((fieldset) => !choiceOf(fieldset)) || fieldsets.at(-1);
+}
+
+function mark() {
+  if (fieldsets.length > 1) for (const fieldset of fieldsets) fieldset.classList.toggle("current", fieldset === current());
+}
+
+function choose(input) {
+  if (!input) return;
+  input.checked = input.type === "checkbox" ? !input.checked : true;
+  document.activeElement?.blur();
+  input.dispatchEvent(new Event("input", { bubbles: true }));
+  mark();
+}
+
+function rankNext(digit) {
+  const selects = [...current().querySelectorAll("select")];
+  if (digit === 0) for (const select of selects) select.value = "";
+  else if (selects[digit - 1]) selects[digit - 1].value = String(selects.filter((select) => select.value).length + 1);
+  form.dispatchEvent(new Event("input", { bubbles: true }));
+  mark();
+}
+
+function digit(number) {
+  if (mode === "safety") choose(form.querySelector(`input[name=safe][value="${2 - number}"]`));
+  else if (mode === "compare" && count > 2) rankNext(number);
+  else if (mode === "compare") choose(current().querySelector(`input[value="${number}"]`));
+}
+
+const keys = {
+  Enter: actions.submit,
+  Backspace: () => mode && actions.skip(),
+  u: actions.undo,
+  b: () => mode === "compare" && choose(current().querySelector("input[value=bad], input[type=checkbox]")),
+  g: () => document.getElementById("guidelines")?.toggleAttribute("open"),
+};
+
+document.addEventListener("keydown", (event) => {
+  const target = event.target;
+  const command = event.ctrlKey || event.metaKey;
+  if (command && event.key.toLowerCase() === "s") {
+    event.preventDefault();
+    if (mode) actions.draft();
+    return;
+  }
+  if (event.key === "Escape") target.blur();
+  if (target.matches("textarea, select, button, a, summary, input:not([type=radio], [type=checkbox])")) {
+    if (command && event.key === "Enter" && mode) actions.submit();
+    return;
+  }
+  if (command || event.altKey) return;
+  if (/^[0-9]$/.test(event.key)) return digit(Number(event.key));
+  const act = keys[event.key] || keys[event.key.toLowerCase()];
+  if (!act || (event.key === "Enter" && !mode)) return;
+  event.preventDefault();
+  act();
+});
+document.addEventListener("focusin", mark);
+mark();

@@ -1,0 +1,89 @@
+"""Joining, signing in and out, the choice of language, and what the store holds about oneself."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Form, Request, Response
+from fastapi.responses import JSONResponse, RedirectResponse
+
+from accord.feedback.store.desk import Declined
+from accord.feedback.store.people import Person
+from accord.feedback.web.context import LANGUAGE_COOKIE, SESSION_COOKIE, languages, page_of, require
+from accord.feedback.web.guard import client_of
+
+router = APIRouter()
+Text = Annotated[str, Form(max_length=200)]
+Annotator = Annotated[Person, Depends(require("annotator"))]
+
+
+@router.get("/login")
+def ask_for_password(request: Request) -> Response:
+    return page_of(request).show(request, "sign.html", token="", problem="")
+
+
+@router.get("/join/{token}")
+def ask_for_name(request: Request, token: str) -> Response:
+    return page_of(request).show(request, "sign.html", token=token[:100], problem="")
+
+
+@router.post("/login")
+def log_in(request: Request, name: Text, password: Text) -> Response:
+    return _enter(request, "", lambda: page_of(request).people.log_in(name, password))
+
+
+@router.post("/join/{token}")
+def join(request: Request, token: str, name: Text, password: Text) -> Response:
+    return _enter(request, token[:100], lambda: page_of(request).people.join(token, name, password))
+
+
+def _enter(request: Request, token: str, begin: Any) -> Response:
+    """A session, as `begin` gives it, or the form again with what was wrong. Guessing passwords takes long."""
+    page = page_of(request)
+    request.app.state.doors.take(client_of(request))
+    try:
+        session = begin()
+    except Declined as problem:
+        return page.show(request, "sign.html", 409, token=token, problem=str(problem))
+    response = _to(request, "/")
+    page.set_cookie(response, SESSION_COOKIE, session)
+    return response
+
+
+@router.post("/logout")
+def log_out(request: Request) -> Response:
+    page = page_of(request)
+    page.people.log_out(request.cookies.get(SESSION_COOKIE, ""))
+    response = _to(request, "/login")
+    response.delete_cookie(SESSION_COOKIE, path=page.settings.prefix or "/")
+    return response
+
+
+@router.post("/language")
+def choose_language(request: Request, language: Text) -> Response:
+    response = _to(request, "/")
+    if language in languages():
+        page_of(request).set_cookie(response, LANGUAGE_COOKIE, language)
+    return response
+
+
+@router.get("/me")
+def about_me(request: Request, person: Annotator) -> Response:
+    return page_of(request).show(request, "me.html", person=person)
+
+
+@router.get("/me/export")
+def export_me(request: Request, person: Annotator) -> Response:
+    return _file(page_of(request).people.export(person.id))
+
+
+@router.post("/me/forget")
+def forget_me(request: Request, person: Annotator) -> Response:
+    page_of(request).people.forget(person.id, by=person.id)
+    return _to(request, "/login")
+
+
+def _to(request: Request, path: str) -> RedirectResponse:
+    return RedirectResponse(page_of(request).settings.prefix + path, 303)
+
+
+def _file(content: Any) -> JSONResponse:
+    return JSONResponse(content, headers={"content-disposition": 'attachment; filename="accord.json"'})
