@@ -353,11 +353,6 @@ class RunFolder:
             self._sources.append({"knob": knob} | {key: row[key] for key in ("name", "source", "rows", "hash")})
         self.write_json(f"data/{knob}.json", report)
 
-    def sources_of_before(self, knob: str) -> dict[str, str]:
-        """By name, the sources that an earlier start of this run read for a knob; none where there was none."""
-        stored = self.path / "data" / f"{knob}.json"
-        return {row["name"]: row["source"] for row in read_json(stored)} if stored.exists() else {}
-
     @contextmanager
     def new_snapshot(self) -> Iterator[Path]:
         """A fresh directory that becomes `snapshot/` when the block ends well."""

@@ -31,7 +31,7 @@ from accord.models.saving import save_model
 from accord.models.tokenizer import load_renderer
 from accord.objectives.likelihood import likelihood_loss
 from accord.records import Comparison, Demonstration, Judgement, Prompt, Rollout, is_held_out
-from accord.run import RunFolder, read_lines
+from accord.run import RunFolder, read_json, read_lines
 from accord.stages.leaks import remember_prompts
 from accord.training import distributed
 from accord.training.distributed import World
@@ -148,7 +148,8 @@ def pin_sources(sources: Mapping[str, str], run: RunFolder, what: str) -> dict[s
     growing = {name: source for name, source in sources.items() if source.startswith("feedback:")}
     if not growing:
         return dict(sources)
-    before = run.sources_of_before(what)
+    stored = run.path / "data" / f"{what}.json"
+    before = {row["name"]: row["source"] for row in read_json(stored)} if stored.exists() else {}
     pinned = {name: before.get(name) or pin_feedback(source) for name, source in growing.items()}
     first: dict[str, str] = distributed.start(run.threads).gather(pinned)[0]
     return {**sources, **first}
