@@ -98,7 +98,7 @@ def test_a_browser_is_told_to_run_no_other_script_and_to_send_nothing_elsewhere(
         policy = dict(part.strip().split(" ", 1) for part in headers["content-security-policy"].split(";"))
         assert policy["default-src"] == policy["base-uri"] == policy["frame-ancestors"] == "'none'"
         assert policy["script-src"] == policy["connect-src"] == policy["form-action"] == "'self'"
-        assert headers["x-content-type-options"] == "nosniff" and headers["referrer-policy"] == "no-referrer"
+        assert headers["x-content-type-options"] == "nosniff" and headers["referrer-policy"] == "same-origin"
         assert headers["cache-control"] == "no-store"
     text = browser.get("/").text
     assert not re.search(r"<script(?![^>]*src=)|\bon\w+=|style=", text), "nothing inline"

@@ -28,6 +28,7 @@ def run(config: Collect) -> None:
         server = uvicorn.Config(app, host=config.host, port=config.port, log_level="warning", ws="none")
         server.server_header = False
         socket = server.bind_socket()
+        socket.listen()  # who follows an invitation at once waits, and is not turned away
         port = socket.getsockname()[1]
         print("\n".join(greeting(config, app, port)), flush=True)
         stopped = threading.Event()
