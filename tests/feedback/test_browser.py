@@ -1,4 +1,4 @@
-"""The page in a real browser, by keyboard: every mode, drafts, undo, hostile text. Slow, and skipped without Chromium."""
+"""The page in a real browser, by keyboard: every mode, drafts, undo, hostile text; skipped without Chromium."""
 
 import re
 import shutil
