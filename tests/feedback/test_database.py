@@ -7,6 +7,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import time
 
 import pytest
 from sqlalchemy import inspect, select, text
@@ -90,11 +91,24 @@ def test_a_store_of_a_newer_version_is_refused_and_left_alone(tmp_path):
         Database(str(path), writes=True)
 
 
+def wait_until(holds):
+    """Until something of another thread holds; fails where it never does."""
+    for _ in range(1000):
+        if holds():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it never came")
+
+
 def test_a_change_that_fails_keeps_nothing_and_spares_those_beside_it(database, desk):
     """All three share a commit; the middle one breaks a rule of the tables."""
     import threading
 
-    release, results = threading.Event(), []
+    begun, release, results = threading.Event(), threading.Event(), []
+
+    def block(connection):
+        begun.set()
+        release.wait(10)
 
     def add(text_, twice=False):
         def change(connection):
@@ -111,13 +125,13 @@ def test_a_change_that_fails_keeps_nothing_and_spares_those_beside_it(database, 
 
         return threading.Thread(target=run)
 
-    blocker = threading.Thread(target=lambda: database.write(lambda connection: release.wait(10)))
+    blocker = threading.Thread(target=database.write, args=(block,))
     blocker.start()
+    assert begun.wait(10)
     threads = [add("a"), add("b", twice=True), add("c")]
     for thread in threads:
         thread.start()
-    while database._commits._waiting.qsize() < 3:
-        pass
+    wait_until(lambda: database._commits._waiting.qsize() == 3)
     release.set()
     for thread in (blocker, *threads):
         thread.join()
@@ -197,13 +211,11 @@ def test_changes_that_wait_share_a_commit(database, monkeypatch):
     release = threading.Event()
     threads = [threading.Thread(target=database.write, args=(lambda c: release.wait(10),))]
     threads[0].start()
-    while not groups:
-        pass
+    wait_until(lambda: groups)
     threads += [threading.Thread(target=database.write, args=(lambda c: None,)) for _ in range(20)]
     for thread in threads[1:]:
         thread.start()
-    while database._commits._waiting.qsize() < 20:
-        pass
+    wait_until(lambda: database._commits._waiting.qsize() == 20)
     release.set()
     for thread in threads:
         thread.join()
