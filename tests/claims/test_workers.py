@@ -20,6 +20,7 @@ def test_spread_gives_what_one_process_gives_and_what_fails_says_so(tmp_path):
         pool.run_spread(("pretrain", config(tmp_path / "spread")))
         # the processes left that world: they can be in another, or in none
         pool.run([("pretrain", config(tmp_path / "alone")), ("pretrain", config(tmp_path / "other", seed=1))])
+        assert pool.run([("pretrain", config(tmp_path / "late"))], until=0.0) == 1
         for start in (pool.run_spread, lambda job: pool.run([job])):
             with pytest.raises(BadInput, match=r"absent\.jsonl"):
                 start(("pretrain", config(tmp_path / "bad", data=str(tmp_path / "absent.jsonl"))))
@@ -29,7 +30,7 @@ def test_spread_gives_what_one_process_gives_and_what_fails_says_so(tmp_path):
         losses[name] = [row["loss"] for row in read_lines(tmp_path / name / "metrics.jsonl")]
     assert losses["spread"] == pytest.approx(losses["alone"], rel=1e-5)
     assert losses["other"] != pytest.approx(losses["alone"], rel=1e-5)
-    assert not (tmp_path / "bad").exists()
+    assert not (tmp_path / "bad").exists() and not (tmp_path / "late").exists()
 
 
 def test_a_cell_that_names_its_threads_has_them_anywhere_and_a_folder_that_was_begun_keeps_its_own(tmp_path):

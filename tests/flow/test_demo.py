@@ -1,6 +1,7 @@
 """The whole flow on the gold world at a size of seconds: `demo`, and claims on cells of the same flow."""
 
 import json
+import time
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -54,7 +55,7 @@ def test_demo_runs_the_flow_and_writes_a_report_that_stands_alone(toy, tmp_path,
 
 def test_claims_run_on_shared_cells_and_write_their_pages(toy, tmp_path, monkeypatch):
     """In this process: what processes of their own do is seen in the demo and in tests/claims/test_workers.py."""
-    here = SimpleNamespace(run=lambda jobs: [run_stage(*job) for job in jobs])
+    here = SimpleNamespace(run=lambda jobs, until: sum(run_stage(*job) or 0 for job in jobs))
     monkeypatch.setattr(cells, "Workers", lambda: nullcontext(here))
     out = tmp_path / "claims"
     assert main(["claims", "pipeline", "demo", "gates", "--seeds", "1", "--out", str(out)]) == 0
@@ -66,6 +67,18 @@ def test_claims_run_on_shared_cells_and_write_their_pages(toy, tmp_path, monkeyp
         assert keys < set(result) and result["seeds"] == [0]
         assert result["parts"] and recomputed(result) == []
         assert result["rule"] in (out / "results" / f"{name}.md").read_text()
+
+
+def test_claims_end_by_the_clock(toy, tmp_path, monkeypatch, capsys):
+    """What is finished stands; the first cell that is left ends the claim, without a page and without an error."""
+    asked = []
+    here = SimpleNamespace(run=lambda jobs, until: asked.append(until) or len(jobs))
+    monkeypatch.setattr(cells, "Workers", lambda: nullcontext(here))
+    before = time.time()
+    assert main(["claims", "gates", "demo", "--seeds", "1", "--minutes", "0.5", "--out", str(tmp_path / "claims")]) == 0
+    assert len(asked) == 1 and before + 30 <= asked[0] <= time.time() + 30
+    assert "goes on from here" in capsys.readouterr().out
+    assert not (tmp_path / "claims" / "results").exists()
 
 
 def test_seeds_of_development_and_of_verdicts_do_not_mix(capsys):

@@ -1,5 +1,7 @@
 """`accord claims`: run claims, write their results pages, print their verdicts."""
 
+import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from accord.claims import (
     two_halves,
 )
 from accord.claims.config import Claims
-from accord.claims.lab.cells import Cells
+from accord.claims.lab.cells import Cells, OutOfTime
 from accord.claims.lab.contract import (
     FIRST_VERDICT_SEED,
     Claim,
@@ -84,9 +86,14 @@ def run(config: Claims) -> list[dict[str, Any]]:
     seeds = list(range(config.first_seed, config.first_seed + config.seeds))
     if config.first_seed < FIRST_VERDICT_SEED <= seeds[-1] or (config.first_seed < 10 <= seeds[-1]):
         raise BadInput("develop on seeds 0-9 or reach verdicts on seeds from 1000; do not mix them")
+    until = time.time() + 60 * config.minutes if config.minutes else math.inf
     results = []
     for name in config.names:
-        results.append(run_claim(CLAIMS[name], config, seeds))
+        try:
+            results.append(run_claim(CLAIMS[name], config, seeds, until))
+        except OutOfTime as left:
+            print(f"  stopped after {config.minutes:g} minutes: {left}; the same command goes on from here")
+            break
     return results
 
 
@@ -102,7 +109,7 @@ def verify(names: list[str], folder: Path) -> list[dict[str, Any]]:
     return results
 
 
-def run_claim(claim: Claim, config: Claims, seeds: list[int]) -> dict[str, Any]:
+def run_claim(claim: Claim, config: Claims, seeds: list[int], until: float = math.inf) -> dict[str, Any]:
     """One claim: its cells, its numbers, its page."""
     from accord.world import VERSION, world_hash
 
@@ -111,7 +118,7 @@ def run_claim(claim: Claim, config: Claims, seeds: list[int]) -> dict[str, Any]:
     stored = folder / f"{claim.name}.json"
     earlier = earlier_tries(read_json(stored) if stored.exists() else None, seeds)
     level = level_of(len(earlier) + 1)
-    cells = Cells(Path(config.out), config.scale)
+    cells = Cells(Path(config.out), config.scale, until)
     finding = claim.measure(cells, seeds)
     parts = [at_level(part, level) for part in finding.parts]
     result: dict[str, Any] = {

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,20 @@ from accord.config import Config, to_plain
 from accord.run import config_hash, read_json, settled
 
 
-class Cells:
-    """Runs stages of the gold flow below one folder and remembers what they cost."""
+class OutOfTime(Exception):
+    """Cells were left for another call."""
 
-    def __init__(self, root: Path, scale: str) -> None:
+
+class Cells:
+    """Runs stages of the gold flow below one folder and remembers what they cost.
+
+    No stage begins later than `until` (seconds since the epoch); OutOfTime is raised where one is left for that.
+    """
+
+    def __init__(self, root: Path, scale: str, until: float = math.inf) -> None:
         self.root = root
         self.scale = scale
+        self.until = until
         self.used: dict[str, str] = {}
 
     def flow(self, seed: int) -> GoldFlow:
@@ -56,7 +65,9 @@ class Cells:
         missing = [config for config in configs if not self._finished(config)]
         if missing:
             with Workers() as workers:
-                workers.run([(type(config).__name__.lower(), config) for config in missing])
+                jobs = [(type(config).__name__.lower(), config) for config in missing]
+                if left := workers.run(jobs, self.until):
+                    raise OutOfTime(f"{left} of {len(configs)} cells of a step are left")
         for config in configs:
             self.used[config.out] = config_hash(self._portable(config))  # type: ignore[attr-defined]
 

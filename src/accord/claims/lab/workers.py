@@ -4,10 +4,12 @@ They live as long as the object, so that each imports torch once.
 """
 
 import importlib
+import math
 import multiprocessing
 import os
 import signal
 import socket
+import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from pathlib import Path
@@ -39,20 +41,21 @@ class Workers:
     ) -> None:
         self._pool.shutdown(wait=kind is None, cancel_futures=True)
 
-    def run(self, jobs: Sequence[Job]) -> None:
+    def run(self, jobs: Sequence[Job], until: float = math.inf) -> int:
         """Run independent stages, which share the cores unless they name their threads.
 
-        Raises what the first failing one raised, when all have ended.
+        None begins later than `until` (seconds since the epoch). Returns how many were left out for that; raises what
+        the first failing one raised, when all before it have ended.
         """
         threads = max(1, self.cores // min(self.count, len(jobs)))
-        futures = [self._pool.submit(run_stage, stage, with_threads(config, threads)) for stage, config in jobs]
-        for future in futures:
-            future.result()
+        futures = [self._pool.submit(_run_until, until, stage, with_threads(config, threads)) for stage, config in jobs]
+        return sum(not future.result() for future in futures)
 
     def run_spread(self, job: Job) -> None:
         """Run one stage as ranks of one world, each with its share of the cores. Raises what a rank raised."""
         if self.count == 1:
-            return self.run([job])
+            self.run([job])
+            return
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -74,6 +77,14 @@ class Workers:
 def run_stage(stage: str, config: Config) -> None:
     """Run one stage by name, in this process."""
     importlib.import_module(ELSEWHERE.get(stage, f"accord.stages.{stage}.run")).run(config)
+
+
+def _run_until(until: float, stage: str, config: Config) -> bool:
+    """Run one stage if there is still time to begin; whether there was."""
+    if time.time() > until:
+        return False
+    run_stage(stage, config)
+    return True
 
 
 def _run_rank(stage: str, config: Config, rank: int, size: int, port: int) -> None:
