@@ -126,6 +126,11 @@ COMMANDS: dict[str, Command] = {
         "stages.evaluate.config:EvaluateTasks",
         "stages.evaluate.tasks:run",
     ),
+    "frontier": Command(
+        "Help against harm over values of one knob of policy optimisation: a run of PPO and an evaluation for each.",
+        "stages.frontier.config:Frontier",
+        "stages.frontier.run:run",
+    ),
     "report": Command(
         "Put run folders into one HTML page.",
         "stages.report.config:Report",

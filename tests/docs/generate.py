@@ -147,6 +147,12 @@ EXAMPLES: dict[str, tuple[str, str]] = {
         "accord score --models.helpful runs/helpful/snapshot --models.policy runs/sft/snapshot \\\n"
         "    --data 'world:comparisons?count=200&seed=3' --label helpful --out runs/scores",
     ),
+    "frontier": (
+        "Writes `frontier.json`, and a run folder of `ppo` and `evaluate` for every value and seed. Both files may be "
+        "the `config.yaml` of a run. `accord report` draws it.",
+        "accord frontier --ppo runs/ppo/config.yaml --evaluate runs/evaluation/config.yaml \\\n"
+        "    --over limits.harmless --values '[-0.3, 0]' --harm_slices harmful --out runs/frontier",
+    ),
     "report": (
         "Writes one HTML page that needs no other file.",
         "accord report runs/sft runs/helpful runs/harmless runs/ppo runs/evaluation --out report.html",

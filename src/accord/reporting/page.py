@@ -11,6 +11,7 @@ from accord.errors import BadInput
 from accord.reporting import figures, outcome_sections, training_sections, trust_section, watch_section
 from accord.reporting.blocks import Cell, Section, Verdicts
 from accord.reporting.context import Context, load_context
+from accord.reporting.frontier_section import frontier_section
 from accord.reporting.gate_section import gate_section
 from accord.reporting.honesty_section import honesty_section
 from accord.reporting.preference_section import preference_section
@@ -32,6 +33,7 @@ def build_report(runs: Sequence[Path | str], *, title: str = "Accord report", su
     context = load_context(runs)
     makers = (
         gate_section,
+        frontier_section,
         outcome_sections.plane_section,
         outcome_sections.samples_section,
         outcome_sections.outcome_section,
