@@ -35,7 +35,7 @@ TORN = 2**62  # the step of the torn last line that a killed run can leave
 # Knobs that say where a run lies and how it is kept, not what is computed: they may differ on resume and are no part of
 # a config's hash. Threads and compiled kernels add up in another order, and are part of it.
 PLACEMENT = frozenset(
-    {"out", "resume", "micro_tokens", "recompute", "cache_tokens", "checkpoint_every", "checkpoint_minutes"}
+    {"out", "resume", "micro_tokens", "recompute", "cache_tokens", "checkpoint_every", "checkpoint_minutes", "track"}
     | {"allow_local", "key_variable", "max_calls", "max_cost", "price_sent", "price_answered"}
     | {"timeout", "attempts", "at_once"}
 )
@@ -128,7 +128,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 class RunFolder:
     """One stage's output. Use as a context manager: it holds the folder's lock and hears Ctrl-C.
 
-    `origin` tells, at the end, what the lineage says of where data came from beside the parents.
+    `origin` tells, at the end, what the lineage says of where data came from beside the parents. `follower`, where one
+    is set, is given every row that is logged (`log`), and closed before the files are hashed (`close`).
     Raises BadInput if the folder is not empty and `resume` is off, is in use, or was made by another config.
     """
 
@@ -147,6 +148,7 @@ class RunFolder:
         self.parents = {role: os.fspath(path) for role, path in (parents or {}).items()}
         self._identities: dict[str, dict[str, Any]] = {}
         self.stop_requested = False
+        self.follower: Any = None
         # under torchrun or accelerate every rank opens the folder, and the first alone writes it
         self.is_main = os.environ.get("RANK", "0") == "0"
         self._lock: FileLock | None = None
@@ -187,6 +189,8 @@ class RunFolder:
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
+        if self.follower is not None:
+            self.follower.close()
         if self._lock is not None:
             self._lock.release()
         if kind is not None and issubclass(kind, BadInput):
@@ -320,6 +324,8 @@ class RunFolder:
     def log(self, row: Mapping[str, Any]) -> None:
         """Append one object to `metrics.jsonl`."""
         self.append("metrics.jsonl", row)
+        if self.follower is not None:
+            self.follower.log(row)
 
     def add_sample(self, row: Mapping[str, Any]) -> None:
         """Append one object to `samples.jsonl`."""
@@ -370,6 +376,8 @@ class RunFolder:
         """Write lineage and manifest: the run is complete. `facts` go into the lineage."""
         if not self.is_main:
             return
+        if self.follower is not None:
+            self.follower.close()
         now = time.time()
         self.write_json(
             "lineage.json",

@@ -39,6 +39,7 @@ from accord.training.fit import Losses
 from accord.training.machine import C, settle
 from accord.training.memory import free_bytes, plan_cache
 from accord.training.progress import Progress
+from accord.training.tracking import Tracker
 
 CHUNK = 1024  # replies between two writes: what an interruption can lose
 
@@ -59,6 +60,8 @@ def open_run(stage: str, config: Config, parents: Mapping[str, str] | None = Non
         if not run.finished:
             longest, knobs = config.most_tokens
             preflight(parents or {}, longest=longest, knobs=knobs)
+            if (track := getattr(config, "track", "")) and run.is_main:
+                run.follower = Tracker(track, run.path, to_plain(config))
         yield run
 
 
