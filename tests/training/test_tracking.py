@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from accord.run import read_lines, verify
+from accord.run import RunFolder, read_lines, verify
 from accord.training import tracking
 
 
@@ -34,11 +34,18 @@ def assert_alike(ours, theirs):
 
 
 @pytest.mark.parametrize("stage", ["sft", "ppo"])
-def test_tensorboard_shows_what_the_log_has_also_after_a_stop(commands, tmp_path, stop_after, stage):
-    out = tmp_path / "run"
-    stop_after(2)
-    assert commands.run(stage, out, track="tensorboard", checkpoint_every=1) == 1
-    stop_after(99)
+def test_tensorboard_shows_what_the_log_has_also_after_a_crash(commands, tmp_path, monkeypatch, stage):
+    """Step 3 was shown when the run died, and is done again from the checkpoint of step 2."""
+    out, plain = tmp_path / "run", RunFolder.log
+
+    def log(self, row):
+        plain(self, row)
+        if row["step"] == 3:
+            raise RuntimeError("the machine went down")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "log", log)
+        assert commands.run(stage, out, track="tensorboard", checkpoint_every=2) == 1
     assert commands.run(stage, out, track="tensorboard", resume=True) == 0
     verify(out)
     assert_alike(expected(out), curves(out / tracking.FOLDER))
