@@ -70,6 +70,14 @@ def test_own_records_read_back_exactly(tmp_path, name):
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
+def test_a_written_row_names_the_split_of_its_prompt(tmp_path):
+    write_records(tmp_path / "records.jsonl", RECORDS)
+    rows = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().split("\n")[:-1]]
+    prompts = [getattr(record, "prompt", record) for record in RECORDS]
+    assert [row.get("split") for row in rows] == [getattr(prompt, "split", None) for prompt in prompts]
+    assert any(isinstance(record, Prompt) for record in RECORDS)
+
+
 words = st.text(alphabet=st.characters(exclude_categories=("Cs",)), min_size=1).filter(lambda t: t.strip())
 
 

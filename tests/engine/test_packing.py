@@ -39,6 +39,11 @@ def test_masks_choose_rows_and_the_first_token_of_a_text_is_predicted_by_nothing
     assert group.trained == 2 == len(packing.rows)
 
 
+def test_a_mask_of_another_length_than_its_reply_is_refused():
+    with pytest.raises(ValueError, match="shorter"):
+        pack([Group((5,), ((1, 2, 3),), ((True, True),))])
+
+
 def test_scatter_puts_rows_back_into_replies():
     packing = pack([reply_group((5,), (7, 8), (9,))])
     assert packing.scatter(torch.tensor([1.0, 2.0, 3.0])).tolist() == [[1.0, 2.0], [3.0, 0.0]]

@@ -30,6 +30,7 @@ from accord.stages.ppo import update as ppo_update
 from accord.stages.ppo import watch as ppo_watch
 from accord.stages.ppo.config import Ppo
 from accord.stages.ppo.experience import Experience
+from accord.stages.ppo.memory import imagined_pass
 from accord.stages.ppo.rollouts import complete
 from accord.training.distributed import World
 
@@ -102,6 +103,16 @@ def make_config(**changes):
 
 
 LIMITED = {"costs": {"harm": "c"}, "limits": {"harm": 0.0}}
+
+
+def test_the_pass_that_a_choice_of_kernels_times_is_that_of_a_step(road):
+    config, actors, _, _ = road(steps=4, batch_size=8, mini_batch_size=4, ppo_epochs=2)
+    prompts = [Prompt((Turn("user", text),), "", "by hand") for text in ("why", "how bakes the cat", "help me")]
+    once, left = imagined_pass(config, actors, prompts, 1, torch.device("cpu"))
+    once()
+    gradients = [p.grad for p in actors.policy.parameters() if p.requires_grad]
+    assert gradients and all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
+    assert left == 3 * 2 * 2, "iterations that are left, passes over each, mini-batches of each"
 
 
 def test_c8_kl_is_charged_once_and_the_score_stands_at_the_end():

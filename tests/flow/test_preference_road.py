@@ -15,9 +15,16 @@ from accord.models.loading import load_scalar
 from accord.models.places import describe
 from accord.models.scalar import Scorer, new_scalar, start_scalar, values
 from accord.parsing import parse
-from accord.records import Comparison, Prompt, Turn, unit_hash
+from accord.records import Comparison, Judgement, Prompt, Turn, unit_hash
 from accord.run import read_json, read_lines
-from accord.stages.preference.items import Label, PreferenceItem, binarised, comparison_items, in_half
+from accord.stages.preference.items import (
+    Label,
+    PreferenceItem,
+    binarised,
+    comparison_items,
+    in_half,
+    judgement_item,
+)
 from accord.stages.preference.loss import item_loss, totals
 from accord.stages.preference.noise import reverse, support, turned_round
 from accord.stages.shared import criteria_of, group_of
@@ -85,6 +92,22 @@ def test_a_shared_prompt_gives_the_loss_and_gradient_of_the_plain_path(commands,
     assert mine.keys() == theirs.keys()
     for name in mine:
         assert torch.allclose(mine[name], theirs[name], atol=1e-5), name
+
+
+def test_labels_weigh_their_severity_and_their_criterion(commands, renderer):
+    """1 + --severity_weight times the severity of an unsafe reply, and every label as much as its criterion does."""
+    config = config_of(commands, role="cost", criterion="harmless", severity_weight=2.0, **{"safety_data": "x"})
+    config = config.model_copy(update={"criterion_weights": {"harmless": 3.0}})
+    prompt = Prompt((Turn("user", "why"),), "", "by hand")
+
+    def item(kind, value, severity):
+        said = Judgement(prompt, "the cat", "harmless", kind, value, "human", "", severity)
+        return judgement_item(renderer, said, config, (0.0, 1.0))
+
+    unsafe, safe, rated = item("safe", 0.0, 0.5), item("safe", 1.0, 0.5), item("rating", 0.7, 0.5)
+    assert [found.labels[0].weight for found in (unsafe, safe, rated)] == [2.0, 1.0, 1.0]
+    whole = totals([unsafe, safe, rated])
+    assert (whole.signed, whole.rated) == (3 * 2.0 + 3 * 1.0, 3 * 1.0)
 
 
 def test_the_prompt_of_a_ranking_is_computed_once(renderer):

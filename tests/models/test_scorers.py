@@ -50,6 +50,12 @@ def test_a_function_sees_the_conversation_and_0_is_a_score(module, renderer):
     assert score(open_scorer(f"{module}:seen", "cost", renderer, CPU)).tolist() == [5.0, 4.0, 4.0]
 
 
+@pytest.mark.parametrize("where", ["{module}:words", "http://127.0.0.1:9/scores"])
+def test_a_scorer_of_texts_knows_its_role_and_renders_as_the_policy_does(module, renderer, where):
+    scorer = open_scorer(where.format(module=module), "cost", renderer, CPU)
+    assert scorer.role == "cost" and scorer.renderer is renderer
+
+
 def test_b7_what_a_function_raises_is_raised(module, renderer):
     with pytest.raises(KeyError, match="nothing there"):
         score(open_scorer(f"{module}:fails", "preference", renderer, CPU))
