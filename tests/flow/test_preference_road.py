@@ -273,7 +273,8 @@ def test_one_trunk_has_a_head_for_each_criterion_scored_in_one_forward(commands,
     where = str(tmp_path / "run" / "snapshot")
     described = describe(where)
     assert described["heads"] == ["helpful", "honest"] and set(described["normalizer"]) == {"helpful", "honest"}
-    assert load_scalar(where, role="preference").config.id2label == {0: "helpful", 1: "honest"}
+    config = load_scalar(where, role="preference").config
+    assert config.id2label == {0: "helpful", 1: "honest"} and config.label2id == {"helpful": 0, "honest": 1}
     calls = []
     scorer = Scorer(where, role="preference", device=CPU, head="honest")
     scorer.table([ranked(renderer).group], micro_tokens=100)  # the first call tries whether the model packs

@@ -198,6 +198,7 @@ def test_a_lora_preference_model_loads_in_the_transformers_class_with_batches_of
         theirs = model(**batch).logits
     assert torch.allclose(ours, theirs, atol=1e-5)
     assert model.config.id2label == {0: "helpful", 1: "brief"}
+    assert model.config.label2id == {"helpful": 0, "brief": 1}
 
 
 def test_adapters_name_their_base_so_that_peft_finds_it_from_another_folder(adapted, renderer):

@@ -26,7 +26,7 @@ from tests.mutation.mutants import Mutant, draw
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 60.0  # of processor time for one fault
-COPIED = ("src", "tests", "benchmarks", "examples", "docs", "pyproject.toml", "README.md", "constraints.txt")
+COPIED = ("src", "tests", "runs", "benchmarks", "examples", "docs", "pyproject.toml", "README.md", "constraints.txt")
 # what stands outside of functions runs for whoever imports it; these read it, from whatever file
 TABLES = ("tests/docs/", "tests/test_cli.py")
 # everything heavy that the tests import and that is not ours
