@@ -64,7 +64,7 @@ class EvaluatePreference(Run, Passing):
 
 
 class EvaluateRatings(Run, Reading):
-    """Snapshots head to head: win rates and Elo from votes, or from scores of evaluations, and how far judges agree."""
+    """Snapshots head to head: win rates and Elo from votes or from scores, and how far judges agree."""
 
     idle: ClassVar[tuple[Idle, ...]] = (
         Idle("criterion split", lambda c: c.data, "without --data SOURCE"),
