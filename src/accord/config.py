@@ -113,9 +113,7 @@ class Training(Run):
     )
     checkpoint_every: int = rare(200, ge=0, description="steps between checkpoints; 0: by the clock alone")
     checkpoint_minutes: float = rare(10.0, ge=0, description="minutes between checkpoints too; 0: by steps alone")
-    track: Track = rare(
-        "", description="write the metrics for this viewer too, offline; below OUT/tracking, trackio in its own place"
-    )
+    track: Track = rare("", description="write the metrics for this viewer too, offline")
 
 
 class Supervised(Training):
