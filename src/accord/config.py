@@ -15,7 +15,7 @@ Precision = Literal["auto", "f32", "bf16"]
 Compile = Literal["auto", "on", "off"]
 Recompute = Literal["auto", "on", "off"]
 Schedule = Literal["constant", "linear", "cosine"]
-Track = Literal["", "tensorboard", "trackio", "wandb"]
+Track = Literal["none", "tensorboard", "trackio", "wandb"]
 Sources = str | dict[str, str]
 LimitOf = Literal["cost", "unsafe"]
 PROTOCOLS = ("openai", "anthropic", "systemone")  # of servers that answer questions
@@ -113,7 +113,7 @@ class Training(Run):
     )
     checkpoint_every: int = rare(200, ge=0, description="steps between checkpoints; 0: by the clock alone")
     checkpoint_minutes: float = rare(10.0, ge=0, description="minutes between checkpoints too; 0: by steps alone")
-    track: Track = rare("", description="write the metrics for this viewer too, offline")
+    track: Track = rare("none", description="write the metrics for this viewer too, offline")
 
 
 class Supervised(Training):

@@ -60,7 +60,7 @@ def open_run(stage: str, config: Config, parents: Mapping[str, str] | None = Non
         if not run.finished:
             longest, knobs = config.most_tokens
             preflight(parents or {}, longest=longest, knobs=knobs)
-            if (track := getattr(config, "track", "")) and run.is_main:
+            if (track := getattr(config, "track", "none")) != "none" and run.is_main:
                 run.follower = Tracker(track, run.path, to_plain(config))
         yield run
 
