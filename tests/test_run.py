@@ -54,6 +54,14 @@ def test_a_finished_run_holds_its_config_lineage_and_manifest(tmp_path):
     verify(run.path)
 
 
+def test_a_finished_run_that_is_asked_to_go_on_stays_as_it_is(tmp_path):
+    with RunFolder("sft", config(tmp_path / "run")) as run:
+        run.finish()
+    with RunFolder("sft", config(tmp_path / "run", resume=True, micro_tokens=99)) as run:
+        assert run.finished
+    verify(tmp_path / "run")
+
+
 def test_verify_names_the_first_file_that_was_changed_or_lost(tmp_path):
     with RunFolder("sft", config(tmp_path / "run")) as run:
         run.log({"step": 1})
@@ -292,7 +300,7 @@ def test_a_resume_on_another_parent_is_refused_and_on_the_same_goes_on(tmp_path)
 
 def test_a_resume_on_another_commit_of_a_hub_model_is_refused(tmp_path, monkeypatch):
     commits = iter(["a", "b"])
-    monkeypatch.setattr("accord.run.hub_revision", lambda where: next(commits))
+    monkeypatch.setattr("accord.lineage.hub_revision", lambda where: next(commits))
     with RunFolder("sft", config(tmp_path / "run"), {"model": "owner/name"}):
         pass
     again = RunFolder("sft", config(tmp_path / "run", resume=True), {"model": "owner/name"})

@@ -1,7 +1,9 @@
 """What a file, a folder and a hub model are by their content: hashes and commits, for lineages and manifests."""
 
 import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 from accord.config import hub_id
 
@@ -29,3 +31,15 @@ def hub_revision(where: str) -> str | None:
 
     found = try_to_load_from_cache(name, "config.json", revision=revision or None)
     return Path(found).parent.name if isinstance(found, str) else None
+
+
+def identity(where: str) -> dict[str, Any]:
+    """What a parent is: the hash of a directory (and of which base it is an adapter), the commit of a hub model."""
+    folder = Path(where)
+    if not folder.is_dir():
+        return {"path": where, "hash": None, "revision": hub_revision(where)}
+    found: dict[str, Any] = {"path": where, "hash": hash_directory(folder)}
+    if (adapter := folder / "adapter_config.json").is_file():
+        base = str(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"])
+        found["base"] = {"path": base, "revision": hub_revision(base)}
+    return found

@@ -25,7 +25,7 @@ import yaml
 from accord import __version__
 from accord.config import Config, to_plain
 from accord.errors import BadInput, Interrupted, is_disk_full
-from accord.lineage import hash_directory, hash_file, hub_revision
+from accord.lineage import hash_file, identity
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -270,13 +270,14 @@ class RunFolder:
                     f"{stored}: --resume with another --{changed[0]} ({before.get(changed[0])!r} before, "
                     f"{plain.get(changed[0])!r} now); give the same, or choose another --out"
                 )
-        write_text(stored, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+        if not self.finished:  # its files are those of the manifest
+            write_text(stored, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
 
     def _keep_parents(self) -> None:
         """Keep what the parents are; BadInput where one is another than when this run began."""
         if self.finished:
             return
-        self._identities = {role: _identity(path) for role, path in self.parents.items()}
+        self._identities = {role: identity(path) for role, path in self.parents.items()}
         stored = self.path / "data" / "parents.json"
         for role, was in read_json(stored).items() if stored.exists() else ():
             if any(was.get(key) not in (None, self._identities[role].get(key)) for key in ("hash", "revision")):
@@ -403,18 +404,6 @@ class RunFolder:
         )
         files = sorted(p for p in self.path.rglob("*") if p.is_file() and p.name not in (".lock", "manifest.json"))
         self.write_json("manifest.json", {p.relative_to(self.path).as_posix(): hash_file(p) for p in files})
-
-
-def _identity(where: str) -> dict[str, Any]:
-    """What a parent was: the hash of a directory (and of which base it is an adapter), the commit of a hub model."""
-    folder = Path(where)
-    if not folder.is_dir():
-        return {"path": where, "hash": None, "revision": hub_revision(where)}
-    found: dict[str, Any] = {"path": where, "hash": hash_directory(folder)}
-    if (folder / "adapter_config.json").is_file():
-        base = str(read_json(folder / "adapter_config.json")["base_model_name_or_path"])
-        found["base"] = {"path": base, "revision": hub_revision(base)}
-    return found
 
 
 def decided(config: Any, knob: str) -> Any:
