@@ -71,6 +71,12 @@ def rollout_row(prompt: Prompt, reply: str, rollout: Rollout, **more: Any) -> di
     return reply_row(prompt, reply, finish=rollout.finish, **more)
 
 
+def answer_row(asked: str, slice: str, kind: str, reply: str | None = None, **more: Any) -> dict[str, Any]:
+    """The row of a question of a set, which goes by its own id `asked`; `reply` is None where nothing was written."""
+    written = {} if reply is None else {"reply": reply}
+    return {"prompt_id": asked, "slice": slice, "kind": kind, **written, **more}
+
+
 def prompt_of_row(row: Mapping[str, Any]) -> Prompt:
     """The prompt that `reply_row` wrote."""
     return Prompt(tuple(Turn(turn["role"], turn["content"]) for turn in row["prompt"]), row["slice"], row["source"])

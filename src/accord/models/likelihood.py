@@ -36,7 +36,7 @@ def likelihoods(
         logprobs, likeliest = _with_likeliest(model, packing) if greedy else (token_logprobs(model, packing), None)
         sums = _by_reply(exact(logprobs), packing)
         counts = torch.bincount(packing.owner, minlength=packing.replies).tolist()
-        hits = counts if likeliest is None else _by_reply(likeliest.double(), packing)
+        hits = counts if likeliest is None else _by_reply(likeliest.float(), packing)
         flat = iter(zip(sums, counts, hits, strict=True))
         for group in part:
             replies = [next(flat) for _ in group.replies]

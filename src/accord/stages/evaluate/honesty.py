@@ -14,6 +14,7 @@ from torch import nn
 
 from accord.config import Decoding
 from accord.data.chat import Renderer
+from accord.data.rows import answer_row
 from accord.data.tasks import is_right
 from accord.engine.engines import InProcess
 from accord.engine.packing import reply_group
@@ -93,22 +94,21 @@ def answer(
     from_files = [p for p in claims if p.question is not None]
     if from_files:
         turns = [(*p.prompt.turns, Turn("assistant", replies[p.id]), Turn("user", PERCENT)) for p in from_files]
-        for probe, reply in zip(from_files, greedy(renderer, model, turns, 16), strict=True):
-            if (percent := stated_percent(reply)) is not None:
+        for probe, said in zip(from_files, greedy(renderer, model, turns, 16), strict=True):
+            if (percent := stated_percent(said)) is not None:
                 percents[probe.id] = percent
     rows = []
     for probe in probes:
-        row: Row = {"prompt_id": probe.id, "slice": probe.source, "kind": probe.kind, "known": probe.known}
-        if probe.kind == "options":
+        found: Row = {"known": probe.known}
+        reply = replies.get(probe.id)
+        if reply is None:
             own = logits[probe.id]
-            row |= {"logits": own, "right": probe.right, "scores": scores_of_options(own, probe.right)}
+            found |= {"logits": own, "right": probe.right, "scores": scores_of_options(own, probe.right)}
         else:
-            reply = replies[probe.id]
             extra = {P_TRUE: true[probe.id]} if probe.id in true else {}
             extra |= {STATED: percents[probe.id]} if probe.id in percents else {}
-            row |= {"reply": reply, "holds": probe.holds, "pair": probe.pair}
-            row["scores"] = scores_of_reply(probe, reply, extra)
-        rows.append(row)
+            found |= {"holds": probe.holds, "pair": probe.pair, "scores": scores_of_reply(probe, reply, extra)}
+        rows.append(answer_row(probe.id, probe.source, probe.kind, reply, **found))
     return rows
 
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from accord.config import Decoding
 from accord.data.chat import Renderer
+from accord.data.rows import answer_row
 from accord.data.sources import read_prompts
 from accord.data.tasks import TaskQuestion, is_right, read_questions, with_examples
 from accord.engine.engines import InProcess
@@ -205,23 +206,27 @@ def reply_to(config: EvaluateTasks, renderer: Renderer, model: nn.Module, asked:
 
 def row_of(one: TaskItem, found: Sequence[Likelihood], reply: str) -> Row:
     """What was asked and answered, by the names of `samples.jsonl`."""
-    row: Row = {"prompt_id": one.id, "slice": one.task, "group": one.group, "kind": one.kind}
-    question = one.question
+    written = reply if one.prompt is not None or one.kind in STOPS else None
+    logprobs = {} if written is not None else {"logprobs": [likelihood.logprob for likelihood in found]}
+    return answer_row(one.id, one.task, one.kind, written, group=one.group, **logprobs, **scored(one, found, reply))
+
+
+def scored(one: TaskItem, found: Sequence[Likelihood], reply: str) -> Row:
+    """The scores of an answer, and of a choice what it was among."""
     if one.prompt is not None:
-        return row | {"reply": reply, "scores": {ACCURACY: gold_scores(one.prompt, reply)["gold/correct"]}}
+        return {"scores": {ACCURACY: gold_scores(one.prompt, reply)["gold/correct"]}}
+    question = one.question
     assert question is not None
     if one.kind in STOPS:
-        return row | {"reply": reply, "scores": {ACCURACY: float(is_right(question, reply))}}
-    logprobs = [likelihood.logprob for likelihood in found]
-    row["logprobs"] = logprobs
+        return {"scores": {ACCURACY: float(is_right(question, reply))}}
     if one.kind == "text":
-        return row | {"scores": {LOSS: -logprobs[0] / found[0].tokens}}
+        return {"scores": {LOSS: -found[0].logprob / found[0].tokens}}
     if one.kind == "next":
-        return row | {"scores": {ACCURACY: float(found[0].greedy), LOGPROB: logprobs[0]}}
+        return {"scores": {ACCURACY: float(found[0].greedy), LOGPROB: found[0].logprob}}
     # lm-eval counts the characters of an option without the blank before it
     lengths = [len(option.removeprefix(" ")) for _, option in question.pairs()]
-    scores = choice_scores(logprobs, lengths, question.right)
-    return row | {"options": len(lengths), "right": question.right, "scores": scores}
+    scores = choice_scores([likelihood.logprob for likelihood in found], lengths, question.right)
+    return {"options": len(lengths), "right": question.right, "scores": scores}
 
 
 def tell(result: Mapping[str, Any]) -> None:
