@@ -206,7 +206,8 @@ def text_calls(tree):
             name = node.func.attr if named else getattr(node.func, "id", "")
             given = {keyword.arg for keyword in node.keywords}
             mode = next((a.value for a in node.args[0 if named else 1 :][:1] if isinstance(a, ast.Constant)), "r")
-            opens = name == "open" and "b" not in str(mode)
+            # os.open gives a descriptor, which knows no text
+            opens = name == "open" and "b" not in str(mode) and ast.unparse(node.func) != "os.open"
             if (opens or (named and name in ("read_text", "write_text"))) and "encoding" not in given:
                 yield node.lineno
 

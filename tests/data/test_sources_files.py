@@ -166,8 +166,8 @@ def test_messages_never_quote_the_rows(tmp_path):
 
 
 def test_an_unknown_kind_of_source_lists_the_known_ones():
-    message = refusal("feedback:sqlite:///x.db")
-    assert "'feedback:'" in message and "hub:" in message and "world:" in message
+    message = refusal("argilla:sqlite:///x.db")
+    assert "'argilla:'" in message and "hub:" in message and "world:" in message
 
 
 def test_an_unknown_ending_is_refused(tmp_path):

@@ -100,7 +100,9 @@ def secret_place(address: str) -> Path:
 def page_secret(path: Path) -> bytes:
     """The page's secret, made at the first start. Raises BadInput where others may read it, or it is too short."""
     try:
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+        with open(
+            os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8", newline="\n"
+        ) as file:
             file.write(secrets.token_hex(32))
     except FileExistsError:
         pass
