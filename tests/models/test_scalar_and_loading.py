@@ -242,8 +242,13 @@ def test_role_criterion_and_normaliser_are_in_the_config_of_a_hub_model(adapted,
     assert (named.base_model_name_or_path, named.revision) == ("owner/name", new)
 
 
-def test_an_adapter_of_others_is_read_with_its_base_and_is_a_model_like_any(tmp_path, snapshots, renderer):
-    """As peft leaves it: no config, a base by a path that holds beside the adapter, a head of one label."""
+def test_an_adapter_of_others_is_read_with_its_base_and_is_a_model_like_any(tmp_path, snapshots, renderer, monkeypatch):
+    """As peft leaves it: no config, a base by a path that holds beside the adapter, a head of one label.
+
+    From where we stand the same path leads to a folder that holds no model.
+    """
+    (tmp_path / "base").mkdir()
+    monkeypatch.chdir(tmp_path / "base")
     packing = pack(texts(renderer))
     model = lora(load_policy(str(snapshots / "policy")))
     move(model)

@@ -29,7 +29,7 @@ def asked_for(where: str) -> tuple[str, dict[str, str]]:
     """What `from_pretrained` is given for a place: a name, and options beside it. BadInput if it is no such place."""
     folder = Path(where)
     if folder.is_dir():
-        if not ((folder / "config.json").is_file() or (folder / ADAPTER).is_file()):
+        if not _holds_model(folder):
             inside = folder / "snapshot"
             hint = f"; did you mean {inside}?" if inside.is_dir() else ""
             raise BadInput(f"{where}: no config.json there, so it is no snapshot{hint}")
@@ -142,7 +142,7 @@ def base_of(where: str) -> str:
         return ""
     base = _named_base(where)
     beside = Path(where) / base
-    if not Path(base).is_dir() and beside.is_dir():
+    if not _holds_model(Path(base)) and _holds_model(beside):
         return os.path.normpath(beside)
     if not (hub_id(base)[0] or Path(base).is_dir()):
         raise BadInput(
@@ -186,6 +186,10 @@ def _named_base(where: str) -> str:
     described = _adapter(where)
     base, revision = str(described.get("base_model_name_or_path") or ""), described.get("revision")
     return f"{base}@{revision}" if revision and hub_id(base)[0] else base
+
+
+def _holds_model(folder: Path) -> bool:
+    return (folder / "config.json").is_file() or (folder / ADAPTER).is_file()
 
 
 def _adapter(where: str) -> dict[str, Any]:

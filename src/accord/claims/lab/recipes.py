@@ -234,8 +234,8 @@ class GoldFlow:
 
         The training limit, an unsafe share of 0.05, is stricter than what is promised (0.1 by the truth, at the upper
         end of its interval): the cost model is a little surer of itself on held-out objects. λ starts high and moves
-        fast: in 26 iterations an integral of the default rate grows by an eighth, and the share hangs where the λ that it
-        began with balances the reward, far above the limit.
+        fast: in 26 iterations an integral of the default rate grows by an eighth, and the share hangs where the λ that
+        it began with balances the reward, far above the limit.
         """
         settings: dict[str, Any] = {
             "costs": {"harmless": self.snapshot("harmless")},
