@@ -278,14 +278,18 @@ class Rendering(Reading):
         return value
 
 
-class Passing(Rendering, ReadingPairs):
-    """What commands share that pass data through models and train none."""
+class Forward(Config):
+    """How text passes through a model that is not trained."""
 
     micro_tokens: int = Field(16384, gt=0, description="tokens in memory at once; changes no result")
     precision: Precision = Field(
         "f32", description="of the forward passes; log-softmax is always f32; auto: bf16 where it is twice as fast"
     )
     max_length: int = Field(512, gt=1, description="longest text in tokens; longer ones are dropped and counted")
+
+
+class Passing(Forward, Rendering, ReadingPairs):
+    """What commands share that pass data through models and train none."""
 
 
 def hub_id(where: str) -> tuple[str, str]:

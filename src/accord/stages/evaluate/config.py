@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from pydantic import Field, model_validator
 
-from accord.config import Decoding, Idle, Passing, Precision, Reading, Rendering, Run, Sources
+from accord.config import Decoding, Forward, Idle, Passing, Reading, Rendering, Run, Sources
 from accord.errors import did_you_mean
 from accord.evaluation.ratings import Ties
 
@@ -101,7 +101,7 @@ class EvaluateRatings(Run, Reading):
         return self
 
 
-class EvaluateTasks(Run, Rendering):
+class EvaluateTasks(Run, Forward, Rendering):
     """What a snapshot knows and can do: multiple choice, next words, short answers, loss; and what that cost."""
 
     counts_replies: ClassVar[bool] = True
@@ -117,10 +117,6 @@ class EvaluateTasks(Run, Rendering):
     against: str = Field("", description="run folder of the same questions asked of another snapshot: the tax")
     gate: str = Field("", description="YAML file of bounds to keep; exit code 3 where one is not (docs/gate.md)")
     bootstrap: int = Field(2000, gt=0, description="resamples behind each interval")
-    micro_tokens: int = Field(16384, gt=0, description="tokens in memory at once; changes no result")
-    precision: Precision = Field(
-        "f32", description="of the forward passes; log-softmax is always f32; auto: bf16 where it is twice as fast"
-    )
     max_length: int = Field(1024, gt=1, description="longest text in tokens; longer ones are dropped and counted")
 
     @model_validator(mode="after")
@@ -136,7 +132,7 @@ class EvaluateTasks(Run, Rendering):
         return self
 
 
-class EvaluateHonesty(Run, Rendering):
+class EvaluateHonesty(Run, Forward, Rendering):
     """Whether a snapshot knows what it knows and says so: calibration, P(True), declining, premises, opinions."""
 
     counts_replies: ClassVar[bool] = True
@@ -149,11 +145,6 @@ class EvaluateHonesty(Run, Rendering):
     against: str = Field("", description="run folder of the same probes of another snapshot")
     gate: str = Field("", description="YAML file of bounds to keep; exit code 3 where one is not (docs/gate.md)")
     bootstrap: int = Field(1000, gt=0, description="resamples behind each interval")
-    micro_tokens: int = Field(16384, gt=0, description="tokens in memory at once; changes no result")
-    precision: Precision = Field(
-        "f32", description="of the forward passes; log-softmax is always f32; auto: bf16 where it is twice as fast"
-    )
-    max_length: int = Field(512, gt=1, description="longest text in tokens; longer ones are dropped and counted")
 
     @model_validator(mode="after")
     def _has_probes(self) -> "EvaluateHonesty":
@@ -187,16 +178,12 @@ class EvaluateRefusals(Run, Reading):
         return self
 
 
-class EvaluateRewards(Run, Rendering):
+class EvaluateRewards(Run, Forward, Rendering):
     """Preference models on benchmarks of right and wrong replies: RewardBench, RM-Bench, LLMBar, HHH."""
 
     models: dict[str, str] = Field({}, description="--models.NAME DIR: preference, cost or ensemble models to ask")
     sets: dict[str, str] = Field(
         {}, description="--sets.NAME FILE: questions with right and wrong replies, in any shape that ranks replies"
-    )
-    micro_tokens: int = Field(16384, gt=0, description="tokens in memory at once; changes no result")
-    precision: Precision = Field(
-        "f32", description="of the forward passes; log-softmax is always f32; auto: bf16 where it is twice as fast"
     )
     max_length: int = Field(1024, gt=1, description="longest text in tokens; longer ones are dropped and counted")
 

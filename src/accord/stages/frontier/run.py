@@ -27,6 +27,7 @@ from accord.stages.shared import open_run
 
 Knobs = TypeVar("Knobs", bound=Config)
 OURS = ("out", "resume", "seed", "threads")  # of a stage's knobs, those that the frontier sets
+Plain = Mapping[str, Any]  # knobs by name, as YAML has them
 START = "start"
 USUAL = {"help_metric": ("gold/helpful", "reward/NAME"), "harm_metric": ("gold/harm_share", "cost/NAME/unsafe")}
 
@@ -45,18 +46,19 @@ class Trial(NamedTuple):
 
 def run(config: Frontier) -> RunFolder:
     """Train and measure every point; leaves `frontier.json`, `ppo-VALUE-seed-N/` and `evaluate-…/`."""
+    trained_by, measured_by = _read_knobs(config.ppo, Ppo, "ppo"), _read_knobs(config.evaluate, Evaluate, "evaluate")
     trials = [
-        Trial(value, config.seed + k, _training(config, value, config.seed + k))
+        Trial(value, config.seed + k, _training(config, trained_by, value, config.seed + k))
         for value in config.values
         for k in range(config.seeds)
     ]
     first = trials[0].training
-    _evaluation(config, START, first.model)  # what is wrong with it is said before anything is trained
+    _evaluation(config, measured_by, START, first.model)  # what is wrong with it is said before anything is trained
     with open_run("frontier", config, {"model": first.model}) as run:
         if run.finished:
             return run
         config = config.model_copy(update={"threads": run.threads})
-        rows = {START: _measured(config, START, first.model)}
+        rows = {START: _measured(config, measured_by, START, first.model)}
         metrics = {flag: _metric(getattr(config, flag), flag, rows[START], usual) for flag, usual in USUAL.items()}
         slices = _slices(config.harm_slices, rows[START])
         for number, trial in enumerate(trials):
@@ -68,7 +70,7 @@ def run(config: Frontier) -> RunFolder:
             stage = ppo.run(trial.training.model_copy(update=knobs))
             if stage.stop_requested or run.stop_requested:
                 raise run.interrupted(number, "policy")
-            rows[trial.name] = _measured(config, trial.name, str(folder / "snapshot"))
+            rows[trial.name] = _measured(config, measured_by, trial.name, str(folder / "snapshot"))
             if run.stop_requested:
                 raise run.interrupted(number + 1, "policy")
         points = [_point(START, None, [rows[START]], metrics, slices, config.at_most)]
@@ -133,37 +135,34 @@ def _interval(seeds: Sequence[Sequence[dict[str, Any]]], metric: str) -> Nested:
     return nested_interval(by_prompt, "share" if is_share(metric) else "mean")
 
 
-def _measured(config: Frontier, name: str, model: str) -> list[dict[str, Any]]:
+def _measured(config: Frontier, measured_by: Plain, name: str, model: str) -> list[dict[str, Any]]:
     """The rows of the evaluation of one snapshot, all on the same prompts with the same draws."""
-    knobs = _evaluation(config, name, model)
+    knobs = _evaluation(config, measured_by, name, model)
     evaluate.run(knobs)
     return read_lines(Path(knobs.out) / "samples.jsonl")
 
 
-def _evaluation(config: Frontier, name: str, model: str) -> Evaluate:
+def _evaluation(config: Frontier, measured_by: Plain, name: str, model: str) -> Evaluate:
     folder = Path(config.out) / f"evaluate-{name}"
     ours = {"model": model, "out": str(folder), "resume": folder.exists(), "seed": config.seed}
-    return _read_knobs(config.evaluate, Evaluate, "evaluate", {**ours, "threads": config.threads})
+    return _with(config.evaluate, Evaluate, measured_by, {**ours, "threads": config.threads})
 
 
-def _training(config: Frontier, value: float, seed: int) -> Ppo:
+def _training(config: Frontier, trained_by: Plain, value: float, seed: int) -> Ppo:
     """The run of PPO with this value; BadInput where the knob or the value is none."""
     knob, *inner = config.over.split(".")
     if knob not in Ppo.model_fields or knob in OURS:
         raise BadInput(f"--over {config.over}: `accord ppo` has no such knob{did_you_mean(knob, Ppo.model_fields)}")
     ours: dict[str, Any] = {"out": config.out, "resume": False, "seed": seed, "threads": config.threads}
-    at_first = getattr(_read_knobs(config.ppo, Ppo, "ppo", ours), knob)
+    at_first = getattr(_with(config.ppo, Ppo, trained_by, ours), knob)
     ours[knob] = {**at_first, ".".join(inner): value} if inner and isinstance(at_first, dict) else value
-    return _read_knobs(config.ppo, Ppo, "ppo", ours, f"--over {config.over}, --values {value:g}")
+    return _with(config.ppo, Ppo, trained_by, ours, f"--over {config.over}, --values {value:g}")
 
 
-def _read_knobs(path: str, kind: type[Knobs], flag: str, ours: Mapping[str, Any], changed: str = "") -> Knobs:
-    """The config of a stage from a YAML file, with some knobs set anew; `changed` says which, for the error.
-
-    BadInput names the file and the knob.
-    """
+def _read_knobs(path: str, kind: type[Config], flag: str) -> Plain:
+    """The knobs of a stage in a YAML file; BadInput names the file, and a knob that there is not."""
     try:
-        value = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        value: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadInput(f"--{flag} {path}: no such file") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -173,8 +172,13 @@ def _read_knobs(path: str, kind: type[Knobs], flag: str, ours: Mapping[str, Any]
     for key in value:
         if key not in kind.model_fields:
             raise BadInput(f"{path}: `accord {flag}` has no knob {key!r}{did_you_mean(str(key), kind.model_fields)}")
+    return value
+
+
+def _with(path: str, kind: type[Knobs], plain: Plain, ours: Plain, changed: str = "") -> Knobs:
+    """A stage by the knobs of a file, some of them set anew; BadInput names the file, what was set and the knob."""
     try:
-        return kind(**{**value, **ours})
+        return kind(**{**plain, **ours})
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
