@@ -9,7 +9,7 @@ import transformers
 from transformers import AutoModelForCausalLM
 
 from accord.config import Adapters
-from accord.engine.decode import decoder, sampler
+from accord.engine.decode import decoder, matrices, sampler
 from accord.engine.decode.decoder import Decoder, decodes
 from accord.engine.decode.draw import SampleSettings
 from accord.engine.decode.fallback import decode_padded
@@ -62,8 +62,16 @@ def both_ways(model, cache_tokens=65536):
         ]
 
 
+@pytest.fixture(params=["folded", "in place"])
+def kept(request, monkeypatch):
+    """Matrices as a small model's are kept, and as a large one's."""
+    if request.param == "in place":
+        monkeypatch.setattr(matrices, "COPIED", 0)
+    return request.param
+
+
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_the_lean_decoder_draws_what_the_model_itself_would(name):
+def test_the_lean_decoder_draws_what_the_model_itself_would(name, kept):
     model = make(name)
     assert decodes(model, longest=30) is ARCHITECTURES[name][2]
     if decodes(model, longest=30):
@@ -101,18 +109,40 @@ def test_a_window_shorter_than_the_text_is_left_to_the_model():
     assert decodes(model, longest=16) and not decodes(model, longest=17)
 
 
-def test_adapters_are_merged_as_they_stand():
-    model = add_adapters(make("llama"), Adapters(lora_rank=2), scalar=False, seed=0).eval()
+def with_adapters(name):
+    model = add_adapters(make(name), Adapters(lora_rank=2), scalar=False, seed=0).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(std=0.3)
+    return model
+
+
+def test_adapters_take_part_as_they_stand(kept):
+    model = with_adapters("llama")
     ours, theirs = both_ways(model)
     assert [ids for ids, _ in ours] == [ids for ids, _ in theirs]
     with model.disable_adapter():
         off, _ = both_ways(model)
         assert off == both_ways(model.get_base_model())[0]
     assert off != ours
+
+
+def test_a_large_model_is_decoded_from_its_own_weights(monkeypatch):
+    """No matrix is copied, under adapters neither; where another type is computed in, there is no way around it."""
+    model = with_adapters("llama-tied-biased")
+    owned = {p.untyped_storage().data_ptr() for p in model.parameters()}
+
+    def copied():
+        blocks = Decoder(model, [(2, 8)]).blocks
+        used = [m for b in blocks for m in (*b.qkv, b.attention_out, *b.gate_up, b.down)]
+        return [m for m in used if m.weight.untyped_storage().data_ptr() not in owned]
+
+    assert len(copied()) == 4 * model.config.num_hidden_layers
+    monkeypatch.setattr(matrices, "COPIED", 0)
+    assert copied() == []
+    with torch.autocast("cpu", torch.bfloat16):
+        assert len(copied()) == 4 * model.config.num_hidden_layers
 
 
 @pytest.mark.parametrize("cache_tokens", [1, 60, 150, 400])

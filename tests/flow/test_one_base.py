@@ -77,6 +77,29 @@ def test_adapters_on_the_base_say_what_whole_models_say(commands, adapted, tmp_p
             assert one[name] == pytest.approx(whole[name], rel=1e-5, abs=1e-6), name
 
 
+@pytest.mark.parametrize("adapters", [0, 2])
+def test_frozen_roles_are_held_in_bf16_where_that_changes_no_number(commands, tmp_path, monkeypatch, adapters):
+    """To the bit; roles on the base of a trained policy stay with it."""
+    held = []
+    plain = ppo.iterate
+
+    def iterate(config, run, world, prompts, actors, *rest):
+        held.append({p.dtype for model in actors.frozen for n, p in model.named_parameters() if "mlp" in n})
+        held.append({p.dtype for model in actors.moving for p in model.parameters()})
+        return plain(config, run, world, prompts, actors, *rest)
+
+    monkeypatch.setattr(ppo, "iterate", iterate)
+    more = {"lora_rank": adapters, "steps": 2, "precision": "bf16"}
+    assert commands.run("limited", tmp_path / "held", **more) == 0
+    matrices, moving = held[:2]
+    assert torch.bfloat16 in matrices and moving == {torch.float32}
+    monkeypatch.setattr(ppo, "lower_frozen", lambda *given: None)
+    assert commands.run("limited", tmp_path / "cast", **more) == 0
+    assert held[4] == {torch.float32}
+    for one, each in zip(rows_of(tmp_path / "held"), rows_of(tmp_path / "cast"), strict=True):
+        assert {k: v for k, v in one.items() if k != "seconds"} == {k: v for k, v in each.items() if k != "seconds"}
+
+
 def test_what_is_trained_is_never_shared(snapshots):
     where = str(snapshots / "policy")
     shared = BaseWeights()

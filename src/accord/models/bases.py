@@ -1,4 +1,4 @@
-"""One set of base weights for every role that has the same ones.
+"""What roles take in memory: one set of base weights for all that have the same ones, and bf16 where nothing is lost.
 
 A LoRA policy, its reference, its critics, preference and cost models are adapters and heads on one base. Each role is a
 module of its own, so nothing has to be switched before a forward pass or the backward pass of another; but a frozen
@@ -6,9 +6,13 @@ parameter that equals one of another role is that one, and is in memory once.
 """
 
 from collections import defaultdict
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+
+from accord.engine.forward.adapters import bare
+from accord.engine.forward.causal import packs
 
 Key = tuple[tuple[int, ...], torch.dtype, torch.device, float]
 
@@ -37,6 +41,22 @@ class BaseWeights:
                 return known
         alike.append(parameter)
         return parameter
+
+
+def lower_frozen(frozen: Iterable[nn.Module], trained: Iterable[nn.Module], precision: str) -> None:
+    """Hold the matrices in the layers of frozen roles in bf16 where products are computed in it.
+
+    Half the memory and no cast at each product, and the same numbers bit for bit. Norms, embeddings and heads stay
+    f32, and so does what a trained role reads too: a shared base is merged from its f32 weights when it is saved.
+    """
+    if precision != "bf16":
+        return
+    read = {id(parameter) for model in trained for parameter in model.parameters()}
+    for model in frozen:
+        packs(model)  # how it computes packed rows is found out once, by comparing f32 numbers
+        for module in bare(model).base_model.modules():
+            if type(module) is nn.Linear and not module.weight.requires_grad and id(module.weight) not in read:
+                module.weight.data = module.weight.data.to(torch.bfloat16)
 
 
 @torch.no_grad()

@@ -31,6 +31,7 @@ class Reference:
     """The frozen view of single tokens: the policy with its adapter off, or a model of its own."""
 
     def __init__(self, policy: nn.Module, separate: nn.Module | None) -> None:
+        self.separate = separate
         self._model = policy if separate is None else separate
         self._adapter_off = separate is None
 

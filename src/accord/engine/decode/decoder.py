@@ -1,8 +1,8 @@
 """Decoding over the weights of a Hugging Face model, one new token per row and step, without its module calls.
 
-With one token per row a transformers forward spends most of its time on dispatch and on copying the cache. Here the
-norms' weights are folded into the matrices behind them, query, key and value are one product, and keys and values
-stay where they were written: a cache of slots, whose rows come and go while others go on.
+With one token per row a transformers forward spends most of its time on dispatch and on copying the cache. Here a
+layer is few products (engine.decode.matrices), and keys and values stay where they were written: a cache of slots,
+whose rows come and go while others go on.
 
 Architectures with RMSNorm, rotary positions and gated MLPs; `decodes` compares with the model's own forward before
 the first use, and `engine.decode.fallback` serves the rest.
@@ -10,7 +10,6 @@ the first use, and `engine.decode.fallback` serves the rest.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from accord.engine.decode.matrices import Matrix, blocks_of, merged_weights, product, products
 from accord.engine.forward.adapters import bare
 from accord.engine.forward.attention import attend_packed, own_attention
 from accord.engine.forward.causal import alike, attention_window, logit_transform
@@ -30,24 +30,8 @@ LONG_BEGINNING = 32  # tokens that prompts have in common from which on they are
 
 # layer, queries, keys and values (T, heads, d) of a flat row → what they attend to (T, heads, d)
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-Affine = tuple[Tensor, Tensor | None]  # weight (in, out) and bias (out,)
 Reach = tuple[int, int]  # rows of a pool that a step computes, and tokens that they read
 Shortcut = Callable[[Tensor], Tensor]  # ids (rows,) of the live rows → logits (rows, V) as `Decoder.forward` has them
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """One layer's matrices, norms folded in.
-
-    Rows of query and key are ordered so that the two numbers that a rotation mixes stand side by side.
-    """
-
-    qkv: Affine
-    query_norm: Tensor | None
-    key_norm: Tensor | None
-    attention_out: Affine
-    gate_up: Affine
-    down: Affine
 
 
 class Pool:
@@ -111,7 +95,7 @@ class Pool:
 
 
 class Decoder:
-    """A frozen view of a model's weights, adapters merged, and pools of slots for (slots, capacity) each.
+    """A frozen view of a model's weights, adapters active, and pools of slots for (slots, capacity) each.
 
     Rows of similar length share a pool: at each step every row of a pool reads as far as its longest.
     """
@@ -128,7 +112,7 @@ class Decoder:
         # cast once, as autocast would at every step
         self.low = computed_in(self.embedding)
         self.head, self.transform = self._head(inner.get_output_embeddings()), logit_transform(model)
-        self.blocks = [self._fold(layer) for layer in trunk.layers]
+        self.blocks = blocks_of(trunk.layers, self.head_size, self.low)
         every = torch.arange(max(capacity for _, capacity in pools), device=self.embedding.device).unsqueeze(0)
         cosine, sine = trunk.rotary_emb(self.embedding.new_zeros((), dtype=torch.float32), every)
         half = self.head_size // 2
@@ -146,45 +130,15 @@ class Decoder:
         ]
         self.shortcut: Shortcut | None = None
 
-    def _head(self, matrix: Any) -> Affine | nn.Module:
-        if type(matrix) is not nn.Linear:
-            return matrix
-        weight, bias = linear_weights(matrix)
-        return weight.to(self.low).T, None if bias is None else bias.to(self.low)
+    def _head(self, linear: Any) -> Matrix | nn.Module:
+        if type(linear) is not nn.Linear:
+            return linear
+        weight, bias = merged_weights(linear)
+        return Matrix(weight.to(self.low).T, None if bias is None else bias.to(self.low))
 
-    def _fold(self, layer: Any) -> Block:
-        attention, mlp = layer.self_attn, layer.mlp
-        size = self.head_size
-        pairs = torch.arange(size, device=self.embedding.device).view(2, -1).T.flatten()
-
-        def paired(linear: nn.Module) -> Affine:
-            weight, bias = linear_weights(linear)
-            weight = weight.unflatten(0, (-1, size))[:, pairs].flatten(0, 1)
-            return weight, None if bias is None else bias.unflatten(0, (-1, size))[:, pairs].flatten()
-
-        def join(*parts: Affine, norm: Tensor | None = None) -> Affine:
-            weight = torch.cat([weight for weight, _ in parts])
-            weight = (weight if norm is None else weight * norm.detach()).to(self.low).T.contiguous()
-            if all(bias is None for _, bias in parts):
-                return weight, None
-            biases = [w.new_zeros(len(w)) if bias is None else bias for w, bias in parts]
-            return weight, torch.cat(biases).to(self.low)
-
-        norms = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
-        query_norm, key_norm = (None if norm is None else norm.weight.detach()[pairs] for norm in norms)
-        query, key, value = paired(attention.q_proj), paired(attention.k_proj), linear_weights(attention.v_proj)
-        gate, up = linear_weights(mlp.gate_proj), linear_weights(mlp.up_proj)
-        return Block(
-            join(query, key, value, norm=layer.input_layernorm.weight),
-            query_norm,
-            key_norm,
-            join(linear_weights(attention.o_proj)),
-            join(gate, up, norm=layer.post_attention_layernorm.weight),
-            join(linear_weights(mlp.down_proj)),
-        )
-
-    def _normalised(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x.float(), x.shape[-1:], eps=self.eps).to(x.dtype)
+    def _normalised(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
+        normalised = F.rms_norm(x.float(), x.shape[-1:], eps=self.eps).to(x.dtype)
+        return normalised if weight is None else normalised * weight
 
     def trunk(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         """Hidden states (T, d) behind the last norm of tokens `ids` at `positions`, (T,) both."""
@@ -192,18 +146,20 @@ class Decoder:
         rotation = self.rotation[positions]
         turned = self.heads + self.kv_heads
         for number, block in enumerate(self.blocks):
-            mixed = _product(self._normalised(x), block.qkv).view(len(ids), -1, self.head_size)
+            mixed = products(self._normalised(x, block.attention_norm), block.qkv).view(len(ids), -1, self.head_size)
+            if block.order is not None:
+                mixed = torch.cat([mixed[:, :turned, block.order], mixed[:, turned:]], dim=1)
             if block.query_norm is not None and block.key_norm is not None:
-                query = self._normalised(mixed[:, : self.heads]) * block.query_norm
-                key = self._normalised(mixed[:, self.heads : turned]) * block.key_norm
+                query = self._normalised(mixed[:, : self.heads], block.query_norm)
+                key = self._normalised(mixed[:, self.heads : turned], block.key_norm)
                 mixed = torch.cat([query, key, mixed[:, turned:]], dim=1)
             pairs = torch.view_as_complex(mixed[:, :turned].float().unflatten(2, (-1, 2)))
             both = torch.view_as_real(pairs * rotation).flatten(2).to(self.low)
             seen = attend(number, both[:, : self.heads], both[:, self.heads :], mixed[:, turned:].to(self.low))
-            x = _product(seen.flatten(1), block.attention_out, x)
-            gate, up = _product(self._normalised(x), block.gate_up).chunk(2, dim=1)
-            x = _product(self.activation(gate) * up, block.down, x)
-        return self._normalised(x) * self.final_norm
+            x = product(seen.flatten(1), block.attention_out, x)
+            gate, up = products(self._normalised(x, block.mlp_norm), block.gate_up).chunk(2, dim=1)
+            x = product(self.activation(gate) * up, block.down, x)
+        return self._normalised(x, self.final_norm)
 
     def admit(self, number: int, prompts: Sequence[Sequence[int]], n: int) -> Tensor:
         """Take prompts into a pool, `n` rows each behind its live ones; logits (prompts · n, V) of their first tokens.
@@ -271,7 +227,7 @@ class Decoder:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits (R, V) in f32 of hidden states (R, d)."""
-        return self.transform(_product(hidden, self.head) if isinstance(self.head, tuple) else self.head(hidden))
+        return self.transform(product(hidden, self.head) if isinstance(self.head, Matrix) else self.head(hidden))
 
     def _mask(self, lengths: Tensor, read: int) -> Tensor:
         """(rows · kv_heads, 1, read): 0 up to each row's new token, -∞ behind it."""
@@ -286,26 +242,6 @@ def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
         return torch.zeros(shape, device=like.device, dtype=like.dtype)
     untouched = np.zeros(math.prod(shape) * like.element_size(), dtype=np.uint8)
     return torch.from_numpy(untouched).view(like.dtype).view(shape)
-
-
-def _product(x: Tensor, affine: Affine, residual: Tensor | None = None) -> Tensor:
-    """x W + b + residual."""
-    weight, bias = affine
-    if residual is not None and residual.dtype == weight.dtype:
-        out = torch.addmm(residual, x, weight)
-        return out if bias is None else out + bias
-    x = x.to(weight.dtype)
-    out = x @ weight if bias is None else torch.addmm(bias, x, weight)
-    return out if residual is None else residual + out  # the residual stream keeps its digits
-
-
-def linear_weights(linear: Any) -> Affine:
-    """Weight (out, in) and bias (out,) of a linear layer, its active adapters merged in."""
-    base = getattr(linear, "base_layer", linear)
-    weight = base.weight.detach()
-    if base is not linear and not linear.disable_adapters and not linear.merged:
-        weight = weight + sum(linear.get_delta_weight(name) for name in linear.active_adapters)
-    return weight, None if base.bias is None else base.bias.detach()
 
 
 def decodes(model: nn.Module, *, longest: int) -> bool:

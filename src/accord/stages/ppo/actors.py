@@ -65,6 +65,20 @@ class Actors:
         return {**self.rewards, **self.costs, **self.watched}
 
     @property
+    def moving(self) -> list[nn.Module]:
+        """Models whose weights change during the run."""
+        followers = [model for model in (self.following, self.average) if model is not None]
+        return [self.policy, self.critics, *followers]
+
+    @property
+    def frozen(self) -> list[nn.Module]:
+        """Models whose weights nothing changes."""
+        scorers = [scorer for scorer in self.scorers.values() if isinstance(scorer, Scorer)]
+        models = [model for scorer in scorers for model in scorer.models]
+        separate = self.reference.separate
+        return models if separate is None or separate is self.following else [*models, separate]
+
+    @property
     def result(self) -> nn.Module:
         """The policy that is checked and saved."""
         return self.policy if self.average is None else self.average

@@ -11,6 +11,7 @@ from torch import Tensor
 from accord.engine.forward.causal import token_logprobs
 from accord.engine.forward.dtype import exact
 from accord.engine.packing import Group, cut_by_tokens, length_mask, pack, pack_replies, reply_group
+from accord.models.scalar import Scorer
 from accord.models.scorers import AT_ONCE
 from accord.objectives.kl import EXACT, SAMPLED
 from accord.records import Prompt, Rollout
@@ -94,7 +95,9 @@ class Scoring:
 
     def _score(self, name: str, prompts: list[Prompt], texts: list[str], groups: list[Group]) -> Tensor:
         scorer = self._actors.scorers[name]
-        with torch.autocast(self._device.type, enabled=False):  # the sampler's precision is not the scorers'
+        # whatever engine drew and in whichever thread this is; a function of somebody else's computes as it was written
+        precision = self._config.precision if isinstance(scorer, Scorer) else "f32"
+        with lowered(precision, self._device):
             scores = scorer.raw_scores(prompts, texts, groups, micro_tokens=self._config.micro_tokens)
         return scores.view(len(groups), self._config.samples)
 

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from accord.models.bases import lower_frozen
 from accord.models.places import POLICY
 from accord.models.reference import follow
 from accord.records import Prompt
@@ -55,6 +56,7 @@ def run(config: Ppo) -> RunFolder:
         state = first_state(config)
         prompts, actors = prepare(config, run, world)
         config = settle_actors(config, run, world, prompts.training, actors)
+        lower_frozen(actors.frozen, actors.moving, config.precision)
         guard = Guard(config.rules, actors.policy, quiet=not world.is_main)
         optimizers = build_optimizers(config, actors)
         modules = trained_modules(config, actors, guard)
