@@ -178,8 +178,53 @@ def real(plan: Plan) -> list[Case]:
         beside("preference", "preference", at_least(3)),
         beside("dpo", "DPO, reference at every step", at_least(4)),
         beside("dpo", "DPO, reference precomputed", at_least(4), cached=True),
+        *within_memory(plan, lora),
         drawn("generation, fixed lengths, B = 8", equal_prompts(8, plan.vocab, length=64), at_least(1.3), [], 64),
         drawn("generation, replies that end, B = 8", hh_items(8, plan.vocab), at_least(2), every_58th, 128),
+    ]
+
+
+def within_memory(plan: Plan, lora: Options) -> list[Case]:
+    """What bounded memory costs in time, beside the same run without the bound; and a long text alone."""
+
+    def case(name: str, task: str, items: Sequence[Item], bounded: Options, free: Options, *measures: Measure) -> Case:
+        jobs = [Job(OURS, task, {**plan.options(**{**lora, **more}), "warm": 1}) for more in (bounded, free)]
+        return Case(name, plan.workload(items), jobs[0], jobs[1], equality.training, measures)
+
+    def peak(limit: float) -> Measure:
+        return Measure(at_most(limit, "GiB"), lambda ours, _: ours["peak_mib"] / 1024, ", peak memory")
+
+    pairs = [item for item in hh_items(180, plan.vocab) if len(item["prompt"]) + sum(map(len, item["replies"])) <= 384]
+    long, longest = (128, 256) if plan.toy else (2048, 8192)
+    sixteen: Options = {"batch_size": 16}
+    alone: Options = {"batch_size": 1, "micro_tokens": longest}
+    text = equal_prompts(1, plan.vocab, length=longest - 1)
+    return [
+        case(
+            "16 pairs of 384 tokens at most, preference: micro-batches of 768 tokens beside one of all",
+            "preference",
+            pairs[:160],
+            sixteen,
+            {**sixteen, "micro_tokens": 16 * 384},
+            Measure(at_least(0.9), faster),
+            peak(4),
+        ),
+        case(
+            f"layers computed again beside kept, SFT of {long} tokens",
+            "sft",
+            equal_items(plan.steps, plan.vocab, length=long),
+            {**alone, "recompute": "on"},
+            alone,
+            Measure(at_least(0.6), faster),
+        ),
+        Case(
+            f"one conversation of {longest} tokens, SFT, layers computed again",
+            plan.workload([{**text[0], "replies": [text[0]["prompt"]], "prompt": text[0]["prompt"][:1]}]),
+            Job(OURS, "sft", {**plan.options(**lora), **alone, "recompute": "on", "steps": 2, "warm": 1}),
+            None,
+            equality.alone,
+            [peak(6)],
+        ),
     ]
 
 

@@ -64,6 +64,7 @@ def knobs(folder: Path, chosen: dict[str, Any], model: str) -> dict[str, Any]:
         "threads": 1,
         "lora_rank": chosen.get("lora_rank", 0),
         "micro_tokens": chosen.get("micro_tokens", 8192),
+        "recompute": chosen.get("recompute", "off"),
     }
 
 
