@@ -32,7 +32,17 @@ def test_a_model_that_fits_is_told_with_three_replies(page, commands, tmp_path):
     s, f = commands.snapshots, commands.files
     code, said = page(s / "policy", "--reference", s / "other", "--rewards.r", s / "reward", "--costs.c", s / "cost")
     assert code == 0 and "wrong" not in said and said.count("user: ") == said.count("assistant: ") == 3
-    for about in ("positions", "vocabulary", "generation config", "memory", "reference", "role", "labels", "head"):
+    for about in (
+        "positions",
+        "vocabulary",
+        "generation config",
+        "memory",
+        "step",
+        "reference",
+        "role",
+        "labels",
+        "head",
+    ):
         assert f"fine   {about}: " in said, about
     for about in ("template", "prompt", "end of a reply", "stops", "PAD", "score"):
         assert f"fine   {about}: " in said, about
@@ -40,6 +50,15 @@ def test_a_model_that_fits_is_told_with_three_replies(page, commands, tmp_path):
     assert code == 0 and "80 comparisons of 80 rows" in said and "are longer than --max_length 14" in said
     first = json.loads((f / "comparisons.jsonl").read_text().splitlines()[0])["prompt"]
     assert f"user: {first}" in said
+
+
+def test_what_a_step_keeps_is_counted_and_does_not_fit_everywhere(page, commands, monkeypatch):
+    policy = commands.snapshots / "policy"
+    kept = [page(policy, "--max_length", n)[1].split(f"{n} tokens keeps ")[1].split(" GiB")[0] for n in (500, 1000)]
+    assert float(kept[1]) == pytest.approx(2 * float(kept[0]), rel=0.1) and float(kept[0]) > 0
+    monkeypatch.setattr("accord.stages.check.machine.free_bytes", lambda device: 1000)
+    code, said = page(policy, "--max_length", 500)
+    assert code == 0 and "note   step: " in said and "give a smaller --max_length" in said
 
 
 def test_every_wrong_thing_is_on_the_page_and_the_first_is_the_error(page, commands, tokenizer, tmp_path):

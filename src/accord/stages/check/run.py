@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 
 from accord.data.chat import Renderer
-from accord.engine.engines import InProcess
+from accord.engine.engines import Engine, InProcess
 from accord.engine.remote.vllm import Server
 from accord.errors import BadInput
 from accord.models.loading import load_policy
@@ -26,7 +26,7 @@ from accord.models.tokenizer import load_renderer
 from accord.records import Prompt, Turn
 from accord.stages.check.config import Check
 from accord.stages.check.data import read_data
-from accord.stages.check.machine import machine_findings
+from accord.stages.check.machine import machine_findings, step_finding
 from accord.stages.check.scores import card_finding
 from accord.stages.check.template import template_findings
 from accord.stages.shared import sample_settings
@@ -62,24 +62,27 @@ def run(config: Check) -> list[Diagnosis]:
         found += findings
         prompts = read or prompts
     wrong = [finding for finding in found if finding.level == "wrong"]
-    if not wrong:
-        found += [card_finding(where, role) for where, role in scorers.items()]
-    show(config.model, found)
     if wrong:
+        show(config.model, found)
         raise BadInput(f"{len(wrong)} must be mended first; {wrong[0].said}; {wrong[0].remedy}")
-    if own_role == "policy":
-        answer(config, renderer, prompts[:3])
+    found += [card_finding(where, role) for where, role in scorers.items()]
+    if own_role != "policy":
+        show(config.model, found)
+        return found
+    model = load_policy(config.model)
+    found.append(step_finding(model, longest))
+    show(config.model, found)
+    answer(config, Server.at(config.engine) if config.engine else InProcess(model), renderer, prompts[:3])
     return found
 
 
-def answer(config: Check, renderer: Renderer, prompts: Sequence[Prompt]) -> None:
-    """Draw a reply to each prompt, by the server if there is one, and print it with what ended it."""
+def answer(config: Check, engine: Engine, renderer: Renderer, prompts: Sequence[Prompt]) -> None:
+    """Draw a reply to each prompt and print it with what ended it."""
     from rich.console import Console
 
     settings = sample_settings(config, renderer, 1, config.seed)
     asked = [renderer.prompt_ids(prompt.turns) for prompt in prompts]
     with torch.no_grad():
-        engine = Server.at(config.engine) if config.engine else InProcess(load_policy(config.model, trainable=False))
         rollouts = engine.sample(asked, settings)
     console = Console(soft_wrap=True, markup=False, highlight=False)
     for prompt, rollout in zip(prompts, rollouts, strict=True):
