@@ -1,18 +1,31 @@
-"""Command lines and YAML files to configs, and what is said of those that are wrong."""
+"""Command lines and YAML files to configs, and what is said of those that are wrong.
+
+jsonargparse reads words and files, and takes any text for any knob: what a value must be is the config's own business.
+Pydantic's findings come by kind, so that no sentence has to be read to say them in the words of a command line.
+"""
 
 import argparse
+import functools
 import inspect
 import json
+import operator
 import re
-from collections.abc import Collection, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
+import yaml
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from accord.commands import COMMANDS
 from accord.config import Config, Sources, is_everyday
 from accord.errors import BadInput, did_you_mean
+
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", list: "a list"}
+WRONG_KIND = ("_type", "_parsing", "_from_float", "literal_error")  # endings of pydantic's names of such findings
 
 
 def parse(command: str, arguments: Sequence[str]) -> Config | None:
@@ -20,27 +33,41 @@ def parse(command: str, arguments: Sequence[str]) -> Config | None:
 
     Raises BadInput that names the key, with the nearest spelling of one that does not exist.
     """
-    cls = COMMANDS[command].config
+    cls, positional = COMMANDS[command].config, COMMANDS[command].positional
     asked = [place for place, argument in enumerate(arguments) if argument in ("-h", "--help")]
     if asked:
         print(build_parser(command, every=list(arguments[asked[0] + 1 :][:1]) == ["all"]).format_help(), end="")
         return None
+    refuse_unknown(_knobs_named(arguments), cls)
     try:
         values = build_parser(command).parse_args(_spell_out(cls, arguments)).as_dict()
     except SystemExit as stop:  # --print_config
         if stop.code in (0, None):
             return None
         raise
-    except (argparse.ArgumentError, TypeError, ValueError, OSError) as error:
-        message = _explain(str(error), cls)
-        if "arsing config" in message and "--config" in arguments[:-1]:
-            message = f"{arguments[list(arguments).index('--config') + 1]}: {message}"
-        raise BadInput(message) from None
+    except argparse.ArgumentError as error:
+        raise BadInput(" ".join(error.message.split())) from None
     values.pop("config", None)
+    unsaid = [name for name, field in cls.model_fields.items() if field.is_required() and not values[name]]
     try:
-        return cls(**values)
+        return cls(**{name: value for name, value in values.items() if name not in unsaid})
     except ValidationError as error:
-        raise BadInput(_explain_validation(error)) from None
+        raise BadInput("; ".join(explain(cls, positional, error))) from None
+
+
+def refuse_unknown(names: Iterable[str], cls: type[Config], where: str = "") -> None:
+    """BadInput for a name that is no knob, and for one inside a knob that has no names in it."""
+    for name in names:
+        knob, dot, _ = name.partition(".")
+        field = cls.model_fields.get(knob)
+        if field is None or (dot and not takes(field, dict)):
+            raise BadInput(f"{where}unknown key {name!r}{did_you_mean(knob, cls.model_fields)}")
+
+
+def _knobs_named(arguments: Sequence[str]) -> list[str]:
+    """The names that words of a command line say, without those that every command knows."""
+    named = [word[2:].partition("=")[0] for word in arguments if word.startswith("--") and word != "--"]
+    return [name for name in named if name not in ("config", "print_config")]
 
 
 def build_parser(command: str, *, every: bool = True) -> Any:
@@ -78,7 +105,8 @@ def build_parser(command: str, *, every: bool = True) -> Any:
         """Reads its files as UTF-8, whatever the locale."""
 
         def parse_path(self, path: Any, **options: Any) -> Any:
-            return self.parse_string(Path(str(path)).read_text(encoding="utf-8"), **options)
+            text = read_knobs(Path(str(path)), cls)
+            return self.parse_string(text, **options)
 
     parser = Parser(
         prog=f"accord {command}",
@@ -97,19 +125,42 @@ def build_parser(command: str, *, every: bool = True) -> Any:
         group = parser.add_argument_group(title)
         for name in names:
             field = cls.model_fields[name]
-            options: dict[str, object] = {"type": field.annotation, "help": field.description}
+            options: dict[str, object] = {"type": or_text(field.annotation), "help": field.description}
             if not field.is_required():
                 options["default"] = field.default
             if name != positional:
-                if field.is_required():
-                    options["required"] = True
                 group.add_argument(f"--{name}", **options, metavar=_metavar(name, field.annotation))
             elif field.annotation == list[str]:
-                options |= {"type": str, "nargs": "+" if field.is_required() else "*"}
-                parser.add_argument(name, **options)
+                parser.add_argument(name, **{**options, "type": str, "nargs": "*"})
             else:
-                parser.add_argument(name, **options)
+                parser.add_argument(name, **options, nargs="?")
     return parser
+
+
+def read_knobs(path: Path, cls: type[Config]) -> str:
+    """The text of a YAML file of knobs; BadInput with its name where it is none, or has a key that is no knob."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        found = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadInput(f"--config {path}: {' '.join(str(error).split())}") from None
+    if not isinstance(found, dict):
+        raise BadInput(f"--config {path}: a mapping of knobs is needed, one `knob: value` a line")
+    refuse_unknown(map(str, found), cls, f"--config {path}: ")
+    return text
+
+
+def or_text(annotation: Any) -> Any:
+    """The type with a text wherever it wants something else; mappings and lists first, which a text could be too."""
+    origin = get_origin(annotation)
+    if origin in (Union, UnionType):
+        members = sorted(get_args(annotation), key=lambda one: get_origin(one) not in (dict, list))
+        return functools.reduce(operator.or_, map(or_text, members))
+    if origin is dict:
+        return dict[str, or_text(get_args(annotation)[1])]  # type: ignore[misc]
+    if origin is list:
+        return list[or_text(get_args(annotation)[0])]  # type: ignore[misc]
+    return str if origin is Literal else annotation if annotation in (str, NoneType) else annotation | str
 
 
 # what knobs are about, in the order of --help; a command's own come first
@@ -194,38 +245,78 @@ def _join_lists(cls: type[Config], arguments: Sequence[str]) -> list[str]:
     return joined
 
 
-def _explain(message: str, cls: type[Config]) -> str:
-    """The parser's message in one line, with the nearest knob for one that does not exist."""
-    flat = " ".join(re.sub(r"For further information visit \S+", "", message).split())
-    unknown = re.search(r"[Uu]nrecognized arguments: (--)?([\w.-]+)", flat) or re.search(
-        r"(Key|key|option|Option) [\"'](--)?([\w.-]+)[\"'] (is not expected|does not exist)", flat
-    )
-    if unknown:
-        key = unknown.groups()[-1] if unknown.lastindex == 2 else unknown.group(3)
-        if unknown.lastindex == 2 and not unknown.group(1):
-            return f"{key!r} stands alone; a value follows its knob, --knob value"
-        return f"unknown key {key!r}{did_you_mean(key.split('.')[0], cls.model_fields)}"
-    missing = re.search(r"arguments are required: (.+)", flat)
-    if missing:
-        names = [name.strip() for name in missing.group(1).split(",")]
-        positional = next(command.positional for command in COMMANDS.values() if command.config is cls)
-        return "missing " + ", ".join(_positional_usage(cls, n) if n == positional else f"--{n}" for n in names)
-    wrong = re.fullmatch(r"Parser key \"([\w.]+)\": (?:Expected a )?(.+)", flat)
-    if wrong:
-        key, text = wrong.groups()
-        kinds = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
-        text = re.sub(r"<class '(\w+)'>", lambda kind: kinds.get(kind[1], kind[1]), text)
-        text = re.sub(r"typing.Literal\[(.+?)\]", lambda names: "one of " + names[1].replace("'", ""), text)
-        text = re.sub(r"^dict\b", f"names, --{key}.NAME VALUE", text)
-        flat = f"--{key}: expected {text}" if "Expected a" in flat else f"--{key}: {text}"
-    flat = re.sub(r"\[type=[^\]]*\]", "", flat)
-    return re.sub(r"\d+ validation errors? for [\w-]+", "", flat).strip()
-
-
-def _explain_validation(error: ValidationError) -> str:
-    parts = []
+def explain(cls: type[Config], positional: str, error: ValidationError) -> list[str]:
+    """What pydantic found, a part for each knob, in the words of a command line."""
+    by_knob: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    missing = []
     for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"])
-        text = problem["msg"].removeprefix("Value error, ")
-        parts.append(f"--{key}: {text}" if key else text)
-    return "; ".join(parts)
+        knob = str(problem["loc"][0]) if problem["loc"] else ""
+        if problem["type"] == "missing" and len(problem["loc"]) == 1:
+            missing.append(_positional_usage(cls, knob) if knob == positional else f"--{knob}")
+        else:
+            by_knob[knob].append(problem)
+    parts = ["missing " + ", ".join(missing)] if missing else []
+    for knob, problems in by_knob.items():
+        if knob:
+            parts += wrong_with(knob, cls.model_fields[knob], problems)
+        else:
+            parts += [said(problem) for problem in problems]
+    return parts
+
+
+def wrong_with(knob: str, field: FieldInfo, problems: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What is wrong with the value of one knob."""
+    if len([one for one in alternatives(field) if one is not NoneType]) > 1:
+        # each alternative has its own complaint, behind its name: that of the kind that was given counts
+        like = [p for p in problems if str(p["loc"][1]).startswith("dict") == isinstance(p["input"], dict)]
+        inside = [{**p, "loc": (knob, *p["loc"][2:])} for p in problems if len(p["loc"]) > 2]
+        problems = inside or [{**p, "loc": (knob,)} for p in (like or problems)[:1]]
+    texts = []
+    for problem in problems:
+        name = ".".join(str(part) for part in (knob, *problem["loc"][1:]) if part != "[key]")
+        if problem["type"].endswith(WRONG_KIND):
+            near = did_you_mean(str(problem["input"]), names) if (names := choices(field)) else ""
+            what = wanted(field, knob, inner=len(problem["loc"]) > 1)
+            texts.append(f"--{name}: expected {what}, not {problem['input']!r}{near}")
+        else:
+            texts.append(f"--{name}: {said(problem)}")
+    return texts
+
+
+def said(problem: Mapping[str, Any]) -> str:
+    text = str(problem["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    return text if problem["type"] == "value_error" else f"{text}, not {problem['input']!r}"
+
+
+def wanted(field: FieldInfo, knob: str, *, inner: bool) -> str:
+    """What a knob takes, in words; `inner`: what stands in its mapping or list."""
+    kinds: tuple[Any, ...] = alternatives(field)
+    if inner:
+        holders = [one for one in kinds if (get_origin(one) or one) in (dict, list)]
+        member = get_args(holders[0])[-1]
+        kinds = get_args(member) if get_origin(member) in (Union, UnionType) else (member,)
+    words = []
+    for kind in kinds:
+        if get_origin(kind) is Literal:
+            words.append("one of " + ", ".join(str(name) or "''" for name in get_args(kind)))
+        elif (get_origin(kind) or kind) is dict:
+            words.append(f"names, --{knob}.NAME VALUE")
+        elif kind is not NoneType:
+            words.append(KINDS[get_origin(kind) or kind])
+    return " or ".join(words)
+
+
+def choices(field: FieldInfo) -> list[str]:
+    """The names that a knob takes."""
+    return [str(name) for kind in alternatives(field) if get_origin(kind) is Literal for name in get_args(kind)]
+
+
+def takes(field: FieldInfo, kind: type) -> bool:
+    """Whether a knob takes a mapping or a list."""
+    return any((get_origin(one) or one) is kind for one in alternatives(field))
+
+
+def alternatives(field: FieldInfo) -> tuple[Any, ...]:
+    """What a knob may be, one type each."""
+    annotation = field.annotation
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)

@@ -13,6 +13,7 @@ from accord.engine.decode import decoder, matrices, sampler
 from accord.engine.decode.decoder import Decoder, decodes
 from accord.engine.decode.draw import SampleSettings
 from accord.engine.decode.fallback import decode_padded
+from accord.engine.decode.matrices import Matrix, lay_out
 from accord.engine.decode.sampler import decode_in_slots, make_lanes, sample
 from accord.engine.forward.causal import token_logprobs
 from accord.engine.packing import pack, reply_group
@@ -62,11 +63,13 @@ def both_ways(model, cache_tokens=65536):
         ]
 
 
-@pytest.fixture(params=["folded", "in place"])
+@pytest.fixture(params=["folded", "laid out", "in place"])
 def kept(request, monkeypatch):
-    """Matrices as a small model's are kept, and as a large one's."""
-    if request.param == "in place":
-        monkeypatch.setattr(matrices, "COPIED", 0)
+    """Matrices as a small model's are kept, as one's of some hundred million parameters, and as a large one's."""
+    monkeypatch.setattr(matrices, "COPIED", 0 if request.param == "in place" else matrices.COPIED)
+    monkeypatch.setattr(matrices, "LAID_OUT", 0 if request.param == "laid out" else matrices.LAID_OUT)
+    if request.param == "laid out" and not matrices.can_lay_out(torch.device("cpu")):
+        pytest.skip("this machine has no such order")
     return request.param
 
 
@@ -143,6 +146,15 @@ def test_a_large_model_is_decoded_from_its_own_weights(monkeypatch):
     assert copied() == []
     with torch.autocast("cpu", torch.bfloat16):
         assert len(copied()) == 4 * model.config.num_hidden_layers
+
+
+def test_large_matrices_are_laid_out_for_several_rows_in_f32_alone(monkeypatch):
+    monkeypatch.setattr(matrices, "can_lay_out", lambda device: True)
+    large = Matrix(torch.zeros(1024, 512), None)
+    assert lay_out(large, 2).laid_out
+    small = Matrix(torch.zeros(1024, 511), None)
+    low = Matrix(torch.zeros(1024, 1024, dtype=torch.bfloat16), None)
+    assert not any(lay_out(matrix, rows).laid_out for matrix, rows in ((large, 1), (small, 2), (low, 2)))
 
 
 @pytest.mark.parametrize("cache_tokens", [1, 60, 150, 400])

@@ -6,7 +6,7 @@ parameter that equals one of another role is that one, and is in memory once.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +43,7 @@ class BaseWeights:
         return parameter
 
 
-def lower_frozen(frozen: Iterable[nn.Module], trained: Iterable[nn.Module], precision: str) -> None:
+def lower_frozen(frozen: Sequence[nn.Module], trained: Iterable[nn.Module], precision: str) -> None:
     """Hold the matrices in the layers of frozen roles in bf16 where products are computed in it.
 
     Half the memory and no cast at each product, and the same numbers bit for bit. Norms, embeddings and heads stay
@@ -52,8 +52,9 @@ def lower_frozen(frozen: Iterable[nn.Module], trained: Iterable[nn.Module], prec
     if precision != "bf16":
         return
     read = {id(parameter) for model in trained for parameter in model.parameters()}
-    for model in frozen:
+    for model in frozen:  # all of them before any: two may share what is lowered
         packs(model)  # how it computes packed rows is found out once, by comparing f32 numbers
+    for model in frozen:
         for module in bare(model).base_model.modules():
             if type(module) is nn.Linear and not module.weight.requires_grad and id(module.weight) not in read:
                 module.weight.data = module.weight.data.to(torch.bfloat16)

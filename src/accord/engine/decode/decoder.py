@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from accord.engine.decode.matrices import Matrix, blocks_of, merged_weights, product, products
+from accord.engine.decode.matrices import COPIED, Matrix, blocks_of, lay_out, merged_weights, product, products
 from accord.engine.forward.adapters import bare
 from accord.engine.forward.attention import attend_packed, own_attention
 from accord.engine.forward.causal import alike, attention_window, logit_transform
@@ -111,8 +111,9 @@ class Decoder:
         self.final_norm = trunk.norm.weight.detach()
         # cast once, as autocast would at every step
         self.low = computed_in(self.embedding)
-        self.head, self.transform = self._head(inner.get_output_embeddings()), logit_transform(model)
-        self.blocks = blocks_of(trunk.layers, self.head_size, self.low)
+        rows = min(32, sum(slots for slots, _ in pools))
+        self.head, self.transform = self._head(inner.get_output_embeddings(), rows), logit_transform(model)
+        self.blocks = blocks_of(trunk.layers, self.head_size, self.low, rows)
         every = torch.arange(max(capacity for _, capacity in pools), device=self.embedding.device).unsqueeze(0)
         cosine, sine = trunk.rotary_emb(self.embedding.new_zeros((), dtype=torch.float32), every)
         half = self.head_size // 2
@@ -130,11 +131,13 @@ class Decoder:
         ]
         self.shortcut: Shortcut | None = None
 
-    def _head(self, linear: Any) -> Matrix | nn.Module:
+    def _head(self, linear: Any, rows: int) -> Matrix | nn.Module:
         if type(linear) is not nn.Linear:
             return linear
         weight, bias = merged_weights(linear)
-        return Matrix(weight.to(self.low).T, None if bias is None else bias.to(self.low))
+        matrix = Matrix(weight.to(self.low).T, None if bias is None else bias.to(self.low))
+        small = weight.numel() * weight.element_size() <= COPIED
+        return lay_out(matrix, rows) if small else matrix
 
     def _normalised(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
         normalised = F.rms_norm(x.float(), x.shape[-1:], eps=self.eps).to(x.dtype)

@@ -4,26 +4,35 @@ Folded, a norm's weights are in the matrices behind it, and what reads the same 
 operations, of which a small model's step consists, and a copy of every matrix. Of a large model a step is its
 products, and there may be no room for a copy: its matrices are views of the model's own, and norms and adapters are
 operations of their own.
+
+A CPU's product of few rows in f32 writes a matrix anew, in the order that its units read it, before it multiplies by
+it. What is copied anyway is laid out in that order once, if it is too large for a core's cache.
 """
 
+import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 COPIED = 2**31  # bytes of a model's matrices up to which they are copied; not of free memory: same seed, same replies
+LAID_OUT = 2**21  # bytes of one from which it is laid out for the CPU; products of one row are faster without
 
 Affine = tuple[Tensor, Tensor | None]  # weight (out, in) and bias (out,) of a linear layer
 
 
 class Matrix(NamedTuple):
-    """x W + b + Σ (x A) B: weight (in, out), bias (out,), adapters (in, r) and (r, out) that are not in the weight."""
+    """x W + b + Σ (x A) B: weight (in, out), bias (out,), adapters (in, r) and (r, out) that are not in the weight.
+
+    One that is `laid_out` is in oneDNN's own order, and no index into it means anything.
+    """
 
     weight: Tensor
     bias: Tensor | None
     adapters: tuple[tuple[Tensor, Tensor], ...] = ()
+    laid_out: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +54,28 @@ class Block:
     down: Matrix
 
 
-def blocks_of(layers: Sequence[Any], size: int, low: torch.dtype) -> list[Block]:
-    """The layers' matrices in the type that products are computed in; heads are `size` numbers wide.
+def blocks_of(layers: Sequence[Any], size: int, low: torch.dtype, rows: int) -> list[Block]:
+    """The layers' matrices in the type that products are computed in, of `rows` rows or more at once.
 
-    They are copied where another type asks for it in any case, or where all of them are small.
+    Heads are `size` numbers wide. Matrices are copied where another type asks for it in any case, or where all of them
+    are small.
     """
     matrices = [linear for layer in layers for linear in _linears(layer)]
     bytes_of_all = sum(linear.weight.numel() * linear.weight.element_size() for linear in matrices)
     copied = bytes_of_all <= COPIED or any(linear.weight.dtype != low for linear in matrices)
-    return [folded(layer, size, low) if copied else in_place(layer, size) for layer in layers]
+    if not copied:
+        return [in_place(layer, size) for layer in layers]
+    blocks = [folded(layer, size, low) for layer in layers]
+    return [
+        replace(
+            block,
+            qkv=tuple(lay_out(matrix, rows) for matrix in block.qkv),
+            attention_out=lay_out(block.attention_out, rows),
+            gate_up=tuple(lay_out(matrix, rows) for matrix in block.gate_up),
+            down=lay_out(block.down, rows),
+        )
+        for block in blocks
+    ]
 
 
 def folded(layer: Any, size: int, low: torch.dtype) -> Block:
@@ -104,6 +126,21 @@ def in_place(layer: Any, size: int) -> Block:
     )
 
 
+def lay_out(matrix: Matrix, rows: int) -> Matrix:
+    """The matrix in the order in which a CPU multiplies `rows` rows by it, where that is worth it."""
+    weight = matrix.weight
+    worth = rows > 1 and weight.numel() * weight.element_size() >= LAID_OUT
+    if not worth or weight.dtype != torch.float32 or not can_lay_out(weight.device):
+        return matrix
+    return matrix._replace(weight=torch.ops.mkldnn._reorder_linear_weight(weight.T.contiguous(), rows), laid_out=True)
+
+
+def can_lay_out(device: torch.device) -> bool:
+    """Whether this CPU and this torch have such an order; what `torch.compile` uses for frozen weights."""
+    known = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+    return device.type == "cpu" and known and platform.machine().lower() in ("x86_64", "amd64")
+
+
 def paired(size: int, device: torch.device) -> Tensor:
     """(size,): the numbers of a head, each followed by the one that the rotation mixes it with."""
     return torch.arange(size, device=device).view(2, -1).T.flatten()
@@ -111,7 +148,10 @@ def paired(size: int, device: torch.device) -> Tensor:
 
 def product(x: Tensor, matrix: Matrix, residual: Tensor | None = None) -> Tensor:
     """x W + b + Σ (x A) B + residual."""
-    weight, bias, adapters = matrix
+    weight, bias, adapters, laid_out = matrix
+    if laid_out:
+        out = torch.ops.mkldnn._linear_pointwise(x.to(weight.dtype), weight, bias, "none", [], "")
+        return out if residual is None else residual + out
     if residual is not None and residual.dtype == weight.dtype and not adapters:
         out = torch.addmm(residual, x, weight)
         return out if bias is None else out + bias

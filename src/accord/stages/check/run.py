@@ -70,7 +70,7 @@ def run(config: Check) -> list[Diagnosis]:
         show(config.model, found)
         return found
     model = load_policy(config.model)
-    found.append(step_finding(model, longest))
+    found.append(step_finding(model, config.max_length))
     show(config.model, found)
     answer(config, Server.at(config.engine) if config.engine else InProcess(model), renderer, prompts[:3])
     return found
