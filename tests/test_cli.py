@@ -83,9 +83,20 @@ def test_unknown_command_offers_the_nearest(capsys):
         (["sft", "--model", "m", "--data", "d", "--out", "o", "--batch_size", "many"], ["batch_size"]),
         (["sft", "--model", "m", "--data", "d", "--out", "o", "--batch_size", "-4"], ["batch_size", "greater than 0"]),
         (["sft", "--model", "m", "--data", "d", "--out", "o", "--schedule", "cosin"], ["schedule"]),
+        (["sft", "--model", "m", "--data", "d", "--out", "o", "--schedule", "cosin"], ["(did you mean cosine?)"]),
+        (
+            ["sft", "--model", "m", "--data", "d", "--out", "o", "--epochs", "x"],
+            ["--epochs: expected a number, not 'x'"],
+        ),
+        (["sft", "--seed.x", "1"], ["unknown key 'seed.x' (did you mean seed?)"]),
+        (["sft", "stray"], ["stray", "a value follows its knob"]),
         (["sft", "--model", "m", "--out", "o"], ["data"]),
         (["sft"], ["--model", "--data", "--out"]),
         (["ppo", "--model", "m", "--data", "d", "--out", "o"], ["rewards"]),
+        (["ppo", "--rewards", "r"], ["missing --", "--rewards: expected names, --rewards.NAME VALUE, not 'r'"]),
+        (["ppo", "--rewards.a", "r", "--limits.harm", "x"], ["--limits.harm: expected a number, not 'x'"]),
+        (["frontier", "--values", "[0.1, x]"], ["--values.1: expected a number, not 'x'"]),
+        (["chat", "m", "--top_k", "1.5"], ["--top_k: expected a whole number, not '1.5'"]),
         (
             ["ppo", "--model", "m", "--data", "d", "--out", "o", "--rewards.a", "r", "--limits.harm", "0"],
             ["--limits.harm", "--costs.harm"],
@@ -116,6 +127,22 @@ def test_f4_an_unknown_key_in_a_yaml_file_is_refused(tmp_path, capsys):
     (tmp_path / "c.yaml").write_text("model: m\ndata: d\nepoch: 3\n")
     message = fails(capsys, "sft", "--config", tmp_path / "c.yaml", "--out", "o")
     assert "epoch" in message
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("epoch: 3\n", "unknown key 'epoch' (did you mean epochs?)"),
+        ("model: 3\n", "--model: expected a text, not 3"),
+        ("epochs: x\n", "--epochs: expected a number, not 'x'"),
+        ("data: [a]\n", "--data: expected a text or names, --data.NAME VALUE, not ['a']"),
+        ("data: {a: 3}\n", "--data.a: expected a text, not 3"),
+        ("- a\n", "a mapping of knobs is needed"),
+    ],
+)
+def test_what_a_file_says_wrongly_is_named_with_the_file(tmp_path, capsys, content, words):
+    (tmp_path / "c.yaml").write_text(content)
+    assert f"--config {tmp_path / 'c.yaml'}: {words}" in fails(capsys, "sft", "--config", tmp_path / "c.yaml")
 
 
 @pytest.mark.parametrize(("content", "word"), [("model: [", "c.yaml"), (None, "c.yaml")])

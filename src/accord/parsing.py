@@ -17,7 +17,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from accord.commands import COMMANDS
@@ -46,7 +46,7 @@ def parse(command: str, arguments: Sequence[str]) -> Config | None:
             return None
         raise
     except argparse.ArgumentError as error:
-        raise BadInput(" ".join(error.message.split())) from None
+        raise BadInput(f"{' '.join(str(error).split())}; a value follows its knob, --knob value") from None
     values.pop("config", None)
     unsaid = [name for name, field in cls.model_fields.items() if field.is_required() and not values[name]]
     try:
@@ -138,7 +138,7 @@ def build_parser(command: str, *, every: bool = True) -> Any:
 
 
 def read_knobs(path: Path, cls: type[Config]) -> str:
-    """The text of a YAML file of knobs; BadInput with its name where it is none, or has a key that is no knob."""
+    """The text of a YAML file of knobs; BadInput with its name where a key is no knob or a value cannot be one."""
     try:
         text = path.read_text(encoding="utf-8")
         found = yaml.safe_load(text)
@@ -147,6 +147,14 @@ def read_knobs(path: Path, cls: type[Config]) -> str:
     if not isinstance(found, dict):
         raise BadInput(f"--config {path}: a mapping of knobs is needed, one `knob: value` a line")
     refuse_unknown(map(str, found), cls, f"--config {path}: ")
+    for name, value in found.items():
+        field = cls.model_fields[name]
+        kind: Any = field.annotation
+        try:
+            TypeAdapter(kind).validate_python(value)
+        except ValidationError as error:
+            problems = [{**problem, "loc": (name, *problem["loc"])} for problem in error.errors()]
+            raise BadInput(f"--config {path}: {'; '.join(wrong_with(name, field, problems))}") from None
     return text
 
 
@@ -157,9 +165,9 @@ def or_text(annotation: Any) -> Any:
         members = sorted(get_args(annotation), key=lambda one: get_origin(one) not in (dict, list))
         return functools.reduce(operator.or_, map(or_text, members))
     if origin is dict:
-        return dict[str, or_text(get_args(annotation)[1])]  # type: ignore[misc]
+        return dict[str, or_text(get_args(annotation)[1])] | str  # type: ignore[misc]
     if origin is list:
-        return list[or_text(get_args(annotation)[0])]  # type: ignore[misc]
+        return list[or_text(get_args(annotation)[0])] | str  # type: ignore[misc]
     return str if origin is Literal else annotation if annotation in (str, NoneType) else annotation | str
 
 

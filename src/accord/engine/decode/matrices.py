@@ -194,9 +194,9 @@ def _active(linear: Any) -> Sequence[str]:
 
 def _linears(layer: Any) -> list[Any]:
     attention, mlp = layer.self_attn, layer.mlp
-    places = (attention, "q_proj"), (attention, "k_proj"), (attention, "v_proj"), (attention, "o_proj")
-    places += (mlp, "gate_proj"), (mlp, "up_proj"), (mlp, "down_proj")
-    return [getattr(getattr(owner, name), "base_layer", getattr(owner, name)) for owner, name in places]
+    linears = [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj]
+    linears += [mlp.gate_proj, mlp.up_proj, mlp.down_proj]
+    return [getattr(linear, "base_layer", linear) for linear in linears]
 
 
 def _head_norms(attention: Any, pairs: Tensor) -> tuple[Tensor | None, Tensor | None]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 
 from accord.data.chat import Renderer
-from accord.engine.engines import Engine, InProcess
+from accord.engine.engines import InProcess
 from accord.engine.remote.vllm import Server
 from accord.errors import BadInput
 from accord.models.loading import load_policy
@@ -76,7 +76,7 @@ def run(config: Check) -> list[Diagnosis]:
     return found
 
 
-def answer(config: Check, engine: Engine, renderer: Renderer, prompts: Sequence[Prompt]) -> None:
+def answer(config: Check, engine: InProcess | Server, renderer: Renderer, prompts: Sequence[Prompt]) -> None:
     """Draw a reply to each prompt and print it with what ended it."""
     from rich.console import Console
 

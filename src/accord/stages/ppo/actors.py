@@ -73,8 +73,9 @@ class Actors:
     @property
     def frozen(self) -> list[nn.Module]:
         """Models whose weights nothing changes."""
-        scorers = [scorer for scorer in self.scorers.values() if isinstance(scorer, Scorer)]
-        models = [model for scorer in scorers for model in scorer.models]
+        models: list[nn.Module] = []
+        for scorer in self.scorers.values():
+            models += scorer.models if isinstance(scorer, Scorer) else []
         separate = self.reference.separate
         return models if separate is None or separate is self.following else [*models, separate]
 
