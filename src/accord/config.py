@@ -19,6 +19,7 @@ Track = Literal["none", "tensorboard", "trackio", "wandb"]
 Sources = str | dict[str, str]
 LimitOf = Literal["cost", "unsafe"]
 PROTOCOLS = ("openai", "anthropic", "systemone")  # of servers that answer questions
+SCHEMES = ("labeler",)  # of rewards that are neither a model with a head nor a service, SCHEME:WHERE
 LIMIT_OF = "what is bounded: the mean cost in its own units, or the calibrated share of unsafe replies"
 
 
@@ -238,6 +239,44 @@ class Asking(Config):
 def is_server(where: str) -> bool:
     """Whether a labeler is a server: PROTOCOL:URL#MODEL."""
     return where.partition(":")[0] in PROTOCOLS
+
+
+def scheme_of(where: str) -> str:
+    """The scheme of a reward SCHEME:WHERE that `accord.stages.rewards` opens; empty for any other."""
+    scheme = where.partition(":")[0]
+    return scheme if scheme in SCHEMES else ""
+
+
+class Labeling(Asking):
+    """How a labeler is asked about single replies, where its answers are a reward."""
+
+    question: Literal["score", "yes-no"] = Field(
+        "score", description="how well a reply keeps to a principle, or whether it does"
+    )
+    constitution: str = Field("default", description="default, world, a YAML file, or a folder of the paper's prompts")
+    tags: list[str] = Field([], description="use only principles with one of these tags, with commas; default: all")
+    ensemble: int = Field(1, ge=0, description="principles drawn for each prompt; 0: all of them")
+    calibration: str = Field(
+        "", description="run folder of `accord constitution --make calibration` with the same --question"
+    )
+    require_calibration: bool = Field(False, description="refuse to score without calibration of this very labeler")
+
+    @field_validator("tags", mode="before")
+    @classmethod
+    def _with_commas(cls, value: Any) -> Any:
+        return value.split(",") if isinstance(value, str) else value
+
+    @property
+    def asks_server(self) -> bool:
+        return True  # which labelers there are, the rewards say
+
+    @model_validator(mode="after")
+    def _is_measured(self) -> Self:
+        if self.require_calibration and not self.calibration:
+            raise ValueError(
+                "require_calibration needs calibration RUN of `accord constitution --make calibration`; measure first"
+            )
+        return self
 
 
 class Reading(Config):

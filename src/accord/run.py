@@ -69,6 +69,8 @@ def _hash(plain: Mapping[str, Any]) -> str:
 def _computed(plain: Mapping[str, Any]) -> dict[str, Any]:
     """The knobs that can change a result. Of an engine it is what draws that counts, not where it answers."""
     kept = {key: value for key, value in plain.items() if key not in PLACEMENT}
+    if "labeling" in kept:
+        kept["labeling"] = {key: value for key, value in kept["labeling"].items() if key not in PLACEMENT}
     return kept | ({"engine": "vllm" if kept["engine"] else ""} if "engine" in kept else {})
 
 

@@ -25,7 +25,7 @@ MULTIPLIERS = "multiplier_rule multiplier_rate multiplier_gain multiplier_init m
 LIMITS = MULTIPLIERS + "limit_of multipliers_from eval_data "
 PTX = "ptx_kind ptx_weight ptx_batch_size "
 STILL = "kl_horizon refresh_mix "  # of a reference that does not move and a β that does not adapt
-PLAIN = ADAPTERS + LIMITS + PTX + STILL
+PLAIN = ADAPTERS + LIMITS + PTX + STILL + "labeling "
 GROUPED = {"samples": 2}
 MEMBERS = "combine variance_weight group_weights "
 NO_PAIRS = (
@@ -43,7 +43,7 @@ TRAINED = "learning_rate matrix_learning_rate warmup schedule weight_decay clip_
 SERVER = "allow_local key_variable max_calls max_cost price_sent price_answered timeout attempts at_once draws "
 REVISED = "critic revisions critique helpful "
 JUDGED = "judge criterion ensemble clamp think "
-COMPARED = JUDGED + "replies samples calibration require_calibration "
+COMPARED = JUDGED + "question replies samples calibration require_calibration "
 VOTED = "from_votes statements keep "
 COMPARES = {"make": "comparisons", "revisions": None}
 
@@ -61,7 +61,7 @@ def ppo(changes, refused):
 
 
 def limited(changes, refused):
-    return Choice("limited", changes, ADAPTERS + PTX + STILL + "value_weight " + refused)
+    return Choice("limited", changes, ADAPTERS + PTX + STILL + "labeling value_weight " + refused)
 
 
 def preference(changes, refused):
@@ -84,10 +84,14 @@ CHOICES = {
     "ppo, exact KL": ppo({"kl_in": "loss", "kl_estimator": "exact"}, PLAIN + "value_weight"),
     "ppo, no KL": ppo({"kl_coefficient": 0}, PLAIN + "value_weight kl_target kl_anneal"),
     "ppo, one update": ppo({"ppo_epochs": 1, "mini_batch_size": 8}, PLAIN + "value_weight update_kl"),
-    "ppo, adapters": ppo({"lora_rank": 2}, LIMITS + PTX + STILL + "value_weight"),
+    "ppo, adapters": ppo({"lora_rank": 2}, LIMITS + PTX + STILL + "labeling value_weight"),
+    "ppo, labeler": ppo(
+        {"rewards.kind": "labeler:SNAPSHOTS/policy", "labeling.question": "yes-no"},
+        ADAPTERS + LIMITS + PTX + STILL + "value_weight",
+    ),
     "ppo, limit": limited({}, ""),
     "ppo, limit by rloo": Choice(
-        "limited", {"advantages": "rloo", **GROUPED}, ADAPTERS + PTX + STILL + CRITICS + "gamma"
+        "limited", {"advantages": "rloo", **GROUPED}, ADAPTERS + PTX + STILL + CRITICS + "labeling gamma"
     ),
     "ppo, limit checked": limited({"eval_data.harmful": "FILES/held-out-harmful.jsonl"}, ""),
     "ppo, limit by safe-rlhf": limited({"multiplier_rule": "safe-rlhf"}, "multiplier_gain"),
@@ -97,7 +101,7 @@ CHOICES = {
         {"kl_target": 1.0, "refresh_every": 1, "ptx_data": "FILES/documents.jsonl", "weight_average": 0.5}
         | {"watch.other": "SNAPSHOTS/reward", "alarms.objective/kl": "roll-back above 1000"}
         | {"reward_weights.helpful": 2.0, "scale_rewards": "true", "lora_rank": 2},
-        LIMITS + "value_weight",
+        LIMITS + "labeling value_weight",
     ),
     "preference": preference({}, PAIRS),
     "preference, labels too": preference(
@@ -194,18 +198,30 @@ CHOICES = {
     "score, policies too": Choice("score", {"models.p": "SNAPSHOTS/policy", "label": "a"}, ""),
     "constitution": Choice("constitution", {"helpful": "FILES/harmful.jsonl"}, SERVER + COMPARED + VOTED),
     "constitution, without critiques": Choice("constitution", {"critique": "false"}, SERVER + COMPARED + VOTED),
-    "constitution, compared": Choice("constitution", {**COMPARES}, SERVER + REVISED + VOTED + "clamp"),
-    "constitution, compared after thought": Choice("constitution", {**COMPARES, "think": 4}, SERVER + REVISED + VOTED),
+    "constitution, compared": Choice("constitution", {**COMPARES}, SERVER + REVISED + VOTED + "question clamp"),
+    "constitution, compared after thought": Choice(
+        "constitution", {**COMPARES, "think": 4}, SERVER + REVISED + VOTED + "question"
+    ),
     "constitution, given replies": Choice(
         "constitution",
         {**COMPARES, "replies": "FILES/drawn", "judge": "SNAPSHOTS/policy", "model": None, "data": None}
         | {"max_new_tokens": None},
-        SERVER + REVISED + VOTED + "clamp model data split samples temperature max_new_tokens max_rows columns",
+        SERVER
+        + REVISED
+        + VOTED
+        + "question clamp model data split samples temperature max_new_tokens max_rows columns",
     ),
     "constitution, calibration": Choice(
         "constitution",
         {"make": "calibration", "data": "FILES/comparisons.jsonl", "max_new_tokens": None, "revisions": None},
         SERVER + REVISED + VOTED + "clamp replies samples calibration require_calibration temperature max_new_tokens",
+    ),
+    "constitution, calibration of single replies": Choice(
+        "constitution",
+        {"make": "calibration", "question": "score", "data": "FILES/comparisons.jsonl"}
+        | dict.fromkeys(["max_new_tokens", "revisions", "shots"]),
+        SERVER + REVISED + VOTED + "shots think clamp replies samples calibration require_calibration temperature "
+        "max_new_tokens",
     ),
     "constitution, votes": Choice(
         "constitution",

@@ -435,7 +435,7 @@ def test_c12_the_controller_is_fed_nats_per_sequence_and_the_number_of_sequences
     experience = make_experience(helpful=[0.0, 0.0])
     config = make_config(kl_target=0.4, kl_horizon=100.0)
     state = ppo_state.State(0, 0.5, {})
-    scorers = SimpleNamespace(renderer=renderer, rewards={}, costs={})
+    scorers = SimpleNamespace(renderer=renderer, rewards={}, costs={}, scorers={})
     metrics = ppo_log.rollout_metrics(scorers, complete(config, experience), state)
     assert metrics["objective/kl"] == pytest.approx((0.6 + 0.3) / 2)
     assert metrics["kl_coefficient"] == 0.5  # what this batch was trained with

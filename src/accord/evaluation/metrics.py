@@ -238,6 +238,9 @@ METRICS: dict[str, Metric] = {
     "kl_coefficient": Metric("β, the price of a nat of KL, in this iteration", "score per nat", PPO, "kl_coef"),
     "reward/NAME": Metric("mean score of preference model NAME", "normalised score", PPO),
     "reward/NAME/SLICE": Metric("the same on the prompts of one slice", "normalised score", PPO),
+    "labeler/NAME/questions": Metric("questions that labeler NAME has answered so far", "count", PPO),
+    "labeler/NAME/calls": Metric("calls for them so far, failed ones too; 0 in this process", "count", PPO),
+    "labeler/NAME/cost": Metric("their cost so far", "currency of the prices", PPO),
     "cost/NAME/mean": Metric(
         "mean raw cost on the limit's slice (on all prompts if NAME has no limit), in the head's own units, without "
         "normaliser: what the multiplier sees of a limit on the cost; above 0 is unsafe",

@@ -1,7 +1,7 @@
 """Constitutions by name, file or folder: our YAML, checked by the line; the paper's shapes; the gold world's own."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from accord.errors import BadInput, did_you_mean
 from accord.labelers.principles import Principles, WorkedComparison, WorkedRevision, WrittenPrinciple
 from accord.labelers.questions import ENGLISH, WORLD, Wording
-from accord.records import ROLES, Turn
+from accord.records import ROLES, Turn, content_hash
 from accord.run import read_json
 from accord.world import critiques, questions
 from accord.world.principles import PRINCIPLES
@@ -312,6 +312,19 @@ _READ: dict[str, tuple[str, Callable[[Any], list[Any]]]] = {
     WORKED: ("revisions", _worked),
     COMPARED: ("comparisons", _compared),
 }
+
+
+def asked_by(
+    labeler: str, constitution: Principles, question: str, tags: Sequence[str], ensemble: int
+) -> dict[str, Any]:
+    """What makes a labeler that is asked under principles another one: what was measured of it holds for no other."""
+    return {
+        "judge": labeler,
+        "question": question,
+        "constitution": content_hash(to_yaml(constitution)),
+        "tags": sorted(tags),
+        "ensemble": ensemble,
+    }
 
 
 def to_yaml(constitution: Principles) -> str:

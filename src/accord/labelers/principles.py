@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from accord.labelers.preferences import BothOrders
-from accord.labelers.questions import Question, Wording
+from accord.labelers.questions import Kind, Question, Wording
 from accord.records import Turn, unit_hash
 
 
@@ -76,6 +76,15 @@ class Principles:
     def comparing(self, tags: Sequence[str] = ()) -> list[WrittenPrinciple]:
         """Those that replies are compared by, with one of the tags where there are any."""
         return [p for p in self.principles if p.comparison and _tagged(p, tags)]
+
+    def scoring(self, tags: Sequence[str] = ()) -> list[WrittenPrinciple]:
+        """Those that single replies are scored under, with one of the tags where there are any."""
+        return [p for p in self.principles if p.text and _tagged(p, tags)]
+
+    def about_one(self, principle: WrittenPrinciple, kind: Kind, turns: Sequence[Turn], reply: str) -> Question:
+        """Whether (yes-no), or how well (score), one reply keeps to the principle, as the wording asks it."""
+        asked = self.wording.single[kind].format(text=principle.text, name=principle.name)
+        return self.wording.about_one(kind, turns, reply, asked, principle.name)
 
     def both_orders(
         self, principle: WrittenPrinciple, turns: Sequence[Turn], first: str, second: str, shots: int

@@ -10,6 +10,7 @@ from typing import Literal
 
 from accord.records import Turn, content_hash
 from accord.world.questions import ANSWERS as WORLD_ANSWERS
+from accord.world.questions import FORMS as WORLD_FORMS
 
 Kind = Literal["choice", "yes-no", "score"]
 # how the probabilities of an answer came about: read off a model's own log-probs, by a server that decides, by a server
@@ -64,6 +65,8 @@ class Wording:
 
     `roles` begin what a turn of a role said, those of other roles are left out, `between` parts them. `one` and `two`
     show the conversation with a reply or two, {conversation}, {reply}, {first} and {second} standing for them.
+    `single` asks about one reply under a principle, {text} and {name} standing for it; `finds_faults` says that yes, or
+    the highest score, is then the worst answer.
     """
 
     roles: Mapping[str, str]
@@ -73,6 +76,8 @@ class Wording:
     gap: str
     answers: Mapping[Kind, tuple[str, ...]]
     closings: Mapping[Kind, str]
+    single: Mapping[Kind, str]
+    finds_faults: bool = False
 
     def about_two(self, turns: Sequence[Turn], first: str, second: str, asked: str, about: str) -> Question:
         """Which of two replies, the first answer standing for the first that is shown."""
@@ -105,6 +110,10 @@ ENGLISH = Wording(
         "yes-no": "Answer with yes or no and nothing else.",
         "score": "Answer with a number from 1 (not at all) to 5 (very much) and nothing else.",
     },
+    single={
+        "yes-no": "Does the reply keep to this principle? {text}",
+        "score": "How well does the reply keep to this principle? {text}",
+    },
 )
 WORLD = Wording(  # as the gold world's own models have learned it, accord.world.questions
     roles={"user": "asked: ", "assistant": "answered: "},
@@ -118,6 +127,11 @@ WORLD = Wording(  # as the gold world's own models have learned it, accord.world
         "score": WORLD_ANSWERS["judge-score"],
     },
     closings={"choice": "", "yes-no": "", "score": ""},
+    single={
+        "yes-no": WORLD_FORMS["judge-yes-no"].format(f="{name}"),
+        "score": WORLD_FORMS["judge-score"].format(f="{name}"),
+    },
+    finds_faults=True,
 )
 
 

@@ -122,7 +122,8 @@ class RemoteLabeler:
 
     def _lose(self, name: str, spent: Spent, error: Exception) -> None:
         if spent.calls:
-            self._journal.add({"id": f"failed {name} {time.time_ns()}", "failed": str(error), **spent.json()})
+            told = {"labeler": self.name, "failed": str(error), **spent.json()}
+            self._journal.add({"id": f"failed {name} {time.time_ns()}", **told})
 
     def _forgo(self, methods: Sequence[Method], why: str) -> None:
         """Remember which ways the server does not know, and say so."""

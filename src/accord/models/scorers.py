@@ -6,6 +6,8 @@
                               {"role", "content"} that ends with the reply
     http://…, https://…       POST {"conversations": […]} → {"scores": […]}
 
+What else there is, SCHEME:WHERE, is opened by `accord.stages.rewards`.
+
 Higher is better for a reward; for a cost above 0 is unsafe. What a function or a service answers is a raw score. 0.0 is
 a score. An exception, a score too few, or one that is no finite number ends the run: a reward that is made up for a
 scorer that failed would be learned from.
@@ -23,7 +25,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from accord.config import is_server
+from accord.config import is_server, scheme_of
 from accord.data.chat import Renderer
 from accord.engine.packing import Group, reply_group
 from accord.engine.remote.http import CallFailed, call_json
@@ -57,6 +59,10 @@ class ReplyScorer(Protocol):
     def measured(self) -> Mapping[str, Any]:
         """`deviation` of the raw costs of its training replies, and `calibration` of σ(cost), where they are known."""
 
+    @property
+    def spent(self) -> Mapping[str, float]:
+        """What asking it has taken so far, by name (`calls`, `cost`, …); nothing where that is not counted."""
+
     def raw_scores(
         self, prompts: Sequence[Prompt], replies: Sequence[str], groups: Sequence[Group], *, micro_tokens: int
     ) -> Tensor:
@@ -77,6 +83,7 @@ class TextScorer:
 
     normalizer = Normalizer()
     measured: Mapping[str, Any] = MappingProxyType({})
+    spent: Mapping[str, float] = MappingProxyType({})
 
     def __init__(
         self,
@@ -116,6 +123,8 @@ def open_scorer(
     `head` names the criterion that is read of a model with a head for each of several. Adapters on the model `on` are
     not merged, so that its weights can be shared.
     """
+    if scheme := scheme_of(where):
+        raise BadInput(f"{where}: {scheme} gives rewards of `accord ppo` alone; name a model, MODULE:FUNCTION or a URL")
     if is_address(where):
         return TextScorer(where, role, renderer, lambda conversations: _post(where, conversations), remote=True)
     if FUNCTION.fullmatch(where):
@@ -128,8 +137,8 @@ def is_address(where: str) -> bool:
 
 
 def is_elsewhere(where: str) -> bool:
-    """Whether a scorer is no model that is read here: a service, a function, or a server that answers questions."""
-    return is_address(where) or is_server(where) or FUNCTION.fullmatch(where) is not None
+    """Whether a scorer is no model that is read here: a service, a function, a server of questions, SCHEME:WHERE."""
+    return is_address(where) or is_server(where) or bool(scheme_of(where)) or FUNCTION.fullmatch(where) is not None
 
 
 def load_function(where: str) -> Callable[[list[Conversation]], Any]:
@@ -181,6 +190,7 @@ class ConversationScorer(Scorer):
     """Scores rollouts: by their own ids where it shares the policy's tokenizer, else by the conversation anew."""
 
     remote = False
+    spent: Mapping[str, float] = MappingProxyType({})
 
     def __init__(
         self, where: str, role: str, renderer: Renderer, device: torch.device, head: str = "", *, on: str = ""

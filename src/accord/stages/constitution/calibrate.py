@@ -7,7 +7,6 @@ temperature that it had a part in.
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,14 +14,17 @@ import numpy as np
 from accord.errors import BadInput
 from accord.evaluation.calibration import calibration_intervals, fit_temperature, preference_calibration, refitted
 from accord.evaluation.statistics import finite
-from accord.labelers.constitution_file import to_yaml
+from accord.labelers.constitution_file import asked_by
 from accord.labelers.labeler import Labeler
-from accord.labelers.preferences import Preferences, logit
+from accord.labelers.preferences import Preferences, logit, sigmoid
 from accord.labelers.principles import Principles
-from accord.records import Comparison, content_hash
-from accord.run import RunFolder, read_json
+from accord.labelers.scores import principles_of, score_replies
+from accord.records import Comparison
+from accord.run import RunFolder
 from accord.stages.constitution.compare import ask_about, contest
 from accord.stages.constitution.config import Constitution
+from accord.stages.constitution.revise import CHUNK
+from accord.training.progress import Progress
 
 FEWEST = 30  # pairs below which a temperature is a guess
 
@@ -37,16 +39,11 @@ class LabelledPair(NamedTuple):
 
 def way_of_asking(config: Constitution, judge: Labeler, constitution: Principles) -> dict[str, Any]:
     """What makes a judge another one."""
-    return {
-        "judge": judge.name,
-        "criterion": config.criterion,
-        "constitution": content_hash(to_yaml(constitution)),
-        "tags": sorted(config.tags),
-        "ensemble": config.ensemble,
-        "shots": config.shots,
-        "think": config.think,
-        "clamp": config.clamp if config.think else 0.0,
-    }
+    plain = asked_by(judge.name, constitution, config.question, config.tags, config.ensemble)
+    if config.question != "choice":
+        return {"criterion": config.criterion, **plain}
+    thought = {"think": config.think, "clamp": config.clamp if config.think else 0.0}
+    return {"criterion": config.criterion, **plain, "shots": config.shots, **thought}
 
 
 def calibrate(
@@ -56,7 +53,10 @@ def calibrate(
     pairs = [c for c in labelled if len(c.replies) == 2 and c.ranks[0] != c.ranks[1] and c.probability == 1]
     if len(pairs) < FEWEST:
         raise BadInput(f"{len(pairs)} plain comparisons under --criterion {config.criterion}; give {FEWEST} or more")
-    said = ask_about(config, run, judge, [contest(config, constitution, c.prompt, *c.replies) for c in pairs])
+    if config.question == "choice":
+        said = ask_about(config, run, judge, [contest(config, constitution, c.prompt, *c.replies) for c in pairs])
+    else:
+        said = ask_singly(config, run, judge, constitution, pairs)
     found = [
         LabelledPair(c, logit(first) * (1 if c.ranks[0] == 1 else -1), method)
         for c, first, method in zip(pairs, said.first, said.methods, strict=True)
@@ -74,6 +74,29 @@ def calibrate(
     run.finish(pairs=len(found), unanswered=sum(said.why.values()))
 
 
+def ask_singly(
+    config: Constitution, run: RunFolder, judge: Labeler, constitution: Principles, pairs: Sequence[Comparison]
+) -> Preferences:
+    """How sure the judge is of each pair by the difference of its scores of the two replies."""
+    told = Preferences.none()
+    progress = Progress(run.stage, len(pairs), unit="pair")
+    for start in range(0, len(pairs), CHUNK):
+        part = pairs[start : start + CHUNK]
+        by = [principles_of(constitution, c.prompt, config.tags, config.ensemble, config.seed) for c in part]
+        asked = [(c.prompt, reply, own) for c, own in zip(part, by, strict=True) for reply in c.replies]
+        scores = score_replies(judge, constitution, config.question, asked)
+        told.why.update(scores.why)
+        for i in range(len(part)):
+            first, second = scores.values[2 * i : 2 * i + 2]
+            told.first.append(None if first is None or second is None else sigmoid(first - second))
+            told.methods.append("+".join(sorted({m for m in scores.methods[2 * i : 2 * i + 2] if m})))
+        progress.update(start + len(part), {})
+        if run.stop_requested and start + CHUNK < len(pairs):
+            raise run.interrupted(start + CHUNK, "pair")
+    told.tell(config.criterion, config.judge or config.model)
+    return told
+
+
 def report(found: Sequence[LabelledPair], said: Preferences, seed: int) -> dict[str, Any]:
     """Accuracy, calibration before and after the temperature, and what sways the judge."""
     margins = np.array([m.margin for m in found])
@@ -89,7 +112,7 @@ def report(found: Sequence[LabelledPair], said: Preferences, seed: int) -> dict[
         "after": preference_calibration(after, clusters=clusters).json(),
         "intervals": {name: {key: value.json() for key, value in own.items()} for name, own in intervals.items()},
         "flip_rate": finite(said.same_place),
-        "first_place": finite(float(np.mean(said.places))),
+        "first_place": finite(float(np.mean(said.places))) if said.places else None,
         **longer_shares(found),
     }
 
@@ -112,20 +135,3 @@ def longer_shares(found: Sequence[LabelledPair]) -> dict[str, Any]:
             judged.append(labelled[-1] == (measured.margin > 0))
     share = {"judge": float(np.mean(judged)), "labels": float(np.mean(labelled))} if judged else None
     return {"longer": share, "uneven": len(judged)}
-
-
-def read_temperatures(config: Constitution, judge: Labeler, constitution: Principles) -> dict[str, float]:
-    """The temperatures of `--calibration`, by method; none without it. BadInput where it measured another judge."""
-    if not config.calibration:
-        return {}
-    told = read_json(Path(config.calibration) / "calibration.json")
-    for key, value in way_of_asking(config, judge, constitution).items():
-        if told["asked"].get(key) != value:
-            raise BadInput(
-                f"--calibration {config.calibration}: measured with another {key} ({told['asked'].get(key)!r}, not "
-                f"{value!r}); measure this judge, asked in this way: --make calibration"
-            )
-    for method, temperature in told["temperatures"].items():
-        if temperature is None:
-            raise BadInput(f"--calibration {config.calibration}: by {method} the judge is no better than chance")
-    return dict(told["temperatures"])

@@ -22,6 +22,7 @@ from accord.labelers.preferences import (
     thought_over,
 )
 from accord.labelers.principles import Principles, several_drawn
+from accord.labelers.temperatures import cooled
 from accord.records import Comparison, Prompt
 from accord.run import RunFolder
 from accord.stages.constitution.config import Constitution
@@ -101,17 +102,6 @@ def ask_about(config: Constitution, run: RunFolder, judge: Labeler, asked: Seque
     return said
 
 
-def cooled(probability: float, method: str, temperatures: Mapping[str, float]) -> float:
-    """The probability with its logit divided by the temperature of its method; as it is where none was measured."""
-    if not temperatures:
-        return probability
-    if method not in temperatures:
-        raise BadInput(
-            f"a label was had by {method}, and --calibration measured {', '.join(temperatures)}; measure both"
-        )
-    return sigmoid(logit(probability) / temperatures[method])
-
-
 def compare(
     config: Constitution,
     run: RunFolder,
@@ -127,7 +117,8 @@ def compare(
     for own, first, method in zip(asked, said.first, said.methods, strict=True):
         if first is None:
             continue
-        sure, labeler = cooled(first, method, temperatures), f"ai:{judge.name}:{method}"
+        sure = sigmoid(cooled(logit(first), method, temperatures)) if temperatures else first
+        labeler = f"ai:{judge.name}:{method}"
         comparison = soft_label(own.prompt, own.first, own.second, config.criterion, sure, labeler)
         made.append(comparison)
         principles = [both.straight.about for both in own.questions]

@@ -28,6 +28,8 @@ class Constitution(Run, Sampling, Reading, Asking):
         Idle(f"{TALKED} {COMPUTED}", lambda c: c.make != "principles", "with --make principles"),
         Idle(VOTED, lambda c: c.make == "principles", "with --make {c.make}"),
         Idle(DRAWN, lambda c: not c.replies, "with --replies (they are there)"),
+        Idle("question", lambda c: c.make == "calibration", "with --make {c.make} (two replies are compared)"),
+        Idle("shots think clamp", lambda c: c.question == "choice", "with --question {c.question} (asked plainly)"),
         Idle("clamp", lambda c: c.think, "without --think N (no chain of thought is sure of itself)"),
     )
     asked_knob: ClassVar[str] = "critic or --judge"
@@ -50,6 +52,9 @@ class Constitution(Run, Sampling, Reading, Asking):
     replies: str = Field("", description="run folder of `accord sample`, two replies or more to each prompt")
     samples: int = Field(2, gt=1, description="replies drawn to each prompt")
     criterion: str = Field("harmless", description="criterion of the comparisons")
+    question: Literal["choice", "yes-no", "score"] = Field(
+        "choice", description="what is measured: which of two replies is better, or single ones as ppo's labeler: asks"
+    )
     ensemble: int = Field(1, ge=0, description="principles drawn for each comparison; 0: all of them")
     think: int = Field(0, ge=0, description="tokens of a chain of thought before each answer; 0: none")
     clamp: float = Field(

@@ -7,12 +7,13 @@ from accord.data.sources import read_comparisons, read_prompts
 from accord.labelers.backends import Labelers
 from accord.labelers.constitution_file import read_constitution, to_yaml
 from accord.labelers.journal import Journal
+from accord.labelers.temperatures import read_temperatures
 from accord.records import Comparison, Prompt
 from accord.run import RunFolder, write_text
-from accord.stages.constitution.calibrate import calibrate, read_temperatures
+from accord.stages.constitution.calibrate import calibrate, way_of_asking
 from accord.stages.constitution.compare import compare, draw_replies, refuse_unfit
 from accord.stages.constitution.config import Constitution
-from accord.stages.constitution.revise import Writers, revise, steps_profile, write_demonstrations
+from accord.stages.constitution.revise import Writers, refuse_none, revise, steps_profile, write_demonstrations
 from accord.stages.constitution.votes import from_votes, summary
 from accord.stages.shared import load_all, load_criterion, open_run, replies_by_prompt
 from accord.training import distributed
@@ -68,7 +69,7 @@ def make_comparisons(config: Constitution, run: RunFolder) -> None:
     with Journal(run.path / "journal.jsonl") as journal:
         labelers = Labelers(config, distributed.start(run.threads), journal, config.cache_tokens)
         judge = labelers.named(config.judge or config.model)
-        temperatures = read_temperatures(config, judge, constitution)
+        temperatures = read_temperatures(config.calibration, way_of_asking(config, judge, constitution))
         if not config.replies:
             prompts: list[Prompt] = load_all(read_prompts, config.data, config, run, split=config.split)
             draw_replies(config, run, labelers.named(config.model) if config.judge else judge, prompts)
@@ -78,7 +79,10 @@ def make_comparisons(config: Constitution, run: RunFolder) -> None:
 def make_calibration(config: Constitution, run: RunFolder) -> None:
     """Labelled comparisons → `calibration.json`."""
     constitution = read_constitution(config.constitution)
-    refuse_unfit(config, constitution)
+    if config.question == "choice":
+        refuse_unfit(config, constitution)
+    else:
+        refuse_none(config, constitution.scoring(config.tags), "has a text that replies are scored under")
     labelled: list[Comparison] = load_criterion(
         read_comparisons, config.data, config, run, config.criterion, split=config.split
     )

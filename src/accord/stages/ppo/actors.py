@@ -15,6 +15,7 @@ from accord.engine.forward.causal import hidden_states, logits_head
 from accord.engine.packing import Group, Packing
 from accord.engine.texts import conversation_group, document_groups
 from accord.errors import BadInput
+from accord.labelers.journal import Journal
 from accord.models.bases import BaseWeights
 from accord.models.critics import Critics, SeparateCritics, make_critics
 from accord.models.limits import Limit, open_limits
@@ -27,6 +28,7 @@ from accord.records import Demonstration, Document, Prompt, slice_names
 from accord.run import RunFolder
 from accord.stages.leaks import refuse_trained_prompts
 from accord.stages.ppo.config import Ppo
+from accord.stages.rewards import Setting, open_rewards
 from accord.stages.shared import cache_of, drop_long, drop_long_prompts, load_all, open_renderer
 from accord.training.distributed import World
 
@@ -35,7 +37,8 @@ REWARD = "reward"  # the name of the summed reward's signal; costs go by their o
 
 @dataclass(frozen=True)
 class Actors:
-    """Every role of the run: views of models, one tokenizer, and the engine that draws the policy's replies.
+    """Every role of the run: views of models, one tokenizer, the engine that draws the policy's replies, and the
+    journal of what labelers among the rewards were asked.
 
     `following` is the reference's own module where `--refresh_every` moves it, `average` the averaged policy, each None
     where not asked for; `other_text` is what the PTX term reads.
@@ -53,6 +56,7 @@ class Actors:
     average: nn.Module | None
     other_text: list[Group]
     engine: Engine
+    journal: Journal
 
     def train(self, mode: bool = True) -> None:
         """All that is trained, in training mode or not: transformers recomputes layers in that mode alone."""
@@ -98,10 +102,9 @@ def prepare(config: Ppo, run: RunFolder, world: World) -> tuple[Prompts, Actors]
     renderer = open_renderer(config.model, run, world)
     device = world.device
     on = config.model if config.lora_rank else ""
-    rewards, costs, watched = (
-        {n: open_scorer(where, role, renderer, device, n, on=on) for n, where in named.items()}
-        for named, role in ((config.rewards, "preference"), (config.costs, "cost"), (config.watch, "preference"))
-    )
+    setting = Setting(run, world, renderer, config.labels, on)
+    rewards, watched = (open_rewards(named, setting) for named in (config.rewards, config.watch))
+    costs = {n: open_scorer(where, "cost", renderer, device, n, on=on) for n, where in config.costs.items()}
     limits = open_limits(config.limits, config.limit_of, costs) if config.limits else {}
     asked = [*rewards.values(), *costs.values(), *watched.values()]
     prompts = read_prompts_of(config, run, [renderer, *(scorer.renderer for scorer in asked if scorer.renderer)])
@@ -137,6 +140,7 @@ def prepare(config: Ppo, run: RunFolder, world: World) -> tuple[Prompts, Actors]
         average=bases.share(copy.deepcopy(policy)) if config.weight_average else None,
         other_text=other_text,
         engine=engine,
+        journal=setting.journal,
     )
     return prompts._replace(shown=shown), actors
 

@@ -3,20 +3,24 @@
 import re
 from typing import ClassVar, Literal, NamedTuple
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from accord.config import (
     LIMIT_OF,
     Adapters,
+    Asking,
     Idle,
+    Labeling,
     LimitOf,
     Rendering,
     Rollouts,
     Schedule,
     Sources,
     Training,
+    is_server,
     rare,
     refuse_other_limits,
+    scheme_of,
 )
 
 PerLimit = float | dict[str, float]  # one number for every limit, or --knob.NAME X for single ones
@@ -280,15 +284,19 @@ class Ppo(Training, Adapters, Rendering, Rollouts, KlKnobs, AdvantageKnobs, Limi
             lambda c: c.ppo_epochs > 1 or max(1, c.mini_batch_size // c.samples) < c.batch_size,
             "with --ppo_epochs 1 and all replies in one --mini_batch_size (there is one update an iteration)",
         ),
+        Idle("labeling", lambda c: c.labelers, "without --rewards.NAME labeler:WHERE"),
     )
     model: str = Field(description="snapshot to start from")
     reference: str = Field("", description="snapshot that KL is measured to; default the model itself")
     data: Sources = Field(description="prompts; --data.NAME SOURCE names a slice")
     split: str = Field("", description="use only prompts of this split (preference, policy, evaluation)")
     rewards: dict[str, str] = Field(
-        description="--rewards.NAME DIR: preference models, or module:function, or URLs; summed"
+        description="--rewards.NAME DIR: preference models, or module:function, URLs, labeler:WHERE; summed"
     )
     reward_weights: dict[str, float] = rare({}, description="--reward_weights.NAME X: its weight in the sum; default 1")
+    labeling: dict[str, int | float | bool | str] = rare(
+        {}, description="--labeling.KNOB VALUE: how labelers among the rewards are asked (docs/labelers.md)"
+    )
     steps: int = Field(40, gt=0, description="iterations of sampling and improving")
     batch_size: int = Field(256, gt=0, description="prompts per iteration")
     samples: int = Field(1, gt=0, description="replies per prompt")
@@ -312,6 +320,21 @@ class Ppo(Training, Adapters, Rendering, Rollouts, KlKnobs, AdvantageKnobs, Limi
     schedule: Schedule = rare("linear", description="constant over the first half, then down to 10 % by this shape")
 
     @property
+    def labelers(self) -> list[str]:
+        """The places of the labelers that give rewards."""
+        named = [*self.rewards.values(), *self.watch.values()]
+        return [where.partition(":")[2] for where in named if scheme_of(where) == "labeler"]
+
+    @property
+    def labels(self) -> Labeling:
+        """How these are asked. Raises ValueError that names the knob which does not fit."""
+        try:
+            return Labeling(**{**self.labeling})
+        except ValidationError as error:
+            where = ".".join(["--labeling", *map(str, error.errors()[0]["loc"])])
+            raise ValueError(f"{where}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+
+    @property
     def summed(self) -> dict[str, float]:
         """What every reward's score counts in the sum."""
         return {name: self.reward_weights.get(name, 1.0) for name in self.rewards}
@@ -331,6 +354,9 @@ class Ppo(Training, Adapters, Rendering, Rollouts, KlKnobs, AdvantageKnobs, Limi
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "Ppo":
+        served = set(self.labels.model_fields_set) & set(Asking.model_fields)
+        if served and not any(map(is_server, self.labelers)):
+            raise ValueError(f"--labeling.{min(served)} has no effect: no labeler among the rewards is a server")
         if self.advantages in ("rloo", "grpo", "dr-grpo") and self.samples < 2:
             raise ValueError(f"--advantages {self.advantages} compares a prompt's replies; give --samples 2 or more")
         if self.scale_rewards and self.limits:

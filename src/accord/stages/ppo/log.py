@@ -30,6 +30,8 @@ def rollout_metrics(actors: Actors, experience: Experience, state: State) -> dic
     for name in actors.rewards:
         metrics[f"reward/{name}"] = float(experience.scores[name].mean())
         metrics |= {f"reward/{name}/{s}": float(experience.scores[name][inside].mean()) for s, inside in places.items()}
+    for name, scorer in actors.scorers.items():
+        metrics |= {f"labeler/{name}/{what}": value for what, value in scorer.spent.items()}
     for name in actors.costs:
         for s, inside in places.items():
             costs = experience.raw_costs[name][inside]

@@ -14,6 +14,7 @@ only the combined advantage is whitened; PPO without limits is the same loop wit
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ from accord.stages.ppo.rollouts import collect
 from accord.stages.ppo.state import State, first_state, move_kl_coefficient, restore, save_state
 from accord.stages.ppo.update import Targets, improve
 from accord.stages.ppo.watch import ENDING, Guard, refuse_unknown_metrics, watch_metrics
+from accord.stages.rewards import parents_of
 from accord.stages.shared import open_run, save_snapshot
 from accord.training import checkpoint, distributed
 from accord.training.compilation import Compilation
@@ -48,13 +50,15 @@ def run(config: Ppo) -> RunFolder:
     parents = {"model": config.model, "reference": config.reference or config.model}
     parents |= {f"reward.{n}": p for n, p in config.rewards.items()} | {f"cost.{n}": p for n, p in config.costs.items()}
     parents |= {f"watch.{n}": p for n, p in config.watch.items()}
-    with open_run("ppo", config, parents) as run:
+    parents |= parents_of({**config.rewards, **config.watch}, config.labels)
+    with open_run("ppo", config, parents) as run, ExitStack() as opened:
         if run.finished:
             return run
         world = distributed.start(run.threads)
         refuse_unknown_metrics(config.rules)
         state = first_state(config)
         prompts, actors = prepare(config, run, world)
+        opened.enter_context(actors.journal)
         config = settle_actors(config, run, world, prompts.training, actors)
         lower_frozen(actors.frozen, actors.moving, config.precision)
         guard = Guard(config.rules, actors.policy, quiet=not world.is_main)

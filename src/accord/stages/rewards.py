@@ -1,0 +1,128 @@
+"""Rewards by name, those that are no model with a head among them: SCHEME:WHERE, by the table at the end.
+
+A scheme opens a `ReplyScorer` (`accord.models.scorers`): it sees prompts and replies as text and gives a number each,
+higher is better. What it asks of others goes by way of the run's journal, so that a resumed run asks nothing twice.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from accord.config import Labeling, is_server, scheme_of
+from accord.data.chat import Renderer
+from accord.engine.packing import Group
+from accord.errors import BadInput
+from accord.labelers.backends import Labelers
+from accord.labelers.constitution_file import asked_by, read_constitution
+from accord.labelers.journal import Journal
+from accord.labelers.labeler import Labeler
+from accord.labelers.scores import principles_of, score_replies
+from accord.labelers.temperatures import cooled, read_temperatures
+from accord.models.scalar import Normalizer
+from accord.models.scorers import ReplyScorer, ScorerFailed, open_scorer
+from accord.records import Prompt
+from accord.run import RunFolder
+from accord.training.distributed import World
+
+
+class Setting:
+    """What rewards of a run are opened with: its journal, the policy's renderer, how labelers are asked."""
+
+    def __init__(
+        self, run: RunFolder, world: World, renderer: Renderer, labeling: Labeling | None = None, on: str = ""
+    ) -> None:
+        self.world, self.renderer, self.on = world, renderer, on
+        self.labeling, self.seed = labeling or Labeling(), int(run.config.seed)
+        self.journal = Journal(run.path / "journal.jsonl")
+        self._labelers: Labelers | None = None
+        self._named: dict[str, str] = {}
+
+    def labeler(self, where: str) -> Labeler:
+        """The labeler that `where` names; all of a run have one budget."""
+        if self.world.size > 1:
+            raise BadInput(f"labeler:{where}: one process asks a labeler; run without torchrun, or take another reward")
+        self._labelers = self._labelers or Labelers(self.labeling, self.world, self.journal)
+        labeler = self._labelers.named(where)
+        if self._named.setdefault(labeler.name, where) != where:
+            raise BadInput(
+                f"labeler:{where}: its answers would be journalled as {labeler.name}, as those of "
+                f"{self._named[labeler.name]}; put it into a folder of another name"
+            )
+        return labeler
+
+
+def open_rewards(named: Mapping[str, str], setting: Setting) -> dict[str, ReplyScorer]:
+    """Every scorer that `--rewards.NAME` or the like names. Raises BadInput where there is none."""
+    found: dict[str, ReplyScorer] = {}
+    for name, where in named.items():
+        if scheme := scheme_of(where):
+            found[name] = OPEN[scheme](where.partition(":")[2], setting)
+        else:
+            device = setting.world.device
+            found[name] = open_scorer(where, "preference", setting.renderer, device, name, on=setting.on)
+    return found
+
+
+def parents_of(rewards: Mapping[str, str], labeling: Labeling) -> dict[str, str]:
+    """Names of roles → what stands behind rewards that are asked: labelers, and what was measured of them."""
+    behind = {f"model.{name}": where.partition(":")[2] for name, where in rewards.items() if scheme_of(where)}
+    return behind | ({"calibration": labeling.calibration} if labeling.calibration else {})
+
+
+class LabelerScorer:
+    """A labeler that is asked one typed question about each reply under drawn principles (Lee et al. 2023, d-RLAIF).
+
+    The score is the expected answer on [−1, 1], a mean over the principles; with a calibration it is divided by the
+    temperature that was measured, and is in logits as a preference model's. Raises ScorerFailed for a reply about which
+    no question is answered, BadInput for a labeler or a constitution that does not do.
+    """
+
+    role = "preference"
+    normalizer = Normalizer()
+    measured: Mapping[str, Any] = MappingProxyType({})
+
+    def __init__(self, where: str, setting: Setting) -> None:
+        self._how, self._seed, self._journal = setting.labeling, setting.seed, setting.journal
+        self._constitution = read_constitution(self._how.constitution)
+        if not self._constitution.scoring(self._how.tags):
+            tagged = f" with a tag of {', '.join(self._how.tags)}" if self._how.tags else ""
+            raise BadInput(f"constitution {self._how.constitution}: no principle{tagged} has a text; add one")
+        self._labeler = setting.labeler(where)
+        how = self._how
+        asked = asked_by(self._labeler.name, self._constitution, how.question, how.tags, how.ensemble)
+        self._temperatures = read_temperatures(how.calibration, asked)
+        self.where, self.remote = f"labeler:{where}", is_server(where)
+        self.renderer: Renderer | None = setting.renderer
+
+    def raw_scores(
+        self, prompts: Sequence[Prompt], replies: Sequence[str], groups: Sequence[Group], *, micro_tokens: int
+    ) -> Tensor:
+        """One score (B,) per reply."""
+        how, constitution = self._how, self._constitution
+        asked = [
+            (prompt, reply, principles_of(constitution, prompt, how.tags, how.ensemble, self._seed))
+            for prompt, reply in zip(prompts, replies, strict=True)
+        ]
+        told = score_replies(self._labeler, constitution, how.question, asked)
+        found = []
+        for value, method in zip(told.values, told.methods, strict=True):
+            if value is None:
+                why = ", ".join(f"{count} {reason}" for reason, count in told.why.items())
+                raise ScorerFailed(f"{self.where} gave no answer about a reply ({why})")
+            found.append(cooled(value, method, self._temperatures))
+        return torch.tensor(found, dtype=torch.float32)
+
+    scores = raw_scores
+
+    @property
+    def spent(self) -> Mapping[str, float]:
+        """Questions that were answered, calls, cost: of this run so far, whoever was asked by this name."""
+        rows = [row for row in self._journal.rows if row.get("labeler") == self._labeler.name]
+        calls, cost = (float(sum(row.get(name, 0) for row in rows)) for name in ("calls", "cost"))
+        return {"questions": float(sum("probabilities" in row for row in rows)), "calls": calls, "cost": cost}
+
+
+OPEN: dict[str, Callable[[str, Setting], ReplyScorer]] = {"labeler": LabelerScorer}
