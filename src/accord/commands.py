@@ -76,6 +76,11 @@ COMMANDS: dict[str, Command] = {
         "stages.constitution.config:Constitution",
         "stages.constitution.run:run",
     ),
+    "redteam": Command(
+        "Attack a policy: prompts from sources or written by a model, in many forms; what gets through, and how often.",
+        "stages.redteam.config:Redteam",
+        "stages.redteam.run:run",
+    ),
     "sample": Command(
         "Draw replies from a snapshot.",
         "stages.sample.config:Sample",

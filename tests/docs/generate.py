@@ -80,6 +80,12 @@ EXAMPLES: dict[str, tuple[str, str]] = {
         "    --limits.harmless 0 --limit_slices.harmless harmful,red-team \\\n"
         "    --critic shared --steps 10 --max_new_tokens 40 --max_length 200 --out runs/ppo",
     ),
+    "redteam": (
+        "Writes `redteam.json`, and as prompts what got through; families of attacks that are held out go to a file of "
+        "their own, which nothing learns from. [redteam.md](redteam.md) says what the families are.",
+        "accord redteam --model runs/ppo/snapshot --data 'world:prompts/harmful?count=200&seed=7' \\\n"
+        "    --split evaluation --attacks world --judge gold --max_new_tokens 40 --out runs/redteam",
+    ),
     "online": (
         "Writes a policy snapshot, and a run folder of `sample` and `dpo` for every round. What the rounds do is "
         "[direct.md](direct.md#online-rounds).",

@@ -10,12 +10,16 @@ from accord.records import Turn, content_hash
 
 @dataclass(frozen=True)
 class Writing:
-    """How texts are drawn. `numbers` are the prompts' numbers in the random stream, their places by default."""
+    """How texts are drawn. `numbers` are the prompts' numbers in the random stream, their places by default.
+
+    `plain`: the last turn is the beginning of a text, which is gone on with, and no conversation.
+    """
 
     max_new_tokens: int
     temperature: float
     seed: int
     numbers: Sequence[int] | None = None
+    plain: bool = False
 
 
 class Draft(NamedTuple):

@@ -64,7 +64,8 @@ class LocalLabeler:
 
     def write(self, prompts: Sequence[Sequence[Turn]], how: Writing) -> list[Draft]:
         """A text of the model's own to each prompt; none to one that leaves no room for it."""
-        ids = [self._renderer.prompt_ids(tuple(turns)) for turns in prompts]
+        renderer = self._renderer
+        ids = [renderer.passage(turns[-1].content) if how.plain else renderer.prompt_ids(turns) for turns in prompts]
         numbers = range(len(ids)) if how.numbers is None else how.numbers
         fit = [i for i, prompt in enumerate(ids) if len(prompt) + how.max_new_tokens <= self.context]
         settings = SampleSettings(

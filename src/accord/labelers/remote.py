@@ -52,8 +52,8 @@ class RemoteLabeler:
 
     def write(self, prompts: Sequence[Sequence[Turn]], how: Writing) -> list[Draft]:
         """A text to every prompt, each drawn once. Raises as `ask` does."""
-        if self._writes is None:
-            raise BadInput(f"{self._where}: this protocol writes no texts; name a chat model")
+        if self._writes is None or how.plain:
+            raise BadInput(f"{self._where}: this protocol writes no such texts; name a chat model")
         numbers = range(len(prompts)) if how.numbers is None else how.numbers
         drawn = (how.max_new_tokens, how.temperature, how.seed)
         waiting, names = {}, []

@@ -89,13 +89,13 @@ class TextScorer:
         self,
         where: str,
         role: str,
-        renderer: Renderer,
+        renderer: Renderer | None,
         call: Callable[[list[Conversation]], Any],
         *,
         remote: bool = False,
     ) -> None:
         self.where, self.role, self.remote = where, role, remote
-        self.renderer: Renderer | None = renderer
+        self.renderer = renderer
         self._call = call
 
     def raw_scores(
@@ -116,10 +116,11 @@ class TextScorer:
 
 
 def open_scorer(
-    where: str, role: str, renderer: Renderer, device: torch.device, head: str = "", *, on: str = ""
+    where: str, role: str, renderer: Renderer | None, device: torch.device, head: str = "", *, on: str = ""
 ) -> ReplyScorer:
     """The scorer that `where` names; `role` is preference or cost. BadInput if there is none, before it is called.
 
+    `renderer` is that of the groups it will be given; None is a model's own.
     `head` names the criterion that is read of a model with a head for each of several. Adapters on the model `on` are
     not merged, so that its weights can be shared.
     """
@@ -129,7 +130,7 @@ def open_scorer(
         return TextScorer(where, role, renderer, lambda conversations: _post(where, conversations), remote=True)
     if FUNCTION.fullmatch(where):
         return TextScorer(where, role, renderer, load_function(where))
-    return ConversationScorer(where, role, renderer, device, head, on=on)
+    return ConversationScorer(where, role, renderer or load_renderer(where), device, head, on=on)
 
 
 def is_address(where: str) -> bool:

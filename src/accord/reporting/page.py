@@ -16,6 +16,7 @@ from accord.reporting.gate_section import gate_section
 from accord.reporting.honesty_section import honesty_section
 from accord.reporting.preference_section import preference_section
 from accord.reporting.ratings_section import ratings_section
+from accord.reporting.redteam_section import redteam_section
 from accord.reporting.refusals_section import refusals_section
 from accord.reporting.rewards_section import rewards_section
 from accord.reporting.tasks_section import tasks_section
@@ -38,6 +39,7 @@ def build_report(runs: Sequence[Path | str], *, title: str = "Accord report", su
         outcome_sections.samples_section,
         outcome_sections.outcome_section,
         refusals_section,
+        redteam_section,
         ratings_section,
         training_sections.reward_section,
         training_sections.limits_section,

@@ -19,7 +19,7 @@ Row = dict[str, Any]
 # Order of the flow: snapshots are shown in it, whatever order the folders were named in.
 FLOW = ("pretrain", "sft", "constitution", "dpo", "ppo")
 LOGS = ("metrics.jsonl", "samples.jsonl")
-MEASURED = ("evaluation.json", "ratings.json", "refusals.json", "gate.json", "frontier.json")
+MEASURED = ("evaluation.json", "ratings.json", "refusals.json", "gate.json", "frontier.json", "redteam.json")
 FILES = ("config.yaml", "lineage.json", *LOGS, *MEASURED, "manifest.json")
 
 
@@ -42,6 +42,7 @@ class RunData:
     refusals: Row = field(default_factory=dict)
     gate: Row = field(default_factory=dict)
     frontier: Row = field(default_factory=dict)
+    redteam: Row = field(default_factory=dict)
     hashes: dict[str, str] = field(default_factory=dict)
     changed: tuple[str, ...] = ()
     finished: bool = False
@@ -103,6 +104,7 @@ def load_run(path: Path | str) -> RunData:
         refusals=_mapping(folder / "refusals.json"),
         gate=_mapping(folder / "gate.json"),
         frontier=_mapping(folder / "frontier.json"),
+        redteam=_mapping(folder / "redteam.json"),
         hashes=hashes,
         changed=tuple(name for name, found in hashes.items() if name in manifest and manifest[name] != found),
         finished="manifest.json" in present,

@@ -4,10 +4,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from accord.data.sources import prompt_of, refuse_overlap
+from accord.errors import BadInput
 from accord.models.places import describe
-from accord.records import Comparison, Demonstration, Judgement, Prompt
+from accord.records import Comparison, Demonstration, Document, Judgement, Prompt, is_part_of
 from accord.run import RunFolder
 
+LEARNING = ("sft", "preference", "dpo", "ppo")  # stages whose data a model learns from
+MEASURING = ("eval_data",)  # of their sources, those that it does not
+HELD_OUT = "held-out"  # the slice of prompts that nothing may learn from: held-out/FAMILY of `accord redteam`
 TRAINED_PROMPTS = "trained_prompts.txt"
 LABELLED_PROMPTS = "labelled_prompts.txt"
 
@@ -21,6 +25,21 @@ def known_prompts(snapshot: str, *, labelled: bool = False) -> set[str]:
         if (listed := Path(snapshot) / name).is_file():
             return set(listed.read_text(encoding="utf-8").split())
     return set()
+
+
+def refuse_held_out(
+    records: Iterable[Prompt | Demonstration | Comparison | Judgement | Document], stage: str, what: str
+) -> None:
+    """Refuse what is held out (the slice `held-out`, which records carry along) where a stage would learn from it."""
+    if stage not in LEARNING or what in MEASURING:
+        return
+    prompts = (prompt_of(record) for record in records if not isinstance(record, Document))
+    count = sum(is_part_of(prompt.slice, HELD_OUT) for prompt in prompts)
+    if count:
+        raise BadInput(
+            f"--{what}: {count} records are of the slice {HELD_OUT}, which measures what nothing has learned from; "
+            "leave them out, or name another slice in their rows if you mean it"
+        )
 
 
 def remember_prompts(

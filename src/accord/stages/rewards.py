@@ -1,4 +1,4 @@
-"""Rewards by name, those that are no model with a head among them: SCHEME:WHERE, by the table at the end.
+"""Rewards by name, those that are no model with a head among them: SCHEME:WHERE, by the table `OPEN`.
 
 A scheme opens a `ReplyScorer` (`accord.models.scorers`): it sees prompts and replies as text and gives a number each,
 higher is better. What it asks of others goes by way of the run's journal, so that a resumed run asks nothing twice.
@@ -19,7 +19,7 @@ from accord.labelers.backends import Labelers
 from accord.labelers.constitution_file import asked_by, read_constitution
 from accord.labelers.journal import Journal
 from accord.labelers.labeler import Labeler
-from accord.labelers.scores import principles_of, score_replies
+from accord.labelers.scores import Scores, principles_of, score_replies
 from accord.labelers.temperatures import cooled, read_temperatures
 from accord.models.scalar import Normalizer
 from accord.models.scorers import ReplyScorer, ScorerFailed, open_scorer
@@ -32,7 +32,7 @@ class Setting:
     """What rewards of a run are opened with: its journal, the policy's renderer, how labelers are asked."""
 
     def __init__(
-        self, run: RunFolder, world: World, renderer: Renderer, labeling: Labeling | None = None, on: str = ""
+        self, run: RunFolder, world: World, renderer: Renderer | None, labeling: Labeling | None = None, on: str = ""
     ) -> None:
         self.world, self.renderer, self.on = world, renderer, on
         self.labeling, self.seed = labeling or Labeling(), int(run.config.seed)
@@ -95,18 +95,13 @@ class LabelerScorer:
         asked = asked_by(self._labeler.name, self._constitution, how.question, how.tags, how.ensemble)
         self._temperatures = read_temperatures(how.calibration, asked)
         self.where, self.remote = f"labeler:{where}", is_server(where)
-        self.renderer: Renderer | None = setting.renderer
+        self.renderer = setting.renderer
 
     def raw_scores(
         self, prompts: Sequence[Prompt], replies: Sequence[str], groups: Sequence[Group], *, micro_tokens: int
     ) -> Tensor:
         """One score (B,) per reply."""
-        how, constitution = self._how, self._constitution
-        asked = [
-            (prompt, reply, principles_of(constitution, prompt, how.tags, how.ensemble, self._seed))
-            for prompt, reply in zip(prompts, replies, strict=True)
-        ]
-        told = score_replies(self._labeler, constitution, how.question, asked)
+        told = self.told(prompts, replies)
         found = []
         for value, method in zip(told.values, told.methods, strict=True):
             if value is None:
@@ -116,6 +111,15 @@ class LabelerScorer:
         return torch.tensor(found, dtype=torch.float32)
 
     scores = raw_scores
+
+    def told(self, prompts: Sequence[Prompt], replies: Sequence[str]) -> Scores:
+        """The scores before any temperature, and why some are missing."""
+        how, constitution = self._how, self._constitution
+        asked = [
+            (prompt, reply, principles_of(constitution, prompt, how.tags, how.ensemble, self._seed))
+            for prompt, reply in zip(prompts, replies, strict=True)
+        ]
+        return score_replies(self._labeler, constitution, how.question, asked)
 
     @property
     def spent(self) -> Mapping[str, float]:

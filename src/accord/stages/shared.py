@@ -32,7 +32,7 @@ from accord.models.tokenizer import load_renderer
 from accord.objectives.likelihood import likelihood_loss
 from accord.records import Comparison, Demonstration, Judgement, Prompt, Rollout, is_held_out
 from accord.run import RunFolder, read_json, read_lines
-from accord.stages.leaks import remember_prompts
+from accord.stages.leaks import refuse_held_out, remember_prompts
 from accord.training import distributed
 from accord.training.distributed import World
 from accord.training.fit import Losses
@@ -141,6 +141,7 @@ def load_all(
             + (f" in split {split}{alike}; give more data, or leave --split out" if split else "; give more data")
             + (f" (dropped{lost[1:]})" if lost else "")
         )
+    refuse_held_out(records, run.stage, what)
     run.keep_sources(what, report)
     return records
 
