@@ -121,6 +121,11 @@ COMMANDS: dict[str, Command] = {
         "stages.evaluate.config:EvaluateHonesty",
         "stages.evaluate.honesty:run",
     ),
+    "evaluate principles": Command(
+        "Test a snapshot by each principle of a constitution: which holds, at what price, and which two contradict.",
+        "stages.evaluate.config:EvaluatePrinciples",
+        "stages.evaluate.principles:run",
+    ),
     "evaluate rewards": Command(
         "Preference models on benchmarks of right and wrong replies: RewardBench, RM-Bench, LLMBar, HHH.",
         "stages.evaluate.config:EvaluateRewards",

@@ -247,15 +247,14 @@ def scheme_of(where: str) -> str:
     return scheme if scheme in SCHEMES else ""
 
 
-class Labeling(Asking):
-    """How a labeler is asked about single replies, where its answers are a reward."""
+class UnderPrinciples(Asking):
+    """How a labeler is asked about single replies under the principles of a constitution."""
 
     question: Literal["score", "yes-no"] = Field(
         "score", description="how well a reply keeps to a principle, or whether it does"
     )
     constitution: str = Field("default", description="default, world, a YAML file, or a folder of the paper's prompts")
     tags: list[str] = Field([], description="use only principles with one of these tags, with commas; default: all")
-    ensemble: int = Field(1, ge=0, description="principles drawn for each prompt; 0: all of them")
     calibration: str = Field(
         "", description="run folder of `accord constitution --make calibration` with the same --question"
     )
@@ -266,10 +265,6 @@ class Labeling(Asking):
     def _with_commas(cls, value: Any) -> Any:
         return value.split(",") if isinstance(value, str) else value
 
-    @property
-    def asks_server(self) -> bool:
-        return True  # which labelers there are, the rewards say
-
     @model_validator(mode="after")
     def _is_measured(self) -> Self:
         if self.require_calibration and not self.calibration:
@@ -277,6 +272,16 @@ class Labeling(Asking):
                 "require_calibration needs calibration RUN of `accord constitution --make calibration`; measure first"
             )
         return self
+
+
+class Labeling(UnderPrinciples):
+    """The same, under some principles alone: as a reward, or to say whether an attack got through."""
+
+    ensemble: int = Field(1, ge=0, description="principles drawn for each prompt; 0: all of them")
+
+    @property
+    def asks_server(self) -> bool:
+        return True  # which labelers there are, the rewards say
 
 
 class Reading(Config):

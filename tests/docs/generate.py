@@ -131,6 +131,12 @@ EXAMPLES: dict[str, tuple[str, str]] = {
         "accord evaluate honesty --model runs/ppo/snapshot --probes.tf 'world:prompts/true-false?count=900&seed=5' \\\n"
         "    --probes.facts 'world:prompts/knowledge?count=2000&seed=5' --out runs/honesty",
     ),
+    "evaluate principles": (
+        "Writes `evaluation.json` and `samples.jsonl`. What is tested is in "
+        "[constitution.md](constitution.md#a-test-for-every-principle).",
+        "accord evaluate principles --model runs/ppo/snapshot --constitution world --judge gold \\\n"
+        "    --data 'world:prompts?count=200&seed=9' --split evaluation --max_new_tokens 40 --out runs/principles",
+    ),
     "evaluate rewards": (
         "Writes `evaluation.json`: which share of a benchmark's questions a preference model answers, and what length "
         "has to do with it. [preference.md](preference.md#benchmarks) says how.",

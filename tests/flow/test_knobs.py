@@ -387,6 +387,8 @@ REFUSED_ELSEWHERE = {
     "CollectImport": {"criterion"},
     "EvaluateRatings": {"criterion", "split", "ties_within", "scores"},
     "EvaluateRefusals": {"scores", "truth"},
+    # tests/flow/test_principles_road.py sees these refused
+    "EvaluatePrinciples": {"question", "calibration", "require_calibration", "shots", *SERVER.split()},
     # tests/flow/test_redteam.py sees these refused
     "Redteam": {"writer", "shown", "alike", "attacks", "families", "held_out", "question", "constitution", "tags"}
     | {"ensemble", "calibration", "require_calibration", *SERVER.split()},

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from accord.config import Asking
+from accord.config import Asking, Labeling
 from accord.errors import BadInput
 from accord.labelers.backends import Labelers
 from accord.labelers.constitution_file import read_constitution
@@ -179,4 +179,4 @@ def test_one_process_asks(snapshots, tmp_path):
     run = SimpleNamespace(path=tmp_path, config=SimpleNamespace(seed=0))
     two = distributed.World(0, 2, torch.device("cpu"))
     with pytest.raises(BadInput, match="run without torchrun"):
-        OPEN["labeler"](str(snapshots / "policy"), Setting(run, two, None))
+        OPEN["labeler"](str(snapshots / "policy"), Setting(run, two, None, Labeling()))

@@ -15,6 +15,7 @@ from accord.reporting.frontier_section import frontier_section
 from accord.reporting.gate_section import gate_section
 from accord.reporting.honesty_section import honesty_section
 from accord.reporting.preference_section import preference_section
+from accord.reporting.principles_section import principles_section
 from accord.reporting.ratings_section import ratings_section
 from accord.reporting.redteam_section import redteam_section
 from accord.reporting.refusals_section import refusals_section
@@ -40,6 +41,7 @@ def build_report(runs: Sequence[Path | str], *, title: str = "Accord report", su
         outcome_sections.outcome_section,
         refusals_section,
         redteam_section,
+        principles_section,
         ratings_section,
         training_sections.reward_section,
         training_sections.limits_section,

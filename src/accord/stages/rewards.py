@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from accord.config import Labeling, is_server, scheme_of
+from accord.config import Asking, Labeling, is_server, scheme_of
 from accord.data.chat import Renderer
 from accord.engine.packing import Group
 from accord.errors import BadInput
@@ -31,11 +31,9 @@ from accord.training.distributed import World
 class Setting:
     """What rewards of a run are opened with: its journal, the policy's renderer, how labelers are asked."""
 
-    def __init__(
-        self, run: RunFolder, world: World, renderer: Renderer | None, labeling: Labeling | None = None, on: str = ""
-    ) -> None:
+    def __init__(self, run: RunFolder, world: World, renderer: Renderer | None, asking: Asking, on: str = "") -> None:
         self.world, self.renderer, self.on = world, renderer, on
-        self.labeling, self.seed = labeling or Labeling(), int(run.config.seed)
+        self.asking, self.seed = asking, int(run.config.seed)
         self.journal = Journal(run.path / "journal.jsonl")
         self._labelers: Labelers | None = None
         self._named: dict[str, str] = {}
@@ -44,7 +42,7 @@ class Setting:
         """The labeler that `where` names; all of a run have one budget."""
         if self.world.size > 1:
             raise BadInput(f"labeler:{where}: one process asks a labeler; run without torchrun, or take another reward")
-        self._labelers = self._labelers or Labelers(self.labeling, self.world, self.journal)
+        self._labelers = self._labelers or Labelers(self.asking, self.world, self.journal)
         labeler = self._labelers.named(where)
         if self._named.setdefault(labeler.name, where) != where:
             raise BadInput(
@@ -85,13 +83,14 @@ class LabelerScorer:
     measured: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, where: str, setting: Setting) -> None:
-        self._how, self._seed, self._journal = setting.labeling, setting.seed, setting.journal
+        how = setting.asking
+        assert isinstance(how, Labeling)  # the stages that open one have its knobs
+        self._how, self._seed, self._journal = how, setting.seed, setting.journal
         self._constitution = read_constitution(self._how.constitution)
         if not self._constitution.scoring(self._how.tags):
             tagged = f" with a tag of {', '.join(self._how.tags)}" if self._how.tags else ""
             raise BadInput(f"constitution {self._how.constitution}: no principle{tagged} has a text; add one")
         self._labeler = setting.labeler(where)
-        how = self._how
         asked = asked_by(self._labeler.name, self._constitution, how.question, how.tags, how.ensemble)
         self._temperatures = read_temperatures(how.calibration, asked)
         self.where, self.remote = f"labeler:{where}", is_server(where)

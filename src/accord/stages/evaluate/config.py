@@ -4,7 +4,19 @@ from typing import ClassVar
 
 from pydantic import Field, model_validator
 
-from accord.config import Decoding, Forward, Idle, Passing, Reading, Rendering, Run, Sources
+from accord.config import (
+    Decoding,
+    Forward,
+    Idle,
+    Passing,
+    Reading,
+    Rendering,
+    Run,
+    Sampling,
+    Sources,
+    UnderPrinciples,
+    is_server,
+)
 from accord.errors import did_you_mean
 from accord.evaluation.ratings import Ties
 
@@ -194,3 +206,24 @@ class EvaluateRewards(Run, Forward, Rendering):
         if not self.models:
             raise ValueError("nothing to measure; give --models.NAME DIR")
         return self
+
+
+class EvaluatePrinciples(Run, Sampling, Reading, UnderPrinciples):
+    """Test a snapshot by each principle of a constitution: which holds, at what price, and which two contradict."""
+
+    idle: ClassVar[tuple[Idle, ...]] = (
+        Idle("question calibration require_calibration shots", lambda c: c.judge != "gold", "with --judge gold"),
+        Idle("shots", lambda c: c.against, "without --against RUN (single replies have no worked examples)"),
+    )
+    asked_knob: ClassVar[str] = "model or --judge"
+    model: str = Field(description="whose replies are judged: a policy, or PROTOCOL:URL#MODEL")
+    data: Sources = Field({}, description="prompts for principles that have no tests of their own")
+    split: str = Field("", description="use only prompts of this split (preference, policy, evaluation)")
+    judge: str = Field(description="who judges: a policy, PROTOCOL:URL#MODEL, or gold with --constitution world")
+    samples: int = Field(4, gt=1, description="replies to each test prompt; price and contradiction are among them")
+    against: str = Field("", description="run folder of the same tests of another snapshot: pairs in both orders")
+    shots: int = Field(3, ge=0, description="worked comparisons of the constitution before each pair, at most")
+
+    @property
+    def asks_server(self) -> bool:
+        return is_server(self.model) or is_server(self.judge)
