@@ -14,6 +14,7 @@ from torch import nn
 
 from accord.engine.decode.draw import Finished, SampleSettings
 from accord.engine.decode.sampler import CACHED, sample
+from accord.engine.decode.stems import Stems
 from accord.engine.forward.adapters import merged
 from accord.engine.remote.vllm import Server
 from accord.records import Rollout
@@ -35,11 +36,15 @@ class Engine(Protocol):
 
 @dataclass
 class InProcess:
-    """The trainer's own weights: nothing is copied and nothing sent. `cache_tokens` bounds the cache."""
+    """The trainer's own weights: nothing is copied and nothing sent. `cache_tokens` bounds the cache.
+
+    Of a model that is not trained, `stems` keeps what its prompts begin with.
+    """
 
     remote: ClassVar[bool] = False
     model: nn.Module
     cache_tokens: int = CACHED
+    stems: Stems | None = None
 
     def follow(self, policy: nn.Module) -> None:
         self.model = policy
@@ -47,7 +52,7 @@ class InProcess:
     def sample(
         self, prompts: Sequence[Sequence[int]], settings: SampleSettings, finished: Finished | None = None
     ) -> list[Rollout]:
-        return sample(self.model, prompts, settings, finished, cache_tokens=self.cache_tokens)
+        return sample(self.model, prompts, settings, finished, cache_tokens=self.cache_tokens, stems=self.stems)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from accord.engine.decode.draw import SampleSettings
 from accord.engine.decode.sampler import CACHED, cache_bytes
+from accord.engine.decode.stems import Stems
 from accord.engine.engines import InProcess
 from accord.engine.forward.causal import token_logprobs
 from accord.engine.forward.dtype import exact
@@ -49,7 +50,8 @@ class LocalLabeler:
         self._renderer = load_renderer(snapshot)
         self._model = load_policy(snapshot, trainable=False).to(world.device)
         self._world, self._journal, self._micro_tokens = world, journal, micro_tokens
-        self._cache = cache_tokens or plan_cache(cache_bytes(self._model), free_bytes(world.device), CACHED)
+        cache = cache_tokens or plan_cache(cache_bytes(self._model), free_bytes(world.device), CACHED)
+        self._engine = InProcess(self._model, cache, Stems())
         self.context = int(getattr(self._model.config, "max_position_embeddings", 0)) or 2**31
 
     def ask(self, questions: Sequence[Question]) -> list[Distribution]:
@@ -78,9 +80,7 @@ class LocalLabeler:
             vocabulary=self._renderer.vocabulary,
         )
         drafts = [Draft("", f"leaves no room for {how.max_new_tokens} of the model's {self.context} tokens")] * len(ids)
-        for i, rollout in zip(
-            fit, InProcess(self._model, self._cache).sample([ids[i] for i in fit], settings), strict=True
-        ):
+        for i, rollout in zip(fit, self._engine.sample([ids[i] for i in fit], settings), strict=True):
             drafts[i] = Draft(self._renderer.text(rollout.ids), CUT if rollout.finish == "length" else "")
         return drafts
 

@@ -164,29 +164,49 @@ class Decoder:
             x = product(self.activation(gate) * up, block.down, x)
         return self._normalised(x, self.final_norm)
 
-    def admit(self, number: int, prompts: Sequence[Sequence[int]], n: int) -> Tensor:
+    def beginning(self, ids: Sequence[int]) -> Tensor:
+        """Keys and values (layers, 2, kv heads, tokens, size) of what prompts begin with, as `admit` takes them."""
+        packing = pack([reply_group((), ids)]).to(self.embedding.device)
+        shape = (len(self.blocks), 2, self.kv_heads, len(ids), self.head_size)
+        kept = self.embedding.new_zeros(shape, dtype=self.low)
+
+        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            kept[layer, 0], kept[layer, 1] = key.transpose(0, 1), value.transpose(0, 1)
+            return attend_packed(packing.attention, query, key, value, scaling=self.scaling)
+
+        self.trunk(packing.ids, packing.positions, attend)
+        return kept
+
+    def admit(self, number: int, prompts: Sequence[Sequence[int]], n: int, stem: Tensor | None = None) -> Tensor:
         """Take prompts into a pool, `n` rows each behind its live ones; logits (prompts · n, V) of their first tokens.
 
         A prompt is computed once, whatever `n`; and so is a long beginning that all of them share (worked examples).
+        `stem` are the keys and values of one that they all go on behind (`beginning`): it is not computed again.
         """
         pool = self.pools[number]
+        known = 0 if stem is None else stem.shape[3]
         sizes = np.array([len(prompt) for prompt in prompts])
-        common = min(common_beginning(prompts), int(sizes.min()) - 1) if len(prompts) > 1 else 0
-        common = common if common >= LONG_BEGINNING else 0
+        common = min(common_beginning(prompts), int(sizes.min()) - 1) if len(prompts) > 1 else known
+        common = common if common >= max(known, LONG_BEGINNING) else known
         rests = [prompt[common:] for prompt in prompts]
         groups = [reply_group(prompts[0][:common], *rests)] if common else [reply_group((), rest) for rest in rests]
         packing = pack(groups, rows="last").to(pool.lengths.device)
         firsts = pool.live + n * torch.arange(len(prompts), device=pool.lengths.device)
         counts = torch.from_numpy(sizes - common).to(firsts.device)
         owners = torch.cat([firsts[:1].expand(common), firsts.repeat_interleave(counts)])
-        places = pool.places(owners, packing.positions)
+        places = pool.places(owners[known:], packing.positions[known:])
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             pool.write(layer, places, key, value)
-            return attend_packed(packing.attention, query, key, value, scaling=self.scaling)
+            if stem is not None:  # its own queries are of no use, and its rows of the packing are there
+                query = torch.cat([query.new_zeros(known, *query.shape[1:]), query])
+                key, value = (torch.cat([stem[layer, i].transpose(0, 1), x]) for i, x in enumerate((key, value)))
+            return attend_packed(packing.attention, query, key, value, scaling=self.scaling)[known:]
 
-        hidden = self.trunk(packing.ids, packing.positions, attend)[packing.rows]
+        hidden = self.trunk(packing.ids[known:], packing.positions[known:], attend)[packing.rows - known]
         longest = int(sizes.max())
+        if stem is not None:
+            pool.cache[:, :, firsts[0], :, :known] = stem
         if common:
             pool.cache[:, :, firsts[1:], :, :common] = pool.cache[:, :, firsts[:1], :, :common]
         for copy in range(1, n):

@@ -4,6 +4,7 @@ Each reply owns a counter-based stream of uniforms, so its random numbers do not
 drawn by inverting the cumulative distribution. Rows that end leave the batch and waiting prompts take their place.
 """
 
+import functools
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from accord.engine.decode.cuda_graphs import CudaGraphs, captures
 from accord.engine.decode.decoder import Decoder, Shortcut, decodes
 from accord.engine.decode.draw import Ended, Finished, SampleSettings
 from accord.engine.decode.fallback import decode_padded
+from accord.engine.decode.stems import Stems
 from accord.engine.forward.adapters import bare
 from accord.engine.forward.dtype import computed_in
 from accord.records import Rollout
@@ -40,18 +42,21 @@ def sample(
     finished: Finished | None = None,
     *,
     cache_tokens: int = CACHED,
+    stems: Stems | None = None,
 ) -> list[Rollout]:
     """`settings.n` rollouts per prompt, prompt by prompt.
 
     `finished` is called in this thread as soon as a prompt has its last reply, while others are still being drawn.
-    The cache holds about `cache_tokens` tokens, and one prompt's replies at least.
+    The cache holds about `cache_tokens` tokens, and one prompt's replies at least. `stems` are what prompts of a model
+    that stays as it is began with in earlier calls.
     """
     n, numbers = settings.n, settings.numbered(len(prompts))
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     was_training = model.training
     model.eval()
     longest = max((len(prompt) for prompt in prompts), default=0) + settings.max_new_tokens
-    decode = decode_in_slots if prompts and decodes(model, longest=longest) else decode_padded
+    slots = prompts and decodes(model, longest=longest)
+    decode = functools.partial(decode_in_slots, stems=stems) if slots else decode_padded
     drawn: list[dict[int, Rollout]] = [{} for _ in prompts]
     longest_first = [prompts[i] for i in order]
     ordered = replace(settings, numbers=[numbers[i] for i in order])
@@ -140,19 +145,25 @@ def shortcut(model: nn.Module, decoder: Decoder) -> Shortcut | None:
 
 
 def decode_in_slots(
-    model: nn.Module, prompts: Sequence[Sequence[int]], settings: SampleSettings, *, cache_tokens: int
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    settings: SampleSettings,
+    *,
+    cache_tokens: int,
+    stems: Stems | None = None,
 ) -> Ended:
     """Continuous batching: `settings.n` replies per prompt, as they end. Prompts come sorted, the longest first."""
     streams = settings.streams(len(prompts))
     lanes = make_lanes([len(prompt) for prompt in prompts], settings.n, settings.max_new_tokens, cache_tokens)
     decoder = Decoder(model, [(lane.slots, lane.capacity) for lane in lanes])
     decoder.shortcut = shortcut(model, decoder)
+    stem = stems.of(decoder, prompts) if stems is not None else None
     device, stops = decoder.embedding.device, np.array(sorted(settings.stop_ids))
     logits = [torch.zeros(0, 0, device=device) for _ in lanes]
     while True:
         for number, lane in enumerate(lanes):
             if entering := lane.enter():
-                first = decoder.admit(number, [prompts[i] for i in entering], settings.n)
+                first = decoder.admit(number, [prompts[i] for i in entering], settings.n, stem and stem.cache)
                 logits[number] = torch.cat([logits[number], first]) if len(logits[number]) else first
         sizes = [len(lane.reply) for lane in lanes]
         if not any(sizes):
