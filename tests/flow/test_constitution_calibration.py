@@ -94,7 +94,7 @@ def test_labels_are_had_at_the_measured_temperature(monkeypatch, tmp_path):
     assert label["asked"] == pytest.approx(sigmoid(math.copysign(2.5, logit(label["asked"]))))
     assert label["first"] == pytest.approx(sigmoid(logit(label["asked"]) / temperature))
     assert row["probability"] == pytest.approx(max(label["first"], 1 - label["first"]))
-    assert read_json(out / "lineage.json")["temperatures"] == {"logprobs": temperature}
+    assert read_json(out / "lineage.json")["mapping"] == "temperature"
 
 
 @pytest.mark.parametrize(
@@ -143,3 +143,47 @@ def test_a_real_model_is_measured_and_then_labels(commands, tmp_path):
     told = read_json(tmp_path / "measured" / "calibration.json")
     assert told["n"] == 80 and set(told["temperatures"]) == {"logprobs"} and 0 <= told["before"]["ece"] <= 1
     assert told["asked"]["judge"] == "policy"
+
+
+def test_an_isotonic_map_is_measured_on_others_and_applied_where_it_is_asked_for(monkeypatch, tmp_path):
+    calibration = run(monkeypatch, tmp_path, Judge())
+    told = read_json(calibration / "calibration.json")
+    right = told["before"]["accuracy"]
+    fitted = told["isotonic"]["maps"]["logprobs"]
+    assert fitted["probabilities"][-1] == pytest.approx((right * PAIRS + 0.5) / (PAIRS + 1))
+    assert told["isotonic"]["ece"] < told["before"]["ece"] / 2 and set(told["intervals"]) >= {"isotonic"}
+    out = labelled(monkeypatch, tmp_path, Judge(), calibration=str(calibration), mapping="isotonic")
+    (label,) = read_lines(out / "labels.jsonl")
+    assert max(label["first"], 1 - label["first"]) == pytest.approx(fitted["probabilities"][-1])
+    assert read_json(out / "lineage.json")["mapping"] == "isotonic"
+
+
+def checked(monkeypatch, tmp_path, judge):
+    known = tmp_path / "known.jsonl"
+    rows = [{"prompt": f"number {i}", "chosen": "a good one", "rejected": "a bad one"} for i in range(200, 240)]
+    known.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return labelled(monkeypatch, tmp_path, judge, checks=str(known))
+
+
+def test_check_items_are_asked_about_among_the_others(monkeypatch, tmp_path):
+    asked = []
+
+    class Noting(Judge):
+        def first(self, question):
+            asked.append(int(question.turns[-1].content.split("number ")[1].split()[0]))
+            return super().first(question)
+
+    out = checked(monkeypatch, tmp_path, Noting())
+    told = read_json(out / "checks.json")
+    right = sum(random.Random(i).random() < 0.75 for i in range(200, 240))
+    assert told["right"]["mean"] == pytest.approx(right / 40) and (told["asked"], told["unanswered"]) == (40, 0)
+    assert len(read_lines(out / "comparisons.jsonl")) == 1, "check items are no labels"
+    assert 30 < asked.index(3) < 50, "the pair stands in the middle of them"
+
+
+def test_a_judge_that_fails_its_check_items_leaves_no_label(monkeypatch, tmp_path):
+    from accord.errors import BadInput
+
+    with pytest.raises(BadInput, match="no better than chance; no label of it is kept"):
+        checked(monkeypatch, tmp_path, Judge(right=0.2))
+    assert not (tmp_path / "labelled" / "comparisons.jsonl").exists()

@@ -43,7 +43,8 @@ TRAINED = "learning_rate matrix_learning_rate warmup schedule weight_decay clip_
 SERVER = "allow_local key_variable max_calls max_cost price_sent price_answered timeout attempts at_once draws "
 REVISED = "critic revisions critique helpful "
 JUDGED = "judge criterion ensemble clamp think "
-COMPARED = JUDGED + "question replies samples calibration require_calibration "
+UNMEASURED = "mapping tries "  # without a calibration, and where nothing is steered
+COMPARED = JUDGED + "question replies samples calibration require_calibration checks " + UNMEASURED
 VOTED = "from_votes statements keep "
 COMPARES = {"make": "comparisons", "revisions": None}
 
@@ -198,9 +199,11 @@ CHOICES = {
     "score, policies too": Choice("score", {"models.p": "SNAPSHOTS/policy", "label": "a"}, ""),
     "constitution": Choice("constitution", {"helpful": "FILES/harmful.jsonl"}, SERVER + COMPARED + VOTED),
     "constitution, without critiques": Choice("constitution", {"critique": "false"}, SERVER + COMPARED + VOTED),
-    "constitution, compared": Choice("constitution", {**COMPARES}, SERVER + REVISED + VOTED + "question clamp"),
+    "constitution, compared": Choice(
+        "constitution", {**COMPARES}, SERVER + REVISED + VOTED + "question clamp " + UNMEASURED
+    ),
     "constitution, compared after thought": Choice(
-        "constitution", {**COMPARES, "think": 4}, SERVER + REVISED + VOTED + "question"
+        "constitution", {**COMPARES, "think": 4}, SERVER + REVISED + VOTED + "question " + UNMEASURED
     ),
     "constitution, given replies": Choice(
         "constitution",
@@ -209,19 +212,28 @@ CHOICES = {
         SERVER
         + REVISED
         + VOTED
+        + UNMEASURED
         + "question clamp model data split samples temperature max_new_tokens max_rows columns",
     ),
     "constitution, calibration": Choice(
         "constitution",
         {"make": "calibration", "data": "FILES/comparisons.jsonl", "max_new_tokens": None, "revisions": None},
-        SERVER + REVISED + VOTED + "clamp replies samples calibration require_calibration temperature max_new_tokens",
+        SERVER + REVISED + VOTED + UNMEASURED + "clamp replies samples calibration require_calibration checks "
+        "temperature max_new_tokens",
     ),
     "constitution, calibration of single replies": Choice(
         "constitution",
         {"make": "calibration", "question": "score", "data": "FILES/comparisons.jsonl"}
         | dict.fromkeys(["max_new_tokens", "revisions", "shots"]),
-        SERVER + REVISED + VOTED + "shots think clamp replies samples calibration require_calibration temperature "
-        "max_new_tokens",
+        SERVER + REVISED + VOTED + UNMEASURED + "shots think clamp replies samples calibration require_calibration "
+        "checks temperature max_new_tokens",
+    ),
+    "constitution, steering": Choice(
+        "constitution",
+        {"make": "steering", "tries": 2, "data": "FILES/comparisons.jsonl", "criterion": "helpful"}
+        | dict.fromkeys(["max_new_tokens", "revisions"]),
+        SERVER + REVISED + VOTED + "mapping ensemble think clamp replies samples calibration require_calibration "
+        "checks temperature max_new_tokens",
     ),
     "constitution, votes": Choice(
         "constitution",

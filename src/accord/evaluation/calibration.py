@@ -234,7 +234,7 @@ def refitted(margins: ArrayLike, clusters: Sequence[Hashable]) -> tuple[Array, t
     No pair is measured by a temperature that it had a part in. A half without a finite temperature keeps its margins.
     """
     data = np.asarray(margins, dtype=float)
-    half = np.array([unit_hash(f"calibration {cluster}") < 0.5 for cluster in clusters], dtype=bool)
+    half = _halves(clusters)
     out, temperatures = data.copy(), []
     for side in (half, ~half):
         fitted = fit_temperature(data[~side], np.ones(int((~side).sum()))) if (~side).any() else math.nan
@@ -242,6 +242,49 @@ def refitted(margins: ArrayLike, clusters: Sequence[Hashable]) -> tuple[Array, t
         out[side] = data[side] / usable
         temperatures.append(usable)
     return out, (temperatures[0], temperatures[1])
+
+
+class Isotonic(NamedTuple):
+    """A non-decreasing map of |margin| to the probability that the verdict is right, linear between its points."""
+
+    margins: tuple[float, ...]
+    probabilities: tuple[float, ...]
+
+    def logits(self, margins: ArrayLike) -> Array:
+        """Margins as the logits of their probabilities, their signs kept."""
+        data = np.asarray(margins, dtype=float)
+        share = np.interp(np.abs(data), self.margins, self.probabilities)
+        return np.asarray(np.sign(data) * np.log(share / (1 - share)))
+
+
+def fit_isotonic(margins: ArrayLike) -> Isotonic:
+    """The isotonic regression of right and wrong verdicts on |margin| (Zadrozny and Elkan 2002), by scikit-learn.
+
+    It begins at a half, which an undecided verdict is worth. A verdict counts once more on each side before a share is
+    taken to be sure (add one half to both counts of a step), so that no probability is 0 or 1.
+    """
+    from sklearn.isotonic import IsotonicRegression
+
+    data = np.asarray(margins, dtype=float)
+    fitted = IsotonicRegression(y_min=0.5, y_max=1.0).fit(np.abs(data), pair_outcomes(data))
+    x, y = np.asarray(fitted.X_thresholds_), np.asarray(fitted.y_thresholds_)
+    shrunk = (y * data.size + 0.5) / (data.size + 1)
+    return Isotonic((0.0, *x.tolist()), (0.5, *np.maximum(shrunk, 0.5).tolist()))
+
+
+def refitted_isotonic(margins: ArrayLike, clusters: Sequence[Hashable]) -> Array:
+    """Margins mapped by an isotonic regression that was fitted on the other half of the clusters, as `refitted`."""
+    data = np.asarray(margins, dtype=float)
+    half = _halves(clusters)
+    out = data.copy()
+    for side in (half, ~half):
+        if (~side).any():
+            out[side] = fit_isotonic(data[~side]).logits(data[side])
+    return out
+
+
+def _halves(clusters: Sequence[Hashable]) -> NDArray[np.bool_]:
+    return np.array([unit_hash(f"calibration {cluster}") < 0.5 for cluster in clusters], dtype=bool)
 
 
 def difference_curve(margins: ArrayLike, bins: int = 10) -> list[dict[str, float | int]]:

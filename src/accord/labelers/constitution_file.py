@@ -10,13 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from accord.errors import BadInput, did_you_mean
 from accord.labelers.principles import Principles, WorkedComparison, WorkedRevision, WrittenPrinciple
-from accord.labelers.questions import ENGLISH, WORLD, Wording
+from accord.labelers.questions import ENGLISH, GUARDED, WORLD, Wording
 from accord.records import ROLES, Turn, content_hash
 from accord.run import read_json
 from accord.world import critiques, questions
 from accord.world.principles import PRINCIPLES
 
-WORDINGS: dict[str, Wording] = {"english": ENGLISH, "world": WORLD}
+WORDINGS: dict[str, Wording] = {"english": ENGLISH, "guarded": GUARDED, "world": WORLD}
 DEFAULT = Path(__file__).parent / "constitutions" / "default.yaml"
 # the files of github.com/anthropics/ConstitutionalHarmlessnessPaper, prompts/
 INSTRUCTIONS, WORKED = "CritiqueRevisionInstructions.json", "CritiqueRevisionFewShotPrompts.json"
@@ -88,7 +88,7 @@ class _ComparisonRow(_Example):
 
 class _File(_Row):
     name: str
-    wording: Literal["english", "world"] = "english"
+    wording: Literal["english", "guarded", "world"] = "english"
     principles: list[_PrincipleRow] = Field(min_length=1)
     critiques: list[_RevisionRow] = []
     comparisons: list[_ComparisonRow] = []

@@ -10,6 +10,7 @@ from accord import __version__
 from accord.errors import BadInput
 from accord.reporting import figures, outcome_sections, training_sections, trust_section, watch_section
 from accord.reporting.blocks import Cell, Section, Verdicts
+from accord.reporting.constitution_section import constitution_section
 from accord.reporting.context import Context, load_context
 from accord.reporting.frontier_section import frontier_section
 from accord.reporting.gate_section import gate_section
@@ -42,6 +43,7 @@ def build_report(runs: Sequence[Path | str], *, title: str = "Accord report", su
         refusals_section,
         redteam_section,
         principles_section,
+        constitution_section,
         ratings_section,
         training_sections.reward_section,
         training_sections.limits_section,

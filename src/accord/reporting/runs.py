@@ -20,7 +20,8 @@ Row = dict[str, Any]
 FLOW = ("pretrain", "sft", "constitution", "dpo", "ppo")
 LOGS = ("metrics.jsonl", "samples.jsonl")
 MEASURED = ("evaluation.json", "ratings.json", "refusals.json", "gate.json", "frontier.json", "redteam.json")
-FILES = ("config.yaml", "lineage.json", *LOGS, *MEASURED, "manifest.json")
+AT_WORK = ("revisions.json", "watch.json", "calibration.json", "steering.json", "checks.json")  # of a constitution
+FILES = ("config.yaml", "lineage.json", *LOGS, *MEASURED, *AT_WORK, "manifest.json")
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ class RunData:
     gate: Row = field(default_factory=dict)
     frontier: Row = field(default_factory=dict)
     redteam: Row = field(default_factory=dict)
+    revisions: list[Row] = field(default_factory=list)
+    watch: Row = field(default_factory=dict)
+    calibration: Row = field(default_factory=dict)
+    steering: Row = field(default_factory=dict)
+    checks: Row = field(default_factory=dict)
     hashes: dict[str, str] = field(default_factory=dict)
     changed: tuple[str, ...] = ()
     finished: bool = False
@@ -105,6 +111,11 @@ def load_run(path: Path | str) -> RunData:
         gate=_mapping(folder / "gate.json"),
         frontier=_mapping(folder / "frontier.json"),
         redteam=_mapping(folder / "redteam.json"),
+        revisions=_steps(folder / "revisions.json"),
+        watch=_mapping(folder / "watch.json"),
+        calibration=_mapping(folder / "calibration.json"),
+        steering=_mapping(folder / "steering.json"),
+        checks=_mapping(folder / "checks.json"),
         hashes=hashes,
         changed=tuple(name for name, found in hashes.items() if name in manifest and manifest[name] != found),
         finished="manifest.json" in present,
@@ -172,16 +183,27 @@ def _guess(evaluation: Row, config: Row) -> str:
     return "ppo" if "rewards" in config else "unknown"
 
 
-def _mapping(path: Path) -> Row:
+def _steps(path: Path) -> list[Row]:
+    value = _value(path) or []
+    if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
+        raise BadInput(f"{path}: must be a list of objects; run its stage again")
+    return value
+
+
+def _value(path: Path) -> Any:
     if not path.is_file():
-        return {}
+        return None
     try:
         text = path.read_text(encoding="utf-8")
-        value = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
+        return yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
     except (UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
         first = str(error).splitlines()[0]
         raise BadInput(f"{path}: cannot be read ({first}); run the stage that wrote it again") from None
-    if value is None and path.suffix == ".yaml":
+
+
+def _mapping(path: Path) -> Row:
+    value = _value(path)
+    if value is None and (path.suffix == ".yaml" or not path.is_file()):
         return {}
     if not isinstance(value, dict):
         raise BadInput(f"{path}: holds a {type(value).__name__} where an object belongs; run its stage again")

@@ -20,7 +20,7 @@ from accord.labelers.constitution_file import asked_by, read_constitution
 from accord.labelers.journal import Journal
 from accord.labelers.labeler import Labeler
 from accord.labelers.scores import Scores, principles_of, score_replies
-from accord.labelers.temperatures import cooled, read_temperatures
+from accord.labelers.trust import measured, read_calibration
 from accord.models.scalar import Normalizer
 from accord.models.scorers import ReplyScorer, ScorerFailed, open_scorer
 from accord.records import Prompt
@@ -74,7 +74,7 @@ class LabelerScorer:
     """A labeler that is asked one typed question about each reply under drawn principles (Lee et al. 2023, d-RLAIF).
 
     The score is the expected answer on [−1, 1], a mean over the principles; with a calibration it is divided by the
-    temperature that was measured, and is in logits as a preference model's. Raises ScorerFailed for a reply about which
+    temperature that was measured, and in logits as a preference model's. Raises ScorerFailed for a reply about which
     no question is answered, BadInput for a labeler or a constitution that does not do.
     """
 
@@ -92,7 +92,7 @@ class LabelerScorer:
             raise BadInput(f"constitution {self._how.constitution}: no principle{tagged} has a text; add one")
         self._labeler = setting.labeler(where)
         asked = asked_by(self._labeler.name, self._constitution, how.question, how.tags, how.ensemble)
-        self._temperatures = read_temperatures(how.calibration, asked)
+        self._maps = read_calibration(how.calibration, asked)
         self.where, self.remote = f"labeler:{where}", is_server(where)
         self.renderer = setting.renderer
 
@@ -106,13 +106,13 @@ class LabelerScorer:
             if value is None:
                 why = ", ".join(f"{count} {reason}" for reason, count in told.why.items())
                 raise ScorerFailed(f"{self.where} gave no answer about a reply ({why})")
-            found.append(cooled(value, method, self._temperatures))
+            found.append(measured(value, method, self._maps))
         return torch.tensor(found, dtype=torch.float32)
 
     scores = raw_scores
 
     def told(self, prompts: Sequence[Prompt], replies: Sequence[str]) -> Scores:
-        """The scores before any temperature, and why some are missing."""
+        """The scores before any calibration, and why some are missing."""
         how, constitution = self._how, self._constitution
         asked = [
             (prompt, reply, principles_of(constitution, prompt, how.tags, how.ensemble, self._seed))

@@ -12,7 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from accord.errors import BadInput
-from accord.evaluation.calibration import calibration_intervals, fit_temperature, preference_calibration, refitted
+from accord.evaluation.calibration import (
+    calibration_intervals,
+    fit_isotonic,
+    fit_temperature,
+    preference_calibration,
+    refitted,
+    refitted_isotonic,
+)
 from accord.evaluation.statistics import finite
 from accord.labelers.constitution_file import asked_by
 from accord.labelers.labeler import Labeler
@@ -46,11 +53,16 @@ def way_of_asking(config: Constitution, judge: Labeler, constitution: Principles
     return {"criterion": config.criterion, **plain, "shots": config.shots, **thought}
 
 
+def plainly_decided(labelled: Sequence[Comparison]) -> list[Comparison]:
+    """Comparisons of two replies of which one was chosen, without a tie or a doubt."""
+    return [c for c in labelled if len(c.replies) == 2 and c.ranks[0] != c.ranks[1] and c.probability == 1]
+
+
 def calibrate(
     config: Constitution, run: RunFolder, judge: Labeler, constitution: Principles, labelled: Sequence[Comparison]
 ) -> None:
     """Ask the judge about pairs that are labelled already; leaves `calibration.json`."""
-    pairs = [c for c in labelled if len(c.replies) == 2 and c.ranks[0] != c.ranks[1] and c.probability == 1]
+    pairs = plainly_decided(labelled)
     if len(pairs) < FEWEST:
         raise BadInput(f"{len(pairs)} plain comparisons under --criterion {config.criterion}; give {FEWEST} or more")
     if config.question == "choice":
@@ -98,11 +110,12 @@ def ask_singly(
 
 
 def report(found: Sequence[LabelledPair], said: Preferences, seed: int) -> dict[str, Any]:
-    """Accuracy, calibration before and after the temperature, and what sways the judge."""
+    """Accuracy, calibration before and after the temperature and the isotonic regression, and what sways the judge."""
     margins = np.array([m.margin for m in found])
     clusters = [m.comparison.prompt.id for m in found]
     after, _ = refitted(margins, clusters)
-    margin_sets = {"before": margins, "after": after}
+    isotonic = refitted_isotonic(margins, clusters)
+    margin_sets = {"before": margins, "after": after, "isotonic": isotonic}
     intervals = {name: calibration_intervals(some, clusters=clusters, seed=seed) for name, some in margin_sets.items()}
     return {
         "n": len(found),
@@ -110,6 +123,10 @@ def report(found: Sequence[LabelledPair], said: Preferences, seed: int) -> dict[
         "temperatures": {method: temperature_of(found, method) for method in sorted({m.method for m in found})},
         "before": preference_calibration(margins, clusters=clusters).json(),
         "after": preference_calibration(after, clusters=clusters).json(),
+        "isotonic": {
+            **preference_calibration(isotonic, clusters=clusters).json(),
+            "maps": {method: isotonic_of(found, method) for method in sorted({m.method for m in found})},
+        },
         "intervals": {name: {key: value.json() for key, value in own.items()} for name, own in intervals.items()},
         "flip_rate": finite(said.same_place),
         "first_place": finite(float(np.mean(said.places))) if said.places else None,
@@ -123,6 +140,12 @@ def temperature_of(found: Sequence[LabelledPair], method: str) -> float | None:
     if fitted == 0:
         return 1.0
     return fitted if math.isfinite(fitted) else None
+
+
+def isotonic_of(found: Sequence[LabelledPair], method: str) -> dict[str, list[float]]:
+    """What maps |margin| of one method to the probability that the verdict is right, as lists."""
+    fitted = fit_isotonic([m.margin for m in found if m.method == method])
+    return {"margins": list(fitted.margins), "probabilities": list(fitted.probabilities)}
 
 
 def longer_shares(found: Sequence[LabelledPair]) -> dict[str, Any]:

@@ -4,13 +4,14 @@ Bai et al. 2022, "Constitutional AI" (arXiv:2212.08073), section 4; Lee et al. 2
 """
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
 from accord.data.rows import reply_row, whole_file, write_records
 from accord.errors import BadInput
 from accord.evaluation.phrases import profile
+from accord.evaluation.statistics import share_interval
 from accord.labelers.labeler import Labeler, Writing
 from accord.labelers.preferences import (
     BothOrders,
@@ -22,7 +23,7 @@ from accord.labelers.preferences import (
     thought_over,
 )
 from accord.labelers.principles import Principles, several_drawn
-from accord.labelers.temperatures import cooled
+from accord.labelers.trust import Maps, measured
 from accord.records import Comparison, Prompt
 from accord.run import RunFolder
 from accord.stages.constitution.config import Constitution
@@ -108,16 +109,26 @@ def compare(
     judge: Labeler,
     constitution: Principles,
     sampled: Iterable[tuple[Prompt, tuple[str, ...]]],
-    temperatures: Mapping[str, float],
+    maps: Maps,
+    known: Sequence[Comparison] = (),
 ) -> None:
-    """Have replies compared; leaves `comparisons.jsonl`, `labels.jsonl` and `watch.json`."""
-    asked = contests(config, constitution, sampled)
-    said = ask_about(config, run, judge, asked)
+    """Have replies compared; leaves `comparisons.jsonl`, `labels.jsonl` and `watch.json`, and perhaps `checks.json`.
+
+    `known` are comparisons whose answer is known; they are asked about among the others.
+    """
+    plain = contests(config, constitution, sampled)
+    checks = [contest(config, constitution, c.prompt, *c.replies) for c in known]
+    order = spread(len(plain), len(checks))
+    everything = ask_about(config, run, judge, [(plain, checks)[kind][i] for kind, i in order])
+    if known:
+        told = [first for (kind, _), first in zip(order, everything.first, strict=True) if kind]
+        run.write_json("checks.json", refuse_failing(config, known, told))
     made, rows = [], []
-    for own, first, method in zip(asked, said.first, said.methods, strict=True):
-        if first is None:
+    for (kind, i), first, method in zip(order, everything.first, everything.methods, strict=True):
+        if kind or first is None:
             continue
-        sure = sigmoid(cooled(logit(first), method, temperatures)) if temperatures else first
+        own = plain[i]
+        sure = sigmoid(measured(logit(first), method, maps)) if maps else first
         labeler = f"ai:{judge.name}:{method}"
         comparison = soft_label(own.prompt, own.first, own.second, config.criterion, sure, labeler)
         made.append(comparison)
@@ -130,10 +141,30 @@ def compare(
     run.write_json("watch.json", watch(made))
     run.finish(
         comparisons=len(made),
-        same_place=said.same_place,
-        unanswered=sum(said.why.values()),
-        temperatures=dict(temperatures),
+        same_place=everything.same_place,
+        unanswered=sum(everything.why.values()),
+        mapping=config.mapping if maps else "",
     )
+
+
+def spread(plain: int, checks: int) -> list[tuple[int, int]]:
+    """What is asked after what: (0, a pair's place) or (1, a check item's place), these evenly among the pairs."""
+    places = [((i + 0.5) / plain, 0, i) for i in range(plain)] + [((i + 0.5) / checks, 1, i) for i in range(checks)]
+    return [(kind, i) for _, kind, i in sorted(places)]
+
+
+def refuse_failing(config: Constitution, known: Sequence[Comparison], first: Sequence[float | None]) -> dict[str, Any]:
+    """How the judge did on check items. Raises BadInput where it is surely no better than chance there."""
+    pairs = [(c, p) for c, p in zip(known, first, strict=True) if p is not None]
+    right = [0.5 if p == 0.5 else float((p > 0.5) == (c.ranks[0] == 1)) for c, p in pairs]
+    share = share_interval(right, [c.prompt.id for c, _ in pairs])
+    print(f"check items: {share.mean:.0%} of {share.n} right [{share.low:.2f}, {share.high:.2f}]")
+    if share.high <= 0.5:
+        raise BadInput(
+            f"--checks: {config.judge or config.model} is right in {share.mean:.0%} of {share.n} check items, "
+            f"[{share.low:.2f}, {share.high:.2f}], no better than chance; no label of it is kept: take another judge"
+        )
+    return {"right": share.json(), "asked": len(known), "unanswered": len(known) - len(pairs)}
 
 
 def watch(made: Sequence[Comparison]) -> dict[str, Any]:

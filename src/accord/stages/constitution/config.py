@@ -7,12 +7,13 @@ from pydantic import Field, model_validator
 from accord.config import Asking, Idle, Reading, Run, Sampling, Sources, is_server, rare
 
 REVISED = "critic revisions critique helpful"
-COMPARED = "replies samples calibration require_calibration"
+COMPARED = "replies samples calibration require_calibration checks"
 JUDGED = "judge criterion ensemble clamp think"
 DRAWN = "model data split samples temperature max_new_tokens max_rows columns"
 TALKED = "model data split constitution tags shots temperature max_new_tokens max_rows columns cache_tokens"
 COMPUTED = "seed threads"
 WRITTEN = "temperature max_new_tokens"
+MEASURING = ("calibration", "steering")  # of a judge, on labelled comparisons
 VOTED = "from_votes statements keep"
 
 
@@ -22,21 +23,24 @@ class Constitution(Run, Sampling, Reading, Asking):
     idle: ClassVar[tuple[Idle, ...]] = (
         Idle(REVISED, lambda c: c.make == "demonstrations", "with --make {c.make}"),
         Idle(COMPARED, lambda c: c.make == "comparisons", "with --make {c.make}"),
-        Idle(JUDGED, lambda c: c.make in ("comparisons", "calibration"), "with --make {c.make}"),
-        Idle(WRITTEN, lambda c: c.make != "calibration", "with --make calibration (nothing is drawn)"),
-        Idle("model", lambda c: c.make != "calibration" or not c.judge, "with --judge (nothing is drawn)"),
+        Idle(JUDGED, lambda c: c.make in ("comparisons", *MEASURING), "with --make {c.make}"),
+        Idle(WRITTEN, lambda c: c.make not in MEASURING, "with --make {c.make} (nothing is drawn)"),
+        Idle("model", lambda c: c.make not in MEASURING or not c.judge, "with --judge (nothing is drawn)"),
+        Idle("think clamp ensemble", lambda c: c.make != "steering", "with --make steering (asked plainly)"),
+        Idle("tries", lambda c: c.make == "steering", "with --make {c.make}"),
+        Idle("mapping", lambda c: c.calibration, "without --calibration RUN"),
         Idle(f"{TALKED} {COMPUTED}", lambda c: c.make != "principles", "with --make principles"),
         Idle(VOTED, lambda c: c.make == "principles", "with --make {c.make}"),
         Idle(DRAWN, lambda c: not c.replies, "with --replies (they are there)"),
-        Idle("question", lambda c: c.make == "calibration", "with --make {c.make} (two replies are compared)"),
+        Idle("question", lambda c: c.make in MEASURING, "with --make {c.make} (two replies are compared)"),
         Idle("shots think clamp", lambda c: c.question == "choice", "with --question {c.question} (asked plainly)"),
         Idle("clamp", lambda c: c.think, "without --think N (no chain of thought is sure of itself)"),
     )
     asked_knob: ClassVar[str] = "critic or --judge"
-    make: Literal["demonstrations", "comparisons", "calibration", "principles"] = Field(
+    make: Literal["demonstrations", "comparisons", "calibration", "steering", "principles"] = Field(
         "demonstrations",
         description="replies criticised and revised, for sft; two replies compared, for preference and dpo; the judge "
-        "measured on comparisons that are labelled; or a constitution of votes",
+        "measured on comparisons that are labelled, or steered by texts inside replies; or a constitution of votes",
     )
     constitution: str = Field("default", description="default, world, a YAML file, or a folder of the paper's prompts")
     tags: list[str] = Field([], description="use only principles with one of these tags; default: all")
@@ -63,6 +67,13 @@ class Constitution(Run, Sampling, Reading, Asking):
     calibration: str = Field(
         "", description="run folder of --make calibration: its temperature is applied to the labels"
     )
+    mapping: Literal["temperature", "isotonic"] = rare(
+        "temperature", description="what of the calibration is applied: its temperature, or its isotonic regression"
+    )
+    checks: Sources = Field(
+        "", description="labelled comparisons, asked about among the others: a judge that fails them is refused"
+    )
+    tries: int = rare(12, gt=0, description="pairs that every text which would steer the judge is tried on")
     require_calibration: bool = Field(False, description="refuse to label without --calibration of this very judge")
     from_votes: str = Field("", description="votes: CSV, a row a participant with group-id and a column a statement")
     statements: str = Field("", description="what was voted on: CSV with comment-id and comment-body")
@@ -82,9 +93,9 @@ class Constitution(Run, Sampling, Reading, Asking):
             raise ValueError(
                 "--require_calibration needs --calibration RUN of --make calibration; measure the judge first"
             )
-        if self.make == "calibration" and not ((self.judge or self.model) and self.data):
-            raise ValueError("--make calibration needs --judge and --data, comparisons that are labelled; give both")
-        if self.make != "calibration" and not self.replies and not (self.model and self.data):
+        if self.make in MEASURING and not ((self.judge or self.model) and self.data):
+            raise ValueError(f"--make {self.make} needs --judge and --data, comparisons that are labelled; give both")
+        if self.make not in MEASURING and not self.replies and not (self.model and self.data):
             raise ValueError(f"--make {self.make} needs --model and --data" + self._or_replies())
         if self.replies and not self.judge:
             raise ValueError("--replies are compared by --judge; name one")

@@ -7,13 +7,14 @@ from accord.data.sources import read_comparisons, read_prompts
 from accord.labelers.backends import Labelers
 from accord.labelers.constitution_file import read_constitution, to_yaml
 from accord.labelers.journal import Journal
-from accord.labelers.temperatures import read_temperatures
+from accord.labelers.trust import read_calibration
 from accord.records import Comparison, Prompt
 from accord.run import RunFolder, write_text
-from accord.stages.constitution.calibrate import calibrate, way_of_asking
+from accord.stages.constitution.calibrate import calibrate, plainly_decided, way_of_asking
 from accord.stages.constitution.compare import compare, draw_replies, refuse_unfit
 from accord.stages.constitution.config import Constitution
 from accord.stages.constitution.revise import Writers, refuse_none, revise, steps_profile, write_demonstrations
+from accord.stages.constitution.steer import steer
 from accord.stages.constitution.votes import from_votes, summary
 from accord.stages.shared import load_all, load_criterion, open_run, replies_by_prompt
 from accord.training import distributed
@@ -69,11 +70,20 @@ def make_comparisons(config: Constitution, run: RunFolder) -> None:
     with Journal(run.path / "journal.jsonl") as journal:
         labelers = Labelers(config, distributed.start(run.threads), journal, config.cache_tokens)
         judge = labelers.named(config.judge or config.model)
-        temperatures = read_temperatures(config.calibration, way_of_asking(config, judge, constitution))
+        maps = read_calibration(config.calibration, way_of_asking(config, judge, constitution), config.mapping)
         if not config.replies:
             prompts: list[Prompt] = load_all(read_prompts, config.data, config, run, split=config.split)
             draw_replies(config, run, labelers.named(config.model) if config.judge else judge, prompts)
-        compare(config, run, judge, constitution, replies_by_prompt(Path(config.replies or run.path)), temperatures)
+        known = check_items(config, run) if config.checks else []
+        compare(config, run, judge, constitution, replies_by_prompt(Path(config.replies or run.path)), maps, known)
+
+
+def check_items(config: Constitution, run: RunFolder) -> list[Comparison]:
+    """Comparisons of `--checks` that somebody has plainly decided."""
+    found: list[Comparison] = load_criterion(
+        read_comparisons, config.checks, config, run, config.criterion, what="checks"
+    )
+    return plainly_decided(found)
 
 
 def make_calibration(config: Constitution, run: RunFolder) -> None:
@@ -91,9 +101,22 @@ def make_calibration(config: Constitution, run: RunFolder) -> None:
         calibrate(config, run, labelers.named(config.judge or config.model), constitution, labelled)
 
 
+def make_steering(config: Constitution, run: RunFolder) -> None:
+    """Labelled comparisons → `steering.json`: what texts inside the worse replies do to the judge."""
+    constitution = read_constitution(config.constitution)
+    refuse_unfit(config, constitution)
+    labelled: list[Comparison] = load_criterion(
+        read_comparisons, config.data, config, run, config.criterion, split=config.split
+    )
+    with Journal(run.path / "journal.jsonl") as journal:
+        labelers = Labelers(config, distributed.start(run.threads), journal, config.cache_tokens)
+        steer(config, run, labelers.named(config.judge or config.model), constitution, plainly_decided(labelled))
+
+
 MAKE: dict[str, Callable[[Constitution, RunFolder], None]] = {
     "demonstrations": make_demonstrations,
     "comparisons": make_comparisons,
     "calibration": make_calibration,
+    "steering": make_steering,
     "principles": make_principles,
 }

@@ -23,7 +23,7 @@ from accord.labelers.preferences import prefers
 from accord.labelers.principles import Principles, WrittenPrinciple
 from accord.labelers.questions import WORLD
 from accord.labelers.scores import score_replies
-from accord.labelers.temperatures import read_temperatures
+from accord.labelers.trust import read_calibration
 from accord.records import Prompt, Turn
 from accord.run import RunFolder, read_lines, write_text
 from accord.stages.evaluate.config import EvaluatePrinciples
@@ -128,7 +128,7 @@ def refuse_unfit(config: EvaluatePrinciples, judging: Judging) -> None:
             )
         return
     asked = asked_by(judging.labeler.name, judging.constitution, config.question, config.tags, 1)
-    read_temperatures(config.calibration, asked)
+    read_calibration(config.calibration, asked)
 
 
 def gold_row(prompt: Prompt, text: str) -> Row:
