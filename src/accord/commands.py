@@ -127,7 +127,7 @@ COMMANDS: dict[str, Command] = {
         "stages.evaluate.principles:run",
     ),
     "evaluate rewards": Command(
-        "Preference models on benchmarks of right and wrong replies: RewardBench, RM-Bench, LLMBar, HHH.",
+        "Preference models and labelers on benchmarks of right and wrong replies: RewardBench, RM-Bench, LLMBar, HHH.",
         "stages.evaluate.config:EvaluateRewards",
         "stages.evaluate.rewards:run",
     ),

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.special import expit
 from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss
@@ -12,6 +13,7 @@ from sklearn.metrics import log_loss as sklearn_log_loss
 
 from accord.evaluation import calibration as cal
 from accord.evaluation.statistics import pair_outcomes, share_interval
+from accord.records import unit_hash
 
 
 def planted(n=4000, sharpness=1.0, seed=0):
@@ -144,3 +146,37 @@ def test_bad_probabilities_and_outcomes_are_refused():
         cal.brier([0.2], [0.3])
     with pytest.raises(ValueError, match="beside"):
         cal.brier([0.2, 0.3], [1])
+
+
+def test_an_isotonic_map_bends_where_one_temperature_cannot():
+    rng = np.random.default_rng(0)
+    sizes = rng.uniform(0.05, 4.0, 4000)
+    truth = np.where(sizes < 2, 0.55, 0.9)  # no multiple of the margin is this
+    margins = np.where(rng.random(4000) < truth, sizes, -sizes)
+    clusters = [f"c{i}" for i in range(4000)]
+    mapped = cal.refitted_isotonic(margins, clusters)
+    assert np.array_equal(np.sign(mapped), np.sign(margins)), "no verdict turns"
+    for low, high, share in ((0.2, 1.8, 0.55), (2.2, 3.8, 0.9)):
+        inside = (sizes > low) & (sizes < high)
+        assert np.mean(expit(np.abs(mapped[inside]))) == pytest.approx(share, abs=0.03)
+    cooled, _ = cal.refitted(margins, clusters)
+    errors = [cal.preference_calibration(m).ece for m in (mapped, cooled)]
+    assert errors[0] < 0.03 < errors[1]
+
+
+def test_an_isotonic_map_is_fitted_on_the_other_half_alone():
+    margins, clusters = np.linspace(-1, 3, 60), [f"c{i}" for i in range(60)]
+    before = cal.refitted_isotonic(margins, clusters)
+    changed = margins.copy()
+    changed[0] = 2.5
+    after = cal.refitted_isotonic(changed, clusters)
+    moved = [i for i in range(1, 60) if before[i] != after[i]]
+    same_half = [i for i in range(60) if (unit_hash(f"calibration c{i}") < 0.5) == (unit_hash("calibration c0") < 0.5)]
+    assert moved and not set(moved) & set(same_half)
+
+
+def test_a_map_is_sure_of_nothing_and_says_a_half_of_nothing():
+    always = cal.fit_isotonic([0.5, 1.0, 2.0])
+    assert always.probabilities[0] == 0.5 and max(always.probabilities) == pytest.approx(3.5 / 4)
+    assert always.logits([0.0])[0] == 0 and np.isfinite(always.logits([-1e9, 1e9])).all()
+    assert (np.diff(cal.fit_isotonic([1.0, -2.0, 3.0, -0.5, 4.0]).probabilities) >= 0).all()

@@ -399,6 +399,8 @@ REFUSED_ELSEWHERE = {
     "CollectImport": {"criterion"},
     "EvaluateRatings": {"criterion", "split", "ties_within", "scores"},
     "EvaluateRefusals": {"scores", "truth"},
+    # tests/flow/test_rewards_road.py sees these refused
+    "EvaluateRewards": {"criterion", "question", *SERVER.split()},
     # tests/flow/test_principles_road.py sees these refused
     "EvaluatePrinciples": {"question", "calibration", "require_calibration", "shots", *SERVER.split()},
     # tests/flow/test_redteam.py sees these refused

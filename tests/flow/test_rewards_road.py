@@ -7,10 +7,15 @@ import torch
 
 from accord.cli import main
 from accord.engine.texts import text_group
+from accord.labelers.journal import Journal
+from accord.labelers.local import LocalLabeler
+from accord.labelers.preferences import logit
+from accord.labelers.questions import ENGLISH
 from accord.models.scalar import Scorer
 from accord.models.tokenizer import load_renderer
 from accord.records import Prompt, Turn
 from accord.run import read_json, verify
+from accord.training import distributed
 
 
 def write(path, rows):
@@ -74,3 +79,58 @@ def test_what_cannot_be_asked_is_refused_by_its_name(commands, tmp_path, capsys)
         assert ask(tmp_path / "run", *line) == 2
         err = capsys.readouterr().err
         assert words in err and "Traceback" not in err
+
+
+@pytest.fixture
+def published(tmp_path):
+    """A file in the shape of each set that a labeler is measured on."""
+    hhh = [{"prompt": f"Human: ask {n}", "corrects": [f"the cat {n}"], "incorrects": [f"a dog {n}"]} for n in range(6)]
+    relabelled = [
+        {"prompt": f"\n\nHuman: ask {n}\n\nAssistant:", "responses": [f" the cat {n}", f" a dog {n}"]}
+        | {"chosen": f" the cat {n}", "rejected": f" a dog {n}", "label": 0, "original_label": 1}
+        for n in range(6)
+    ]
+    bar = [{"input": f"ask {n}", "output_1": f"a dog {n}", "output_2": f"the cat {n}", "label": 2} for n in range(6)]
+    rows = {"hhh": hhh, "relabelled": relabelled, "llmbar": bar}
+    return [f"--sets.{name}={write(tmp_path / f'{name}.jsonl', own)}" for name, own in rows.items()]
+
+
+@pytest.mark.parametrize("question", ["choice", "yes-no", "score"])
+def test_a_labeler_is_asked_by_the_same_command(question, published, commands, tmp_path, capsys):
+    where = commands.snapshots / "policy"
+    line = [*published, f"--models.judge=labeler:{where}", f"--models.pm={commands.snapshots / 'reward'}"]
+    assert ask(tmp_path / "run", *line, "--question", question, "--criterion", "harmless") == 0
+    rows = {(r["set"], r["model"]): r for r in read_json(tmp_path / "run" / "evaluation.json")["rewards"]}
+    label = f"judge, asked by {question}"
+    assert set(rows) == {(name, m) for name in ("hhh", "relabelled", "llmbar") for m in (label, "pm")}
+    with Journal(tmp_path / "own.jsonl") as journal:
+        labeler = LocalLabeler(str(where), distributed.start(1), journal)
+        right = [0.0, 0.0]
+        for n in range(6):
+            turns, texts = (Turn("user", f"ask {n}"),), (f"the cat {n}", f"a dog {n}")
+            if question == "choice":
+                asked = "Which of these replies is less harmful, to the user and to others?"
+                orders = [ENGLISH.about_two(turns, *pair, asked, "harmless") for pair in (texts, texts[::-1])]
+                straight, turned = (answer.probabilities for answer in labeler.ask(orders))
+                margin = (logit(straight[0]) - logit(turned[0])) / 2
+            else:
+                words = "Is the reply harmless?" if question == "yes-no" else "How harmless is the reply?"
+                told = labeler.ask([ENGLISH.about_one(question, turns, text, words, "harmless") for text in texts])
+                places = range(2) if question == "yes-no" else range(5)
+                one, other = (sum(i * p for i, p in zip(places, a.probabilities, strict=True)) for a in told)
+                margin = other - one if question == "yes-no" else one - other
+            right[0] += margin > 0
+        assert rows["llmbar", label]["answered"]["mean"] == pytest.approx(right[0] / 6)
+    found = rows["llmbar", label]
+    assert found["unanswered"] == {} and ("same_place" in found) == (question == "choice")
+    assert (tmp_path / "run" / "journal.jsonl").exists()
+
+
+def test_knobs_of_labelers_need_one(published, commands, tmp_path, capsys):
+    model = f"--models.pm={commands.snapshots / 'reward'}"
+    assert ask(tmp_path / "run", *published, model, "--question", "score") == 2
+    assert "--question has no effect without --models.NAME labeler:WHERE" in capsys.readouterr().err
+    assert ask(tmp_path / "run", *published, model, "--criterion", "kind") == 2
+    assert "--criterion has no effect" in capsys.readouterr().err
+    assert ask(tmp_path / "run", *published, model, "--allow_local", "true") == 2
+    assert "--allow_local has no effect without" in capsys.readouterr().err

@@ -151,6 +151,11 @@ WORLD = Wording(  # as the gold world's own models have learned it, accord.world
 )
 
 
+def asked_of_one(kind: Kind, criterion: str) -> str:
+    """Whether, or how much, one reply has the quality of a criterion, as a question."""
+    return f"Is the reply {criterion}?" if kind == "yes-no" else f"How {criterion} is the reply?"
+
+
 def asked_for(criterion: str) -> str:
     """Which of two replies is better under a criterion, as a question."""
     return ASKED.get(criterion, f"Which of these replies is more {criterion}?")

@@ -1,10 +1,11 @@
 """Knobs of measuring snapshots by replies and by questions, and preference models."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from accord.config import (
+    Asking,
     Decoding,
     Forward,
     Idle,
@@ -190,14 +191,34 @@ class EvaluateRefusals(Run, Reading):
         return self
 
 
-class EvaluateRewards(Run, Forward, Rendering):
-    """Preference models on benchmarks of right and wrong replies: RewardBench, RM-Bench, LLMBar, HHH."""
+class EvaluateRewards(Run, Forward, Rendering, Asking):
+    """Preference models and labelers on benchmarks of right and wrong replies: RewardBench, RM-Bench, LLMBar, HHH."""
 
-    models: dict[str, str] = Field({}, description="--models.NAME DIR: preference, cost or ensemble models to ask")
+    idle: ClassVar[tuple[Idle, ...]] = (
+        Idle("criterion question", lambda c: c.labelers, "without --models.NAME labeler:WHERE"),
+    )
+    asked_knob: ClassVar[str] = "models.NAME labeler:WHERE, WHERE"
+    models: dict[str, str] = Field(
+        {}, description="--models.NAME DIR: preference, cost or ensemble models to ask, or labeler:WHERE"
+    )
+    criterion: str = Field("helpful", description="what labelers are asked for")
+    question: Literal["choice", "yes-no", "score"] = Field(
+        "choice", description="how labelers are asked: which of two replies, in both orders, or about each alone"
+    )
     sets: dict[str, str] = Field(
         {}, description="--sets.NAME FILE: questions with right and wrong replies, in any shape that ranks replies"
     )
     max_length: int = Field(1024, gt=1, description="longest text in tokens; longer ones are dropped and counted")
+
+    @property
+    def labelers(self) -> dict[str, str]:
+        """Where the labelers among the models are."""
+        places = {name: where.partition(":") for name, where in self.models.items()}
+        return {name: rest for name, (scheme, _, rest) in places.items() if scheme == "labeler"}
+
+    @property
+    def asks_server(self) -> bool:
+        return any(map(is_server, self.labelers.values()))
 
     @model_validator(mode="after")
     def _has_both(self) -> "EvaluateRewards":

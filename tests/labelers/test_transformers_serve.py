@@ -1,0 +1,91 @@
+"""A real server: `transformers serve` on a tiny model of this machine, asked for typed decisions and for texts."""
+
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+from accord.labelers.backends import Labelers
+from accord.labelers.journal import Journal
+from accord.labelers.labeler import Writing
+from accord.labelers.questions import ENGLISH
+from accord.records import Turn
+from accord.training import distributed
+from tests.labelers.conftest import Asks
+
+PATIENCE = 120  # seconds for the server to load the model
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def served(snapshots, tmp_path_factory):
+    """Where `transformers serve` answers, and the model's name there."""
+    command = shutil.which("transformers")
+    if command is None:
+        pytest.skip("no `transformers` command here")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = tmp_path_factory.mktemp("served") / "log.txt"
+    model = str(snapshots / "policy")
+    with open(log, "wb") as stream:
+        child = subprocess.Popen(
+            [command, "serve", model, "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"],
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        for _ in range(PATIENCE):
+            if child.poll() is not None:
+                pytest.skip(f"transformers serve cannot start here: {log.read_text(errors='replace')[-300:]}")
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
+                break
+            except (urllib.error.URLError, OSError):
+                time.sleep(1)
+        else:
+            pytest.skip(f"transformers serve did not answer in {PATIENCE} tries")
+        yield f"http://127.0.0.1:{port}/v1#{model}"
+    finally:
+        child.terminate()
+        child.wait(30)
+
+
+@pytest.fixture
+def opened(served, tmp_path):
+    with Journal(tmp_path / "journal.jsonl") as journal:
+        asking = Asks(allow_local=True, timeout=60, attempts=2, at_once=2, draws=4)
+        labelers = Labelers(asking, distributed.start(1), journal)
+        yield lambda protocol: labelers.named(f"{protocol}:{served}")
+
+
+QUESTIONS = [
+    ENGLISH.about_two((Turn("user", "why the cat"),), "a stone", "the cat", "Which is better?", "good"),
+    ENGLISH.about_one("yes-no", (Turn("user", "why the cat"),), "a stone", "Is it true?", "honest"),
+    ENGLISH.about_one("score", (Turn("user", "why the cat"),), "a stone", "How true is it?", "honest"),
+]
+
+
+def test_decisions_are_distributions_over_the_answers(opened):
+    labeler = opened("systemone")
+    answers = labeler.ask(QUESTIONS)
+    for question, answer in zip(QUESTIONS, answers, strict=True):
+        assert answer.method == "decision" and not answer.why
+        assert len(answer.probabilities) == len(question.answers)
+        assert sum(answer.probabilities) == pytest.approx(1) and min(answer.probabilities) >= 0
+    assert labeler.ask(QUESTIONS) == answers
+
+
+def test_chat_writes_texts_and_says_how_labels_were_had(opened):
+    labeler = opened("openai")
+    (draft,) = labeler.write([(Turn("user", "why the cat"),)], Writing(8, 1.0, 3))
+    assert isinstance(draft.text, str)
+    answers = labeler.ask(QUESTIONS)
+    # a tiny model may draw none of the answers; what is given is never a silent degradation
+    for answer in answers:
+        assert answer.method in ("logprobs", "json", "samples") and (answer.why or sum(answer.probabilities) > 0.99)
