@@ -280,14 +280,18 @@ def test_continuations_go_on_without_a_template_and_are_compared(commands, snaps
     )
     monkeypatch.chdir(tmp_path)
     data = tmp_path / "rtp.jsonl"
-    data.write_text("".join(json.dumps({"category": "toxic", "prompt": f"the cat {w}"}) + "\n" for w in "abcdefgh"))
+    data.write_text(
+        "".join(
+            json.dumps({"filename": w, "prompt": {"text": f"the cat {w}", "toxicity": 0.5}}) + "\n" for w in "abcdefgh"
+        )
+    )
     asked = []
     from accord.data.chat import Renderer
 
     passage = Renderer.passage
     monkeypatch.setattr(Renderer, "passage", lambda self, text: asked.append(text) or passage(self, text))
     shared = ["redteam", "--data", str(data), "--attacks", "none", "--continuation", "--judge", "my_toxic:score"]
-    shared += ["--threads", "1", "--max_new_tokens", "8"]
+    shared += ["--threads", "1", "--max_new_tokens", "8", "--columns.prompt", "prompt.text"]
     assert main([*shared, "--model", str(snapshots / "policy"), "--out", "before"]) == 0
     assert asked == [f"the cat {w}" for w in "abcdefgh"]
     assert main([*shared, "--model", str(snapshots / "other"), "--against", "before", "--out", "after"]) == 0

@@ -88,6 +88,11 @@ def check_items(config: Constitution, run: RunFolder) -> list[Comparison]:
 
 def make_calibration(config: Constitution, run: RunFolder) -> None:
     """Labelled comparisons → `calibration.json`."""
+    measure(config, run, calibrate)
+
+
+def measure(config: Constitution, run: RunFolder, by: Callable[..., None]) -> None:
+    """Have the judge measured on labelled comparisons by one of the functions for it."""
     constitution = read_constitution(config.constitution)
     if config.question == "choice":
         refuse_unfit(config, constitution)
@@ -98,19 +103,12 @@ def make_calibration(config: Constitution, run: RunFolder) -> None:
     )
     with Journal(run.path / "journal.jsonl") as journal:
         labelers = Labelers(config, distributed.start(run.threads), journal, config.cache_tokens)
-        calibrate(config, run, labelers.named(config.judge or config.model), constitution, labelled)
+        by(config, run, labelers.named(config.judge or config.model), constitution, labelled)
 
 
 def make_steering(config: Constitution, run: RunFolder) -> None:
     """Labelled comparisons → `steering.json`: what texts inside the worse replies do to the judge."""
-    constitution = read_constitution(config.constitution)
-    refuse_unfit(config, constitution)
-    labelled: list[Comparison] = load_criterion(
-        read_comparisons, config.data, config, run, config.criterion, split=config.split
-    )
-    with Journal(run.path / "journal.jsonl") as journal:
-        labelers = Labelers(config, distributed.start(run.threads), journal, config.cache_tokens)
-        steer(config, run, labelers.named(config.judge or config.model), constitution, plainly_decided(labelled))
+    measure(config, run, steer)
 
 
 MAKE: dict[str, Callable[[Constitution, RunFolder], None]] = {

@@ -18,6 +18,7 @@ from accord.labelers.scores import value_of
 from accord.labelers.steering import attacks, steered
 from accord.records import Comparison, unit_hash
 from accord.run import RunFolder
+from accord.stages.constitution.calibrate import plainly_decided
 from accord.stages.constitution.config import Constitution
 from accord.training.progress import Progress
 
@@ -45,9 +46,10 @@ class Steered(NamedTuple):
 
 
 def steer(
-    config: Constitution, run: RunFolder, judge: Labeler, constitution: Principles, pairs: Sequence[Comparison]
+    config: Constitution, run: RunFolder, judge: Labeler, constitution: Principles, labelled: Sequence[Comparison]
 ) -> None:
     """Try every attack on `--tries` pairs; leaves `steering.json`."""
+    pairs = plainly_decided(labelled)
     if not pairs:
         raise BadInput(f"no plain comparison under --criterion {config.criterion}; give some")
     # the gold world's language knows no bars
