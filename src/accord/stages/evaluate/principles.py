@@ -5,7 +5,7 @@ two contradict; pairs with another snapshot's replies, in both orders
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -231,27 +231,23 @@ def compared(config: EvaluatePrinciples, judging: Judging, pairs: Sequence[tuple
         told: Row = {"pairs": len(own), "preferred": None}
         if known:
             told["preferred"] = share_interval([win for _, win in known], [prompt for prompt, _ in known]).json()
-        told["holds"] = change(own, lambda row, name=name: row["scores"].get(name), lambda value: float(value > 0))
-        told["score"] = change(own, lambda row, name=name: row["scores"].get(name))
-        told |= {price: change(own, lambda row, price=price: row[price]) for price in PRICES}
+        scores = [(one["prompt_id"], one["scores"].get(name), other["scores"].get(name)) for one, other in own]
+        told |= {"holds": change(scores, shares=True), "score": change(scores)}
+        told |= {p: change([(one["prompt_id"], one[p], other[p]) for one, other in own]) for p in PRICES}
         found[name] = told
     return found
 
 
-def change(
-    pairs: Sequence[tuple[Row, Row]], of: Callable[[Row], float | None], share: Callable[[float], float] | None = None
-) -> Row | None:
-    """Change of the mean of a value by prompt, where both replies have it; `share` makes outcomes in [0, 1] of it."""
-    sides: list[list[tuple[str, float]]] = [[], []]
-    for one, other in pairs:
-        values = of(one), of(other)
-        if values[0] is not None and values[1] is not None:
-            for side, value in zip(sides, values, strict=True):
-                side.append((one["prompt_id"], share(value) if share else value))
-    after, before = (list(means(side).values()) for side in sides)
-    if not after:
+def change(values: Sequence[tuple[str, float | None, float | None]], *, shares: bool = False) -> Row | None:
+    """Change of a mean by prompt, from (prompt, after, before) where both are known; `shares`: of what is above 0."""
+    known = [(prompt, one, other) for prompt, one, other in values if one is not None and other is not None]
+    if not known:
         return None
-    return (paired_shares(after, before) if share else paired_difference(after, before, resamples=2000)).json()
+    if shares:
+        known = [(prompt, float(one > 0), float(other > 0)) for prompt, one, other in known]
+    after = list(means([(prompt, one) for prompt, one, _ in known]).values())
+    before = list(means([(prompt, other) for prompt, _, other in known]).values())
+    return (paired_shares(after, before) if shares else paired_difference(after, before, resamples=2000)).json()
 
 
 def won(

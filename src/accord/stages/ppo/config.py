@@ -329,7 +329,7 @@ class Ppo(Training, Adapters, Rendering, Rollouts, KlKnobs, AdvantageKnobs, Limi
     def labels(self) -> Labeling:
         """How these are asked. Raises ValueError that names the knob which does not fit."""
         try:
-            return Labeling(**{**self.labeling})
+            return Labeling.model_validate(self.labeling)
         except ValidationError as error:
             where = ".".join(["--labeling", *map(str, error.errors()[0]["loc"])])
             raise ValueError(f"{where}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
