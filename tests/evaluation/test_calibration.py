@@ -155,7 +155,7 @@ def test_an_isotonic_map_bends_where_one_temperature_cannot():
     margins = np.where(rng.random(4000) < truth, sizes, -sizes)
     clusters = [f"c{i}" for i in range(4000)]
     mapped = cal.refitted_isotonic(margins, clusters)
-    assert np.array_equal(np.sign(mapped), np.sign(margins)), "no verdict turns"
+    assert (mapped * margins >= 0).all(), "no verdict turns"
     for low, high, share in ((0.2, 1.8, 0.55), (2.2, 3.8, 0.9)):
         inside = (sizes > low) & (sizes < high)
         assert np.mean(expit(np.abs(mapped[inside]))) == pytest.approx(share, abs=0.03)

@@ -7,6 +7,7 @@ from accord.data.sources import read_prompts
 from accord.errors import BadInput
 from accord.labelers.labeler import Draft
 from accord.labelers.questions import Distribution
+from accord.parsing import parse
 from accord.reporting import build_report
 from accord.run import read_json, read_lines, verify
 from accord.stages.evaluate.config import EvaluatePrinciples
@@ -17,8 +18,8 @@ from accord.world import faults
 YAML = """\
 name: ours
 principles:
-  - {name: loud, text: Be loud., comparison: Which is louder?, tests: [one, two, three, four, five, six]}
-  - {name: quiet, text: Be quiet., comparison: Which is quieter?, tests: [seven, eight, nine, ten]}
+  - {name: loud, text: Be loud., comparison: "Which is louder?", tests: [one, two, three, four, five, six]}
+  - {name: quiet, text: Be quiet., comparison: "Which is quieter?", tests: [seven, eight, nine, ten]}
   - {name: short, text: Be short., revision: Shorter., tests: [eleven, twelve, thirteen]}
 """
 
@@ -171,7 +172,6 @@ def test_a_real_judge_answers_through_the_journal_and_resumes(snapshots, tmp_pat
 @pytest.mark.parametrize(
     ("knobs", "says"),
     [
-        ({"judge": "gold"}, "gold knows the gold world's principles alone"),
         ({"data": "d.jsonl"}, "every principle of --constitution has tests of its own"),
         ({"tags": ["wild"]}, "no principle with these --tags"),
         ({"against": "."}, "no replies to these tests"),
@@ -180,7 +180,15 @@ def test_a_real_judge_answers_through_the_journal_and_resumes(snapshots, tmp_pat
 )
 def test_what_does_not_do_is_refused(tested, knobs, says):
     with pytest.raises(BadInput, match=says):
-        tested("run", Says(2), Hears(), **{**({"question": "score"} if "judge" in knobs else {}), **knobs})
+        tested("run", Says(2), Hears(), **knobs)
+
+
+def test_gold_knows_no_other_principles(tmp_path, monkeypatch, commands):
+    line = (
+        f"evaluate principles --model {commands.snapshots / 'policy'} --judge gold --threads 1 --out {tmp_path / 'o'}"
+    )
+    with pytest.raises(BadInput, match="gold knows the gold world's principles alone"):
+        principles(parse("evaluate principles", line.split()[2:]))
 
 
 @pytest.mark.parametrize(

@@ -344,7 +344,7 @@ def test_what_is_not_there_is_named(monkeypatch, tmp_path, few, commands, capsys
     from accord.errors import BadInput
 
     labelers = {"m": Echo()}
-    with pytest.raises(BadInput, match="--families rol: no family of --attacks world; did you mean role"):
+    with pytest.raises(BadInput, match=r"--families rol: no family of --attacks world \(did you mean role\?\)"):
         attacked(monkeypatch, tmp_path, few, labelers, families=["rol"])
     with pytest.raises(BadInput, match="gold knows the truth of the gold world alone"):
         attacked(monkeypatch, tmp_path, few, labelers, "other")

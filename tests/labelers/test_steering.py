@@ -62,7 +62,7 @@ def test_behind_bars_no_line_of_a_reply_looks_like_one_of_the_question():
 
 def test_a_constitution_may_ask_guardedly(tmp_path):
     path = tmp_path / "ours.yaml"
-    path.write_text("name: ours\nwording: guarded\nprinciples:\n  - {name: kind, text: Be kind., comparison: Which?}\n")
+    path.write_text("name: ours\nwording: guarded\nprinciples:\n  - {name: kind, text: Be kind., comparison: Which}\n")
     found = read_constitution(str(path))
     assert found.wording is GUARDED and "wording: guarded" in to_yaml(found)
 

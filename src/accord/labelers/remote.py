@@ -53,7 +53,8 @@ class RemoteLabeler:
     def write(self, prompts: Sequence[Sequence[Turn]], how: Writing) -> list[Draft]:
         """A text to every prompt, each drawn once. Raises as `ask` does."""
         if self._writes is None or how.plain:
-            raise BadInput(f"{self._where}: this protocol writes no such texts; name a chat model")
+            what = "goes on with no text; name a policy" if how.plain else "writes no texts; name a chat model"
+            raise BadInput(f"{self._where}: this protocol {what}")
         numbers = range(len(prompts)) if how.numbers is None else how.numbers
         drawn = (how.max_new_tokens, how.temperature, how.seed)
         waiting, names = {}, []

@@ -166,7 +166,7 @@ class Decoder:
 
     def beginning(self, ids: Sequence[int]) -> Tensor:
         """Keys and values (layers, 2, kv heads, tokens, size) of what prompts begin with, as `admit` takes them."""
-        packing = pack([reply_group((), ids)]).to(self.embedding.device)
+        packing = pack([reply_group((), ids)], rows="last").to(self.embedding.device)
         shape = (len(self.blocks), 2, self.kv_heads, len(ids), self.head_size)
         kept = self.embedding.new_zeros(shape, dtype=self.low)
 
