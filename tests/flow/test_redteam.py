@@ -256,7 +256,7 @@ def test_a_real_policy_and_a_cost_model_and_a_resumed_run(commands, snapshots, t
         pass
 
     calls = []
-    plain = stage.Answered
+    plain = stage.Replied
 
     def die(*given):
         calls.append(1)
@@ -264,7 +264,7 @@ def test_a_real_policy_and_a_cost_model_and_a_resumed_run(commands, snapshots, t
             raise Killed
         return plain(*given)
 
-    monkeypatch.setattr(stage, "Answered", die)
+    monkeypatch.setattr(stage, "Replied", die)
     with pytest.raises(Killed):
         main([*line, "--out", str(tmp_path / "killed")])
     assert main([*line, "--out", str(tmp_path / "killed"), "--resume"]) == 0

@@ -21,7 +21,7 @@ from accord.run import RunFolder, read_lines
 from accord.stages.redteam.attacks import KINDS, PLAIN, Attack, attacks_on, chosen
 from accord.stages.redteam.config import Redteam
 from accord.stages.redteam.prompts import facts_of, written
-from accord.stages.redteam.verdicts import Answered, AttackJudge, Found, open_judge
+from accord.stages.redteam.verdicts import AttackJudge, Found, Replied, open_judge
 from accord.stages.rewards import Setting
 from accord.stages.shared import load_all, open_run
 from accord.training import distributed
@@ -97,7 +97,7 @@ def attack(config: Redteam, run: RunFolder, policy: Labeler, judge: AttackJudge,
             plain=config.continuation,
         )
         drafts = policy.write([one.prompt.turns for one in chunk], how)
-        answered = [Answered(one.prompt, d.text, not d.why) for one, d in zip(chunk, drafts, strict=True)]
+        answered = [Replied(one.prompt, d.text, not d.why) for one, d in zip(chunk, drafts, strict=True)]
         found = iter(judge([reply for reply in answered if reply.text]))
         for one, draft, reply in zip(chunk, drafts, answered, strict=True):
             said = next(found) if reply.text else Found(None, "empty reply")
