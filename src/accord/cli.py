@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from accord import __version__
 from accord.commands import COMMANDS
-from accord.errors import BadInput, GateClosed, Interrupted, did_you_mean, is_disk_full
+from accord.errors import BadInput, GateClosed, Interrupted, NotFinite, did_you_mean, is_disk_full
 
 if TYPE_CHECKING:
     from accord.config import Config
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except GateClosed as error:
         print(f"accord {command}: {error}", file=sys.stderr)
         return 3
-    except Interrupted as error:
+    except (Interrupted, NotFinite) as error:
         print(f"accord {command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

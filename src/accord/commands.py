@@ -71,6 +71,12 @@ COMMANDS: dict[str, Command] = {
         "stages.check.run:run",
         positional="model",
     ),
+    "plan": Command(
+        "Memory and time of every stage on a machine: what fits, how to divide it, what breaks first, how to start it.",
+        "stages.plan.config:Forecast",
+        "stages.plan.run:run",
+        positional="model",
+    ),
     "constitution": Command(
         "Principles at work: replies criticised and revised, or compared; judges measured; principles made of votes.",
         "stages.constitution.config:Constitution",

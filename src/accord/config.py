@@ -114,6 +114,7 @@ class Training(Run):
     )
     checkpoint_every: int = rare(200, ge=0, description="steps between checkpoints; 0: by the clock alone")
     checkpoint_minutes: float = rare(10.0, ge=0, description="minutes between checkpoints too; 0: by steps alone")
+    shard: bool = rare(False, description="under torchrun: divide weights, gradients and states over the processes")
     track: Track = rare("none", description="write the metrics for this viewer too, offline")
 
 
@@ -180,13 +181,17 @@ class Rollouts(Sampling):
     """How replies are drawn where another engine may draw them."""
 
     heading: ClassVar[str] = "drawing replies"
-    engine: str = Field("", description="URL of a vLLM server that draws them (docs/engine.md); default: this process")
+    engine: str = Field(
+        "",
+        description="URL of a vLLM server that draws them, or several with commas (docs/engine.md); default: none",
+    )
 
     @field_validator("engine")
     @classmethod
     def _is_an_address(cls, value: str) -> str:
-        if value and not value.startswith(("http://", "https://")):
-            raise ValueError(f"{value!r} is no address; write http://HOST:PORT, or leave it out for this process")
+        for url in value.split(",") if value else ():
+            if not url.startswith(("http://", "https://")):
+                raise ValueError(f"{url!r} is no address; write http://HOST:PORT, or leave it out for this process")
         return value
 
     @model_validator(mode="after")

@@ -19,6 +19,10 @@ class Interrupted(Exception):
     """A run that was asked to stop, and stopped at a step boundary with its checkpoint written."""
 
 
+class NotFinite(RuntimeError):
+    """A loss or gradient that is no finite number: the run ends before it is learned from, its checkpoint intact."""
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Whether a file could not grow, by the disk or by a quota: of all errors of the system the one that room mends."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -36,7 +36,7 @@ TORN = 2**62  # the step of the torn last line that a killed run can leave
 # a config's hash. Threads and compiled kernels add up in another order, and are part of it.
 PLACEMENT = frozenset(
     {"out", "resume", "micro_tokens", "recompute", "cache_tokens", "checkpoint_every", "checkpoint_minutes", "track"}
-    | {"allow_local", "key_variable", "max_calls", "max_cost", "price_sent", "price_answered"}
+    | {"shard", "allow_local", "key_variable", "max_calls", "max_cost", "price_sent", "price_answered"}
     | {"timeout", "attempts", "at_once"}
 )
 # Knobs at these values are decided by the machine at the start; `config.yaml` has what was decided.
@@ -110,6 +110,14 @@ def read_json(path: Path) -> Any:
         raise BadInput(f"{path}: not there; is its folder a finished run?") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: not valid JSON ({error}); run the stage that wrote it again") from None
+
+
+def read_yaml(path: Path) -> Any:
+    """Parse a YAML file of plain values; BadInput names it if it is broken, or asks for more than values."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: not valid YAML ({str(error).splitlines()[0]}); bring it back as it was") from None
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -220,7 +228,7 @@ class RunFolder:
     def _open(self) -> None:
         if not self.is_main:
             if (stored := self.path / "config.yaml").exists():
-                self._remember(yaml.safe_load(stored.read_text(encoding="utf-8")))
+                self._remember(read_yaml(stored))
             return
         if self.path.exists() and not self.path.is_dir():
             raise BadInput(f"--out {self.path} is a file; name a folder")
@@ -262,7 +270,7 @@ class RunFolder:
         stored = self.path / "config.yaml"
         plain = to_plain(self.config)
         if stored.exists():
-            before = yaml.safe_load(stored.read_text(encoding="utf-8"))
+            before = read_yaml(stored)
             self._remember(before)
             plain |= self._decided
             was, now = _computed(before), _computed(plain)
@@ -300,7 +308,7 @@ class RunFolder:
             self._decided[knob] = value = choose()
             if self.is_main:
                 stored = self.path / "config.yaml"
-                plain = yaml.safe_load(stored.read_text(encoding="utf-8")) | {knob: value}
+                plain = read_yaml(stored) | {knob: value}
                 write_text(stored, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
         return value
 
@@ -412,9 +420,8 @@ def decided(config: Any, knob: str) -> Any:
     """The value of a knob that may have been left to the machine, as the run folder's `config.yaml` has it."""
     value = getattr(config, knob)
     stored = Path(config.out) / "config.yaml"
-    if value == UNDECIDED.get(knob) and stored.is_file():
-        return yaml.safe_load(stored.read_text(encoding="utf-8")).get(knob, value)
-    return value
+    left = value == UNDECIDED.get(knob) and stored.is_file()
+    return read_yaml(stored).get(knob, value) if left else value
 
 
 def settled(config: C) -> C:

@@ -48,6 +48,11 @@ EXAMPLES: dict[str, tuple[str, str]] = {
         "accord check runs/sft/snapshot --reference runs/pretrain/snapshot --rewards.helpful runs/helpful/snapshot \\\n"
         "    --data 'world:comparisons?count=200&seed=3' --max_length 200",
     ),
+    "plan": (
+        "Loads and trains nothing. Prints the plan; with `--out` it leaves `plan.json`, and of every stage a line, "
+        "a Slurm script and a Ray job. [scale.md](scale.md) has the cost model, the shapes and the machines.",
+        "accord plan 8b --machine 8xh100 --data 'world:comparisons?count=200&seed=3' --batch_size 256",
+    ),
     "pretrain": (
         "Writes a policy snapshot. `--batch_size` counts tokens here, and here alone.",
         "accord pretrain --model tiny --data 'world:corpus?count=5000&seed=0' --steps 100 --max_length 160 \\\n"

@@ -406,6 +406,9 @@ REFUSED_ELSEWHERE = {
     # tests/flow/test_redteam.py sees these refused
     "Redteam": {"writer", "shown", "alike", "attacks", "families", "held_out", "question", "constitution", "tags"}
     | {"ensemble", "calibration", "require_calibration", *SERVER.split()},
+    # tests/plan/test_plan.py sees these refused
+    "Forecast": {"prompt_tokens", "rows", "columns", "max_rows", "samples", "ppo_epochs", "cost_models", "critic"}
+    | {"iterations"},
 }
 
 

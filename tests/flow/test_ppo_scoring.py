@@ -11,6 +11,7 @@ from accord.models.scorers import AT_ONCE, ScorerFailed, TextScorer
 from accord.records import Prompt, Rollout, Turn
 from accord.stages.ppo.config import Ppo
 from accord.stages.ppo.rollouts import Scoring
+from accord.training.distributed import World
 
 SAMPLES = 2
 PROMPTS = [Prompt((Turn("user", f"prompt {i}"),), "", "") for i in range(80)]
@@ -46,7 +47,7 @@ def scoring(renderer, tmp_path):
             renderer=SimpleNamespace(text=lambda ids: str(ids[0])),
         )
         config = Ppo(model="m", data="d", out=str(tmp_path), rewards={"r": "r"}, samples=SAMPLES)
-        opened.append(Scoring(config, actors, prompts, CPU))
+        opened.append(Scoring(config, actors, prompts, World(0, 1, CPU)))
         return opened[-1]
 
     yield make

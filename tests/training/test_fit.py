@@ -1,9 +1,6 @@
 """How a batch is cut, over micro-batches or ranks, changes nothing; the optimizer and its schedule by hand."""
 
 import math
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -105,54 +102,6 @@ def test_c15_c16_micro_tokens_changes_no_result(name, commands, tmp_path):
     for a, b in zip(*rows, strict=True):
         for key in set(a) - {"tokens_per_second"}:
             assert a[key] == pytest.approx(b[key], rel=2e-3, abs=2e-4), key
-
-
-SCRIPT = """
-import sys
-from accord.cli import main
-from accord.models import policy
-policy.SIZES["nano"] = (16, 2, 2, 32)
-for line in sys.argv[1:]:
-    code = main(line.split("\\t"))
-    if code:
-        sys.exit(code)
-"""
-
-
-def test_c15_c16_two_ranks_give_what_one_process_gives(commands, tmp_path):
-    """The commands themselves under torchrun, gloo on the CPU: losses, gradient norms and weights are the same."""
-    import json
-
-    from safetensors.torch import load_file
-
-    names = {"pretrain": {"steps": 2}, "cost": {"folds": 2, "epochs": 1, "max_rows": 30}}
-    names["limited"] = {"steps": 2, "samples": 2}
-    names["dpo"] = {"loss": "kto", "max_rows": 40}
-    (tmp_path / "script.py").write_text(SCRIPT)
-    lines = ["\t".join(commands.line(n, tmp_path / f"two-{n}", micro_tokens=60, **c)) for n, c in names.items()]
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [sys.executable, *launcher, str(tmp_path / "script.py"), *lines],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    for name, changes in names.items():
-        assert commands.run(name, tmp_path / f"one-{name}", micro_tokens=60, **changes) == 0
-        pair = []
-        for ranks in ("one", "two"):
-            text = (tmp_path / f"{ranks}-{name}" / "metrics.jsonl").read_text()
-            pair.append([json.loads(line) for line in text.splitlines()])
-        assert [row["step"] for row in pair[0]] == [row["step"] for row in pair[1]]
-        for a, b in zip(*pair, strict=True):
-            assert a.keys() == b.keys()
-            for key in set(a) - {"tokens_per_second", "sqrt_kl"}:  # the root makes 4e-4 of a rounding of 2e-7
-                assert a[key] == pytest.approx(b[key], rel=2e-3, abs=2e-4), (name, key)
-        one, two = (load_file(tmp_path / f"{r}-{name}" / "snapshot" / "model.safetensors") for r in ("one", "two"))
-        for key in one:
-            assert torch.allclose(one[key], two[key], atol=2e-4), (name, key)
 
 
 def test_fit_counts_its_steps_and_evaluates_when_asked(tmp_path, snapshots):

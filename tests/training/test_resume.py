@@ -148,7 +148,7 @@ def test_only_the_newest_checkpoint_is_kept_and_it_holds_no_pickle(commands, tmp
     assert commands.run("sft", tmp_path / "run", checkpoint_every=1) == 1
     (folder,) = (tmp_path / "run" / "checkpoints").iterdir()
     assert folder.name == "step-00000005"
-    assert {f.name for f in folder.iterdir()} == {"tensors.safetensors", "state.json"}
+    assert {f.name for f in folder.iterdir()} == {"tensors.safetensors", "state.json", "manifest.json"}
 
 
 def test_f4_resume_with_another_config_raises(commands, tmp_path, stop_after, capsys):

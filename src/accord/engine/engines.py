@@ -16,6 +16,7 @@ from accord.engine.decode.draw import Finished, SampleSettings
 from accord.engine.decode.sampler import CACHED, sample
 from accord.engine.decode.stems import Stems
 from accord.engine.forward.adapters import merged
+from accord.engine.remote.fleet import Fleet, servers_at
 from accord.engine.remote.vllm import Server
 from accord.records import Rollout
 
@@ -55,27 +56,51 @@ class InProcess:
         return sample(self.model, prompts, settings, finished, cache_tokens=self.cache_tokens, stems=self.stems)
 
 
-@dataclass(frozen=True)
 class Served:
-    """A vLLM server on this machine, or one that sees its files: weights are pushed by path, by way of `folder`."""
+    """vLLM servers on this machine, or ones that see its files: weights are pushed by path, by way of `folder`."""
 
     remote: ClassVar[bool] = True
-    server: Server
-    folder: Path
+
+    def __init__(self, servers: Sequence[Server], folder: Path) -> None:
+        self.fleet = Fleet(servers, lambda server: self._load([server]))
+        self.folder = folder
+        self._source: nn.Module | str = ""
 
     def follow(self, policy: nn.Module) -> None:
-        """Write the weights, adapters merged, have the server read them, and forget the files."""
+        """Write the weights, adapters merged, have the servers read them, and forget the files."""
+        self._source = policy
+        self._load(self.fleet.servers)
+
+    def follow_directory(self, snapshot: str) -> None:
+        """Have the servers read a directory of whole weights themselves."""
+        self._source = snapshot
+        self._load(self.fleet.servers)
+
+    def _load(self, servers: Sequence[Server]) -> None:
+        if isinstance(self._source, str):
+            for server in servers:
+                server.load(self._source)
+            return
         with tempfile.TemporaryDirectory(prefix=".weights-", dir=self.folder.resolve()) as written:
-            Path(written).chmod(0o755)  # the server may be another user's process
-            merged(policy).save_pretrained(written)
-            self.server.load(written)
+            Path(written).chmod(0o755)  # a server may be another user's process
+            merged(self._source).save_pretrained(written)
+            for server in servers:
+                server.load(written)
 
     def sample(
         self, prompts: Sequence[Sequence[int]], settings: SampleSettings, finished: Finished | None = None
     ) -> list[Rollout]:
-        return self.server.sample(prompts, settings, finished)
+        return self.fleet.sample(prompts, settings, finished)
 
 
 def open_engine(where: str, policy: nn.Module, folder: Path, *, cache_tokens: int = CACHED) -> Engine:
-    """The engine of `--engine`: this process where it is empty, else the server at that address. BadInput if silent."""
-    return Served(Server.at(where), folder) if where else InProcess(policy, cache_tokens)
+    """The engine of `--engine`: this process where it is empty, else the servers at these addresses.
+
+    BadInput where one is silent.
+    """
+    return serving(where, folder) if where else InProcess(policy, cache_tokens)
+
+
+def serving(where: str, folder: Path) -> Served:
+    """The servers at addresses with commas between them."""
+    return Served(servers_at(where), folder)

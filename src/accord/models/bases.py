@@ -18,9 +18,10 @@ Key = tuple[tuple[int, ...], torch.dtype, torch.device, float]
 
 
 class BaseWeights:
-    """The frozen parameters of a run, each kept once."""
+    """The frozen parameters of a run, each kept once; or, where they are not `shared`, as they are."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, shared: bool = True) -> None:
+        self._shared = shared
         self._known: dict[Key, list[nn.Parameter]] = defaultdict(list)
 
     def share(self, model: nn.Module) -> nn.Module:
@@ -28,7 +29,7 @@ class BaseWeights:
 
         What is trained is never shared. Nothing may write into a frozen parameter afterwards.
         """
-        for module in model.modules():
+        for module in model.modules() if self._shared else ():
             for name, parameter in module._parameters.items():
                 if parameter is not None and not parameter.requires_grad:
                     module._parameters[name] = self._same(parameter)

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,7 +62,7 @@ def reading(where: str, what: str) -> Iterator[None]:
     """What a library says of a place that it cannot read is BadInput; a full disk stays what it is."""
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, struct.error) as error:
         if is_disk_full(error):
             raise
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -11,7 +11,9 @@ from accord.engine.forward.attention import IMPLEMENTATION
 from accord.engine.forward.causal import token_logprobs
 from accord.engine.forward.dtype import exact
 from accord.engine.packing import Group, Packing, cut_by_tokens, pack
+from accord.training.distributed import World
 from accord.training.precision import lowered
+from accord.training.shards import in_step
 
 # name: (hidden size, layers, heads, feed-forward); with a vocabulary of 1k: 0.2M, 0.5M, 1M, 5M, 26M, 100M parameters
 SIZES: dict[str, tuple[int, int, int, int]] = {
@@ -52,14 +54,17 @@ def compute_logprobs(model: torch.nn.Module, packing: Packing, precision: str) -
 
 
 @torch.no_grad()
-def mean_loss(model: torch.nn.Module, groups: Sequence[Group], micro_tokens: int, device: torch.device) -> float:
-    """Mean negative log-likelihood over every trained token of the groups, in nats."""
+def mean_loss(model: torch.nn.Module, groups: Sequence[Group], micro_tokens: int, world: World) -> float:
+    """Mean negative log-likelihood over every trained token of the groups, in nats; each rank computes its share."""
     total, count = 0.0, 0
-    for part in cut_by_tokens(groups, lambda g: g.tokens, micro_tokens):
-        packing = pack(part).to(device)
-        total -= float(exact(token_logprobs(model, packing)).sum())
-        count += len(packing.targets)
-    return total / count
+    own = world.share(cut_by_tokens(groups, lambda g: g.tokens, micro_tokens))
+    for part, counts in in_step(world.sharded, own, groups[0]):
+        packing = pack(part).to(world.device)
+        found = float(exact(token_logprobs(model, packing)).sum())
+        if counts:
+            total, count = total - found, count + len(packing.targets)
+    sums = world.gather((total, count))
+    return sum(part for part, _ in sums) / sum(tokens for _, tokens in sums)
 
 
 @torch.no_grad()

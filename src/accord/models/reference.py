@@ -21,6 +21,7 @@ from accord.engine.packing import Group, Packing, pack
 from accord.objectives.implicit import sequence_logprobs
 from accord.run import write_atomically
 from accord.training.distributed import World
+from accord.training.shards import in_step, local
 
 ENTRY = 16  # bytes of the name of an entry
 Parts = Sequence[Sequence[int]]
@@ -86,7 +87,7 @@ def follow(reference: nn.Module, policy: nn.Module, mix: float) -> None:
     theirs = dict(reference.named_parameters())
     for name, parameter in policy.named_parameters():
         if parameter.requires_grad:
-            theirs[name].lerp_(parameter, mix)
+            local(theirs[name]).lerp_(local(parameter), mix)
 
 
 @torch.no_grad()
@@ -97,10 +98,11 @@ def reply_sums(logprobs: Logprobs, groups: Sequence[Group], parts: Parts, world:
     same micro-batch with the same weights has the same bits, so that rewards at the first step are exactly 0.
     """
     done: list[tuple[Sequence[int], list[Tensor]]] = []
-    for part in world.share(parts):
-        packing = pack([groups[i] for i in part]).to(world.device)
+    for own, counts in in_step(world.sharded, [list(part) for part in world.share(parts)], 0):
+        packing = pack([groups[i] for i in own]).to(world.device)
         flat = sequence_logprobs(logprobs(packing), packing.owner, packing.replies, "sum").cpu()
-        done.append((part, list(flat.split([len(groups[i].replies) for i in part]))))
+        if counts:
+            done.append((own, list(flat.split([len(groups[i].replies) for i in own]))))
     out: list[Tensor] = [torch.zeros(0)] * len(groups)
     for part, values in world.interleave(done):
         for i, value in zip(part, values, strict=True):

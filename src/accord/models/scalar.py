@@ -17,11 +17,13 @@ from transformers import AutoModelForSequenceClassification
 
 from accord.engine.forward.adapters import bare
 from accord.engine.forward.causal import hidden_states
-from accord.engine.packing import Group, Packing, cut_by_tokens, pack
+from accord.engine.forward.within import within
+from accord.engine.packing import Group, Packing, cut_by_tokens, pack, reply_group
 from accord.errors import BadInput
 from accord.models.ensemble import Combination, combine
 from accord.models.loading import load_policy, load_scalar, pretrained
 from accord.models.places import base_of, describe, heads_of, most_positions, read_config, reading, whole_name
+from accord.training.shards import in_step, is_sharded
 
 
 def new_scalar(snapshot: str, criterion: str | Sequence[str], seed: int) -> nn.Module:
@@ -87,7 +89,8 @@ def keep_head(model: nn.Module, head: int) -> nn.Module:
 
 def values(model: nn.Module, packing: Packing) -> Tensor:
     """The scalar head at every row of the packing: (R,); several heads: (R, heads)."""
-    scores: Tensor = bare(model).score(hidden_states(model, packing))
+    inner, hidden = bare(model), hidden_states(model, packing)
+    scores: Tensor = within(inner, lambda: inner.score(hidden))
     return scores.squeeze(-1).float()
 
 
@@ -203,13 +206,16 @@ class Scorer:
     @torch.no_grad()
     def table(self, groups: Sequence[Group], *, micro_tokens: int) -> Tensor:
         """Raw scores (R, members, heads) of every head in one forward pass of each member."""
-        columns = [
-            torch.cat([head_scores(model, part, self._device) for part in self._cut(groups, micro_tokens)])
-            if groups
-            else torch.zeros(0, len(self.heads))
-            for model in self.models
-        ]
-        return torch.stack(columns, dim=1)
+        parts = self._cut(groups, micro_tokens)
+        return torch.stack([self._scored(model, parts) for model in self.models], dim=1)
+
+    def _scored(self, model: nn.Module, parts: Sequence[list[Group]]) -> Tensor:
+        """Raw scores (R, heads) by one member."""
+        found = [torch.zeros(0, len(self.heads))]
+        for part, counts in in_step(is_sharded(model), parts, reply_group((0,), (0,))):
+            scores = head_scores(model, part, self._device)
+            found += [scores] if counts else []
+        return torch.cat(found)
 
     @torch.no_grad()
     def features(self, groups: Sequence[Group], *, micro_tokens: int) -> Tensor:

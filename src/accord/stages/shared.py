@@ -404,21 +404,25 @@ def draw(
 ) -> Iterator[Drawn]:
     """`samples` rollouts per prompt, a chunk of prompts at a time, each to be written before the next is drawn.
 
-    A resumed run goes on after the last whole chunk of its `samples.jsonl`. Raises Interrupted after Ctrl-C.
+    Each rank draws its share, and all get the whole. A resumed run goes on after the last whole chunk of its
+    `samples.jsonl`. Raises Interrupted after Ctrl-C.
     """
     size = max(1, CHUNK // samples)
+    world = distributed.start(run.threads)
     first = run.keep_samples(size * samples) // samples
-    progress = Progress(run.stage, len(prompts), unit="prompt", first=first)
+    progress = Progress(run.stage, len(prompts), unit="prompt", first=first, quiet=not world.is_main)
     while first < len(prompts):
         chunk = prompts[first : first + size]
+        own = world.share(range(first, first + len(chunk)))
         rollouts = engine.sample(
-            [renderer.prompt_ids(p.turns) for p in chunk],
-            sample_settings(sampling, renderer, samples, seed, numbers=range(first, first + len(chunk))),
+            [renderer.prompt_ids(prompts[i].turns) for i in own],
+            sample_settings(sampling, renderer, samples, seed, numbers=own),
         )
-        yield [(prompt, rollouts[i * samples : (i + 1) * samples]) for i, prompt in enumerate(chunk)]
+        replies = world.interleave([rollouts[i * samples : (i + 1) * samples] for i in range(len(own))])
+        yield list(zip(chunk, replies, strict=True))
         first += len(chunk)
         progress.update(first, {})
-        if run.stop_requested and first < len(prompts):
+        if any(world.gather(run.stop_requested)) and first < len(prompts):
             raise run.interrupted(first, "prompt")
 
 

@@ -26,10 +26,11 @@ Work = Callable[[], None]  # forward and backward pass of a micro-batch
 class Compilation:
     """`--compile` of a run that trains `modules`: at once where it is `on`; where it is open, after the first step."""
 
-    def __init__(self, run: RunFolder, world: World, modules: Sequence[nn.Module]) -> None:
+    def __init__(self, run: RunFolder, world: World, modules: Sequence[nn.Module], *, sharded: bool = False) -> None:
         self.run, self.world, self.modules = run, world, modules
         decision = run.decide("compile", lambda: "auto")
-        self.open = decision == "auto"
+        # of sharded weights a pass is every rank's, and is not tried
+        self.open = decision == "auto" and not sharded
         if decision == "on":
             compile_parts(modules)
 

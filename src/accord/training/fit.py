@@ -6,12 +6,14 @@ a batch is cut into micro-batches or spread over ranks changes nothing.
 """
 
 import functools
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from accord.config import Supervised
 from accord.engine.forward.recompute import recompute_layers
@@ -19,9 +21,11 @@ from accord.run import RunFolder
 from accord.training import checkpoint
 from accord.training.compilation import Compilation
 from accord.training.distributed import World
+from accord.training.finite import explain_not_finite
 from accord.training.optimizer import build_optimizers, clip_gradients, rate_at, set_rate
 from accord.training.precision import one_cast
 from accord.training.progress import Progress
+from accord.training.shards import gathered, shard
 
 Item = TypeVar("Item")
 Totals = TypeVar("Totals")
@@ -41,14 +45,17 @@ def fit(
     loss: Callable[[Sequence[Item], Totals], Losses],
     evaluate: Callable[[], Mapping[str, float]] | None = None,
     kept: Mapping[str, nn.Module] | None = None,
-) -> None:
+) -> nn.Module:
     """Train `module` for `steps` optimizer steps, from the run folder's last checkpoint if there is one.
+
+    Returns what was trained: the module, or one in its place where it was divided over the ranks meanwhile.
 
     `batch_at(step)` gives the items of a step (the same on every rank), `size(item)` its tokens, `totals(items)`
     what the loss divides by, `loss(items, totals)` the loss of a micro-batch and metrics that add up over
     micro-batches. `evaluate` is called every `eval_every` steps and at the end. `kept` are modules that change
     without a gradient: checkpoints hold them too.
     """
+    shard(module, world)
     modules = {"model": module, **(kept or {})}
     parameters = [p for p in module.parameters() if p.requires_grad]
     peaks = {"adamw": config.learning_rate, "muon": config.matrix_learning_rate}
@@ -60,12 +67,12 @@ def fit(
         last_row = state.get("last_row")
     run.truncate_logs(first - (last_row is not None))
     recompute_layers([module], config.recompute == "on")
-    compilation = Compilation(run, world, [module])
+    compilation = Compilation(run, world, [module], sharded=world.sharded)
     progress = Progress(run.stage, steps, first=first, quiet=not world.is_main)
     due = checkpoint.Due(config.checkpoint_every, config.checkpoint_minutes)
 
     def save(done: int, **more: Any) -> None:
-        if world.is_main:
+        if world.is_main or world.sharded:
             checkpoint.save(run.path / "checkpoints", done, modules, optimizers, {"tokens": tokens, **more})
 
     def report(done: int, row: dict[str, Any]) -> None:
@@ -79,6 +86,7 @@ def fit(
         report(first, last_row)
     for step in range(first, steps):
         started = time.perf_counter()
+        world.at(f"step {step + 1}")
         for name, optimizer in optimizers.items():
             rate = rate_at(step, steps, peak=peaks[name], warmup=config.warmup, schedule=config.schedule)
             set_rate(optimizer, rate)
@@ -87,15 +95,12 @@ def fit(
         divisor = totals(items)
         module.train()
         micro_batches = world.micro_batches(items, size, config.micro_tokens)
-        metrics: dict[str, Tensor] = {}
-        with one_cast(config.precision, world.device):
-            for micro in micro_batches:
-                value, parts = loss(micro, divisor)
-                value.backward()
-                for name, part in parts.items():
-                    metrics[name] = metrics.get(name, torch.zeros(())) + part
+        with one_cast(config.precision, world.device, sharded=world.sharded):
+            metrics = backward(world, micro_batches, min(items, key=size), loss, divisor)
         metrics = sum_over_ranks(world, parameters, metrics)
         norm = clip_gradients(parameters, config.clip_norm)
+        if not math.isfinite(norm):
+            raise explain_not_finite(run, step + 1, items, lambda some: loss(some, divisor)[0], [module])  # noqa: B023
         for optimizer in optimizers.values():
             optimizer.step()
         done = step + 1
@@ -113,28 +118,61 @@ def fit(
         if done == steps:
             save(done, last_row=row)  # everything from here on can fail and be done again
         report(done, row)
-        work = functools.partial(_pass, loss, micro_batches[0], divisor) if micro_batches else None
+        work = functools.partial(_pass, loss, micro_batches[0], divisor) if micro_batches[0] else None
         compilation.consider(spent * (steps - done), work, (steps - done) * len(micro_batches))
-        stop = any(world.gather(run.stop_requested))
-        if (due.after(done) or stop) and done < steps:
+        saves, stop = (any(asked) for asked in zip(*world.gather((due.after(done), run.stop_requested)), strict=True))
+        if (saves or stop) and done < steps:
             save(done)
         if stop and done < steps:
             raise run.interrupted(done)
     module.eval()
+    return gathered(module)
+
+
+def backward(
+    world: World,
+    micro_batches: Sequence[Sequence[Item]],
+    smallest: Item,
+    loss: Callable[[Sequence[Item], Totals], Losses],
+    divisor: Totals,
+) -> dict[str, Tensor]:
+    """Add the gradients of this rank's micro-batches up; the sums of their metrics.
+
+    `smallest` is what an empty one passes through a sharded model.
+    """
+    metrics: dict[str, Tensor] = {}
+    for micro in micro_batches:
+        if not micro:
+            keep_step(world, functools.partial(loss, [smallest], divisor))
+            continue
+        value, parts = loss(micro, divisor)
+        value.backward()
+        for name, part in parts.items():
+            metrics[name] = metrics.get(name, torch.zeros(())) + part
+    return metrics
 
 
 def _pass(loss: Callable[[Sequence[Item], Totals], Losses], micro: Sequence[Item], divisor: Totals) -> None:
     loss(micro, divisor)[0].backward()
 
 
+def keep_step(world: World, loss: Callable[[], Losses]) -> None:
+    """A pass that adds nothing, of a rank without work; where weights are sharded the others wait for it."""
+    if world.sharded:
+        (0.0 * loss()[0]).backward()
+
+
 def sum_over_ranks(world: World, parameters: Sequence[nn.Parameter], metrics: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Add gradients and metrics up over the ranks; a rank that had no micro-batch gives zeros."""
+    """Add gradients and metrics up over the ranks; a rank that had no micro-batch gives zeros.
+
+    The gradient of what is sharded is added up in the backward pass.
+    """
     if world.size == 1:
         return metrics
     for parameter in parameters:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-    world.sum_(p.grad for p in parameters if p.grad is not None)
+    world.sum_(p.grad for p in parameters if p.grad is not None and not isinstance(p.grad, DTensor))
     names = sorted({name for names in world.gather(sorted(metrics)) for name in names})
     values = torch.stack([metrics.get(name, torch.zeros(())).float().to(world.device) for name in names])
     world.sum_([values])

@@ -70,7 +70,8 @@ def settle(
     recompute_layers(modules, decisions["recompute"] == "on")
     parts = longest_first(largest, lambda group: group.tokens, decisions["micro_tokens"])
     plan = Plan(decisions["micro_tokens"], decisions["recompute"] == "on", plan.need)
-    rehearse(loss, parts, sum(group.tokens for group in parts), plan, modules, world)
+    if not world.sharded:  # nothing is divided yet: the rehearsal of a whole model would take what no step takes
+        rehearse(loss, parts, sum(group.tokens for group in parts), plan, modules, world)
     for module in modules:
         module.eval()
     return config.model_copy(update={**decisions, "precision": precision, "threads": run.threads})
@@ -92,11 +93,12 @@ def needs(
     loss: Callable[[Sequence[Group]], Tensor], group: Group, modules: Sequence[nn.Module], world: World
 ) -> tuple[Need, Need | None]:
     """The needs of a step with activations kept, and with activations computed again; None where a model cannot."""
+    ranks = world.size if world.sharded else 1
     with undisturbed(modules, world.device):
         recompute_layers(modules, False)
-        plain = measure(loss, group, group.tokens, modules)
+        plain = measure(loss, group, group.tokens, modules, ranks=ranks)
         layers = recompute_layers(modules, True)
-        again = recomputed(plain, measure(loss, group, group.tokens, modules), layers) if layers else None
+        again = recomputed(plain, measure(loss, group, group.tokens, modules, ranks=ranks), layers) if layers else None
         recompute_layers(modules, False)
     return plain, again
 

@@ -24,11 +24,11 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from accord.errors import BadInput
 from accord.training.distributed import World
+from accord.training.footprint import PEAK, state_bytes
 
 Item = TypeVar("Item")
 Loss = Callable[[Sequence[Item]], Tensor]  # of some items, with its graph
 
-PEAK = 1.5  # largest use over what is kept: gradients of activations, freed as backward goes on (1.3 to 1.5 measured)
 SHARE = 0.8  # of the free memory that a plan may use
 # the same where activations are kept: a CPU's memory is everybody's, and an estimate that is off ends the process
 KEEPING = {"cpu": 0.25, "cuda": 0.8}
@@ -66,15 +66,17 @@ class Plan:
     need: Need
 
 
-def measure(loss: Loss[Item], item: Item, tokens: int, modules: Iterable[nn.Module]) -> Need:
+def measure(loss: Loss[Item], item: Item, tokens: int, modules: Iterable[nn.Module], *, ranks: int = 1) -> Need:
     """The need of training on items like this one, which has so many tokens: the longest, to be on the safe side.
 
-    Kept of two less kept of one is what an item costs; the rest (weights cast to bf16) is kept once.
+    Kept of two less kept of one is what an item costs; the rest (weights cast to bf16) is kept once. What `ranks` will
+    divide is still whole: of the weights more room comes free than the layers that are gathered at a time take.
     """
     parameters = [p for module in modules for p in module.parameters()]
     weights = {p.untyped_storage().data_ptr() for p in parameters}
     one, two = (kept_for_backward(loss, [item] * count, weights) for count in (1, 2))
-    states = sum(3 * p.numel() * p.element_size() for p in parameters if p.requires_grad)  # gradient, two moments
+    trained = [p for p in parameters if p.requires_grad]
+    states = sum(state_bytes(p.numel(), ranks=ranks, each=p.element_size()) for p in trained)
     return Need(states + max(0, 2 * one - two), PEAK * max(1, two - one) / tokens)
 
 

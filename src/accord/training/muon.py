@@ -1,7 +1,8 @@
 """Muon: momentum whose update is made orthogonal, for the hidden matrices of a model.
 
 torch's own works on one matrix at a time in bfloat16, which a CPU without bf16 units emulates: a third of a step for
-the small models trained here. This one takes all matrices of a shape at once, in f32 on a CPU.
+the small models trained here. This one takes all matrices of a shape at once, in f32 on a CPU. Of a sharded matrix
+every rank makes the whole update, which has no part that stands alone, and takes its own rows of it.
 """
 
 import math
@@ -10,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from accord.training.shards import local, own_part, whole_tensor
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration, from the post
 ITERATIONS = 5
@@ -56,6 +59,7 @@ class Muon(torch.optim.Optimizer):
             if not state:
                 state["momentum_buffer"] = torch.zeros_like(grad)
             state["momentum_buffer"].lerp_(grad, 1 - momentum)
-            updates.append(grad.lerp(state["momentum_buffer"], momentum))
+            updates.append(whole_tensor(grad.lerp(state["momentum_buffer"], momentum)))
         for parameter, update in zip(parameters, orthogonalise(torch.stack(updates)), strict=True):
-            parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"] * factor)
+            parameter.mul_(1 - group["lr"] * group["weight_decay"])
+            local(parameter).add_(own_part(update, parameter), alpha=-group["lr"] * factor)

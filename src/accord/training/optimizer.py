@@ -1,12 +1,15 @@
 """AdamW, Muon and their schedule."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
-from torch import nn
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from accord.training.muon import Muon
+from accord.training.shards import local
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], *, weight_decay: float) -> torch.optim.AdamW:
@@ -65,6 +68,27 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], limit: float) -> float:
-    """Scale the gradients to a norm of at most `limit`; returns the norm before."""
-    norm = torch.nn.utils.clip_grad_norm_(list(parameters), limit, foreach=False, error_if_nonfinite=True)
+    """Scale the gradients to a norm of at most `limit`; returns the norm before, which may be no finite number.
+
+    Gradients that are not finite are left as they are: the caller takes no step.
+    """
+    grads = [p.grad for p in parameters if p.grad is not None]
+    norm = gradient_norm(grads)
+    if norm.isfinite():
+        factor = torch.clamp(limit / (norm + 1e-6), max=1.0)
+        for grad in grads:
+            local(grad).mul_(factor.to(grad.device))
     return float(norm)
+
+
+def gradient_norm(grads: Sequence[Tensor]) -> Tensor:
+    """The norm () over all gradients, those parts included that other ranks hold."""
+    if not grads:
+        return torch.zeros(())
+    norms = torch.stack([torch.linalg.vector_norm(local(grad)).to(grads[0].device) for grad in grads])
+    apart = torch.tensor([isinstance(grad, DTensor) for grad in grads], device=norms.device)
+    if apart.any():
+        squares = norms.square() * apart
+        dist.all_reduce(squares)
+        norms = torch.where(apart, squares.sqrt(), norms)
+    return torch.linalg.vector_norm(norms)

@@ -85,11 +85,12 @@ def lowered(precision: str, device: torch.device) -> torch.autocast:
 
 
 @contextmanager
-def one_cast(precision: str, device: torch.device) -> Iterator[None]:
+def one_cast(precision: str, device: torch.device, *, sharded: bool = False) -> Iterator[None]:
     """Around the micro-batches of a step: each weight is cast once, not once per micro-batch.
 
     Autocast keeps its casts until the outermost context ends. Nothing may run without gradients inside on weights that
-    are trained: a cast made there would be kept too, and the gradient would end at it.
+    are trained: a cast made there would be kept too, and the gradient would end at it. Of `sharded` weights none is
+    kept: together they would be a whole model.
     """
-    with lowered(precision, device), torch.autocast(device.type, enabled=False):
+    with lowered("f32" if sharded else precision, device), torch.autocast(device.type, enabled=False):
         yield

@@ -11,6 +11,7 @@ from accord.engine.forward.adapters import bare
 from accord.engine.forward.attention import UnknownArgument, own_attention, packed
 from accord.engine.forward.linear_logprobs import LogitTransform, linear_logprobs, linear_logprobs_and_entropy
 from accord.engine.forward.trunk import FAMILIES, trunk_states
+from accord.engine.forward.within import within
 from accord.engine.packing import Packing
 from accord.errors import BadInput
 
@@ -28,7 +29,8 @@ def forward(model: nn.Module, packing: Packing, heads: Mapping[str, Head]) -> di
 
 def hidden_states(model: nn.Module, packing: Packing) -> Tensor:
     """Last hidden states (R, d) at the packing's rows, in the quickest way that is right for this model."""
-    return _way(model, longest=max(sum(b - a for a, b in s.keys) for s in packing.segments))(model, packing)
+    way = _way(model, longest=max(sum(b - a for a, b in s.keys) for s in packing.segments))
+    return within(bare(model), lambda: way(model, packing))
 
 
 def _by_layers(model: nn.Module, packing: Packing) -> Tensor:
@@ -174,10 +176,11 @@ def alike(ours: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
 
 def logits_head(model: nn.Module, *, temperature: float = 1.0) -> Head:
     """Hidden states (R, d) to logits / temperature (R, V) in f32, with what some architectures do after the matrix."""
-    matrix, transform = bare(model).get_output_embeddings(), logit_transform(model, temperature)
+    inner, transform = bare(model), logit_transform(model, temperature)
+    matrix = inner.get_output_embeddings()
 
     def logits(hidden: Tensor) -> Tensor:
-        return transform(matrix(hidden))
+        return within(inner, lambda: transform(matrix(hidden)))
 
     return logits
 
@@ -197,7 +200,8 @@ def logprob_head(model: nn.Module, packing: Packing, *, temperature: float = 1.0
 
     def logprobs(hidden: Tensor) -> Tensor:
         if has_plain_head(model):
-            return linear_logprobs(hidden, *_matrix(model), packing.targets, logit_transform(model, temperature))
+            transform = logit_transform(model, temperature)
+            return within(bare(model), lambda: linear_logprobs(hidden, *_matrix(model), packing.targets, transform))
         return -F.cross_entropy(head(hidden), packing.targets, reduction="none")
 
     return logprobs
@@ -226,8 +230,9 @@ def logprobs_and_entropy(
     The entropy has no gradient.
     """
     if has_plain_head(model):
-        return linear_logprobs_and_entropy(
-            hidden, *_matrix(model), packing.targets, logit_transform(model, temperature)
+        transform = logit_transform(model, temperature)
+        return within(
+            bare(model), lambda: linear_logprobs_and_entropy(hidden, *_matrix(model), packing.targets, transform)
         )
     logs = torch.log_softmax(logits_head(model, temperature=temperature)(hidden), dim=-1)
     entropy = -(logs.detach().exp() * logs.detach()).sum(-1)

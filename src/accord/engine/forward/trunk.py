@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from accord.engine.forward.attention import attend_packed
 from accord.engine.forward.recompute import again
+from accord.engine.forward.within import within
 from accord.engine.packing import Attention, Packing
 
 FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})  # RMSNorm, rotary positions, gated MLPs
@@ -30,9 +31,10 @@ def trunk_states(base: Any, packing: Packing) -> Tensor:
     cosine, sine = (t[0].unsqueeze(1) for t in base.rotary_emb(x, packing.positions.unsqueeze(0)))
     *layers, last = base.layers
     for layer in layers:
-        x = _kept(layer)(_layer, layer, x, (cosine, sine), packing.attention)
+        x = _kept(layer)(within, layer, _layer, layer, x, (cosine, sine), packing.attention)
     attention, rows = packing.ending
-    return _norm(base.norm, _kept(last)(_layer, last, x, (cosine, sine), attention).index_select(0, rows))
+    x = _kept(last)(within, last, _layer, last, x, (cosine, sine), attention)
+    return _norm(base.norm, x.index_select(0, rows))
 
 
 def _kept(layer: Any) -> Callable[..., Tensor]:

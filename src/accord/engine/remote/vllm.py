@@ -6,6 +6,7 @@ The server's tokenizer is never used, and nothing that it should have sent is as
 that was changed, a reply that ends with no stop token are errors, for each would become a wrong ratio in silence.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,15 @@ from accord.errors import BadInput
 from accord.records import Rollout
 
 AT_ONCE = 256  # requests in flight; the server batches them itself
+WELL = 10.0  # seconds that a server may take to say that it is well
+
+
+class ServerAway(BadInput):
+    """A server gave no answer just now; it may after `pause` seconds. `status` 0: it cannot be reached at all."""
+
+    def __init__(self, said: str, status: int, pause: float) -> None:
+        super().__init__(said)
+        self.status, self.pause = status, pause
 
 
 @dataclass(frozen=True)
@@ -46,14 +56,28 @@ class Server:
         Every prompt is a request with a seed of its own, a function of `seed` and its number, so what it draws does
         not depend on the other prompts. Raises BadInput where the server answers with an error or less than asked.
         """
-        common = {
+        with ThreadPoolExecutor(min(AT_ONCE, max(1, len(prompts)))) as pool:
+            ask = functools.partial(self.ask, settings)
+            drawn = []
+            for i, replies in enumerate(pool.map(ask, prompts, settings.numbered(len(prompts)))):
+                drawn += replies
+                if finished is not None:
+                    finished(i, replies)
+            return drawn
+
+    def ask(self, settings: SampleSettings, prompt: Sequence[int], number: int) -> list[Rollout]:
+        """`settings.n` rollouts of one prompt, which has this number; ServerAway where a later try may get them.
+
+        Every setting that shapes a distribution is sent: what a request leaves open is taken from the model's own
+        generation config.
+        """
+        body = {
             "model": self.model,
             "n": settings.n,
             "max_tokens": settings.max_new_tokens,
             "temperature": settings.temperature,
             "top_p": 1.0,
             "top_k": 0,
-            # what a request leaves open is taken from the model's own generation config
             "min_p": 0.0,
             "repetition_penalty": 1.0,
             "presence_penalty": 0.0,
@@ -62,23 +86,22 @@ class Server:
             "return_token_ids": True,
             "stop_token_ids": sorted(settings.stop_ids),
             "ignore_eos": True,  # `stop_ids` alone end a reply
+            "prompt": list(prompt),
+            "seed": request_seed(settings.seed, number),
         }
+        answer = self._call("/v1/completions", body)
+        choices = sorted(_field(answer, "choices", list), key=lambda choice: int(choice.get("index", 0)))
+        if len(choices) != settings.n:
+            raise BadInput(f"{self.url}: asked for {settings.n} replies and got {len(choices)}")
+        return [self._rollout(prompt, choice, settings) for choice in choices]
 
-        def ask(prompt: Sequence[int], number: int) -> list[Rollout]:
-            body = {**common, "prompt": list(prompt), "seed": request_seed(settings.seed, number)}
-            answer = self._call("/v1/completions", body)
-            choices = sorted(_field(answer, "choices", list), key=lambda choice: int(choice.get("index", 0)))
-            if len(choices) != settings.n:
-                raise BadInput(f"{self.url}: asked for {settings.n} replies and got {len(choices)}")
-            return [self._rollout(prompt, choice, settings) for choice in choices]
-
-        with ThreadPoolExecutor(min(AT_ONCE, max(1, len(prompts)))) as pool:
-            drawn = []
-            for i, replies in enumerate(pool.map(ask, prompts, settings.numbered(len(prompts)))):
-                drawn += replies
-                if finished is not None:
-                    finished(i, replies)
-            return drawn
+    def is_well(self) -> bool:
+        """Whether it answers that it can serve."""
+        try:
+            call_json(self.url.rstrip("/") + "/health", timeout=min(self.timeout, WELL))
+        except CallFailed as error:
+            return error.status == 200  # with whatever words
+        return True
 
     def _rollout(self, prompt: Sequence[int], choice: Any, settings: SampleSettings) -> Rollout:
         if _field(choice, "prompt_token_ids", list) != list(prompt):
@@ -107,7 +130,10 @@ class Server:
             hint = "; is the server running?" if not error.status else ""
             if error.status == 404 and not route.startswith("/v1"):
                 hint = "; start it with VLLM_SERVER_DEV_MODE=1"
-            raise BadInput(f"{self.url}{route} {error}{hint}") from None
+            said = f"{self.url}{route} {error}{hint}"
+            if error.passing:
+                raise ServerAway(said, error.status, error.pause) from None
+            raise BadInput(said) from None
 
 
 def _field(record: Any, name: str, kind: type) -> Any:

@@ -10,7 +10,7 @@ import torch
 
 from accord.data.chat import Renderer
 from accord.engine.engines import InProcess
-from accord.engine.remote.vllm import Server
+from accord.engine.remote.fleet import Fleet, servers_at
 from accord.errors import BadInput
 from accord.models.loading import load_policy
 from accord.models.places import describe
@@ -54,8 +54,7 @@ def run(config: Check) -> list[Diagnosis]:
     renderer = load_renderer(config.model, **({"clock": lambda: config.clock} if config.clock else {}))
     found += template_findings(renderer)
     if config.engine:
-        served = Server.at(config.engine)
-        found.append(Diagnosis("engine", f"{config.engine} serves {served.model}"))
+        found += [Diagnosis("engine", f"{served.url} serves {served.model}") for served in servers_at(config.engine)]
     prompts = [Prompt((Turn("user", question),), "", "") for question in QUESTIONS]
     if config.data:
         findings, read = read_data(config, renderer)
@@ -72,11 +71,13 @@ def run(config: Check) -> list[Diagnosis]:
     model = load_policy(config.model)
     found.append(step_finding(model, config.max_length))
     show(config.model, found)
-    answer(config, Server.at(config.engine) if config.engine else InProcess(model), renderer, prompts[:3])
+    # a server's weights are its own
+    engine = Fleet(servers_at(config.engine), lambda server: None) if config.engine else InProcess(model)
+    answer(config, engine, renderer, prompts[:3])
     return found
 
 
-def answer(config: Check, engine: InProcess | Server, renderer: Renderer, prompts: Sequence[Prompt]) -> None:
+def answer(config: Check, engine: InProcess | Fleet, renderer: Renderer, prompts: Sequence[Prompt]) -> None:
     """Draw a reply to each prompt and print it with what ended it."""
     from rich.console import Console
 

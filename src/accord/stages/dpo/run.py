@@ -39,6 +39,7 @@ from accord.training.distributed import World
 from accord.training.fit import fit
 from accord.training.order import batch_indices, steps_per_epoch
 from accord.training.precision import lowered
+from accord.training.shards import shard
 
 
 def run(config: Dpo) -> RunFolder:
@@ -49,7 +50,7 @@ def run(config: Dpo) -> RunFolder:
     with open_run("dpo", config, parents) as run:
         if run.finished:
             return run
-        world = distributed.start(run.threads)
+        world = distributed.start(run.threads, shard=config.shard)
         renderer = open_renderer(config.model, run, world)
         data = read_direct_data(config, run, renderer)
         data = replace(data, items=score_margins(config, data.items, renderer, world.device))
@@ -60,6 +61,8 @@ def run(config: Dpo) -> RunFolder:
         frozen = frozen_model(config, policy, world)
         reference, measured_against = make_reference(config, run, world, policy, frozen, data)
         actors = DirectRoles(config, world, policy, reference)
+        if frozen is not None:
+            shard(frozen, world)
         held_out = HeldOut(config, world, actors.logprobs, data.held_out, measured_against)
 
         def batch_at(step: int) -> list[DirectItem]:
@@ -67,7 +70,7 @@ def run(config: Dpo) -> RunFolder:
                 follow(frozen, policy, config.refresh_mix)
             return [items[i] for i in batch_indices(step, len(items), config.batch_size, config.seed)]
 
-        fit(
+        trained = fit(
             run,
             world,
             config,
@@ -83,9 +86,9 @@ def run(config: Dpo) -> RunFolder:
         result = {"criterion": config.criterion, "role": "implicit", "loss": config.losses, **held_out.summarise()}
         if world.is_main:
             if data.held_out and config.kl_prompts:
-                result |= measure_samples(config, run, policy, renderer, data.held_out, world.device)
+                result |= measure_samples(config, run, trained, renderer, data.held_out, world.device)
             facts = {"loss": config.losses, "data": named(config.data or config.unpaired_data), "parent": config.model}
-            save_snapshot(run, policy, renderer.tokenizer, POLICY, facts, [item.prompt for item in items])
+            save_snapshot(run, trained, renderer.tokenizer, POLICY, facts, [item.prompt for item in items])
             run.write_json("evaluation.json", result)
             run.finish(comparisons=len(items))
         return run

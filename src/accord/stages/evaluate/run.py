@@ -78,7 +78,7 @@ def run(config: Evaluate) -> RunFolder:
             groups = [conversation_group(renderer, d, "assistant") for d in held_out]
             groups, _ = drop_long(groups, held_out, config.max_length, run, "eval_data")
             with lowered(precision, world.device):
-                result["loss"] = mean_loss(model, groups, config.micro_tokens, world.device)
+                result["loss"] = mean_loss(model, groups, config.micro_tokens, world)
         run.write_json("evaluation.json", result)
         fits = {f"cost/{name}/expected": fit.relative_error for name, fit in measures.calibrations.items()}
         decide_gate(gate, run, rows, fits)

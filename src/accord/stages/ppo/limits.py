@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from accord.engine.decode.sampler import sample
@@ -17,6 +18,7 @@ from accord.stages.ppo.experience import Experience
 from accord.stages.ppo.state import State
 from accord.stages.shared import sample_settings
 from accord.stages.verdicts import judge_limit
+from accord.training.distributed import World
 
 CHECK_SEED = 0x11A17  # keeps the replies of the check apart from those of every iteration
 
@@ -76,23 +78,28 @@ def free_costs(knobs: LimitKnobs, experience: Experience) -> dict[str, float]:
 
 
 def check_limits(
-    config: Ppo, run: RunFolder, actors: Actors, policy: nn.Module, prompts: Sequence[Prompt]
+    config: Ppo, run: RunFolder, world: World, actors: Actors, policy: nn.Module, prompts: Sequence[Prompt]
 ) -> Mapping[str, Any]:
     """What is bounded, of one reply to each held-out prompt, with its interval and whether each limit is met.
+
+    Each rank draws and scores its share.
 
     Leaves `limits.json`. Nothing of these prompts was trained on; the cost model is the one that was optimised against,
     so what its limit promises about another judge is for `accord evaluate` to say.
     """
+    numbers = world.share(range(len(prompts)))
+    own = [prompts[i] for i in numbers]
     rollouts = sample(
         policy,
-        [actors.renderer.prompt_ids(prompt.turns) for prompt in prompts],
-        sample_settings(config, actors.renderer, 1, config.seed * 1_000_003 + CHECK_SEED),
+        [actors.renderer.prompt_ids(prompt.turns) for prompt in own],
+        sample_settings(config, actors.renderer, 1, config.seed * 1_000_003 + CHECK_SEED, numbers=numbers),
     )
     texts = [actors.renderer.text(rollout.ids) for rollout in rollouts]
     groups = rollout_groups(rollouts)
     out: dict[str, Any] = {}
     for name, limit in actors.limits.items():
-        costs = actors.costs[name].raw_scores(prompts, texts, groups, micro_tokens=config.micro_tokens)
+        scored = actors.costs[name].raw_scores(own, texts, groups, micro_tokens=config.micro_tokens)
+        costs = torch.tensor(world.interleave(scored.tolist()))
         out[name] = judge_limit(limit, costs, prompts, config.limit_slices.get(name, ""), seed=config.seed)
     run.write_json("limits.json", out)
     return out

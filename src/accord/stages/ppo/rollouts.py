@@ -23,10 +23,12 @@ from accord.stages.shared import sample_settings
 from accord.stages.verdicts import in_slices
 from accord.training.distributed import World
 from accord.training.precision import lowered
+from accord.training.shards import in_step, whole
 
 # nats per token up to which the sampler's log-probs stand for the trainer's: what rounding makes of equal weights
 GAP = {"f32": 1e-5, "bf16": 1e-4}
 MEASURED = 16  # of so many prompts one is asked about
+BLANK = reply_group((0,), (0,))  # passes through sharded models on a rank that has nothing left
 
 
 class Scoring:
@@ -38,12 +40,13 @@ class Scoring:
     function may need (signals, event loops).
     """
 
-    def __init__(self, config: Ppo, actors: Actors, prompts: Sequence[Prompt], device: torch.device) -> None:
-        self._config, self._actors, self._prompts, self._device = config, actors, prompts, device
+    def __init__(self, config: Ppo, actors: Actors, prompts: Sequence[Prompt], world: World) -> None:
+        self._config, self._actors, self._prompts, self._world = config, actors, prompts, world
         self._pools = {n: ThreadPoolExecutor(1, f"scorer-{n}") for n, s in actors.scorers.items() if s.remote}
         here = [name for name in actors.scorers if name not in self._pools]
-        # remote ones first: they answer while this process scores
-        self._early, self._late = ([*self._pools, *here], []) if actors.engine.remote else (list(self._pools), here)
+        # remote ones first: they answer while this process scores. A sharded one is every rank's at once, at the end
+        both = actors.engine.remote and not world.sharded
+        self._early, self._late = ([*self._pools, *here], []) if both else (list(self._pools), here)
         self._asked: list[tuple[str, list[int], Future[Tensor]]] = []
         self._replies: dict[int, tuple[list[str], Group]] = {}
         self._unasked: list[int] = []
@@ -82,7 +85,7 @@ class Scoring:
         return {name: scores.flatten() for name, scores in self._scores.items()}
 
     def _ask(self, names: Sequence[str], places: list[int]) -> None:
-        if not names or not places:
+        if not names or not (places or self._world.sharded):
             return
         prompts = [self._prompts[place] for place in places for _ in range(self._config.samples)]
         texts = [text for place in places for text in self._replies[place][0]]
@@ -97,7 +100,7 @@ class Scoring:
         scorer = self._actors.scorers[name]
         # whatever engine drew and in whichever thread this is; a function of somebody else's computes as it was written
         precision = self._config.precision if isinstance(scorer, Scorer) else "f32"
-        with lowered(precision, self._device):
+        with lowered(precision, self._world.device):
             scores = scorer.raw_scores(prompts, texts, groups, micro_tokens=self._config.micro_tokens)
         return scores.view(len(groups), self._config.samples)
 
@@ -105,13 +108,13 @@ class Scoring:
 @torch.no_grad()
 def collect(config: Ppo, world: World, actors: Actors, prompts: Sequence[Prompt], state: State) -> Experience:
     """Sample replies to the prompts and evaluate them under every role. Each rank does its share; all get the whole."""
-    if world.is_main:
-        actors.engine.follow(actors.policy)
-    world.gather(None)  # no rank asks a server that has the old weights
     numbered = world.share(list(enumerate(prompts)))
     own = [prompt for _, prompt in numbered]
-    with Scoring(config, actors, own, world.device) as scoring:
-        with lowered(config.precision, world.device):
+    with Scoring(config, actors, own, world) as scoring:
+        with whole(actors.policy) as policy, lowered(config.precision, world.device):
+            if world.is_main or not actors.engine.remote:
+                actors.engine.follow(policy)
+            world.gather(None)  # no rank asks a server that has the old weights
             rollouts = actors.engine.sample(
                 [actors.renderer.prompt_ids(prompt.turns) for prompt in own],
                 sample_settings(
@@ -143,23 +146,20 @@ def evaluate(
     # the ratio must compare numbers of one arithmetic where it matters, or rounding looks like learning
     apart = gap > (config.sampler_gap or GAP[config.precision])
     start = 0
-    for part in cut_by_tokens(groups, lambda g: g.tokens, config.micro_tokens):
+    for part, counts in in_step(world.sharded, cut_by_tokens(groups, lambda g: g.tokens, config.micro_tokens), BLANK):
         packing = pack(part).to(world.device)
-        stop = start + packing.replies
+        found: list[tuple[Tensor, Tensor]] = []  # where it goes, and what was found of every token
         with lowered(config.precision, world.device):
-            reference[start:stop] = packing.scatter(
-                actors.reference.token_logprobs(packing, temperature=config.temperature), width
-            ).cpu()
-            for name, value in actors.critics.values(actors.policy, packing).items():
-                values[name][start:stop] = packing.scatter(value, width).cpu()
+            found.append((reference, actors.reference.token_logprobs(packing, temperature=config.temperature)))
+            found += [(values[name], value) for name, value in actors.critics.values(actors.policy, packing).items()]
             if config.kl_estimator in EXACT:
-                kl[start:stop] = packing.scatter(
-                    exact_kls(actors, packing, config.kl_estimator, temperature=config.temperature), width
-                ).cpu()
+                found.append((kl, exact_kls(actors, packing, config.kl_estimator, temperature=config.temperature)))
             if apart:
-                again = token_logprobs(actors.policy, packing, temperature=config.temperature)
-                sampled[start:stop] = packing.scatter(again, width).cpu()
-        start = stop
+                found.append((sampled, token_logprobs(actors.policy, packing, temperature=config.temperature)))
+        if counts:
+            for matrix, tokens in found:
+                matrix[start : start + packing.replies] = packing.scatter(tokens, width).cpu()
+            start += packing.replies
     mask = length_mask(lengths, width)
     if config.kl_estimator in SAMPLED:
         kl = torch.where(mask, SAMPLED[config.kl_estimator](sampled, reference), torch.zeros_like(sampled))
@@ -177,10 +177,13 @@ def measure_gap(config: Ppo, world: World, actors: Actors, groups: Sequence[Grou
     """
     total, count = 0.0, 0
     picked = range(0, len(groups), MEASURED)
-    for part in cut_by_tokens(picked, lambda i: groups[i].tokens, config.micro_tokens):
-        packing = pack([groups[i] for i in part]).to(world.device)
+    parts = cut_by_tokens(picked, lambda i: groups[i].tokens, config.micro_tokens)
+    for part, counts in in_step(world.sharded, parts, -1):
+        packing = pack([groups[i] for i in part] if counts else [BLANK]).to(world.device)
         with lowered(config.precision, world.device):
             trained = token_logprobs(actors.policy, packing, temperature=config.temperature)
+        if not counts:
+            continue
         rows = [i * config.samples + k for i in part for k in range(config.samples)]
         ours = sampled[rows][packing.owner.cpu(), packing.slots.cpu()]
         total += float(exact((ours - trained.cpu()).abs()).sum())

@@ -13,7 +13,7 @@ only the combined advantage is whitened; PPO without limits is the same loop wit
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -43,6 +43,7 @@ from accord.training.distributed import World
 from accord.training.optimizer import build_optimizer
 from accord.training.order import batch_indices
 from accord.training.progress import Progress
+from accord.training.shards import shard, whole
 
 
 def run(config: Ppo) -> RunFolder:
@@ -54,7 +55,7 @@ def run(config: Ppo) -> RunFolder:
     with open_run("ppo", config, parents) as run, ExitStack() as opened:
         if run.finished:
             return run
-        world = distributed.start(run.threads)
+        world = distributed.start(run.threads, shard=config.shard)
         refuse_unknown_metrics(config.rules)
         state = first_state(config)
         prompts, actors = prepare(config, run, world)
@@ -62,16 +63,19 @@ def run(config: Ppo) -> RunFolder:
         config = settle_actors(config, run, world, prompts.training, actors)
         lower_frozen(actors.frozen, actors.moving, config.precision)
         guard = Guard(config.rules, actors.policy, quiet=not world.is_main)
-        optimizers = build_optimizers(config, actors)
         modules = trained_modules(config, actors, guard)
+        for module in (*actors.frozen, *modules.values()):
+            shard(module, world)
+        optimizers = build_optimizers(config, actors)
         if (saved := checkpoint.latest(run.path / "checkpoints")) is not None:
             state = restore(checkpoint.load(saved, modules, optimizers))
         run.truncate_logs(state.step)
         due = checkpoint.Due(config.checkpoint_every, config.checkpoint_minutes)
-        compilation = Compilation(run, world, [actors.policy, actors.critics])
+        compilation = Compilation(run, world, [actors.policy, actors.critics], sharded=world.sharded)
         progress = Progress("ppo", config.steps, first=state.step, quiet=not world.is_main)
         while state.step < config.steps and not state.ended:
             started = time.perf_counter()
+            world.at(f"iteration {state.step + 1}")
             metrics = iterate(config, run, world, prompts.training, actors, optimizers, guard, state)
             state.step += 1
             left = (config.steps - state.step) * (time.perf_counter() - started)
@@ -80,16 +84,19 @@ def run(config: Ppo) -> RunFolder:
             shown = ("objective/scores", "objective/kl", *(f"cost/{n}/mean" for n in config.costs))
             progress.update(state.step, {name: metrics[name] for name in shown if name in metrics})
             compilation.consider(left, *imagined_pass(config, actors, prompts.training, state.step, world.device))
-            stop = any(world.gather(run.stop_requested))
+            asked = zip(*world.gather((due.after(state.step), run.stop_requested)), strict=True)
+            saves, stop = (any(ranks) for ranks in asked)
             more = state.step < config.steps and not state.ended
-            if (due.after(state.step) or stop or not more) and world.is_main:
+            if (saves or stop or not more) and (world.is_main or world.sharded):
                 checkpoint.save(run.path / "checkpoints", state.step, modules, optimizers, save_state(state))
             if stop and more:
                 raise run.interrupted(state.step)
         if guard.good is not None and not state.ended:
             last_look(config, world, prompts.training, actors, guard, state)
-        if world.is_main:
-            finish(config, run, prompts, actors, state)
+        with whole(actors.result) as result:
+            limits = check_limits(config, run, world, actors, result, prompts.held_out) if prompts.held_out else {}
+            if world.is_main:
+                finish(config, run, prompts, actors, result, limits, state)
         return run
 
 
@@ -116,7 +123,7 @@ def iterate(
         return metrics
     advantages, returns, shaped = compute_advantages(config, experience, state)
     targets = Targets(advantages, returns, state.kl_coefficient, state.step)
-    metrics |= shaped | improve(config, world, actors, optimizers, experience, targets)
+    metrics |= shaped | improve(config, world, actors, optimizers, experience, targets, run)
     if not warming:
         move_kl_coefficient(config, experience, state, config.steps)
     if actors.average is not None:
@@ -158,14 +165,21 @@ def trained_modules(config: Ppo, actors: Actors, guard: Guard) -> dict[str, nn.M
     return {name: module for name, module in modules.items() if module is not None}
 
 
-def finish(config: Ppo, run: RunFolder, prompts: Prompts, actors: Actors, state: State) -> None:
-    """Check the limits on held-out prompts, save the policy, close the run."""
-    limits = check_limits(config, run, actors, actors.result, prompts.held_out) if prompts.held_out else {}
+def finish(
+    config: Ppo,
+    run: RunFolder,
+    prompts: Prompts,
+    actors: Actors,
+    policy: nn.Module,
+    limits: Mapping[str, Any],
+    state: State,
+) -> None:
+    """Save the policy and what was found of the limits on held-out prompts, close the run."""
     facts: dict[str, Any] = {"rewards": dict(config.rewards), "limits": dict(config.limits), "parent": config.model}
     facts |= {"limit_of": {name: limit.of for name, limit in actors.limits.items()}} if actors.limits else {}
     verdicts = {name: found["verdict"] for name, found in limits.items()}
     facts |= {"verdicts": verdicts} if verdicts else {}
-    save_snapshot(run, actors.result, actors.renderer.tokenizer, POLICY, facts, [*prompts.training, *prompts.shown])
+    save_snapshot(run, policy, actors.renderer.tokenizer, POLICY, facts, [*prompts.training, *prompts.shown])
     run.finish(
         multipliers={n: m.value for n, m in state.multipliers.items()},
         multiplier_integrals={n: m.integral for n, m in state.multipliers.items()},

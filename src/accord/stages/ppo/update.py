@@ -1,5 +1,6 @@
 """The policy step: clipped surrogate, KL and clipped value losses over mini-batches of the experience."""
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,16 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from accord.engine.forward.causal import hidden_states, logprobs_and_entropy, token_logprobs
-from accord.engine.packing import pack
+from accord.engine.packing import Group, pack
 from accord.objectives.kl import EXACT, SAMPLED, kl_loss
 from accord.objectives.likelihood import likelihood_loss
 from accord.objectives.masked import clean
 from accord.objectives.policy_gradient import ppo_loss, token_weights, value_loss
+from accord.run import RunFolder
 from accord.stages.ppo.actors import Actors, exact_kls
 from accord.stages.ppo.config import Ppo
 from accord.stages.ppo.experience import Experience
 from accord.training.distributed import World
-from accord.training.fit import sum_over_ranks
+from accord.training.finite import explain_not_finite
+from accord.training.fit import keep_step, sum_over_ranks
 from accord.training.optimizer import clip_gradients, rate_at, set_rate
 from accord.training.order import batch_indices
 from accord.training.precision import lowered, one_cast
@@ -55,8 +58,12 @@ def improve(
     optimizers: Mapping[str, torch.optim.Optimizer],
     experience: Experience,
     targets: Targets,
+    run: RunFolder | None = None,
 ) -> dict[str, float]:
-    """`ppo_epochs` passes of mini-batches over the experience; metrics are means over the updates."""
+    """`ppo_epochs` passes of mini-batches over the experience; metrics are means over the updates.
+
+    `run` keeps a mini-batch whose gradient is not finite.
+    """
     set_rates(config, optimizers, targets.step)
     parts: dict[str, list[nn.Module]] = {"policy": [actors.policy], "critics": actors.critics.parts()}
     trained = {
@@ -71,17 +78,31 @@ def improve(
         for optimizer in optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         metrics: dict[str, Tensor] = {}
-        with one_cast(config.precision, world.device):
-            for micro in world.micro_batches(batch.chosen, lambda i: experience.groups[i].tokens, config.micro_tokens):
-                backward(micro_loss(config, actors, experience, targets, batch, micro, world.device), metrics)
+        size = functools.partial(tokens_of, experience.groups)
+
+        def loss(some: Sequence[int], batch: MiniBatch = batch) -> Losses:
+            return micro_loss(config, actors, experience, targets, batch, some, world.device)
+
+        with one_cast(config.precision, world.device, sharded=world.sharded):
+            for micro in world.micro_batches(batch.chosen, size, config.micro_tokens):
+                if micro:
+                    backward(loss(micro), metrics)
+                else:
+                    keep_step(world, functools.partial(loss, [min(batch.chosen, key=size)]))
             if actors.other_text and "policy" in stepped:
                 learn_other_text(config, world, actors, targets.step, number, metrics)
         metrics = sum_over_ranks(world, everything, metrics)
         if config.update_kl and updates and float(metrics["policy/kl_old_new"]) > config.update_kl:
             break
+        norms = {
+            name: [clip_gradients(parameters, config.clip_norm) for parameters in trained[name]] for name in stepped
+        }
+        if not all(math.isfinite(norm) for of in norms.values() for norm in of):
+            groups = [experience.groups[i] for i in batch.chosen]
+            learners = [actors.policy, actors.critics]
+            raise explain_not_finite(run, targets.step + 1, batch.chosen, lambda i: loss(i)[0], learners, kept=groups)
         for name in stepped:
-            norms = [clip_gradients(parameters, config.clip_norm) for parameters in trained[name]]
-            metrics[f"grad_norm/{name}"] = torch.tensor(math.hypot(*norms))
+            metrics[f"grad_norm/{name}"] = torch.tensor(math.hypot(*norms[name]))
             optimizers[name].step()
         updates += 1
         for name, part in metrics.items():
@@ -210,11 +231,24 @@ def learn_other_text(
     per_iteration = config.ppo_epochs * -(-config.batch_size // max(1, config.mini_batch_size // config.samples))
     places = batch_indices(step * per_iteration + number, len(texts), config.ptx_batch_size, config.seed)
     count = sum(texts[i].trained for i in places)
-    for micro in world.micro_batches(places, lambda i: texts[i].tokens, config.micro_tokens):
-        packing = pack([texts[i] for i in micro]).to(world.device)
+    size = functools.partial(tokens_of, texts)
+
+    def part(some: Sequence[int]) -> Losses:
+        packing = pack([texts[i] for i in some]).to(world.device)
         with lowered(config.precision, world.device):
             loss, _ = likelihood_loss(token_logprobs(actors.policy, packing), count=count)
-        backward((config.ptx_weight * loss, {"loss/ptx": loss.detach()}), metrics)
+        return config.ptx_weight * loss, {"loss/ptx": loss.detach()}
+
+    for micro in world.micro_batches(places, size, config.micro_tokens):
+        if micro:
+            backward(part(micro), metrics)
+        else:
+            keep_step(world, functools.partial(part, [min(places, key=size)]))
+
+
+def tokens_of(groups: Sequence[Group], place: int) -> int:
+    """Tokens of the group at a place."""
+    return groups[place].tokens
 
 
 def rows_of(prompts: Sequence[int], samples: int) -> list[int]:

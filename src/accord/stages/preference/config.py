@@ -114,6 +114,8 @@ class Preference(Supervised, Adapters, Rendering, ReadingPairs):
             )
         if self.role == "cost" and self.binarise:
             raise ValueError("--binarise is for pretraining a preference model, not for a cost model")
+        if self.shard and self.lm_weight:
+            raise ValueError("--lm_weight trains one trunk under two heads, which --shard cannot divide; leave one out")
         if not self.data and not self.unpaired_data:
             raise ValueError("nothing to learn from; give --data SOURCE")
         return self

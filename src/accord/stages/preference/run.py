@@ -38,6 +38,7 @@ from accord.training.fit import fit
 from accord.training.machine import settle
 from accord.training.order import batch_indices, steps_per_epoch
 from accord.training.precision import lowered
+from accord.training.shards import in_step
 
 Scores = list[list[float]]
 
@@ -47,7 +48,7 @@ def run(config: Preference) -> RunFolder:
     with open_run("preference", config, {"model": config.model}) as run:
         if run.finished:
             return run
-        world = distributed.start(run.threads)
+        world = distributed.start(run.threads, shard=config.shard)
         renderer = open_renderer(config.model, run, world)
         data = read_preference_data(config, run, renderer)
         config = settle_learner(config, run, world, data)
@@ -109,13 +110,20 @@ def member(
     part = config.model_copy(update={"out": out, "folds": 0, "ensemble": 1, "seed": config.seed + number})
     head_seed = config.seed if config.combine == "weights" else part.seed
     with open_run("preference-member", part) as sub:
-        learner = train(sub, world, part, kept, held_out, seed=head_seed, trained=sub.finished)
+        learner = train(sub, world, part, kept, held_out, seed=head_seed, only_built=sub.finished)
         if not sub.finished and world.is_main:
             save_weights(learner, sub.path / "weights")
             sub.finish()
         elif sub.finished:
             load_weights(learner, sub.path / "weights")
+    end_if_asked(sub, world, number + 1, "member")
     return learner
+
+
+def end_if_asked(sub: RunFolder, world: World, number: int, what: str) -> None:
+    """Raise Interrupted where a part that has ended well was asked to stop: it heard what was meant for the whole."""
+    if any(world.gather(sub.stop_requested)):
+        raise sub.interrupted(number, what)
 
 
 def save_weights(learner: PreferenceLearner, folder: Path) -> None:
@@ -139,14 +147,14 @@ def train(
     held_out: Sequence[PreferenceItem],
     *,
     seed: int,
-    trained: bool = False,
+    only_built: bool = False,
 ) -> PreferenceLearner:
     """A scalar model fitted to comparisons and labels; an epoch passes once over both. `seed` draws its heads.
 
-    `trained` says that nothing is to be done but to build it.
+    `only_built` says that nothing else is to be done.
     """
     learner = new_learner(config, world, data, seed)
-    if trained:
+    if only_built:
         return learner
     items, labelled, per_epoch, label_batch = batches(config, data)
 
@@ -160,7 +168,7 @@ def train(
         scores = score_items(learner, held_out, config.micro_tokens, world)
         return {"eval/accuracy": mean_accuracy(held_out, scores)} if held_out else {}
 
-    fit(
+    trained = fit(
         run,
         world,
         config,
@@ -172,7 +180,8 @@ def train(
         loss=lambda part, whole: item_loss(learner, part, whole, config, world.device),
         evaluate=evaluate,
     )
-    return learner
+    assert isinstance(trained, PreferenceLearner)
+    return trained
 
 
 def batches(config: Preference, data: PreferenceData) -> tuple[list[PreferenceItem], list[PreferenceItem], int, int]:
@@ -210,11 +219,16 @@ def settle_learner(config: Preference, run: RunFolder, world: World, data: Prefe
 
 @torch.no_grad()
 def score_items(learner: PreferenceLearner, items: Sequence[PreferenceItem], micro_tokens: int, world: World) -> Scores:
-    """Raw scores of every item's replies by its own head."""
-    flat: list[float] = []
-    for part in cut_by_tokens(items, lambda item: item.group.tokens, micro_tokens):
+    """Raw scores of every item's replies by its own head; each rank scores its share."""
+    if not items:
+        return []
+    own: list[list[float]] = []
+    shared = world.share(cut_by_tokens(items, lambda item: item.group.tokens, micro_tokens))
+    for part, counts in in_step(world.sharded, shared, items[0]):
         packing = pack([item.group for item in part], rows="last").to(world.device)
-        flat += own_scores(learner, part, learner.scores(packing)).tolist()
+        scores = own_scores(learner, part, learner.scores(packing)).tolist()
+        own += [scores] if counts else []
+    flat = [score for scores in world.interleave(own) for score in scores]
     out, start = [], 0
     for item in items:
         out.append(flat[start : start + len(item.texts)])
@@ -252,4 +266,5 @@ def fold_scores(
         scored = score_items(learner, inside, config.micro_tokens, world)
         run.write_json("scores.json", scored)
         run.finish()
+    end_if_asked(run, world, fold + 1, "fold")
     return scored

@@ -35,7 +35,7 @@ def run(config: Pretrain) -> RunFolder:
     with open_run("pretrain", config, {} if fresh else {"model": config.model}) as run:
         if run.finished:
             return run
-        world = distributed.start(run.threads)
+        world = distributed.start(run.threads, shard=config.shard)
         documents: list[Document] = load_all(read_documents, config.data, config, run, weights=config.weights)
         if config.eval_data:
             held_out: list[Document] = load_all(read_documents, config.eval_data, config, run, what="eval_data")
@@ -60,7 +60,7 @@ def run(config: Pretrain) -> RunFolder:
         config = settle_language_model(config, run, world, model, largest)
         at = token_batches([g.tokens for g in groups], config.batch_size, config.seed)
 
-        fit(
+        model = fit(
             run,
             world,
             config,
@@ -70,7 +70,7 @@ def run(config: Pretrain) -> RunFolder:
             size=lambda group: group.tokens,
             totals=lambda items: sum(group.trained for group in items),
             loss=text_loss(model, world, config.precision),
-            evaluate=lambda: {"eval/loss": mean_loss(model, eval_groups, config.micro_tokens, world.device)},
+            evaluate=lambda: {"eval/loss": mean_loss(model, eval_groups, config.micro_tokens, world)},
         )
         if fresh:
             embed_roles(model, renderer)

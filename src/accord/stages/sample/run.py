@@ -15,8 +15,7 @@ from torch import Tensor
 from accord.data.chat import Renderer
 from accord.data.rows import prompt_of_row, rollout_row, write_records
 from accord.data.sources import read_prompts
-from accord.engine.engines import Engine, Served, open_engine
-from accord.engine.remote.vllm import Server
+from accord.engine.engines import Engine, open_engine, serving
 from accord.engine.texts import rollout_groups, said
 from accord.models.loading import load_policy
 from accord.models.places import base_of
@@ -63,7 +62,7 @@ def run(config: Sample) -> RunFolder:
                         if scores is not None and kept is not None:
                             row |= {"score": float(scores[place, k]), "kept": bool(kept[k])}
                         run.add_sample(row)
-        chosen = write_selected(config, run) if scorers else {}
+        chosen = write_selected(config, run) if scorers and world.is_main else {}
         run.finish(samples=len(prompts) * config.samples, **chosen)
         return run
 
@@ -71,8 +70,8 @@ def run(config: Sample) -> RunFolder:
 def engine_of(config: Sample, run: RunFolder, device: torch.device) -> Engine:
     """What draws replies of the snapshot; a server reads a plain one itself."""
     if config.engine and Path(config.model).is_dir() and not base_of(config.model):
-        served = Served(Server.at(config.engine), run.path)
-        served.server.load(str(Path(config.model).resolve()))
+        served = serving(config.engine, run.path)
+        served.follow_directory(str(Path(config.model).resolve()))
         return served
     model = load_policy(config.model, trainable=False).to(device)
     engine = open_engine(config.engine, model, run.path, cache_tokens=cache_of(config, model))
@@ -105,8 +104,7 @@ def select(config: Sample, prompt: Prompt, scores: Tensor) -> Tensor:
 def write_selected(config: Sample, run: RunFolder) -> dict[str, Any]:
     """The kept replies as demonstrations; how many, and how far from the policy they are in nats."""
     rows = [row for row in read_lines(run.path / "samples.jsonl") if row["kept"]]
-    if run.is_main:
-        write_records(run.path / "demonstrations.jsonl", (demonstration(row) for row in rows if row["reply"]))
+    write_records(run.path / "demonstrations.jsonl", (demonstration(row) for row in rows if row["reply"]))
     facts: dict[str, Any] = {"kept": len(rows)}
     if config.select == "best":
         estimate = best_of_kl_estimate(torch.tensor([row["logprob"] for row in rows]), config.samples)

@@ -42,7 +42,7 @@ def run(config: Sft) -> RunFolder:
     with open_run("sft", config, {"model": config.model}) as run:
         if run.finished:
             return run
-        world = distributed.start(run.threads)
+        world = distributed.start(run.threads, shard=config.shard)
         renderer = open_renderer(config.model, run, world)
         demonstrations: list[Demonstration] = load_all(
             read_demonstrations,
@@ -73,7 +73,7 @@ def run(config: Sft) -> RunFolder:
         largest = heapq.nlargest(config.batch_size, groups, key=lambda group: group.tokens)
         config = settle_language_model(config, run, world, model, largest)
 
-        fit(
+        model = fit(
             run,
             world,
             config,
@@ -83,7 +83,7 @@ def run(config: Sft) -> RunFolder:
             size=lambda group: group.tokens,
             totals=lambda items: sum(group.trained for group in items),
             loss=text_loss(model, world, config.precision),
-            evaluate=lambda: {"eval/loss": mean_loss(model, eval_groups, config.micro_tokens, world.device)},
+            evaluate=lambda: {"eval/loss": mean_loss(model, eval_groups, config.micro_tokens, world)},
         )
         if world.is_main:
             facts = {"data": named(config.data), "demonstrations": len(groups), "parent": config.model}

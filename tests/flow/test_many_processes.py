@@ -1,0 +1,274 @@
+"""Two processes are one: every training stage under torchrun (gloo on the CPU), with whole replicas and with --shard.
+
+One pair of processes does all the runs, one after the other; what one process does is compared with it. Tolerances are
+those of f32 sums in another order.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from accord.run import RunFolder
+from accord.training import checkpoint
+
+SCRIPT = """
+import json, sys, time
+from pathlib import Path
+from accord.cli import main
+from accord.models import policy
+from accord.run import RunFolder
+policy.SIZES["nano"] = (16, 2, 2, 32)
+plain = RunFolder.log
+asked = json.loads(Path(sys.argv[1]).read_text())
+for stop, expected, arguments in asked["lines"]:
+    def log(self, row, stop=stop):
+        plain(self, row)
+        if row["step"] == stop:
+            self.stop_requested = True
+    RunFolder.log = log
+    code = main(arguments)
+    if code != expected:
+        sys.exit(f"{arguments} ended with {code}")
+exec(asked["more"])
+"""
+
+# after the runs: what a rank holds of a sharded model and its optimizer; who waits for whom
+MORE = """
+import torch
+from accord.models.loading import load_policy
+from accord.training import distributed
+from accord.training.optimizer import build_optimizers, clip_gradients
+from accord.training.shards import local, shard, whole
+from accord.engine.forward.causal import token_logprobs
+from accord.engine.packing import pack, reply_group
+world = distributed.start(1, shard=True)
+model, other = load_policy(asked["policy"]), load_policy(asked["policy"])
+numbers = sum(p.numel() for p in model.parameters())
+shard(model, world)
+optimizers = build_optimizers(model, weight_decay=0.0, with_muon=True)
+token_logprobs(model, pack([reply_group((5, 6), (7, 8))])).sum().backward()
+clip_gradients(model.parameters(), 1.0)
+for optimizer in optimizers.values():
+    optimizer.step()
+held = sum(local(p).numel() + local(p.grad).numel() for p in model.parameters())
+held += sum(local(v).numel() for o in optimizers.values() for s in o.state.values() for v in s.values() if v.ndim)
+kept = sum(2 * p.numel() + sum(v.numel() for o in optimizers.values() for v in o.state.get(p, {}).values() if v.ndim)
+           for p in model.parameters())
+optimizers["adamw"].zero_grad()
+with whole(model) as plain:
+    moved = max(float((a - b).abs().max()) for a, b in zip(plain.parameters(), other.parameters()))
+    shapes = [tuple(p.shape) for p in plain.parameters()] == [tuple(p.shape) for p in other.parameters()]
+folder = Path(asked["folder"])
+(folder / f"held-{world.rank}.json").write_text(json.dumps([held, kept, numbers, moved, shapes]))
+distributed.PATIENCE = 0.3
+world.at("a long rest" if world.rank else "the finish")
+if world.rank:
+    time.sleep(2)
+world.gather(None)
+if world.rank == 0:
+    try:
+        world.gather(None)
+    except distributed.RanksApart as error:
+        (folder / "apart.txt").write_text(str(error))
+"""
+
+SLOW = {"preference": {}, "pretrain": {"steps": 2, "matrix_learning_rate": 0.01}, "sft": {"lora_rank": 2}}
+SLOW |= {"dpo": {"cache_reference": "false", "refresh_every": 2, "refresh_mix": 0.5}}
+SLOW |= {"ppo": {"lora_rank": 2, "steps": 2, "kl_in": "loss", "kl_estimator": "exact-forward"}}
+QUICK = {
+    "pretrain": {"steps": 2},
+    "sft": {"epochs": 1},
+    "cost": {"folds": 2, "epochs": 1, "max_rows": 30},
+    "dpo": {"loss": "kto", "max_rows": 40},
+    "limited": {"steps": 2, "samples": 2, "weight_average": 0.5},
+}
+SHARDED = ("sft", "cost", "limited")  # of the quick ones
+
+
+def spawn(folder, lines, more="", ranks=2, **asked):
+    """Run command lines, each with the step to stop after (-1: none) and its exit code, in so many processes."""
+    (folder / "script.py").write_text(SCRIPT)
+    (folder / "asked.json").write_text(json.dumps({"lines": lines, "more": more, "folder": str(folder), **asked}))
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)]
+    done = subprocess.run(
+        [sys.executable, *launcher, str(folder / "script.py"), str(folder / "asked.json")],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=390,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+    return done.stdout + done.stderr
+
+
+def stopping(commands, step, name, out, **changes):
+    """A run in this process that is asked to stop after a step."""
+    plain = RunFolder.log
+
+    def log(self, row):
+        plain(self, row)
+        if row["step"] == step:
+            self.stop_requested = True
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunFolder, "log", log)
+        assert commands.run(name, out, micro_tokens=60, **changes) == 1
+
+
+MOVED = {"epochs": 2, "eval_every": 2}
+
+
+@pytest.fixture(scope="module")
+def pair(commands, snapshots, tmp_path_factory):
+    """The folder with every run of two processes, and what they said."""
+    root = tmp_path_factory.mktemp("ranks")
+    line = lambda name, out, **changes: commands.line(name, root / out, micro_tokens=60, **changes)  # noqa: E731
+    lines = [(-1, 0, line(name, f"two-{name}", **changes)) for name, changes in QUICK.items()]
+    lines += [(-1, 0, line(n, f"shard-{n}", shard="true", **QUICK[n])) for n in SHARDED]
+    sampled = {"samples": 3, "rewards.helpful": snapshots / "reward", "select": "best"}
+    lines.append((-1, 0, commands.line("sample", root / "two-sample", **sampled)))
+    assert commands.run("sample", root / "one-sample", **sampled) == 0
+    stopping(commands, 2, "sft", root / "moved", **MOVED)
+    lines.append((4, 1, line("sft", "moved", shard="true", resume="true", **MOVED)))
+    said = spawn(root, lines, MORE, policy=str(snapshots / "policy"))
+    return root, said
+
+
+def rows_of(folder):
+    return [json.loads(row) for row in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def alike(one, two):
+    """The numbers, weights and evaluation of two runs agree to 1e-5."""
+    rows, others = rows_of(one), rows_of(two)
+    assert [row["step"] for row in rows] == [row["step"] for row in others]
+    for a, b in zip(rows, others, strict=True):
+        assert a.keys() == b.keys()
+        for key in set(a) - {"tokens_per_second", "seconds", "sqrt_kl"}:  # the root makes 4e-4 of a rounding of 2e-7
+            assert a[key] == pytest.approx(b[key], rel=1e-5, abs=1e-5), (one.name, a["step"], key)
+    mine, theirs = (load_file(run / "snapshot" / "model.safetensors") for run in (one, two))
+    assert mine.keys() == theirs.keys()
+    for key in mine:
+        assert torch.allclose(mine[key], theirs[key], rtol=0, atol=1e-5), (one.name, key)
+    assert {p.name for p in (one / "snapshot").iterdir()} == {p.name for p in (two / "snapshot").iterdir()}
+    assert (one / "snapshot/config.json").read_text() == (two / "snapshot/config.json").read_text()
+
+
+@pytest.fixture(scope="module")
+def single(commands, tmp_path_factory):
+    """Runs of one process, made once."""
+    root, done = tmp_path_factory.mktemp("single"), {}
+
+    def get(name, changes):
+        key = json.dumps([name, changes], sort_keys=True)
+        if key not in done:
+            done[key] = root / f"{name}-{len(done)}"
+            assert commands.run(name, done[key], micro_tokens=60, **changes) == 0
+        return done[key]
+
+    return get
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_c15_c16_two_ranks_give_what_one_process_gives(name, pair, single):
+    alike(single(name, QUICK[name]), pair[0] / f"two-{name}")
+
+
+@pytest.mark.parametrize("name", SHARDED)
+def test_sharded_weights_give_what_one_process_gives(name, pair, single):
+    alike(single(name, QUICK[name]), pair[0] / f"shard-{name}")
+
+
+def test_two_ranks_draw_the_replies_that_one_draws(pair):
+    for name in ("samples.jsonl", "demonstrations.jsonl"):
+        one, two = ((pair[0] / f"{ranks}-sample" / name).read_text().splitlines() for ranks in ("one", "two"))
+        assert len(one) == len(two) > 20
+        for a, b in zip(map(json.loads, one), map(json.loads, two), strict=True):
+            assert a.keys() == b.keys()
+            for key, value in a.items():
+                same = pytest.approx(value, abs=1e-5) if isinstance(value, float) else value
+                assert b[key] == same, key
+
+
+def test_a_rank_holds_its_share_of_weights_gradients_and_moments(pair):
+    for rank in (0, 1):
+        held, kept, numbers, moved, shapes = json.loads((pair[0] / f"held-{rank}.json").read_text())
+        assert 0.45 * kept < held < 0.55 * kept and kept > 2 * numbers
+        assert moved == 0.0 and shapes  # rates are 0 until they are set
+
+
+def test_a_rank_that_waits_says_for_whom(pair):
+    assert "note: rank 0 waits at the finish for what every rank has; rank 1 was last at a long rest" in pair[1]
+    apart = (pair[0] / "apart.txt").read_text()
+    assert apart.startswith("rank 0 waits at the finish for what every rank has; rank 1 was last at a long rest (")
+
+
+def test_one_process_then_two_sharded_ones_then_one_again(pair, commands, single, tmp_path):
+    """And of the sharded checkpoint in between, nothing is read that was not written."""
+    import shutil
+
+    whole = single("sft", MOVED)
+    saved = checkpoint.latest(pair[0] / "moved" / "checkpoints")
+    assert {f.name for f in saved.iterdir()} == {
+        "manifest.json",
+        "state.json",
+        *(f"shard-{rank:05d}-model-00001-of-00001.safetensors" for rank in (1, 2)),
+    }
+    run = tmp_path / "run"
+    shutil.copytree(pair[0] / "moved", run)
+    assert commands.run("sft", run, micro_tokens=60, resume="true", **MOVED) == 0
+    alike(whole, run)
+
+
+def harmed(how, folder):
+    first = sorted(folder.glob("shard-*"))[0]
+    content = first.read_bytes()
+    if how == "flip":
+        first.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    elif how == "truncate":
+        first.write_bytes(content[: len(content) // 2])
+    elif how == "missing":
+        first.unlink()
+    else:
+        first = folder / (".metadata" if how == "pickle" else "shard-00003-model-00001-of-00001.safetensors")
+        # what pickle.loads would run
+        first.write_bytes(b"cos\nsystem\n(S'touch harmed'\ntR." if how == "pickle" else content)
+    return first.name
+
+
+@pytest.mark.parametrize("how", ["flip", "truncate", "missing", "pickle", "more"])
+def test_a_sharded_checkpoint_that_is_not_what_was_written_is_refused_by_name(
+    how, pair, commands, tmp_path, capsys, monkeypatch
+):
+    import shutil
+
+    run = tmp_path / "run"
+    shutil.copytree(pair[0] / "moved", run)
+    monkeypatch.chdir(tmp_path)
+    name = harmed(how, checkpoint.latest(run / "checkpoints"))
+    before = {f: f.stat().st_mtime_ns for f in run.rglob("*.safetensors")}
+    assert commands.run("sft", run, micro_tokens=60, resume="true", **MOVED) == 2
+    assert name in capsys.readouterr().err
+    assert {f: f.stat().st_mtime_ns for f in run.rglob("*.safetensors")} == before
+    assert not (tmp_path / "harmed").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_every_stage_on_two_and_on_four_ranks(ranks, commands, single, tmp_path):
+    """Sharded and not; adapters, Muon, a reference that follows, KL over the whole vocabulary."""
+    cases = [(name, changes) for some in (QUICK, SLOW) for name, changes in some.items()]
+    lines = []
+    for number, (name, changes) in enumerate(cases):
+        for kind, more in (("two", {}), ("shard", {"shard": "true"})):
+            out = tmp_path / f"{kind}-{number}"
+            lines.append((-1, 0, commands.line(name, out, micro_tokens=60, **changes, **more)))
+    spawn(tmp_path, lines, ranks=ranks)
+    for number, (name, changes) in enumerate(cases):
+        for kind in ("two", "shard"):
+            alike(single(name, changes), tmp_path / f"{kind}-{number}")
