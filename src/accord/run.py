@@ -307,8 +307,7 @@ class RunFolder:
         if value == UNDECIDED[knob]:
             self._decided[knob] = value = choose()
             if self.is_main:
-                stored = self.path / "config.yaml"
-                plain = read_yaml(stored) | {knob: value}
+                plain = read_yaml(stored := self.path / "config.yaml") | {knob: value}
                 write_text(stored, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
         return value
 
@@ -377,9 +376,8 @@ class RunFolder:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                sync(file)
+        for file in filter(Path.is_file, temporary.rglob("*")):
+            sync(file)
         shutil.rmtree(self.snapshot, ignore_errors=True)
         os.replace(temporary, self.snapshot)
 

@@ -404,8 +404,7 @@ def draw(
 ) -> Iterator[Drawn]:
     """`samples` rollouts per prompt, a chunk of prompts at a time, each to be written before the next is drawn.
 
-    Each rank draws its share, and all get the whole. A resumed run goes on after the last whole chunk of its
-    `samples.jsonl`. Raises Interrupted after Ctrl-C.
+    Each rank draws its share. A resumed run goes on after the last whole chunk; Interrupted after Ctrl-C.
     """
     size = max(1, CHUNK // samples)
     world = distributed.start(run.threads)
