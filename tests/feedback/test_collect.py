@@ -14,10 +14,12 @@ from accord.cli import main
 from accord.data.rows import write_records
 from accord.data.sources import read_comparisons
 from accord.errors import BadInput
-from accord.stages.collect import fresh
+from accord.records import Turn
+from accord.stages.collect import snapshots as snapshots_module
 from accord.stages.collect.config import Collect
 from accord.stages.collect.fresh import draw_items
 from accord.stages.collect.run import ask, greeting, make_app
+from accord.stages.collect.snapshots import Snapshots
 from tests.fixtures.feedback import PASSWORD, prompt
 
 
@@ -34,21 +36,26 @@ def config_of(snapshots, prompts, **knobs):
     return Collect(**{**settings, **knobs})
 
 
+def items_of(config):
+    snapshots = Snapshots(config)
+    return [item for mode in config.drawn for few in draw_items(config, mode, snapshots) for item in few]
+
+
 def test_replies_of_several_snapshots_stand_beside_each_other(snapshots, prompts, capsys, monkeypatch):
-    monkeypatch.setattr(fresh, "most_positions", lambda config: 60)
+    monkeypatch.setattr(snapshots_module, "most_positions", lambda config: 60)
     config = config_of(snapshots, prompts, overlap=2)
-    items = [item for few in draw_items(config) for item in few]
+    items = items_of(config)
     assert items and "1 longer than a snapshot reads" in capsys.readouterr().out
     for item in items:
         assert len(item.replies) == len(set(item.replies)) == 3 and item.criteria == ("helpful",) and item.overlap == 2
         said = [json.loads(origin) for origin in item.origins]
         assert [where["snapshot"] for where in said] == [str(snapshots / n) for n in ("policy", "policy", "other")]
         assert said[0]["temperature"] == 1.0 and said[0]["seed"] == 0
-    assert items == [item for few in draw_items(config) for item in few], "the seed says what is drawn"
+    assert items == items_of(config), "the seed says what is drawn"
 
 
 def test_one_reply_is_judged_alone(snapshots, prompts):
-    items = [i for few in draw_items(config_of(snapshots, prompts, mode="safety", samples=2)) for i in few]
+    items = items_of(config_of(snapshots, prompts, mode=["safety"], samples=2))
     assert items and {len(item.replies) for item in items} == {1}
 
 
@@ -57,9 +64,10 @@ def test_questions_come_onto_the_desk_of_the_page(snapshots, prompts, database, 
     app = make_app(
         config.model_copy(update={"secret": str(database.address.removeprefix("sqlite:///")) + ".s"}), database
     )
-    ask(config, app, threading.Event())
+    ask(config, app, Snapshots(config), threading.Event())
     assert desk.progress(1)["wanted"] > 0 and "new questions" in capsys.readouterr().out
-    ask(config_of(snapshots, prompts, data="nowhere.jsonl"), app, threading.Event())
+    lost = config_of(snapshots, prompts, data="nowhere.jsonl")
+    ask(lost, app, Snapshots(lost), threading.Event())
     assert "no more questions: nowhere.jsonl" in capsys.readouterr().out
 
 
@@ -82,7 +90,10 @@ def test_the_admin_is_invited_until_there_is_one(tmp_path, database, join):
     [
         ({"snapshots": ["a"]}, "give --criterion"),
         ({"criterion": ["helpful"]}, "no effect without --snapshots"),
-        ({"snapshots": ["a"], "criterion": ["b"], "mode": "edit", "samples": 3}, "shows one reply"),
+        ({"snapshots": ["a"], "criterion": ["b"], "mode": ["edit"], "samples": 3}, "another number of replies"),
+        ({"snapshots": ["a"], "criterion": ["b"], "mode": ["chat"], "overlap": 2}, "people begin themselves"),
+        ({"snapshots": ["a"], "criterion": ["b"], "mode": ["chat"], "picks": "better"}, "without --mode redteam"),
+        ({"mode": ["chat"]}, "no effect without --snapshots"),
         ({"prefix": "accord/"}, "write a path"),
         ({"host": "0.0.0.0"}, "--hosts NAME"),
     ],
@@ -126,3 +137,18 @@ def test_a_label_goes_from_a_browser_to_training_data(tmp_path):
         finally:
             served.terminate()
     assert store.with_name("feedback.db.secret").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_conversation_gets_two_replies_of_two_snapshots(snapshots, prompts, monkeypatch):
+    config = config_of(snapshots, prompts, samples=2, mode=["chat"], data=Collect.model_fields["data"].default)
+    replying = Snapshots(config)
+    turns = [Turn("user", "why the cat runs"), Turn("assistant", "so"), Turn("user", "and then")]
+    (first, whence), (second, other) = replying.replies(turns)
+    assert first.strip() != second.strip() and {json.loads(o)["snapshot"] for o in (whence, other)} == {
+        *config.snapshots
+    }
+    with pytest.raises(BadInput, match="longer than the model reads"):
+        replying.replies([Turn("user", "a cat " * 2000)])
+    monkeypatch.setattr(replying, "draw", lambda *_, **__: [["same "]])
+    with pytest.raises(BadInput, match="no two replies that differ"):
+        replying.replies(turns)

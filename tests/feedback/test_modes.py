@@ -121,7 +121,7 @@ def test_undo_brings_the_question_back_with_what_was_chosen(browser, desk, datab
     assert browser.api("undo").status_code == 409
     question, _ = held(browser)
     browser.api("answer", **question, answer={"choices": {"helpful": {"ranks": [2, 1], "strength": 2}}})
-    assert browser.api("undo").json() == {"item": question["item"]}
+    assert browser.api("undo").json() == {"item": question["item"], "to": "/"}
     again, text = held(browser)
     assert again["item"] == question["item"] and again["submission"] != question["submission"]
     assert re.search(r'value="6" checked', text) and not records(database)
@@ -174,8 +174,8 @@ def test_every_language_has_the_same_words_and_the_templates_use_no_other():
             assert word and sorted(re.findall(r"%\(\w+\)\w", word)) == sorted(re.findall(r"%\(\w+\)\w", english[key]))
     used = {key for path in TEMPLATES for key in re.findall(r"\bt\.(\w+)", path.read_text(encoding="utf-8"))}
     assert used <= english.keys()
-    made = re.compile(r"(role|ask|turn|criterion|scale|severity|reason)_\w+")
-    said = {"sign_in_first", "not_allowed", "forged", "too_often"}
+    made = re.compile(r"(role|ask|how|live|turn|criterion|worse|scale|severity|rate|rating|reason)_\w+")
+    said = {"sign_in_first", "not_allowed", "forged", "too_often", "no_replies", "too_many_wait"}
     assert {key for key in english if not made.fullmatch(key)} - used == said, "words that nobody sees"
 
 

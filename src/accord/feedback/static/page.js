@@ -2,11 +2,13 @@
 // One question: what is chosen becomes an answer; keys do what the buttons say; what is half done is kept.
 const form = document.getElementById("question");
 const state = document.getElementById("status");
-const { mode, item, submission, csrf, base } = form.dataset;
+const { mode, item, submission, csrf, base, here, talk } = form.dataset;
+const compares = ["compare", "chat", "redteam"].includes(mode);
 const count = Number(form.dataset.replies || 0);
 const fieldsets = [...form.querySelectorAll("fieldset[data-criterion]")];
 let seconds = 0;
-let busy = false;
+let leaving = false;
+let turn = Promise.resolve();
 let typing = 0;
 setInterval(() => { if (document.visibilityState === "visible") seconds += 1; }, 1000);
 
@@ -15,16 +17,18 @@ function tell(text, bad) {
   state.className = bad ? "problem" : "";
 }
 
-async function send(path, body) {
-  const response = await fetch(base + path, {
-    method: "POST",
-    headers: { "content-type": "application/json", "x-csrf": csrf },
-    body: JSON.stringify(body),
-  });
+async function ask(path, options) {
+  const response = await fetch(base + path, options);
   const said = await response.json().catch(() => ({ problem: response.statusText }));
   if (!response.ok) throw new Error(said.problem);
   return said;
 }
+
+const send = (path, body) => ask(path, {
+  method: "POST",
+  headers: { "content-type": "application/json", "x-csrf": csrf },
+  body: JSON.stringify(body),
+});
 
 function ofPair(value) {
   if (value === "bad") return { ranks: [1, 1], strength: 0, all_bad: true };
@@ -49,7 +53,7 @@ function choiceOf(fieldset) {
 
 // the answer as far as it goes; what is missing is left out
 function gather() {
-  if (mode === "compare") {
+  if (compares) {
     const said = fieldsets.map((fieldset) => [fieldset.dataset.criterion, choiceOf(fieldset)]);
     return { choices: Object.fromEntries(said.filter(([, choice]) => choice)) };
   }
@@ -60,28 +64,45 @@ function gather() {
     const severity = safe ? 0 : Number(form.elements.severity.value);
     return { safe, category: safe ? "" : form.elements.category.value, severity };
   }
+  if (mode === "rate") {
+    const chosen = form.querySelector("input[name=rating]:checked");
+    return { ...(chosen && { rating: Number(chosen.value) }), comment: form.elements.comment.value };
+  }
   return { reply: form.elements.reply.value };
 }
 
 function isWhole(answer) {
-  if (mode === "compare") return Object.keys(answer.choices).length === fieldsets.length;
+  if (mode === "rate") return "rating" in answer;
+  if (compares) return Object.keys(answer.choices).length === fieldsets.length;
   return mode === "safety" ? "safe" in answer : answer.reply.trim() !== "";
 }
 
-async function once(work) {
-  if (busy) return;
-  busy = true;
+// one after the other, so that nothing is pressed in vain while a draft is kept
+function once(work) {
   clearTimeout(typing);
-  try {
-    await work();
-  } catch (error) {
-    // the same submission can be sent again: it is kept once
-    tell(error instanceof TypeError ? form.dataset.offline : error.message, true);
-  }
-  busy = false;
+  turn = turn.then(async () => {
+    if (leaving) return;
+    try {
+      await work();
+    } catch (error) {
+      // the same submission can be sent again: it is kept once
+      tell(error instanceof TypeError ? form.dataset.offline : error.message, true);
+    }
+  });
 }
 
-const next = () => location.assign(base + "/");
+const next = (to = here) => {
+  leaving = true;
+  location.assign(base + to);
+};
+
+const say = (sent) => once(async () => {
+  const text = form.elements.say.value;
+  if (sent && !text.trim()) return tell(form.dataset.incomplete, true);
+  await send("/api/say", { mode: talk, text, send: sent });
+  if (sent) next();
+  else tell(form.dataset.saved, false);
+});
 
 const actions = {
   submit: () => once(async () => {
@@ -95,21 +116,26 @@ const actions = {
     next();
   }),
   undo: () => once(async () => {
-    await send("/api/undo", {});
-    next();
+    next((await send("/api/undo", {})).to);
   }),
   draft: () => once(async () => {
     await send("/api/draft", { item: Number(item), draft: gather() });
     tell(form.dataset.saved, false);
+  }),
+  send: () => say(true),
+  keep: () => say(false),
+  end: () => once(async () => {
+    next((await send("/api/end", { mode: talk })).to);
   }),
 };
 for (const [name, act] of Object.entries(actions)) document.getElementById(name)?.addEventListener("click", act);
 
 form.addEventListener("submit", (event) => event.preventDefault());
 form.addEventListener("input", (event) => {
-  if (!mode || event.target.id === "reason") return;
+  const keep = mode ? actions.draft : talk && actions.keep;
+  if (!keep || event.target.id === "reason") return;
   clearTimeout(typing);
-  typing = setTimeout(actions.draft, 800);
+  typing = setTimeout(keep, 800);
 });
 
 // the first criterion without an answer, or the one that holds the focus, takes the digits
@@ -140,31 +166,38 @@ function rankNext(digit) {
 
 function digit(number) {
   if (mode === "safety") choose(form.querySelector(`input[name=safe][value="${2 - number}"]`));
-  else if (mode === "compare" && count > 2) rankNext(number);
-  else if (mode === "compare") choose(current().querySelector(`input[value="${number}"]`));
+  else if (mode === "rate") choose(form.querySelector(`input[name=rating][value="${number}"]`));
+  else if (compares && count > 2) rankNext(number);
+  else if (compares) choose(current().querySelector(`input[value="${number}"]`));
 }
 
 const keys = {
   Enter: actions.submit,
-  Backspace: () => mode && actions.skip(),
+  Backspace: () => has("skip") && actions.skip(),
   u: actions.undo,
-  b: () => mode === "compare" && choose(current().querySelector("input[value=bad], input[type=checkbox]")),
+  e: () => has("end") && actions.end(),
+  b: () => compares && choose(current().querySelector("input[value=bad], input[type=checkbox]")),
   g: () => document.getElementById("guidelines")?.toggleAttribute("open"),
 };
+
+const has = (name) => document.getElementById(name) !== null;
+const written = () => (has("send") ? actions.send() : has("submit") && actions.submit());
 
 document.addEventListener("keydown", (event) => {
   const target = event.target;
   const command = event.ctrlKey || event.metaKey;
   if (command && event.key.toLowerCase() === "s") {
     event.preventDefault();
-    if (mode) actions.draft();
+    if (has("draft")) actions.draft();
+    if (has("keep")) actions.keep();
     return;
   }
   if (event.key === "Escape") target.blur();
   if (target.matches("textarea, select, button, a, summary, input:not([type=radio], [type=checkbox])")) {
-    if (command && event.key === "Enter" && mode) actions.submit();
+    if (command && event.key === "Enter") written();
     return;
   }
+  if (command && event.key === "Enter") return written();
   if (command || event.altKey) return;
   if (/^[0-9]$/.test(event.key)) return digit(Number(event.key));
   const act = keys[event.key] || keys[event.key.toLowerCase()];
@@ -174,3 +207,17 @@ document.addEventListener("keydown", (event) => {
 });
 document.addEventListener("focusin", mark);
 mark();
+
+// replies are shown when both are whole: until then the page asks every second
+async function wait() {
+  try {
+    const { waiting, before } = await ask(`/api/talk?mode=${talk}`);
+    if (!waiting) return next();
+    tell(form.dataset.waiting + (before ? ` (${before})` : ""), false);
+  } catch {
+    tell(form.dataset.offline, true);
+  }
+  setTimeout(wait, 1000);
+}
+if ("waiting" in form.dataset) wait();
+else form.elements.say?.focus();

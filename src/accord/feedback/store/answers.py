@@ -79,11 +79,21 @@ class EditAnswer(PersonAnswer):
         return "nothing was changed" if self.reply.strip() == item.replies[0].strip() else ""
 
 
+class RateAnswer(PersonAnswer):
+    """How a conversation went, from 0 to 4, and why in words."""
+
+    rating: int = Field(ge=0, le=4)
+    comment: str = Field("", max_length=2000)
+
+
 ANSWERS: dict[Mode, type[PersonAnswer]] = {
     "compare": CompareAnswer,
     "demonstrate": DemonstrateAnswer,
     "safety": SafetyAnswer,
     "edit": EditAnswer,
+    "chat": CompareAnswer,
+    "redteam": CompareAnswer,
+    "rate": RateAnswer,
 }
 
 
@@ -98,6 +108,17 @@ def to_body(answer: PersonAnswer, shown: Sequence[int]) -> dict[str, Any]:
     return {**body, "order": list(shown)}
 
 
+def best_first(ranks: Sequence[int], item: Item) -> tuple[int, ...]:
+    """Ranks with 1 for the best, of an answer that gave 1 to what the item asks for."""
+    return tuple(max(ranks) + 1 - rank for rank in ranks) if item.picks == "worse" else tuple(ranks)
+
+
+def chosen_of(item: Item, body: Mapping[str, Any]) -> int:
+    """The reply with which a conversation goes on: rank 1 under the first criterion, of a tie the one shown first."""
+    ranks = body["choices"][item.criteria[0]]["ranks"]
+    return next(reply for reply in body["order"] if ranks[reply] == 1)
+
+
 def labeler_of(person: int, group: str) -> str:
     """Who said so: no name, but the same for all that one person says, and the group in which they value alike."""
     return ":".join(part for part in (HUMAN, group, str(person)) if part)
@@ -105,12 +126,12 @@ def labeler_of(person: int, group: str) -> str:
 
 def records_of(item: Item, body: Mapping[str, Any], labeler: str) -> list[Comparison | Judgement | Demonstration]:
     """The records that an answer gives, one for each criterion."""
-    if item.mode == "compare":
+    if "choices" in body:
         return [
             Comparison(
                 item.prompt,
                 item.replies,
-                tuple(choice["ranks"]),
+                best_first(choice["ranks"], item),
                 criterion,
                 labeler,
                 float(choice["strength"]),
@@ -119,6 +140,9 @@ def records_of(item: Item, body: Mapping[str, Any], labeler: str) -> list[Compar
             )
             for criterion, choice in body["choices"].items()
         ]
+    if item.mode == "rate":
+        rated = (float(body["rating"]), labeler, "", 0.0)
+        return [Judgement(item.prompt, item.replies[0], criterion, "rating", *rated) for criterion in item.criteria]
     if item.mode == "safety":
         said = (float(body["safe"]), labeler, body["category"], float(body["severity"]))
         return [Judgement(item.prompt, item.replies[0], criterion, "safe", *said) for criterion in item.criteria]

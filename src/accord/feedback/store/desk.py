@@ -15,8 +15,8 @@ from sqlalchemy import and_, delete, func, insert, or_, select, update
 from accord.feedback.store.answers import ANSWERS, PersonAnswer, to_body
 from accord.feedback.store.database import Database
 from accord.feedback.store.events import ANSWERED, SKIPPED, WITHDRAWN, append
-from accord.feedback.store.questions import MODES, Item, Mode, item_from_json, item_to_json
-from accord.feedback.store.schema import ASSIGNMENTS, EVENTS, ITEMS, PEOPLE
+from accord.feedback.store.questions import LIVE, MODES, QUEUED, Item, Mode, item_from_json, item_to_json
+from accord.feedback.store.schema import ASSIGNMENTS, EVENTS, ITEMS, PEOPLE, TALKS
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -58,26 +58,14 @@ class Desk:
             for start in range(0, len(ids), 500):  # SQLite takes no more than 999 values
                 asked = select(ITEMS.c.hash).where(ITEMS.c.hash.in_(ids[start : start + 500]))
                 known |= set(connection.execute(asked).scalars())
-            rows = [
-                {
-                    "hash": name,
-                    "mode": item.mode,
-                    "body": item_to_json(item),
-                    "tag": item.tag,
-                    "wanted": item.overlap,
-                    "taken": 0,
-                    "open": True,
-                }
-                for name, item in checked.items()
-                if name not in known
-            ]
+            rows = [item_row(item) for name, item in checked.items() if name not in known]
             if rows:
                 connection.execute(insert(ITEMS), rows)
             return len(rows)
 
         return self.database.write(change)
 
-    def next(self, person: int, modes: Sequence[Mode] = MODES) -> Handout | None:
+    def next(self, person: int, modes: Sequence[Mode] = QUEUED) -> Handout | None:
         """The item that the person has, or a new one; None when there is none for them."""
         with self.database.read() as connection:
             held = self._held(connection, person, modes)
@@ -111,7 +99,8 @@ class Desk:
         def change(connection: "Connection") -> int:
             if (known := _known(connection, submission, person, number)) is not None:
                 return known
-            self._take(connection, person, number)
+            if self._take(connection, person, number).item.talk:
+                raise Declined("a conversation is not skipped: answer, or end it")
             event = append(
                 connection,
                 SKIPPED,
@@ -156,6 +145,8 @@ class Desk:
             )
             held = self._held(connection, person, MODES)
             assert held is not None
+            if held.item.talk:
+                _rewind(connection, held)
             return held
 
         return self.database.write(change)
@@ -237,6 +228,15 @@ class Desk:
         )
         _count(connection, number, 1)
 
+    def give(self, connection: "Connection", person: int, number: int) -> Handout:
+        """An item that is one person's alone, into their hands, again where the lease had ended."""
+        row = (ASSIGNMENTS.c.item == number) & (ASSIGNMENTS.c.person == person)
+        if connection.execute(select(ASSIGNMENTS.c.item).where(row)).first() is None:
+            self._lease(connection, person, number)
+        else:
+            connection.execute(update(ASSIGNMENTS).where(row).values(until=self.clock() + self.lease))
+        return self._take(connection, person, number)
+
     def _take(self, connection: "Connection", person: int, number: int) -> Handout:
         """The item in this person's hands. Raises Declined where they have it not, or not any more."""
         row = connection.execute(
@@ -249,6 +249,32 @@ class Desk:
         if row.state != LEASED:
             raise Declined("you have answered this question; take the answer back to change it")
         return Handout(row.id, item_from_json(row.mode, row.body), tuple(row.shown), row.draft, row.until)
+
+
+def item_row(item: Item) -> dict[str, Any]:
+    """A new item as a row."""
+    return {
+        "hash": item.id,
+        "mode": item.mode,
+        "body": item_to_json(item),
+        "tag": item.tag,
+        "wanted": item.overlap,
+        "taken": 0,
+        "open": True,
+    }
+
+
+def _rewind(connection: "Connection", held: Handout) -> None:
+    """Go back in a conversation to the turn that was taken back; what was written after it is a draft again."""
+    here = TALKS.c.id == int(held.item.talk.partition("/")[2])
+    talk = connection.execute(select(TALKS.c.item, TALKS.c.text).where(here)).one()
+    text = talk.text
+    if talk.item != held.number:
+        later = connection.execute(select(ITEMS.c.mode, ITEMS.c.body).where(ITEMS.c.id == talk.item)).one()
+        text = later.body["prompt"][-1][1] if later.mode in LIVE else text
+        nobodys = (ITEMS.c.id == talk.item) & (ITEMS.c.taken == 0)
+        connection.execute(update(ITEMS).where(nobodys).values(wanted=0, open=False))
+    connection.execute(update(TALKS).where(here).values(item=held.number, text=text, waiting=False, problem=""))
 
 
 def _as_shown(body: Mapping[str, Any], shown: Sequence[int]) -> dict[str, Any]:

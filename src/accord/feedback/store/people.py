@@ -16,7 +16,7 @@ from sqlalchemy import delete, insert, select, update
 from accord.feedback.store.database import Database
 from accord.feedback.store.desk import LEASED, Declined, release
 from accord.feedback.store.events import ADMINISTRATION, append
-from accord.feedback.store.schema import ASSIGNMENTS, EVENTS, INVITES, PEOPLE, SESSIONS
+from accord.feedback.store.schema import ASSIGNMENTS, EVENTS, INVITES, PEOPLE, SESSIONS, TALKS
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -159,10 +159,12 @@ class People:
             row = connection.execute(select(PEOPLE).where(PEOPLE.c.id == person)).one()._asdict()
             events = select(EVENTS).where(EVENTS.c.person == person).order_by(EVENTS.c.number)
             held = select(ASSIGNMENTS).where(ASSIGNMENTS.c.person == person).order_by(ASSIGNMENTS.c.item)
+            talks = select(TALKS).where(TALKS.c.person == person).order_by(TALKS.c.id)
             return {
                 "person": {key: value for key, value in row.items() if key != "password"},
                 "events": [event._asdict() for event in connection.execute(events)],
                 "assignments": [row._asdict() for row in connection.execute(held)],
+                "talks": [row._asdict() for row in connection.execute(talks)],
             }
 
     def forget(self, person: int, *, by: int) -> None:
@@ -178,6 +180,8 @@ class People:
                 raise Declined("there is no such person")
             connection.execute(delete(SESSIONS).where(SESSIONS.c.person == person))
             release(connection, (ASSIGNMENTS.c.person == person) & (ASSIGNMENTS.c.state == LEASED))
+            unsent = {"text": "", "waiting": False, "over": True}
+            connection.execute(update(TALKS).where(TALKS.c.person == person).values(**unsent))
             append(connection, ADMINISTRATION, {"did": "forget", "of": person}, at=self.clock(), person=by)
 
         self.database.write(change)

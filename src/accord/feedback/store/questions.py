@@ -7,16 +7,30 @@ from typing import Any, Literal, get_args
 from accord.errors import BadInput
 from accord.records import Prompt, Turn, content_hash
 
-Mode = Literal["compare", "demonstrate", "safety", "edit"]
-MODES: tuple[Mode, ...] = get_args(Mode)
+Queued = Literal["compare", "demonstrate", "safety", "edit"]  # handed out to whoever comes
+Live = Literal["chat", "redteam"]  # turns of a conversation, for the one who leads it
+Mode = Literal[Queued, Live, "rate"]  # rate: what a conversation ends with
+Picks = Literal["better", "worse"]  # which reply gets rank 1 on the page
+QUEUED: tuple[Queued, ...] = get_args(Queued)
+LIVE: tuple[Live, ...] = get_args(Live)
+MODES: tuple[Mode, ...] = (*QUEUED, *LIVE, "rate")
 # how many replies an item of a mode has, at least and at most
-REPLIES: dict[Mode, tuple[int, int]] = {"compare": (2, 8), "demonstrate": (0, 0), "safety": (1, 1), "edit": (1, 1)}
+REPLIES: dict[Mode, tuple[int, int]] = {
+    "compare": (2, 8),
+    "demonstrate": (0, 0),
+    "safety": (1, 1),
+    "edit": (1, 1),
+    "chat": (2, 2),
+    "redteam": (2, 2),
+    "rate": (1, 1),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
     """One question. `criteria` are asked about separately; `tag` is the expertise that it asks for, `overlap` how many
-    people answer it. `origins[i]`, which is never shown, says which snapshot and settings `replies[i]` came from."""
+    people answer it. `origins[i]`, which is never shown, says which snapshot and settings `replies[i]` came from.
+    `talk` is the conversation that it is a turn of, as `chat/7`; `picks` what the page asks for."""
 
     mode: Mode
     prompt: Prompt
@@ -25,11 +39,14 @@ class Item:
     origins: tuple[str, ...] = ()
     tag: str = ""
     overlap: int = 1
+    talk: str = ""
+    picks: Picks = "better"
 
     @property
     def id(self) -> str:
-        """By content: the same question is asked once, however often it is added."""
-        return content_hash("item", self.mode, self.prompt.turns, self.replies, self.criteria)
+        """By content: the same question is asked once, however often it is added, but in every conversation anew."""
+        more = () if (self.talk, self.picks) == ("", "better") else (self.talk, self.picks)
+        return content_hash("item", self.mode, self.prompt.turns, self.replies, self.criteria, *more)
 
     def check(self) -> "Item":
         """Itself; BadInput where nobody could answer it."""
@@ -55,10 +72,19 @@ def item_to_json(item: Item) -> dict[str, Any]:
         "replies": list(item.replies),
         "criteria": list(item.criteria),
         "origins": list(item.origins),
+        **({"talk": item.talk, "picks": item.picks} if item.talk else {}),
     }
 
 
 def item_from_json(mode: Mode, body: Mapping[str, Any]) -> Item:
     """The item that `item_to_json` wrote; its tag and overlap stand in columns."""
     prompt = Prompt(tuple(Turn(*turn) for turn in body["prompt"]), body["slice"], body["source"])
-    return Item(mode, prompt, tuple(body["replies"]), tuple(body["criteria"]), tuple(body["origins"]))
+    return Item(
+        mode,
+        prompt,
+        tuple(body["replies"]),
+        tuple(body["criteria"]),
+        tuple(body["origins"]),
+        talk=body.get("talk", ""),
+        picks=body.get("picks", "better"),
+    )

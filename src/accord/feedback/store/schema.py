@@ -17,6 +17,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
 )
 
 METADATA = MetaData()
@@ -87,6 +88,20 @@ ASSIGNMENTS = Table(
     Column("event", BigInteger, nullable=False),  # that answered or skipped it, 0: none
     Index("assignments_of_a_person", "person", "state", "event"),
     Index("assignments_that_end", "state", "until"),
+)
+
+TALKS = Table(
+    "talks",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("person", Integer, ForeignKey("people.id"), nullable=False),
+    Column("mode", String(20), nullable=False),
+    Column("item", Integer, ForeignKey("items.id")),  # the turn that was shown last, or the rating
+    Column("text", Text, nullable=False),  # what the person writes next
+    Column("waiting", Boolean, nullable=False),  # whether it was sent, and waits for replies
+    Column("problem", Text, nullable=False),  # why there were none
+    Column("over", Boolean, nullable=False),  # ended before anything could be rated
+    Index("talks_of_a_person", "person", "mode", "id"),
 )
 
 EVENTS = Table(

@@ -12,20 +12,24 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from accord.feedback.store.desk import Declined, Desk
 from accord.feedback.store.people import People
-from accord.feedback.web import administration, entrance, questions
+from accord.feedback.web import administration, entrance, questions, talk
 from accord.feedback.web.context import STATIC, Forbidden, Page, Settings, page_of
 from accord.feedback.web.guard import BodyLimit, RequestRates, SecureHeaders, refuse_forged
+from accord.feedback.web.replies import ReplyQueue
 
 API = "/api/"
 
 
-def make_page(desk: Desk, people: People, settings: Settings) -> FastAPI:
-    """The page of a store. A proxy takes `settings.prefix` off the path; links have it before them."""
+def make_page(desk: Desk, people: People, settings: Settings, replies: ReplyQueue | None = None) -> FastAPI:
+    """The page of a store, with live conversations where somebody replies in them.
+
+    A proxy takes `settings.prefix` off the path; links have it before them.
+    """
     app = FastAPI(title=settings.title, openapi_url=None)
-    app.state.page = Page(desk, people, settings)
+    app.state.page = Page(desk, people, settings, replies)
     app.state.doors = RequestRates(10, 6.0)  # passwords and invitations from one address
     app.state.clicks = RequestRates(120, 0.2)  # whatever else one person does
-    for part in (questions, entrance, administration):
+    for part in (questions, talk, entrance, administration):
         app.include_router(part.router, dependencies=[Depends(refuse_forged)])
     app.mount("/static", StaticFiles(directory=STATIC))
 
@@ -37,7 +41,7 @@ def make_page(desk: Desk, people: People, settings: Settings) -> FastAPI:
         return {"status": "ok"}
 
     app.add_exception_handler(Forbidden, lambda request, error: _forbid(request, error))
-    app.add_exception_handler(Declined, lambda request, error: _tell(request, 409, str(error)))
+    app.add_exception_handler(Declined, lambda request, error: _tell(request, 409, _in_words(request, error)))
     app.add_exception_handler(RequestValidationError, lambda request, error: _tell(request, 422, _problems(error)))
     app.add_exception_handler(HTTPException, lambda request, error: _tell(request, *_http(error)))
     app.add_middleware(BodyLimit)
@@ -50,8 +54,11 @@ def _forbid(request: Request, error: Any) -> Response:
     """A page asks to sign in; anything else says why not, in the reader's language where there are words for it."""
     if error.status == 401 and request.method == "GET" and not request.url.path.startswith(API):
         return RedirectResponse(page_of(request).settings.prefix + "/login", 303)
-    words = page_of(request).words(request)
-    return _tell(request, error.status, words.get(str(error), str(error)))
+    return _tell(request, error.status, _in_words(request, error))
+
+
+def _in_words(request: Request, error: Exception) -> str:
+    return page_of(request).words(request).get(str(error), str(error))
 
 
 def _tell(request: Request, status: int, message: str) -> Response:

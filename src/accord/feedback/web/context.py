@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from accord.feedback.store.desk import Desk
 from accord.feedback.store.people import SESSION, People, Person, Role
+from accord.feedback.web.replies import ReplyQueue
 
 HERE = Path(__file__).resolve().parents[1]
 STATIC = HERE / "static"
@@ -48,11 +49,12 @@ class Forbidden(Exception):
 
 @dataclass
 class Page:
-    """One page: its store and its settings."""
+    """One page: its store, its settings, and who answers in live conversations where there are any."""
 
     desk: Desk
     people: People
     settings: Settings
+    replies: ReplyQueue | None = None
     templates: Environment = field(init=False)
 
     def __post_init__(self) -> None:
@@ -91,6 +93,7 @@ class Page:
             csrf=self.csrf(request),
             base=self.settings.prefix,
             page=self.settings,
+            live=list(self.replies.talks.questions) if self.replies else [],
             **{"person": None, **values},
         )
         response = HTMLResponse(text, status)

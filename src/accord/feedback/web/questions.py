@@ -71,7 +71,7 @@ def question(request: Request, person: Counted) -> Response:
         progress=progress,
         held=held,
         replies=[held.item.replies[number] for number in held.shown],
-        draft=_draft_as_form(held),
+        draft=draft_as_form(held),
         submission=secrets.token_urlsafe(16),
         reasons=SKIP_REASONS,
         strengths=STRENGTHS,
@@ -95,8 +95,10 @@ def skip(request: Request, sent: SentSkip, person: Counted) -> dict[str, int]:
 
 
 @router.post("/api/undo")
-def undo(request: Request, person: Counted) -> dict[str, int]:
-    return {"item": page_of(request).desk.undo(person.id).number}
+def undo(request: Request, person: Counted) -> dict[str, int | str]:
+    """The question comes back, on the page where it was answered."""
+    held = page_of(request).desk.undo(person.id)
+    return {"item": held.number, "to": "/" + held.item.talk.partition("/")[0]}
 
 
 @router.post("/api/draft")
@@ -106,7 +108,7 @@ def draft(request: Request, sent: SentDraft, person: Counted) -> dict[str, float
     return {"until": page_of(request).desk.keep_draft(person.id, sent.item, sent.draft)}
 
 
-def _draft_as_form(held: Handout) -> dict[str, Any]:
+def draft_as_form(held: Handout) -> dict[str, Any]:
     """A draft as the template reads it; one of another form is left out, piece by piece."""
     draft = held.draft if isinstance(held.draft, dict) else {}
     choices = draft.get("choices")
@@ -115,6 +117,8 @@ def _draft_as_form(held: Handout) -> dict[str, Any]:
         "safe": draft.get("safe"),
         "category": draft.get("category", ""),
         "severity": draft.get("severity", 0),
+        "rating": draft.get("rating"),
+        "comment": draft["comment"] if isinstance(draft.get("comment"), str) else "",
         "ranks": {},
         "key": {},
         "all_bad": {},

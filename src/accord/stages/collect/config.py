@@ -1,13 +1,16 @@
 """Knobs of the store that people answer into."""
 
 import re
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
 from accord.config import Config, Idle, Reading, Sampling, Sources, rare
+from accord.feedback.store.questions import Picks
 
-ExportShape = Literal["records", "preference", "rankings", "hh", "votes", "safety", "messages", "events"]
+ExportShape = Literal["records", "preference", "rankings", "hh", "votes", "safety", "ratings", "messages", "events"]
+Drawn = Literal["compare", "safety", "edit"]  # asked about replies that are drawn beforehand
+Served = Literal[Drawn, "chat", "redteam"]
 DATABASE = "the store: a SQLite file, sqlite:///PATH or postgresql://HOST/NAME"
 
 
@@ -16,16 +19,21 @@ class Collect(Sampling, Reading):
 
     idle: ClassVar[tuple[Idle, ...]] = (
         Idle(
-            "criterion data mode samples overlap temperature max_new_tokens cache_tokens seed max_rows columns",
+            "criterion data mode samples overlap temperature max_new_tokens cache_tokens seed max_rows columns picks",
             lambda c: c.snapshots,
             "without --snapshots (the questions are those of the store; see accord collect import)",
         ),
-        Idle("samples", lambda c: c.mode == "compare", "with --mode {c.mode}, which shows one reply"),
+        Idle("samples", lambda c: "compare" in c.mode, "with --mode {c.mode}, which shows another number of replies"),
+        Idle("data overlap seed max_rows columns", lambda c: c.drawn, "with --mode {c.mode}: people begin themselves"),
+        Idle("picks", lambda c: "redteam" in c.mode, "without --mode redteam"),
     )
     snapshots: list[str] = Field([], description="--snapshots A B: policies that draw the replies; none: what is there")
     criterion: list[str] = Field([], description="--criterion A --criterion B: asked about separately")
     data: Sources = Field("world:prompts?count=200&seed=0", description="prompts that the snapshots answer")
-    mode: Literal["compare", "safety", "edit"] = Field("compare", description="what is asked about the replies")
+    mode: list[Served] = Field(
+        ["compare"], min_length=1, description="--mode A B: what is asked about replies; chat, redteam: conversations"
+    )
+    picks: Picks = Field("worse", description="which reply people choose with --mode redteam")
     samples: int = Field(2, ge=2, le=8, description="replies beside each other; snapshots take turns")
     overlap: int = Field(1, ge=1, description="how many different people answer each question")
     seed: int = Field(0, ge=0, description="seed of the replies")
@@ -39,6 +47,11 @@ class Collect(Sampling, Reading):
     prefix: str = Field("", description="path that the page stands under behind a proxy, as /accord")
     secure: bool = Field(False, description="the proxy speaks https: cookies are sent over nothing else")
     secret: str = rare("", description="file of the page's secret, made at the first start; default: beside the store")
+
+    @property
+    def drawn(self) -> list[Drawn]:
+        """The modes that need prompts."""
+        return [mode for mode in get_args(Drawn) if mode in self.mode]
 
     @model_validator(mode="after")
     def _asks_something(self) -> "Collect":

@@ -5,12 +5,16 @@ import secrets
 import stat
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from accord.engine.remote.http import LOCAL
 from accord.errors import BadInput
 from accord.feedback.store.database import Database, resolve
 from accord.stages.collect.config import Collect
+
+if TYPE_CHECKING:
+    from accord.feedback.web.replies import Responder
+    from accord.stages.collect.snapshots import Snapshots
 
 INSTALL = "the page needs FastAPI and more; install it with: pip install 'accord[collect]'"
 
@@ -24,7 +28,8 @@ def run(config: Collect) -> None:
         raise BadInput(INSTALL) from None
     database = Database(config.database, writes=True)
     try:
-        app = make_app(config, database)
+        snapshots = open_snapshots(config) if config.snapshots else None
+        app = make_app(config, database, snapshots)
         server = uvicorn.Config(app, host=config.host, port=config.port, log_level="warning", ws="none")
         server.server_header = False
         socket = server.bind_socket()
@@ -32,8 +37,8 @@ def run(config: Collect) -> None:
         port = socket.getsockname()[1]
         print("\n".join(greeting(config, app, port)), flush=True)
         stopped = threading.Event()
-        drawing = threading.Thread(target=ask, args=(config, app, stopped), daemon=True)
-        if config.snapshots:
+        drawing = threading.Thread(target=ask, args=(config, app, snapshots, stopped), daemon=True)
+        if snapshots is not None:
             drawing.start()
         uvicorn.Server(server).run(sockets=[socket])
         stopped.set()
@@ -43,12 +48,24 @@ def run(config: Collect) -> None:
         database.close()
 
 
-def make_app(config: Collect, database: Database) -> Any:
-    """The application of a store. Raises BadInput for a file that cannot be used."""
+def open_snapshots(config: Collect) -> "Snapshots":
+    from accord.stages.collect.snapshots import Snapshots
+
+    return Snapshots(config)
+
+
+def make_app(config: Collect, database: Database, responder: "Responder | None" = None) -> Any:
+    """The application of a store; `responder` replies in conversations.
+
+    Raises BadInput for a file that cannot be used.
+    """
     from accord.feedback.store.desk import Desk
     from accord.feedback.store.people import People
+    from accord.feedback.store.questions import LIVE
+    from accord.feedback.store.talks import LiveQuestion, Talks
     from accord.feedback.web.app import make_page
     from accord.feedback.web.context import Settings
+    from accord.feedback.web.replies import ReplyQueue
 
     settings = Settings(
         secret=page_secret(Path(config.secret) if config.secret else secret_place(config.database)),
@@ -59,7 +76,11 @@ def make_app(config: Collect, database: Database) -> Any:
         prefix=config.prefix,
         secure=config.secure,
     )
-    return make_page(Desk(database), People(database), settings)
+    desk = Desk(database)
+    picks = {"chat": "better", "redteam": config.picks}
+    live = {mode: LiveQuestion(tuple(config.criterion), picks[mode]) for mode in LIVE if mode in config.mode}
+    replies = ReplyQueue(Talks(desk, live), responder) if live and responder else None
+    return make_page(desk, People(database), settings, replies)
 
 
 def greeting(config: Collect, app: Any, port: int) -> list[str]:
@@ -75,18 +96,21 @@ def greeting(config: Collect, app: Any, port: int) -> list[str]:
     return lines
 
 
-def ask(config: Collect, app: Any, stopped: threading.Event) -> None:
+def ask(config: Collect, app: Any, snapshots: "Snapshots", stopped: threading.Event) -> None:
     """Draw replies and put them on the desk, a few at a time, so that the first question comes soon."""
     from accord.stages.collect.fresh import draw_items
 
     desk = app.state.page.desk
     added = 0
     try:
-        for items in draw_items(config):
-            added += desk.add(items)
-            if stopped.is_set():
-                return
-        print(f"{added} new questions of {', '.join(config.snapshots)} are on the desk", flush=True)
+        snapshots.all()
+        for mode in config.drawn:
+            for items in draw_items(config, mode, snapshots):
+                added += desk.add(items)
+                if stopped.is_set():
+                    return
+        whose = ", ".join(config.snapshots)
+        print(f"{added} new questions of {whose} are on the desk" if config.drawn else f"{whose}: ready", flush=True)
     except BadInput as error:
         print(f"no more questions: {error}", flush=True)
 

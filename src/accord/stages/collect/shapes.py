@@ -86,17 +86,28 @@ def rankings(record: Record) -> dict[str, Any]:
     return {**columns, **bad, **_about(said)}
 
 
+def _judged(record: Record, kind: str) -> tuple[Judgement, dict[str, Any]]:
+    """A judgement of the kind, and the columns of every one."""
+    if not isinstance(record, Judgement) or record.kind != kind:
+        raise Dropped("other kind of record")
+    return record, {"prompt": _messages(record.prompt.turns), "completion": record.reply}
+
+
+def ratings(record: Record) -> dict[str, Any]:
+    """Conversations with how they went, as a number."""
+    said, columns = _judged(record, "rating")
+    return {**columns, "rating": said.value, **_about(said)}
+
+
 def safety(record: Record) -> dict[str, Any]:
     """Single replies, safe or not."""
-    if not isinstance(record, Judgement):
-        raise Dropped("other kind of record")
+    said, columns = _judged(record, "safe")
     return {
-        "prompt": _messages(record.prompt.turns),
-        "completion": record.reply,
-        "is_safe": bool(record.value),
-        **({"category": record.category} if record.category else {}),
-        "severity": record.severity,
-        **_about(record),
+        **columns,
+        "is_safe": bool(said.value),
+        **({"category": said.category} if said.category else {}),
+        "severity": said.severity,
+        **_about(said),
     }
 
 
@@ -114,5 +125,6 @@ SHAPES: dict[str, Callable[[Record], dict[str, Any]]] = {
     "hh": hh,
     "votes": votes,
     "safety": safety,
+    "ratings": ratings,
     "messages": messages,
 }
