@@ -117,6 +117,7 @@ CHANGES = [
     ("/api/answer", None),
     ("/api/say", None),
     ("/api/end", None),
+    ("/api/decide", None),
     ("/login", {"name": "Ada", "password": PASSWORD}),
     ("/join/x", {"name": "Ada", "password": PASSWORD}),
 ]
@@ -185,6 +186,8 @@ ROLES = {
     "/api/talk": "annotator",
     "/api/say": "annotator",
     "/api/end": "annotator",
+    "/review": "reviewer",
+    "/api/decide": "reviewer",
     "/me/forget": "annotator",
     "/logout": "",
     "/language": "",

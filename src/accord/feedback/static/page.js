@@ -12,6 +12,8 @@ let turn = Promise.resolve();
 let typing = 0;
 setInterval(() => { if (document.visibilityState === "visible") seconds += 1; }, 1000);
 
+const has = (name) => document.getElementById(name) !== null;
+
 function tell(text, bad) {
   state.textContent = text;
   state.className = bad ? "problem" : "";
@@ -108,7 +110,7 @@ const actions = {
   submit: () => once(async () => {
     const answer = gather();
     if (!isWhole(answer)) return tell(form.dataset.incomplete, true);
-    await send("/api/answer", { item: Number(item), submission, mode, answer: { ...answer, seconds } });
+    await send(form.dataset.submit || "/api/answer", { item: Number(item), submission, mode, answer: { ...answer, seconds } });
     next();
   }),
   skip: () => once(async () => {
@@ -132,7 +134,7 @@ for (const [name, act] of Object.entries(actions)) document.getElementById(name)
 
 form.addEventListener("submit", (event) => event.preventDefault());
 form.addEventListener("input", (event) => {
-  const keep = mode ? actions.draft : talk && actions.keep;
+  const keep = has("draft") ? actions.draft : has("keep") && actions.keep;
   if (!keep || event.target.id === "reason") return;
   clearTimeout(typing);
   typing = setTimeout(keep, 800);
@@ -173,14 +175,13 @@ function digit(number) {
 
 const keys = {
   Enter: actions.submit,
-  Backspace: () => has("skip") && actions.skip(),
+  Backspace: () => (has("skip") ? actions.skip() : document.getElementById("later")?.click()),
   u: actions.undo,
   e: () => has("end") && actions.end(),
   b: () => compares && choose(current().querySelector("input[value=bad], input[type=checkbox]")),
   g: () => document.getElementById("guidelines")?.toggleAttribute("open"),
 };
 
-const has = (name) => document.getElementById(name) !== null;
 const written = () => (has("send") ? actions.send() : has("submit") && actions.submit());
 
 document.addEventListener("keydown", (event) => {

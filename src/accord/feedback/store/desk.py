@@ -77,14 +77,14 @@ class Desk:
         """Take an answer in and return the number of its event; a submission that is known is not taken twice."""
 
         def change(connection: "Connection") -> int:
-            if (known := _known(connection, submission, person, number)) is not None:
+            if (known := known_event(connection, submission, person, number)) is not None:
                 return known
             held = self._take(connection, person, number)
             if type(answer) is not ANSWERS[held.item.mode]:
                 raise Declined("this question is of another mode")
             if problem := answer.problem(held.item):
                 raise Declined(problem)
-            body = to_body(answer, held.shown) | {"group": _group(connection, person)}
+            body = to_body(answer, held.shown) | {"group": group_of(connection, person)}
             event = append(
                 connection, ANSWERED, body, at=self.clock(), person=person, item=number, submission=submission
             )
@@ -97,7 +97,7 @@ class Desk:
         """Give an item back with a reason: somebody else gets it, this person does not any more."""
 
         def change(connection: "Connection") -> int:
-            if (known := _known(connection, submission, person, number)) is not None:
+            if (known := known_event(connection, submission, person, number)) is not None:
                 return known
             if self._take(connection, person, number).item.talk:
                 raise Declined("a conversation is not skipped: answer, or end it")
@@ -141,7 +141,7 @@ class Desk:
             connection.execute(
                 update(ASSIGNMENTS)
                 .where(mine, row)
-                .values(state=LEASED, until=until, event=0, draft=_as_shown(body, shown))
+                .values(state=LEASED, until=until, event=0, draft=as_shown(body, shown))
             )
             held = self._held(connection, person, MODES)
             assert held is not None
@@ -277,7 +277,7 @@ def _rewind(connection: "Connection", held: Handout) -> None:
     connection.execute(update(TALKS).where(here).values(item=held.number, text=text, waiting=False, problem=""))
 
 
-def _as_shown(body: Mapping[str, Any], shown: Sequence[int]) -> dict[str, Any]:
+def as_shown(body: Mapping[str, Any], shown: Sequence[int]) -> dict[str, Any]:
     """An event's body as the page wrote it, with ranks by place."""
     draft = {key: value for key, value in body.items() if key not in ("order", "group", "reason")}
     if "choices" in draft:
@@ -288,7 +288,7 @@ def _as_shown(body: Mapping[str, Any], shown: Sequence[int]) -> dict[str, Any]:
     return draft
 
 
-def _known(connection: "Connection", submission: str, person: int, number: int) -> int | None:
+def known_event(connection: "Connection", submission: str, person: int, number: int) -> int | None:
     """The event of a submission that was taken before. Raises Declined where somebody else made it, or for another."""
     known = connection.execute(
         select(EVENTS.c.number, EVENTS.c.person, EVENTS.c.item).where(EVENTS.c.submission == submission)
@@ -300,7 +300,8 @@ def _known(connection: "Connection", submission: str, person: int, number: int) 
     return int(known.number)
 
 
-def _group(connection: "Connection", person: int) -> str:
+def group_of(connection: "Connection", person: int) -> str:
+    """The value group of a person, as it is now."""
     return str(connection.execute(select(PEOPLE.c.value_group).where(PEOPLE.c.id == person)).scalar_one())
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 ANSWERED, SKIPPED, WITHDRAWN, ADMINISTRATION = "answer", "skip", "withdrawal", "administration"
+DECIDED = "decision"  # of a reviewer
 
 
 def append(
@@ -42,20 +43,29 @@ def last_event(connection: "Connection") -> int:
     return int(connection.execute(select(CLOCK.c.number)).scalar_one())
 
 
-def read_records(connection: "Connection", until: int) -> Iterator[tuple[int, Comparison | Judgement | Demonstration]]:
-    """What holds at event `until`: each record with the number of its event, in the order of the answers.
+def read_records(
+    connection: "Connection", until: int, *, decisions: bool = True
+) -> Iterator[tuple[int, Comparison | Judgement | Demonstration]]:
+    """What holds at event `until`: each record with the number of its event, in the order of the events.
 
-    Of what a person said of an item the last answer counts that was not taken back by then.
+    Of what a person said of an item the last answer counts that was not taken back by then. With `decisions` the last
+    one of a reviewer is read in place of all answers to its item.
     """
     standing: dict[int, tuple[int, int, Mapping[str, Any]]] = {}
-    history = select(EVENTS).where(EVENTS.c.number <= until, EVENTS.c.kind.in_((ANSWERED, WITHDRAWN)))
+    decided: dict[int, int] = {}
+    kinds = (ANSWERED, WITHDRAWN, *((DECIDED,) if decisions else ()))
+    history = select(EVENTS).where(EVENTS.c.number <= until, EVENTS.c.kind.in_(kinds))
     for event in connection.execute(history.order_by(EVENTS.c.number)):
         if event.kind == WITHDRAWN:
             standing.pop(event.body["of"], None)
-        else:
-            standing[event.number] = (event.item, event.person, event.body)
+            continue
+        standing[event.number] = (event.item, event.person, event.body)
+        if event.kind == DECIDED:
+            decided[event.item] = event.number
     items: dict[int, Item] = {}
     for number, (item, person, body) in standing.items():
+        if decided.get(item, number) != number:
+            continue
         if item not in items:
             row = connection.execute(select(ITEMS.c.mode, ITEMS.c.body).where(ITEMS.c.id == item)).one()
             items[item] = item_from_json(row.mode, row.body)

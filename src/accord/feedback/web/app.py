@@ -12,7 +12,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from accord.feedback.store.desk import Declined, Desk
 from accord.feedback.store.people import People
-from accord.feedback.web import administration, entrance, questions, talk
+from accord.feedback.web import administration, entrance, questions, review, talk
 from accord.feedback.web.context import STATIC, Forbidden, Page, Settings, page_of
 from accord.feedback.web.guard import BodyLimit, RequestRates, SecureHeaders, refuse_forged
 from accord.feedback.web.replies import ReplyQueue
@@ -29,7 +29,7 @@ def make_page(desk: Desk, people: People, settings: Settings, replies: ReplyQueu
     app.state.page = Page(desk, people, settings, replies)
     app.state.doors = RequestRates(10, 6.0)  # passwords and invitations from one address
     app.state.clicks = RequestRates(120, 0.2)  # whatever else one person does
-    for part in (questions, talk, entrance, administration):
+    for part in (questions, talk, review, entrance, administration):
         app.include_router(part.router, dependencies=[Depends(refuse_forged)])
     app.mount("/static", StaticFiles(directory=STATIC))
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from accord.feedback.store.answers import ANSWERS, LONGEST
+from accord.feedback.store.answers import ANSWERS, LONGEST, PersonAnswer
 from accord.feedback.store.desk import Declined, Handout
 from accord.feedback.store.people import Person
 from accord.feedback.store.questions import Mode
@@ -41,6 +41,14 @@ class SentAnswer(Sent):
     submission: Submission
     mode: Mode
     answer: dict[str, Any]
+
+
+def said_of(sent: SentAnswer) -> PersonAnswer:
+    """The answer in the form of its mode. Raises Forbidden."""
+    try:
+        return ANSWERS[sent.mode].model_validate(sent.answer)
+    except ValidationError as error:
+        raise Forbidden(422, "; ".join(problem["msg"] for problem in error.errors())) from None
 
 
 class SentSkip(Sent):
@@ -82,11 +90,7 @@ def question(request: Request, person: Counted) -> Response:
 @router.post("/api/answer")
 def answer(request: Request, sent: SentAnswer, person: Counted) -> dict[str, int]:
     """Returns once the answer is durable."""
-    try:
-        said = ANSWERS[sent.mode].model_validate(sent.answer)
-    except ValidationError as error:
-        raise Forbidden(422, "; ".join(problem["msg"] for problem in error.errors())) from None
-    return {"event": page_of(request).desk.submit(person.id, sent.item, sent.submission, said)}
+    return {"event": page_of(request).desk.submit(person.id, sent.item, sent.submission, said_of(sent))}
 
 
 @router.post("/api/skip")

@@ -69,12 +69,14 @@ class CollectExport(Config):
 
     idle: ClassVar[tuple[Idle, ...]] = (
         Idle("criterion", lambda c: c.shape not in ("messages", "events"), "with --shape {c.shape}, which has none"),
+        Idle("decisions", lambda c: c.shape != "events", "with --shape events, which holds both"),
     )
     database: str = Field("feedback.db", description=DATABASE)
     out: str = Field(description="FILE.jsonl[.gz] to write; must be new")
     shape: ExportShape = Field("records", description="columns of the rows (docs/feedback.md); records lose nothing")
     criterion: str = Field("", description="what was said under this one alone; most shapes hold one")
     until: int = Field(0, ge=0, description="number of the last event to count; 0: the newest")
+    decisions: bool = Field(True, description="what a reviewer decided stands in place of the answers; False: answers")
 
 
 class CollectImport(Reading):

@@ -48,7 +48,8 @@ def _labels(database: Database, config: CollectExport) -> Iterator[dict[str, Any
     from accord.feedback.store.events import last_event, read_records
 
     with database.read() as connection:
-        found = [record for _, record in read_records(connection, config.until or last_event(connection))]
+        until = config.until or last_event(connection)
+        found = [record for _, record in read_records(connection, until, decisions=config.decisions)]
     under = sorted({criterion for record in found if (criterion := getattr(record, "criterion", ""))})
     if config.criterion and config.criterion not in under:
         raise BadInput(f"{config.database}: nothing was said under --criterion {config.criterion}; but {under}")

@@ -1,0 +1,129 @@
+"""Reviews: items on which people disagree, with what they said, for a reviewer to decide.
+
+A decision is an event of its own. It is read in place of the answers to its item, unless a reader asks for these.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import func, select
+
+from accord.feedback.store.answers import ANSWERS, PersonAnswer, labeler_of, to_body
+from accord.feedback.store.desk import DONE, Declined, Desk, Handout, as_shown, group_of, known_event
+from accord.feedback.store.events import DECIDED, append
+from accord.feedback.store.questions import Item, Mode, item_from_json
+from accord.feedback.store.schema import ASSIGNMENTS, EVENTS, ITEMS
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+REVIEWED: tuple[Mode, ...] = ("compare", "safety")  # of which two answers can contradict each other
+LOOKED_AT = 1000  # items that one call looks through
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """An answer under review, as the page shows it: who said it goes by a number."""
+
+    labeler: str
+    answer: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What a reviewer decides: an item as it is handed out, and the answers to it."""
+
+    held: Handout
+    said: tuple[Said, ...]
+
+
+class Reviews:
+    """The disagreements of a desk."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+
+    def next(self, after: int = 0) -> Case | None:
+        """The first item behind number `after` on which people disagree and nobody has decided; None without one."""
+        several = (
+            select(ASSIGNMENTS.c.item)
+            .where(ASSIGNMENTS.c.state == DONE, ASSIGNMENTS.c.item > after)
+            .group_by(ASSIGNMENTS.c.item)
+            .having(func.count() > 1)
+        )
+        decided = select(EVENTS.c.item).where(EVENTS.c.kind == DECIDED)
+        asked = (
+            select(ITEMS)
+            .where(ITEMS.c.mode.in_(REVIEWED), ITEMS.c.id.in_(several), ITEMS.c.id.not_in(decided))
+            .order_by(ITEMS.c.id)
+            .limit(LOOKED_AT)
+        )
+        with self.desk.database.read() as connection:
+            for row in connection.execute(asked):
+                item = item_from_json(row.mode, row.body)
+                answers = _answers(connection, row.id)
+                if disagree(item, [answer.body for answer in answers]):
+                    return _case(row.id, item, answers)
+        return None
+
+    def decide(self, person: int, number: int, submission: str, answer: PersonAnswer) -> int:
+        """What holds of an item; returns the number of the event. A later decision replaces an earlier one."""
+
+        def change(connection: "Connection") -> int:
+            if (known := known_event(connection, submission, person, number)) is not None:
+                return known
+            row = connection.execute(select(ITEMS).where(ITEMS.c.id == number)).first()
+            answers = _answers(connection, number) if row is not None else []
+            if row is None or row.mode not in REVIEWED or not answers:
+                raise Declined("nobody has answered this question: there is nothing to decide")
+            item = item_from_json(row.mode, row.body)
+            if type(answer) is not ANSWERS[item.mode]:
+                raise Declined("this question is of another mode")
+            if problem := answer.problem(item):
+                raise Declined(problem)
+            body = to_body(answer, order_of(item)) | {
+                "group": group_of(connection, person),
+                "about": [said.number for said in answers],
+            }
+            return append(
+                connection, DECIDED, body, at=self.desk.clock(), person=person, item=number, submission=submission
+            )
+
+        return self.desk.database.write(change)
+
+
+def disagree(item: Item, bodies: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether one answer says the opposite of another: another order of two replies, or safe against unsafe.
+
+    A tie against a choice is no contradiction.
+    """
+    if item.mode == "safety":
+        return len({body["safe"] for body in bodies}) > 1
+    for criterion in item.criteria:
+        ranks = [body["choices"][criterion]["ranks"] for body in bodies]
+        for one, other in combinations(range(len(item.replies)), 2):
+            if {-1, 1} <= {(given[one] > given[other]) - (given[one] < given[other]) for given in ranks}:
+                return True
+    return False
+
+
+def order_of(item: Item) -> tuple[int, ...]:
+    """The order that every reviewer sees: it tells nothing, and is the same when the page is loaded again."""
+    places = len(item.replies)
+    return tuple(random.Random(item.id).sample(range(places), places))
+
+
+def _answers(connection: "Connection", number: int) -> list[Any]:
+    """The events of the answers that hold, in their order."""
+    holds = (ASSIGNMENTS.c.item == number) & (ASSIGNMENTS.c.state == DONE)
+    asked = select(EVENTS).join(ASSIGNMENTS, ASSIGNMENTS.c.event == EVENTS.c.number).where(holds)
+    return list(connection.execute(asked.order_by(EVENTS.c.number)))
+
+
+def _case(number: int, item: Item, answers: Sequence[Any]) -> Case:
+    shown = order_of(item)
+    said = tuple(Said(labeler_of(event.person, event.body["group"]), as_shown(event.body, shown)) for event in answers)
+    return Case(Handout(number, item, shown, None, 0.0), said)
