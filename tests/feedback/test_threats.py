@@ -107,6 +107,7 @@ def test_a_browser_is_told_to_run_no_other_script_and_to_send_nothing_elsewhere(
 CHANGES = [
     ("/logout", {}),
     ("/language", {"language": "de"}),
+    ("/me/harmful", {}),
     ("/me/forget", {}),
     ("/people/invite", {"role": "admin"}),
     ("/people/role", {"of": "1", "role": "admin"}),
@@ -188,6 +189,7 @@ ROLES = {
     "/api/end": "annotator",
     "/review": "reviewer",
     "/api/decide": "reviewer",
+    "/me/harmful": "annotator",
     "/me/forget": "annotator",
     "/logout": "",
     "/language": "",

@@ -10,7 +10,13 @@ let seconds = 0;
 let leaving = false;
 let turn = Promise.resolve();
 let typing = 0;
-setInterval(() => { if (document.visibilityState === "visible") seconds += 1; }, 1000);
+// active time: in front, and somebody did something in the last minute
+let idle = 0;
+for (const sign of ["keydown", "pointermove", "pointerdown", "scroll"]) addEventListener(sign, () => { idle = 0; }, { passive: true });
+setInterval(() => {
+  idle += 1;
+  if (document.visibilityState === "visible" && idle <= 60) seconds += 1;
+}, 1000);
 
 const has = (name) => document.getElementById(name) !== null;
 
@@ -114,7 +120,7 @@ const actions = {
     next();
   }),
   skip: () => once(async () => {
-    await send("/api/skip", { item: Number(item), submission, reason: document.getElementById("reason").value });
+    await send("/api/skip", { item: Number(item), submission, seconds, reason: document.getElementById("reason").value });
     next();
   }),
   undo: () => once(async () => {
@@ -180,6 +186,7 @@ const keys = {
   e: () => has("end") && actions.end(),
   b: () => compares && choose(current().querySelector("input[value=bad], input[type=checkbox]")),
   g: () => document.getElementById("guidelines")?.toggleAttribute("open"),
+  d: () => document.getElementById("differences")?.toggleAttribute("open"),
 };
 
 const written = () => (has("send") ? actions.send() : has("submit") && actions.submit());

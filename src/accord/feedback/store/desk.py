@@ -15,7 +15,8 @@ from sqlalchemy import and_, delete, func, insert, or_, select, update
 from accord.feedback.store.answers import ANSWERS, PersonAnswer, to_body
 from accord.feedback.store.database import Database
 from accord.feedback.store.events import ANSWERED, SKIPPED, WITHDRAWN, append
-from accord.feedback.store.questions import LIVE, MODES, QUEUED, Item, Mode, item_from_json, item_to_json
+from accord.feedback.store.exposure import NO_CAPS, Caps, Exposure, exposure_of
+from accord.feedback.store.questions import LIVE, MODES, QUEUED, Item, Mode, is_aided, item_from_json, item_to_json
 from accord.feedback.store.schema import ASSIGNMENTS, EVENTS, ITEMS, PEOPLE, TALKS
 
 if TYPE_CHECKING:
@@ -42,10 +43,18 @@ class Handout:
 
 
 class Desk:
-    """What an annotator can do. `clock` gives the seconds since 1970, `lease` those that an item waits."""
+    """What an annotator can do. `clock` gives the seconds since 1970, `lease` those that an item waits; `caps` bound
+    how much harmful text one person gets."""
 
-    def __init__(self, database: Database, *, lease: float = LEASE, clock: Callable[[], float] = time.time) -> None:
-        self.database, self.lease, self.clock = database, lease, clock
+    def __init__(
+        self,
+        database: Database,
+        *,
+        lease: float = LEASE,
+        clock: Callable[[], float] = time.time,
+        caps: Caps = NO_CAPS,
+    ) -> None:
+        self.database, self.lease, self.clock, self.caps = database, lease, clock, caps
         self._random = random.SystemRandom()
 
     def add(self, items: Iterable[Item]) -> int:
@@ -85,6 +94,8 @@ class Desk:
             if problem := answer.problem(held.item):
                 raise Declined(problem)
             body = to_body(answer, held.shown) | {"group": group_of(connection, person)}
+            if held.item.aids:
+                body["aided"] = is_aided(held.item, person)
             event = append(
                 connection, ANSWERED, body, at=self.clock(), person=person, item=number, submission=submission
             )
@@ -93,7 +104,7 @@ class Desk:
 
         return self.database.write(change)
 
-    def skip(self, person: int, number: int, submission: str, reason: str) -> int:
+    def skip(self, person: int, number: int, submission: str, reason: str, seconds: float = 0.0) -> int:
         """Give an item back with a reason: somebody else gets it, this person does not any more."""
 
         def change(connection: "Connection") -> int:
@@ -104,7 +115,7 @@ class Desk:
             event = append(
                 connection,
                 SKIPPED,
-                {"reason": reason},
+                {"reason": reason, "seconds": seconds},
                 at=self.clock(),
                 person=person,
                 item=number,
@@ -166,6 +177,11 @@ class Desk:
 
         return self.database.write(change)
 
+    def exposure(self, person: int) -> Exposure:
+        """Whether the person may see harmful items now."""
+        with self.database.read() as connection:
+            return exposure_of(connection, person, self.caps, self.clock())
+
     def progress(self, person: int) -> dict[str, int]:
         """Answers by this person, and answers and wanted answers of all items."""
         with self.database.read() as connection:
@@ -199,11 +215,13 @@ class Desk:
         if (held := self._held(connection, person, modes)) is not None:
             return held  # two pages of the same person asked at once
         tags = connection.execute(select(PEOPLE.c.tags).where(PEOPLE.c.id == person)).scalar_one()
+        may = exposure_of(connection, person, self.caps, now).is_open
+        harmless = () if may else (ITEMS.c.harmful.is_(False),)
         had = select(ASSIGNMENTS.c.item).where(ASSIGNMENTS.c.item == ITEMS.c.id, ASSIGNMENTS.c.person == person)
         number = connection.execute(
             select(ITEMS.c.id)
             .where(ITEMS.c.open.is_(True), ITEMS.c.mode.in_(modes))
-            .where(or_(ITEMS.c.tag == "", ITEMS.c.tag.in_(tags)), ~had.exists())
+            .where(or_(ITEMS.c.tag == "", ITEMS.c.tag.in_(tags)), ~had.exists(), *harmless)
             .order_by(ITEMS.c.id)
             .limit(1)
         ).scalar()
@@ -261,6 +279,7 @@ def item_row(item: Item) -> dict[str, Any]:
         "wanted": item.overlap,
         "taken": 0,
         "open": True,
+        "harmful": item.harmful,
     }
 
 
@@ -279,7 +298,7 @@ def _rewind(connection: "Connection", held: Handout) -> None:
 
 def as_shown(body: Mapping[str, Any], shown: Sequence[int]) -> dict[str, Any]:
     """An event's body as the page wrote it, with ranks by place."""
-    draft = {key: value for key, value in body.items() if key not in ("order", "group", "reason")}
+    draft = {key: value for key, value in body.items() if key not in ("order", "group", "reason", "aided")}
     if "choices" in draft:
         draft["choices"] = {
             criterion: {**choice, "ranks": [choice["ranks"][reply] for reply in shown]}

@@ -38,6 +38,7 @@ class Person:
     role: Role
     value_group: str
     tags: tuple[str, ...]
+    opted_out: bool = False  # of harmful items
 
     def may(self, role: Role) -> bool:
         """Whether they may do what a role may."""
@@ -153,6 +154,11 @@ class People:
 
         self.database.write(change)
 
+    def opt_out(self, person: int, out: bool) -> None:
+        """Whether somebody wants no harmful items."""
+        chosen = update(PEOPLE).where(PEOPLE.c.id == person).values(opted_out=out)
+        self.database.write(lambda connection: connection.execute(chosen).rowcount)
+
     def export(self, person: int) -> dict[str, Any]:
         """All that the store holds about a person, for JSON."""
         with self.database.read() as connection:
@@ -203,4 +209,4 @@ def _first(key: Any) -> int:
 
 
 def _person(row: Any) -> Person:
-    return Person(row.id, row.name or "", row.role, row.value_group, tuple(row.tags))
+    return Person(row.id, row.name or "", row.role, row.value_group, tuple(row.tags), row.opted_out)

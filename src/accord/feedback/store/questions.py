@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from accord.errors import BadInput
-from accord.records import Prompt, Turn, content_hash
+from accord.records import Prompt, Turn, content_hash, unit_hash
 
 Queued = Literal["compare", "demonstrate", "safety", "edit"]  # handed out to whoever comes
 Live = Literal["chat", "redteam"]  # turns of a conversation, for the one who leads it
@@ -26,11 +26,22 @@ REPLIES: dict[Mode, tuple[int, int]] = {
 }
 
 
+WHOLE = -1  # what is said of all replies
+
+
+class Aid(NamedTuple):
+    """A text beside the replies, such as a critique; `about` is the number of the reply that it is about, or WHOLE."""
+
+    about: int
+    text: str
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
     """One question. `criteria` are asked about separately; `tag` is the expertise that it asks for, `overlap` how many
     people answer it. `origins[i]`, which is never shown, says which snapshot and settings `replies[i]` came from.
-    `talk` is the conversation that it is a turn of, as `chat/7`; `picks` what the page asks for."""
+    `talk` is the conversation that it is a turn of, as `chat/7`; `picks` what the page asks for. Half of the people see
+    the `aids`. Who wants no `harmful` items gets none."""
 
     mode: Mode
     prompt: Prompt
@@ -41,6 +52,8 @@ class Item:
     overlap: int = 1
     talk: str = ""
     picks: Picks = "better"
+    aids: tuple[Aid, ...] = ()
+    harmful: bool = False
 
     @property
     def id(self) -> str:
@@ -60,7 +73,14 @@ class Item:
             raise BadInput(f"{where} needs {'no criterion' if self.criteria else 'a criterion'}")
         if not self.prompt.turns or self.prompt.turns[-1].role == "assistant" or self.overlap < 1:
             raise BadInput(f"{where} needs a prompt that ends where a reply is due, and an overlap of 1 or more")
+        if not all(WHOLE <= aid.about < len(self.replies) and aid.text.strip() for aid in self.aids):
+            raise BadInput(f"{where} has an aid that is empty, or about a reply that it has not")
         return self
+
+
+def is_aided(item: Item, person: int) -> bool:
+    """Whether somebody sees the aids of an item: half of the people do, by a hash, the same whenever they ask."""
+    return bool(item.aids) and unit_hash(f"aid {item.id} {person}") < 0.5
 
 
 def item_to_json(item: Item) -> dict[str, Any]:
@@ -73,6 +93,7 @@ def item_to_json(item: Item) -> dict[str, Any]:
         "criteria": list(item.criteria),
         "origins": list(item.origins),
         **({"talk": item.talk, "picks": item.picks} if item.talk else {}),
+        **({"aids": [list(aid) for aid in item.aids]} if item.aids else {}),
     }
 
 
@@ -87,4 +108,5 @@ def item_from_json(mode: Mode, body: Mapping[str, Any]) -> Item:
         tuple(body["origins"]),
         talk=body.get("talk", ""),
         picks=body.get("picks", "better"),
+        aids=tuple(Aid(*aid) for aid in body.get("aids", ())),
     )

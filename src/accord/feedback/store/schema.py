@@ -18,6 +18,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    false,
 )
 
 METADATA = MetaData()
@@ -41,6 +42,7 @@ PEOPLE = Table(
     Column("value_group", String(40), nullable=False),
     Column("tags", JSON, nullable=False),
     Column("joined", Double, nullable=False),
+    Column("opted_out", Boolean, nullable=False, server_default=false()),  # of harmful items
 )
 
 INVITES = Table(
@@ -73,6 +75,7 @@ ITEMS = Table(
     Column("wanted", Integer, nullable=False),  # how many different people are to answer
     Column("taken", Integer, nullable=False),  # how many have answered or hold a lease
     Column("open", Boolean, nullable=False),  # taken < wanted, for the index
+    Column("harmful", Boolean, nullable=False, server_default=false()),  # to whoever reads it
     Index("items_in_turn", "open", "mode", "id"),
 )
 

@@ -6,13 +6,14 @@ ends with a rating, which is an item too. So both are answered, taken back and r
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import case, insert, select, update
 
 from accord.feedback.store.answers import LONGEST, chosen_of
 from accord.feedback.store.desk import DONE, LEASED, Declined, Desk, Handout, item_row
+from accord.feedback.store.exposure import exposure_of
 from accord.feedback.store.questions import Item, Live, Picks, item_from_json
 from accord.feedback.store.schema import ASSIGNMENTS, EVENTS, ITEMS, TALKS
 from accord.records import Prompt, Turn
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 SLICES: dict[Live, str] = {"chat": "chat", "redteam": "red-team"}
 RATED: dict[Live, str] = {"chat": "conversation", "redteam": "attack"}  # under what the end is rated, from 0 to 4
+HARMFUL: tuple[Live, ...] = ("redteam",)  # whoever leads such a conversation is meant to read what does harm
+BREAK = "a_break"  # key of the words
 Reply = tuple[str, str]  # its text, and where it came from
 
 
@@ -73,6 +76,7 @@ class Talks:
         """
         if len(text) > LONGEST or (send and not text.strip()):
             raise Declined(f"write 1 to {LONGEST} letters")
+        text = text.replace("\0", "\ufffd")  # as a browser shows it; PostgreSQL takes none
 
         def change(connection: "Connection") -> int:
             talk = _going_on(connection, person, mode)
@@ -81,6 +85,9 @@ class Talks:
                     return int(talk.id)
                 raise Declined("replies to what you wrote before are on their way")
             _refuse_unanswered(talk)
+            now = exposure_of(connection, person, self.desk.caps, self.desk.clock())
+            if send and mode in HARMFUL and not now.is_open:
+                raise Declined(BREAK)
             said = {"text": text, "waiting": send, "problem": ""}
             if talk is None:
                 values = {"person": person, "mode": mode, "item": None, "over": False, **said}
@@ -112,8 +119,9 @@ class Talks:
             question = self.questions[talk.mode]
             texts, origins = zip(*replies, strict=True)
             prompt = Prompt(tuple(turns), SLICES[talk.mode], f"people: {talk.mode}")
-            asked = Item(talk.mode, prompt, texts, question.criteria, origins, talk=_name(talk), picks=question.picks)
-            self._show(connection, talk, asked.check())
+            asked = Item(talk.mode, prompt, texts, question.criteria, origins)
+            of = replace(asked, talk=_name(talk), picks=question.picks, harmful=talk.mode in HARMFUL)
+            self._show(connection, talk, of.check())
             return True
 
         return self.desk.database.write(change)

@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from accord.feedback.store.desk import Desk
 from accord.feedback.store.people import SESSION, People, Person, Role
+from accord.feedback.web.differences import differences
 from accord.feedback.web.replies import ReplyQueue
 
 HERE = Path(__file__).resolve().parents[1]
@@ -62,6 +63,7 @@ class Page:
             loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
         )
         self.templates.filters["pieces"] = pieces
+        self.templates.globals["differences"] = differences
 
     def person(self, request: Request) -> Person | None:
         """Who asks; None where nobody is signed in."""

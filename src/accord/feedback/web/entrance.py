@@ -75,6 +75,13 @@ def export_me(request: Request, person: Annotator) -> Response:
     return _file(page_of(request).people.export(person.id))
 
 
+@router.post("/me/harmful")
+def choose_harmful(request: Request, person: Annotator, wanted: Annotated[bool, Form()] = False) -> Response:
+    """Whether one gets texts that weigh on people."""
+    page_of(request).people.opt_out(person.id, not wanted)
+    return _to(request, "/me")
+
+
 @router.post("/me/forget")
 def forget_me(request: Request, person: Annotator) -> Response:
     page_of(request).people.forget(person.id, by=person.id)

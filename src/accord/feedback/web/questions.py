@@ -1,5 +1,6 @@
 """The desk in the browser: one item at a time, answered, skipped, taken back, half done."""
 
+import math
 import secrets
 from typing import Annotated, Any
 
@@ -9,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from accord.feedback.store.answers import ANSWERS, LONGEST, PersonAnswer
 from accord.feedback.store.desk import Declined, Handout
 from accord.feedback.store.people import Person
-from accord.feedback.store.questions import Mode
-from accord.feedback.web.context import Forbidden, page_of, require
+from accord.feedback.store.questions import Mode, is_aided
+from accord.feedback.web.context import Forbidden, Page, page_of, require
 
 SKIP_REASONS = ("unclear", "expertise", "harmful", "language", "broken", "other")
 STRENGTHS = tuple(range(1, 8))  # keys of two replies: 1 the left by far, 4 a tie, 7 the right by far
@@ -55,6 +56,7 @@ class SentSkip(Sent):
     """An item that is given back."""
 
     submission: Submission
+    seconds: float = Field(0.0, ge=0, le=86_400)
     reason: str = Field(pattern=f"^({'|'.join(SKIP_REASONS)})$")
 
 
@@ -71,7 +73,8 @@ def question(request: Request, person: Counted) -> Response:
     held = page.desk.next(person.id)
     progress = page.desk.progress(person.id)
     if held is None:
-        return page.show(request, "done.html", person=person, progress=progress)
+        minutes = minutes_left(page, person)
+        return page.show(request, "done.html", person=person, progress=progress, minutes=minutes)
     return page.show(
         request,
         "item.html",
@@ -79,12 +82,19 @@ def question(request: Request, person: Counted) -> Response:
         progress=progress,
         held=held,
         replies=[held.item.replies[number] for number in held.shown],
+        aided=is_aided(held.item, person.id),
         draft=draft_as_form(held),
         submission=secrets.token_urlsafe(16),
         reasons=SKIP_REASONS,
         strengths=STRENGTHS,
         longest=LONGEST,
     )
+
+
+def minutes_left(page: Page, person: Person) -> int:
+    """Until harmful questions come again; 0 where no break keeps them away."""
+    until = page.desk.exposure(person.id).until
+    return math.ceil(max(until - page.desk.clock(), 0) / 60)
 
 
 @router.post("/api/answer")
@@ -95,7 +105,7 @@ def answer(request: Request, sent: SentAnswer, person: Counted) -> dict[str, int
 
 @router.post("/api/skip")
 def skip(request: Request, sent: SentSkip, person: Counted) -> dict[str, int]:
-    return {"event": page_of(request).desk.skip(person.id, sent.item, sent.submission, sent.reason)}
+    return {"event": page_of(request).desk.skip(person.id, sent.item, sent.submission, sent.reason, sent.seconds)}
 
 
 @router.post("/api/undo")

@@ -10,8 +10,9 @@ from starlette.exceptions import HTTPException
 from accord.feedback.store.answers import LONGEST
 from accord.feedback.store.people import Person
 from accord.feedback.store.questions import Live
+from accord.feedback.store.talks import HARMFUL
 from accord.feedback.web.context import Page, page_of
-from accord.feedback.web.questions import STRENGTHS, Counted, draft_as_form
+from accord.feedback.web.questions import STRENGTHS, Counted, draft_as_form, minutes_left
 from accord.feedback.web.replies import ReplyQueue
 
 RATINGS = tuple(range(5))
@@ -91,6 +92,7 @@ def _show(request: Request, person: Person, mode: Live) -> Response:
         picks=replies.talks.questions[mode].picks,
         replies=[held.item.replies[number] for number in held.shown] if held else [],
         draft=draft_as_form(held) if held else {},
+        minutes=minutes_left(page, person) if mode in HARMFUL else 0,
         progress=page.desk.progress(person.id),
         submission=secrets.token_urlsafe(16),
         strengths=STRENGTHS,

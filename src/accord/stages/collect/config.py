@@ -7,25 +7,46 @@ from pydantic import Field, model_validator
 
 from accord.config import Config, Idle, Reading, Sampling, Sources, rare
 from accord.feedback.store.questions import Picks
+from accord.records import Prompt, is_in_slices
 
-ExportShape = Literal["records", "preference", "rankings", "hh", "votes", "safety", "ratings", "messages", "events"]
+ExportShape = Literal[
+    "records", "preference", "rankings", "hh", "votes", "safety", "ratings", "messages", "events", "time"
+]
+HISTORY = ("events", "time")  # shapes of what happened, not of records
 Drawn = Literal["compare", "safety", "edit"]  # asked about replies that are drawn beforehand
 Served = Literal[Drawn, "chat", "redteam"]
 DATABASE = "the store: a SQLite file, sqlite:///PATH or postgresql://HOST/NAME"
 
 
-class Collect(Sampling, Reading):
+class Weighing(Config):
+    """What is known of questions when they are put on the desk."""
+
+    heading: ClassVar[str] = "questions"
+    harmful: str = Field("harmful,red-team", description="slices whose texts weigh on people, with commas; empty: none")
+
+    def weighs(self, prompt: Prompt) -> bool:
+        """Whether a prompt is of one of these slices."""
+        return bool(self.harmful) and is_in_slices(prompt, self.harmful)
+
+
+class Collect(Sampling, Reading, Weighing):
     """Serve the page on which people compare, write and judge replies; with --snapshots on fresh ones."""
 
     idle: ClassVar[tuple[Idle, ...]] = (
         Idle(
-            "criterion data mode samples overlap temperature max_new_tokens cache_tokens seed max_rows columns picks",
+            "criterion data mode samples picks overlap harmful temperature max_new_tokens cache_tokens seed max_rows "
+            "columns",
             lambda c: c.snapshots,
             "without --snapshots (the questions are those of the store; see accord collect import)",
         ),
         Idle("samples", lambda c: "compare" in c.mode, "with --mode {c.mode}, which shows another number of replies"),
-        Idle("data overlap seed max_rows columns", lambda c: c.drawn, "with --mode {c.mode}: people begin themselves"),
+        Idle(
+            "data overlap seed max_rows columns harmful",
+            lambda c: c.drawn,
+            "with --mode {c.mode}: people begin themselves",
+        ),
         Idle("picks", lambda c: "redteam" in c.mode, "without --mode redteam"),
+        Idle("pause_minutes", lambda c: c.harmful_in_a_row, "without --harmful_in_a_row"),
     )
     snapshots: list[str] = Field([], description="--snapshots A B: policies that draw the replies; none: what is there")
     criterion: list[str] = Field([], description="--criterion A --criterion B: asked about separately")
@@ -39,6 +60,9 @@ class Collect(Sampling, Reading):
     seed: int = Field(0, ge=0, description="seed of the replies")
     database: str = Field("feedback.db", description=DATABASE)
     guidelines: str = Field("", description="text file that people see beside every question")
+    harmful_a_day: int = Field(0, ge=0, description="harmful questions that one person gets in 24 hours; 0: no cap")
+    harmful_in_a_row: int = Field(0, ge=0, description="harmful questions in a row before a break; 0: no break")
+    pause_minutes: float = Field(15.0, gt=0, description="how long such a break is")
     categories: list[str] = Field([], description="--categories A B: what an unsafe reply may harm")
     help_line: str = Field("", description="whom to turn to when a text weighs on somebody")
     host: str = Field("127.0.0.1", description="address to listen on; any other than this machine's is open to all")
@@ -68,8 +92,8 @@ class CollectExport(Config):
     """Write what people said to a file, in a shape that other tools and Accord itself read."""
 
     idle: ClassVar[tuple[Idle, ...]] = (
-        Idle("criterion", lambda c: c.shape not in ("messages", "events"), "with --shape {c.shape}, which has none"),
-        Idle("decisions", lambda c: c.shape != "events", "with --shape events, which holds both"),
+        Idle("criterion", lambda c: c.shape not in ("messages", *HISTORY), "with --shape {c.shape}, which has none"),
+        Idle("decisions", lambda c: c.shape not in HISTORY, "with --shape {c.shape}, which holds both"),
     )
     database: str = Field("feedback.db", description=DATABASE)
     out: str = Field(description="FILE.jsonl[.gz] to write; must be new")
@@ -79,7 +103,7 @@ class CollectExport(Config):
     decisions: bool = Field(True, description="what a reviewer decided stands in place of the answers; False: answers")
 
 
-class CollectImport(Reading):
+class CollectImport(Reading, Weighing):
     """Put questions on the desk: prompts and replies of a source, for people to answer."""
 
     idle: ClassVar[tuple[Idle, ...]] = (
@@ -91,6 +115,7 @@ class CollectImport(Reading):
     criterion: list[str] = Field([], description="--criterion A --criterion B: asked about separately")
     overlap: int = Field(1, ge=1, description="how many different people answer each question")
     tag: str = Field("", description="expertise that the questions ask for: only people with this tag get them")
+    aids: str = Field("", description="rows of what a model says of replies; half of the people see it beside them")
 
     @model_validator(mode="after")
     def _asks_under_something(self) -> "CollectImport":

@@ -49,4 +49,5 @@ def _item(config: Collect, mode: Drawn, prompt: Prompt, replies: Sequence[tuple[
     texts, origins = zip(*replies, strict=True)
     if not all(map(str.strip, texts)) or len({text.strip() for text in texts}) < len(texts):
         return None
-    return Item(mode, prompt, texts, tuple(config.criterion), origins, "", config.overlap)
+    weighs = config.weighs(prompt)
+    return Item(mode, prompt, texts, tuple(config.criterion), origins, "", config.overlap, harmful=weighs)

@@ -60,6 +60,7 @@ def make_app(config: Collect, database: Database, responder: "Responder | None" 
     Raises BadInput for a file that cannot be used.
     """
     from accord.feedback.store.desk import Desk
+    from accord.feedback.store.exposure import Caps
     from accord.feedback.store.people import People
     from accord.feedback.store.questions import LIVE
     from accord.feedback.store.talks import LiveQuestion, Talks
@@ -76,7 +77,7 @@ def make_app(config: Collect, database: Database, responder: "Responder | None" 
         prefix=config.prefix,
         secure=config.secure,
     )
-    desk = Desk(database)
+    desk = Desk(database, caps=Caps(config.harmful_a_day, config.harmful_in_a_row, 60 * config.pause_minutes))
     picks = {"chat": "better", "redteam": config.picks}
     live = {mode: LiveQuestion(tuple(config.criterion), picks[mode]) for mode in LIVE if mode in config.mode}
     replies = ReplyQueue(Talks(desk, live), responder) if live and responder else None

@@ -1,9 +1,11 @@
 """Collect: what goes into the store and out of it without anybody's browser: questions, labels, backups."""
 
+import datetime
 import os
 import sqlite3
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +14,11 @@ from accord.data.rows import whole_file
 from accord.data.sources import Loaded, read_comparisons, read_demonstrations, read_judgements, read_prompts
 from accord.errors import BadInput
 from accord.feedback.store.database import Database, resolve
+from accord.stages.collect.aids import read_aids, with_aids
 from accord.stages.collect.config import CollectBackup, CollectExport, CollectImport
 from accord.stages.collect.shapes import SHAPES
+
+WORK = {"answer": "answers", "skip": "skips", "decision": "decisions"}  # kinds of events that are somebody's work
 
 if TYPE_CHECKING:
     from accord.feedback.store.questions import Item
@@ -27,7 +32,7 @@ def export(config: CollectExport) -> int:
     rows = 0
     try:
         with whole_file(out) as write:
-            for row in _events(database, config.until) if config.shape == "events" else _labels(database, config):
+            for row in HISTORIES.get(config.shape, _labels)(database, config):
                 if isinstance(row, str):
                     drops[row] += 1
                 else:
@@ -65,7 +70,7 @@ def _labels(database: Database, config: CollectExport) -> Iterator[dict[str, Any
             yield str(reason)
 
 
-def _events(database: Database, until: int) -> Iterator[dict[str, Any]]:
+def _events(database: Database, config: CollectExport) -> Iterator[dict[str, Any]]:
     """The history as it was written, each answer with its question."""
     from sqlalchemy import select
 
@@ -75,8 +80,23 @@ def _events(database: Database, until: int) -> Iterator[dict[str, Any]]:
         history = (
             select(EVENTS, ITEMS.c.mode, ITEMS.c.body.label("question")).outerjoin(ITEMS).order_by(EVENTS.c.number)
         )
-        for row in connection.execute(history.where(EVENTS.c.number <= until) if until else history):
+        for row in connection.execute(history.where(EVENTS.c.number <= config.until) if config.until else history):
             yield row._asdict()
+
+
+def _time(database: Database, config: CollectExport) -> Iterator[dict[str, Any]]:
+    """What each person did on each day (UTC), and the seconds that they were at it: what they are paid for."""
+    spent: dict[tuple[int, str], Counter[str]] = defaultdict(Counter)
+    for row in _events(database, config):
+        if row["kind"] in WORK:
+            day = datetime.datetime.fromtimestamp(row["at"], datetime.UTC).date().isoformat()
+            spent[row["person"], day].update({row["kind"]: 1, "seconds": row["body"].get("seconds", 0.0)})
+    for (person, day), did in sorted(spent.items()):
+        counts = {name: did[kind] for kind, name in WORK.items()}
+        yield {"person": person, "day": day, "seconds": did["seconds"], **counts}
+
+
+HISTORIES: Mapping[str, Any] = {"events": _events, "time": _time}
 
 
 def take_in(config: CollectImport) -> int:
@@ -84,7 +104,8 @@ def take_in(config: CollectImport) -> int:
     from accord.feedback.store.desk import Desk
 
     loaded = READERS[config.mode](config)
-    items = {item.id: item for record in loaded.records if (item := _question(config, record))}
+    aids, unused = read_aids(config.aids) if config.aids else ({}, Counter())
+    items = {item.id: item for record in loaded.records if (item := with_aids(_question(config, record), aids))}
     database = Database(config.database, writes=True)
     try:
         added = Desk(database).add(items.values())
@@ -92,6 +113,9 @@ def take_in(config: CollectImport) -> int:
         database.close()
     dropped = "".join(f"; {count} dropped: {reason}" for reason, count in loaded.drops.items())
     print(f"{loaded.source}: {loaded.rows} rows, {added} new questions, {len(items) - added} there before{dropped}")
+    if config.aids:
+        left = "".join(f"; {count} rows left out: {reason}" for reason, count in unused.items())
+        print(f"{config.aids}: aids for {sum(bool(item.aids) for item in items.values())} questions{left}")
     return added
 
 
@@ -106,7 +130,8 @@ def _question(config: CollectImport, record: Any) -> "Item":
     }[config.mode]()
     prompt = record if config.mode == "demonstrate" else record.prompt
     origins = (prompt.source,) * len(replies)
-    return Item(config.mode, prompt, replies, tuple(config.criterion), origins, config.tag, config.overlap)
+    asked = Item(config.mode, prompt, replies, tuple(config.criterion), origins, config.tag, config.overlap)
+    return replace(asked, harmful=config.weighs(prompt))
 
 
 def _single_replies(config: CollectImport) -> Loaded[Any]:
