@@ -6,11 +6,12 @@ const { mode, item, submission, csrf, base, here, talk } = form.dataset;
 const compares = ["compare", "chat", "redteam"].includes(mode);
 const count = Number(form.dataset.replies || 0);
 const fieldsets = [...form.querySelectorAll("fieldset[data-criterion]")];
-let seconds = 0;
 let leaving = false;
 let turn = Promise.resolve();
 let typing = 0;
-// active time: in front, and somebody did something in the last minute
+// active time since the last answer: in front, and somebody did something in the last minute; csrf is the session's
+let seconds = Number(sessionStorage.getItem(csrf)) || 0;
+addEventListener("pagehide", () => sessionStorage.setItem(csrf, String(seconds)));
 let idle = 0;
 for (const sign of ["keydown", "pointermove", "pointerdown", "scroll"]) addEventListener(sign, () => { idle = 0; }, { passive: true });
 setInterval(() => {
@@ -21,7 +22,7 @@ setInterval(() => {
 const has = (name) => document.getElementById(name) !== null;
 
 function tell(text, bad) {
-  state.textContent = text;
+  if (state.textContent !== text) state.textContent = text;
   state.className = bad ? "problem" : "";
 }
 
@@ -117,10 +118,12 @@ const actions = {
     const answer = gather();
     if (!isWhole(answer)) return tell(form.dataset.incomplete, true);
     await send(form.dataset.submit || "/api/answer", { item: Number(item), submission, mode, answer: { ...answer, seconds } });
+    seconds = 0;
     next();
   }),
   skip: () => once(async () => {
     await send("/api/skip", { item: Number(item), submission, seconds, reason: document.getElementById("reason").value });
+    seconds = 0;
     next();
   }),
   undo: () => once(async () => {
@@ -182,7 +185,7 @@ function digit(number) {
 const keys = {
   Enter: actions.submit,
   Backspace: () => (has("skip") ? actions.skip() : document.getElementById("later")?.click()),
-  u: actions.undo,
+  u: () => has("undo") && actions.undo(),
   e: () => has("end") && actions.end(),
   b: () => compares && choose(current().querySelector("input[value=bad], input[type=checkbox]")),
   g: () => document.getElementById("guidelines")?.toggleAttribute("open"),
