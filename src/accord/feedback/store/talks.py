@@ -102,7 +102,7 @@ class Talks:
         """The number of the person's conversation that waits for replies; 0 where none does."""
         with self.desk.database.read() as connection:
             talk = _going_on(connection, person, mode)
-            return talk.id if talk is not None and talk.waiting else 0
+            return int(talk.id) if talk is not None and talk.waiting else 0
 
     def asked(self, number: int) -> tuple[Turn, ...]:
         """What replies are due to; empty where nothing waits."""

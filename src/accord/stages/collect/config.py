@@ -39,11 +39,11 @@ class Collect(Sampling, Reading, Weighing):
             lambda c: c.snapshots,
             "without --snapshots (the questions are those of the store; see accord collect import)",
         ),
-        Idle("samples", lambda c: "compare" in c.mode, "with --mode {c.mode}, which shows another number of replies"),
+        Idle("samples", lambda c: "compare" in c.mode, "with --mode {c.modes}, which shows another number of replies"),
         Idle(
             "data overlap seed max_rows columns harmful",
             lambda c: c.drawn,
-            "with --mode {c.mode}: people begin themselves",
+            "with --mode {c.modes}: people begin themselves",
         ),
         Idle("picks", lambda c: "redteam" in c.mode, "without --mode redteam"),
         Idle("pause_minutes", lambda c: c.harmful_in_a_row, "without --harmful_in_a_row"),
@@ -71,6 +71,11 @@ class Collect(Sampling, Reading, Weighing):
     prefix: str = Field("", description="path that the page stands under behind a proxy, as /accord")
     secure: bool = Field(False, description="the proxy speaks https: cookies are sent over nothing else")
     secret: str = rare("", description="file of the page's secret, made at the first start; default: beside the store")
+
+    @property
+    def modes(self) -> str:
+        """As the flag has them."""
+        return " ".join(self.mode)
 
     @property
     def drawn(self) -> list[Drawn]:

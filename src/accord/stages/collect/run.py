@@ -62,7 +62,7 @@ def make_app(config: Collect, database: Database, responder: "Responder | None" 
     from accord.feedback.store.desk import Desk
     from accord.feedback.store.exposure import Caps
     from accord.feedback.store.people import People
-    from accord.feedback.store.questions import LIVE
+    from accord.feedback.store.questions import LIVE, Live, Picks
     from accord.feedback.store.talks import LiveQuestion, Talks
     from accord.feedback.web.app import make_page
     from accord.feedback.web.context import Settings
@@ -78,7 +78,7 @@ def make_app(config: Collect, database: Database, responder: "Responder | None" 
         secure=config.secure,
     )
     desk = Desk(database, caps=Caps(config.harmful_a_day, config.harmful_in_a_row, 60 * config.pause_minutes))
-    picks = {"chat": "better", "redteam": config.picks}
+    picks: dict[Live, Picks] = {"chat": "better", "redteam": config.picks}
     live = {mode: LiveQuestion(tuple(config.criterion), picks[mode]) for mode in LIVE if mode in config.mode}
     replies = ReplyQueue(Talks(desk, live), responder) if live and responder else None
     return make_page(desk, People(database), settings, replies)

@@ -35,7 +35,7 @@ class Snapshot:
 
     def fits(self, turns: Sequence[Turn], longest: int) -> bool:
         """Whether it reads the conversation and a reply of `longest` tokens."""
-        room = most_positions(self.model.config) or 2**31  # type: ignore[arg-type]
+        room = most_positions(self.model.config) or 2**31
         return len(self.renderer.prompt_ids(turns)) + longest <= room
 
 
