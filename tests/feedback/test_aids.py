@@ -14,6 +14,7 @@ from accord.feedback.store.events import ANSWERED
 from accord.feedback.store.questions import WHOLE, Aid, Item, is_aided, item_from_json, item_to_json
 from accord.feedback.store.schema import EVENTS, ITEMS
 from accord.feedback.web.differences import differences
+from accord.feedback.web.guard import RequestRates
 from tests.feedback.test_threats import harmless
 from tests.fixtures.feedback import comparison_item, prompt
 
@@ -57,7 +58,8 @@ def test_aids_travel_and_do_not_make_another_question():
             Item("compare", prompt("q"), ("x", "y"), ("helpful",), aids=(aid,)).check()
 
 
-def test_the_page_shows_it_beside_the_reply_that_it_is_about(make_browser, desk, cheap_people):
+def test_the_page_shows_it_beside_the_reply_that_it_is_about(make_browser, desk, cheap_people, app):
+    app.state.doors = RequestRates(1000, 1.0)
     item = aided_item()
     desk.add([item])
     seen = set()

@@ -95,11 +95,11 @@ def test_nothing_is_shown_before_both_replies_are_whole_and_the_server_goes_on(l
     browser.api("say", mode="chat", text="hello", send=True)
     assert parrot.begun.wait(30)
     text = browser.get("/chat").text
-    assert "data-waiting" in text and "hello" in text and 'class="reply"' not in text
+    assert "data-waiting" in text and "hello" in text and "data-place" not in text
     assert browser.get("/api/talk?mode=chat").json() == {"waiting": True, "before": 0}
     assert browser.get("/healthz").json() == {"status": "ok"}
     parrot.may.set()
-    assert replied(browser, "chat").count('class="reply"') == 2
+    assert replied(browser, "chat").count("data-place") == 2
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ Pieces = list[tuple[bool, str]]  # whether the other reply has it not, and the t
 def differences(first: str, second: str) -> tuple[Pieces, Pieces]:
     """Both texts in pieces; white space at the end of a word makes no difference."""
     sides = WORD.findall(first), WORD.findall(second)
-    bare = [[word.rstrip() for word in side] for side in sides]
+    one, other = ([word.rstrip() for word in side] for side in sides)
     found: tuple[Pieces, Pieces] = ([], [])
-    for tag, a, b, c, d in SequenceMatcher(None, *bare).get_opcodes():
+    for tag, a, b, c, d in SequenceMatcher(None, one, other).get_opcodes():
         for pieces, words in ((found[0], sides[0][a:b]), (found[1], sides[1][c:d])):
             if words:
                 pieces.append((tag != "equal", "".join(words)))

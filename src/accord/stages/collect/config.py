@@ -21,7 +21,6 @@ DATABASE = "the store: a SQLite file, sqlite:///PATH or postgresql://HOST/NAME"
 class Weighing(Config):
     """What is known of questions when they are put on the desk."""
 
-    heading: ClassVar[str] = "questions"
     harmful: str = Field("harmful,red-team", description="slices whose texts weigh on people, with commas; empty: none")
 
     def weighs(self, prompt: Prompt) -> bool:
