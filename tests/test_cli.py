@@ -330,3 +330,11 @@ def kinds(field):
 def test_a_list_is_given_by_its_members_or_as_json(words):
     settings = parse("collect import", [*words, "--data", "d", "--overlap", "2"])
     assert (settings.criterion, settings.data, settings.overlap) == (["a", "b"], "d", 2)
+
+
+def test_a_list_of_known_words_is_given_like_any_other():
+    words = ["--snapshots", "s", "--criterion", "helpful", "--mode"]
+    assert parse("collect", [*words, "chat"]).mode == ["chat"]
+    assert parse("collect", [*words, "compare", "redteam"]).mode == ["compare", "redteam"]
+    with pytest.raises(BadInput, match="--mode"):
+        parse("collect", [*words, "chatting"])

@@ -232,9 +232,17 @@ def _spell_out(cls: type[Config], arguments: Sequence[str]) -> list[str]:
     return spelled
 
 
+def _lists_texts(annotation: Any) -> bool:
+    """Whether a knob is a list of texts, any or some that are known."""
+    if get_origin(annotation) is not list:
+        return False
+    (member,) = get_args(annotation)
+    return member is str or get_origin(member) is Literal
+
+
 def _join_lists(cls: type[Config], arguments: Sequence[str]) -> list[str]:
     """Knobs that are lists of texts, each as one JSON list behind the others."""
-    lists = {f"--{name}" for name, field in cls.model_fields.items() if field.annotation == list[str]}
+    lists = {f"--{name}" for name, field in cls.model_fields.items() if _lists_texts(field.annotation)}
     joined: list[str] = []
     members: dict[str, list[str]] = {}
     listed = ""

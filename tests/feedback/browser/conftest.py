@@ -88,6 +88,7 @@ class Site:
         page.fill("[name=password]", PASSWORD)
         page.click("button.main")
         page.wait_for_selector("nav a")
+        page.wait_for_load_state()
 
     def person(self, name):
         """The number of somebody who joins without a browser."""

@@ -63,8 +63,9 @@ def test_hostile_text_opens_no_dialog_and_sends_nothing(page, serve):
     for name, (verdict, category) in {"Yes": (True, ""), "No": (False, PAYLOADS[0][:80])}.items():
         site.desk.add([Item("safety", asked, ("so\n" + everything,), ("harmless",), ("m",), overlap=2)])
         person = site.person(name)
-        held = site.desk.next(person, ("safety",))
-        site.desk.submit(person, held.number, f"by-{name}-it", SafetyAnswer(safe=verdict, category=category))
+        while held := site.desk.next(person, ("safety",)):
+            said = SafetyAnswer(safe=verdict, category=category)
+            site.desk.submit(person, held.number, f"by-{name}-{held.number:05}", said)
     look("/review")
     assert page.locator("#said").count() == 1
     talks = site.app.state.page.replies.talks
