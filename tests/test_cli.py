@@ -14,6 +14,7 @@ from accord import __version__
 from accord.cli import main
 from accord.commands import COMMANDS
 from accord.config import is_everyday
+from accord.errors import BadInput
 from accord.parsing import parse
 
 

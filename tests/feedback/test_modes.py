@@ -148,7 +148,9 @@ def test_code_stands_as_code_and_every_text_in_its_own_direction(browser, desk):
     desk.add([Item("safety", prompt("q"), ("so:\n```python\nif a < b:\n    c\n```\nשלום",), ("harmless",), ("m",))])
     browser.sign_in("Ada")
     text = browser.get("/").text
-    assert '<pre dir="ltr"><code>if a &lt; b:\n    c\n</code></pre>' in text and 'dir="auto">שלום</p>' in text
+    assert (
+        '<pre dir="ltr" tabindex="0"><code>if a &lt; b:\n    c\n</code></pre>' in text and 'dir="auto">שלום</p>' in text
+    )
 
 
 @pytest.mark.parametrize(
