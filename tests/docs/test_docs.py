@@ -60,7 +60,10 @@ def made_whole(command, words):
         if name == positional and field.is_required() and not (words and not words[0].startswith("--")):
             words = ["something", *words]
         elif (
-            (field.is_required() or (name == "data" and not given & {"from_votes", "behaviour"}))
+            (
+                field.is_required()
+                or (name == "data" and command != "collect" and not given & {"from_votes", "behaviour"})
+            )
             and name not in given
             and name != positional
         ):

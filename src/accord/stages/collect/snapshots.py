@@ -26,7 +26,7 @@ TRIES = 4  # how often two replies are drawn before a person is told that they d
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class Deployed:
     """A policy and how conversations are written for it."""
 
     where: str
@@ -44,23 +44,23 @@ class Snapshots:
 
     def __init__(self, config: Collect) -> None:
         self.config = config
-        self._loaded: list[Snapshot] = []
+        self._loaded: list[Deployed] = []
         self._turn = threading.Lock()
         self._random = random.SystemRandom()
 
-    def all(self) -> list[Snapshot]:
+    def all(self) -> list[Deployed]:
         """Every one, loaded once. Raises BadInput for one that will not do."""
         with self._turn:
             if not self._loaded:
                 places = self.config.snapshots
                 preflight({f"snapshot {number}": where for number, where in enumerate(places)})
                 self._loaded = [
-                    Snapshot(where, load_policy(where, trainable=False), load_renderer(where)) for where in places
+                    Deployed(where, load_policy(where, trainable=False), load_renderer(where)) for where in places
                 ]
             return self._loaded
 
     def draw(
-        self, snapshot: Snapshot, conversations: Sequence[Sequence[Turn]], share: int, *, seed: int, first: int = 0
+        self, snapshot: Deployed, conversations: Sequence[Sequence[Turn]], share: int, *, seed: int, first: int = 0
     ) -> list[list[str]]:
         """`share` replies to each conversation; `first` is the first one's number in the stream of random numbers."""
         config, renderer = self.config, snapshot.renderer
@@ -95,7 +95,7 @@ class Snapshots:
         raise BadInput("the model had no two replies that differ; say it in other words.")
 
 
-def refuse_unread(snapshot: Snapshot, turns: Sequence[Turn], longest: int) -> None:
+def refuse_unread(snapshot: Deployed, turns: Sequence[Turn], longest: int) -> None:
     """Raise BadInput for a conversation that the template refuses, or that leaves no room for a reply."""
     try:
         snapshot.renderer.take(turns)
