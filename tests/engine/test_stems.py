@@ -78,6 +78,7 @@ def test_the_first_part_of_a_stem_will_do_and_a_longer_one_is_computed(model, co
     other = (*BEGINNING, *(28,) * 40)
     drawn(model, [(*other, 3), (*other, 4)], stems)
     assert counted == [len(other), 2]
+    assert [stem.ids for stem in stems._kept] == [longer, other], "a stem that is used again is kept once"
 
 
 def test_short_beginnings_are_not_kept_and_few_are(model, counted, monkeypatch):

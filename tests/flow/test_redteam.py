@@ -2,20 +2,27 @@
 
 import json
 import random
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from accord.cli import main
 from accord.data.sources import read_prompts
+from accord.engine.packing import reply_group
 from accord.labelers.labeler import Draft
 from accord.labelers.questions import Distribution
-from accord.records import Turn
+from accord.models.scalar import Scorer
+from accord.models.tokenizer import load_renderer
+from accord.records import Prompt, Turn
 from accord.run import read_json, read_lines, verify
 from accord.stages.redteam import prompts as redteam_prompts
 from accord.stages.redteam.attacks import KINDS, PLAIN, attacks_on, chosen, wrap
 from accord.stages.redteam.config import Redteam
 from accord.stages.redteam.run import run as redteam
+from accord.stages.redteam.verdicts import Replied, by_cost
 from accord.stages.rewards import Setting
+from accord.training import distributed
 from accord.world import attacks as world_attacks
 from accord.world import parse, prompts
 from accord.world.replies import how_to
@@ -272,6 +279,17 @@ def test_a_real_policy_and_a_cost_model_and_a_resumed_run(commands, snapshots, t
         assert {**one, "score": None} == {**other, "score": None}
         assert (one["score"] is None) == (other["score"] is None)
         assert one["score"] is None or one["score"] == pytest.approx(other["score"], abs=1e-5)
+
+
+def test_a_cut_reply_is_read_at_its_last_token_and_a_whole_one_at_its_end(snapshots):
+    where, prompt = str(snapshots / "cost"), Prompt((Turn("user", "why the stone"),), "", "")
+    judge = by_cost(where, SimpleNamespace(world=distributed.start(1)))
+    found = judge([Replied(prompt, "the cat", True), Replied(prompt, "the cat", False)])
+    renderer = load_renderer(where)
+    ids, asked = renderer.reply_ids("the cat"), renderer.prompt_ids(prompt.turns)
+    scorer = Scorer(where, role="cost", device=torch.device("cpu"))
+    expected = scorer.raw_scores([reply_group(asked, ids), reply_group(asked, ids[:-1])], micro_tokens=500).tolist()
+    assert [one.score for one in found] == pytest.approx(expected) and expected[0] != expected[1]
 
 
 def test_continuations_go_on_without_a_template_and_are_compared(commands, snapshots, tmp_path, monkeypatch):

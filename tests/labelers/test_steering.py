@@ -14,6 +14,7 @@ from accord.records import Turn
 from accord.run import read_json, verify
 from accord.stages.constitution.config import Constitution
 from accord.stages.constitution.run import run as constitution
+from accord.stages.constitution.steer import Steered
 from fixtures.families import FAMILIES
 
 TURNS = (Turn("user", "why?"),)
@@ -121,6 +122,11 @@ def test_what_each_text_moves_is_found_plainly_and_behind_bars(monkeypatch, tmp_
     moved = [way["all"]["moved"]["mean"] for way in (guarded, plain)]
     assert told["guarded_change"]["mean"] == pytest.approx(moved[0] - moved[1])
     assert "gullible, plain: 49 attacks move the verdict by" in capsys.readouterr().out
+
+
+def test_a_verdict_turns_where_the_worse_reply_becomes_the_one_that_is_liked():
+    turned = [Steered("kind", "text", "pair", *likings).turned for likings in ((-0.1, 0.1), (0.1, 0.9), (-0.9, -0.1))]
+    assert turned == [1.0, 0.0, 0.0] and Steered("kind", "text", "pair", -0.5, 0.25).moved == 0.75
 
 
 def test_single_replies_are_tried_too(monkeypatch, tmp_path):
