@@ -429,10 +429,14 @@ def test_a_question_that_nobody_answered_is_counted(tmp_path, unanswered):
     assert [j.value for j in loaded.records] == [4] and loaded.drops == {"no rating": 1}
 
 
-def test_an_answer_that_a_loader_took_for_a_number_is_counted(tmp_path):
+def test_an_answer_that_a_loader_took_for_a_number_is_text_and_noted(tmp_path):
     row = {"prompt": "p", "chosen": "a", "rejected": "b"}
-    loaded = comparisons(tmp_path, row, {**row, "chosen": 7.0}, {**row, "rejected": True}, {**row, "prompt": 1})
-    assert loaded.drops == {"chosen is no text": 1, "rejected is no text": 1, "prompt is no text": 1}
+    loaded = comparisons(tmp_path, row, {**row, "chosen": 7.5}, {**row, "rejected": True}, {**row, "prompt": 1})
+    assert [c.replies[0] for c in loaded.records] == ["a", "7.5", "a"]
+    assert loaded.records[2].prompt.turns == (Turn("user", "1"),)
+    assert loaded.drops == {"rejected is no text": 1}
+    assert set(loaded.notes.values()) == {1} and len(loaded.notes) == 2
+    assert "a number in column chosen, read as text" in loaded.notes
     judged = {"input": "p", "output_1": "a", "output_2": "b", "label": 1}
     assert comparisons(tmp_path, judged, {**judged, "output_2": False}).drops == {"output_2 is no text": 1}
 

@@ -63,16 +63,19 @@ class Fields:
         return BadInput(f"{self.where}: column '{self.columns.get(name, name)}' must hold {due}.")
 
     def text(self, name: str) -> str:
-        value = self.get(name)
-        self._refuse_numbers(name, value)
+        value = self._written(name, self.get(name))
         if not isinstance(value, str):
             raise self.wrong(name, "text")
         return value
 
-    def _refuse_numbers(self, name: str, value: Any) -> None:
-        """Loaders take an answer "7.0" or "True" for a number; how it was written is lost."""
-        if isinstance(value, int | float):
+    def _written(self, name: str, value: Any) -> Any:
+        """A number as the text that it reads as, which is noted. Of a truth value how it was written is lost."""
+        if isinstance(value, bool):
             raise Dropped(f"{self.columns.get(name, name)} is no text")
+        if not isinstance(value, int | float):
+            return value
+        self.note(f"a number in column {self.columns.get(name, name)}, read as text")
+        return str(value)
 
     def number(self, name: str) -> float:
         """A number; as text too, which is all that a CSV table has, where empty text is none."""
@@ -130,8 +133,7 @@ class Fields:
 
     def turns(self, name: str) -> Turns:
         """A prompt or conversation: plain text (one user turn), an HH transcript, or a list of messages."""
-        value = unpack(self.get(name))
-        self._refuse_numbers(name, value)
+        value = self._written(name, unpack(self.get(name)))
         if isinstance(value, str):
             return parse_transcript(value) if is_transcript(value) else (Turn("user", value),)
         return self.messages(name, value)
@@ -141,8 +143,7 @@ class Fields:
 
         Messages before the last belong to the prompt; where they repeat the prompt they are not added twice.
         """
-        value = unpack(value)
-        self._refuse_numbers(name, value)
+        value = self._written(name, unpack(value))
         if isinstance(value, str):
             return prompt, value.strip() if strip else value
         turns = self.messages(name, value)
