@@ -90,13 +90,14 @@ def test_it_goes_on_where_it_was_stopped(line, tmp_path, command, stop_after):
         ({"harm_metric": "cost/harmles"}, "did you mean cost/harmless"),
         ({"harm_slices": "harmfull"}, "did you mean harmful"),
         ({"ppo": "absent.yaml"}, "absent.yaml: no such file"),
-        ({"evaluate": "broken"}, "has no knob 'modle' (did you mean model"),
+        ({"evaluate": "modle: x"}, "has no knob 'modle' (did you mean model"),
+        ({"evaluate": "seed: 1"}, "'seed' stands twice"),
     ],
 )
 def test_what_cannot_be_is_said_before_anything_is_trained(line, knobs, tmp_path, command, capsys, changes, said):
-    if changes.get("evaluate") == "broken":
+    if more := changes.get("evaluate"):
         broken = tmp_path / "broken.yaml"
-        broken.write_text(knobs["evaluate"].read_text() + "modle: x\n")
+        broken.write_text(knobs["evaluate"].read_text() + more + "\n")
         changes = {"evaluate": broken}
     assert command(line(tmp_path / "run", **changes)) == 2
     assert said in capsys.readouterr().err

@@ -172,3 +172,40 @@ def test_the_flag_stands_in_where_the_file_names_no_evaluation(gate):
     first, second = read_gate(path, "runs/first").bounds
     assert (first.against, second.against) == ("runs/first", "")
     assert read_gate("").bounds == ()
+
+
+def test_a_win_rate_and_a_loss_are_bounded(commands, tmp_path, gate, capsys):
+    shown = commands.files / "fresh.jsonl"
+    first = {"eval_data": shown, "max_length": 64}
+    assert commands.run("evaluate", tmp_path / "first", **first) == 0
+    path = gate(
+        "bounds: {wins: {metric: win_rate, at_least: 0.2}, loss: {metric: loss, at_most: 30}, "
+        f"tax: {{metric: loss, change_at_most: 0.001, against: {tmp_path / 'first'}}}}}"
+    )
+    again = {**first, "against": tmp_path / "first", "judge": "reward/helpful", "gate": path}
+    assert commands.run("evaluate", tmp_path / "same", **again) == 0
+    found = {bound["name"]: bound for bound in read_json(tmp_path / "same" / "gate.json")["bounds"]}
+    evaluated = read_json(tmp_path / "same" / "evaluation.json")
+    # the same model draws the same replies: every prompt is a tie, and nothing is lost
+    assert found["wins"]["mean"] == evaluated["win_rate"]["all"]["mean"] == 0.5 and found["wins"]["prompts"] == 24
+    assert found["loss"]["mean"] == pytest.approx(evaluated["loss"], abs=1e-9)
+    assert found["tax"]["mean"] == pytest.approx(0, abs=1e-12)
+    rows = read_lines(tmp_path / "same" / "losses.jsonl")
+    total = sum(row["tokens"] * row["scores"]["loss"] for row in rows)
+    assert evaluated["loss"] == pytest.approx(total / sum(row["tokens"] for row in rows))
+    assert found["loss"]["prompts"] == len(rows)
+    assert commands.run("evaluate", tmp_path / "other", model=commands.snapshots / "other", **again) == 0
+    found = {bound["name"]: bound for bound in read_json(tmp_path / "other" / "gate.json")["bounds"]}
+    assert found["tax"]["mean"] < -0.1 and found["wins"]["mean"] != 0.5
+    gate("bounds: {loss: {metric: loss, at_most: 0.5}}")
+    assert commands.run("evaluate", tmp_path / "shut", **again) == 3
+    for text, changed, said in (
+        (f"bounds: {{wins: {{metric: win_rate, change_at_least: 0, against: {tmp_path / 'first'}}}}}", {}, "as it is"),
+        ("bounds: {wins: {metric: win_rate, at_least: 0}}", {"judge": None}, "a win by whose word"),
+        ("bounds: {wins: {metric: win_rate, at_least: 0}}", {"against": None, "judge": None}, "has no 'win_rate'"),
+        ("bounds: {loss: {metric: loss, at_most: 3}}", {"eval_data": None}, "has no 'loss'"),
+    ):
+        gate(text)
+        capsys.readouterr()
+        assert commands.run("evaluate", tmp_path / "no", **{**again, **changed}) == 2
+        assert said in capsys.readouterr().err

@@ -15,6 +15,7 @@ from accord.lineage import hash_file
 from accord.records import slice_names
 from accord.run import RunFolder, read_json, read_lines
 from accord.stages.leaks import known_prompts
+from accord.stages.yaml_file import read_yaml
 
 FILE = "gate.json"
 # bounds that go by these names know what they are of; any other name says its metric
@@ -34,6 +35,8 @@ TOP_KEYS = ("bounds", "confidence", "against")
 BOUND_KEYS = ("metric", "slice", "confidence", "against", *ASKED)
 # knobs that two evaluations must share for a change between them to be the snapshot's
 ALIKE = ("temperature", "top_p", "top_k", "min_p", "stop", "max_new_tokens", "shots")
+WINS, LOSSES = "win_rate", "loss"  # of an evaluation, beside what single replies have
+LOSSES_FILE = "losses.jsonl"  # rows of demonstrations, as those of replies stand in samples.jsonl
 ROLES = {"reward": "rewards", "cost": "costs"}  # first part of a metric's name: the knob that names its model
 
 
@@ -45,17 +48,6 @@ class Gate:
     bounds: tuple[GateBound, ...]
 
 
-class _Unique(yaml.SafeLoader):
-    """YAML in which a key that stands twice is an error, not the last one's."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"{key!r} stands twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
 def read_gate(path: str, against: str = "") -> Gate:
     """The bounds of a gate file (docs/gate.md); `against` is compared with where the file names nothing.
 
@@ -63,13 +55,7 @@ def read_gate(path: str, against: str = "") -> Gate:
     """
     if not path:
         return Gate("", ())
-    try:
-        value = _Unique(Path(path).read_text(encoding="utf-8")).get_single_data()
-    except FileNotFoundError:
-        raise BadInput(f"--gate {path}: no such file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        said = " ".join(str(error).split())
-        raise BadInput(f"--gate {path}: cannot be read ({said})") from None
+    value = read_yaml(path, "--gate")
     top = _keys(path, "", value, TOP_KEYS)
     listed = top.get("bounds")
     if not isinstance(listed, dict) or not listed:
@@ -160,6 +146,10 @@ def check_gate(gate: Gate, run: RunFolder, metrics: Iterable[str], prompts: Mapp
                     f"{', '.join(sorted(slices))}"
                 )
         _check_judge(bound, run, at)
+        if bound.metric == WINS and bound.against:
+            raise BadInput(f"{at}: a win rate compares with --against as it is; ask at_least or at_most")
+        if bound.metric == WINS and not run.config.judge:
+            raise BadInput(f"{at}.metric: a win by whose word? give --judge")
         if bound.against:
             ids = {i for name, part in prompts.items() if _inside(bound, name) for i in part}
             _check_compared(bound, run, at, ids)
@@ -171,7 +161,8 @@ def _inside(bound: GateBound, slice_name: str) -> bool:
 
 def _judge(bound: GateBound, config: Config) -> tuple[str, str]:
     """Of a bound on a model's scores the role of the model among a run's parents, and where it is; else two empty."""
-    kind, _, rest = bound.metric.partition("/")
+    metric = getattr(config, "judge", "") if bound.metric == WINS else bound.metric
+    kind, _, rest = metric.partition("/")
     name = rest.split("/")[0]
     where = getattr(config, ROLES[kind], {}).get(name, "") if kind in ROLES else ""
     return (f"{kind}.{name}", where) if where else ("", "")
@@ -217,7 +208,7 @@ def _ancestors(snapshot: str) -> list[dict[str, Any]]:
 def _check_compared(bound: GateBound, run: RunFolder, at: str, ids: set[str]) -> None:
     """Refuse an evaluation that has not measured the same metric, in the same way, on some of the same prompts."""
     folder = Path(bound.against)
-    for file in ("samples.jsonl", "config.yaml"):
+    for file in (file_of(bound), "config.yaml"):
         if not (folder / file).is_file():
             raise BadInput(f"{at}.against: {folder} is no finished evaluation: it has no {file}")
     if bound.metric.endswith("/expected"):
@@ -225,23 +216,33 @@ def _check_compared(bound: GateBound, run: RunFolder, at: str, ids: set[str]) ->
             f"{at}: how sure a change of {bound.metric} is cannot be said, as both sides rest on one calibration; "
             f"bound that of {bound.metric.removesuffix('expected')}unsafe"
         )
-    theirs = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    ours = to_plain(run.config)
-    for knob in ALIKE:
-        if knob in ours and theirs.get(knob, ours[knob]) != ours[knob]:
-            raise BadInput(
-                f"{at}.against: {folder} was measured with --{knob} {theirs[knob]!r}, this is with {ours[knob]!r}; a "
-                "change would be the knob's"
-            )
+    refuse_other_knobs(f"{at}.against: {folder}", folder, run.config, ALIKE)
     role, where = _judge(bound, run.config)
     own = read_json(run.path / "data" / "parents.json")
     other = read_json(folder / "data" / "parents.json").get(role, {}) if role else {}
     if role and other.get("hash") != own[role]["hash"]:
         raise BadInput(f"{at}.against: {folder} was not judged by {where}; evaluate it with the same model")
-    if not ids & scores_by_prompt(read_lines(folder / "samples.jsonl"), bound).keys():
+    if bound.metric != LOSSES and not ids & scores_by_prompt(read_lines(folder / file_of(bound)), bound).keys():
         raise BadInput(
             f"{at}.against: {folder} has {bound.metric} on no prompt of {bound.slices} that is measured here"
         )
+
+
+def file_of(bound: GateBound) -> str:
+    """The file of a run folder whose rows have a bound's metric."""
+    return LOSSES_FILE if bound.metric == LOSSES else "samples.jsonl"
+
+
+def refuse_other_knobs(at: str, folder: Path, config: Config, knobs: Sequence[str]) -> None:
+    """Raise BadInput where the run in `folder` had another value of one of the knobs: a change would be the knob's."""
+    theirs = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    ours = to_plain(config)
+    for knob in knobs:
+        if knob in ours and theirs.get(knob, ours[knob]) != ours[knob]:
+            raise BadInput(
+                f"{at} was measured with --{knob} {theirs[knob]!r}, this is with {ours[knob]!r}; a change would be the "
+                "knob's"
+            )
 
 
 def scores_by_prompt(rows: Sequence[Mapping[str, Any]], bound: GateBound) -> dict[str, list[float]]:
@@ -269,7 +270,7 @@ def decide_gate(
         theirs = None
         compared = {}
         if bound.against:
-            file = Path(bound.against) / "samples.jsonl"
+            file = Path(bound.against) / file_of(bound)
             theirs, compared = scores_by_prompt(read_lines(file), bound), {"against_hash": hash_file(file)}
         verdict = judge_bound(
             bound, scores_by_prompt(rows, bound), theirs, fit_error=(fit_errors or {}).get(bound.metric, 0.0)

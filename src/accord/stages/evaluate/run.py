@@ -11,24 +11,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from accord.data.chat import Renderer
-from accord.data.rows import rollout_row
+from accord.data.rows import answer_row, rollout_row
 from accord.data.sources import read_demonstrations, read_prompts
 from accord.engine.engines import InProcess
+from accord.engine.packing import Group
 from accord.engine.texts import conversation_group, rollout_groups, said
 from accord.errors import BadInput
-from accord.evaluation.metrics import METRICS, metric_interval
+from accord.evaluation.metric_names import METRICS
+from accord.evaluation.metrics import metric_interval
 from accord.evaluation.safety import SafetyCalibration, with_fit
-from accord.evaluation.statistics import win_rate
+from accord.evaluation.statistics import pair_outcomes, win_rate
+from accord.models.likelihood import likelihoods
 from accord.models.loading import load_policy
-from accord.models.policy import mean_loss, reply_logprobs
+from accord.models.policy import reply_logprobs
 from accord.models.scorers import open_scorer
 from accord.records import Demonstration, Prompt, is_part_of, slices_above
 from accord.run import RunFolder, read_lines
 from accord.stages.evaluate.config import Evaluate
 from accord.stages.evaluate.rows import Row, ids_by_name
-from accord.stages.gate import check_gate, decide_gate, read_gate, uphold
+from accord.stages.gate import LOSSES, LOSSES_FILE, WINS, check_gate, decide_gate, read_gate, uphold
 from accord.stages.leaks import refuse_trained_prompts
 from accord.stages.shared import (
     Drawn,
@@ -74,14 +78,16 @@ def run(config: Evaluate) -> RunFolder:
         rows = read_lines(run.path / "samples.jsonl")
         result = summarise(config, rows, measures.calibrations)
         result["normalizers"] = {name: scorer.normalizer.as_json() for name, scorer in measures.rewards.items()}
+        losses: list[Row] = []
         if held_out:
             groups = [conversation_group(renderer, d, "assistant") for d in held_out]
-            groups, _ = drop_long(groups, held_out, config.max_length, run, "eval_data")
+            groups, shown = drop_long(groups, held_out, config.max_length, run, "eval_data")
             with lowered(precision, world.device):
-                result["loss"] = mean_loss(model, groups, config.micro_tokens, world)
+                losses = measure_losses(run, model, groups, shown, config.micro_tokens, world.device)
+            result["loss"] = sum(row["scores"][LOSSES] for row in losses) / len(losses)
         run.write_json("evaluation.json", result)
         fits = {f"cost/{name}/expected": fit.relative_error for name, fit in measures.calibrations.items()}
-        decide_gate(gate, run, rows, fits)
+        decide_gate(gate, run, [*rows, *losses, *wins_of(config, rows)], fits)
         run.finish(n=len(rows))
         return uphold(run)
 
@@ -101,6 +107,43 @@ def read_held_out(config: Evaluate, run: RunFolder, renderer: Renderer) -> list[
     )
     refuse_trained_prompts([d.prompt for d in found], [config.model], "--eval_data")
     return found
+
+
+def measure_losses(
+    run: RunFolder,
+    model: nn.Module,
+    groups: Sequence[Group],
+    shown: Sequence[Demonstration],
+    micro_tokens: int,
+    device: torch.device,
+) -> list[Row]:
+    """−log p of every token that the demonstrations train, a row a token; `losses.jsonl` has one a demonstration.
+
+    So the mean over rows is the mean over tokens, as everywhere, and their clusters are the demonstrations.
+    """
+    rows: list[Row] = []
+    found = likelihoods(model, groups, micro_tokens, device)
+    (run.path / LOSSES_FILE).unlink(missing_ok=True)
+    for demonstration, (told,) in zip(shown, found, strict=True):
+        prompt, scores = demonstration.prompt, {LOSSES: -told.logprob / told.tokens}
+        row = answer_row(prompt.id, prompt.slice, "loss", tokens=told.tokens, scores=scores)
+        run.append(LOSSES_FILE, row)
+        rows += [row] * told.tokens
+    return rows
+
+
+def wins_of(config: Evaluate, rows: Sequence[Row]) -> list[Row]:
+    """A row for each prompt that `--against` has too: 1 where the judge scores this snapshot higher, ½ as high."""
+    if not config.against:
+        return []
+    _, ours, others = compared(config, rows, read_lines(Path(config.against) / "samples.jsonl"))
+    slices = {row["prompt_id"]: row["slice"] for row in rows}
+    shared = [prompt for prompt in ours if prompt in others]
+    outcomes = pair_outcomes([ours[prompt] - others[prompt] for prompt in shared])
+    return [
+        {"prompt_id": prompt, "slice": slices[prompt], "scores": {WINS: float(outcome)}}
+        for prompt, outcome in zip(shared, outcomes, strict=True)
+    ]
 
 
 class Measures:
@@ -130,6 +173,7 @@ class Measures:
             names += [f"cost/{name}", f"cost/{name}/unsafe"]
             names += [f"cost/{name}/expected"] if name in self.calibrations else []
         names += ["kl"] if self.reference is not None else []
+        names += [name for name, knob in ((WINS, self.config.against), (LOSSES, self.config.eval_data)) if knob]
         has_truth = any(prompt.source.startswith("world:") for prompt in prompts)
         return names + ([name for name in METRICS if name.startswith("gold/")] if has_truth else [])
 
@@ -202,19 +246,24 @@ def intervals(
     return out
 
 
-def _win_rate(config: Evaluate, rows: Sequence[Row], theirs: Sequence[Row]) -> dict[str, Any]:
+def compared(
+    config: Evaluate, rows: Sequence[Row], theirs: Sequence[Row]
+) -> tuple[str, Mapping[str, float], Mapping[str, float]]:
+    """Whose score decides, and what it is by prompt here and there; BadInput where nothing can be compared."""
     judge = config.judge or ("gold/helpful" if any("gold/helpful" in r["scores"] for r in rows) else "")
     judge = judge or next((name for row in rows for name in row["scores"] if name.startswith("reward/")), "")
     if not judge:
         raise BadInput("--against needs a score to decide by; give --rewards.NAME DIR or --judge NAME")
     ours, others = mean_by_prompt(rows, judge), mean_by_prompt(theirs, judge)
-    shared = [prompt for prompt in ours if prompt in others]
-    if not shared:
+    if not ours.keys() & others.keys():
         raise BadInput(f"--against {config.against} has no prompt in common with this evaluation, or no score {judge}")
-    return {
-        **win_rate([ours[p] for p in shared], [others[p] for p in shared]).json(),
-        "judge": judge,
-    }
+    return judge, ours, others
+
+
+def _win_rate(config: Evaluate, rows: Sequence[Row], theirs: Sequence[Row]) -> dict[str, Any]:
+    judge, ours, others = compared(config, rows, theirs)
+    shared = [prompt for prompt in ours if prompt in others]
+    return {**win_rate([ours[p] for p in shared], [others[p] for p in shared]).json(), "judge": judge}
 
 
 def mean_by_prompt(rows: Sequence[Row], metric: str) -> Mapping[str, float]:

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import yaml
 from pydantic import ValidationError
 
 from accord.config import Config
@@ -24,6 +23,7 @@ from accord.stages.frontier.config import Frontier
 from accord.stages.ppo import run as ppo
 from accord.stages.ppo.config import Ppo
 from accord.stages.shared import open_run
+from accord.stages.yaml_file import read_yaml
 
 Knobs = TypeVar("Knobs", bound=Config)
 OURS = ("out", "resume", "seed", "threads")  # of a stage's knobs, those that the frontier sets
@@ -161,12 +161,7 @@ def _training(config: Frontier, trained_by: Plain, value: float, seed: int) -> P
 
 def _read_knobs(path: str, kind: type[Config], flag: str) -> Plain:
     """The knobs of a stage in a YAML file; BadInput names the file, and a knob that there is not."""
-    try:
-        value: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInput(f"--{flag} {path}: no such file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadInput(f"--{flag} {path}: cannot be read ({' '.join(str(error).split())})") from None
+    value: Any = read_yaml(path, f"--{flag}")
     if not isinstance(value, dict):
         raise BadInput(f"--{flag} {path}: expected knobs of `accord {flag}`, each with its value")
     for key in value:
