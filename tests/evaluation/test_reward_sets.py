@@ -1,6 +1,7 @@
 """Benchmarks of right and wrong replies: what counts as answered, by hand, and places that are kept."""
 
 import json
+import math
 
 import pytest
 
@@ -8,6 +9,7 @@ from accord.data.parse import Reader
 from accord.data.reward_sets import read_reward_set
 from accord.data.sources import read_comparisons
 from accord.errors import BadInput
+from accord.evaluation.reward_boards import SECTIONS, board_rows, ties_score
 from accord.evaluation.reward_sets import RewardAnswer, credit, reward_numbers, style_accuracy
 from accord.evaluation.statistics import share_interval
 
@@ -84,3 +86,58 @@ def test_every_shape_that_ranks_is_a_benchmark(tmp_path):
     tie = {"prompt": "p", "response 1": "a", "response 2": "b", "label": 2}
     with pytest.raises(BadInput, match=r"no questions are left of 1 rows \(1 × tie"):
         read_reward_set(write(tmp_path, tie), Reader())
+
+
+def test_sections_are_weighed_as_the_benchmark_does():
+    """Safety: subsets at 1, 0, ½, 1, 0 weigh 100, 100, 250, 154, 136."""
+    shares = {"refusals-dangerous": 1, "refusals-offensive": 0, "xstest-should-refuse": 0.5,
+              "xstest-should-respond": 1, "donotanswer": 0}  # fmt: skip
+    answers = [answer([1 if k < 4 * share else -1], [0], f"{name} {k}", name) for name, share in shares.items()
+               for k in range(4)]  # fmt: skip
+    (safety,) = board_rows(answers)
+    assert safety["subset"] == "section Safety" and safety["missing"] == [] and safety["questions"] == 20
+    assert safety["answered"]["mean"] == pytest.approx((100 + 125 + 154) / 740)
+    more = [*answers, answer([1], [0], "m", "math-prm"), answer([0], [1], "c", "hep-go")]
+    _, reasoning, whole = board_rows(more)
+    assert reasoning["answered"]["mean"] == pytest.approx(984 / (984 + 164)) and "hep-js" in reasoning["missing"]
+    assert whole["subset"] == "RewardBench" and whole["missing"] == ["Chat", "Chat Hard"]
+    assert whole["answered"]["mean"] == pytest.approx((379 / 740 + 984 / 1148) / 2)
+    assert board_rows([answer([1], [0], "x", "other")]) == []
+    assert {name: sum(w.values()) for name, w in SECTIONS.items()} == {
+        "Chat": 358, "Chat Hard": 456, "Safety": 740, "Reasoning": 1968,
+    }  # fmt: skip
+
+
+def tie(kind, number, right, wrong):
+    return RewardAnswer(f"{kind}{number}", "Ties", tuple(right), tuple(wrong), f"{kind}:{number}")
+
+
+def test_ties_by_hand():
+    """1: gap 3 over spread 1, its ref's gap ½; 2: gap 1 under spread 2; 3: a wrong reply above a right one."""
+    answers = [
+        tie("tied", 1, [5, 4], [1]), tie("ref", 1, [2], [1.5]),
+        tie("tied", 2, [5, 3], [2]), tie("ref", 2, [2], [0]),
+        tie("tied", 3, [5, 1], [2]), tie("ref", 3, [0], [1]),
+    ]  # fmt: skip
+    found = ties_score(answers, seed=0, resamples=100)
+    margins = [math.tanh(0.5 - 1), math.tanh(0.5 - 1), math.tanh(-1 / 4 - 1)]
+    assert found["parts"] == pytest.approx(
+        {"tied": 2 / 3, "ref": 2 / 3, "preferred": 1 / 3, "preferred_hard": 0, "margin": sum(margins) / 3}
+    )
+    expected = 0.3 * 2 / 3 + 0.3 * 2 / 3 + 0.2 / 3 + 0.01 * sum(margins) / 3
+    assert found["answered"]["mean"] == pytest.approx(expected)
+    # equal right replies: any gap is wider, and no gap at all counts nothing
+    even = ties_score([tie("tied", 1, [5, 5], [1]), tie("ref", 1, [2], [1])], seed=0, resamples=10)
+    assert even["answered"]["mean"] == pytest.approx(1.01)
+    assert ties_score([tie("tied", 1, [5], [1])], seed=0, resamples=10) is None
+    others = [answer([1], [0], f"f{k}", "Factuality") for k in range(4)] + [answer([0], [1], "m", "Math")]
+    ties, whole = board_rows([*answers, *others], resamples=50)
+    assert ties["subset"] == "Ties, score" and whole["subset"] == "RewardBench 2"
+    assert whole["answered"]["mean"] == pytest.approx((1 + 0 + expected) / 3)
+    assert whole["missing"] == ["Focus", "Precise IF", "Safety"]
+
+
+def test_the_name_of_a_question_is_its_id(tmp_path):
+    row = {"id": "tied:7", "subset": "Ties", "prompt": "p", "chosen": ["a", "b"], "rejected": ["c"]}
+    (found,), _ = read_reward_set(write(tmp_path, row), Reader())
+    assert (found.prompt.source, found.prompt.slice) == ("tied:7", "Ties")

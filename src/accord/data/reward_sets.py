@@ -17,17 +17,20 @@ from accord.records import Comparison, Prompt
 def read_reward_set(source: str, how: Reader) -> tuple[list[Comparison], dict[str, int]]:
     """The questions of a benchmark as rankings, and how many rows were dropped, by reason.
 
-    The slice is that of the row, or its column `subset`. Raises BadInput for rows that cannot be read, and where none
-    is left.
+    The slice is that of the row, or its column `subset`; the source its `id`, where it has one. Raises BadInput for
+    rows that cannot be read, and where none is left.
     """
     found: list[Comparison] = []
     drops: Counter[str] = Counter()
     rows = 0
     for row, _, parts in how.rows(source, "comparison"):
         rows += 1
-        subset = row.value.get("subset")
+        subset, name = row.value.get("subset"), row.value.get("id")
         try:
-            found.append(_question(parts, subset if isinstance(subset, str) else ""))
+            question = _question(
+                parts, subset if isinstance(subset, str) else "", name if isinstance(name, str) else ""
+            )
+            found.append(question)
         except Dropped as reason:
             drops[str(reason)] += 1
     if not found:
@@ -35,7 +38,7 @@ def read_reward_set(source: str, how: Reader) -> tuple[list[Comparison], dict[st
     return found, dict(drops)
 
 
-def _question(parts: Parts | str, subset: str) -> Comparison:
+def _question(parts: Parts | str, subset: str, name: str) -> Comparison:
     if isinstance(parts, str):
         raise Dropped(parts)
     if not parts.rankings:
@@ -45,6 +48,6 @@ def _question(parts: Parts | str, subset: str) -> Comparison:
         raise Dropped("prompts differ")
     if len(set(ranking.ranks)) < 2:
         raise Dropped("tie")
-    prompt = Prompt(parts.prompts[0], parts.slice or subset, parts.source)
+    prompt = Prompt(parts.prompts[0], parts.slice or subset, name or parts.source)
     shown = tuple(range(len(parts.replies)))
     return Comparison(prompt, parts.replies, ranking.ranks, "", parts.labeler, ranking.strength, shown)

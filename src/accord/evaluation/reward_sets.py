@@ -19,12 +19,13 @@ LEVELS = {"hard": -1, "normal": 0, "easy": 1}
 
 
 class RewardAnswer(NamedTuple):
-    """Scores of the right and of the wrong replies to a question, higher is better."""
+    """Scores of the right and of the wrong replies to a question, higher is better; its `name` in the benchmark."""
 
     prompt_id: str
     subset: str
     right: tuple[float, ...]
     wrong: tuple[float, ...]
+    name: str = ""
 
 
 def credit(answer: RewardAnswer) -> float:

@@ -32,7 +32,7 @@ def rewards_section(context: Context) -> Section | None:
 def answered_table(rows: Sequence[Mapping[str, Any]]) -> Block | None:
     body = [
         [
-            Cell(str(row.get("set")), str(row.get("subset"))),
+            Cell(str(row.get("set")), _subset(row)),
             Cell(str(row.get("model"))),
             numeric(str(row.get("questions"))),
             interval_cell(interval(row.get("answered"))),
@@ -43,6 +43,12 @@ def answered_table(rows: Sequence[Mapping[str, Any]]) -> Block | None:
     ]
     head = ["benchmark", "model", "questions", "answered", "by chance", *(f"{level} pairs" for level in LEVELS)]
     return Table(head, body, "A tie counts as the share of right replies among those that tie.") if body else None
+
+
+def _subset(row: Mapping[str, Any]) -> str:
+    """What is counted, and which subsets of it are not there."""
+    missing = row.get("missing") or []
+    return f"{row.get('subset')} without {', '.join(missing)}" if missing else str(row.get("subset"))
 
 
 def length_table(rows: Sequence[Mapping[str, Any]]) -> Block | None:

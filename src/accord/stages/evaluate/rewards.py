@@ -16,6 +16,7 @@ from accord.data.parse import Reader
 from accord.data.reward_sets import read_reward_set
 from accord.errors import BadInput
 from accord.evaluation.breakdown import length_bias
+from accord.evaluation.reward_boards import board_rows
 from accord.evaluation.reward_sets import RewardAnswer, reward_numbers
 from accord.evaluation.statistics import finite
 from accord.labelers.labeler import Labeler
@@ -87,17 +88,21 @@ def measure(
     rows = []
     for head, scores in judge.scores(groups, config.micro_tokens).items():
         label = model if len(judge.scorers) == 1 else f"{model}, {head}"
-        rows += counted(name, label, kept, scores)
+        rows += counted(name, label, kept, scores, config.seed)
     return rows
 
 
-def counted(name: str, label: str, asked: Sequence[Comparison], scores: Sequence[Sequence[float]]) -> list[Row]:
+def counted(
+    name: str, label: str, asked: Sequence[Comparison], scores: Sequence[Sequence[float]], seed: int
+) -> list[Row]:
     """Rows of a benchmark's numbers, all questions first, which are said."""
     answers = [answer_of(question, of) for question, of in zip(asked, scores, strict=True)]
     numbers = reward_numbers(answers)
     numbers[0]["length"] = length_bias(pair_facts(asked, scores))
-    whole = numbers[0]["answered"]
-    print(f"{label} on {name}: {whole['mean']:.3f} of {len(answers)} questions, by chance {numbers[0]['chance']:.2f}")
+    numbers += board_rows(answers, seed=seed)
+    whole, chance = numbers[0]["answered"], numbers[0]["chance"]
+    board = "".join(f"; {row['subset']} {row['answered']['mean']:.3f}" for row in numbers if "chance" not in row)
+    print(f"{label} on {name}: {whole['mean']:.3f} of {len(answers)} questions, by chance {chance:.2f}{board}")
     return [{"set": name, "model": label, **row} for row in numbers]
 
 
@@ -113,7 +118,7 @@ def measure_labeler(
         why = ", ".join(f"{count} {reason}" for reason, count in told.why.items())
         raise BadInput(f"--models.{model}: no answer to any of {len(asked)} questions of {name} ({why}); take another")
     questions, scores = [question for question, _ in known], [list(of) for _, of in known]
-    rows = counted(name, label, questions, scores)
+    rows = counted(name, label, questions, scores, config.seed)
     rows[0] |= {"unanswered": dict(told.why), **told.orders}
     return rows
 
@@ -172,4 +177,4 @@ def answer_of(question: Comparison, scores: Sequence[float]) -> RewardAnswer:
     best = min(question.ranks)
     right = tuple(score for score, rank in zip(scores, question.ranks, strict=True) if rank == best)
     wrong = tuple(score for score, rank in zip(scores, question.ranks, strict=True) if rank != best)
-    return RewardAnswer(question.prompt.id, question.prompt.slice, right, wrong)
+    return RewardAnswer(question.prompt.id, question.prompt.slice, right, wrong, question.prompt.source)
