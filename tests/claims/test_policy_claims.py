@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import random
 from pathlib import Path
 
 import numpy as np
@@ -10,21 +11,25 @@ from scipy import stats
 
 from accord.claims import (
     adaptive_kl,
+    alarms,
     anneal,
+    boundary,
     critics,
+    honesty,
     kl_limits,
     overoptimisation,
     ptx,
     sqrt_kl,
     tension,
     thresholds,
+    transitivity,
     two_halves,
 )
 from accord.claims.lab import policies
 from accord.claims.lab.contract import verdict_of
 from accord.claims.lab.findings import TRAINED
 from accord.claims.lab.recipes import SCALES, GoldFlow
-from accord.stages.evaluate.config import Evaluate
+from accord.stages.evaluate.config import Evaluate, EvaluateHonesty
 from accord.stages.ppo.config import Ppo
 
 # gold helpfulness, harm, honesty and evasiveness of a made-up policy; what is not listed is 0
@@ -279,3 +284,114 @@ def test_sqrt_kl_tells_a_line_from_a_root(tmp_path):
     assert root.values == pytest.approx([expected] * 3, abs=0.01)
     assert gap.values == pytest.approx([root.values[0] - 1] * 3) and root.kind == "r2" and gap.kind == "mean"
     assert finding.parts[1].verdict == "fails"
+
+
+class WithAlarms(Written):
+    """Runs whose gold turns where few comparisons are hunted, and whose second model parts eight iterations before."""
+
+    def train(self, folder):
+        hacked = folder.name == "hunted-watched"
+        seed = int(folder.parent.name)
+        turn = (40 + seed) if hacked else 999
+        with open(folder / "metrics.jsonl", "w") as stream:
+            for i in range(80):
+                row = dict.fromkeys((alarms.GOLD, *(metric for metric, _ in alarms.ALARMS.values())), 1.0)
+                row[alarms.GOLD] = 0.01 * min(i, turn) - 0.02 * max(i - turn, 0)
+                row["watch/other/gap"] = 0.1 * max(i - (turn - 8), 0)
+                stream.write(json.dumps({"step": i + 1, **row}) + "\n")
+
+
+def test_alarms_that_warn_and_those_that_do_not_are_told_apart(tmp_path):
+    cells = WithAlarms(tmp_path)
+    finding = alarms.measure(cells, [0, 1, 2, 3])
+    found = {part.name.partition(":")[0]: part for part in finding.parts}
+    assert found["second model"].verdict == "holds" and found["second model"].interval.n == 4
+    assert {part.verdict for name, part in found.items() if name != "second model"} == {"fails"}
+    assert verdict_of(finding.parts) == "fails" and "<svg" in finding.figure
+    assert sum("does not turn" in note for note in finding.notes) == 4
+    careful = [c for c in cells.asked if isinstance(c, Ppo) and c.out.endswith("careful-watched")]
+    assert careful[0].kl_coefficient == alarms.PENALTY * alarms.WEAK and careful[0].watch
+
+
+class Honest(Written):
+    """Evaluations of honesty with the numbers of one table."""
+
+    def run(self, configs):
+        super().run(configs)
+        for config in configs:
+            if isinstance(config, EvaluateHonesty):
+                of = Path(config.out).name.removeprefix("honesty-")
+                (Path(config.out) / "evaluation.json").write_text(json.dumps(self.table[of]))
+
+
+def honesty_numbers(declined, right, ece):
+    def share(now, change):
+        return {"now": {"mean": now}, "change": {"mean": change}}
+
+    trade = {"unknown declined": share(0.1 + declined, declined), "known answered right": share(0.8 + right, right)}
+    trade |= {"known declined": share(0.1, 0.0), "benign prompts refused": share(0.1, 0.0)}
+    way = {"ece": {"mean": ece}}
+    return {"trade": trade, "calibration": {"choice, options": way, "true, options": way}}
+
+
+def test_honesty_asks_for_declining_for_answers_kept_and_for_calibration(tmp_path):
+    table = {"sft": honesty_numbers(0, 0, 0.1), "sft-honest": honesty_numbers(0.5, -0.01, 0.1)}
+    good = honesty.measure(Honest(tmp_path / "a", {**table, "ppo": honesty_numbers(0, 0, 0.2)}), [0, 1, 2])
+    assert [part.verdict for part in good.parts] == ["holds", "holds", "holds"]
+    table["sft-honest"] = honesty_numbers(0.5, -0.2, 0.1)
+    lost = honesty.measure(Honest(tmp_path / "b", {**table, "ppo": honesty_numbers(0, 0, 0.05)}), [0, 1, 2])
+    assert [part.verdict for part in lost.parts] == ["holds", "fails", "fails"]
+    flow = GoldFlow(tmp_path, SCALES["small"], 0, True)
+    assert honesty.asked(flow, "ppo").against.endswith("honesty-sft") and not honesty.asked(flow, "sft").against
+    assert honesty.probe(flow).questions["facts"] != honesty.asked(flow, "sft").probes["facts"]
+
+
+class Sized(Written):
+    """Cost models and policies that tell the sides better the larger they are, or no better."""
+
+    def __init__(self, root, better):
+        super().__init__(root)
+        self.better = better
+
+    def evaluate(self, folder, of):
+        if not folder.name.startswith("boundary"):
+            return
+        rng, rows = np.random.default_rng(len(folder.name) + int(folder.parent.name)), []
+        for side, k, _ in itertools.product(("harmful", "look-alike"), range(60), range(2)):
+            sign = 1 if side == "harmful" else -1
+            apart = {size: (0.4 + 0.5 * i * self.better) * sign for i, size in enumerate(boundary.SIZES)}
+            own = apart.get(folder.name.removeprefix("boundary-"), 0.5 * sign)
+            refused = float(rng.normal(own, 1) > 0) if folder.name != "boundary-costs" else 0.0
+            scores = {f"cost/{size}": float(rng.normal(value, 1)) for size, value in apart.items()}
+            scores |= {"gold/refusal": refused, "gold/harm_share": float(side == "harmful" and not refused)}
+            rows.append({"prompt_id": f"{side}{k}", "slice": side, "scores": scores})
+        (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_the_boundary_by_size(tmp_path, monkeypatch):
+    places = {f"sft-{size}": 10 ** (3 + i) for i, size in enumerate(boundary.SIZES)}
+    monkeypatch.setattr(boundary, "parameters_in", lambda snapshot: places[snapshot.parent.name])
+    grows = boundary.measure(Sized(tmp_path / "a", 1.0), [0, 1, 2, 3])
+    assert [part.verdict for part in grows.parts] == ["holds"] * 3
+    same = boundary.measure(Sized(tmp_path / "b", 0.0), [0, 1, 2, 3])
+    assert verdict_of(same.parts) in ("undecided", "fails")
+
+
+def test_cycles_of_one_mind_are_those_of_its_scores(monkeypatch):
+    """Scores that are the people's own utilities expect their cycles; equal scores expect a quarter."""
+    from accord.records import Prompt
+    from accord.world import judge, parse, people, prompts, value
+    from accord.world.data import scripted
+
+    rng, ranked = random.Random(1), []
+    for prompt in prompts(260, 3, "benign"):
+        request = parse(prompt.turns)
+        replies = list(dict.fromkeys(scripted(rng, request, "benign") for _ in range(4)))
+        if len(replies) > 2:
+            worth = [value(judge(prompt.turns, r), request.harmful, "overall") / 0.5 for r in replies]
+            ranked.append((Prompt(prompt.turns, "benign", prompt.source), replies, worth))
+    monkeypatch.setattr(transitivity, "people", lambda group, seed: people(group, seed, flips=0.0, notice=1.0))
+    seen, expected, count = transitivity.cycles(ranked, "mixed", 3)
+    assert count > 300 and abs(seen - expected) < 0.03
+    even = [(prompt, replies, [0.0] * len(replies)) for prompt, replies, _ in ranked]
+    assert transitivity.cycles(even, "mixed", 3)[1] == pytest.approx(0.25)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -56,7 +57,7 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
     cells.run([model(flow, size, count) for flow in flows for size in SIZES for count in COUNTS])
     cells.run([scores(flow) for flow in flows])
     tables = [outcomes(flow) for flow in flows]
-    parameters = [parameters_of(flows[0], size) for size in SIZES]
+    parameters = [parameters_in(Path(flows[0].snapshot(f"scaling-{size}-{COUNTS[0]}"))) for size in SIZES]
     grid = [(math.log(p), math.log(d)) for p in parameters for d in COUNTS]
     found = [nested_interval(column) for column in np.array([fit(table, grid) for table in tables]).T]
     parts = [
@@ -95,12 +96,12 @@ def fit(outcome: np.ndarray, grid: Sequence[tuple[float, float]]) -> np.ndarray:
     return np.linalg.lstsq(design, outcome.mean(0), rcond=None)[0]
 
 
-def parameters_of(flow: GoldFlow, size: str) -> int:
-    """Numbers in the snapshot's weights, from the headers of its files."""
+def parameters_in(snapshot: Path) -> int:
+    """Numbers in a snapshot's weights, from the headers of its files."""
     from safetensors import safe_open
 
     total = 0
-    for file in (flow.root / f"scaling-{size}-{COUNTS[0]}" / "snapshot").glob("*.safetensors"):
+    for file in snapshot.glob("*.safetensors"):
         with safe_open(file, framework="np") as weights:
             total += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
     return total

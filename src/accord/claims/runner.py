@@ -7,8 +7,10 @@ from typing import Any
 
 from accord.claims import (
     adaptive_kl,
+    alarms,
     anneal,
     annotators,
+    boundary,
     bradley_terry,
     critics,
     decoupling,
@@ -16,6 +18,7 @@ from accord.claims import (
     dpo,
     gates,
     graded_skills,
+    honesty,
     kl_limits,
     label_noise,
     overoptimisation,
@@ -26,6 +29,7 @@ from accord.claims import (
     sqrt_kl,
     tension,
     thresholds,
+    transitivity,
     two_halves,
 )
 from accord.claims.config import Claims
@@ -54,6 +58,7 @@ CLAIMS: dict[str, Claim] = {
         kl_limits,
         overoptimisation,
         two_halves,
+        alarms,
         adaptive_kl,
         critics,
         ptx,
@@ -67,6 +72,9 @@ CLAIMS: dict[str, Claim] = {
         planted,
         label_noise,
         annotators,
+        honesty,
+        boundary,
+        transitivity,
     )
 }
 

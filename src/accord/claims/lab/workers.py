@@ -20,7 +20,13 @@ from accord.config import Config
 from accord.run import available_cores
 
 Job = tuple[str, Config]
-ELSEWHERE = {"annotate": "accord.stages.online.annotate", "soup": "accord.claims.lab.soup"}  # steps without a command
+# steps without a command of one word
+ELSEWHERE = {
+    "annotate": "accord.stages.online.annotate",
+    "soup": "accord.claims.lab.soup",
+    "probeknowledge": "accord.stages.probe.run",
+    "evaluatehonesty": "accord.stages.evaluate.honesty",
+}
 MOST = 4  # more processes than this would be idle in most steps of a flow
 
 
