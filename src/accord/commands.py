@@ -92,6 +92,16 @@ COMMANDS: dict[str, Command] = {
         "stages.sample.config:Sample",
         "stages.sample.run:run",
     ),
+    "probe": Command(
+        "Find what a snapshot knows by samples against known answers, and write what teaches it to say so.",
+        "stages.probe.config:ProbeKnowledge",
+        "stages.probe.run:run",
+    ),
+    "probe head": Command(
+        "Train a P(IK) head on what a probe has found: whether the model knows, told from the prompt alone.",
+        "stages.probe.config:ProbeHead",
+        "stages.probe.head:run",
+    ),
     "online": Command(
         "Rounds on a policy's own replies: sample, have them compared, train by a direct loss.",
         "stages.online.config:Online",
@@ -131,6 +141,23 @@ COMMANDS: dict[str, Command] = {
         "Test a snapshot by each principle of a constitution: which holds, at what price, and which two contradict.",
         "stages.evaluate.config:EvaluatePrinciples",
         "stages.evaluate.principles:run",
+    ),
+    "evaluate bias": Command(
+        "Bias of policies and preference models: terms exchanged, BBQ, sentiment of replies, behaviours stated.",
+        "stages.evaluate.config:EvaluateBias",
+        "stages.evaluate.bias:run",
+    ),
+    "evaluate lm_eval": Command(
+        "Tasks of lm-evaluation-harness on a snapshot, by the library itself (extra eval).",
+        "stages.evaluate.config:EvaluateLmEval",
+        "stages.evaluate.harness:run_lm_eval",
+        positional="model",
+    ),
+    "evaluate inspect": Command(
+        "Tasks of Inspect on a snapshot, by the library itself (extra eval).",
+        "stages.evaluate.config:EvaluateInspect",
+        "stages.evaluate.harness:run_inspect",
+        positional="model",
     ),
     "evaluate rewards": Command(
         "Preference models and labelers on benchmarks of right and wrong replies: RewardBench, RM-Bench, LLMBar, HHH.",

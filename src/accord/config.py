@@ -19,7 +19,7 @@ Track = Literal["none", "tensorboard", "trackio", "wandb"]
 Sources = str | dict[str, str]
 LimitOf = Literal["cost", "unsafe"]
 PROTOCOLS = ("openai", "anthropic", "systemone")  # of servers that answer questions
-SCHEMES = ("labeler",)  # of rewards that are neither a model with a head nor a service, SCHEME:WHERE
+SCHEMES = ("labeler", "rlcr")  # of rewards that are neither a model with a head nor a service, SCHEME:WHERE
 LIMIT_OF = "what is bounded: the mean cost in its own units, or the calibrated share of unsafe replies"
 
 

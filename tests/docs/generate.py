@@ -42,6 +42,17 @@ EXAMPLES: dict[str, tuple[str, str]] = {
         "Runs beside whatever writes. SQLite checks the copy before it appears. PostgreSQL has `pg_dump`.",
         "accord collect backup --database feedback.db --out feedback-backup.db",
     ),
+    "probe": (
+        "Writes `samples.jsonl`, `demonstrations.jsonl`, `comparisons.jsonl` and `judgements.jsonl`; "
+        "[honesty.md](honesty.md#training-for-it) says what they are for.",
+        "accord probe --model runs/sft/snapshot --questions.facts 'world:prompts/knowledge?count=400&seed=11' \\\n"
+        "    --split preference --out runs/probe",
+    ),
+    "probe head": (
+        "Writes a snapshot of the role `knowledge`, for `evaluate honesty --knows`.",
+        "accord probe head --model runs/sft/snapshot --data runs/probe/judgements.jsonl --max_length 160 \\\n"
+        "    --out runs/head",
+    ),
     "check": (
         "Trains nothing and writes nothing; exit code 2 where something on the page is wrong. Every stage asks the "
         "part that needs no weights by itself, before its first step ([flow.md](flow.md)).",
@@ -130,6 +141,20 @@ EXAMPLES: dict[str, tuple[str, str]] = {
         "Writes `ratings.json`: win rates and Elo of snapshots, by judge. [ratings.md](ratings.md) says how.",
         "accord evaluate ratings --runs.sft runs/evaluation-sft --runs.ppo runs/evaluation \\\n"
         "    --judge gold/helpful,reward/helpful --out runs/ratings",
+    ),
+    "evaluate bias": (
+        "Writes `evaluation.json` and `samples.jsonl`; [bias.md](bias.md) says what each number is.",
+        "accord evaluate bias --model runs/ppo/snapshot --models.helpful runs/helpful/snapshot --sets.terms terms \\\n"
+        "    --out runs/bias",
+    ),
+    "evaluate lm_eval": (
+        "Needs `pip install 'accord[eval]'`. Writes `lm_eval.json`: what the library found, with errors and versions. "
+        "`evaluate tasks` asks questions of the same kinds from files, paired before and after.",
+        "accord evaluate lm_eval runs/sft/snapshot --tasks arc_easy,hellaswag --limit 200 --out runs/lm-eval",
+    ),
+    "evaluate inspect": (
+        "Needs `pip install 'accord[eval]'`. Writes `inspect.json`, and Inspect's own logs to `inspect/`.",
+        "accord evaluate inspect runs/sft/snapshot --tasks evals/arithmetic.py --limit 50 --out runs/inspect",
     ),
     "evaluate honesty": (
         "Writes `evaluation.json` and `samples.jsonl`, a row a probe. [honesty.md](honesty.md) says what is probed.",

@@ -69,7 +69,7 @@ def made_whole(command, words):
         ):
             words += [
                 f"--{name}.some"
-                if "dict" in str(field.annotation) and name in ("rewards", "models", "tasks", "probes")
+                if "dict" in str(field.annotation) and name in ("rewards", "models", "tasks", "probes", "questions")
                 else f"--{name}",
                 "some",
             ]

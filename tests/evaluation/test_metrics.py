@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from accord.evaluation.metrics import GROUPS, METRICS, definition, metric_interval, page
+from accord.evaluation.metric_names import GROUPS, METRICS
+from accord.evaluation.metrics import definition, metric_interval, page
 from accord.evaluation.statistics import mean_interval, share_interval
 
 # What the stages log, as the working agreement lists it.

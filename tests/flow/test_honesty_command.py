@@ -59,6 +59,12 @@ def test_everything_is_probed_before_and_after(commands, sources, tmp_path):
         expected = sum(a[i] - b[i] for i in b) / len(b)
         assert second["changes"][name][metric]["mean"] == pytest.approx(expected, abs=1e-6)
     # only what can be known has a right answer, and only what was answered is asked whether it is true
+    trade = second["trade"]
+    for name, metric in (("known answered right", "honest/right"), ("benign prompts refused", "honest/refused")):
+        own = [r for r in rows["second"] if metric in r["scores"] and (r["known"] or metric == "honest/refused")]
+        own = [r for r in own if r["kind"] in ("knowing", "benign")]
+        assert trade[name]["now"]["mean"] == pytest.approx(sum(r["scores"][metric] for r in own) / len(own), abs=1e-6)
+        assert trade[name]["change"]["n"] == len(own) and "change" not in first["trade"][name]
     for row in rows["first"]:
         if row["slice"] == "labelled":
             assert set(row["scores"]) == {"honest/declined"}
@@ -66,7 +72,7 @@ def test_everything_is_probed_before_and_after(commands, sources, tmp_path):
             assert row["scores"]["honest/declined"] == 0 and row["known"] is not False
     section = honesty_section(load_context([tmp_path / "first", tmp_path / "second"]))
     tables = [block for block in section.blocks if hasattr(block, "head")]
-    assert tables[1].head == ["share", "policy", "other"] and tables[-1].folded
+    assert tables[0].head == ["share", "policy", "other"] == tables[2].head and tables[-1].folded
     assert "Honesty" in build_report([tmp_path / "first", tmp_path / "second"])
 
 
@@ -176,7 +182,7 @@ def test_a_bound_on_honesty_is_a_gate(commands, sources, tmp_path):
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("world:prompts/benign?count=40", "of the gold world multiple-choice"),
+        ("world:prompts/harmful?count=40", "of the gold world multiple-choice"),
         ("TEXT", "has neither choices nor says which questions can be known"),
         ("nowhere.jsonl", "no such file"),
     ],
@@ -192,3 +198,10 @@ def test_what_cannot_be_probed_is_refused(commands, tmp_path, capsys, source, sa
 def test_what_is_compared_with_must_be_there(commands, sources, tmp_path, capsys):
     assert probe(commands, sources, tmp_path / "run", "--against", "nowhere", only=["chosen"]) == 2
     assert "--against nowhere" in capsys.readouterr().err
+
+
+def test_what_is_compared_with_was_asked_for_as_long_replies(commands, sources, tmp_path, capsys):
+    assert probe(commands, sources, tmp_path / "first", only=["labelled"]) == 0
+    more = ("--against", str(tmp_path / "first"), "--max_new_tokens", "9")
+    assert probe(commands, sources, tmp_path / "second", *more, only=["labelled"]) == 2
+    assert "was measured with --max_new_tokens 8" in capsys.readouterr().err

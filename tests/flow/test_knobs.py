@@ -195,6 +195,17 @@ CHOICES = {
     "evaluate honesty": Choice("evaluate honesty", {}, ""),
     "evaluate tasks": Choice("evaluate tasks", {"max_new_tokens": 4}, "examples"),
     "evaluate tasks, examples": Choice("evaluate tasks", {"shots": 1, "examples.a": "FILES/questions.jsonl"}, ""),
+    "evaluate bias": Choice("evaluate bias", {"model": "SNAPSHOTS/policy"}, "max_new_tokens"),
+    "evaluate bias, sentiment": Choice(
+        "evaluate bias", {"model": "SNAPSHOTS/policy", "sentiment": "SNAPSHOTS/reward", "max_new_tokens": 4}, ""
+    ),
+    "evaluate bias, preference models alone": Choice(
+        "evaluate bias",
+        {"models.a": "SNAPSHOTS/reward"},
+        "sentiment against precision max_length max_new_tokens",
+    ),
+    "probe": Choice("probe", {"questions.a": "FILES/knowable.jsonl", "samples": 2, "max_new_tokens": 4}, ""),
+    "probe head": Choice("probe head", {"data": "FILES/labels.jsonl", "batch_size": 16}, ADAPTERS),
     "score": Choice("score", {}, ""),
     "score, policies too": Choice("score", {"models.p": "SNAPSHOTS/policy", "label": "a"}, ""),
     "constitution": Choice("constitution", {"helpful": "FILES/harmful.jsonl"}, SERVER + COMPARED + VOTED),
@@ -275,6 +286,7 @@ def material(commands):
     kinds = [{}, {"margin": 2}, {"tie": True}, {"tie": True, "all_bad": True}, {}]
     write("said.jsonl", [{**replies(i), **kinds[i % 5], "labeler": f"group{i % 2}:{i % 4}"} for i in range(70)])
     write("knowable.jsonl", [{"question": f"why {i}", "label": "unknown"} for i in range(6)])
+    write("exchanged.jsonl", [{"first": f"the cat {word}", "second": f"the dog {word}"} for word in ("runs", "sees")])
     write("questions.jsonl", [{"context": f"why {i}", "answer": words[i]} for i in range(6)])
     write("held-out.jsonl", [replies(i) for i in range(100, 110)])
     write("held-out-harmful.jsonl", [{"prompt": f"the stone river {word} runs"} for word in ("red", "blue", "big")])
@@ -324,6 +336,11 @@ def configured(commands, material):
             asked, kind = ("questions", "tasks") if choice.line == "evaluate tasks" else ("knowable", "probes")
             line = {"threads": 1, "model": commands.snapshots / "policy", f"{kind}.a": material / f"{asked}.jsonl"}
             line |= {"out": out, **given}
+            return choice.line, parse(choice.line, [f"--{knob}={value}" for knob, value in line.items()])
+        if choice.line in ("evaluate bias", "probe", "probe head"):
+            line = {"sets.a": material / "exchanged.jsonl"} if choice.line == "evaluate bias" else {}
+            line |= {"model": commands.snapshots / "policy"} if choice.line != "evaluate bias" else {}
+            line |= {"threads": 1, "out": out, **given}
             return choice.line, parse(choice.line, [f"--{knob}={value}" for knob, value in line.items()])
         if choice.line in ("evaluate preference", "score"):
             line = {"threads": 1, "max_length": 64, "data": material / "comparisons.jsonl", "out": out}
@@ -397,8 +414,8 @@ REFUSED_ELSEWHERE = {
     | {"max_rows", "columns"},
     "CollectExport": {"criterion"},
     "CollectImport": {"criterion"},
-    "EvaluateRatings": {"criterion", "split", "ties_within", "scores"},
-    "EvaluateRefusals": {"scores", "truth"},
+    "EvaluateRatings": {"criterion", "split", "ties_within", "scores", "labelers", *SERVER.split()},
+    "EvaluateRefusals": {"scores", "truth", *SERVER.split()},
     # tests/flow/test_rewards_road.py sees these refused
     "EvaluateRewards": {"criterion", "question", *SERVER.split()},
     # tests/flow/test_principles_road.py sees these refused
@@ -466,7 +483,7 @@ class Reads:
 
 
 QUICK = ["ppo, rloo", "preference", "dpo", "sft", "pretrain", "sample", "evaluate", "evaluate tasks"]
-QUICK += ["evaluate honesty", "score", "online"]
+QUICK += ["evaluate honesty", "evaluate bias", "probe", "score", "online"]
 QUICK += ["constitution", "constitution, compared after thought", "constitution, votes"]
 # refused for more than that nothing would come of them: the policy would wait for critics, folds would be empty
 HARMFUL = {"critic_warmup", "folds"}

@@ -206,3 +206,52 @@ def test_what_cannot_be_rated_is_refused_by_its_name(evaluated, tmp_path, capsys
     write(other / "samples.jsonl", moved)
     line = ["--runs.policy", evaluated / "policy", "--runs.other", other, "--judge", "length"]
     assert "have no prompt in common" in refused(capsys, rate(tmp_path / "more", *line))
+
+
+class Longer:
+    """A labeler that finds the longer reply better, surer where it stands first."""
+
+    name = "longer"
+
+    def ask(self, questions):
+        from accord.labelers.questions import Distribution
+
+        found = []
+        for question in questions:
+            first, second = question.state.rpartition("(A) ")[2].split("\n\n(B) ")
+            sure = (0.9 if len(first) > len(second) else 0.3) if "question 3" not in question.state else None
+            answer = Distribution((), "json", "cut") if sure is None else Distribution((sure, 1 - sure), "json")
+            found.append(answer)
+        return found
+
+
+def test_a_labeler_judges_in_both_orders(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("accord.labelers.backends.Labelers.named", lambda self, where: Longer())
+    folders = []
+    for name, text in (("short", "no"), ("long", "no no no"), ("same", "no")):
+        rows = [
+            {
+                "prompt_id": f"p{i}",
+                "slice": "s",
+                "source": "t",
+                "reply": text if i else "alike",
+                "scores": {"length": 1},
+            }
+            | {"prompt": [{"role": "user", "content": f"question {i}"}]}
+            for i in range(12)
+        ]
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "samples.jsonl", rows)
+        folders += [f"--runs.{name}", tmp_path / name]
+    line = (*folders, "--labelers.longer", "openai:https://x#y", "--criterion", "honest", "--ridge", "1")
+    assert rate(tmp_path / "run", *line) == 0
+    found = read_json(tmp_path / "run" / "ratings.json")["judges"]["labeler/longer"]
+    elo = {name: value["mean"] for name, value in found["ratings"]["elo"].items()}
+    assert elo["long"] > elo["short"] + 50 and abs(elo["short"] - elo["same"]) < 1
+    # question 3 has no answer where the replies differ, and equal replies are a tie that nobody is asked about
+    assert found["votes"] == 3 * 12 - 2
+    assert "left out" in capsys.readouterr().out
+    code = rate(tmp_path / "no", "--data", write(tmp_path / "votes.jsonl", votes(40)), "--labelers.a", "x")
+    assert "--labelers has no effect without --runs.NAME RUN" in refused(capsys, code)
+    code = rate(tmp_path / "no", *folders)
+    assert "--runs needs what decides between replies" in refused(capsys, code)

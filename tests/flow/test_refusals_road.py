@@ -254,3 +254,61 @@ def test_what_cannot_be_judged_is_refused_by_its_name(tmp_path, capsys):
     ):
         assert words in refused(capsys, judge(tmp_path / "out", *line)), line
         assert not (tmp_path / "out").exists()
+
+
+def test_language_models_and_cost_models_judge_every_reply(commands, tmp_path, capsys):
+    labels = write(tmp_path / "labels.jsonl", others())
+    replies = [(side, n, REFUSAL if n % 2 else ANSWER) for side in ("harmful", "look-alike") for n in range(80)]
+    ours = evaluation(tmp_path / "ours", replies)
+    asked = ("--labelers.tiny", commands.snapshots / "policy", "--costs.harm", commands.snapshots / "cost")
+    assert judge(tmp_path / "run", "--runs.ours", ours, "--labels", labels, *asked) == 0
+    verify(tmp_path / "run")
+    found = read_json(tmp_path / "run" / "refusals.json")
+    assert set(found["judges"]) == {"rules", "labeler/tiny", "cost/harm"}
+    # by hand: the labeler's own answers, the cost model's own scores
+    journal = read_lines(tmp_path / "run" / "journal.jsonl")
+    asked_about = {(row["prompt"], row["completion"]) for row in others()}
+    asked_about |= {(prompt(side, n), f"{text} ({n})") for side, n, text in replies}
+    assert len(journal) == len(asked_about)
+    seen = found["snapshots"]["ours"]["harmful"]["judges"]
+    assert seen["labeler/tiny"]["asks"] == "refused" and seen["cost/harm"]["asks"] == "harmful"
+    said = [float(row["probabilities"][0] > 0.5) for row in journal]
+    assert 0 <= seen["labeler/tiny"]["seen"]["mean"] <= 1 and set(said) <= {0.0, 1.0}
+    before = len(journal)
+    assert judge(tmp_path / "run", "--runs.ours", ours, "--labels", labels, *asked, "--resume", "true") == 0
+    assert len(read_lines(tmp_path / "run" / "journal.jsonl")) == before
+    capsys.readouterr()
+    code = judge(tmp_path / "no", "--runs.ours", ours, "--costs.harm", commands.snapshots / "reward")
+    assert "is a preference model" in refused(capsys, code)
+    code = judge(tmp_path / "no", "--runs.ours", ours, "--max_calls", "5")
+    assert "--max_calls has no effect without --labelers.NAME" in refused(capsys, code)
+
+
+def test_a_labeler_that_sees_refusals_is_measured_and_corrected(tmp_path, monkeypatch):
+    """What it says enters the interval by its errors on the labelled replies of the same suite."""
+    from accord.labelers.questions import Distribution
+
+    class Reader:
+        name = "reader"
+
+        def ask(self, questions):
+            sure = [0.9 if "sorry" in q.state or "rather" in q.state else 0.2 for q in questions]
+            return [
+                Distribution((), "json", "cut")
+                if "question 7\n" in q.state + "\n"
+                else Distribution((p, 1 - p), "json")
+                for p, q in zip(sure, questions, strict=True)
+            ]
+
+    monkeypatch.setattr("accord.labelers.backends.Labelers.named", lambda self, where: Reader())
+    labels = write(tmp_path / "labels.jsonl", others())
+    ours = evaluation(tmp_path / "ours", [("harmful", n, LATE if n % 2 else ANSWER) for n in range(80)])
+    line = ("--runs.ours", ours, "--labels", labels, "--labelers.reader", "openai:https://x#y")
+    assert judge(tmp_path / "run", *line) == 0
+    found = read_json(tmp_path / "run" / "refusals.json")
+    sides = found["judges"]["labeler/reader"]["sides"]
+    assert sides["harmful"]["sensitivity"]["mean"] == 1 and sides["harmful"]["specificity"]["mean"] == 1
+    own = found["snapshots"]["ours"]["harmful"]["judges"]["labeler/reader"]
+    assert own["seen"]["mean"] == pytest.approx(0.5, abs=0.01) and own["corrected"] is not None
+    # the rule does not see a late refusal, and says so by its sensitivity
+    assert found["snapshots"]["ours"]["harmful"]["judges"]["rules"]["seen"]["mean"] == 0

@@ -185,6 +185,6 @@ def test_questions_asked_in_another_way_are_not_compared(commands, battery, tmp_
     assert ask(commands, battery, tmp_path / "first", tasks=["choice"]) == 0
     against = ["--against", str(tmp_path / "first")]
     assert ask(commands, battery, tmp_path / "run", *against, "--delimiters.choice", "\nAnswer:", tasks=["choice"]) == 2
-    assert "asked with --delimiters" in capsys.readouterr().err
+    assert "was measured with --delimiters" in capsys.readouterr().err
     assert ask(commands, battery, tmp_path / "run", *against, tasks=["next"]) == 2
     assert "asked none of these questions" in capsys.readouterr().err

@@ -3,16 +3,13 @@
 The published shapes are told apart by their columns, and written as lm-evaluation-harness writes them.
 """
 
-import hashlib
-import json
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from accord.data.files import read_rows
 from accord.data.formats import Row
+from accord.data.question_rows import QuestionRows, gather
 from accord.errors import BadInput
 from accord.records import content_hash
 
@@ -64,14 +61,7 @@ def joined(text: str) -> str:
     return text if not text or text[0].isspace() else BLANK + text
 
 
-@dataclass(frozen=True)
-class QuestionSet:
-    """Questions in the order of their rows; `drops` counts rows that gave none, by reason. `hash` is of all rows."""
-
-    questions: tuple[TaskQuestion, ...]
-    drops: dict[str, int]
-    rows: int
-    hash: str
+QuestionSet = QuestionRows[TaskQuestion]
 
 
 def read_questions(source: str, *, delimiter: str = "", columns: Mapping[str, str], max_rows: int = 0) -> QuestionSet:
@@ -79,22 +69,11 @@ def read_questions(source: str, *, delimiter: str = "", columns: Mapping[str, st
 
     Raises BadInput for columns that are no known shape, and for a cell of the wrong type.
     """
-    questions: list[TaskQuestion] = []
-    drops: Counter[str] = Counter()
-    digest = hashlib.sha256()
-    rows = 0
-    for row in read_rows(source, max_rows=max_rows):
-        rows += 1
-        digest.update(json.dumps(row.value, sort_keys=True, default=str).encode())
-        value = row.value | {field: row.value[name] for field, name in columns.items() if name in row.value}
-        found = _question(value, row, delimiter)
-        if isinstance(found, str):
-            drops[found] += 1
-        else:
-            questions.append(found)
-    if not questions:
-        raise BadInput(f"{source}: no question is left of {rows} rows ({dict(drops) or 'it is empty'})")
-    return QuestionSet(tuple(questions), dict(drops), rows, digest.hexdigest())
+
+    def make(value: Mapping[str, Any], row: Row) -> TaskQuestion | str:
+        return _question(value, row, delimiter)
+
+    return gather(source, make, "question", columns=columns, max_rows=max_rows)
 
 
 def with_examples(question: TaskQuestion, examples: Sequence[TaskQuestion], shots: int) -> TaskQuestion:

@@ -1,5 +1,6 @@
 """Which of two replies a labeler prefers: asked in both orders, under one principle or several, averaged in logits."""
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -7,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from accord.errors import BadInput
 from accord.labelers.labeler import Labeler, Writing
-from accord.labelers.questions import Question
+from accord.labelers.questions import ENGLISH, Question, asked_for
 from accord.records import Comparison, Prompt, Turn
 
 FARTHEST = 1e-6  # a probability nearer to 0 or 1 than this says no more than this
@@ -73,6 +74,12 @@ class Preferences:
             f"{criterion}: the same place preferred in both orders of {self.same_place:.0%} of {len(self.same)} "
             "questions"
         )
+
+
+def in_both_orders(prompt: Prompt, first: str, second: str, criterion: str) -> BothOrders:
+    """Which of two replies is better under a criterion, asked once with each of them first."""
+    ask = functools.partial(ENGLISH.about_two, prompt.turns, asked=asked_for(criterion), about=criterion)
+    return BothOrders(ask(first=first, second=second), ask(first=second, second=first))
 
 
 def logit(probability: float) -> float:

@@ -15,6 +15,7 @@ from accord.engine.forward.attention import IMPLEMENTATION
 from accord.errors import BadInput
 from accord.lineage import hub_revision
 from accord.models.places import (
+    KNOWLEDGE,
     adapter_beside,
     asked_for,
     base_of,
@@ -27,6 +28,7 @@ from accord.models.places import (
 )
 
 NEW_HEAD = frozenset({"score.weight"})
+FLAGS = {"cost": "--costs", KNOWLEDGE: "--knows"}  # of roles; any other is asked for by --rewards
 
 # loading and saving a small model is no progress worth a bar
 transformers_logging.disable_progress_bar()
@@ -44,13 +46,13 @@ def load_policy(where: str, *, trainable: bool = True) -> nn.Module:
 
 
 def load_scalar(where: str, *, role: str, trainable: bool = False, on: str = "") -> nn.Module:
-    """A preference or cost model; BadInput if the directory holds another role.
+    """A preference or cost model, or a P(IK) head; BadInput if the directory holds another role.
 
     One that was trained as adapters on the model `on` is those adapters on it, so that roles can share its weights.
     """
     described = describe(where)
     if described["role"] != role:
-        flag = "--costs" if role == "cost" else "--rewards"
+        flag = FLAGS.get(role, "--rewards")
         raise BadInput(f"{where} is a {described['role']} model, but {flag} needs a {role} model")
     return _load(AutoModelForSequenceClassification, where, trainable, adapter_beside(where, on))
 

@@ -19,6 +19,7 @@ from accord.errors import BadInput, is_disk_full
 # the key of config.json that holds role, criterion and normaliser: it travels wherever the model goes
 DESCRIPTION = "accord"
 POLICY = {"role": "policy", "criterion": "", "normalizer": {"kind": "none"}}
+KNOWLEDGE = "knowledge"  # the role of a P(IK) head, which reads prompts and no replies
 ADAPTER = "adapter_config.json"
 SAFE_ALONE = (
     "; weights are read from safetensors alone, a pickle (*.bin, *.pt) is never opened: load it where you trust it, "
@@ -107,7 +108,7 @@ def _asked_with(where: str, file: str) -> tuple[str, dict[str, str]]:
 
 
 def describe(where: str) -> dict[str, Any]:
-    """Role (policy, preference or cost), criterion and normaliser of a model, from its config alone.
+    """Role (policy, preference, cost or knowledge), criterion and normaliser of a model, from its config alone.
 
     Accord writes them into `config.json` (up to 0.1.0 into a file of their own); any other classifier is a preference
     model, and all else a policy.

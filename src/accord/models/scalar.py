@@ -22,7 +22,16 @@ from accord.engine.packing import Group, Packing, cut_by_tokens, pack, reply_gro
 from accord.errors import BadInput
 from accord.models.ensemble import Combination, combine
 from accord.models.loading import load_policy, load_scalar, pretrained
-from accord.models.places import base_of, describe, heads_of, most_positions, read_config, reading, whole_name
+from accord.models.places import (
+    KNOWLEDGE,
+    base_of,
+    describe,
+    heads_of,
+    most_positions,
+    read_config,
+    reading,
+    whole_name,
+)
 from accord.training.shards import in_step, is_sharded
 
 
@@ -134,6 +143,8 @@ class Scorer:
 
     def __init__(self, where: str, *, role: str, device: torch.device, head: str = "", on: str = "") -> None:
         self.where, self.role, self.on = where, role, on
+        if role == KNOWLEDGE:
+            raise BadInput(f"{where} is a P(IK) head: it reads prompts and no replies; ask it by `evaluate honesty`")
         self.description = describe(where)
         ensemble = self.description.get("ensemble", {})
         folders = [where, *(str(Path(where) / member) for member in ensemble.get("members", []))]

@@ -1,9 +1,10 @@
 """Whether snapshots know what they know: calibration by way of asking, declining, premises, opinions."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from accord.reporting import figures
-from accord.reporting.blocks import Cell, Figure, Section, Table, interval_cell, numeric, show
+from accord.reporting.blocks import Cell, Figure, Section, Table, interval_cell, numeric, show, show_interval
 from accord.reporting.context import Context
 from accord.reporting.runs import Row, RunData, interval, number
 
@@ -34,6 +35,8 @@ def honesty_section(context: Context) -> Section | None:
         "it does not. Brackets are 95 % intervals over questions.",
     )
     labels = [context.measured_name(run) for run in runs]
+    if table := _trade(runs, labels):
+        section.blocks.append(table)
     ways = list(dict.fromkeys(way for run in runs for way in run.evaluation.get("calibration") or {}))
     for way in ways:
         panels = _reliability(way, runs, labels)
@@ -54,6 +57,27 @@ def honesty_section(context: Context) -> Section | None:
         section.blocks += _changes(label, run)
         section.cite(context.name(run), run, "evaluation.json")
     return section
+
+
+def _trade(runs: Sequence[RunData], labels: Sequence[str]) -> Table | None:
+    """What is won by saying that one does not know, and what it costs: before anything else."""
+    names = dict.fromkeys(name for run in runs for name in run.evaluation.get("trade") or {})
+    rows = []
+    for name in names:
+        cells = []
+        for run in runs:
+            found = (run.evaluation.get("trade") or {}).get(name) or {}
+            change = interval(found.get("change"))
+            shown = interval_cell(interval(found.get("now")))
+            cells.append(
+                replace(shown, note=f"{shown.note}, {show_interval(change, signed=True)}") if change else shown
+            )
+        rows.append([Cell(name), *cells])
+    caption = (
+        "What is won and what it costs. A second interval is the change from the evaluation that was compared with, "
+        "paired by question."
+    )
+    return Table(["share", *labels], rows, caption) if rows else None
 
 
 def _reliability(way: str, runs: Sequence[RunData], labels: Sequence[str]) -> str:

@@ -43,7 +43,7 @@ def findings(context: Context) -> list[Cell]:
             for slices in [(), ("benign",)] if better > 0 and "benign" in context.slices else [()]:
                 change = paired(snapshot, base, metric, slices)
                 if change is not None:
-                    word, tone = _direction(change, better)
+                    word, tone = direction(change, better)
                     where = f"{' '.join(slices) or 'all'} prompts"
                     text = f"{label_of(metric)} from {base.label} to {snapshot.label}, {where}: "
                     text += f"{show_interval(change, signed=True)}, {word}"
@@ -191,7 +191,7 @@ def _paired_tables(context: Context, metrics: Sequence[str]) -> list[Block]:
             changes = [paired(s, base, metric, chosen) for s in others]
             if any(change is not None for change in changes):
                 cells = [
-                    interval_cell(c, signed=True, tone=_direction(c, better)[1] if c is not None else "")
+                    interval_cell(c, signed=True, tone=direction(c, better)[1] if c is not None else "")
                     for c in changes
                 ]
                 rows.append([Cell(slice_), *cells])
@@ -302,7 +302,7 @@ def _cite_evaluations(context: Context, section: Section) -> None:
             )
 
 
-def _direction(change: Interval, better: int) -> tuple[str, Tone]:
+def direction(change: Interval, better: int) -> tuple[str, Tone]:
     if change.low > 0:
         return "higher", "good" if better > 0 else "bad"
     if change.high < 0:

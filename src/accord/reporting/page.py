@@ -9,6 +9,7 @@ from markupsafe import Markup
 from accord import __version__
 from accord.errors import BadInput
 from accord.reporting import figures, outcome_sections, training_sections, trust_section, watch_section
+from accord.reporting.bias_section import bias_section
 from accord.reporting.blocks import Cell, Section, Verdicts
 from accord.reporting.constitution_section import constitution_section
 from accord.reporting.context import Context, load_context
@@ -21,6 +22,7 @@ from accord.reporting.ratings_section import ratings_section
 from accord.reporting.redteam_section import redteam_section
 from accord.reporting.refusals_section import refusals_section
 from accord.reporting.rewards_section import rewards_section
+from accord.reporting.suite_lines import suite_lines
 from accord.reporting.tasks_section import tasks_section
 
 
@@ -51,6 +53,7 @@ def build_report(runs: Sequence[Path | str], *, title: str = "Accord report", su
         outcome_sections.capability_section,
         tasks_section,
         honesty_section,
+        bias_section,
         preference_section,
         trust_section.trust_section,
         rewards_section,
@@ -65,7 +68,7 @@ def summary_section(context: Context, lines: Sequence[str]) -> Section:
     """What was shown, in lines with intervals."""
     section = Section("summary", "What it showed", "")
     section.blocks.append(training_sections.tiles(context))
-    verdicts = [Cell(line) for line in lines] or outcome_sections.findings(context)
+    verdicts = [Cell(line) for line in lines] or [*outcome_sections.findings(context), *suite_lines(context)]
     if verdicts:
         section.blocks.append(Verdicts(verdicts))
         section.lead = "From the evaluations below; brackets are 95 % intervals."

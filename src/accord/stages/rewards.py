@@ -25,6 +25,7 @@ from accord.models.scalar import Normalizer
 from accord.models.scorers import ReplyScorer, ScorerFailed, open_scorer
 from accord.records import Prompt
 from accord.run import RunFolder
+from accord.stages.sureness import SurenessScorer
 from accord.training.distributed import World
 
 
@@ -66,7 +67,9 @@ def open_rewards(named: Mapping[str, str], setting: Setting) -> dict[str, ReplyS
 
 def parents_of(rewards: Mapping[str, str], labeling: Labeling) -> dict[str, str]:
     """Names of roles → what stands behind rewards that are asked: labelers, and what was measured of them."""
-    behind = {f"model.{name}": where.partition(":")[2] for name, where in rewards.items() if scheme_of(where)}
+    behind = {
+        f"model.{name}": where.partition(":")[2] for name, where in rewards.items() if scheme_of(where) == "labeler"
+    }
     return behind | ({"calibration": labeling.calibration} if labeling.calibration else {})
 
 
@@ -128,4 +131,7 @@ class LabelerScorer:
         return {"questions": float(sum("probabilities" in row for row in rows)), "calls": calls, "cost": cost}
 
 
-OPEN: dict[str, Callable[[str, Setting], ReplyScorer]] = {"labeler": LabelerScorer}
+OPEN: dict[str, Callable[[str, Setting], ReplyScorer]] = {
+    "labeler": LabelerScorer,
+    "rlcr": lambda where, setting: SurenessScorer(where, setting.renderer),
+}

@@ -12,6 +12,13 @@ class Rates(NamedTuple):
 
 
 MORE = float("inf")
+SCALAR = (
+    Rates(3e7, 7e-4, 7e-4),
+    Rates(5e8, 5e-5, 5e-4),
+    Rates(3e9, 2e-5, 2e-4),
+    Rates(1.5e10, 9e-6, 1e-4),
+    Rates(MORE, 5e-6, 5e-5),
+)
 RATES: dict[str, tuple[Rates, ...]] = {
     "pretrain": (
         Rates(3e7, 6e-3, 6e-3),
@@ -27,13 +34,8 @@ RATES: dict[str, tuple[Rates, ...]] = {
         Rates(1.5e10, 2e-5, 2e-4),
         Rates(MORE, 1e-5, 1e-4),
     ),
-    "preference": (
-        Rates(3e7, 7e-4, 7e-4),
-        Rates(5e8, 5e-5, 5e-4),
-        Rates(3e9, 2e-5, 2e-4),
-        Rates(1.5e10, 9e-6, 1e-4),
-        Rates(MORE, 5e-6, 5e-5),
-    ),
+    "preference": SCALAR,
+    "probe-head": SCALAR,
     "dpo": (
         Rates(3e7, 1e-4, 1e-4),
         Rates(3e9, 1e-6, 1e-5),

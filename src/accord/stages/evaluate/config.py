@@ -1,8 +1,8 @@
 """Knobs of measuring snapshots by replies and by questions, and preference models."""
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from accord.config import (
     Asking,
@@ -76,16 +76,32 @@ class EvaluatePreference(Run, Passing):
         return self
 
 
-class EvaluateRatings(Run, Reading):
+class AskingLabelers(Asking):
+    """Language models among the judges of replies that are there."""
+
+    heading: ClassVar[str] = "asking a server"
+    asked_knob: ClassVar[str] = "labelers.NAME"
+    labelers: dict[str, str] = Field(
+        {}, description="--labelers.NAME WHERE: language models that judge, of this machine or PROTOCOL:URL#MODEL"
+    )
+
+    @property
+    def asks_server(self) -> bool:
+        return any(map(is_server, self.labelers.values()))
+
+
+class EvaluateRatings(Run, Reading, AskingLabelers):
     """Snapshots head to head: win rates and Elo from votes or from scores, and how far judges agree."""
 
     idle: ClassVar[tuple[Idle, ...]] = (
-        Idle("criterion split", lambda c: c.data, "without --data SOURCE"),
+        Idle("criterion", lambda c: c.data or c.labelers, "without --data SOURCE or --labelers.NAME WHERE"),
+        Idle("split", lambda c: c.data, "without --data SOURCE"),
         Idle("ties_within", lambda c: c.runs, "without --runs.NAME RUN"),
         Idle("scores", lambda c: c.decompose, "without --decompose NAME"),
+        Idle("labelers", lambda c: c.runs, "without --runs.NAME RUN"),
     )
     data: Sources = Field({}, description="votes: comparisons whose replies name the snapshots that wrote them")
-    criterion: str = Field("helpful", description="criterion of the votes in --data")
+    criterion: str = Field("helpful", description="criterion of the votes in --data, and of what --labelers are asked")
     split: str = Field("", description="use only votes on prompts of this split (preference, policy, evaluation)")
     runs: dict[str, str] = Field(
         {}, description="--runs.NAME RUN: evaluations on the same prompts; --judge decides between their replies"
@@ -105,8 +121,8 @@ class EvaluateRatings(Run, Reading):
     def _has_votes(self) -> "EvaluateRatings":
         if not self.data and not self.runs:
             raise ValueError("nothing to rate; give votes by --data SOURCE, or evaluations by --runs.NAME RUN")
-        if self.runs and not self.judge and not self.decompose:
-            raise ValueError("--runs needs a score that decides between replies; give --judge gold/helpful or another")
+        if self.runs and not self.judge and not self.decompose and not self.labelers:
+            raise ValueError("--runs needs what decides between replies; give --judge gold/helpful, or --labelers")
         if self.judge and not self.runs:
             raise ValueError("--judge has no effect without --runs.NAME RUN; leave it out")
         if self.decompose and not self.runs:
@@ -155,6 +171,7 @@ class EvaluateHonesty(Run, Forward, Rendering):
         "(docs/honesty.md); world:prompts/SLICE"
     )
     max_new_tokens: int = Field(48, gt=0, description="longest greedy reply in tokens")
+    knows: str = Field("", description="P(IK) head of `accord probe head`: how well it foretells what is known")
     against: str = Field("", description="run folder of the same probes of another snapshot")
     gate: str = Field("", description="YAML file of bounds to keep; exit code 3 where one is not (docs/gate.md)")
     bootstrap: int = Field(1000, gt=0, description="resamples behind each interval")
@@ -166,7 +183,39 @@ class EvaluateHonesty(Run, Forward, Rendering):
         return self
 
 
-class EvaluateRefusals(Run, Reading):
+class EvaluateBias(Run, Forward, Rendering):
+    """Bias of policies and preference models: terms exchanged, BBQ, sentiment of replies, behaviours stated."""
+
+    idle: ClassVar[tuple[Idle, ...]] = (
+        Idle("sentiment against precision max_length", lambda c: c.model, "without --model SNAPSHOT"),
+        Idle("max_new_tokens", lambda c: c.sentiment, "without --sentiment SCORER"),
+    )
+    model: str = Field("", description="policy to probe")
+    models: dict[str, str] = Field({}, description="--models.NAME DIR: preference or cost models to probe by sentences")
+    sets: dict[str, str] = Field(
+        {}, description="--sets.NAME SOURCE: terms (sentences of our own), or a file of probes (docs/bias.md)"
+    )
+    sentiment: str = Field(
+        "", description="what scores how kind a reply is (DIR, MODULE:FUNCTION, URL), for replies to terms exchanged"
+    )
+    max_new_tokens: int = Field(48, gt=0, description="longest greedy reply in tokens")
+    against: str = Field("", description="run folder of the same probes of another snapshot")
+    gate: str = Field("", description="YAML file of bounds to keep; exit code 3 where one is not (docs/gate.md)")
+    bootstrap: int = Field(2000, gt=0, description="resamples behind each interval")
+    max_length: int = Field(1024, gt=1, description="longest text in tokens; longer ones are dropped and counted")
+
+    @model_validator(mode="after")
+    def _asks_somebody(self) -> "EvaluateBias":
+        if not self.model and not self.models:
+            raise ValueError("nobody to ask; give --model SNAPSHOT, or --models.NAME DIR")
+        if not self.sets and not self.sentiment:
+            raise ValueError("nothing to ask; give --sets.terms terms, or --sets.NAME FILE")
+        if "sentiment" in self.sets:
+            raise ValueError("--sets.sentiment: replies to terms exchanged go by that name; take another")
+        return self
+
+
+class EvaluateRefusals(Run, Reading, AskingLabelers):
     """Harm and over-refusal side by side, by every judge there is, with what each judge is known to get wrong."""
 
     idle: ClassVar[tuple[Idle, ...]] = (Idle("scores truth", lambda c: c.labels, "without --labels SOURCE"),)
@@ -180,8 +229,11 @@ class EvaluateRefusals(Run, Reading):
     )
     truth: str = Field("human", description="labeler whose labels are the truth; others in --labels are judges")
     judge: str = Field(
-        "", description="judges, with commas between: rules, gold/refusal, gold/harm_share, cost/NAME; default: all"
+        "",
+        description="judges, with commas between: rules, gold/refusal, gold/harm_share, cost/NAME, labeler/NAME; "
+        "default: all",
     )
+    costs: dict[str, str] = Field({}, description="--costs.NAME DIR: cost models that judge every reply")
     scores: str = Field("", description="run folder of `accord score` with the costs of the replies in --labels")
 
     @model_validator(mode="after")
@@ -248,3 +300,41 @@ class EvaluatePrinciples(Run, Sampling, Reading, UnderPrinciples):
     @property
     def asks_server(self) -> bool:
         return is_server(self.model) or is_server(self.judge)
+
+
+class EvaluateLmEval(Run):
+    """Tasks of lm-evaluation-harness on a snapshot, by the library itself (extra eval)."""
+
+    model: str = Field(description="snapshot, adapter or hub model to ask")
+    tasks: list[str] = Field(description="names of tasks or groups, with commas")
+    task_files: str = Field("", description="folder with tasks of your own, as lm-eval's YAML")
+    shots: int = Field(-1, ge=-1, description="solved examples before each question; -1: as the task has it")
+    limit: int = Field(0, ge=0, description="questions of each task at most; 0: all")
+    batch_size: int = Field(8, gt=0, description="texts at once")
+    chat: bool = Field(False, description="ask by the chat template")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of the weights")
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _with_commas(cls, value: Any) -> Any:
+        return split_commas(value)
+
+
+class EvaluateInspect(Run):
+    """Tasks of Inspect on a snapshot, by the library itself (extra eval)."""
+
+    model: str = Field(description="snapshot to ask")
+    tasks: list[str] = Field(description="FILE.py, FILE.py@TASK or PACKAGE/TASK, with commas")
+    limit: int = Field(0, ge=0, description="samples of each task at most; 0: all")
+    batch_size: int = Field(8, gt=0, description="samples at once")
+    max_new_tokens: int = Field(256, gt=0, description="longest greedy reply in tokens")
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _with_commas(cls, value: Any) -> Any:
+        return split_commas(value)
+
+
+def split_commas(value: Any) -> Any:
+    """A list that may be given as one text, with commas between."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value

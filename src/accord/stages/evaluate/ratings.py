@@ -19,12 +19,14 @@ from accord.evaluation.head_to_head import answers, cyclic_triples, mean_lengths
 from accord.evaluation.length_control import length_controlled
 from accord.evaluation.ratings import Vote, fit_ratings, players
 from accord.evaluation.statistics import pair_outcomes
+from accord.labelers.labeler import Labeler
 from accord.records import Comparison, Prompt, content_hash
 from accord.run import RunFolder, read_json, read_lines
 from accord.stages.evaluate.config import EvaluateRatings
-from accord.stages.shared import group_of, load_criterion, world_of
+from accord.stages.evaluate.judges import open_labelers, parents_of, preferences_by
+from accord.stages.evaluate.rows import Row, parents_of_runs
+from accord.stages.shared import group_of, load_criterion, open_run
 
-Row = dict[str, Any]
 AGREEMENT = 500  # resamples behind an interval of agreement, which are slow
 
 # of these scores the lower one wins
@@ -44,16 +46,16 @@ Duels = dict[str, list[Duel]]
 
 def run(config: EvaluateRatings) -> RunFolder:
     """Rate snapshots; leaves `ratings.json`."""
-    parents = {f"run.{name}": path for name, path in config.runs.items()}
-    parents |= {"scores": config.scores} if config.scores else {}
-    # the parents are run folders: there is no model to look at before
-    with RunFolder("evaluate-ratings", config, parents, origin=lambda: world_of(config)) as run:
+    parents = parents_of_runs(config.runs, scores=config.scores) | parents_of(config, {})
+    with open_run("evaluate-ratings", config, parents) as run, open_labelers(config, run) as labelers:
         if run.finished:
             return run
         evaluated = {name: read_run(path, "samples.jsonl") for name, path in config.runs.items()}
         duels = duels_of_votes(config, run)
         for judge in filter(None, config.judge.split(",")):
             duels[judge] = duels_of_runs(evaluated, judge, config.ties_within)
+        for name, labeler in labelers.items():
+            duels[f"labeler/{name}"] = duels_by(labeler, evaluated, f"labeler/{name}", config.criterion)
         result: dict[str, Any] = {"judges": {judge: rated(config, judge, asked) for judge, asked in duels.items()}}
         result["agreement"] = between(duels)
         if config.decompose:
@@ -127,12 +129,38 @@ def duels_of_runs(evaluated: Mapping[str, Sequence[Row]], judge: str, ties_withi
     return found
 
 
-def replies_of(name: str, rows: Sequence[Row], judge: str) -> dict[str, list[Row]]:
-    """Prompt id → the rows of its replies that have the score."""
+def duels_by(labeler: Labeler, evaluated: Mapping[str, Sequence[Row]], judge: str, criterion: str) -> list[Duel]:
+    """The same by a labeler's answers in both orders; equal replies tie, and what it does not answer is left out."""
+    by_prompt = {name: rows_by_prompt(rows) for name, rows in evaluated.items()}
+    met = [
+        ((one, other), prompt_of_row(a), a["reply"], b["reply"])
+        for one, other in combinations(by_prompt, 2)
+        for prompt in by_prompt[one]
+        for a, b in zip(by_prompt[one][prompt], by_prompt[other].get(prompt, ()), strict=False)
+    ]
+    if not met:
+        raise BadInput(f"--runs: no two of {', '.join(evaluated)} have a prompt in common")
+    asked = [(prompt, first, second) for _, prompt, first, second in met if first != second]
+    told = iter(preferences_by(labeler, asked, criterion)) if asked else iter(())
+    found = []
+    for names, prompt, first, second in met:
+        chance = 0.5 if first == second else next(told)
+        if chance is not None:
+            found.append(duel(prompt, names, (first, second), chance, judge))
+    return found
+
+
+def rows_by_prompt(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Prompt id → its rows."""
     found: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        if row["scores"].get(judge) is not None:
-            found[row["prompt_id"]].append(row)
+        found[row["prompt_id"]].append(row)
+    return found
+
+
+def replies_of(name: str, rows: Sequence[Row], judge: str) -> dict[str, list[Row]]:
+    """Prompt id → the rows of its replies that have the score."""
+    found = rows_by_prompt([row for row in rows if row["scores"].get(judge) is not None])
     if not found:
         there = sorted({score for row in rows for score in row["scores"]})
         raise BadInput(f"--judge {judge}: --runs.{name} has no such score; it has {', '.join(there)}")

@@ -5,7 +5,7 @@ that hold these errors in their intervals.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,13 +15,14 @@ from accord.data.suites import COMPLIANCE, FULL_COMPLIANCE, FULL_REFUSAL, HARMFU
 from accord.errors import BadInput
 from accord.evaluation.prevalence import JudgeErrors, corrected_share, judge_errors, prediction_powered
 from accord.evaluation.statistics import Interval, mean_interval, share_interval
+from accord.labelers.labeler import Labeler
 from accord.labelers.rules import refuses
-from accord.records import Judgement, is_part_of
+from accord.records import Judgement, Prompt, is_part_of
 from accord.run import RunFolder, read_lines
 from accord.stages.evaluate.config import EvaluateRefusals
-from accord.stages.shared import gold_scores, group_of, load_criterion, named, world_of
-
-Row = dict[str, Any]
+from accord.stages.evaluate.judges import costs_by, open_labelers, parents_of, refusals_by
+from accord.stages.evaluate.rows import Row, parents_of_runs
+from accord.stages.shared import gold_scores, group_of, load_criterion, named, open_run
 
 # what a prompt asks for, by the slices that it may be in: on one side a reply should refuse, on the other comply
 SIDES = {HARMFUL: (HARMFUL, "red-team"), LOOK_ALIKE: (LOOK_ALIKE, "benign")}
@@ -39,13 +40,21 @@ GOLD = {"gold/refusal": REFUSED, "gold/harm_share": HARM}
 class Answered:
     """A reply to a prompt of one side, with its scores; `label` is the truth: 1 complied, 0 not, None if unknown."""
 
-    prompt_id: str
-    cluster: str
+    prompt: Prompt
     side: str
     text: str
     scores: Mapping[str, float] = field(default_factory=dict)
     label: float | None = None
     category: str = ""
+
+    @property
+    def prompt_id(self) -> str:
+        return self.prompt.id
+
+    @property
+    def cluster(self) -> str:
+        """Prompts that open alike are drawn together."""
+        return self.prompt.opening
 
 
 class Measured(NamedTuple):
@@ -58,14 +67,13 @@ class Measured(NamedTuple):
 
 def run(config: EvaluateRefusals) -> RunFolder:
     """Judge replies; leaves `refusals.json`."""
-    parents = {f"run.{name}": path for name, path in config.runs.items()}
-    parents |= {"scores": config.scores} if config.scores else {}
-    # the parents are run folders: there is no model to look at before
-    with RunFolder("evaluate-refusals", config, parents, origin=lambda: world_of(config)) as run:
+    parents = parents_of_runs(config.runs, scores=config.scores) | parents_of(config, config.costs)
+    with open_run("evaluate-refusals", config, parents) as run, open_labelers(config, run) as labelers:
         if run.finished:
             return run
         evaluated = {name: replies_of_run(name, path) for name, path in config.runs.items()}
         labelled = labelled_replies(config, run)
+        evaluated, labelled = judged_anew(config, run, labelers, evaluated, labelled)
         judges = judges_of(config, [*evaluated.values(), *labelled.values()])
         known = by_reply([one for part in labelled.values() for one in part])
         measured = {judge: measure(judge, list(known.values())) for judge in judges}
@@ -88,6 +96,28 @@ def by_reply(replies: Sequence[Answered]) -> dict[tuple[str, str], Answered]:
     return {(one.prompt_id, one.text): one for one in replies}
 
 
+def judged_anew(
+    config: EvaluateRefusals, run: RunFolder, labelers: Mapping[str, Labeler], *parts: dict[str, list[Answered]]
+) -> list[dict[str, list[Answered]]]:
+    """The same replies with what `--labelers` and `--costs` say of them, each asked once about each."""
+    said = list(dict.fromkeys((one.prompt, one.text) for part in parts for own in part.values() for one in own))
+    columns: dict[str, list[float | None]] = {
+        f"labeler/{name}": refusals_by(labeler, said) for name, labeler in labelers.items()
+    }
+    columns |= {f"cost/{name}": [*costs_by(where, run, said)] for name, where in config.costs.items()}
+    new = {
+        (prompt.id, text): {name: value for name, values in columns.items() if (value := values[i]) is not None}
+        for i, (prompt, text) in enumerate(said)
+    }
+    return [
+        {
+            name: [replace(one, scores={**one.scores, **new[one.prompt_id, one.text]}) for one in own]
+            for name, own in part.items()
+        }
+        for part in parts
+    ]
+
+
 def side_of(slice_: str) -> str:
     """Which side a slice is on; empty for neither."""
     return next((side for side, names in SIDES.items() if any(is_part_of(slice_, name) for name in names)), "")
@@ -97,7 +127,7 @@ def replies_of_run(name: str, folder: str) -> list[Answered]:
     """An evaluation's replies to prompts of either side; BadInput where it has none."""
     rows = read_lines(Path(folder) / "samples.jsonl")
     found = [
-        Answered(row["prompt_id"], prompt_of_row(row).opening, side_of(row["slice"]), row["reply"], row["scores"])
+        Answered(prompt_of_row(row), side_of(row["slice"]), row["reply"], row["scores"])
         for row in rows
         if side_of(row["slice"])
     ]
@@ -145,7 +175,7 @@ def answered(said: Sequence[Judgement], truth: str, costs: Mapping[str, float]) 
     scores = dict(costs) | gold_scores(first.prompt, first.reply)
     scores |= {f"labeler/{j.labeler}": 1 - j.value for j in said if group_of(j.labeler) != truth}
     side = side_of(first.prompt.slice)
-    return Answered(first.prompt.id, first.prompt.opening, side, first.reply, scores, label, category)
+    return Answered(first.prompt, side, first.reply, scores, label, category)
 
 
 def costs_of(config: EvaluateRefusals) -> dict[tuple[str, str], dict[str, float]]:

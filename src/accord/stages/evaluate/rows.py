@@ -1,12 +1,16 @@
 """One row for each thing that is asked, written as it is answered: what the commands that ask questions share."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import nn
 
+from accord.config import Run
+from accord.errors import BadInput
 from accord.models.loading import load_policy
 from accord.run import RunFolder, read_lines
+from accord.stages.gate import refuse_other_knobs
 from accord.training.distributed import World
 from accord.training.precision import choose_precision, lowered
 from accord.training.progress import Progress
@@ -49,3 +53,25 @@ def ids_by_name(named: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
     for name, one in named:
         found.setdefault(name, set()).add(one)
     return found
+
+
+def compared_with(against: str, command: str, config: Run, knobs: Sequence[str]) -> list[Row]:
+    """The rows of `--against`, none where it is empty; BadInput where it is no such run, or had other such knobs."""
+    if not against:
+        return []
+    folder = Path(against)
+    if not (folder / "samples.jsonl").is_file() or not (folder / "config.yaml").is_file():
+        raise BadInput(f"--against {folder}: no finished run of `accord {command}`")
+    refuse_other_knobs(f"--against {folder}", folder, config, knobs)
+    return read_lines(folder / "samples.jsonl")
+
+
+def parents_of_runs(runs: Mapping[str, str], **more: str) -> dict[str, str]:
+    """Role → folder of a command that reads run folders: `runs` by name, `more` by role where one is given."""
+    return {f"run.{name}": path for name, path in runs.items()} | {role: at for role, at in more.items() if at}
+
+
+def spelled(interval: Mapping[str, Any]) -> str:
+    """An interval in a line; what is not known is n/a."""
+    shown = ["n/a" if interval[key] is None else f"{interval[key]:.3f}" for key in ("mean", "low", "high")]
+    return f"{shown[0]} [{shown[1]}, {shown[2]}]"

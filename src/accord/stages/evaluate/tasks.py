@@ -4,11 +4,9 @@ questions → their contexts and options as groups → log-probs, or greedy repl
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import yaml
 from torch import nn
 
 from accord.config import Decoding
@@ -23,11 +21,12 @@ from accord.errors import BadInput
 from accord.evaluation.tasks import ACCURACY, LOGPROB, LOSS, NORMALISED, choice_scores, task_changes, task_numbers
 from accord.models.likelihood import Likelihood, likelihoods
 from accord.records import Document, Prompt, content_hash
-from accord.run import RunFolder, read_lines
+from accord.run import RunFolder
 from accord.stages.evaluate.config import EvaluateTasks
-from accord.stages.evaluate.rows import Row, answer_all, ids_by_name
+from accord.stages.evaluate.rows import Row, answer_all, compared_with, ids_by_name, spelled
 from accord.stages.gate import check_gate, decide_gate, read_gate, uphold
 from accord.stages.leaks import refuse_trained_prompts
+from accord.stages.questions import load_questions
 from accord.stages.shared import (
     cache_of,
     drop_long,
@@ -60,7 +59,7 @@ def run(config: EvaluateTasks) -> RunFolder:
         if run.finished:
             return uphold(run)
         gate = read_gate(config.gate, config.against)
-        before = compared_with(config)
+        before = compared_with(config.against, "evaluate tasks", config, ("shots", "delimiters", "max_new_tokens"))
         world = distributed.start(run.threads)
         renderer = open_renderer(config.model, run, world)
         asked = [one for task, source in config.tasks.items() for one in read_task(config, run, renderer, task, source)]
@@ -81,20 +80,6 @@ def run(config: EvaluateTasks) -> RunFolder:
         decide_gate(gate, run, rows)
         run.finish(n=len(rows))
         return uphold(run)
-
-
-def compared_with(config: EvaluateTasks) -> list[Row]:
-    """The rows of `--against`; BadInput where it is no such run, or asked in another way."""
-    if not config.against:
-        return []
-    folder = Path(config.against)
-    if not (folder / "samples.jsonl").is_file() or not (folder / "config.yaml").is_file():
-        raise BadInput(f"--against {folder}: no finished run of `accord evaluate tasks`")
-    theirs = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    for knob in ("shots", "delimiters", "max_new_tokens"):
-        if theirs.get(knob) != (ours := getattr(config, knob)):
-            raise BadInput(f"--against {folder} asked with --{knob} {theirs.get(knob)!r}, this asks with {ours!r}")
-    return read_lines(folder / "samples.jsonl")
 
 
 def read_task(config: EvaluateTasks, run: RunFolder, renderer: Renderer, task: str, source: str) -> list[TaskItem]:
@@ -140,13 +125,10 @@ def read_world(config: EvaluateTasks, run: RunFolder, renderer: Renderer, task: 
 
 def read_file(config: EvaluateTasks, run: RunFolder, renderer: Renderer, task: str, source: str) -> Iterator[TaskItem]:
     """Questions of a file, each once, behind their solved examples."""
-    how: Row = {"columns": config.columns, "delimiter": config.delimiters.get(task, "")}
-    found = read_questions(source, max_rows=config.max_rows, **how)
-    examples = read_questions(config.examples[task], **how).questions if task in config.examples else ()
-    report = {"name": task, "source": source, "rows": found.rows, "hash": found.hash, "drops": found.drops}
-    run.keep_sources(f"tasks-{task}", [{**report, "used": len(found.questions)}])
-    dropped = "".join(f"; dropped {count}: {reason}" for reason, count in found.drops.items())
-    print(f"{source}: {found.rows} rows, {len(found.questions)} questions{dropped}")
+    how: Row = {"delimiter": config.delimiters.get(task, "")}
+    found = load_questions(run, f"tasks-{task}", task, source, config, **how)
+    shown_by = config.examples.get(task)
+    examples = read_questions(shown_by, columns=config.columns, **how).questions if shown_by else ()
     for question in {question.id: question for question in found.questions}.values():
         if question.kind in ("known", "unknown"):
             raise BadInput(f"--tasks.{task}: {source} says which questions can be known; ask it by `evaluate honesty`")
@@ -239,9 +221,3 @@ def tell(result: Mapping[str, Any]) -> None:
         print(f"{task}: {metric} {spelled(found)} of {numbers['n']}{changed}")
     if changes["tax"]:
         print(f"mean change of accuracy over tasks: {spelled(changes['tax'])}")
-
-
-def spelled(interval: Mapping[str, Any]) -> str:
-    """An interval in a line; what is not known is n/a."""
-    shown = ["n/a" if interval[key] is None else f"{interval[key]:.3f}" for key in ("mean", "low", "high")]
-    return f"{shown[0]} [{shown[1]}, {shown[2]}]"

@@ -4,15 +4,13 @@ Not a command: real labels come through files or `collect`. The gold world's peo
 is known, a preference model or an AI labeler in the rounds of `online`.
 """
 
-import functools
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
 from accord.data.rows import write_records
 from accord.errors import BadInput
-from accord.labelers.preferences import BothOrders, prefers, soft_label
-from accord.labelers.questions import ENGLISH, asked_for
+from accord.labelers.preferences import in_both_orders, prefers, soft_label
 from accord.records import Comparison, Prompt, slice_names
 from accord.run import RunFolder, decided
 from accord.stages.online.config import Annotate
@@ -117,12 +115,6 @@ def label_by_ai(config: Annotate, folder: Path, sampled: Sequence[Sampled]) -> d
             counts[f"comparisons-{criterion}"] = write_records(folder / f"comparisons-{criterion}.jsonl", made)
             counts[f"same_place-{criterion}"] = said.same_place
     return counts
-
-
-def in_both_orders(prompt: Prompt, first: str, second: str, criterion: str) -> BothOrders:
-    """Which of two replies is better under a criterion, asked once with each of them first."""
-    ask = functools.partial(ENGLISH.about_two, prompt.turns, asked=asked_for(criterion), about=criterion)
-    return BothOrders(ask(first=first, second=second), ask(first=second, second=first))
 
 
 def model_scores(config: Annotate, sampled: Sequence[Sampled]) -> list[float]:

@@ -291,7 +291,7 @@ class Ppo(Training, Adapters, Rendering, Rollouts, KlKnobs, AdvantageKnobs, Limi
     data: Sources = Field(description="prompts; --data.NAME SOURCE names a slice")
     split: str = Field("", description="use only prompts of this split (preference, policy, evaluation)")
     rewards: dict[str, str] = Field(
-        description="--rewards.NAME DIR: preference models, or module:function, URLs, labeler:WHERE; summed"
+        description="--rewards.NAME DIR: preference models, or module:function, URLs, labeler:WHERE, rlcr:WHERE; summed"
     )
     reward_weights: dict[str, float] = rare({}, description="--reward_weights.NAME X: its weight in the sum; default 1")
     labeling: dict[str, int | float | bool | str] = rare(
