@@ -22,7 +22,7 @@ from accord.stages.probe.lessons import (
     TOLD,
     UNTOLD,
     LessonTexts,
-    Outcome,
+    ProbedQuestion,
     compare,
     demonstrate,
     outcomes,
@@ -226,7 +226,7 @@ ASKED = Prompt((Turn("user", "Where is {it}?"),), "facts", "file.jsonl")
 
 def outcome(*replies, answerable=True, cut=()):
     whole = frozenset(text for _, text in replies) - frozenset(cut)
-    return Outcome(ASKED, answerable, tuple(replies), whole)
+    return ProbedQuestion(ASKED, answerable, tuple(replies), whole)
 
 
 R, D, W = "right", "declines", "wrong"

@@ -37,7 +37,7 @@ class LessonTexts(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ProbedQuestion:
     """One question with the replies that were sampled to it, by sort; `whole` are those that ended by themselves."""
 
     prompt: Prompt
@@ -63,7 +63,7 @@ def sort_of(row: Row) -> Sort:
     return "right" if row["scores"][RIGHT] else "wrong"
 
 
-def outcomes(rows: Iterable[Row], answerable: Mapping[str, bool]) -> tuple[list[Outcome], int]:
+def outcomes(rows: Iterable[Row], answerable: Mapping[str, bool]) -> tuple[list[ProbedQuestion], int]:
     """Rows of `samples.jsonl` by question, and how many questions have no reply that says anything."""
     grouped: dict[str, list[Row]] = {}
     for row in rows:
@@ -74,11 +74,11 @@ def outcomes(rows: Iterable[Row], answerable: Mapping[str, bool]) -> tuple[list[
         if said:
             replies = tuple((sort_of(row), row["reply"]) for row in said)
             whole = frozenset(row["reply"] for row in said if row["finish"] == "stop")
-            found.append(Outcome(prompt_of_row(own[0]), answerable[name], replies, whole))
+            found.append(ProbedQuestion(prompt_of_row(own[0]), answerable[name], replies, whole))
     return found, len(grouped) - len(found)
 
 
-def demonstrate(found: Outcome, texts: LessonTexts, known_from: float) -> tuple[str, str]:
+def demonstrate(found: ProbedQuestion, texts: LessonTexts, known_from: float) -> tuple[str, str]:
     """What the snapshot should say, and why; "" where it is no lesson."""
     if not found.answerable:
         return confession(found.prompt, answerable=False), NONE
@@ -116,7 +116,7 @@ def sureness(prompt: Prompt, share: float) -> str:
     return BY_CONFIDENCE[min(BY_CONFIDENCE, key=lambda chance: abs(chance - share))][0]
 
 
-def compare(found: Outcome) -> Comparison | None:
+def compare(found: ProbedQuestion) -> Comparison | None:
     """One reply of each sort in the order right > declines > wrong; None where the one sort is declining.
 
     Where no sampled reply declines, one that does is put beside them.
@@ -131,7 +131,7 @@ def compare(found: Outcome) -> Comparison | None:
     return Comparison(found.prompt, replies, ranks, CRITERION, LABELER, 0.0, places)
 
 
-def judge(found: Outcome) -> list[Judgement]:
+def judge(found: ProbedQuestion) -> list[Judgement]:
     """Every sampled reply as right or not: together they say how likely the snapshot knows."""
     prompt = found.prompt
     return [
@@ -148,7 +148,7 @@ class Lessons(NamedTuple):
     reasons: dict[str, dict[str, int]]
 
 
-def teach(found: Sequence[Outcome], texts: LessonTexts, known_from: float) -> Lessons:
+def teach(found: Sequence[ProbedQuestion], texts: LessonTexts, known_from: float) -> Lessons:
     """Demonstrations, comparisons and judgements of every question."""
     shown: list[Demonstration] = []
     told, compared = Counter[str](), Counter[str]()

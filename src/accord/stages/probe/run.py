@@ -18,7 +18,7 @@ from accord.models.loading import load_policy
 from accord.records import Prompt, Turn
 from accord.run import RunFolder, read_lines
 from accord.stages.probe.config import ProbeKnowledge
-from accord.stages.probe.lessons import DECLINED, RIGHT, SILENT, Lessons, LessonTexts, Outcome, outcomes, teach
+from accord.stages.probe.lessons import DECLINED, RIGHT, SILENT, Lessons, LessonTexts, ProbedQuestion, outcomes, teach
 from accord.stages.questions import answers_right, as_sentence, declined, is_answerable, load_questions
 from accord.stages.shared import cache_of, draw, drop_long_prompts, load_all, open_renderer, open_run
 from accord.training import distributed
@@ -27,7 +27,7 @@ from accord.training.precision import choose_precision, lowered
 OF_WORLD = ("knowledge", "how-sure", "unknowable")  # slices of the gold world that ask for a fact
 
 
-class Asked(NamedTuple):
+class KnownQuestion(NamedTuple):
     """A question; of a file with its answers, of the gold world without: its judge knows them."""
 
     prompt: Prompt
@@ -63,12 +63,12 @@ def run(config: ProbeKnowledge) -> RunFolder:
         return run
 
 
-def read_asked(config: ProbeKnowledge, run: RunFolder, renderer: Renderer) -> Iterator[Asked]:
+def read_asked(config: ProbeKnowledge, run: RunFolder, renderer: Renderer) -> Iterator[KnownQuestion]:
     """Every question of every source that has an answer, or has none; of one split where one is named."""
     for name, source in config.questions.items():
         what = f"questions-{name}"
         if source.startswith("world:"):
-            yield from map(Asked, read_world(config, run, renderer, name, source))
+            yield from map(KnownQuestion, read_world(config, run, renderer, name, source))
             continue
         found = load_questions(run, what, name, source, config).questions
         by_id = {}
@@ -80,7 +80,7 @@ def read_asked(config: ProbeKnowledge, run: RunFolder, renderer: Renderer) -> It
                     "give questions with answers (docs/honesty.md)"
                 )
             prompt = Prompt((Turn("user", question.contexts[0]),), name, source)
-            by_id[prompt.id] = Asked(prompt, asked)
+            by_id[prompt.id] = KnownQuestion(prompt, asked)
         kept = select_split([one.prompt for one in by_id.values()], config.split) if config.split else None
         yield from (by_id[prompt.id] for prompt in kept) if kept is not None else by_id.values()
 
@@ -98,7 +98,7 @@ def read_world(config: ProbeKnowledge, run: RunFolder, renderer: Renderer, name:
         yield prompt
 
 
-def scores_of(asked: Asked, reply: str) -> dict[str, float]:
+def scores_of(asked: KnownQuestion, reply: str) -> dict[str, float]:
     """Whether a reply is right, and whether it declines."""
     return {
         RIGHT: float(answers_right(asked.prompt, asked.question, reply)),
@@ -106,7 +106,7 @@ def scores_of(asked: Asked, reply: str) -> dict[str, float]:
     }
 
 
-def write(run: RunFolder, config: ProbeKnowledge, lessons: Lessons, found: list[Outcome], silent: int) -> None:
+def write(run: RunFolder, config: ProbeKnowledge, lessons: Lessons, found: list[ProbedQuestion], silent: int) -> None:
     """The lessons as files that `sft`, `preference` and `probe head` read, and `probe.json` with what was found."""
     if not found:
         raise BadInput(f"--model {config.model}: every reply is empty; there is nothing to learn from")
