@@ -78,7 +78,7 @@ if world.rank == 0:
 """
 
 SLOW = {"preference": {}, "pretrain": {"steps": 2, "matrix_learning_rate": 0.01}, "sft": {"lora_rank": 2}}
-SLOW |= {"dpo": {"cache_reference": "false", "refresh_every": 2, "refresh_mix": 0.5}}
+SLOW |= {"dpo": {"refresh_every": 2, "refresh_mix": 0.5}}
 SLOW |= {"ppo": {"lora_rank": 2, "steps": 2, "kl_in": "loss", "kl_estimator": "exact-forward"}}
 QUICK = {
     "pretrain": {"steps": 2},

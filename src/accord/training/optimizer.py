@@ -13,11 +13,19 @@ from accord.training.shards import local
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], *, weight_decay: float) -> torch.optim.AdamW:
-    """Fused AdamW (β 0.9, 0.95; ε 1e-8); matrices decay, vectors (norms, biases) never do."""
+    """Fused AdamW (β 0.9, 0.95; ε 1e-8); matrices decay, vectors (norms, biases) never do.
+
+    What every rank holds whole comes before what is sharded, in groups of their own: one call updates only tensors of
+    a kind, and states keep their places from a run with `--shard` to one without.
+    """
     trained = [p for p in parameters if p.requires_grad]
     groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+        {
+            "params": [p for p in trained if (p.ndim >= 2) == matrix and isinstance(p, DTensor) == sharded],
+            "weight_decay": weight_decay if matrix else 0.0,
+        }
+        for matrix in (True, False)
+        for sharded in (False, True)
     ]
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, betas=(0.9, 0.95), eps=1e-8, fused=True)
 
