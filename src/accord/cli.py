@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 
 from accord import __version__
 from accord.commands import COMMANDS
-from accord.errors import BadInput, GateClosed, Interrupted, NotFinite, did_you_mean, is_disk_full
+from accord.errors import BadInput, GateClosed, Interrupted, NotFinite, WaitsForPeople, did_you_mean, is_disk_full
 
 if TYPE_CHECKING:
     from accord.config import Config
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0 done, 3 refused by a gate, 2 bad input, 1 failure."""
+    """Run one command; returns the exit code: 0 done, 4 waits for people, 3 refused by a gate, 2 bad
+    input, 1 failure."""
     speak_utf8()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -45,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except GateClosed as error:
         print(f"accord {command}: {error}", file=sys.stderr)
         return 3
+    except WaitsForPeople as error:
+        print(f"accord {command}: {error}", file=sys.stderr)
+        return 4
     except (Interrupted, NotFinite) as error:
         print(f"accord {command}: {error}", file=sys.stderr)
         return 1

@@ -103,7 +103,7 @@ COMMANDS: dict[str, Command] = {
         "stages.probe.head:run",
     ),
     "online": Command(
-        "Rounds on a policy's own replies: sample, have them compared, train by a direct loss.",
+        "Rounds: fresh replies compared by people or others, models, a policy, and a gate that promotes it or refuses.",
         "stages.online.config:Online",
         "stages.online.run:run",
     ),

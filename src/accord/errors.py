@@ -1,4 +1,4 @@
-"""What `accord` ends with beside success: input that cannot be used, a gate that stays shut, a stop."""
+"""What `accord` ends with beside success: input that cannot be used, a gate that stays shut, a wait for people."""
 
 import errno
 from collections.abc import Iterable
@@ -13,6 +13,13 @@ class BadInput(Exception):
 
 class GateClosed(Exception):
     """A snapshot that was measured and did not pass its gate: `accord` prints the message alone and exits with 3."""
+
+
+class WaitsForPeople(Exception):
+    """A run that cannot go on before people have answered: `accord` prints the message alone and exits with 4.
+
+    Everything up to there is written; the same command with --resume goes on once the answers are there.
+    """
 
 
 class Interrupted(Exception):

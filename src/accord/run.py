@@ -37,7 +37,7 @@ TORN = 2**62  # the step of the torn last line that a killed run can leave
 PLACEMENT = frozenset(
     {"out", "resume", "micro_tokens", "recompute", "cache_tokens", "checkpoint_every", "checkpoint_minutes", "track"}
     | {"shard", "allow_local", "key_variable", "max_calls", "max_cost", "price_sent", "price_answered"}
-    | {"timeout", "attempts", "at_once"}
+    | {"timeout", "attempts", "at_once", "wait"}
 )
 # Knobs at these values are decided by the machine at the start; `config.yaml` has what was decided.
 UNDECIDED: dict[str, Any] = {

@@ -103,11 +103,14 @@ EXAMPLES: dict[str, tuple[str, str]] = {
         "    --split evaluation --attacks world --judge gold --max_new_tokens 40 --out runs/redteam",
     ),
     "online": (
-        "Writes a policy snapshot, and a run folder of `sample` and `dpo` for every round. What the rounds do is "
-        "[direct.md](direct.md#online-rounds).",
+        "Writes the policy that was last promoted, and run folders of every step of every round. What the rounds do is "
+        "[online.md](online.md).",
         "accord online --model runs/sft/snapshot --data 'world:prompts?count=2000&seed=4' --split policy \\\n"
         "    --labeler preference --scorer runs/helpful/snapshot --rounds 2 --prompts 200 --train.max_length 200 \\\n"
-        "    --max_new_tokens 40 --out runs/online",
+        "    --max_new_tokens 40 --out runs/online\n"
+        "accord online --model runs/sft/snapshot --data 'world:prompts?count=6000&seed=4' --rounds 1 \\\n"
+        "    --labeler people --judge people --gate docs/rounds.yaml --train.max_length 200 --max_new_tokens 40 \\\n"
+        "    --out runs/people",
     ),
     "sample": (
         "Writes `samples.jsonl`.",

@@ -41,6 +41,10 @@ TRAINED = "learning_rate matrix_learning_rate warmup schedule weight_decay clip_
 
 
 SERVER = "allow_local key_variable max_calls max_cost price_sent price_answered timeout attempts at_once draws "
+UNGATED = (
+    "limits preference limit_slices judge judge_prompts eval_prompts detect spending checks costs eval_data "
+    "judge_scorer judges group database overlap enough wait "
+)
 REVISED = "critic revisions critique helpful "
 JUDGED = "judge criterion ensemble clamp think "
 UNMEASURED = "mapping tries "  # without a calibration, and where nothing is steered
@@ -253,8 +257,8 @@ CHOICES = {
         SERVER + REVISED + COMPARED + "model data split constitution tags shots temperature max_new_tokens "
         "max_rows columns cache_tokens seed threads",
     ),
-    "online": Choice("online", {"rounds": 1}, SERVER),
-    "online, no replies at the end": Choice("online", {"rounds": 1, "train.kl_prompts": 0}, SERVER),
+    "online": Choice("online", {"rounds": 1}, SERVER + UNGATED),
+    "online, no replies at the end": Choice("online", {"rounds": 1, "train.kl_prompts": 0}, SERVER + UNGATED),
 }
 
 # two steps, or two of what a command counts

@@ -85,6 +85,11 @@ def judge_bound(
         prompts = len(ours)
         found = metric_interval(bound.metric, flat, clusters, level=bound.confidence)
         found = with_fit(found, flat, fit_error, bound.confidence) if fit_error and flat else found
+    return bound_verdict(bound, found, prompts)
+
+
+def bound_verdict(bound: GateBound, found: Interval, prompts: int) -> BoundVerdict:
+    """Whether a bound is kept, by the interval of what it bounds and the number of prompts that it stands on."""
     side = found.side_of(bound.limit) if prompts >= FEWEST else "undecided"
     kept: Kept = "not decided"
     if side != "undecided":

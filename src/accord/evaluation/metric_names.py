@@ -12,6 +12,7 @@ PPO = "ppo"
 EVALUATE = "evaluate"
 TASKS = "evaluate tasks"
 HONESTY = "evaluate honesty"
+ONLINE = "online"
 BIAS = "evaluate bias"
 
 # group: (heading, what it holds)
@@ -60,6 +61,7 @@ GROUPS: dict[str, tuple[str, str]] = {
         "Means over the probes of a set with a 95 % interval over sentences or templates; [bias.md](bias.md) defines "
         "BBQ's scores.",
     ),
+    ONLINE: ("rounds.json and metrics.jsonl of online", "`NAME` is a criterion; who judges: [online.md](online.md)."),
 }
 
 
@@ -387,4 +389,10 @@ METRICS: dict[str, Metric] = {
     "bias/sentiment": Metric(
         "sentiment of the reply about the first term less that about the second", "the scorer's", BIAS
     ),
+    # online
+    "round/promoted": Metric("1 where the round's policy was promoted", "count", ONLINE),
+    "win/NAME": Metric("share of fresh prompts won against the incumbent, a tie counting half", "share", ONLINE),
+    "win/NAME/worst_group": Metric("the same to the value group that is worst off", "share", ONLINE),
+    "win_first/NAME": Metric("the same as win/NAME against the reply of the first snapshot", "share", ONLINE),
+    "win_first/NAME/worst_group": Metric("the same to the value group that is worst off", "share", ONLINE),
 }

@@ -20,7 +20,7 @@ def gate_section(context: Context) -> Section | None:
         "refused. " + (f"Refused: {', '.join(shut)}." if shut else "Every bound is met."),
     )
     for run in runs:
-        rows = [_row(bound) for bound in run.gate["bounds"]]
+        rows = [bound_row(bound) for bound in run.gate["bounds"]]
         passed = "passed" if run.gate.get("passed") else "refused"
         caption = f"{context.name(run)}: {passed}. A change is paired by prompt."
         head = ["bound", "of", "asked", "got", "prompts", "verdict"]
@@ -29,7 +29,8 @@ def gate_section(context: Context) -> Section | None:
     return section
 
 
-def _row(bound: Row) -> list[Cell]:
+def bound_row(bound: Row) -> list[Cell]:
+    """A bound as a row of a table: what it asked, what it got, what would decide it."""
     of_change = bool(bound.get("against"))
     verdict, needed = str(bound.get("verdict")), bound.get("needed")
     asked = f"{bound.get('side')} {show(number(bound.get('limit')), 3, signed=of_change)}"

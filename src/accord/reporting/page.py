@@ -22,6 +22,7 @@ from accord.reporting.ratings_section import ratings_section
 from accord.reporting.redteam_section import redteam_section
 from accord.reporting.refusals_section import refusals_section
 from accord.reporting.rewards_section import rewards_section
+from accord.reporting.rounds_section import rounds_section
 from accord.reporting.suite_lines import suite_lines
 from accord.reporting.tasks_section import tasks_section
 
@@ -38,6 +39,7 @@ def build_report(runs: Sequence[Path | str], *, title: str = "Accord report", su
     context = load_context(runs)
     makers = (
         gate_section,
+        rounds_section,
         frontier_section,
         outcome_sections.plane_section,
         outcome_sections.samples_section,

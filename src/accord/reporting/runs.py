@@ -19,7 +19,15 @@ Row = dict[str, Any]
 # Order of the flow: snapshots are shown in it, whatever order the folders were named in.
 FLOW = ("pretrain", "sft", "constitution", "dpo", "ppo")
 LOGS = ("metrics.jsonl", "samples.jsonl")
-MEASURED = ("evaluation.json", "ratings.json", "refusals.json", "gate.json", "frontier.json", "redteam.json")
+MEASURED = (
+    "evaluation.json",
+    "ratings.json",
+    "refusals.json",
+    "gate.json",
+    "frontier.json",
+    "redteam.json",
+    "rounds.json",
+)
 AT_WORK = ("revisions.json", "watch.json", "calibration.json", "steering.json", "checks.json")  # of a constitution
 FILES = ("config.yaml", "lineage.json", *LOGS, *MEASURED, *AT_WORK, "manifest.json")
 
@@ -43,6 +51,7 @@ class RunData:
     refusals: Row = field(default_factory=dict)
     gate: Row = field(default_factory=dict)
     frontier: Row = field(default_factory=dict)
+    rounds: Row = field(default_factory=dict)
     redteam: Row = field(default_factory=dict)
     revisions: list[Row] = field(default_factory=list)
     watch: Row = field(default_factory=dict)
@@ -110,6 +119,7 @@ def load_run(path: Path | str) -> RunData:
         refusals=_mapping(folder / "refusals.json"),
         gate=_mapping(folder / "gate.json"),
         frontier=_mapping(folder / "frontier.json"),
+        rounds=_mapping(folder / "rounds.json"),
         redteam=_mapping(folder / "redteam.json"),
         revisions=_steps(folder / "revisions.json"),
         watch=_mapping(folder / "watch.json"),

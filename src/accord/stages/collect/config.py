@@ -47,6 +47,7 @@ class Collect(Sampling, Reading, Weighing):
         Idle("picks", lambda c: "redteam" in c.mode, "without --mode redteam"),
         Idle("pause_minutes", lambda c: c.harmful_in_a_row, "without --harmful_in_a_row"),
     )
+    rounds: str = Field("", description="--rounds RUN: ask the questions of a run of accord online, as they come")
     snapshots: list[str] = Field([], description="--snapshots A B: policies that draw the replies; none: what is there")
     criterion: list[str] = Field([], description="--criterion A --criterion B: asked about separately")
     data: Sources = Field("world:prompts?count=200&seed=0", description="prompts that the snapshots answer")
@@ -83,6 +84,8 @@ class Collect(Sampling, Reading, Weighing):
 
     @model_validator(mode="after")
     def _asks_something(self) -> "Collect":
+        if self.rounds and self.snapshots:
+            raise ValueError("--rounds: the run draws the replies itself; leave --snapshots out")
         if self.snapshots and not self.criterion:
             raise ValueError("--snapshots: replies are asked about under a criterion; give --criterion helpful")
         if self.prefix and not re.fullmatch(r"(/[\w.-]+)+", self.prefix):

@@ -11,6 +11,7 @@ from accord.engine.remote.http import LOCAL
 from accord.errors import BadInput
 from accord.feedback.store.database import Database, resolve
 from accord.stages.collect.config import Collect
+from accord.stages.collect.rounds import JUDGING, TRAINING, follow
 
 if TYPE_CHECKING:
     from accord.feedback.web.replies import Responder
@@ -38,7 +39,9 @@ def run(config: Collect) -> None:
         print("\n".join(greeting(config, app, port)), flush=True)
         stopped = threading.Event()
         drawing = threading.Thread(target=ask, args=(config, app, snapshots, stopped), daemon=True)
-        if snapshots is not None:
+        if config.rounds:
+            drawing = threading.Thread(target=follow, args=(Path(config.rounds), app, stopped), daemon=True)
+        if snapshots is not None or config.rounds:
             drawing.start()
         uvicorn.Server(server).run(sockets=[socket])
         stopped.set()
@@ -93,7 +96,12 @@ def greeting(config: Collect, app: Any, port: int) -> list[str]:
     lines = [f"{config.database}: {base}/{open_to}; Ctrl-C ends it"]
     if not any(person.role == "admin" and person.name for person in people.all()):
         lines.append(f"to be the admin:    {base}/join/{people.invite('admin', by=None)}")
-    lines.append(f"to invite 20 people: {base}/join/{people.invite('annotator', by=None, uses=20)}")
+    # whose labels train is never asked to judge what was trained: each link leads to the one kind of question alone
+    for tag in (TRAINING, JUDGING) if config.rounds else ():
+        link = people.invite("annotator", by=None, uses=20, tags=(tag,))
+        lines.append(f"to invite 20 people for {tag}: {base}/join/{link}")
+    if not config.rounds:
+        lines.append(f"to invite 20 people: {base}/join/{people.invite('annotator', by=None, uses=20)}")
     return lines
 
 

@@ -1,106 +1,100 @@
-"""Online rounds: a policy learns from comparisons of its own fresh replies, again and again.
+"""Online rounds: a policy learns from comparisons of its own fresh replies, and is promoted or refused.
 
-    policy ─► sample ─► annotate ─► dpo ─► policy of the next round          (the first snapshot stays the reference)
+    incumbent ─► sample ─► label ─► models ─► policy ─► evaluate ─► meet ─► judge ─► decide ─► incumbent of the next
 
-On-policy direct alignment (Guo et al. 2024, "Direct Language Model Alignment from Online AI Feedback",
-arXiv:2402.04792), in rounds instead of steps. Every round is run folders of those stages below this one's.
+On-policy alignment in rounds (Bai et al. 2022, arXiv:2204.05862, section 4.5; Guo et al. 2024, arXiv:2402.04792). Every
+round is run folders of those stages below this one's. A step whose end is written in `rounds.json` is not done again.
 """
 
 import shutil
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-from accord.data.rows import write_records
-from accord.data.sources import read_prompts
-from accord.errors import BadInput
-from accord.records import Prompt
-from accord.run import RunFolder, read_json, read_lines
-from accord.stages.dpo import run as dpo
-from accord.stages.online import annotate
-from accord.stages.online.config import Annotate, Online
-from accord.stages.sample import run as sample
-from accord.stages.sample.config import Sample
-from accord.stages.shared import load_all, open_run
-from accord.training.order import epoch_order
+from accord.errors import GateClosed
+from accord.run import RunFolder, read_json
+from accord.stages.online.bounds import read_round_gate
+from accord.stages.online.config import Online
+from accord.stages.online.decide import decide, first_evaluation, measure
+from accord.stages.online.judge import have_judged, meet
+from accord.stages.online.place import FIRST, Place, share_out
+from accord.stages.online.states import FILE, Ledger
+from accord.stages.online.steps import label, measured, sample_replies, train_models, train_policy
+from accord.stages.shared import open_run
+
+STEPS: dict[str, Callable[[Place], dict[str, Any]]] = {
+    "sample": sample_replies,
+    "label": label,
+    "models": train_models,
+    "policy": train_policy,
+    "evaluate": measure,
+    "meet": meet,
+    "judge": have_judged,
+    "decide": decide,
+}
 
 
 def run(config: Online) -> RunFolder:
-    """Run the rounds; leaves `round-N/{sample,annotate,dpo}` and the last policy as `snapshot/`."""
+    """Run the rounds; leaves `rounds.json`, `round-N/` with a run folder of each step, and `snapshot/`, the policy that
+    was last promoted. GateClosed where none was, WaitsForPeople where answers are missing."""
     parents = {"model": config.model, **({"scorer": config.scorer} if config.scorer else {})}
+    parents |= {f"deployed.{k}": where for k, where in enumerate(config.deployed, 1)}
+    parents |= {f"cost.{name}": where for name, where in config.costs.items()}
+    parents |= {"judge": config.judge_scorer} if config.judge_scorer else {}
     with open_run("online", config, parents) as run:
         if run.finished:
-            return run
+            return _upheld(config, run)
         config = config.model_copy(update={"threads": run.threads})
-        found: list[Prompt] = load_all(read_prompts, config.data, config, run, split=config.split)
-        prompts = list({prompt.id: prompt for prompt in found}.values())
-        needed = config.rounds * config.prompts
-        if len(prompts) < needed:
-            raise BadInput(
-                f"{config.rounds} rounds of {config.prompts} prompts need {needed} different ones and --data has "
-                f"{len(prompts)}; give more data, or lower --rounds or --prompts"
-            )
-        order = epoch_order(len(prompts), config.seed, 0)
+        gate = read_round_gate(config, first_evaluation(run.path))
+        prompts = share_out(config, run, gate)
+        ledger = Ledger(run, head(config))
         run.truncate_logs(0)
-        policy, tokens = config.model, 0
+        incumbent, name, tokens, promoted = config.model, FIRST, 0, 0
         for number in range(1, config.rounds + 1):
+            ledger.begin(number, name)
+            place = Place(config, run, ledger, gate, prompts, number, incumbent)
             print(f"round {number} of {config.rounds}", flush=True)
-            first = (number - 1) * config.prompts
-            drawn = [prompts[i] for i in order[first : first + config.prompts]]
-            folder = run.path / f"round-{number}"
-            for stage in run_round(config, folder, policy, drawn):
-                # a stage that was at its last step when Ctrl-C came ends well, and the rounds still stop
-                if stage.stop_requested or run.stop_requested:
-                    raise run.interrupted(number - 1, "round")
-            policy = str(folder / "dpo" / "snapshot")
-            row = measured(folder)
-            tokens += row["num_tokens"]
-            run.log({"step": number, **row, "num_tokens": tokens})
-        with run.new_snapshot() as snapshot:
-            shutil.copytree(policy, snapshot, dirs_exist_ok=True)
-        run.finish(rounds=config.rounds)
-        return run
+            for step in steps_of(config):
+                do(place, step)
+            row = measured(place)
+            if "num_tokens" in row:
+                row["num_tokens"] = tokens = tokens + row["num_tokens"]
+            taken = not config.gate or ledger.facts(number, "decide")["promoted"]
+            run.log({"step": number, **row, "round/promoted": int(taken)})
+            if taken:
+                incumbent, name, promoted = place.candidate, f"round-{number}", promoted + 1
+        if promoted:
+            with run.new_snapshot() as snapshot:
+                shutil.copytree(incumbent, snapshot, dirs_exist_ok=True)
+        run.finish(rounds=config.rounds, promoted=promoted)
+        return _upheld(config, run)
 
 
-def run_round(config: Online, folder: Path, policy: str, prompts: list[Prompt]) -> Iterator[RunFolder]:
-    """Sample replies of `policy`, have them compared, train on the comparisons. What is done already stays."""
-    folder.mkdir(exist_ok=True)
-    write_records(folder / "prompts.jsonl", prompts)
-
-    def common(name: str) -> dict[str, Any]:
-        out = folder / name
-        return {"out": str(out), "seed": config.seed, "threads": config.threads, "resume": out.exists()}
-
-    yield sample.run(
-        Sample(
-            **common("sample"),
-            model=policy,
-            data=str(folder / "prompts.jsonl"),
-            samples=config.samples,
-            temperature=config.temperature,
-            max_new_tokens=config.max_new_tokens,
-            cache_tokens=config.cache_tokens,
-        )
-    )
-    yield annotate.run(
-        Annotate(
-            **common("annotate"),
-            samples=str(folder / "sample"),
-            labeler=config.labeler,
-            scorer=config.scorer,
-            criteria=[config.criterion],
-            judged=[],
-            **config.asking,
-        )
-    )
-    data, out = folder / "annotate" / f"comparisons-{config.criterion}.jsonl", folder / "dpo"
-    yield dpo.run(config.training(policy, str(data), out=str(out), resume=out.exists()))
+def steps_of(config: Online) -> list[str]:
+    """The steps of every round, in their order."""
+    skipped = set() if config.policy == "ppo" else {"models"}
+    skipped |= set() if config.gate else {"evaluate", "meet", "judge", "decide"}
+    return [step for step in STEPS if step not in skipped]
 
 
-def measured(folder: Path) -> dict[str, Any]:
-    """What a round left: comparisons, held-out accuracy of the implicit reward, KL to the first snapshot in nats."""
-    result = read_json(folder / "dpo" / "evaluation.json")
-    last = read_lines(folder / "dpo" / "metrics.jsonl")[-1]
-    row = {"comparisons": read_json(folder / "dpo" / "lineage.json")["comparisons"]}
-    row |= {name: value for name, value in last.items() if name in ("loss", "num_tokens") or "eval/rewards" in name}
-    return row | ({"objective/kl": result["kl"]["mean"], "sqrt_kl": result["sqrt_kl"]} if "kl" in result else {})
+def do(place: Place, step: str) -> None:
+    """Do a step unless it was done. Raises Interrupted after Ctrl-C, with what was done kept."""
+    if not place.ledger.is_done(place.number, step):
+        place.ledger.set(place.number, step, "running")
+        facts = STEPS[step](place)
+        place.ledger.set(place.number, step, "done", **facts)
+    if place.stopped or place.run.stop_requested:
+        raise place.run.interrupted(place.number - 1, "round")
+
+
+def head(config: Online) -> dict[str, Any]:
+    """What `rounds.json` says of all rounds: who labels, who judges, by which gate, and how the error is divided."""
+    told = {"criterion": config.criterion, "labeler": config.labeler, "policy": config.policy, "start": config.start}
+    return told | ({"gate": config.gate, "judge": config.judge, "spending": config.spending} if config.gate else {})
+
+
+def _upheld(config: Online, run: RunFolder) -> RunFolder:
+    """The run; GateClosed where no round was promoted."""
+    rounds = read_json(run.path / FILE)["rounds"]
+    if config.gate and not any(one["decision"]["promoted"] for one in rounds):
+        raise GateClosed(f"no round of {len(rounds)} was promoted by {config.gate}; {run.path / FILE} says why of each")
+    return run
