@@ -10,21 +10,30 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, delete, func, insert, or_, select, update
+from sqlalchemy import and_, func, insert, select, update
 
+from accord.feedback.store import checks
 from accord.feedback.store.answers import ANSWERS, PersonAnswer, to_body
+from accord.feedback.store.assignments import DONE, LEASED, PASSED, VOID, count, release, settle
 from accord.feedback.store.database import Database
-from accord.feedback.store.events import ANSWERED, SKIPPED, WITHDRAWN, append
+from accord.feedback.store.events import ANSWERED, SKIPPED, WITHDRAWN, append, item_numbered
 from accord.feedback.store.exposure import NO_CAPS, Caps, Exposure, exposure_of
 from accord.feedback.store.questions import LIVE, MODES, QUEUED, Item, Mode, is_aided, item_from_json, item_to_json
-from accord.feedback.store.schema import ASSIGNMENTS, EVENTS, ITEMS, PEOPLE, TALKS
+from accord.feedback.store.schema import ASSIGNMENTS, CLOCK, EVENTS, ITEMS, PEOPLE, TALKS
+from accord.feedback.store.selection import (
+    EVERYBODY,
+    SELECTION,
+    Selection,
+    first_open,
+    line_of,
+    lines_in_turn,
+    rescore,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 LEASE = 1800.0  # seconds that an item waits for the one who has it
-SWEEP = 100  # leases that ended, at most, that one call takes back
-LEASED, DONE, PASSED = "leased", "answered", "skipped"
 
 
 class Declined(Exception):
@@ -44,7 +53,7 @@ class Handout:
 
 class Desk:
     """What an annotator can do. `clock` gives the seconds since 1970, `lease` those that an item waits; `caps` bound
-    how much harmful text one person gets."""
+    how much harmful text one person gets, `selection` says what is asked next."""
 
     def __init__(
         self,
@@ -53,12 +62,16 @@ class Desk:
         lease: float = LEASE,
         clock: Callable[[], float] = time.time,
         caps: Caps = NO_CAPS,
+        selection: Selection = SELECTION,
     ) -> None:
-        self.database, self.lease, self.clock, self.caps = database, lease, clock, caps
+        self.database, self.lease, self.clock, self.caps, self.selection = database, lease, clock, caps, selection
         self._random = random.SystemRandom()
 
     def add(self, items: Iterable[Item]) -> int:
-        """Put items on the desk and return how many were not there yet. Raises BadInput for one nobody could answer."""
+        """Put items on the desk and return how many were not there yet; of one that waits a new score counts.
+
+        Raises BadInput for one nobody could answer.
+        """
         checked = {item.id: item.check() for item in items}
 
         def change(connection: "Connection") -> int:
@@ -67,9 +80,11 @@ class Desk:
             for start in range(0, len(ids), 500):  # SQLite takes no more than 999 values
                 asked = select(ITEMS.c.hash).where(ITEMS.c.hash.in_(ids[start : start + 500]))
                 known |= set(connection.execute(asked).scalars())
-            rows = [item_row(item) for name, item in checked.items() if name not in known]
+            rescore(connection, [checked[name] for name in known])
+            rows = [self.item_row(item) for name, item in checked.items() if name not in known]
             if rows:
                 connection.execute(insert(ITEMS), rows)
+                want(connection, sum(row["wanted"] for row in rows if row["wanted"] != EVERYBODY))
             return len(rows)
 
         return self.database.write(change)
@@ -96,10 +111,12 @@ class Desk:
             body = to_body(answer, held.shown) | {"group": group_of(connection, person)}
             if held.item.aids:
                 body["aided"] = is_aided(held.item, person)
-            event = append(
-                connection, ANSWERED, body, at=self.clock(), person=person, item=number, submission=submission
-            )
-            _settle(connection, person, number, DONE, event)
+            now, done = self.clock(), int(not held.item.known)
+            about = {"person": person, "item": number, "submission": submission, "done": done}
+            event = append(connection, ANSWERED, body, at=now, **about)
+            settle(connection, person, number, DONE, event)
+            if held.item.known:
+                checks.enforce(connection, person, self.selection.rule, now)
             return event
 
         return self.database.write(change)
@@ -121,8 +138,8 @@ class Desk:
                 item=number,
                 submission=submission,
             )
-            _settle(connection, person, number, PASSED, event)
-            _count(connection, number, -1)
+            settle(connection, person, number, PASSED, event)
+            count(connection, ITEMS.c.id == number, -1)
             return event
 
         return self.database.write(change)
@@ -138,13 +155,16 @@ class Desk:
                 .order_by(ASSIGNMENTS.c.event.desc())
                 .limit(1)
             ).first()
+            _refuse_excluded(connection, person)
             if last is None:
                 raise Declined("there is nothing to take back")
             release(connection, and_(mine, ASSIGNMENTS.c.state == LEASED))
             if last.state == PASSED:
                 _refuse_full(connection, last.item)
-                _count(connection, last.item, 1)
-            append(connection, WITHDRAWN, {"of": last.event}, at=self.clock(), person=person, item=last.item)
+                count(connection, ITEMS.c.id == last.item, 1)
+            counted = last.state == DONE and not item_numbered(connection, last.item).known
+            about = {"person": person, "item": last.item, "done": -int(counted)}
+            append(connection, WITHDRAWN, {"of": last.event}, at=self.clock(), **about)
             row = ASSIGNMENTS.c.item == last.item
             body = connection.execute(select(EVENTS.c.body).where(EVENTS.c.number == last.event)).scalar_one()
             shown = connection.execute(select(ASSIGNMENTS.c.shown).where(mine, row)).scalar_one()
@@ -183,16 +203,11 @@ class Desk:
             return exposure_of(connection, person, self.caps, self.clock())
 
     def progress(self, person: int) -> dict[str, int]:
-        """Answers by this person, and answers and wanted answers of all items."""
+        """Answers by this person, and answers and wanted answers of all items that are no check items."""
         with self.database.read() as connection:
-            mine = select(func.count()).where(ASSIGNMENTS.c.person == person, ASSIGNMENTS.c.state == DONE)
-            done = select(func.count()).where(ASSIGNMENTS.c.state == DONE)
-            wanted = select(func.coalesce(func.sum(ITEMS.c.wanted), 0))
-            return {
-                "mine": connection.execute(mine).scalar_one(),
-                "done": connection.execute(done).scalar_one(),
-                "wanted": int(connection.execute(wanted).scalar_one()),
-            }
+            mine = select(func.count()).where(ASSIGNMENTS.c.person == person, ASSIGNMENTS.c.state.in_((DONE, VOID)))
+            all_ = connection.execute(select(CLOCK.c.done, CLOCK.c.wanted)).one()
+            return {"mine": connection.execute(mine).scalar_one(), "done": all_.done, "wanted": all_.wanted}
 
     def _held(self, connection: "Connection", person: int, modes: Sequence[Mode]) -> Handout | None:
         """What the person has a lease on that has not ended."""
@@ -209,22 +224,17 @@ class Desk:
         return Handout(row.id, item_from_json(row.mode, row.body), tuple(row.shown), row.draft, row.until)
 
     def _hand_out(self, connection: "Connection", person: int, modes: Sequence[Mode]) -> Handout | None:
-        """A lease on the first open item that the person has not had and may have."""
+        """A lease on the next item that the person has not had and may have."""
         now = self.clock()
         release(connection, and_(ASSIGNMENTS.c.state == LEASED, ASSIGNMENTS.c.until <= now))
         if (held := self._held(connection, person, modes)) is not None:
             return held  # two pages of the same person asked at once
-        tags = connection.execute(select(PEOPLE.c.tags).where(PEOPLE.c.id == person)).scalar_one()
+        who = connection.execute(select(PEOPLE.c.tags, PEOPLE.c.excluded).where(PEOPLE.c.id == person)).one()
+        if who.excluded:
+            return None
         may = exposure_of(connection, person, self.caps, now).is_open
-        harmless = () if may else (ITEMS.c.harmful.is_(False),)
-        had = select(ASSIGNMENTS.c.item).where(ASSIGNMENTS.c.item == ITEMS.c.id, ASSIGNMENTS.c.person == person)
-        number = connection.execute(
-            select(ITEMS.c.id)
-            .where(ITEMS.c.open.is_(True), ITEMS.c.mode.in_(modes))
-            .where(or_(ITEMS.c.tag == "", ITEMS.c.tag.in_(tags)), ~had.exists(), *harmless)
-            .order_by(ITEMS.c.id)
-            .limit(1)
-        ).scalar()
+        lines = lines_in_turn(self.selection, self._random)
+        number = first_open(connection, person, lines, modes=modes, tags=who.tags, harmful=may)
         if number is None:
             return None
         self._lease(connection, person, number)
@@ -244,7 +254,7 @@ class Desk:
                 event=0,
             )
         )
-        _count(connection, number, 1)
+        count(connection, ITEMS.c.id == number, 1)
 
     def give(self, connection: "Connection", person: int, number: int) -> Handout:
         """An item that is one person's alone, into their hands, again where the lease had ended."""
@@ -268,19 +278,26 @@ class Desk:
             raise Declined("you have answered this question; take the answer back to change it")
         return Handout(row.id, item_from_json(row.mode, row.body), tuple(row.shown), row.draft, row.until)
 
+    def item_row(self, item: Item) -> dict[str, Any]:
+        """A new item as a row, in its line."""
+        queue, place = line_of(item, self.selection.random, self._random)
+        return {
+            "hash": item.id,
+            "mode": item.mode,
+            "body": item_to_json(item),
+            "tag": item.tag,
+            "wanted": EVERYBODY if item.known else item.overlap,
+            "taken": 0,
+            "open": True,
+            "harmful": item.harmful,
+            "queue": queue,
+            "place": place,
+        }
 
-def item_row(item: Item) -> dict[str, Any]:
-    """A new item as a row."""
-    return {
-        "hash": item.id,
-        "mode": item.mode,
-        "body": item_to_json(item),
-        "tag": item.tag,
-        "wanted": item.overlap,
-        "taken": 0,
-        "open": True,
-        "harmful": item.harmful,
-    }
+
+def want(connection: "Connection", more: int) -> None:
+    """Count how many answers are wanted in all."""
+    connection.execute(update(CLOCK).values(wanted=CLOCK.c.wanted + more))
 
 
 def _rewind(connection: "Connection", held: Handout) -> None:
@@ -292,7 +309,8 @@ def _rewind(connection: "Connection", held: Handout) -> None:
         later = connection.execute(select(ITEMS.c.mode, ITEMS.c.body).where(ITEMS.c.id == talk.item)).one()
         text = later.body["prompt"][-1][1] if later.mode in LIVE else text
         nobodys = (ITEMS.c.id == talk.item) & (ITEMS.c.taken == 0)
-        connection.execute(update(ITEMS).where(nobodys).values(wanted=0, open=False))
+        left = connection.execute(update(ITEMS).where(nobodys).values(wanted=0, open=False))
+        want(connection, -left.rowcount)
     connection.execute(update(TALKS).where(here).values(item=held.number, text=text, waiting=False, problem=""))
 
 
@@ -324,33 +342,11 @@ def group_of(connection: "Connection", person: int) -> str:
     return str(connection.execute(select(PEOPLE.c.value_group).where(PEOPLE.c.id == person)).scalar_one())
 
 
-def _settle(connection: "Connection", person: int, number: int, state: str, event: int) -> None:
-    connection.execute(
-        update(ASSIGNMENTS)
-        .where(ASSIGNMENTS.c.item == number, ASSIGNMENTS.c.person == person)
-        .values(state=state, event=event, draft=None)
-    )
+def _refuse_excluded(connection: "Connection", person: int) -> None:
+    if connection.execute(select(PEOPLE.c.excluded).where(PEOPLE.c.id == person)).scalar_one():
+        raise Declined("excluded")  # key of the words
 
 
 def _refuse_full(connection: "Connection", number: int) -> None:
     if not connection.execute(select(ITEMS.c.open).where(ITEMS.c.id == number)).scalar_one():
         raise Declined("others have answered this question meanwhile")
-
-
-def _count(connection: "Connection", number: int, by: int) -> None:
-    """Move how many have an item."""
-    connection.execute(
-        update(ITEMS)
-        .where(ITEMS.c.id == number)
-        .values(taken=ITEMS.c.taken + by, open=ITEMS.c.taken + by < ITEMS.c.wanted)
-    )
-
-
-def release(connection: "Connection", which: Any) -> None:
-    """Give the items of leases back."""
-    ended = connection.execute(
-        select(ASSIGNMENTS.c.item, ASSIGNMENTS.c.person).where(which).order_by(ASSIGNMENTS.c.until).limit(SWEEP)
-    ).all()
-    for item, person in ended:
-        connection.execute(delete(ASSIGNMENTS).where(ASSIGNMENTS.c.item == item, ASSIGNMENTS.c.person == person))
-        _count(connection, item, -1)

@@ -1,6 +1,7 @@
 """The history: events are appended in the order of their numbers, and read as records up to one of them."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import insert, select, update
@@ -11,10 +12,11 @@ from accord.feedback.store.schema import CLOCK, EVENTS, ITEMS
 from accord.records import Comparison, Demonstration, Judgement
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Row
 
 ANSWERED, SKIPPED, WITHDRAWN, ADMINISTRATION = "answer", "skip", "withdrawal", "administration"
 DECIDED = "decision"  # of a reviewer
+EXCLUDED, READMITTED = "exclude", "readmit"  # what administration did to somebody
 
 
 def append(
@@ -26,10 +28,12 @@ def append(
     person: int | None,
     item: int | None = None,
     submission: str | None = None,
+    done: int = 0,
 ) -> int:
-    """Write one event and return its number; only inside `Database.write`."""
-    connection.execute(update(CLOCK).values(number=CLOCK.c.number + 1))
-    number = last_event(connection)
+    """Write one event and return its number; only inside `Database.write`. `done` is how many more answers there are
+    to questions that are wanted."""
+    moved = {"number": CLOCK.c.number + 1, "done": CLOCK.c.done + done}
+    number = int(connection.execute(update(CLOCK).values(moved).returning(CLOCK.c.number)).scalar_one())
     connection.execute(
         insert(EVENTS).values(
             number=number, kind=kind, body=dict(body), at=at, person=person, item=item, submission=submission
@@ -43,31 +47,63 @@ def last_event(connection: "Connection") -> int:
     return int(connection.execute(select(CLOCK.c.number)).scalar_one())
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What holds at an event: answers and decisions by their numbers, the last decision about each item, and who was
+    excluded by then."""
+
+    events: dict[int, "Row[Any]"]
+    decided: dict[int, int]
+    excluded: set[int]
+
+
+def standing(connection: "Connection", until: int) -> Standing:
+    """The answers and decisions up to `until` that were not taken back by then, in the order of the events."""
+    found = Standing({}, {}, set())
+    history = select(EVENTS).where(EVENTS.c.number <= until)
+    kinds = (ANSWERED, WITHDRAWN, DECIDED, ADMINISTRATION)
+    for event in connection.execute(history.where(EVENTS.c.kind.in_(kinds)).order_by(EVENTS.c.number)):
+        if event.kind == WITHDRAWN:
+            found.events.pop(event.body["of"], None)
+        elif event.kind == ADMINISTRATION:
+            if event.body["did"] == EXCLUDED:
+                found.excluded.add(event.body["of"])
+            elif event.body["did"] == READMITTED:
+                found.excluded.discard(event.body["of"])
+        else:
+            found.events[event.number] = event
+            if event.kind == DECIDED:
+                found.decided[event.item] = event.number
+    return found
+
+
 def read_records(
     connection: "Connection", until: int, *, decisions: bool = True
 ) -> Iterator[tuple[int, Comparison | Judgement | Demonstration]]:
     """What holds at event `until`: each record with the number of its event, in the order of the events.
 
-    Of what a person said of an item the last answer counts that was not taken back by then. With `decisions` the last
-    one of a reviewer is read in place of all answers to its item.
+    Of what a person said of an item the last answer counts that was not taken back by then; answers of somebody who was
+    excluded by then do not, and those to check items never do. With `decisions` the last one of a reviewer is read in
+    place of all answers to its item.
     """
-    standing: dict[int, tuple[int, int, Mapping[str, Any]]] = {}
-    decided: dict[int, int] = {}
-    kinds = (ANSWERED, WITHDRAWN, *((DECIDED,) if decisions else ()))
-    history = select(EVENTS).where(EVENTS.c.number <= until, EVENTS.c.kind.in_(kinds))
-    for event in connection.execute(history.order_by(EVENTS.c.number)):
-        if event.kind == WITHDRAWN:
-            standing.pop(event.body["of"], None)
-            continue
-        standing[event.number] = (event.item, event.person, event.body)
-        if event.kind == DECIDED:
-            decided[event.item] = event.number
+    holds = standing(connection, until)
     items: dict[int, Item] = {}
-    for number, (item, person, body) in standing.items():
-        if decided.get(item, number) != number:
+    for number, event in holds.events.items():
+        if event.kind == DECIDED and not decisions:
             continue
-        if item not in items:
-            row = connection.execute(select(ITEMS.c.mode, ITEMS.c.body).where(ITEMS.c.id == item)).one()
-            items[item] = item_from_json(row.mode, row.body)
-        for record in records_of(items[item], body, labeler_of(person, body["group"])):
-            yield number, record
+        if decisions and holds.decided.get(event.item, number) != number:
+            continue
+        if event.kind == ANSWERED and event.person in holds.excluded:
+            continue
+        if event.item not in items:
+            items[event.item] = item_numbered(connection, event.item)
+        item = items[event.item]
+        if not item.known:
+            for record in records_of(item, event.body, labeler_of(event.person, event.body["group"])):
+                yield number, record
+
+
+def item_numbered(connection: "Connection", number: int) -> Item:
+    """The item of a number."""
+    row = connection.execute(select(ITEMS.c.mode, ITEMS.c.body).where(ITEMS.c.id == number)).one()
+    return item_from_json(row.mode, row.body)

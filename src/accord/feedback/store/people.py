@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from sqlalchemy import delete, insert, select, update
 
+from accord.feedback.store import checks
 from accord.feedback.store.database import Database
 from accord.feedback.store.desk import LEASED, Declined, release
 from accord.feedback.store.events import ADMINISTRATION, append
@@ -39,6 +40,7 @@ class Person:
     value_group: str
     tags: tuple[str, ...]
     opted_out: bool = False  # of harmful items
+    excluded: bool = False  # is asked nothing more
 
     def may(self, role: Role) -> bool:
         """Whether they may do what a role may."""
@@ -154,6 +156,17 @@ class People:
 
         self.database.write(change)
 
+    def set_excluded(self, person: int, excluded: bool, *, by: int) -> None:
+        """Exclude somebody, or readmit them (`store/checks.py`). Raises Declined where that is so already."""
+
+        def change(connection: "Connection") -> None:
+            now = connection.execute(select(PEOPLE.c.excluded).where(PEOPLE.c.id == person)).scalar()
+            if now is None or now is excluded:
+                raise Declined("there is no such person" if now is None else "that is so already")
+            (checks.exclude if excluded else checks.readmit)(connection, person, at=self.clock(), by=by)
+
+        self.database.write(change)
+
     def opt_out(self, person: int, out: bool) -> None:
         """Whether somebody wants no harmful items."""
         chosen = update(PEOPLE).where(PEOPLE.c.id == person).values(opted_out=out)
@@ -209,4 +222,4 @@ def _first(key: Any) -> int:
 
 
 def _person(row: Any) -> Person:
-    return Person(row.id, row.name or "", row.role, row.value_group, tuple(row.tags), row.opted_out)
+    return Person(row.id, row.name or "", row.role, row.value_group, tuple(row.tags), row.opted_out, row.excluded)

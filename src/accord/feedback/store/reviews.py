@@ -16,6 +16,7 @@ from accord.feedback.store.desk import DONE, Declined, Desk, Handout, as_shown, 
 from accord.feedback.store.events import DECIDED, append
 from accord.feedback.store.questions import Item, Mode, item_from_json
 from accord.feedback.store.schema import ASSIGNMENTS, EVENTS, ITEMS
+from accord.feedback.store.selection import CHECK
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -58,6 +59,7 @@ class Reviews:
         asked = (
             select(ITEMS)
             .where(ITEMS.c.mode.in_(REVIEWED), ITEMS.c.id.in_(several), ITEMS.c.id.not_in(decided))
+            .where(ITEMS.c.queue != CHECK)  # their answer is known
             .order_by(ITEMS.c.id)
             .limit(LOOKED_AT)
         )

@@ -1,7 +1,8 @@
 """The tables. `migrations/versions/` makes them; a test compares the two.
 
 `events` is the truth and only grows: an answer that is taken back stands there with the event that took it back.
-`assignments` and `items.taken` say who holds what now, and could be made again from the events and the leases.
+`assignments`, `items.taken` and the counts of `clock` say how things stand now, and could be made again from the events
+and the leases.
 Times are seconds since 1970.
 """
 
@@ -30,6 +31,9 @@ CLOCK = Table(
     METADATA,
     Column("id", Integer, primary_key=True),
     Column("number", BigInteger, nullable=False),
+    # how far the work is, counted as it goes: a sum over a million items would take a second for every page
+    Column("wanted", BigInteger, nullable=False, server_default="0"),
+    Column("done", BigInteger, nullable=False, server_default="0"),
 )
 
 PEOPLE = Table(
@@ -43,6 +47,7 @@ PEOPLE = Table(
     Column("tags", JSON, nullable=False),
     Column("joined", Double, nullable=False),
     Column("opted_out", Boolean, nullable=False, server_default=false()),  # of harmful items
+    Column("excluded", Boolean, nullable=False, server_default=false()),  # answered check items wrongly
 )
 
 INVITES = Table(
@@ -76,7 +81,9 @@ ITEMS = Table(
     Column("taken", Integer, nullable=False),  # how many have answered or hold a lease
     Column("open", Boolean, nullable=False),  # taken < wanted, for the index
     Column("harmful", Boolean, nullable=False, server_default=false()),  # to whoever reads it
-    Index("items_in_turn", "open", "mode", "id"),
+    Column("queue", String(10), nullable=False, server_default="random"),  # in which line it waits: selection.py
+    Column("place", Double, nullable=False, server_default="0"),  # in that line, the least first
+    Index("items_in_turn", "queue", "open", "harmful", "tag", "place", "id"),
 )
 
 ASSIGNMENTS = Table(
@@ -84,7 +91,7 @@ ASSIGNMENTS = Table(
     METADATA,
     Column("item", Integer, ForeignKey("items.id"), primary_key=True),
     Column("person", Integer, ForeignKey("people.id"), primary_key=True),
-    Column("state", String(10), nullable=False),  # leased, answered or skipped
+    Column("state", String(10), nullable=False),  # leased, answered, skipped or void
     Column("until", Double, nullable=False),  # end of the lease
     Column("shown", JSON, nullable=False),  # numbers of the replies in the order they are shown in
     Column("draft", JSON),
@@ -117,4 +124,5 @@ EVENTS = Table(
     Column("person", Integer, ForeignKey("people.id"), index=True),
     Column("at", Double, nullable=False),
     Column("body", JSON, nullable=False),
+    Index("events_of_a_kind", "kind", "number"),
 )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import case, insert, select, update
 
 from accord.feedback.store.answers import LONGEST, chosen_of
-from accord.feedback.store.desk import DONE, LEASED, Declined, Desk, Handout, item_row
+from accord.feedback.store.desk import DONE, LEASED, Declined, Desk, Handout, want
 from accord.feedback.store.exposure import exposure_of
 from accord.feedback.store.questions import Item, Live, Picks, item_from_json
 from accord.feedback.store.schema import ASSIGNMENTS, EVENTS, ITEMS, TALKS
@@ -154,12 +154,14 @@ class Talks:
 
     def _show(self, connection: "Connection", talk: "Row[Any]", item: Item) -> None:
         """Hand an item to the one who leads the conversation; one that was shown before and taken back is known."""
-        number = connection.execute(select(ITEMS.c.id).where(ITEMS.c.hash == item.id)).scalar()
-        if number is not None:
+        known = connection.execute(select(ITEMS.c.id, ITEMS.c.wanted).where(ITEMS.c.hash == item.id)).first()
+        if known is not None:
+            number = known.id
             connection.execute(update(ITEMS).where(ITEMS.c.id == number).values(wanted=1))
         else:
-            made = connection.execute(insert(ITEMS).values(**item_row(item))).inserted_primary_key
+            made = connection.execute(insert(ITEMS).values(**self.desk.item_row(item))).inserted_primary_key
             number = made[0] if made else 0
+        want(connection, 1 - (known.wanted if known is not None else 0))
         values = {"item": number, "text": "", "waiting": False, "problem": ""}
         connection.execute(update(TALKS).where(TALKS.c.id == talk.id).values(**values))
         self.desk.give(connection, talk.person, number)

@@ -43,6 +43,14 @@ def set_role(
     return RedirectResponse(page_of(request).settings.prefix + "/people", 303)
 
 
+@router.post("/people/exclude")
+def exclude(
+    request: Request, person: Admin, of: Annotated[int, Form(ge=1)], excluded: Annotated[bool, Form()]
+) -> Response:
+    page_of(request).people.set_excluded(of, excluded, by=person.id)
+    return RedirectResponse(page_of(request).settings.prefix + "/people", 303)
+
+
 @router.post("/people/forget")
 def forget(request: Request, person: Admin, of: Annotated[int, Form(ge=1)]) -> Response:
     if of == person.id:

@@ -18,8 +18,10 @@ STRENGTHS = tuple(range(1, 8))  # keys of two replies: 1 the left by far, 4 a ti
 
 
 def counted(request: Request, person: Annotated[Person, Depends(require("annotator"))]) -> Person:
-    """Who asks, not too often."""
+    """Who asks, not too often; somebody who is excluded is asked nothing more."""
     request.app.state.clicks.take(str(person.id))
+    if person.excluded:
+        raise Forbidden(403, "excluded")
     return person
 
 

@@ -12,6 +12,7 @@ from accord.records import Prompt, is_in_slices
 ExportShape = Literal[
     "records", "preference", "rankings", "hh", "votes", "safety", "ratings", "messages", "events", "time"
 ]
+CHECKED = ("compare", "safety")  # modes in which an answer can be right
 HISTORY = ("events", "time")  # shapes of what happened, not of records
 Drawn = Literal["compare", "safety", "edit"]  # asked about replies that are drawn beforehand
 Served = Literal[Drawn, "chat", "redteam"]
@@ -46,6 +47,7 @@ class Collect(Sampling, Reading, Weighing):
         ),
         Idle("picks", lambda c: "redteam" in c.mode, "without --mode redteam"),
         Idle("pause_minutes", lambda c: c.harmful_in_a_row, "without --harmful_in_a_row"),
+        Idle("check_least check_right", lambda c: c.check_share, "with --check_share 0: no check item is asked"),
     )
     rounds: str = Field("", description="--rounds RUN: ask the questions of a run of accord online, as they come")
     snapshots: list[str] = Field([], description="--snapshots A B: policies that draw the replies; none: what is there")
@@ -63,6 +65,10 @@ class Collect(Sampling, Reading, Weighing):
     harmful_a_day: int = Field(0, ge=0, description="harmful questions that one person gets in 24 hours; 0: no cap")
     harmful_in_a_row: int = Field(0, ge=0, description="harmful questions in a row before a break; 0: no break")
     pause_minutes: float = Field(15.0, gt=0, description="how long such a break is")
+    check_share: float = Field(0.1, ge=0, le=0.5, description="share of questions that are check items, if there are")
+    check_least: int = rare(10, ge=1, description="check items that somebody has answered before they can be excluded")
+    check_right: float = rare(0.7, ge=0, le=1, description="who has less than this share of them right is excluded")
+    random_share: float = Field(0.2, gt=0, le=1, description="share of questions with a score that is taken at random")
     categories: list[str] = Field([], description="--categories A B: what an unsafe reply may harm")
     help_line: str = Field("", description="whom to turn to when a text weighs on somebody")
     host: str = Field("127.0.0.1", description="address to listen on; any other than this machine's is open to all")
@@ -115,6 +121,10 @@ class CollectImport(Reading, Weighing):
 
     idle: ClassVar[tuple[Idle, ...]] = (
         Idle("criterion", lambda c: c.mode != "demonstrate", "with --mode demonstrate, which asks under none"),
+        Idle("known", lambda c: c.mode in CHECKED, "with --mode {c.mode}, whose answers are written"),
+        Idle("overlap", lambda c: not c.known, "with --known: everybody is asked"),
+        Idle("scores", lambda c: c.mode == "compare" and not c.known, "but with --mode compare"),
+        Idle("random_share", lambda c: c.scores, "without --scores"),
     )
     data: str = Field(description="source of prompts, of comparisons (whose replies are shown) or of single replies")
     database: str = Field("feedback.db", description=DATABASE)
@@ -122,12 +132,17 @@ class CollectImport(Reading, Weighing):
     criterion: list[str] = Field([], description="--criterion A --criterion B: asked about separately")
     overlap: int = Field(1, ge=1, description="how many different people answer each question")
     tag: str = Field("", description="expertise that the questions ask for: only people with this tag get them")
+    known: bool = Field(False, description="the labels are right: questions become check items, asked of everybody")
+    scores: str = Field("", description="scores.jsonl of accord score: what its models disagree about is asked first")
+    random_share: float = Field(0.2, gt=0, le=1, description="share of questions with a score that is taken at random")
     aids: str = Field("", description="rows of what a model says of replies; half of the people see it beside them")
 
     @model_validator(mode="after")
     def _asks_under_something(self) -> "CollectImport":
         if self.mode != "demonstrate" and not self.criterion:
             raise ValueError(f"--mode {self.mode} asks under a criterion; give --criterion helpful")
+        if self.known and len(self.criterion) > 1:
+            raise ValueError("--known: labels are of one criterion; import each with its own --criterion")
         return self
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from accord.engine.remote.http import LOCAL
 from accord.errors import BadInput
+from accord.evaluation.checks import CheckRule
 from accord.feedback.store.database import Database, resolve
 from accord.stages.collect.config import Collect
 from accord.stages.collect.rounds import JUDGING, TRAINING, follow
@@ -66,6 +67,7 @@ def make_app(config: Collect, database: Database, responder: "Responder | None" 
     from accord.feedback.store.exposure import Caps
     from accord.feedback.store.people import People
     from accord.feedback.store.questions import LIVE, Live, Picks
+    from accord.feedback.store.selection import Selection
     from accord.feedback.store.talks import LiveQuestion, Talks
     from accord.feedback.web.app import make_page
     from accord.feedback.web.context import Settings
@@ -80,7 +82,9 @@ def make_app(config: Collect, database: Database, responder: "Responder | None" 
         prefix=config.prefix,
         secure=config.secure,
     )
-    desk = Desk(database, caps=Caps(config.harmful_a_day, config.harmful_in_a_row, 60 * config.pause_minutes))
+    caps = Caps(config.harmful_a_day, config.harmful_in_a_row, 60 * config.pause_minutes)
+    rule = CheckRule(config.check_least, config.check_right)
+    desk = Desk(database, caps=caps, selection=Selection(config.check_share, config.random_share, rule))
     picks: dict[Live, Picks] = {"chat": "better", "redteam": config.picks}
     live = {mode: LiveQuestion(tuple(config.criterion), picks[mode]) for mode in LIVE if mode in config.mode}
     replies = ReplyQueue(Talks(desk, live), responder) if live and responder else None

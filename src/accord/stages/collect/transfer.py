@@ -4,7 +4,7 @@ import datetime
 import os
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +16,10 @@ from accord.errors import BadInput
 from accord.feedback.store.database import Database, resolve
 from accord.stages.collect.aids import read_aids, with_aids
 from accord.stages.collect.config import CollectBackup, CollectExport, CollectImport
+from accord.stages.collect.ensemble import read_scores, with_score
 from accord.stages.collect.shapes import SHAPES
 
+NO_ANSWER = "no known answer: a tie, no label of safety, or labels that contradict each other"
 WORK = {"answer": "answers", "skip": "skips", "decision": "decisions"}  # kinds of events that are somebody's work
 
 if TYPE_CHECKING:
@@ -102,20 +104,29 @@ HISTORIES: Mapping[str, Any] = {"events": _events, "time": _time}
 def take_in(config: CollectImport) -> int:
     """Put the questions of a source on the desk, and return how many were not there yet."""
     from accord.feedback.store.desk import Desk
+    from accord.feedback.store.selection import Selection
 
     loaded = READERS[config.mode](config)
     aids, unused = read_aids(config.aids) if config.aids else ({}, Counter())
-    items = {item.id: item for record in loaded.records if (item := with_aids(_question(config, record), aids))}
+    items, contradicted = _questions(config, loaded.records)
+    items = [with_aids(item, aids) for item in items]
+    if config.scores:
+        scores = read_scores(config.scores)
+        items = [with_score(item, scores) for item in items]
     database = Database(config.database, writes=True)
     try:
-        added = Desk(database).add(items.values())
+        added = Desk(database, selection=Selection(random=config.random_share)).add(items)
     finally:
         database.close()
-    dropped = "".join(f"; {count} dropped: {reason}" for reason, count in loaded.drops.items())
-    print(f"{loaded.source}: {loaded.rows} rows, {added} new questions, {len(items) - added} there before{dropped}")
+    drops = {**loaded.drops, **({NO_ANSWER: contradicted} if contradicted else {})}
+    dropped = "".join(f"; {count} dropped: {reason}" for reason, count in drops.items())
+    what = "check items" if config.known else "questions"
+    print(f"{loaded.source}: {loaded.rows} rows, {added} new {what}, {len(items) - added} there before{dropped}")
+    if config.scores:
+        print(f"{config.scores}: scores for {sum(item.score is not None for item in items)} questions")
     if config.aids:
         left = "".join(f"; {count} rows left out: {reason}" for reason, count in unused.items())
-        print(f"{config.aids}: aids for {sum(bool(item.aids) for item in items.values())} questions{left}")
+        print(f"{config.aids}: aids for {sum(bool(item.aids) for item in items)} questions{left}")
     return added
 
 
@@ -131,11 +142,30 @@ def _question(config: CollectImport, record: Any) -> "Item":
     prompt = record if config.mode == "demonstrate" else record.prompt
     origins = (prompt.source,) * len(replies)
     asked = Item(config.mode, prompt, replies, tuple(config.criterion), origins, config.tag, config.overlap)
-    return replace(asked, harmful=config.weighs(prompt))
+    known = {"compare": lambda: record.ranks, "safety": lambda: (int(record.value),)}
+    return replace(asked, harmful=config.weighs(prompt), known=(known[config.mode](),) if config.known else ())
+
+
+def _questions(config: CollectImport, records: Iterable[Any]) -> "tuple[list[Item], int]":
+    """Each question once, and how many can be no check items, since their labels do not say what is right."""
+    if not config.known:
+        return list({item.id: item for item in (_question(config, record) for record in records)}.values()), 0
+    found: dict[Any, tuple[Item, Any]] = {}
+    unusable = set()
+    for record in records:
+        item = _question(config, record)
+        right = frozenset(zip(item.replies, item.known[0], strict=True))
+        key = (item.prompt.turns, frozenset(item.replies))  # the same replies in another order are the same question
+        tied = item.mode == "compare" and len(set(item.known[0])) == 1
+        if tied or getattr(record, "kind", "safe") != "safe" or found.setdefault(key, (item, right))[1] != right:
+            unusable.add(key)
+    return [item for key, (item, _) in found.items() if key not in unusable], len(unusable)
 
 
 def _single_replies(config: CollectImport) -> Loaded[Any]:
     """Replies that somebody labelled before, or that stand alone."""
+    if config.known:
+        return read_judgements(config.data, config.criterion[0], **config.how)
     try:
         return read_demonstrations(config.data, **config.how)
     except BadInput:

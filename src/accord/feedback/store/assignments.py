@@ -1,0 +1,40 @@
+"""Who holds which item, and how many have it: what every change of an assignment keeps in step."""
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import delete, select, update
+
+from accord.feedback.store.schema import ASSIGNMENTS, ITEMS
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+SWEEP = 100  # leases that ended, at most, that one call takes back
+LEASED, DONE, PASSED = "leased", "answered", "skipped"
+VOID = "void"  # answered by somebody who is excluded: somebody else is asked
+
+
+def settle(connection: "Connection", person: int, number: int, state: str, event: int) -> None:
+    """A lease ends with an answer or a skip."""
+    connection.execute(
+        update(ASSIGNMENTS)
+        .where(ASSIGNMENTS.c.item == number, ASSIGNMENTS.c.person == person)
+        .values(state=state, event=event, draft=None)
+    )
+
+
+def count(connection: "Connection", which: Any, by: int) -> None:
+    """Move how many have the items."""
+    connection.execute(
+        update(ITEMS).where(which).values(taken=ITEMS.c.taken + by, open=ITEMS.c.taken + by < ITEMS.c.wanted)
+    )
+
+
+def release(connection: "Connection", which: Any) -> None:
+    """Give the items of leases back."""
+    ended = connection.execute(
+        select(ASSIGNMENTS.c.item, ASSIGNMENTS.c.person).where(which).order_by(ASSIGNMENTS.c.until).limit(SWEEP)
+    ).all()
+    for item, person in ended:
+        connection.execute(delete(ASSIGNMENTS).where(ASSIGNMENTS.c.item == item, ASSIGNMENTS.c.person == person))
+        count(connection, ITEMS.c.id == item, -1)
