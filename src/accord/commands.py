@@ -219,6 +219,11 @@ COMMANDS: dict[str, Command] = {
         "stages.collect.config:CollectImport",
         "stages.collect.transfer:take_in",
     ),
+    "collect quality": Command(
+        "Say how good the labels are: agreement, and of everybody bias, time, check items; with --out as JSON too.",
+        "stages.collect.config:CollectQuality",
+        "stages.collect.appraisal:run",
+    ),
     "collect backup": Command(
         "Copy a SQLite store while it is in use; the copy is whole and one state of it.",
         "stages.collect.config:CollectBackup",

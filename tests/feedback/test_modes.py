@@ -176,7 +176,7 @@ def test_every_language_has_the_same_words_and_the_templates_use_no_other():
             assert word and sorted(re.findall(r"%\(\w+\)\w", word)) == sorted(re.findall(r"%\(\w+\)\w", english[key]))
     used = {key for path in TEMPLATES for key in re.findall(r"\bt\.(\w+)", path.read_text(encoding="utf-8"))}
     assert used <= english.keys()
-    made = re.compile(r"(role|ask|how|live|turn|criterion|worse|scale|severity|rate|rating|reason)_\w+")
+    made = re.compile(r"(role|ask|how|live|turn|criterion|worse|scale|severity|rate|rating|reason|flag)_\w+")
     said = {"sign_in_first", "not_allowed", "forged", "too_often", "no_replies", "too_many_wait", "excluded"}
     assert {key for key in english if not made.fullmatch(key)} - used == said, "words that nobody sees"
 

@@ -176,6 +176,7 @@ ROLES = {
     "/me": "annotator",
     "/me/export": "annotator",
     "/people": "reviewer",
+    "/quality": "reviewer",
     "/people/invite": "admin",
     "/people/role": "admin",
     "/people/exclude": "admin",

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from accord.evaluation.statistics import Interval
+from accord.evaluation.statistics import Interval, finite
 
 Answers = Sequence[Mapping[str, Hashable]]
 Level = Literal["nominal", "ordinal", "interval"]
@@ -112,3 +112,38 @@ def agreement(answers: Sequence[Answer], *, resamples: int = 500, seed: int = 0)
     kappas = cohen_kappas(questions)
     result["cohen_kappa"] = {f"{a} and {b}": kappa for (a, b), kappa in sorted(kappas.items())}
     return result
+
+
+def fused_and_separate(
+    answers: Mapping[str, Sequence[Answer]], fused: str, *, resamples: int = 500, seed: int = 0
+) -> dict[str, Any]:
+    """Agreement on one fused question beside that on a question per criterion, by Krippendorff's α.
+
+    `answers` are those under every criterion, `fused` among them; a question goes by what it is about and not by its
+    criterion. Only questions that two or more answered under each criterion count, so that all are of the same texts.
+    `difference` is the mean α of the separate criteria less that of the fused one, with a percentile interval over
+    questions; empty where no question counts. Dai et al. 2023 (Safe RLHF, section 3.1) decouple annotation for this.
+    """
+    tables: dict[str, dict[Hashable, dict[str, Hashable]]] = {}
+    for criterion, given in answers.items():
+        table: dict[Hashable, dict[str, Hashable]] = {}
+        for question, labeler, answer in given:
+            table.setdefault(question, {})[labeler] = answer
+        tables[criterion] = {question: said for question, said in table.items() if len(said) > 1}
+    shared = sorted(set.intersection(*(set(table) for table in tables.values())), key=repr)
+    if len(tables) < 2 or not shared:
+        return {}
+
+    def alphas(drawn: Sequence[Hashable]) -> dict[str, float]:
+        return {criterion: krippendorff_alpha([table[q] for q in drawn]) for criterion, table in tables.items()}
+
+    def gap(found: Mapping[str, float]) -> float:
+        return float(np.mean([alpha for name, alpha in found.items() if name != fused]) - found[fused])
+
+    rng = np.random.default_rng(seed)
+    draws = (rng.integers(0, len(shared), len(shared)) for _ in range(resamples))
+    gaps = np.array([gap(alphas([shared[i] for i in draw])) for draw in draws])
+    low, high = np.nanquantile(gaps, (0.025, 0.975)) if np.isfinite(gaps).any() else (math.nan, math.nan)
+    found = alphas(shared)
+    difference = Interval(gap(found), float(low), float(high), len(shared))
+    return {"krippendorff_alpha": {n: finite(a) for n, a in found.items()}, "difference": difference.json()}

@@ -19,6 +19,14 @@ setInterval(() => {
   if (document.visibilityState === "visible" && idle <= 60) seconds += 1;
 }, 1000);
 
+// letters pasted into what is written, but for those that stand on the page
+let pasted = Number(sessionStorage.getItem(`pasted ${item}`)) || 0;
+form.addEventListener("paste", (event) => {
+  const text = event.clipboardData?.getData("text") || "";
+  if (!form.textContent.includes(text)) pasted += text.length;
+  sessionStorage.setItem(`pasted ${item}`, String(pasted));
+});
+
 const has = (name) => document.getElementById(name) !== null;
 
 function tell(text, bad) {
@@ -117,7 +125,7 @@ const actions = {
   submit: () => once(async () => {
     const answer = gather();
     if (!isWhole(answer)) return tell(form.dataset.incomplete, true);
-    await send(form.dataset.submit || "/api/answer", { item: Number(item), submission, mode, answer: { ...answer, seconds } });
+    await send(form.dataset.submit || "/api/answer", { item: Number(item), submission, mode, answer: { ...answer, seconds, pasted: Math.min(pasted, 100000) } });
     seconds = 0;
     next();
   }),

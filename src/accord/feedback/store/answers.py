@@ -21,6 +21,7 @@ class PersonAnswer(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
     seconds: float = Field(0.0, ge=0, le=86_400)  # that the page was in front
+    pasted: int = Field(0, ge=0, le=10 * LONGEST)  # letters that were pasted from elsewhere than the page
 
     def problem(self, item: Item) -> str:
         """Why it is no answer to this item; empty where it is one."""

@@ -57,12 +57,13 @@ class Standing:
     excluded: set[int]
 
 
-def standing(connection: "Connection", until: int) -> Standing:
-    """The answers and decisions up to `until` that were not taken back by then, in the order of the events."""
+def standing(connection: "Connection", until: int, since: int = 0) -> Standing:
+    """The answers and decisions behind `since` and up to `until` that were not taken back by then, in the order of the
+    events."""
     found = Standing({}, {}, set())
-    history = select(EVENTS).where(EVENTS.c.number <= until)
-    kinds = (ANSWERED, WITHDRAWN, DECIDED, ADMINISTRATION)
-    for event in connection.execute(history.where(EVENTS.c.kind.in_(kinds)).order_by(EVENTS.c.number)):
+    said = EVENTS.c.kind.in_((ANSWERED, WITHDRAWN, DECIDED)) & (EVENTS.c.number > since)
+    history = select(EVENTS).where(EVENTS.c.number <= until, said | (EVENTS.c.kind == ADMINISTRATION))
+    for event in connection.execute(history.order_by(EVENTS.c.number)):
         if event.kind == WITHDRAWN:
             found.events.pop(event.body["of"], None)
         elif event.kind == ADMINISTRATION:

@@ -8,6 +8,7 @@ from fastapi.responses import RedirectResponse
 from accord.feedback.store.desk import Declined
 from accord.feedback.store.people import ROLES, Person, Role
 from accord.feedback.web.context import page_of, require
+from accord.feedback.web.live_quality import NEWEST
 
 router = APIRouter()
 Reviewer = Annotated[Person, Depends(require("reviewer"))]
@@ -18,6 +19,14 @@ Word = Annotated[str, Form(max_length=200)]
 @router.get("/people")
 def people(request: Request, person: Reviewer) -> Response:
     return _list(request, person)
+
+
+@router.get("/quality")
+def show_quality(request: Request, person: Reviewer) -> Response:
+    """How good the newest labels are; computed at most once a minute."""
+    page = page_of(request)
+    values = {"progress": page.desk.progress(person.id), "newest": NEWEST}
+    return page.show(request, "quality.html", person=person, found=page.quality.now(), **values)
 
 
 @router.post("/people/invite")

@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from accord.feedback.store.desk import Desk
 from accord.feedback.store.people import SESSION, People, Person, Role
 from accord.feedback.web.differences import differences
+from accord.feedback.web.live_quality import LiveQuality
 from accord.feedback.web.replies import ReplyQueue
 
 HERE = Path(__file__).resolve().parents[1]
@@ -57,8 +58,10 @@ class Page:
     settings: Settings
     replies: ReplyQueue | None = None
     templates: Environment = field(init=False)
+    quality: LiveQuality = field(init=False)
 
     def __post_init__(self) -> None:
+        self.quality = LiveQuality(self.desk)
         self.templates = Environment(
             loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
         )

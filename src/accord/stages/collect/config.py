@@ -146,6 +146,17 @@ class CollectImport(Reading, Weighing):
         return self
 
 
+class CollectQuality(Config):
+    """Say how good the labels are: agreement, and of everybody bias, time, check items; with --out as JSON too."""
+
+    database: str = Field("feedback.db", description=DATABASE)
+    until: int = Field(0, ge=0, description="number of the last event to count; 0: the newest")
+    fused: str = Field(
+        "", description="criterion that asks for everything at once, to set its agreement beside the others"
+    )
+    out: str = Field("", description="FILE.json to write; must be new")
+
+
 class CollectBackup(Config):
     """Copy a SQLite store while it is in use; the copy is whole and one state of it."""
 
