@@ -56,17 +56,20 @@ def postgres():
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
 def address(request, tmp_path):
     """Of an empty store."""
-    if request.param == "sqlite":
-        return str(tmp_path / "feedback.db")
-    where = request.getfixturevalue("postgres")
+    return str(tmp_path / "feedback.db") if request.param == "sqlite" else request.getfixturevalue("empty_postgres")
+
+
+@pytest.fixture
+def empty_postgres(postgres):
+    """Of an empty store on PostgreSQL."""
     from sqlalchemy import create_engine, text
 
-    engine = create_engine(where.replace("postgresql:", "postgresql+psycopg:"))
+    engine = create_engine(postgres.replace("postgresql:", "postgresql+psycopg:"))
     with engine.begin() as connection:
         connection.execute(text("DROP SCHEMA public CASCADE"))
         connection.execute(text("CREATE SCHEMA public"))
     engine.dispose()
-    return where
+    return postgres
 
 
 @pytest.fixture
