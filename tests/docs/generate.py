@@ -38,6 +38,10 @@ EXAMPLES: dict[str, tuple[str, str]] = {
         "Exit code 2 where nobody has said anything yet. `--data feedback:feedback.db` reads the store without a file.",
         "accord collect export --database feedback.db --shape preference --criterion helpful --out labels.jsonl",
     ),
+    "collect quality": (
+        "Reads only; runs beside whatever writes. What each number means stands in [feedback.md](feedback.md#quality).",
+        "accord collect quality --database feedback.db --out quality.json",
+    ),
     "collect backup": (
         "Runs beside whatever writes. SQLite checks the copy before it appears. PostgreSQL has `pg_dump`.",
         "accord collect backup --database feedback.db --out feedback-backup.db",

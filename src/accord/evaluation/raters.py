@@ -12,10 +12,11 @@ from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from accord.evaluation.statistics import Interval, finite, mean_interval, share_interval
 
+Key = TypeVar("Key", bound=Hashable)
 LEVEL = 0.99
 # silent reading is about 4 words a second (238 a minute, Brysbaert 2019), skimming twice that
 MOST_WORDS = 1000 / 60
@@ -120,9 +121,9 @@ def pairs_of(shown: Sequence[int], lengths: Sequence[int], ranks: Sequence[int])
     return found
 
 
-def beside_others(said: Mapping[str, Mapping[Hashable, float]]) -> dict[str, list[tuple[Hashable, float]]]:
+def beside_others(said: Mapping[str, Mapping[Key, float]]) -> dict[str, list[tuple[Key, float]]]:
     """Of every rater and key that others have too: their number less the mean of the others'."""
-    totals: dict[Hashable, list[float]] = defaultdict(list)
+    totals: dict[Key, list[float]] = defaultdict(list)
     for numbers in said.values():
         for key, number in numbers.items():
             totals[key].append(number)

@@ -111,9 +111,9 @@ class Desk:
             body = to_body(answer, held.shown) | {"group": group_of(connection, person)}
             if held.item.aids:
                 body["aided"] = is_aided(held.item, person)
-            now, done = self.clock(), int(not held.item.known)
-            about = {"person": person, "item": number, "submission": submission, "done": done}
-            event = append(connection, ANSWERED, body, at=now, **about)
+            now = self.clock()
+            about: dict[str, Any] = {"person": person, "item": number, "submission": submission}
+            event = append(connection, ANSWERED, body, at=now, done=int(not held.item.known), **about)
             settle(connection, person, number, DONE, event)
             if held.item.known:
                 checks.enforce(connection, person, self.selection.rule, now)
@@ -163,8 +163,8 @@ class Desk:
                 _refuse_full(connection, last.item)
                 count(connection, ITEMS.c.id == last.item, 1)
             counted = last.state == DONE and not item_numbered(connection, last.item).known
-            about = {"person": person, "item": last.item, "done": -int(counted)}
-            append(connection, WITHDRAWN, {"of": last.event}, at=self.clock(), **about)
+            now, fewer = self.clock(), -int(counted)
+            append(connection, WITHDRAWN, {"of": last.event}, at=now, person=person, item=last.item, done=fewer)
             row = ASSIGNMENTS.c.item == last.item
             body = connection.execute(select(EVENTS.c.body).where(EVENTS.c.number == last.event)).scalar_one()
             shown = connection.execute(select(ASSIGNMENTS.c.shown).where(mine, row)).scalar_one()

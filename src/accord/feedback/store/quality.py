@@ -69,9 +69,9 @@ def quality(connection: "Connection", until: int, *, newest: int = 0, fused: str
         "criteria": {name: agreement(given, resamples=resamples) for name, given in answers.items()},
         "people": {},
     }
-    for number, said in sorted(people.items()):
-        who = str(number)
-        rater = Rater(said.readings, said.choices, agreed.get(who, ()), lengths.get(who, ()), said.checks)
+    for number in sorted(people):
+        who, person = str(number), people[number]
+        rater = Rater(person.readings, person.choices, agreed.get(who, ()), lengths.get(who, ()), person.checks)
         report["people"][who] = {"excluded": number in holds.excluded, **rater.report()}
     if fused:
         report["fused"] = fused_and_separate(about, fused, resamples=resamples) if fused in about else {}
@@ -108,10 +108,10 @@ def _choices(number: int, item: Item, body: Mapping[str, Any]) -> list[Choice]:
 
 def _agreements(answers: Mapping[str, Sequence[Answer]]) -> dict[str, list[tuple[Hashable, float]]]:
     """Of every person and question: the share of the others who said the same."""
-    table: dict[Hashable, dict[str, Hashable]] = defaultdict(dict)
+    table: dict[tuple[Hashable, str], dict[str, Hashable]] = defaultdict(dict)
     for criterion, given in answers.items():
-        for answer in given:
-            table[answer.question, criterion][answer.labeler] = answer.answer
+        for one in given:
+            table[one.question, criterion][one.labeler] = one.answer
     found: dict[str, list[tuple[Hashable, float]]] = defaultdict(list)
     for (question, _), said in table.items():
         for who, answer in said.items() if len(said) > 1 else ():
@@ -122,8 +122,8 @@ def _agreements(answers: Mapping[str, Sequence[Answer]]) -> dict[str, list[tuple
 
 def _lengths(people: Mapping[int, Collected]) -> dict[str, list[tuple[Hashable, float]]]:
     """Of every person and question: how much more often than others they chose the longer reply."""
-    said: dict[str, dict[Hashable, float]] = {
-        str(number): {(c.question, c.criterion, c.pair): c.longer for c in person.choices if c.longer is not None}
+    said = {
+        str(number): {choice[:3]: choice.longer for choice in person.choices if choice.longer is not None}
         for number, person in people.items()
     }
-    return {who: [(key[0], gap) for key, gap in gaps] for who, gaps in beside_others(said).items()}
+    return {who: [(question, gap) for (question, *_), gap in gaps] for who, gaps in beside_others(said).items()}

@@ -25,8 +25,9 @@ def people(request: Request, person: Reviewer) -> Response:
 def show_quality(request: Request, person: Reviewer) -> Response:
     """How good the newest labels are; computed at most once a minute."""
     page = page_of(request)
-    values = {"progress": page.desk.progress(person.id), "newest": NEWEST}
-    return page.show(request, "quality.html", person=person, found=page.quality.now(), **values)
+    progress = page.desk.progress(person.id)
+    found = page.quality.now()
+    return page.show(request, "quality.html", person=person, progress=progress, found=found, newest=NEWEST)
 
 
 @router.post("/people/invite")
