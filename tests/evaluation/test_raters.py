@@ -5,11 +5,11 @@ import random
 import pytest
 
 from accord.evaluation.agreement import Answer, fused_and_separate, krippendorff_alpha
-from accord.evaluation.raters import Choice, Rater, Reading, beside_others, count_words, pairs_of
+from accord.evaluation.raters import Choice, Rater, Pace, beside_others, count_words, pairs_of
 
 
-def rater(readings=(), choices=(), agreements=(), lengths=(), checks=()):
-    return Rater(readings, choices, agreements, lengths, checks)
+def rater(paces=(), choices=(), agreements=(), lengths=(), checks=()):
+    return Rater(paces, choices, agreements, lengths, checks)
 
 
 def test_sides_and_lengths_of_a_ranking_by_hand():
@@ -40,15 +40,15 @@ def test_longer_replies_are_a_lean_only_where_others_choose_otherwise():
 
 
 def test_who_is_faster_than_anybody_reads_is_flagged():
-    slow, fast = Reading(500, 30.0), Reading(500, 29.0)
+    slow, fast = Pace(500, 30.0), Pace(500, 29.0)
     assert not slow.is_too_fast and fast.is_too_fast
     assert rater([slow] * 9 + [fast]).report()["flags"] == []
     assert rater([slow] * 8 + [fast] * 2).report()["flags"] == ["too_fast"]
 
 
 def test_what_was_mostly_pasted_is_flagged():
-    written, pasted = Reading(1, 9.0, 100, 50), Reading(1, 9.0, 100, 51)
-    assert not written.is_pasted and pasted.is_pasted and not Reading(1, 9.0).is_pasted
+    written, pasted = Pace(1, 9.0, 100, 50), Pace(1, 9.0, 100, 51)
+    assert not written.is_pasted and pasted.is_pasted and not Pace(1, 9.0).is_pasted
     assert rater([pasted]).report()["flags"] == ["pasted"]
 
 

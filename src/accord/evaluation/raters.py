@@ -18,13 +18,13 @@ from accord.evaluation.statistics import Interval, finite, mean_interval, share_
 
 Key = TypeVar("Key", bound=Hashable)
 LEVEL = 0.99
-# silent reading is about 4 words a second (238 a minute, Brysbaert 2019), skimming twice that
+# silent pace is about 4 words a second (238 a minute, Brysbaert 2019), skimming twice that
 MOST_WORDS = 1000 / 60
 TOO_OFTEN = 0.1  # share of answers
 WORDS = re.compile("[\u3040-\u30ff\u3400-\u9fff]{1,2}|[^\\W\u3040-\u30ff\u3400-\u9fff]+")
 
 
-class Reading(NamedTuple):
+class Pace(NamedTuple):
     """What a rater was shown and how long they were at it: `words` that were new, active `seconds`, letters that they
     `wrote` and that were `pasted` from elsewhere."""
 
@@ -63,7 +63,7 @@ class Rater:
     """All of one rater: what they read and chose; of every question that others answered too, how many of them said the
     same, and how much more often the rater chose the longer reply; and of their check items, which they had right."""
 
-    readings: Sequence[Reading]
+    paces: Sequence[Pace]
     choices: Sequence[Choice]
     agreements: Outcomes
     lengths: Outcomes
@@ -85,7 +85,7 @@ class Rater:
     def report(self) -> dict[str, Any]:
         """All numbers, for JSON, with what is worth a look in `flags`."""
         first, beyond = self.first(), self.longer_than_others()
-        fast, pasted = (_mean([getattr(r, name) for r in self.readings]) for name in ("is_too_fast", "is_pasted"))
+        fast, pasted = (_mean([getattr(r, name) for r in self.paces]) for name in ("is_too_fast", "is_pasted"))
         flags = {
             "side": first.side_of(0.5) != "undecided",
             "length": beyond.side_of(0.0) != "undecided",
@@ -93,8 +93,8 @@ class Rater:
             "pasted": pasted > TOO_OFTEN,
         }
         return {
-            "answers": len(self.readings),
-            "seconds": finite(_median([reading.seconds for reading in self.readings])),
+            "answers": len(self.paces),
+            "seconds": finite(_median([pace.seconds for pace in self.paces])),
             "first": first.json(),
             "longer": self.longer().json(),
             "longer_than_others": beyond.json(),

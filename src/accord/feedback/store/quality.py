@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from accord.evaluation.agreement import Answer, agreement, fused_and_separate
 from accord.evaluation.checks import is_right
-from accord.evaluation.raters import Choice, Rater, Reading, beside_others, count_words, pairs_of
+from accord.evaluation.raters import Choice, Rater, Pace, beside_others, count_words, pairs_of
 from accord.feedback.store.checks import said_under
 from accord.feedback.store.events import ANSWERED, standing
 from accord.feedback.store.questions import Item, item_from_json
@@ -31,7 +31,7 @@ ANSWERABLE = ("compare", "safety")  # modes whose answers two people can agree o
 class Collected:
     """What is known of one person so far."""
 
-    readings: list[Reading] = field(default_factory=list)
+    paces: list[Pace] = field(default_factory=list)
     choices: list[Choice] = field(default_factory=list)
     checks: list[bool] = field(default_factory=list)
 
@@ -54,7 +54,7 @@ def quality(connection: "Connection", until: int, *, newest: int = 0, fused: str
         if queue == CHECK:
             person.checks.append(is_right(item.known, said_under(item, event.body)))
         elif queue == RANDOM:
-            person.readings.append(_reading(item, event.body))
+            person.paces.append(_pace(item, event.body))
             person.choices += _choices(event.item, item, event.body)
             if event.person not in holds.excluded and item.mode in ANSWERABLE:
                 texts = content_hash(item.mode, item.prompt.turns, item.replies)
@@ -71,7 +71,7 @@ def quality(connection: "Connection", until: int, *, newest: int = 0, fused: str
     }
     for number in sorted(people):
         who, person = str(number), people[number]
-        rater = Rater(person.readings, person.choices, agreed.get(who, ()), lengths.get(who, ()), person.checks)
+        rater = Rater(person.paces, person.choices, agreed.get(who, ()), lengths.get(who, ()), person.checks)
         report["people"][who] = {"excluded": number in holds.excluded, **rater.report()}
     if fused:
         report["fused"] = fused_and_separate(about, fused, resamples=resamples) if fused in about else {}
@@ -90,11 +90,11 @@ def _answers(connection: "Connection", events: "Iterable[Row[Any]]") -> "Iterato
         yield *items[event.item], event
 
 
-def _reading(item: Item, body: Mapping[str, Any]) -> Reading:
+def _pace(item: Item, body: Mapping[str, Any]) -> Pace:
     """What was new to a reader is the last turn and the replies."""
     texts = (item.prompt.turns[-1].content, *item.replies)
     words = sum(count_words(text) for text in texts)
-    return Reading(words, body["seconds"], len(body.get("reply", "")), body.get("pasted", 0))
+    return Pace(words, body["seconds"], len(body.get("reply", "")), body.get("pasted", 0))
 
 
 def _choices(number: int, item: Item, body: Mapping[str, Any]) -> list[Choice]:
