@@ -5,7 +5,7 @@ import random
 import pytest
 
 from accord.evaluation.agreement import Answer, fused_and_separate, krippendorff_alpha
-from accord.evaluation.raters import Choice, Rater, Pace, beside_others, count_words, pairs_of
+from accord.evaluation.raters import Choice, Pace, Rater, beside_others, count_words, pairs_of
 
 
 def rater(paces=(), choices=(), agreements=(), lengths=(), checks=()):

@@ -18,7 +18,7 @@ from accord.evaluation.statistics import Interval, finite, mean_interval, share_
 
 Key = TypeVar("Key", bound=Hashable)
 LEVEL = 0.99
-# silent pace is about 4 words a second (238 a minute, Brysbaert 2019), skimming twice that
+# silent reading is about 4 words a second (238 a minute, Brysbaert 2019), skimming twice that
 MOST_WORDS = 1000 / 60
 TOO_OFTEN = 0.1  # share of answers
 WORDS = re.compile("[\u3040-\u30ff\u3400-\u9fff]{1,2}|[^\\W\u3040-\u30ff\u3400-\u9fff]+")

@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from accord.evaluation.agreement import Answer, agreement, fused_and_separate
 from accord.evaluation.checks import is_right
-from accord.evaluation.raters import Choice, Rater, Pace, beside_others, count_words, pairs_of
+from accord.evaluation.raters import Choice, Pace, Rater, beside_others, count_words, pairs_of
 from accord.feedback.store.checks import said_under
 from accord.feedback.store.events import ANSWERED, standing
 from accord.feedback.store.questions import Item, item_from_json
