@@ -5,7 +5,7 @@ import random
 import pytest
 
 from accord.evaluation.agreement import Answer, fused_and_separate, krippendorff_alpha
-from accord.evaluation.raters import Choice, Pace, Rater, beside_others, count_words, pairs_of
+from accord.evaluation.raters import Leaning, Pace, Rater, beside_others, count_words, pairs_of
 
 
 def rater(paces=(), choices=(), agreements=(), lengths=(), checks=()):
@@ -21,7 +21,7 @@ def test_sides_and_lengths_of_a_ranking_by_hand():
 @pytest.mark.parametrize("lean, flagged", [(0.5, []), (0.75, ["side"]), (0.25, ["side"])])
 def test_a_lean_to_a_side_is_flagged(lean, flagged):
     dice = random.Random(1)
-    choices = [Choice(n, "helpful", (0, 1), float(dice.random() < lean), None) for n in range(400)]
+    choices = [Leaning(n, "helpful", (0, 1), float(dice.random() < lean), None) for n in range(400)]
     found = rater(choices=choices).report()
     assert found["flags"] == flagged and found["first"]["n"] == 400 and found["longer"]["mean"] is None
 

@@ -44,7 +44,7 @@ class Pace(NamedTuple):
         return self.pasted * 2 > self.wrote
 
 
-class Choice(NamedTuple):
+class Leaning(NamedTuple):
     """Between two replies of a question, under a criterion: 1 where the first shown, or the longer one, was chosen, 0
     where the other one was; None where neither was, or they are of one length."""
 
@@ -64,7 +64,7 @@ class Rater:
     same, and how much more often the rater chose the longer reply; and of their check items, which they had right."""
 
     paces: Sequence[Pace]
-    choices: Sequence[Choice]
+    choices: Sequence[Leaning]
     agreements: Outcomes
     lengths: Outcomes
     checks: Sequence[bool]
@@ -110,7 +110,7 @@ NOTHING = Interval(math.nan, math.nan, math.nan, 0)
 
 
 def pairs_of(shown: Sequence[int], lengths: Sequence[int], ranks: Sequence[int]) -> list[tuple[Any, Any, Any]]:
-    """Of every two replies: the pair, and the `first` and `longer` of a `Choice`; ranks in the order of `lengths`."""
+    """Of every two replies: the pair, and the `first` and `longer` of a `Leaning`; ranks in the order of `lengths`."""
     place = {reply: number for number, reply in enumerate(shown)}
     found = []
     for i, j in combinations(range(len(ranks)), 2):

@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from accord.evaluation.agreement import Answer, agreement, fused_and_separate
 from accord.evaluation.checks import is_right
-from accord.evaluation.raters import Choice, Pace, Rater, beside_others, count_words, pairs_of
+from accord.evaluation.raters import Leaning, Pace, Rater, beside_others, count_words, pairs_of
 from accord.feedback.store.checks import said_under
 from accord.feedback.store.events import ANSWERED, standing
 from accord.feedback.store.questions import Item, item_from_json
@@ -32,7 +32,7 @@ class Collected:
     """What is known of one person so far."""
 
     paces: list[Pace] = field(default_factory=list)
-    choices: list[Choice] = field(default_factory=list)
+    choices: list[Leaning] = field(default_factory=list)
     checks: list[bool] = field(default_factory=list)
 
 
@@ -97,10 +97,10 @@ def _pace(item: Item, body: Mapping[str, Any]) -> Pace:
     return Pace(words, body["seconds"], len(body.get("reply", "")), body.get("pasted", 0))
 
 
-def _choices(number: int, item: Item, body: Mapping[str, Any]) -> list[Choice]:
+def _choices(number: int, item: Item, body: Mapping[str, Any]) -> list[Leaning]:
     lengths = [len(reply) for reply in item.replies]
     return [
-        Choice(number, criterion, *pair)
+        Leaning(number, criterion, *pair)
         for criterion, choice in body.get("choices", {}).items()
         for pair in pairs_of(body["order"], lengths, choice["ranks"])
     ]
