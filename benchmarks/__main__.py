@@ -16,6 +16,7 @@ from pathlib import Path
 
 from benchmarks import cases, page
 from benchmarks.cases import Plan
+from benchmarks.feedback import feedback
 from benchmarks.gpu import gpu
 from benchmarks.harness import Case, Result, Row, empty_rows, failure, machine, run_case
 
@@ -42,6 +43,7 @@ BENCHMARKS = {
     "ppo": Benchmark(cases.ppo, 3, 4),
     "startup": Benchmark(cases.startup, 3),
     "agreement": Benchmark(cases.agreement, 1),
+    "feedback": Benchmark(feedback, 3),
     "gpu": Benchmark(gpu, 3, 20),
     "real": Benchmark(cases.real, 3, 5),
 }

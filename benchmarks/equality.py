@@ -99,6 +99,18 @@ def agreement(pair: Pair) -> Equality:
     return {f"largest_ratio_{name}": float(f"{pair.ours[0][name]['largest_ratio']:.4g}") for name in ("f32", "bf16")}
 
 
+def acknowledged(pair: Pair) -> Equality:
+    """Every answer was acknowledged, and as many stand in the store; the disk's own rate of fsyncs beside."""
+    last = pair.ours[-1]
+    holds = all(found["kept"] == found["acknowledged"] == found["sent"] for found in pair.ours)
+    return {"holds": holds, "p50_ms": round(last["p50"], 1), "fsyncs_a_second": round(last["fsyncs"])}
+
+
+def shown(pair: Pair) -> Equality:
+    """Every page had a question."""
+    return {"holds": all(found["shown"] == found["asked"] for found in pair.ours)}
+
+
 def judged(gaps: Mapping[str, tuple[float, float]], **more: Any) -> Equality:
     """`holds` if every gap is within its bound and every flag is set; and the gaps."""
     holds = all(gap <= bound for gap, bound in gaps.values()) and all(more.values())

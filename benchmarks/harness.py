@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.postgres import why_not
 from benchmarks.workloads import Workload
 
 HERE = Path(__file__).parent
@@ -120,7 +121,7 @@ class Case:
 
     `equality` sees the rounds. Where `given` names a task, both sides run that once before the rounds, and the first
     round has its results too: what is drawn differs between sides, so what they make of the same replies is compared
-    apart. `needs` is what the machine must have for the measures to mean anything: bf16, cuda or nothing.
+    apart. `needs` is what the machine must have for the measures to mean anything: one of LACKS, or nothing.
     """
 
     name: str
@@ -133,7 +134,7 @@ class Case:
     needs: str = ""
 
 
-LACKS = {"bf16": "its CPU has no bf16 units", "cuda": "it has no GPU"}
+LACKS = {"bf16": "its CPU has no bf16 units", "cuda": "it has no GPU", "postgresql": "it has no PostgreSQL"}
 CPUINFO = Path("/proc/cpuinfo")
 BF16_UNITS = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512"}  # as it names them
 
@@ -241,8 +242,9 @@ def extra_memory(ours: Result, theirs: Result) -> float:
 
 
 def abilities() -> set[str]:
-    """Of bf16 and cuda, what this machine has."""
+    """Of what a case may need, what this machine has."""
     found = {"bf16"} if machine()["bf16"] else set()
+    found |= set() if why_not() else {"postgresql"}
     import torch
 
     return found | ({"cuda"} if torch.cuda.is_available() else set())

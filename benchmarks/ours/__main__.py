@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from accord import __version__
+from benchmarks.ours.feedback import feedback_next, feedback_submits
 from benchmarks.ours.paths import paths
 from benchmarks.ours.policy import given, group, ppo, stages
 from benchmarks.ours.sampling import agreement, generation
@@ -25,6 +26,8 @@ TASKS = {
     "stages": stages,
     "startup": startup,
     "paths": paths,
+    "feedback_submits": feedback_submits,
+    "feedback_next": feedback_next,
 }
 
 if __name__ == "__main__":

@@ -1,12 +1,6 @@
 """Stores of feedback: on SQLite, and, in slow tests where it is installed, on a PostgreSQL of their own."""
 
-import os
-import pwd
 import re
-import shutil
-import subprocess
-import tempfile
-from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
@@ -16,6 +10,7 @@ from accord.feedback.store.desk import Desk
 from accord.feedback.store.people import People
 from accord.feedback.web.app import make_page
 from accord.feedback.web.context import Settings
+from benchmarks.postgres import cluster, why_not
 from tests.fixtures.feedback import PASSWORD
 
 
@@ -31,26 +26,10 @@ class Clock:
 @pytest.fixture(scope="session")
 def postgres():
     """The address of a PostgreSQL that ends with the tests."""
-    if not (shutil.which("initdb") and shutil.which("pg_ctl")):
-        pytest.skip("PostgreSQL is not installed (apt install postgresql)")
-    user = {}
-    if os.geteuid() == 0:  # it refuses to run as root
-        if "postgres" not in {entry.pw_name for entry in pwd.getpwall()}:
-            pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
-        user = {"user": "postgres", "group": "postgres", "extra_groups": []}
-    folder = Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))  # the path of a socket must be short
-    folder.chmod(0o777)
-
-    def call(*words):
-        environment = {**os.environ, "HOME": str(folder)}
-        subprocess.run(words, check=True, timeout=120, stdout=subprocess.DEVNULL, env=environment, cwd=folder, **user)
-
-    call("initdb", "-D", str(folder / "data"), "-A", "trust", "-U", "accord", "-N")
-    options = f"-k {folder} -c listen_addresses= -c fsync=off"
-    call("pg_ctl", "-D", str(folder / "data"), "-o", options, "-w", "-l", str(folder / "log"), "start")
-    yield f"postgresql:///postgres?host={folder}&user=accord"
-    call("pg_ctl", "-D", str(folder / "data"), "-m", "immediate", "stop")
-    shutil.rmtree(folder, ignore_errors=True)
+    if why := why_not():
+        pytest.skip(why)
+    with cluster(durable=False) as where:
+        yield where
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])

@@ -31,7 +31,7 @@ class Admin:
 
     def __init__(self, page, people):
         self.people, self.session, self.joined = people, "", 0
-        self.browser = TestClient(page, raise_server_exceptions=False, follow_redirects=False)
+        self.browser = TestClient(page, follow_redirects=False)
 
     def send(self, request):
         """The answer to a request as schemathesis would send it, from this browser."""

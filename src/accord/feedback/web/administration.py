@@ -13,6 +13,7 @@ from accord.feedback.web.live_quality import NEWEST
 router = APIRouter()
 Reviewer = Annotated[Person, Depends(require("reviewer"))]
 Admin = Annotated[Person, Depends(require("admin"))]
+Number = Annotated[int, Form(ge=1, le=2**31 - 1)]
 Word = Annotated[str, Form(max_length=200)]
 
 
@@ -46,23 +47,19 @@ def invite(
 
 
 @router.post("/people/role")
-def set_role(
-    request: Request, person: Admin, of: Annotated[int, Form(ge=1)], role: Annotated[Role, Form()]
-) -> Response:
+def set_role(request: Request, person: Admin, of: Number, role: Annotated[Role, Form()]) -> Response:
     page_of(request).people.set_role(of, role, by=person.id)
     return RedirectResponse(page_of(request).settings.prefix + "/people", 303)
 
 
 @router.post("/people/exclude")
-def exclude(
-    request: Request, person: Admin, of: Annotated[int, Form(ge=1)], excluded: Annotated[bool, Form()]
-) -> Response:
+def exclude(request: Request, person: Admin, of: Number, excluded: Annotated[bool, Form()]) -> Response:
     page_of(request).people.set_excluded(of, excluded, by=person.id)
     return RedirectResponse(page_of(request).settings.prefix + "/people", 303)
 
 
 @router.post("/people/forget")
-def forget(request: Request, person: Admin, of: Annotated[int, Form(ge=1)]) -> Response:
+def forget(request: Request, person: Admin, of: Number) -> Response:
     if of == person.id:
         raise Declined("an admin is forgotten on their own page")
     page_of(request).people.forget(of, by=person.id)

@@ -1,0 +1,210 @@
+"""The feedback page under load: answers that are durable before they are acknowledged; the next item of many."""
+
+import hashlib
+import hmac
+import http.client
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sqlalchemy import func, insert, select, update
+
+from accord.feedback.store.assignments import DONE, LEASED
+from accord.feedback.store.database import Database
+from accord.feedback.store.desk import Desk
+from accord.feedback.store.people import People
+from accord.feedback.store.questions import Item
+from accord.feedback.store.schema import ASSIGNMENTS, CLOCK, EVENTS, ITEMS
+from accord.records import Prompt, Turn
+from benchmarks.ours.setting import Result
+from benchmarks.postgres import cluster
+
+SECRET = "s" * 64
+CLIENTS = 8
+FSYNC_SECONDS = 2.0
+BATCH = 20_000  # rows of one insert
+ANSWER = {"choices": {"helpful": {"ranks": [1, 2], "strength": 1, "all_bad": False}}, "seconds": 20.0, "pasted": 0}
+REPLY = "a reply as long as many are, of some twenty words or so, which say nothing at all, {} times over"
+
+
+def fsyncs(folder: Path) -> float:
+    """How often a second the disk makes 4 KiB durable: the bound on commits one after the other."""
+    path, count = folder / "fsync", 0
+    with open(path, "wb") as file:
+        end = time.perf_counter() + FSYNC_SECONDS
+        while time.perf_counter() < end:
+            file.write(b"x" * 4096)
+            file.flush()
+            os.fsync(file.fileno())
+            count += 1
+    path.unlink()
+    return count / FSYNC_SECONDS
+
+
+@contextmanager
+def store(kind: str, folder: Path) -> Iterator[str]:
+    """The address of an empty store."""
+    path = folder / f"store-{time.time_ns()}.db"
+    with cluster(durable=True) if kind == "postgresql" else nullcontext(str(path)) as address:
+        yield address
+    for rest in folder.glob(f"{path.name}*"):
+        rest.unlink()
+
+
+@contextmanager
+def served(address: str) -> Iterator[int]:
+    """The port of the page of a store, in a process of its own."""
+    command = [sys.executable, str(Path(__file__).with_name("feedback_server.py")), address, SECRET]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield int(process.stdout.readline())
+        finally:
+            process.kill()
+
+
+def question(number: int) -> Item:
+    """One of many that are alike; models disagree about it."""
+    prompt = Prompt((Turn("user", f"question {number}"),), "", "")
+    replies = (REPLY.format(number), REPLY.format(-number - 1))
+    return Item("compare", prompt, replies, ("helpful",), ("m", "n"), score=(number % 997) / 2000)
+
+
+def fill(address: str, items: int, labels: int, leased: int) -> list[tuple[int, str]]:
+    """A store with questions, of which the first have labels and the next are `leased` by every client; the clients."""
+    database = Database(address, writes=True)
+    desk, people = Desk(database), People(database)
+    clients = []
+    for number in range(CLIENTS):
+        session = people.join(people.invite("annotator", by=None), f"client {number}", "a long password")
+        person = people.of_session(session)
+        assert person is not None
+        clients.append((person.id, session))
+
+    def add(table: Any, rows: list[dict[str, Any]]) -> None:
+        database.write(lambda connection: connection.execute(insert(table), rows).rowcount)
+
+    for start in range(0, items, BATCH):
+        add(ITEMS, [desk.item_row(question(n)) for n in range(start, min(items, start + BATCH))])
+    first = database.write(lambda connection: connection.execute(select(CLOCK.c.number)).scalar_one())
+    body = {**ANSWER, "order": [0, 1], "group": ""}
+    for start in range(1, labels + 1, BATCH):
+        numbers = range(start, min(labels + 1, start + BATCH))
+        persons = {n: clients[n % CLIENTS][0] for n in numbers}
+        said = {"kind": "answer", "submission": None, "at": 0.0, "body": body}
+        add(EVENTS, [{**said, "number": first + n, "item": n, "person": persons[n]} for n in numbers])
+        held = {"state": DONE, "until": 0.0, "shown": [0, 1], "draft": None}
+        add(ASSIGNMENTS, [{**held, "item": n, "person": persons[n], "event": first + n} for n in numbers])
+    waits = {"state": LEASED, "until": 1e12, "shown": [0, 1], "draft": None, "event": 0}
+    numbers = range(labels + 1, labels + 1 + leased * CLIENTS)
+    rows = [{**waits, "item": n, "person": clients[n % CLIENTS][0]} for n in numbers]
+    for start in range(0, len(rows), BATCH):
+        add(ASSIGNMENTS, rows[start : start + BATCH])
+
+    def count(connection: Any) -> None:
+        taken = ITEMS.c.id <= labels + leased * CLIENTS
+        connection.execute(update(ITEMS).where(taken).values(taken=1, open=False))
+        connection.execute(update(CLOCK).values(number=first + labels, wanted=items, done=labels))
+
+    database.write(count)
+    database.write(lambda connection: connection.exec_driver_sql("ANALYZE").rowcount)
+    database.close()
+    return clients
+
+
+def ask(port: int, session: str, requests: Iterator[tuple[str, str, dict[str, Any] | None]]) -> tuple[list[float], int]:
+    """Milliseconds of each request of one client over a connection that stays open, and how many were taken."""
+    token = hmac.new(SECRET.encode(), f"csrf:{session}".encode(), hashlib.sha256).hexdigest()
+    headers = {"cookie": f"accord_session={session}", "x-csrf": token, "content-type": "application/json"}
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    spent, taken = [], 0
+    for method, path, body in requests:
+        sent = None if body is None else json.dumps(body)
+        began = time.perf_counter()
+        connection.request(method, path, sent, headers)
+        response = connection.getresponse()
+        response.read()
+        spent.append(1000 * (time.perf_counter() - began))
+        taken += response.status == 200
+    connection.close()
+    return spent, taken
+
+
+def feedback_submits(folder: Path) -> Result:
+    """Submits a second, and the time of each, from eight clients at once: every answer is durable before it is told."""
+    options = json.loads((folder / "options.json").read_text())
+    each = options["submits"] // CLIENTS
+    with store(options["database"], folder) as address:
+        clients = fill(address, items=each * CLIENTS, labels=0, leased=each)
+        found: list[tuple[list[float], int]] = []
+
+        def work(person: int, session: str, port: int) -> None:
+            numbers = [n for n in range(1, each * CLIENTS + 1) if clients[n % CLIENTS][0] == person]
+            sent = ({"item": n, "submission": f"bench-{n:08}", "mode": "compare", "answer": ANSWER} for n in numbers)
+            found.append(ask(port, session, (("POST", "/api/answer", body) for body in sent)))
+
+        with served(address) as port:
+            ask(port, clients[0][1], iter([("GET", "/me", None)] * 20))
+            threads = [threading.Thread(target=work, args=(*client, port)) for client in clients]
+            began = time.perf_counter()
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            seconds = time.perf_counter() - began
+        database = Database(address, writes=False)
+        with database.read() as connection:
+            kept = connection.execute(select(func.count()).where(EVENTS.c.kind == "answer")).scalar_one()
+        database.close()
+    spent = [one for times, _ in found for one in times]
+    p50, p99 = np.quantile(spent, (0.5, 0.99))
+    taken = sum(number for _, number in found)
+    return {
+        "rate": taken / seconds,
+        "p50": float(p50),
+        "p99": float(p99),
+        "sent": each * CLIENTS,
+        "acknowledged": taken,
+        "kept": kept,
+        "fsyncs": fsyncs(folder),
+    }
+
+
+def feedback_next(folder: Path) -> Result:
+    """How long the next item takes, as a page, in a large store with scores on its questions."""
+    options = json.loads((folder / "options.json").read_text())
+    with store(options["database"], folder) as address:
+        clients = fill(address, items=options["items"], labels=options["labels"], leased=0)
+        session, spent, shown = clients[0][1], [], 0
+        with served(address) as port:
+            for number in range(options["requests"] + 20):
+                page = _page(port, session)
+                if number >= 20:  # the first ones load what the rest finds loaded
+                    spent.append(page[0])
+                item = re.search(r'data-item="(\d+)"', page[1])
+                shown += item is not None
+                if item is not None:
+                    body = {"item": int(item[1]), "submission": f"skip-{number:08}", "reason": "other"}
+                    ask(port, session, iter([("POST", "/api/skip", body)]))
+    p50, p99 = np.quantile(spent, (0.5, 0.99))
+    return {"p50": float(p50), "p99": float(p99), "shown": shown, "asked": options["requests"] + 20}
+
+
+def _page(port: int, session: str) -> tuple[float, str]:
+    """Milliseconds of one page, and its text."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    began = time.perf_counter()
+    connection.request("GET", "/", headers={"cookie": f"accord_session={session}"})
+    text = connection.getresponse().read().decode()
+    spent = 1000 * (time.perf_counter() - began)
+    connection.close()
+    return spent, text
