@@ -89,5 +89,8 @@ def test_no_request_makes_the_server_fail(cases, desk, cheap_people):
         f"{operation.method.upper()} {operation.path}": statuses_of(admin, operation, cases // len(operations) + 1)
         for operation in operations
     }
+    beyond = {"method": "POST", "url": "/people/role", "data": {"of": 2**63, "role": "admin"}}
+    beyond["headers"] = {"content-type": "application/x-www-form-urlencoded"}
+    assert admin.send(beyond).status_code == 422, "a number that no database holds was a 500 once"
     assert 403 not in set.union(*answered.values()), "an admin may do everything"
     assert answered["GET /"] == {200} and answered["POST /people/invite"] & {200, 422}

@@ -35,6 +35,7 @@ def numbers(database, **more):
 @pytest.fixture
 def people_of_habits(desk, join):
     """One who prefers what is longer, one who takes what stands left, one in between who is in a hurry."""
+    desk._random = random.Random(0)  # of the order in which replies are shown
     desk.add([comparison_item(f"q{n}", ("short", LONG), overlap=3) for n in range(120)])
     longest, left, hurried = (join(name).id for name in ("longest", "left", "hurried"))
     dice = random.Random(0)

@@ -5,12 +5,13 @@ import re
 from random import Random
 
 import pytest
-from sqlalchemy import event, select, text
+from sqlalchemy import event, insert, select, text, update
 
 from accord.cli import main
 from accord.feedback.store.answers import CompareAnswer
 from accord.feedback.store.database import Database
-from accord.feedback.store.schema import ITEMS
+from accord.feedback.store.events import last_event
+from accord.feedback.store.schema import ASSIGNMENTS, CLOCK, EVENTS, ITEMS
 from accord.feedback.store.selection import Selection, line_of
 from tests.fixtures.feedback import comparison_item
 
@@ -91,12 +92,13 @@ def large(desk, join):
     )
 
     def fill(connection):
-        connection.execute(
-            text(
-                "INSERT INTO assignments (item, person, state, until, shown, event) "
-                "SELECT id, 1, 'skipped', 0, '[0, 1]', 0 FROM items WHERE id <= 1500"
-            )
-        )
+        first, numbers = last_event(connection), range(1, 1501)
+        skipped = {"person": 1, "state": "skipped", "until": 0.0, "shown": [0, 1]}
+        connection.execute(insert(ASSIGNMENTS), [{**skipped, "item": n, "event": first + n} for n in numbers])
+        said = {"kind": "skip", "person": 1, "at": 0.0, "body": {"reason": "other"}}
+        rows = [{**said, "number": first + n, "item": n, "submission": f"filled {n}"} for n in numbers]
+        connection.execute(insert(EVENTS), rows)
+        connection.execute(update(CLOCK).values(number=first + len(rows)))
         connection.execute(text("ANALYZE"))
 
     desk.database.write(fill)
