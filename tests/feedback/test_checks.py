@@ -15,7 +15,7 @@ from accord.feedback.store.database import Database
 from accord.feedback.store.desk import Declined
 from accord.feedback.store.events import last_event, read_records
 from accord.feedback.store.questions import Item
-from accord.feedback.store.reviews import Reviews
+from accord.feedback.store.reviews import Reviews, order_of
 from accord.feedback.store.schema import EVENTS, ITEMS
 from accord.feedback.store.selection import Selection
 from tests.fixtures.feedback import comparison_item, prompt
@@ -173,13 +173,16 @@ def test_undo_of_an_answer_to_a_check_item_takes_it_back(often, join, database):
     assert often.progress(person)["mine"] == 1
 
 
-def test_reviewers_are_not_asked_what_is_known(often, join):
+def test_reviewers_see_a_check_item_once_somebody_got_it_wrong(often, join):
     a, b = join("a").id, join("b").id
     often.selection = replace(often.selection, checks=1.0)
     often.add([check_item(0)])
     choose(often, a, often.next(a), "good")
-    choose(often, b, often.next(b), "bad")
     assert Reviews(often).next() is None
+    choose(often, b, often.next(b), "bad")
+    assert Reviews(often).next().known == {
+        "choices": {"helpful": {"ranks": [1, 2] if order_of(check_item(0))[0] == 0 else [2, 1]}}
+    }
 
 
 def test_an_excluded_person_is_told(often, join, browser, cheap_people):

@@ -1,13 +1,17 @@
 """Disagreements, what was said, and decisions: which items come, who sees what, what training reads."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
 from accord.cli import main
 from accord.data.sources import read_comparisons, read_judgements
 from accord.feedback.store.answers import CompareAnswer, SafetyAnswer
+from accord.feedback.store.checks import checked
 from accord.feedback.store.desk import Declined
+from accord.feedback.store.events import last_event, read_records
+from accord.feedback.store.quality import quality
 from accord.feedback.store.questions import Item
 from accord.feedback.store.reviews import Reviews, disagree, order_of
 from tests.fixtures.feedback import comparison_item, prompt
@@ -159,3 +163,31 @@ def test_a_pair_shows_what_each_said_in_words(desk, two, browser):
     order = order_of(comparison_item("three"))
     told = " · ".join(f"{letter} {(1, 2, 3)[number]}" for letter, number in zip("ABC", order, strict=True))
     assert told in table[table.index("<table") : table.index("</table")]
+
+
+def test_a_check_item_that_somebody_got_wrong_comes_with_the_known_answer(desk, reviews, two, join, browser, database):
+    items = [comparison_item(text, ("x", "y"), known=((1, 2),)) for text in ("right", "wrong")]
+    desk.add(items)
+    desk.selection = replace(desk.selection, checks=1.0)
+    for person, wrong in zip(two, "xy", strict=True):
+        while held := desk.next(person):
+            best = wrong if held.item.prompt.turns[0].content == "wrong" else "x"
+            desk.submit(person, held.number, f"{person}-{held.number:06}", ranked(held, best))
+    case = reviews.next()
+    assert case.held.item.prompt.turns[0].content == "wrong" and len(case.said) == 2
+    assert reviews.next(case.held.number) is None
+    browser.sign_in("Boss", role="reviewer")
+    text = browser.get("/review").text
+    order = order_of(case.held.item)
+    assert "known answer" in text and ("A 1 · B 2" if order[0] == 0 else "A 2 · B 1") in text
+    boss = join("Bea2", role="reviewer").id
+    with database.read() as connection:
+        assert [checked(connection, person) for person in two] == [(2, 2), (1, 2)]
+    reviews.decide(boss, case.held.number, "decided-once", ranked(case.held, "y"))
+    with database.read() as connection:
+        assert [checked(connection, person) for person in two] == [(1, 2), (2, 2)], "the decision is the answer now"
+        people = quality(connection, last_event(connection))["people"]
+    assert reviews.next() is None
+    assert [people[str(person)]["checks"]["right"] for person in two] == [1, 2]
+    with database.read() as connection:
+        assert list(read_records(connection, last_event(connection))) == [], "check items are no labels"

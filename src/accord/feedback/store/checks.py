@@ -11,7 +11,7 @@ from sqlalchemy import func, select, update
 
 from accord.evaluation.checks import CheckRule, Known, is_right
 from accord.feedback.store.assignments import DONE, LEASED, VOID, count, release
-from accord.feedback.store.events import ADMINISTRATION, EXCLUDED, READMITTED, append
+from accord.feedback.store.events import ADMINISTRATION, DECIDED, EXCLUDED, READMITTED, append
 from accord.feedback.store.questions import Item, item_from_json
 from accord.feedback.store.schema import ASSIGNMENTS, EVENTS, ITEMS, PEOPLE
 from accord.feedback.store.selection import ACTIVE, CHECK, RANDOM
@@ -27,13 +27,18 @@ def said_under(item: Item, body: Mapping[str, Any]) -> tuple[Known, ...]:
     return tuple(tuple(body["choices"][criterion]["ranks"]) for criterion in item.criteria)
 
 
+def right_answer(item: Item, decision: Mapping[str, Any] | None) -> tuple[Known, ...]:
+    """What counts as right of a check item: what a reviewer decided, else what was known."""
+    return item.known if decision is None else said_under(item, decision)
+
+
 def checked(connection: "Connection", person: int) -> tuple[int, int]:
     """How many check items somebody answered rightly, and how many in all, since they were last readmitted."""
     about = (EVENTS.c.body["did"].as_string() == READMITTED) & (EVENTS.c.body["of"].as_integer() == person)
     last = select(func.coalesce(func.max(EVENTS.c.number), 0)).where(EVENTS.c.kind == ADMINISTRATION, about)
     since = connection.execute(last).scalar_one()
     asked = (
-        select(ITEMS.c.mode, ITEMS.c.body, EVENTS.c.body.label("said"))
+        select(ITEMS.c.id, ITEMS.c.mode, ITEMS.c.body, EVENTS.c.body.label("said"))
         .join(ASSIGNMENTS, ASSIGNMENTS.c.item == ITEMS.c.id)
         .join(EVENTS, EVENTS.c.number == ASSIGNMENTS.c.event)
         .where(ASSIGNMENTS.c.person == person, ASSIGNMENTS.c.state == DONE, ASSIGNMENTS.c.event > since)
@@ -42,7 +47,9 @@ def checked(connection: "Connection", person: int) -> tuple[int, int]:
     outcomes = []
     for row in connection.execute(asked):
         item = item_from_json(row.mode, row.body)
-        outcomes.append(is_right(item.known, said_under(item, row.said)))
+        decided = select(EVENTS.c.body).where(EVENTS.c.item == row.id, EVENTS.c.kind == DECIDED)
+        decision = connection.execute(decided.order_by(EVENTS.c.number.desc()).limit(1)).scalar()
+        outcomes.append(is_right(right_answer(item, decision), said_under(item, row.said)))
     return sum(outcomes), len(outcomes)
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import select
 from accord.evaluation.agreement import Answer, agreement, fused_and_separate
 from accord.evaluation.checks import is_right
 from accord.evaluation.raters import Leaning, Pace, Rater, beside_others, count_words, pairs_of
-from accord.feedback.store.checks import said_under
+from accord.feedback.store.checks import right_answer, said_under
 from accord.feedback.store.events import ANSWERED, standing
 from accord.feedback.store.questions import Item, item_from_json
 from accord.feedback.store.schema import EVENTS, ITEMS
@@ -52,7 +52,9 @@ def quality(connection: "Connection", until: int, *, newest: int = 0, fused: str
         lines[queue] += 1
         person = people[event.person]
         if queue == CHECK:
-            person.checks.append(is_right(item.known, said_under(item, event.body)))
+            decision = holds.decided.get(event.item)
+            right = right_answer(item, None if decision is None else holds.events[decision].body)
+            person.checks.append(is_right(right, said_under(item, event.body)))
         elif queue == RANDOM:
             person.paces.append(_pace(item, event.body))
             person.choices += _choices(event.item, item, event.body)

@@ -1,6 +1,7 @@
-"""Reviews: items on which people disagree, with what they said, for a reviewer to decide.
+"""Reviews: items on which people disagree, and check items that somebody got wrong, for a reviewer to decide.
 
-A decision is an event of its own. It is read in place of the answers to its item, unless a reader asks for these.
+A decision is an event of its own. It is read in place of the answers to its item, unless a reader asks for these; of a
+check item, whose answers are no labels, it takes the place of the known answer.
 """
 
 import random
@@ -11,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select
 
+from accord.evaluation.checks import is_right
 from accord.feedback.store.answers import ANSWERS, PersonAnswer, labeler_of, to_body
+from accord.feedback.store.checks import said_under
 from accord.feedback.store.desk import DONE, Declined, Desk, Handout, as_shown, group_of, known_event
 from accord.feedback.store.events import DECIDED, append
 from accord.feedback.store.questions import Item, Mode, item_from_json
@@ -35,31 +38,28 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What a reviewer decides: an item as it is handed out, and the answers to it."""
+    """What a reviewer decides: an item as it is handed out, the answers to it, and the known one of a check item."""
 
     held: Handout
     said: tuple[Said, ...]
+    known: Mapping[str, Any] | None = None
 
 
 class Reviews:
-    """The disagreements of a desk."""
+    """The disagreements of a desk, and its check items."""
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
 
     def next(self, after: int = 0) -> Case | None:
-        """The first item behind number `after` on which people disagree and nobody has decided; None without one."""
-        several = (
-            select(ASSIGNMENTS.c.item)
-            .where(ASSIGNMENTS.c.state == DONE, ASSIGNMENTS.c.item > after)
-            .group_by(ASSIGNMENTS.c.item)
-            .having(func.count() > 1)
-        )
+        """The first item behind number `after` that is to be decided and was not yet; None without one."""
+        answered = select(ASSIGNMENTS.c.item).where(ASSIGNMENTS.c.state == DONE, ASSIGNMENTS.c.item > after)
+        several = answered.group_by(ASSIGNMENTS.c.item).having(func.count() > 1)
+        checks = (ITEMS.c.queue == CHECK) & ITEMS.c.id.in_(answered)
         decided = select(EVENTS.c.item).where(EVENTS.c.kind == DECIDED)
         asked = (
             select(ITEMS)
-            .where(ITEMS.c.mode.in_(REVIEWED), ITEMS.c.id.in_(several), ITEMS.c.id.not_in(decided))
-            .where(ITEMS.c.queue != CHECK)  # their answer is known
+            .where(ITEMS.c.mode.in_(REVIEWED), ITEMS.c.id.not_in(decided), ITEMS.c.id.in_(several) | checks)
             .order_by(ITEMS.c.id)
             .limit(LOOKED_AT)
         )
@@ -67,7 +67,7 @@ class Reviews:
             for row in connection.execute(asked):
                 item = item_from_json(row.mode, row.body)
                 answers = _answers(connection, row.id)
-                if disagree(item, [answer.body for answer in answers]):
+                if is_doubtful(item, [answer.body for answer in answers]):
                     return _case(row.id, item, answers)
         return None
 
@@ -95,6 +95,21 @@ class Reviews:
             )
 
         return self.desk.database.write(change)
+
+
+def is_doubtful(item: Item, bodies: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether there is something to decide: people disagree, or somebody did not give the known answer."""
+    if item.known:
+        return not all(is_right(item.known, said_under(item, body)) for body in bodies)
+    return disagree(item, bodies)
+
+
+def known_body(item: Item) -> dict[str, Any]:
+    """The known answer of a check item in the form of one that somebody gave."""
+    if item.mode == "safety":
+        return {"safe": bool(item.known[0][0])}
+    ranked = zip(item.criteria, item.known, strict=True)
+    return {"choices": {criterion: {"ranks": list(ranks)} for criterion, ranks in ranked}}
 
 
 def disagree(item: Item, bodies: Sequence[Mapping[str, Any]]) -> bool:
@@ -128,4 +143,5 @@ def _answers(connection: "Connection", number: int) -> list[Any]:
 def _case(number: int, item: Item, answers: Sequence[Any]) -> Case:
     shown = order_of(item)
     said = tuple(Said(labeler_of(event.person, event.body["group"]), as_shown(event.body, shown)) for event in answers)
-    return Case(Handout(number, item, shown, None, 0.0), said)
+    known = as_shown(known_body(item), shown) if item.known else None
+    return Case(Handout(number, item, shown, None, 0.0), said, known)
