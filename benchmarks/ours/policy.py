@@ -60,9 +60,11 @@ class Loop:
     def iterate(self) -> dict[str, Any]:
         """One iteration with its log; what was learned from is kept in `seen`."""
 
-        def noted(config: Any, world: Any, actors: Any, optimizers: Any, experience: Any, targets: Any) -> Any:
+        def noted(
+            config: Any, world: Any, actors: Any, optimizers: Any, experience: Any, targets: Any, run: Any
+        ) -> Any:
             self.seen.append((experience, targets))
-            return improve(config, world, actors, optimizers, experience, targets)
+            return improve(config, world, actors, optimizers, experience, targets, run)
 
         prompts = self.batch()
         with patch.object(stage, "improve", noted):
