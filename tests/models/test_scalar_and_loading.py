@@ -149,6 +149,13 @@ def test_an_adapter_that_is_off_is_the_reference(snapshots, renderer):
     assert trained and all("lora_" in name for name in trained)
 
 
+def test_adapters_are_put_on_without_an_alarm(tmp_path, snapshots, recwarn):
+    model = lora(load_policy(str(snapshots / "policy")))
+    model.save_pretrained(tmp_path / "adapted")
+    load_policy(str(tmp_path / "adapted"))
+    assert [str(warning.message) for warning in recwarn] == []
+
+
 def test_f7_adapters_of_a_policy_and_a_scalar_model_survive_saving(tmp_path, snapshots, tokenizer, renderer):
     packing = pack(texts(renderer))
     model = lora(load_policy(str(snapshots / "policy")))

@@ -1,5 +1,6 @@
 """Models from a directory, a hub id or a GGUF file, in f32 and without dropout; and LoRA adapters on them."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,7 +80,8 @@ def adapted(kind: Any, where: str, *, trainable: bool = False) -> Any:
         raise OSError("no file named adapter_model.safetensors")
     options = {} if kind is AutoModelForCausalLM else {"num_labels": labels_of_adapter(where)}
     base = pretrained(kind, base_of(where), new_head=True, **options)
-    return PeftModel.from_pretrained(base, where, is_trainable=trainable)
+    with no_alarms():
+        return PeftModel.from_pretrained(base, where, is_trainable=trainable)
 
 
 def merged(model: Any, where: str) -> Any:
@@ -91,11 +93,17 @@ def merged(model: Any, where: str) -> Any:
 
 @contextmanager
 def no_alarms() -> Iterator[None]:
-    """Silence the loader's table of weights that a model lacks, or has and does not need: `pretrained` judges it."""
+    """Silence what alarms for nothing.
+
+    The loader's table of weights that a model lacks, or has and does not need: `pretrained` judges it. And peft's use
+    of a property that transformers will rename.
+    """
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            yield
     finally:
         transformers_logging.set_verbosity(level)
 
@@ -155,17 +163,16 @@ def add_adapters(model: nn.Module, config: Adapters, *, scalar: bool, seed: int)
     targets: str | list[str] = (
         config.lora_targets if config.lora_targets == "all-linear" else config.lora_targets.split(",")
     )
-    wrapped: Any = get_peft_model(
-        model,
-        LoraConfig(
-            r=config.lora_rank,
-            lora_alpha=config.lora_alpha,
-            target_modules=targets,
-            task_type="SEQ_CLS" if scalar else "CAUSAL_LM",
-            modules_to_save=["score"] if scalar else None,
-            revision=hub_revision(named),
-        ),
+    adapters = LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        target_modules=targets,
+        task_type="SEQ_CLS" if scalar else "CAUSAL_LM",
+        modules_to_save=["score"] if scalar else None,
+        revision=hub_revision(named),
     )
+    with no_alarms():
+        wrapped: Any = get_peft_model(model, adapters)
     wrapped.peft_config["default"].base_model_name_or_path = hub_id(named)[0] or named
     result: nn.Module = wrapped
     return result
