@@ -106,6 +106,7 @@ def test_events_are_the_history_with_its_questions(store, tmp_path):
         (["--shape", "hh"], "holds one criterion"),
         (["--criterion", "honest"], "nothing was said under"),
         (["--shape", "messages", "--criterion", "helpful"], "no effect"),
+        (["--shape", "events", "--decisions", "False"], "has no effect with --shape events, which holds both"),
         (["--until", "1"], "nothing was said yet"),
     ],
 )

@@ -416,7 +416,7 @@ REFUSED_ELSEWHERE = {
         *["criterion", "data", "mode", "samples", "overlap", "temperature", "max_new_tokens", "cache_tokens", "seed"]
     }
     | {"max_rows", "columns"},
-    "CollectExport": {"criterion"},
+    "CollectExport": {"criterion", "decisions"},
     "CollectImport": {"criterion"},
     "EvaluateRatings": {"criterion", "split", "ties_within", "scores", "labelers", *SERVER.split()},
     "EvaluateRefusals": {"scores", "truth", *SERVER.split()},
