@@ -192,3 +192,18 @@ def test_without_check_items_liars_move_the_win_rate():
         votes = [vote.outcome for _, vote in met(policy, 5, liars=4, checked=checked).votes["helpful"]]
         rates.append(sum(votes) / len(votes))
     assert rates[1] > rates[0] + 0.05
+
+
+def test_whose_labels_trained_the_candidate_is_not_counted_whatever_their_group():
+    prompt = asked()[0]
+    said = [
+        Comparison(prompt, ("mine", "theirs"), (1, 2), "helpful", who, 0.0, (0, 1))
+        for who in ("human:many:7", "human:8", "simulated:mixed:7")
+    ]
+    found = count_votes(
+        said, ["helpful"], "incumbent", checks={}, trained={"human:few:7"}, candidates={prompt.id: "mine"}
+    )
+    assert found.trained == {"human:many:7": 1}
+    assert [vote.judge for _, vote in found.votes["helpful"]] == ["human:8", "simulated:mixed:7"]
+    turned = count_votes(said, ["helpful"], "first", checks={}, trained=(), candidates={prompt.id: "theirs"})
+    assert {vote.outcome for _, vote in turned.votes["helpful"]} == {0.0}
