@@ -23,6 +23,11 @@ SCHEMES = ("labeler", "rlcr")  # of rewards that are neither a model with a head
 LIMIT_OF = "what is bounded: the mean cost in its own units, or the calibrated share of unsafe replies"
 
 
+def split_commas(value: Any) -> Any:
+    """A list that may be given as one text, with commas between."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
 class Idle(NamedTuple):
     """Names of knobs, with spaces; where they are read; and why one is not anywhere else, {c} standing for the config.
 
@@ -268,7 +273,7 @@ class UnderPrinciples(Asking):
     @field_validator("tags", mode="before")
     @classmethod
     def _with_commas(cls, value: Any) -> Any:
-        return value.split(",") if isinstance(value, str) else value
+        return split_commas(value)
 
     @model_validator(mode="after")
     def _is_measured(self) -> Self:

@@ -284,7 +284,7 @@ def wrong_with(knob: str, field: FieldInfo, problems: Sequence[Mapping[str, Any]
     """What is wrong with the value of one knob."""
     if len([one for one in alternatives(field) if one is not NoneType]) > 1:
         # each alternative has its own complaint, behind its name: that of the kind that was given counts
-        like = [p for p in problems if str(p["loc"][1]).startswith("dict") == isinstance(p["input"], dict)]
+        like = [p for p in problems if ("dict" in str(p["loc"][1:2])) == isinstance(p["input"], dict)]
         inside = [{**p, "loc": (knob, *p["loc"][2:])} for p in problems if len(p["loc"]) > 2]
         problems = inside or [{**p, "loc": (knob,)} for p in (like or problems)[:1]]
     texts = []

@@ -94,6 +94,7 @@ def test_the_admin_is_invited_until_there_is_one(tmp_path, database, join):
         ({"snapshots": ["a"], "criterion": ["b"], "mode": ["chat"], "overlap": 2}, "people begin themselves"),
         ({"snapshots": ["a"], "criterion": ["b"], "mode": ["chat"], "picks": "better"}, "without --mode redteam"),
         ({"pause_minutes": 9}, "without --harmful_in_a_row"),
+        ({"check_share": 0.0, "check_right": 0.9}, "no check item is asked"),
         ({"mode": ["chat"]}, "no effect without --snapshots"),
         ({"prefix": "accord/"}, "write a path"),
         ({"host": "0.0.0.0"}, "--hosts NAME"),

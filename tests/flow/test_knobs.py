@@ -415,7 +415,7 @@ REFUSED_ELSEWHERE = {
     "Collect": {
         *["criterion", "data", "mode", "samples", "overlap", "temperature", "max_new_tokens", "cache_tokens", "seed"]
     }
-    | {"max_rows", "columns", "picks", "harmful", "pause_minutes"},
+    | {"max_rows", "columns", "picks", "harmful", "pause_minutes", "check_least", "check_right"},
     "CollectExport": {"criterion", "decisions"},
     "CollectImport": {"criterion"},
     "EvaluateRatings": {"criterion", "split", "ties_within", "scores", "labelers", *SERVER.split()},

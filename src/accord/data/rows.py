@@ -82,6 +82,11 @@ def prompt_of_row(row: Mapping[str, Any]) -> Prompt:
     return Prompt(tuple(Turn(turn["role"], turn["content"]) for turn in row["prompt"]), row["slice"], row["source"])
 
 
+def is_whole(row: Mapping[str, Any]) -> bool:
+    """Whether the reply of a row that `rollout_row` wrote ended by itself."""
+    return bool(row["finish"] == "stop")
+
+
 def stored_row(record: Record) -> dict[str, Any]:
     """A record's row as files hold it: with its id, which is checked when it is read, and the split of its prompt.
 

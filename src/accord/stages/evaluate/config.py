@@ -17,6 +17,7 @@ from accord.config import (
     Sources,
     UnderPrinciples,
     is_server,
+    split_commas,
 )
 from accord.errors import did_you_mean
 from accord.evaluation.ratings import Ties
@@ -333,8 +334,3 @@ class EvaluateInspect(Run):
     @classmethod
     def _with_commas(cls, value: Any) -> Any:
         return split_commas(value)
-
-
-def split_commas(value: Any) -> Any:
-    """A list that may be given as one text, with commas between."""
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value

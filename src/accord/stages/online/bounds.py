@@ -12,7 +12,7 @@ from accord.errors import BadInput, did_you_mean
 from accord.evaluation.gate import GateBound
 from accord.evaluation.metrics import METRICS
 from accord.evaluation.promotion import WORST_GROUP, of_round
-from accord.records import Prompt
+from accord.records import Prompt, slice_names
 from accord.stages.gate import Gate, read_gate
 from accord.stages.online.config import Online
 
@@ -99,7 +99,7 @@ def in_round(config: Online, bound: GateBound, number: int) -> GateBound:
 
 def is_on(bound: GateBound, prompt: Prompt) -> bool:
     """Whether a prompt is of the slices of a bound."""
-    return bound.slices == "all" or prompt.slice in bound.slices.split(",")
+    return bound.slices == "all" or prompt.slice in slice_names(bound.slices)
 
 
 def gate_of_evaluation(config: Online, gate: Gate, number: int) -> dict[str, Any]:

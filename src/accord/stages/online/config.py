@@ -89,7 +89,7 @@ class Online(Run, Sampling, Reading, Asking):
         Idle(
             "checks",
             lambda c: c.judge != "people",
-            "with --judge people (the store has check items of its own: docs/feedback.md)",
+            "with --judge people (it is for judges who are there at once)",
         ),
         Idle("judge_scorer", lambda c: c.judge == "ai", "with --judge {c.judge} (no model judges)"),
         Idle("judges", lambda c: c.gate and c.judge == "simulated", "without --gate FILE and --judge simulated"),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Literal, NamedTuple
 
-from accord.data.rows import prompt_of_row
+from accord.data.rows import is_whole, prompt_of_row
 from accord.records import Comparison, Demonstration, Judgement, Prompt
 from accord.stages.questions import is_of_world
 
@@ -73,7 +73,7 @@ def outcomes(rows: Iterable[Row], answerable: Mapping[str, bool]) -> tuple[list[
         said = [row for row in own if row["reply"].strip()]
         if said:
             replies = tuple((sort_of(row), row["reply"]) for row in said)
-            whole = frozenset(row["reply"] for row in said if row["finish"] == "stop")
+            whole = frozenset(row["reply"] for row in said if is_whole(row))
             found.append(ProbedQuestion(prompt_of_row(own[0]), answerable[name], replies, whole))
     return found, len(grouped) - len(found)
 
