@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from accord.cli import main
 from accord.data.rows import write_records
@@ -16,6 +17,7 @@ from accord.feedback.store.desk import Desk
 from accord.feedback.store.people import People
 from accord.feedback.store.questions import Item
 from accord.records import Comparison
+from accord.stages.collect.config import CollectImport
 from tests.fixtures.feedback import PASSWORD, comparison_item, prompt
 
 VERDICTS = [
@@ -168,6 +170,20 @@ def test_an_import_without_a_criterion_is_refused(tmp_path, capsys):
     assert "--criterion helpful" in capsys.readouterr().err
     words = ["--data", str(tmp_path / "p.jsonl"), "--mode", "demonstrate", "--criterion", '["helpful"]']
     assert imported(tmp_path / "a.db", *words) == 2 and "asks under none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "knobs, why",
+    [
+        ({"mode": "edit", "known": True}, "whose answers are written"),
+        ({"known": True, "overlap": 2}, "everybody is asked"),
+        ({"mode": "safety", "scores": "s"}, "but with --mode compare"),
+        ({"random_share": 0.5}, "without --scores"),
+    ],
+)
+def test_an_import_refuses_what_nothing_reads(knobs, why):
+    with pytest.raises(ValidationError, match=why):
+        CollectImport(data="d", criterion=["helpful"], **knobs)
 
 
 def test_a_backup_is_taken_while_somebody_writes(store, tmp_path, capsys):

@@ -417,7 +417,7 @@ REFUSED_ELSEWHERE = {
     }
     | {"max_rows", "columns", "picks", "harmful", "pause_minutes", "check_least", "check_right"},
     "CollectExport": {"criterion", "decisions"},
-    "CollectImport": {"criterion"},
+    "CollectImport": {"criterion", "known", "random_share", "scores", "overlap"},
     "EvaluateRatings": {"criterion", "split", "ties_within", "scores", "labelers", *SERVER.split()},
     "EvaluateRefusals": {"scores", "truth", *SERVER.split()},
     # tests/flow/test_rewards_road.py sees these refused
