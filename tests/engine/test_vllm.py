@@ -11,6 +11,7 @@ from accord.engine.decode.draw import SampleSettings
 from accord.engine.remote.http import call_json
 from accord.engine.remote.vllm import Server
 from accord.errors import BadInput
+from tests.fixtures.serving import serving
 
 PROMPTS = [(5, 6, 7), (8,), (9, 10)]
 ASKED = SampleSettings(2, 0.7, 4, frozenset({2, 3}), seed=11)
@@ -65,13 +66,9 @@ class Listening(ThreadingHTTPServer):
 def stub():
     server = Listening(("127.0.0.1", 0), Stub)
     server.seen, server.spoil = [], lambda path, answer: (200, answer)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
     server.client = Server(f"http://127.0.0.1:{server.server_port}", "policy", timeout=10)
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(server):
+        yield server
 
 
 def test_prompts_are_told_of_in_their_order_in_the_thread_that_asked(stub):

@@ -7,7 +7,6 @@ import math
 import os
 import random
 import signal
-import threading
 import time
 
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from accord.cli import main
 from accord.labelers.wires import read_top
 from accord.run import read_json, read_lines
+from tests.fixtures.serving import serving
 from tests.labelers.conftest import Server
 
 FILES = ("samples.jsonl", "demonstrations.jsonl", "comparisons.jsonl", "labels.jsonl")
@@ -37,12 +37,8 @@ class Deterministic(Server):
 def server():
     stub = Deterministic()
     stub.pause = 0.004
-    thread = threading.Thread(target=stub.serve_forever, daemon=True)
-    thread.start()
-    yield stub
-    stub.shutdown()
-    thread.join()
-    stub.server_close()
+    with serving(stub):
+        yield stub
 
 
 def started(line):

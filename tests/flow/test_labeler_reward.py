@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import threading
 from types import SimpleNamespace
 
 import pytest
@@ -20,6 +19,7 @@ from accord.records import Prompt, Turn
 from accord.run import read_lines, verify
 from accord.stages.rewards import OPEN, Setting
 from accord.training import distributed
+from tests.fixtures.serving import serving
 from tests.labelers.conftest import Server
 
 LABELED = {"rewards.helpful": None, "steps": 2, "max_rows": 12}
@@ -34,12 +34,8 @@ def labeled(snapshots):
 def server():
     stub = Server()
     stub.answers = {"yes": 0.75, "no": 0.25}
-    thread = threading.Thread(target=stub.serve_forever, daemon=True)
-    thread.start()
-    yield stub
-    stub.shutdown()
-    thread.join()
-    stub.server_close()
+    with serving(stub):
+        yield stub
 
 
 def served(server, **more):

@@ -14,6 +14,7 @@ from accord.labelers.journal import Journal
 from accord.labelers.questions import ENGLISH
 from accord.records import Turn
 from accord.training import distributed
+from tests.fixtures.serving import serving
 
 
 class Answering(BaseHTTPRequestHandler):
@@ -119,12 +120,8 @@ def _log(p):
 @pytest.fixture
 def server():
     stub = Server()
-    thread = threading.Thread(target=stub.serve_forever, daemon=True)
-    thread.start()
-    yield stub
-    stub.shutdown()
-    thread.join()
-    stub.server_close()
+    with serving(stub):
+        yield stub
 
 
 class Asks(Asking):

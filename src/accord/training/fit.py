@@ -96,7 +96,7 @@ def fit(
         module.train()
         micro_batches = world.micro_batches(items, size, config.micro_tokens)
         with one_cast(config.precision, world.device, sharded=world.sharded):
-            metrics = backward(world, micro_batches, min(items, key=size), loss, divisor)
+            metrics = backward(world, micro_batches, min(items, key=size), lambda some: loss(some, divisor))  # noqa: B023
         metrics = sum_over_ranks(world, parameters, metrics)
         norm = clip_gradients(parameters, config.clip_norm)
         if not math.isfinite(norm):
@@ -133,19 +133,20 @@ def backward(
     world: World,
     micro_batches: Sequence[Sequence[Item]],
     smallest: Item,
-    loss: Callable[[Sequence[Item], Totals], Losses],
-    divisor: Totals,
+    loss: Callable[[Sequence[Item]], Losses],
 ) -> dict[str, Tensor]:
     """Add the gradients of this rank's micro-batches up; the sums of their metrics.
 
-    `smallest` is what an empty one passes through a sharded model.
+    An empty one is of a rank without work. Where weights are sharded the others wait for it: it passes `smallest`
+    through the model and adds nothing.
     """
     metrics: dict[str, Tensor] = {}
     for micro in micro_batches:
         if not micro:
-            keep_step(world, functools.partial(loss, [smallest], divisor))
+            if world.sharded:
+                (0.0 * loss([smallest])[0]).backward()
             continue
-        value, parts = loss(micro, divisor)
+        value, parts = loss(micro)
         value.backward()
         for name, part in parts.items():
             metrics[name] = metrics.get(name, torch.zeros(())) + part
@@ -154,12 +155,6 @@ def backward(
 
 def _pass(loss: Callable[[Sequence[Item], Totals], Losses], micro: Sequence[Item], divisor: Totals) -> None:
     loss(micro, divisor)[0].backward()
-
-
-def keep_step(world: World, loss: Callable[[], Losses]) -> None:
-    """A pass that adds nothing, of a rank without work; where weights are sharded the others wait for it."""
-    if world.sharded:
-        (0.0 * loss()[0]).backward()
 
 
 def sum_over_ranks(world: World, parameters: Sequence[nn.Parameter], metrics: dict[str, Tensor]) -> dict[str, Tensor]:

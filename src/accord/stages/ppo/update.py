@@ -21,12 +21,10 @@ from accord.stages.ppo.config import Ppo
 from accord.stages.ppo.experience import Experience
 from accord.training.distributed import World
 from accord.training.finite import explain_not_finite
-from accord.training.fit import keep_step, sum_over_ranks
+from accord.training.fit import Losses, backward, sum_over_ranks
 from accord.training.optimizer import clip_gradients, rate_at, set_rate
 from accord.training.order import batch_indices
 from accord.training.precision import lowered, one_cast
-
-Losses = tuple[Tensor, dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -77,20 +75,16 @@ def improve(
     for number, batch in enumerate(mini_batches(config, experience, targets.step)):
         for optimizer in optimizers.values():
             optimizer.zero_grad(set_to_none=True)
-        metrics: dict[str, Tensor] = {}
         size = functools.partial(tokens_of, experience.groups)
 
         def loss(some: Sequence[int], batch: MiniBatch = batch) -> Losses:
             return micro_loss(config, actors, experience, targets, batch, some, world.device)
 
         with one_cast(config.precision, world.device, sharded=world.sharded):
-            for micro in world.micro_batches(batch.chosen, size, config.micro_tokens):
-                if micro:
-                    backward(loss(micro), metrics)
-                else:
-                    keep_step(world, functools.partial(loss, [min(batch.chosen, key=size)]))
+            micro_batches = world.micro_batches(batch.chosen, size, config.micro_tokens)
+            metrics = backward(world, micro_batches, min(batch.chosen, key=size), loss)
             if actors.other_text and "policy" in stepped:
-                learn_other_text(config, world, actors, targets.step, number, metrics)
+                metrics |= learn_other_text(config, world, actors, targets.step, number)
         metrics = sum_over_ranks(world, everything, metrics)
         if config.update_kl and updates and float(metrics["policy/kl_old_new"]) > config.update_kl:
             break
@@ -146,14 +140,6 @@ def mini_batch(config: Ppo, experience: Experience, chosen: Sequence[int]) -> Mi
     weights = torch.zeros_like(experience.logprobs)
     weights[rows] = token_weights(mask, config.mean_over, longest=config.max_new_tokens)
     return MiniBatch(chosen, weights, int(mask.sum()))
-
-
-def backward(losses: Losses, metrics: dict[str, Tensor]) -> None:
-    """Add the gradient of a part of the loss, and its metrics."""
-    loss, parts = losses
-    loss.backward()
-    for name, part in parts.items():
-        metrics[name] = metrics.get(name, torch.zeros(())) + part.cpu()
 
 
 def micro_loss(
@@ -219,9 +205,7 @@ def micro_loss(
     return loss, metrics
 
 
-def learn_other_text(
-    config: Ppo, world: World, actors: Actors, step: int, number: int, metrics: dict[str, Tensor]
-) -> None:
+def learn_other_text(config: Ppo, world: World, actors: Actors, step: int, number: int) -> dict[str, Tensor]:
     """The PTX term, `ptx_weight` times the likelihood loss of other text (Ouyang et al. 2022, arXiv:2203.02155, eq. 2).
 
     Which texts is a pure function of the iteration and the number of the update in it. Its gradient is added to that
@@ -239,11 +223,8 @@ def learn_other_text(
             loss, _ = likelihood_loss(token_logprobs(actors.policy, packing), count=count)
         return config.ptx_weight * loss, {"loss/ptx": loss.detach()}
 
-    for micro in world.micro_batches(places, size, config.micro_tokens):
-        if micro:
-            backward(part(micro), metrics)
-        else:
-            keep_step(world, functools.partial(part, [min(places, key=size)]))
+    micro_batches = world.micro_batches(places, size, config.micro_tokens)
+    return backward(world, micro_batches, min(places, key=size), part)
 
 
 def tokens_of(groups: Sequence[Group], place: int) -> int:
