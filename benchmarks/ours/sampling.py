@@ -1,6 +1,7 @@
 """Generation on our side, and how far its log-probs are from those of the training forward."""
 
 from pathlib import Path
+from statistics import fmean
 
 import torch
 
@@ -33,12 +34,12 @@ def generation(folder: Path) -> Result:
 
     # so cold that the likeliest token is drawn
     greedy = draw(prompts[:8], temperature=1e-5, limit=greedy_limit, seed=0)
-    seconds, tokens = [], 0
+    seconds, tokens = [], []
     for repeat in range(chosen["repeats"]):
         started = now(world.device.type)
-        tokens = sum(map(len, draw(prompts, temperature=1.0, limit=limit, seed=repeat)))
-        seconds.append((now(world.device.type) - started) / tokens)
-    found = {"seconds": seconds, "greedy": greedy, "tokens": tokens / len(prompts)}
+        tokens.append(sum(map(len, draw(prompts, temperature=1.0, limit=limit, seed=repeat))))
+        seconds.append((now(world.device.type) - started) / tokens[-1])
+    found = {"seconds": seconds, "greedy": greedy, "tokens": fmean(tokens) / len(prompts)}
     if not chosen.get("rates"):
         return found
     context = sum(map(len, prompts)) / len(prompts) + limit / 2

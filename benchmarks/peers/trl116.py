@@ -4,6 +4,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator
+from statistics import fmean
 from typing import Any
 from unittest.mock import patch
 
@@ -114,13 +115,13 @@ def generation() -> Result:
         model = model.to(torch.bfloat16)
     stops = OPTIONS["stop_ids"] or None
     greedy = generate(model, ITEMS[:8], stops, do_sample=False, limit=OPTIONS["greedy_tokens"])
-    seconds, tokens = [], 0
+    seconds, tokens = [], []
     for repeat in range(OPTIONS["repeats"]):
         set_seed(repeat)
         started = now(DEVICE)
-        tokens = sum(map(len, generate(model, ITEMS, stops, do_sample=True, limit=OPTIONS["max_new_tokens"])))
-        seconds.append((now(DEVICE) - started) / tokens)
-    return {"seconds": seconds, "greedy": greedy, "tokens": tokens / len(ITEMS)}
+        tokens.append(sum(map(len, generate(model, ITEMS, stops, do_sample=True, limit=OPTIONS["max_new_tokens"]))))
+        seconds.append((now(DEVICE) - started) / tokens[-1])
+    return {"seconds": seconds, "greedy": greedy, "tokens": fmean(tokens) / len(ITEMS)}
 
 
 def generate(model: Any, items: Any, stops: list[int] | None, *, do_sample: bool, limit: int) -> list[list[int]]:

@@ -13,7 +13,7 @@ from accord.engine.decode import decoder, matrices, sampler
 from accord.engine.decode.decoder import Decoder, decodes
 from accord.engine.decode.draw import SampleSettings
 from accord.engine.decode.fallback import decode_padded
-from accord.engine.decode.matrices import Matrix, lay_out
+from accord.engine.decode.matrices import arrange
 from accord.engine.decode.sampler import decode_in_slots, make_lanes, sample
 from accord.engine.forward.causal import token_logprobs
 from accord.engine.packing import pack, reply_group
@@ -150,11 +150,11 @@ def test_a_large_model_is_decoded_from_its_own_weights(monkeypatch):
 
 def test_large_matrices_are_laid_out_for_several_rows_in_f32_alone(monkeypatch):
     monkeypatch.setattr(matrices, "can_lay_out", lambda device: True)
-    large = Matrix(torch.zeros(1024, 512), None)
-    assert lay_out(large, 2).laid_out
-    small = Matrix(torch.zeros(1024, 511), None)
-    low = Matrix(torch.zeros(1024, 1024, dtype=torch.bfloat16), None)
-    assert not any(lay_out(matrix, rows).laid_out for matrix, rows in ((large, 1), (small, 2), (low, 2)))
+    large = torch.zeros(512, 1024)
+    assert arrange(large, None, 2).laid_out
+    small = torch.zeros(511, 1024)
+    low = torch.zeros(1024, 1024, dtype=torch.bfloat16)
+    assert not any(arrange(weight, None, rows).laid_out for weight, rows in ((large, 1), (small, 2), (low, 2)))
 
 
 @pytest.mark.parametrize("cache_tokens", [1, 60, 150, 400])

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from accord.engine.decode.matrices import COPIED, Matrix, blocks_of, lay_out, merged_weights, product, products
+from accord.engine.decode.matrices import COPIED, Matrix, arrange, blocks_of, merged_weights, product, products
 from accord.engine.forward.adapters import bare
 from accord.engine.forward.attention import attend_packed, own_attention
 from accord.engine.forward.causal import alike, attention_window, logit_transform
@@ -134,10 +134,9 @@ class Decoder:
     def _head(self, linear: Any, rows: int) -> Matrix | nn.Module:
         if type(linear) is not nn.Linear:
             return linear
-        weight, bias = merged_weights(linear)
-        matrix = Matrix(weight.to(self.low).T, None if bias is None else bias.to(self.low))
+        weight, bias = (None if part is None else part.to(self.low) for part in merged_weights(linear))
         small = weight.numel() * weight.element_size() <= COPIED
-        return lay_out(matrix, rows) if small else matrix
+        return arrange(weight, bias, rows) if small else Matrix(weight.T, bias)
 
     def _normalised(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
         normalised = F.rms_norm(x.float(), x.shape[-1:], eps=self.eps).to(x.dtype)

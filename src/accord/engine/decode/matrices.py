@@ -11,7 +11,7 @@ it. What is copied anyway is laid out in that order once, if it is too large for
 
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -63,22 +63,10 @@ def blocks_of(layers: Sequence[Any], size: int, low: torch.dtype, rows: int) -> 
     matrices = [linear for layer in layers for linear in _linears(layer)]
     bytes_of_all = sum(linear.weight.numel() * linear.weight.element_size() for linear in matrices)
     copied = bytes_of_all <= COPIED or any(linear.weight.dtype != low for linear in matrices)
-    if not copied:
-        return [in_place(layer, size) for layer in layers]
-    blocks = [folded(layer, size, low) for layer in layers]
-    return [
-        replace(
-            block,
-            qkv=tuple(lay_out(matrix, rows) for matrix in block.qkv),
-            attention_out=lay_out(block.attention_out, rows),
-            gate_up=tuple(lay_out(matrix, rows) for matrix in block.gate_up),
-            down=lay_out(block.down, rows),
-        )
-        for block in blocks
-    ]
+    return [folded(layer, size, low, rows) if copied else in_place(layer, size) for layer in layers]
 
 
-def folded(layer: Any, size: int, low: torch.dtype) -> Block:
+def folded(layer: Any, size: int, low: torch.dtype, rows: int) -> Block:
     """A layer in four products, adapters merged and norms inside."""
     attention, mlp = layer.self_attn, layer.mlp
     pairs = paired(size, attention.q_proj.weight.device)
@@ -89,12 +77,12 @@ def folded(layer: Any, size: int, low: torch.dtype) -> Block:
         return weight, None if bias is None else bias.unflatten(0, (-1, size))[:, pairs].flatten()
 
     def join(*parts: Affine, norm: Tensor | None = None) -> Matrix:
-        weight = torch.cat([weight for weight, _ in parts])
-        weight = (weight if norm is None else weight * norm.detach()).to(low).T.contiguous()
+        weight = parts[0][0] if len(parts) == 1 else torch.cat([weight for weight, _ in parts])
+        weight = (weight if norm is None else weight * norm.detach()).to(low)
         if all(bias is None for _, bias in parts):
-            return Matrix(weight, None)
+            return arrange(weight, None, rows)
         biases = [w.new_zeros(len(w)) if bias is None else bias for w, bias in parts]
-        return Matrix(weight, torch.cat(biases).to(low))
+        return arrange(weight, torch.cat(biases).to(low), rows)
 
     query, key, value = in_pairs(attention.q_proj), in_pairs(attention.k_proj), merged_weights(attention.v_proj)
     gate, up = merged_weights(mlp.gate_proj), merged_weights(mlp.up_proj)
@@ -126,13 +114,12 @@ def in_place(layer: Any, size: int) -> Block:
     )
 
 
-def lay_out(matrix: Matrix, rows: int) -> Matrix:
-    """The matrix in the order in which a CPU multiplies `rows` rows by it, where that is worth it."""
-    weight = matrix.weight
+def arrange(weight: Tensor, bias: Tensor | None, rows: int) -> Matrix:
+    """A weight (out, in) in the order in which `rows` rows are multiplied by it: laid out for a CPU where worth it."""
     worth = rows > 1 and weight.numel() * weight.element_size() >= LAID_OUT
     if not worth or weight.dtype != torch.float32 or not can_lay_out(weight.device):
-        return matrix
-    return matrix._replace(weight=torch.ops.mkldnn._reorder_linear_weight(weight.T.contiguous(), rows), laid_out=True)
+        return Matrix(weight.T.contiguous(), bias)
+    return Matrix(torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows), bias, laid_out=True)
 
 
 def can_lay_out(device: torch.device) -> bool:
@@ -150,6 +137,8 @@ def product(x: Tensor, matrix: Matrix, residual: Tensor | None = None) -> Tensor
     """x W + b + Σ (x A) B + residual."""
     weight, bias, adapters, laid_out = matrix
     if laid_out:
+        if residual is not None and residual.dtype == weight.dtype:
+            return torch.ops.mkldnn._linear_pointwise.binary(x, residual, weight, bias, "add")
         out = torch.ops.mkldnn._linear_pointwise(x.to(weight.dtype), weight, bias, "none", [], "")
         return out if residual is None else residual + out
     if residual is not None and residual.dtype == weight.dtype and not adapters:
