@@ -24,7 +24,7 @@ from benchmarks.harness import (
     faster,
 )
 from benchmarks.workloads import (
-    FIRST,
+    EOS,
     Item,
     Workload,
     equal_items,
@@ -32,6 +32,9 @@ from benchmarks.workloads import (
     fixed_replies,
     hh_items,
 )
+
+# both sides draw, and then take the workload's replies: of a few that end by chance, lengths differ too much
+ENDING: Options = {"stop_ids": [EOS], "given": True}
 
 
 @dataclass(frozen=True)
@@ -135,18 +138,17 @@ def dpo_vocab(plan: Plan) -> list[Case]:
 def generation(plan: Plan) -> list[Case]:
     """C5: against `generate`; seconds per token drawn, stop sets that give replies of HH's mean length."""
     limit = 16 if plan.toy else 128
-    stops = list(range(FIRST, FIRST + plan.vocab // 58))
     common = {"greedy_tokens": 8 if plan.toy else 32, "repeats": 1, "device": plan.device}
 
-    def case(name: str, items: Sequence[Item], goal: Goal, stop_ids: Sequence[int], limit: int) -> Case:
-        options = {**common, "stop_ids": list(stop_ids), "max_new_tokens": limit}
+    def case(name: str, items: Sequence[Item], goal: Goal, limit: int, **more: Any) -> Case:
+        options = {**common, "stop_ids": [], "max_new_tokens": limit, **more}
         jobs = Job(OURS, "generation", options), Job(TRL, "generation", options)
         return Case(name, plan.workload(items), *jobs, equality.greedy, [Measure(goal, faster)])
 
     return [
-        case("fixed lengths, B = 8", equal_prompts(8, plan.vocab, length=64), at_least(2), [], limit),
-        case("fixed lengths, B = 64", equal_prompts(64, plan.vocab, length=64), at_least(2), [], limit),
-        case("HH prompts, replies that end, B = 64", hh_items(64, plan.vocab), at_least(5), stops, 2 * limit),
+        case("fixed lengths, B = 8", equal_prompts(8, plan.vocab, length=64), at_least(2), limit),
+        case("fixed lengths, B = 64", equal_prompts(64, plan.vocab, length=64), at_least(2), limit),
+        case("HH prompts, HH replies' lengths, B = 64", hh_items(64, plan.vocab), at_least(5), 2 * limit, **ENDING),
     ]
 
 
@@ -162,10 +164,9 @@ def real(plan: Plan) -> list[Case]:
         case = against(plan, task, f"{name}, LoRA", pairs, goal, **lora, **more)
         return replace(case, measures=[*case.measures, *memory])
 
-    def drawn(name: str, items: Sequence[Item], goal: Goal, stop_ids: Sequence[int], limit: int) -> Case:
-        repeats = 4 if stop_ids else 2  # of eight replies that end, the mean length differs much from draw to draw
-        options = {"greedy_tokens": 32, "repeats": repeats, "device": plan.device}
-        options |= {"stop_ids": list(stop_ids), "max_new_tokens": limit}
+    def drawn(name: str, items: Sequence[Item], goal: Goal, limit: int, **more: Any) -> Case:
+        options = {"greedy_tokens": 32, "repeats": 2, "device": plan.device, "stop_ids": []}
+        options |= {"max_new_tokens": limit, **more}
         jobs = Job(OURS, "generation", options), Job(TRL, "generation", options)
         return Case(name, plan.workload(items), *jobs, equality.greedy, [Measure(goal, faster)])
 
@@ -173,15 +174,14 @@ def real(plan: Plan) -> list[Case]:
         Measure(at_most(1.0), lambda ours, theirs: ours["peak_mib"] / theirs["peak_mib"], ", peak memory"),
         Measure(at_most(4.0, "GiB"), lambda ours, _: ours["peak_mib"] / 1024, ", peak memory of ours"),
     ]
-    every_58th = range(FIRST, plan.vocab, 58)  # of any tokens that come, HH's mean reply length
     return [
         beside("sft", "SFT", at_least(3)),
         beside("preference", "preference", at_least(3)),
         beside("dpo", "DPO, reference at every step", at_least(4)),
         beside("dpo", "DPO, reference precomputed", at_least(4), cached=True),
         *within_memory(plan, lora),
-        drawn("generation, fixed lengths, B = 8", equal_prompts(8, plan.vocab, length=64), at_least(1.3), [], 64),
-        drawn("generation, replies that end, B = 8", hh_items(8, plan.vocab), at_least(2), every_58th, 128),
+        drawn("generation, fixed lengths, B = 8", equal_prompts(8, plan.vocab, length=64), at_least(1.3), 64),
+        drawn("generation, HH's lengths, B = 8", hh_items(8, plan.vocab), at_least(2), 128, **ENDING),
     ]
 
 

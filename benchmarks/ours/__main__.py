@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from accord import __version__
+from accord.training import heap
 from benchmarks.ours.feedback import feedback_next, feedback_submits
 from benchmarks.ours.paths import paths
 from benchmarks.ours.policy import given, group, ppo, stages
@@ -32,5 +33,6 @@ TASKS = {
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    heap.give_back()  # as every stage does
     result = TASKS[sys.argv[1]](Path(sys.argv[2]))
     print(json.dumps({**result, "versions": {"accord": __version__, "torch": torch.__version__}}))

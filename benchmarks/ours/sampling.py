@@ -1,9 +1,13 @@
 """Generation on our side, and how far its log-probs are from those of the training forward."""
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from statistics import fmean
+from unittest.mock import patch
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from accord.engine.decode.draw import SampleSettings
 from accord.engine.decode.sampler import sample
@@ -35,10 +39,11 @@ def generation(folder: Path) -> Result:
     # so cold that the likeliest token is drawn
     greedy = draw(prompts[:8], temperature=1e-5, limit=greedy_limit, seed=0)
     seconds, tokens = [], []
-    for repeat in range(chosen["repeats"]):
-        started = now(world.device.type)
-        tokens.append(sum(map(len, draw(prompts, temperature=1.0, limit=limit, seed=repeat))))
-        seconds.append((now(world.device.type) - started) / tokens[-1])
+    with replies_given(folder) if chosen.get("given") else nullcontext():
+        for repeat in range(chosen["repeats"]):
+            started = now(world.device.type)
+            tokens.append(sum(map(len, draw(prompts, temperature=1.0, limit=limit, seed=repeat))))
+            seconds.append((now(world.device.type) - started) / tokens[-1])
     found = {"seconds": seconds, "greedy": greedy, "tokens": fmean(tokens) / len(prompts)}
     if not chosen.get("rates"):
         return found
@@ -51,6 +56,20 @@ def generation(folder: Path) -> Result:
         "mean_context": context,
         "cache_bytes": cache_bytes(bare(model).config),
     }
+
+
+def replies_given(folder: Path) -> AbstractContextManager[object]:
+    """Tokens are drawn as ever, and the workload's own are taken in their place."""
+    replies, own = [item["replies"][0] for item in items_of(folder)], SampleSettings.tokens
+
+    def tokens(
+        self: SampleSettings, logits: Tensor, streams: np.ndarray, step: int | np.ndarray
+    ) -> tuple[Tensor, Tensor]:
+        drawn, logprobs = own(self, logits, streams, step)
+        places = zip(streams.tolist(), np.broadcast_to(step, streams.shape).tolist(), strict=True)
+        return torch.tensor([replies[stream][count] for stream, count in places], device=drawn.device), logprobs
+
+    return patch.object(SampleSettings, "tokens", tokens)
 
 
 def agreement(folder: Path) -> Result:

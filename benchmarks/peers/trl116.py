@@ -1,9 +1,11 @@
 """TRL 1.16 in an environment of its own: `python trl116.py TASK FOLDER`."""
 
 import hashlib
+import itertools
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from statistics import fmean
 from typing import Any
 from unittest.mock import patch
@@ -118,10 +120,22 @@ def generation() -> Result:
     seconds, tokens = [], []
     for repeat in range(OPTIONS["repeats"]):
         set_seed(repeat)
-        started = now(DEVICE)
-        tokens.append(sum(map(len, generate(model, ITEMS, stops, do_sample=True, limit=OPTIONS["max_new_tokens"]))))
-        seconds.append((now(DEVICE) - started) / tokens[-1])
+        with replies_given() if OPTIONS.get("given") else nullcontext():
+            started = now(DEVICE)
+            tokens.append(sum(map(len, generate(model, ITEMS, stops, do_sample=True, limit=OPTIONS["max_new_tokens"]))))
+            seconds.append((now(DEVICE) - started) / tokens[-1])
     return {"seconds": seconds, "greedy": greedy, "tokens": fmean(tokens) / len(ITEMS)}
+
+
+def replies_given() -> AbstractContextManager[object]:
+    """Tokens are drawn as ever, and the workload's own are taken in their place."""
+    own, replies, steps = torch.multinomial, [item["replies"][0] for item in ITEMS], itertools.count()
+
+    def tokens(*args: Any, **knobs: Any) -> torch.Tensor:
+        drawn, step = own(*args, **knobs), next(steps)
+        return torch.tensor([[reply[step] if step < len(reply) else 0] for reply in replies], device=drawn.device)
+
+    return patch.object(torch, "multinomial", tokens)
 
 
 def generate(model: Any, items: Any, stops: list[int] | None, *, do_sample: bool, limit: int) -> list[list[int]]:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from accord.engine.packing import cut_by_tokens
 from accord.run import available_cores
+from accord.training import heap
 
 Item = TypeVar("Item")
 BUCKET = 8_000_000  # numbers that are added up over the ranks in one message
@@ -171,6 +172,7 @@ def _waiting(what: str) -> Iterator[None]:
 
 def start(threads: int = 0, *, shard: bool = False) -> World:
     """The world of this process; sets the CPU threads (0: every core it may use, shared between local ranks)."""
+    heap.give_back()
     from accelerate import PartialState
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.cuda.is_available():
