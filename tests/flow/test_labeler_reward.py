@@ -1,8 +1,6 @@
 """`--rewards.NAME labeler:WHERE`: a labeler's answers about single replies as a reward of PPO (d-RLAIF)."""
 
 import json
-import re
-import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -158,15 +156,16 @@ def test_a_measured_labeler_scores_in_logits_and_another_is_refused(labeled, com
         ({"labeling.max_calls": 3}, "--labeling.max_calls has no effect: no labeler among the rewards is a server"),
         ({"labeling.tags": "wild"}, "no principle with a tag of wild has a text"),
         ({"costs.harm": "labeler:x"}, "labeler gives rewards of `accord ppo` alone"),
-        ({"rewards.other": "labeler:COPY/policy"}, "its answers would be journalled as policy"),
+        (
+            {f"rewards.{n}": f"labeler:openai:https://127.0.0.{n}/v1#m" for n in (1, 2)}
+            | {"labeling.allow_local": "true"},
+            "its answers would be journalled as those of openai:https://127.0.0.1/v1#m",
+        ),
         ({"rewards.kind": "labeler:SNAPSHOTS/reward"}, "gives scores and no answers"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(labeled, commands, tmp_path, capsys, snapshots, changes, says):
-    if "rewards.other" in changes:
-        shutil.copytree(snapshots / "policy", tmp_path / "policy")
-    places = {"COPY": str(tmp_path), "SNAPSHOTS": str(snapshots)}
-    given = {key: re.sub("COPY|SNAPSHOTS", lambda m: places[m[0]], str(value)) for key, value in changes.items()}
+    given = {key: str(value).replace("SNAPSHOTS", str(snapshots)) for key, value in changes.items()}
     assert commands.run("ppo", tmp_path / "run", **{**labeled, **given}) == 2
     assert says in capsys.readouterr().err
 

@@ -27,7 +27,7 @@ principles:
 class Says:
     """Shouts every so many replies."""
 
-    name = "says"
+    name = key = "says"
 
     def __init__(self, every):
         self.every = every
@@ -39,7 +39,7 @@ class Says:
 class Hears:
     """Knows loud from quiet; has no answer about `deaf`. Likes the first place, and tells its own liking in pairs."""
 
-    name = "hears"
+    name = key = "hears"
 
     def __init__(self, deaf=""):
         self.deaf, self.pairs = deaf, []

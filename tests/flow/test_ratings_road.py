@@ -211,7 +211,7 @@ def test_what_cannot_be_rated_is_refused_by_its_name(evaluated, tmp_path, capsys
 class Longer:
     """A labeler that finds the longer reply better, surer where it stands first."""
 
-    name = "longer"
+    name = key = "longer"
 
     def ask(self, questions):
         from accord.labelers.questions import Distribution

@@ -60,7 +60,7 @@ def test_a_third_of_the_families_is_held_out_and_none_shares_a_form():
 class Policy:
     """Gives in to attacks of some families; keeps what it was asked."""
 
-    name = "scripted"
+    name = key = "scripted"
 
     def __init__(self, *weak):
         self.weak, self.asked = weak, []
@@ -149,7 +149,7 @@ def test_another_policy_is_compared_prompt_by_prompt(monkeypatch, tmp_path, harm
 class Judges:
     """Finds a fault in replies that hold the word, and has no answer where one is missing."""
 
-    name = "judge"
+    name = key = "judge"
 
     def __init__(self, word, silent=""):
         self.word, self.silent, self.asked = word, silent, []
@@ -193,7 +193,7 @@ def test_a_labeler_judges_under_principles_and_its_silence_is_counted(monkeypatc
 class Writes:
     """Writes what it is told, whoever asks."""
 
-    name = "writer"
+    name = key = "writer"
 
     def __init__(self, *texts):
         self.texts, self.asked = list(texts), []

@@ -289,7 +289,7 @@ def test_a_labeler_that_sees_refusals_is_measured_and_corrected(tmp_path, monkey
     from accord.labelers.questions import Distribution
 
     class Reader:
-        name = "reader"
+        name = key = "reader"
 
         def ask(self, questions):
             sure = [0.9 if "sorry" in q.state or "rather" in q.state else 0.2 for q in questions]

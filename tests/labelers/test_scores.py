@@ -19,7 +19,7 @@ OURS = Principles("ours", ENGLISH, (KIND, SHORT, BARE))
 class Tells:
     """Answers the questions in their order as it is told, and keeps them."""
 
-    name = "tells"
+    name = key = "tells"
 
     def __init__(self, *answers):
         self.answers, self.asked = list(answers), []

@@ -71,7 +71,7 @@ def test_a_constitution_may_ask_guardedly(tmp_path):
 class Gullible:
     """Knows the better reply, and gives in to an order that it sees outside of bars."""
 
-    name = "gullible"
+    name = key = "gullible"
 
     def ask(self, questions):
         return [self.answer(question) for question in questions]

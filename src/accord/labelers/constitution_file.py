@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from accord.errors import BadInput, did_you_mean
+from accord.labelers.labeler import Labeler
 from accord.labelers.principles import Principles, WorkedComparison, WorkedRevision, WrittenPrinciple
 from accord.labelers.questions import ENGLISH, GUARDED, WORLD, Wording
 from accord.records import ROLES, Turn, content_hash
@@ -315,11 +316,12 @@ _READ: dict[str, tuple[str, Callable[[Any], list[Any]]]] = {
 
 
 def asked_by(
-    labeler: str, constitution: Principles, question: str, tags: Sequence[str], ensemble: int
+    labeler: Labeler, constitution: Principles, question: str, tags: Sequence[str], ensemble: int
 ) -> dict[str, Any]:
     """What makes a labeler that is asked under principles another one: what was measured of it holds for no other."""
     return {
-        "judge": labeler,
+        "judge": labeler.name,
+        "model": labeler.key,
         "question": question,
         "constitution": content_hash(to_yaml(constitution)),
         "tags": sorted(tags),

@@ -30,9 +30,11 @@ class Draft(NamedTuple):
 
 
 class Labeler(Protocol):
-    """Who answers. `name` stands in every record of it."""
+    """Who answers. `name` stands in every record of it; `key` is what its answers are found by, and what was measured
+    of it: two models of this machine whose folders have one name are two."""
 
     name: str
+    key: str
 
     def ask(self, questions: Sequence[Question]) -> list[Distribution]:
         """An answer to every question, in their order."""
@@ -41,15 +43,20 @@ class Labeler(Protocol):
         """A text to every prompt, in their order."""
 
 
-def label_id(name: str, question: Question) -> str:
+def label_id(labeler: Labeler, question: Question) -> str:
     """What a labeler's answer to a question is found by in the journal."""
-    return content_hash("label", name, question.id)
+    return content_hash("label", labeler.key, question.id)
 
 
-def label_row(key: str, name: str, answer: Distribution, **facts: Any) -> dict[str, Any]:
+def label_row(found_by: str, labeler: Labeler, answer: Distribution, **facts: Any) -> dict[str, Any]:
     """The journal's row of an answer; `facts` say what it took."""
     said = {"probabilities": list(answer.probabilities), "method": answer.method, "why": answer.why}
-    return {"id": key, "labeler": name, **said, **facts}
+    return {"id": found_by, **told_by(labeler), **said, **facts}
+
+
+def told_by(labeler: Labeler) -> dict[str, str]:
+    """What a row of the journal says of who it is of."""
+    return {"labeler": labeler.name, "key": labeler.key}
 
 
 def answer_of(row: dict[str, Any]) -> Distribution:

@@ -19,11 +19,12 @@ from accord.labelers.journal import Journal
 from accord.labelers.labeler import Draft, Writing, answer_of, label_id, label_row
 from accord.labelers.questions import Distribution, Question
 from accord.labelers.wires import CUT
+from accord.lineage import hash_file, identity
 from accord.models.loading import load_policy
 from accord.models.places import describe
 from accord.models.reference import reply_sums
 from accord.models.tokenizer import load_renderer
-from accord.records import Turn
+from accord.records import Turn, content_hash
 from accord.training.distributed import World
 from accord.training.memory import free_bytes, plan_cache
 
@@ -47,6 +48,7 @@ class LocalLabeler:
             raise BadInput(f"{snapshot}: a {role} model gives scores and no answers; name a policy")
         where = Path(snapshot)
         self.name = (where.parent if where.name == "snapshot" else where).name
+        self.key = model_key(snapshot)
         self._renderer = load_renderer(snapshot)
         self._model = load_policy(snapshot, trainable=False).to(world.device)
         self._world, self._journal, self._micro_tokens = world, journal, micro_tokens
@@ -56,12 +58,12 @@ class LocalLabeler:
 
     def ask(self, questions: Sequence[Question]) -> list[Distribution]:
         """π(answer | question), normalised over its answers; none to a question longer than the model reads."""
-        names = [label_id(self.name, question) for question in questions]
+        names = [label_id(self, question) for question in questions]
         waiting = {n: q for n, q in zip(names, questions, strict=True) if n not in self._journal}
         for start in range(0, len(waiting), CHUNK):
             part = dict(list(waiting.items())[start : start + CHUNK])
             answers = self._read(list(part.values()))
-            self._journal.add(*(label_row(name, self.name, answer) for name, answer in zip(part, answers, strict=True)))
+            self._journal.add(*(label_row(name, self, answer) for name, answer in zip(part, answers, strict=True)))
         return [answer_of(self._journal[name]) for name in names]
 
     def write(self, prompts: Sequence[Sequence[Turn]], how: Writing) -> list[Draft]:
@@ -108,6 +110,16 @@ class LocalLabeler:
         sums = reply_sums(lambda packing: token_logprobs(self._model, packing), flat, ranges, self._world)
         sizes = [len(group.replies) for group in groups]
         return list(torch.cat(sums).split(sizes)) if groups else []
+
+
+def model_key(where: str) -> str:
+    """What a model is by its content, or by its commit on the hub; of two folders of one content either."""
+    if Path(where).is_file():
+        return hash_file(Path(where))[:16]
+    known = identity(where)
+    if known["hash"] is None:
+        return f"{where}@{known['revision']}"
+    return content_hash("model", known["hash"], known.get("base"))
 
 
 def share_beginning(groups: Sequence[Group]) -> list[Group]:

@@ -12,7 +12,7 @@ from accord.errors import BadInput, Interrupted
 from accord.labelers.budget import BudgetSpent
 from accord.labelers.endpoint import Caller, Spent
 from accord.labelers.journal import Journal
-from accord.labelers.labeler import Draft, Writing, answer_of, label_id, label_row
+from accord.labelers.labeler import Draft, Writing, answer_of, label_id, label_row, told_by
 from accord.labelers.questions import Distribution, Method, Question
 from accord.labelers.wires import Beside, Unsupported
 from accord.records import Turn, content_hash
@@ -31,7 +31,7 @@ class RemoteLabeler:
     """The model of an endpoint."""
 
     def __init__(self, caller: Caller, journal: Journal) -> None:
-        self.name = caller.endpoint.model.replace(":", "-")
+        self.name = self.key = caller.endpoint.model.replace(":", "-")
         self._caller, self._journal, self._where = caller, journal, caller.endpoint.url
         self._ways, self._writes = caller.wire.ways, caller.wire.write
         self._without: set[Method] = set(journal["ways"]["without"]) if "ways" in journal else set()
@@ -42,7 +42,7 @@ class RemoteLabeler:
 
         Raises ServerLost, BudgetSpent, and BadInput where the server refuses all.
         """
-        names = [label_id(self.name, question) for question in questions]
+        names = [label_id(self, question) for question in questions]
         waiting = {n: q for n, q in zip(names, questions, strict=True) if n not in self._journal}
         self._each(list(waiting.items()), lambda item: self._label(*item))
         answers = [answer_of(self._journal[name]) for name in names]
@@ -59,7 +59,7 @@ class RemoteLabeler:
         drawn = (how.max_new_tokens, how.temperature, how.seed)
         waiting, names = {}, []
         for turns, number in zip(prompts, numbers, strict=True):
-            names.append(content_hash("text", self.name, tuple(turns), *drawn, number))
+            names.append(content_hash("text", self.key, tuple(turns), *drawn, number))
             if names[-1] not in self._journal:
                 waiting[names[-1]] = turns, Writing(how.max_new_tokens, how.temperature, how.seed + number)
         self._each(list(waiting.items()), lambda item: self._text(item[0], *item[1]))
@@ -94,13 +94,13 @@ class RemoteLabeler:
                     unknown.append(method)
         if answer.probabilities and unknown:
             self._forgo(unknown, reason)
-        self._journal.add(label_row(name, self.name, answer, **spent.json()))
+        self._journal.add(label_row(name, self, answer, **spent.json()))
 
     def _text(self, name: str, turns: Sequence[Turn], how: Writing) -> None:
         assert self._writes is not None  # `write` has refused it
         with self._kept(name) as spent:
             draft = self._writes(self._caller.post(spent), turns, how, 1)[0]
-        self._journal.add({"id": name, "labeler": self.name, **draft._asdict(), **spent.json()})
+        self._journal.add({"id": name, **told_by(self), **draft._asdict(), **spent.json()})
 
     @contextmanager
     def _kept(self, name: str) -> Iterator[Spent]:
@@ -123,7 +123,7 @@ class RemoteLabeler:
 
     def _lose(self, name: str, spent: Spent, error: Exception) -> None:
         if spent.calls:
-            told = {"labeler": self.name, "failed": str(error), **spent.json()}
+            told = {**told_by(self), "failed": str(error), **spent.json()}
             self._journal.add({"id": f"failed {name} {time.time_ns()}", **told})
 
     def _forgo(self, methods: Sequence[Method], why: str) -> None:

@@ -45,10 +45,10 @@ class Setting:
             raise BadInput(f"labeler:{where}: one process asks a labeler; run without torchrun, or take another reward")
         self._labelers = self._labelers or Labelers(self.asking, self.world, self.journal)
         labeler = self._labelers.named(where)
-        if self._named.setdefault(labeler.name, where) != where:
+        if is_server(where) and self._named.setdefault(labeler.key, where) != where:
             raise BadInput(
-                f"labeler:{where}: its answers would be journalled as {labeler.name}, as those of "
-                f"{self._named[labeler.name]}; put it into a folder of another name"
+                f"labeler:{where}: its answers would be journalled as those of {self._named[labeler.key]}, which has "
+                "the same name; serve it under another"
             )
         return labeler
 
@@ -94,7 +94,7 @@ class LabelerScorer:
             tagged = f" with a tag of {', '.join(self._how.tags)}" if self._how.tags else ""
             raise BadInput(f"constitution {self._how.constitution}: no principle{tagged} has a text; add one")
         self._labeler = setting.labeler(where)
-        asked = asked_by(self._labeler.name, self._constitution, how.question, how.tags, how.ensemble)
+        asked = asked_by(self._labeler, self._constitution, how.question, how.tags, how.ensemble)
         self._maps = read_calibration(how.calibration, asked)
         self.where, self.remote = f"labeler:{where}", is_server(where)
         self.renderer = setting.renderer
@@ -125,8 +125,8 @@ class LabelerScorer:
 
     @property
     def spent(self) -> Mapping[str, float]:
-        """Questions that were answered, calls, cost: of this run so far, whoever was asked by this name."""
-        rows = [row for row in self._journal.rows if row.get("labeler") == self._labeler.name]
+        """Questions that were answered, calls, cost: of this run so far, of whoever has this key."""
+        rows = [row for row in self._journal.rows if row.get("key") == self._labeler.key]
         calls, cost = (float(sum(row.get(name, 0) for row in rows)) for name in ("calls", "cost"))
         return {"questions": float(sum("probabilities" in row for row in rows)), "calls": calls, "cost": cost}
 

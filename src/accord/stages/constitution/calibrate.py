@@ -46,7 +46,7 @@ class LabelledPair(NamedTuple):
 
 def way_of_asking(config: Constitution, judge: Labeler, constitution: Principles) -> dict[str, Any]:
     """What makes a judge another one."""
-    plain = asked_by(judge.name, constitution, config.question, config.tags, config.ensemble)
+    plain = asked_by(judge, constitution, config.question, config.tags, config.ensemble)
     if config.question != "choice":
         return {"criterion": config.criterion, **plain}
     thought = {"think": config.think, "clamp": config.clamp if config.think else 0.0}
@@ -75,6 +75,7 @@ def calibrate(
         if first is not None
     ]
     told = {"asked": way_of_asking(config, judge, constitution), **report(found, said, config.seed)}
+    told |= said.right_by_place([c.ranks[0] == 1 for c in pairs])
     for method, temperature in told["temperatures"].items():
         share, before, after = told["before"]["accuracy"], told["before"]["ece"], told["after"]["ece"]
         fitted = "no better than chance" if temperature is None else f"temperature {temperature:.2f}"
@@ -129,7 +130,7 @@ def report(found: Sequence[LabelledPair], said: Preferences, seed: int) -> dict[
         },
         "intervals": {name: {key: value.json() for key, value in own.items()} for name, own in intervals.items()},
         "flip_rate": finite(said.same_place),
-        "first_place": finite(float(np.mean(said.places))) if said.places else None,
+        "first_place": finite(said.first_place),
         **longer_shares(found),
     }
 

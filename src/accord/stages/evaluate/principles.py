@@ -127,7 +127,7 @@ def refuse_unfit(config: EvaluatePrinciples, judging: Judging) -> None:
                 "--judge gold knows the gold world's principles alone; give --constitution world, or a judge"
             )
         return
-    asked = asked_by(judging.labeler.name, judging.constitution, config.question, config.tags, 1)
+    asked = asked_by(judging.labeler, judging.constitution, config.question, config.tags, 1)
     read_calibration(config.calibration, asked)
 
 
