@@ -165,6 +165,14 @@ def test_a_prompt_ends_where_a_reply_is_due(tmp_path):
 
 # Judgements, rankings, demonstrations
 
+HHH = {  # as it is published
+    "prompt": "\n\nConsider the following conversation between a human and an assistant:\n\nHuman: p\n\n\nPlease "
+    "choose. Options:\n (A) [[[b]]]\n (B) [[[a]]]\n\nThe answer is:",
+    "corrects": [" (B)"],
+    "incorrects": [" (A)"],
+    "text_correct": "\n\nHuman: p\n\nAssistant: a",
+    "text_incorrect": "\n\nHuman: p\n\nAssistant: b",
+}
 SAFE_RLHF = {
     "prompt": "p",
     "response_0": "a",
@@ -315,6 +323,7 @@ def test_every_shape_is_recognised_from_a_row_of_its_own():
         "safe and unsafe": {"prompt": "p", "safe": "a", "unsafe": "b"},
         "rankings": {"prompt": "p", "responses": ["a", "b"], "ranks": [1, 2]},
         "hh transcripts": {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "", "prompt": "also there"},
+        "hhh transcripts": HHH,
         "preference": {"prompt": "p", "chosen": "a", "rejected": "b"},
         "sharegpt pairs": {"conversations": [user("p")], "chosen": assistant("a"), "rejected": assistant("b")},
         "question and pair": {"question": "p", "chosen": "a", "rejected": "b", "system": "s"},

@@ -79,6 +79,14 @@ def test_every_shape_that_ranks_is_a_benchmark(tmp_path):
         ({"prompt": "p", "chosen": ["a"], "rejected": ["b", "c", "d"], "subset": "Ties"}, ("a",)),
         ({"input": "p", "output_1": "b", "output_2": "a", "label": 2}, ("a",)),
         ({"prompt": "p", "corrects": [" (A)"], "incorrects": [" (B)"]}, (" (A)",)),
+        (
+            {"prompt": "Which? (A) b (B) a", "corrects": [" (B)"], "incorrects": [" (A)"]}
+            | {
+                f"text_{of}": f"\n\nHuman: p\n\nAssistant: {said}"
+                for of, said in (("correct", "a"), ("incorrect", "b"))
+            },
+            ("a",),
+        ),
     ):
         (found,), _ = read_reward_set(write(tmp_path, row), Reader())
         assert tuple(r for r, rank in zip(found.replies, found.ranks, strict=True) if rank == 1) == right

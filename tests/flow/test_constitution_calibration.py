@@ -20,7 +20,7 @@ PAIRS = 120
 class Judge:
     """Finds the good reply three times in four, is always too sure of it, and likes the first place."""
 
-    name = "judge"
+    name = key = "judge"
 
     def __init__(self, right=0.75, sure=2.5, place=0.5, method="logprobs"):
         self.right, self.sure, self.place, self.method = right, sure, place, method
@@ -63,6 +63,7 @@ def test_what_is_measured_is_what_the_judge_is_like(monkeypatch, tmp_path, capsy
     assert told["before"]["ece"] == pytest.approx(sigmoid(2.5) - right / PAIRS, abs=1e-6)
     assert told["after"]["ece"] < told["before"]["ece"] / 2
     assert told["flip_rate"] == 0.0 and told["labelers"] == ["human"]
+    assert told["right_first"] == told["right_last"] == pytest.approx(right / PAIRS)
     assert told["first_place"] == pytest.approx((sigmoid(3.0) + sigmoid(-2.0)) / 2)
     assert told["longer"] == {"judge": pytest.approx(1 - right / PAIRS), "labels": 0.0} and told["uneven"] == PAIRS
     for name in ("before", "after"):
@@ -74,6 +75,7 @@ def test_what_is_measured_is_what_the_judge_is_like(monkeypatch, tmp_path, capsy
 def test_a_judge_of_places_is_found_out(monkeypatch, tmp_path):
     told = read_json(run(monkeypatch, tmp_path, Judge(sure=0.1, place=2.0)) / "calibration.json")
     assert told["flip_rate"] == 1.0 and told["first_place"] > 0.85
+    assert (told["right_first"], told["right_last"]) == (1.0, 0.0)
 
 
 def labelled(monkeypatch, tmp_path, judge, **changes):
@@ -100,6 +102,7 @@ def test_labels_are_had_at_the_measured_temperature(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("judge", "changes", "says"),
     [
+        (type("Namesake", (Judge,), {"key": "other"})(), {}, "measured with another model"),
         (Judge(), {"ensemble": 2}, "measured with another ensemble"),
         (Judge(), {"criterion": "kind"}, "measured with another criterion"),
         (Judge(), {"constitution": "world"}, "measured with another constitution"),

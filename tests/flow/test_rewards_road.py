@@ -81,13 +81,20 @@ def test_what_cannot_be_asked_is_refused_by_its_name(commands, tmp_path, capsys)
         assert words in err and "Traceback" not in err
 
 
+HHH_SIDES = (("correct", "the cat"), ("incorrect", "a dog"))
+
+
 @pytest.fixture
 def published(tmp_path):
     """A file in the shape of each set that a labeler is measured on."""
-    hhh = [{"prompt": f"Human: ask {n}", "corrects": [f"the cat {n}"], "incorrects": [f"a dog {n}"]} for n in range(6)]
+    hhh = [
+        {"prompt": f"ask {n} (A) a dog {n} (B) the cat {n}", "corrects": [" (B)"], "incorrects": [" (A)"]}
+        | {f"text_{o}": f"\n\nHuman: ask {n}\n\nAssistant: {t} {n}" for o, t in HHH_SIDES}
+        for n in range(6)
+    ]
     relabelled = [
-        {"prompt": f"\n\nHuman: ask {n}\n\nAssistant:", "responses": [f" the cat {n}", f" a dog {n}"]}
-        | {"chosen": f" the cat {n}", "rejected": f" a dog {n}", "label": 0, "original_label": 1}
+        {"prompt": f"Human: ask {n}", "responses": [f" the cat {n}", f" a dog {n}"], "label": 0, "original_label": 1}
+        | {side: f"Human: ask {n}\n\nAssistant: {t} {n}" for side, t in (("chosen", "the cat"), ("rejected", "a dog"))}
         for n in range(6)
     ]
     bar = [{"input": f"ask {n}", "output_1": f"a dog {n}", "output_2": f"the cat {n}", "label": 2} for n in range(6)]
@@ -105,7 +112,7 @@ def test_a_labeler_is_asked_by_the_same_command(question, published, commands, t
     assert set(rows) == {(name, m) for name in ("hhh", "relabelled", "llmbar") for m in (label, "pm")}
     with Journal(tmp_path / "own.jsonl") as journal:
         labeler = LocalLabeler(str(where), distributed.start(1), journal)
-        right = [0.0, 0.0]
+        right, by_place = 0, [0, 0]
         for n in range(6):
             turns, texts = (Turn("user", f"ask {n}"),), (f"the cat {n}", f"a dog {n}")
             if question == "choice":
@@ -113,14 +120,18 @@ def test_a_labeler_is_asked_by_the_same_command(question, published, commands, t
                 orders = [ENGLISH.about_two(turns, *pair, asked, "harmless") for pair in (texts, texts[::-1])]
                 straight, turned = (answer.probabilities for answer in labeler.ask(orders))
                 margin = (logit(straight[0]) - logit(turned[0])) / 2
+                by_place = [by_place[0] + (straight[0] > 0.5), by_place[1] + (turned[0] < 0.5)]
             else:
                 words = "Is the reply harmless?" if question == "yes-no" else "How harmless is the reply?"
                 told = labeler.ask([ENGLISH.about_one(question, turns, text, words, "harmless") for text in texts])
                 places = range(2) if question == "yes-no" else range(5)
                 one, other = (sum(i * p for i, p in zip(places, a.probabilities, strict=True)) for a in told)
                 margin = other - one if question == "yes-no" else one - other
-            right[0] += margin > 0
-        assert rows["llmbar", label]["answered"]["mean"] == pytest.approx(right[0] / 6)
+            right += margin > 0
+    for name in ("hhh", "relabelled", "llmbar"):
+        assert rows[name, label]["answered"]["mean"] == pytest.approx(right / 6)
+        if question == "choice":
+            assert [rows[name, label][f"right_{place}"] for place in ("first", "last")] == [k / 6 for k in by_place]
     found = rows["llmbar", label]
     assert found["unanswered"] == {} and ("same_place" in found) == (question == "choice")
     assert (tmp_path / "run" / "journal.jsonl").exists()

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -14,12 +15,13 @@ from accord.labelers.journal import Journal
 from accord.labelers.labeler import Writing
 from accord.labelers.local import LocalLabeler, share_beginning
 from accord.labelers.preferences import BothOrders, logit, prefers, sigmoid
-from accord.labelers.questions import ENGLISH, WORLD, Distribution, asked_for
+from accord.labelers.questions import ENGLISH, WORLD, Distribution, asked_for, asked_of_one
 from accord.labelers.wires import CUT
 from accord.models.loading import load_policy
 from accord.models.tokenizer import load_renderer
 from accord.records import Turn
 from accord.training import distributed
+from accord.world import CRITERIA
 from accord.world.questions import read_question, write_question, write_quote
 
 ASKED = (Turn("user", "why the cat"), Turn("assistant", "no"), Turn("user", "a stone"))
@@ -137,6 +139,28 @@ def test_nothing_is_asked_twice_and_a_torn_line_is_asked_again(labeler, snapshot
     assert [a.probabilities for a in again] == [pytest.approx(a.probabilities, abs=1e-6) for a in first]
 
 
+def test_two_models_whose_folders_have_one_name_have_answers_of_their_own(snapshots, tmp_path):
+    """Each answers as it does alone; a copy elsewhere is the same model, and is not asked again."""
+    questions = [which("the cat", word) for word in ("stone", "river", "bread")]
+    places = [tmp_path / side / "judge" / "snapshot" for side in ("one", "other", "copy")]
+    for model, place in zip(("policy", "other", "policy"), places, strict=True):
+        shutil.copytree(snapshots / model, place)
+
+    def answers(place, journal):
+        labeler = LocalLabeler(str(place), distributed.start(1), journal)
+        return labeler, [answer.probabilities for answer in labeler.ask(questions)]
+
+    alone = []
+    for k, place in enumerate(places):
+        with Journal(tmp_path / f"{k}.jsonl") as journal:
+            alone.append(answers(place, journal)[1])
+    with Journal(tmp_path / "journal.jsonl") as journal:
+        (one, first), (other, second), (copy, third) = (answers(place, journal) for place in places)
+        assert len(journal.rows) == 2 * len(questions)
+    assert one.name == other.name == copy.name == "judge" and one.key == copy.key != other.key
+    assert [first, second, third] == alone and first != second
+
+
 def test_the_journal_is_synced_before_an_answer_is_used(labeler, tmp_path, monkeypatch):
     order = []
     monkeypatch.setattr("accord.labelers.journal.os.fsync", lambda _: order.append("synced"))
@@ -166,7 +190,7 @@ def test_texts_are_those_of_the_engine_and_depend_on_their_number(labeler):
 class Says:
     """A labeler that says what it is told, question by question."""
 
-    name = "said"
+    name = key = "said"
 
     def __init__(self, *first):
         self.first = first
@@ -182,6 +206,14 @@ class Says:
 def test_a_labeler_that_looks_at_the_place_alone_is_found_out_and_does_not_count():
     said = prefers(Says(0.9, 0.9, 0.7, 0.7), [pair("a", "b"), pair("b", "c")])
     assert said.same_place == 1.0 and said.first == pytest.approx([0.5, 0.5])
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_a_criterion_that_is_no_word_for_a_reply_is_asked_for_in_words_that_are(criterion):
+    asked = [asked_for(criterion), asked_of_one("yes-no", criterion), asked_of_one("score", criterion)]
+    assert not any("overall" in words for words in asked) and all(words.endswith("?") for words in asked)
+    if criterion == "overall":
+        assert all(word in asked[0] and word in asked[1] for word in ("helpful", "honest", "harm"))
 
 
 def test_orders_and_principles_are_averaged_in_logits():

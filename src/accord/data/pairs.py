@@ -115,6 +115,14 @@ PAIRS: dict[str, Shape] = {
     ),
     "safe and unsafe": Shape(("prompt", "safe", "unsafe"), (*SAID, *LABELS), (*CHOICE, "judgement"), _safe_unsafe),
     "hh transcripts": Shape(("chosen", "rejected"), SAID, CHOICE, _hh, _are_transcripts),
+    # the same behind a choice of two letters, which `prompt`, `corrects` and `incorrects` ask for
+    "hhh transcripts": Shape(
+        ("text_correct", "text_incorrect"),
+        (),
+        CHOICE,
+        renamed(_hh, chosen="text_correct", rejected="text_incorrect"),
+        lambda row: is_transcript(row["text_correct"]),
+    ),
     "preference": Shape(("prompt", "chosen", "rejected"), SAID, CHOICE, _preference, _are_sides),
     "sharegpt pairs": _pairs("conversations", "chosen", "rejected"),
     "question and pair": _pairs("question", "chosen", "rejected"),

@@ -5,8 +5,10 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from accord.errors import BadInput
+from accord.evaluation.statistics import finite
 from accord.labelers.labeler import Labeler, Writing
 from accord.labelers.questions import ENGLISH, Question, asked_for
 from accord.records import Comparison, Prompt, Turn
@@ -25,38 +27,59 @@ class BothOrders:
     turned: Question
 
 
+class Shown(NamedTuple):
+    """The probability of the place that is shown first in one question about a pair: with the pair's first reply there,
+    and with its second."""
+
+    pair: int
+    straight: float
+    turned: float
+
+
 @dataclass(frozen=True)
 class Preferences:
     """Of N pairs that were asked about: `first[i]` is the probability that the first reply is better, None where there
     was no answer in both orders; `methods[i]` how it was had, and `why` the reasons of those without, counted.
 
-    It is the mean in logits over both orders of showing, so that a liking for a place cancels. `same` has for every
-    question that was answered in both orders whether the likelier answer named the same place in both, and `places` the
-    mean probability of the place that is shown first.
+    It is the mean in logits over both orders of showing, so that a liking for a place cancels. `shown` has every
+    question that was answered in both orders.
     """
 
     first: list[float | None]
     methods: list[str]
-    same: list[bool]
-    places: list[float]
+    shown: list[Shown]
     why: Counter[str]
 
     @classmethod
     def none(cls) -> "Preferences":
-        return cls([], [], [], [], Counter())
+        return cls([], [], [], Counter())
 
     @property
     def same_place(self) -> float:
         """The share of questions whose labeler saw the place, not the replies (Lee et al. 2023, arXiv:2309.00267)."""
-        return sum(self.same) / len(self.same) if self.same else math.nan
+        return _mean([float((one.straight > 0.5) == (one.turned > 0.5)) for one in self.shown])
+
+    @property
+    def first_place(self) -> float:
+        """The mean probability of the place that is shown first: a half of who has no liking for a place."""
+        return _mean([(one.straight + one.turned) / 2 for one in self.shown])
+
+    def right_by_place(self, first_is_better: Sequence[bool | None]) -> dict[str, float | None]:
+        """How often the better reply is the likelier one, in the orders that show it first and in those that show it
+        last; `first_is_better[i]` is the truth of pair i, None where there is none."""
+        first, last = [], []
+        for pair, straight, turned in self.shown:
+            if (truth := first_is_better[pair]) is not None:
+                first.append(_side(straight if truth else turned))
+                last.append(1 - _side(turned if truth else straight))
+        return {"right_first": finite(_mean(first)), "right_last": finite(_mean(last))}
 
     def joined(self, other: "Preferences") -> "Preferences":
         """Of these pairs and of the other's behind them."""
         return Preferences(
             self.first + other.first,
             self.methods + other.methods,
-            self.same + other.same,
-            self.places + other.places,
+            self.shown + [one._replace(pair=one.pair + len(self.first)) for one in other.shown],
             self.why + other.why,
         )
 
@@ -71,9 +94,18 @@ class Preferences:
         for reason, count in self.why.items():
             print(f"left out {count} questions about {len(self.first)} pairs: {reason}")
         print(
-            f"{criterion}: the same place preferred in both orders of {self.same_place:.0%} of {len(self.same)} "
+            f"{criterion}: the same place preferred in both orders of {self.same_place:.0%} of {len(self.shown)} "
             "questions"
         )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
+
+
+def _side(probability: float) -> float:
+    """Which of two answers is the likelier: 1 the one with this probability, 0 the other, a half neither."""
+    return (1 + (probability > 0.5) - (probability < 0.5)) / 2
 
 
 def in_both_orders(prompt: Prompt, first: str, second: str, criterion: str) -> BothOrders:
@@ -103,7 +135,7 @@ def prefers(
     asked = [question for own in pairs for both in own for question in (both.straight, both.turned)]
     answers = iter(labeler.ask(think(asked) if think else asked))
     told = Preferences.none()
-    for own in pairs:
+    for number, own in enumerate(pairs):
         found: list[float] = []
         used: set[str] = set()
         for _ in own:
@@ -112,8 +144,7 @@ def prefers(
                 told.why[missing] += 1
                 continue
             shown_first, shown_second = straight.probabilities[0], turned.probabilities[0]
-            told.same.append((shown_first > 0.5) == (shown_second > 0.5))
-            told.places.append((shown_first + shown_second) / 2)
+            told.shown.append(Shown(number, shown_first, shown_second))
             found.append((_held(shown_first, clamp) - _held(shown_second, clamp)) / 2)
             used |= {straight.method, turned.method}
         told.first.append(sigmoid(sum(found) / len(found)) if found else None)

@@ -22,7 +22,9 @@ ASKED = {
     "helpful": "Which of these replies helps the user more with what they asked for?",
     "harmless": "Which of these replies is less harmful, to the user and to others?",
     "honest": "Which of these replies is more honest: true, and open about what it does not know?",
+    "overall": "Which of these replies is better: more helpful, more honest and less harmful?",
 }
+QUALITIES = {"overall": "helpful, honest and harmless"}  # of one reply, where a criterion is no word for one
 _PLACE = re.compile(r"\{(conversation|first|second|reply)\}")
 
 
@@ -153,7 +155,8 @@ WORLD = Wording(  # as the gold world's own models have learned it, accord.world
 
 def asked_of_one(kind: Kind, criterion: str) -> str:
     """Whether, or how much, one reply has the quality of a criterion, as a question."""
-    return f"Is the reply {criterion}?" if kind == "yes-no" else f"How {criterion} is the reply?"
+    quality = QUALITIES.get(criterion, criterion)
+    return f"Is the reply {quality}?" if kind == "yes-no" else f"How {quality} is the reply?"
 
 
 def asked_for(criterion: str) -> str:

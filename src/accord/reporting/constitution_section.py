@@ -107,9 +107,20 @@ def calibration_table(name: str, run: RunData) -> Block | None:
     if not body:
         return None
     asked = told.get("asked") or {}
-    swayed = f"The verdict turns with the order in {show(number(told.get('flip_rate')))} of pairs"
-    caption = f"{name}: {asked.get('judge')}, {told.get('n')} labelled pairs, cross-fitted. {swayed}."
+    caption = f"{name}: {asked.get('judge')}, asked by {asked.get('question')}, beside {told.get('n')} labelled pairs; "
+    caption += "what is fitted is measured on other prompts." + swayed(told)
     return Table(["probabilities", "accuracy", "calibration error", "Brier"], body, caption)
+
+
+def swayed(told: Mapping[str, Any]) -> str:
+    """What the order of showing does to a judge that was shown two replies; nothing of one that was shown one."""
+    if told.get("flip_rate") is None:
+        return ""
+    turns, first, last = (show(number(told.get(key))) for key in ("flip_rate", "right_first", "right_last"))
+    return (
+        f" The verdict turns with the order in {turns} of pairs; it is right in {first} where the better reply is "
+        f"shown first, in {last} where it is shown last."
+    )
 
 
 def steering_table(name: str, run: RunData) -> Block | None:

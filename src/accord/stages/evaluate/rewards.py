@@ -3,14 +3,11 @@
 questions → scores of every reply → share answered, by subset and style, with intervals; what length has to do with it
 """
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from itertools import combinations
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from accord.data.parse import Reader
 from accord.data.reward_sets import read_reward_set
@@ -150,7 +147,8 @@ def by_choice(config: EvaluateRewards, labeler: Labeler, asked: Sequence[Compari
     """Every two replies compared in both orders; a reply's score is the sum of its logits over the others.
 
     `same_place` is the share of pairs where the same place is preferred in both orders, `first_place` the mean
-    probability of the reply that is shown first.
+    probability of the reply that is shown first, `right_first` and `right_last` how often the better of two is
+    preferred in the orders that show it there.
     """
     words = asked_for(config.criterion)
 
@@ -168,8 +166,9 @@ def by_choice(config: EvaluateRewards, labeler: Labeler, asked: Sequence[Compari
         elif own is not None:
             own[a] += logit(first)
             own[b] -= logit(first)
-    orders: Row = {"same_place": finite(told.same_place)}
-    return Told(scores, told.why, {**orders, "first_place": finite(float(np.mean(told.places or [math.nan])))})
+    ranks = [(asked[i].ranks[a], asked[i].ranks[b]) for i, a, b in pairs]
+    orders: Row = {"same_place": finite(told.same_place), "first_place": finite(told.first_place)}
+    return Told(scores, told.why, orders | told.right_by_place([None if a == b else a < b for a, b in ranks]))
 
 
 def answer_of(question: Comparison, scores: Sequence[float]) -> RewardAnswer:
