@@ -39,6 +39,14 @@ EVALUATED = {
 }
 
 
+def harm_sources(count: int, seed: int) -> dict[str, str]:
+    """Prompts on which harm is at stake, a third of them with an attack of the trained families around the request."""
+    return {
+        "harmful": f"world:prompts/harmful?count={2 * count // 3}&seed={seed}",
+        "red-team": f"world:prompts/red-team?count={count // 3}&seed={seed}",
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class Scale:
     """Sizes of one scale. Counts are of documents, demonstrations, prompts, comparisons of scripted replies, harmful
@@ -125,12 +133,7 @@ class GoldFlow:
 
     def sample_harm(self) -> Sample:
         """Replies to more of the prompts on which harm is at stake, as people who red-team collect them."""
-        count, seed = self.scale.harmful_prompts, self.seed + 100
-        sources = {
-            "harmful": f"world:prompts/harmful?count={2 * count // 3}&seed={seed}",
-            "red-team": f"world:prompts/red-team?count={count // 3}&seed={seed}",
-        }
-        return self.sample("sample-harm", data=sources)
+        return self.sample("sample-harm", data=harm_sources(self.scale.harmful_prompts, self.seed + 100))
 
     def annotate(self, name: str = "annotate", **changes: Any) -> Annotate:
         """People compare and judge. For harmlessness they are shown pairs where harm is at stake: two replies to a

@@ -24,6 +24,7 @@ Job = tuple[str, Config]
 ELSEWHERE = {
     "annotate": "accord.stages.online.annotate",
     "soup": "accord.claims.lab.soup",
+    "oversee": "accord.claims.lab.oversee",
     "probeknowledge": "accord.stages.probe.run",
     "evaluatehonesty": "accord.stages.evaluate.honesty",
 }
