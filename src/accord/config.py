@@ -24,8 +24,11 @@ LIMIT_OF = "what is bounded: the mean cost in its own units, or the calibrated s
 
 
 def split_commas(value: Any) -> Any:
-    """A list that may be given as one text, with commas between."""
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    """A list that may be given as texts with commas between; a command line gives its one text as a list."""
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        return value
+    return [part.strip() for text in texts for part in text.split(",") if part.strip()]
 
 
 class Idle(NamedTuple):
@@ -264,7 +267,7 @@ class UnderPrinciples(Asking):
         "score", description="how well a reply keeps to a principle, or whether it does"
     )
     constitution: str = Field("default", description="default, world, a YAML file, or a folder of the paper's prompts")
-    tags: list[str] = Field([], description="use only principles with one of these tags, with commas; default: all")
+    tags: list[str] = Field([], description="use only principles of these names or tags, with commas; default: all")
     calibration: str = Field(
         "", description="run folder of `accord constitution --make calibration` with the same --question"
     )

@@ -13,6 +13,7 @@ from accord.labelers.local import LocalLabeler
 from accord.labelers.preferences import prefers, thought_over
 from accord.labelers.principles import drawn, several_drawn
 from accord.labelers.questions import Distribution
+from accord.parsing import parse
 from accord.records import Prompt, Turn
 from accord.run import read_json, read_lines, verify
 from accord.stages.constitution import compare, revise
@@ -89,7 +90,7 @@ def test_whole_revisions_and_helpful_replies_are_demonstrations(revised, command
 class Scripted:
     """A labeler that says what it is told and keeps what it was asked."""
 
-    name = "scripted"
+    name = key = "scripted"
 
     def __init__(self, *texts):
         self.texts, self.asked = list(texts), []
@@ -251,6 +252,47 @@ def test_given_replies_are_compared_in_both_orders(monkeypatch, tmp_path, ours):
     assert row["ranks"] == [1, 2] and row["slice"] == "x" and row["labeler"] == "ai:scripted:logprobs"
     watched = read_json(tmp_path / "run" / "watch.json")
     assert watched["longer_preferred"] == 0 and watched["uneven"] == 1 and watched["preferred"]["words"] == 2
+
+
+def test_hard_labels_are_the_choice_of_the_same_questions(compared, commands, tmp_path, snapshots):
+    given = {"make": "comparisons", "ensemble": 2, "labels": "hard", "replies": compared, "judge": snapshots / "policy"}
+    given |= dict.fromkeys(("model", "data", "revisions", "max_new_tokens", "helpful"))
+    assert commands.run("constitution", tmp_path / "hard", **given) == 0
+    soft, hard = (read_lines(folder / "comparisons.jsonl") for folder in (compared, tmp_path / "hard"))
+    assert {row.get("probability", 1.0) for row in hard} == {1.0}
+    assert all(0.5 < row["probability"] < 1 for row in soft)
+    assert [(row["replies"], row["ranks"]) for row in hard] == [(row["replies"], row["ranks"]) for row in soft]
+    asked = [[row["asked"] for row in read_lines(f / "labels.jsonl")] for f in (compared, tmp_path / "hard")]
+    assert asked[0] == asked[1]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["constitution", "--model", "m", "--data", "d"],
+        ["redteam", "--model", "m", "--data", "d", "--judge", "labeler:j"],
+        ["evaluate principles", "--model", "m", "--judge", "j"],
+    ],
+    ids=lambda line: line[0],
+)
+def test_tags_have_commas_between_on_a_command_line_too(line):
+    assert parse(line[0], [*line[1:], "--out", "o", "--tags", "soft, short"]).tags == ["soft", "short"]
+    assert parse(line[0], [*line[1:], "--out", "o", "--tags", '["soft"]']).tags == ["soft"]
+
+
+def test_principles_are_chosen_by_their_names_too(monkeypatch, tmp_path, ours):
+    found = read_constitution(str(ours))
+    assert [p.name for p in found.revising(["short"])] == ["short"] and found.comparing(["short"]) == []
+    assert [p.name for p in found.revising(["short", "soft"])] == ["kind", "short"]
+    asked = talk(monkeypatch, tmp_path, ours, ["no", "yes"], tags=["short"])
+    assert asked[1][-1] == ("user", "Be shorter.")
+
+
+def test_helpful_prompts_are_of_the_split_that_is_asked_for(commands, tmp_path):
+    assert commands.run("constitution", tmp_path / "run", helpful=commands.files / "prompts.jsonl", split="policy") == 0
+    made = read_lines(tmp_path / "run" / "demonstrations.jsonl")
+    prompts_ = [Prompt(tuple(Turn(**turn) for turn in row["prompt"]), "", "") for row in made]
+    assert made and {prompt.split for prompt in prompts_} == {"policy"}
 
 
 def test_thoughts_are_written_greedily_and_the_answer_follows_them():

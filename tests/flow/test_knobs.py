@@ -48,7 +48,7 @@ UNGATED = (
 REVISED = "critic revisions critique helpful "
 JUDGED = "judge criterion ensemble clamp think "
 UNMEASURED = "mapping tries "  # without a calibration, and where nothing is steered
-COMPARED = JUDGED + "question replies samples calibration require_calibration checks " + UNMEASURED
+COMPARED = JUDGED + "question replies samples labels calibration require_calibration checks " + UNMEASURED
 VOTED = "from_votes statements keep "
 COMPARES = {"make": "comparisons", "revisions": None}
 
@@ -233,21 +233,28 @@ CHOICES = {
     "constitution, calibration": Choice(
         "constitution",
         {"make": "calibration", "data": "FILES/comparisons.jsonl", "max_new_tokens": None, "revisions": None},
-        SERVER + REVISED + VOTED + UNMEASURED + "clamp replies samples calibration require_calibration checks "
+        SERVER + REVISED + VOTED + UNMEASURED + "clamp replies samples labels calibration require_calibration checks "
         "temperature max_new_tokens",
     ),
     "constitution, calibration of single replies": Choice(
         "constitution",
         {"make": "calibration", "question": "score", "data": "FILES/comparisons.jsonl"}
         | dict.fromkeys(["max_new_tokens", "revisions", "shots"]),
-        SERVER + REVISED + VOTED + UNMEASURED + "shots think clamp replies samples calibration require_calibration "
+        SERVER
+        + REVISED
+        + VOTED
+        + UNMEASURED
+        + "shots think clamp replies samples labels calibration require_calibration "
         "checks temperature max_new_tokens",
     ),
     "constitution, steering": Choice(
         "constitution",
         {"make": "steering", "tries": 2, "data": "FILES/comparisons.jsonl", "criterion": "helpful"}
         | dict.fromkeys(["max_new_tokens", "revisions"]),
-        SERVER + REVISED + VOTED + "mapping ensemble think clamp replies samples calibration require_calibration "
+        SERVER
+        + REVISED
+        + VOTED
+        + "mapping ensemble think clamp replies samples labels calibration require_calibration "
         "checks temperature max_new_tokens",
     ),
     "constitution, votes": Choice(

@@ -70,15 +70,15 @@ class Principles:
     comparisons: tuple[WorkedComparison, ...] = ()
 
     def revising(self, tags: Sequence[str] = ()) -> list[WrittenPrinciple]:
-        """Those that replies are revised by, with one of the tags where there are any."""
+        """Those that replies are revised by, of these names or tags where there are any."""
         return [p for p in self.principles if p.revision and _tagged(p, tags)]
 
     def comparing(self, tags: Sequence[str] = ()) -> list[WrittenPrinciple]:
-        """Those that replies are compared by, with one of the tags where there are any."""
+        """Those that replies are compared by, of these names or tags where there are any."""
         return [p for p in self.principles if p.comparison and _tagged(p, tags)]
 
     def scoring(self, tags: Sequence[str] = ()) -> list[WrittenPrinciple]:
-        """Those that single replies are scored under, with one of the tags where there are any."""
+        """Those that single replies are scored under, of these names or tags where there are any."""
         return [p for p in self.principles if p.text and _tagged(p, tags)]
 
     def about_one(self, principle: WrittenPrinciple, kind: Kind, turns: Sequence[Turn], reply: str) -> Question:
@@ -104,7 +104,7 @@ class Principles:
 
 
 def _tagged(principle: WrittenPrinciple, tags: Sequence[str]) -> bool:
-    return not tags or bool(set(tags) & set(principle.tags))
+    return not tags or bool(set(tags) & {principle.name, *principle.tags})
 
 
 def drawn(principles: Sequence[WrittenPrinciple], key: str) -> WrittenPrinciple:

@@ -129,6 +129,8 @@ def compare(
             continue
         own = plain[i]
         sure = sigmoid(measured(logit(first), method, maps)) if maps else first
+        if config.labels == "hard":
+            sure = (1 + (sure > 0.5) - (sure < 0.5)) / 2
         labeler = f"ai:{judge.name}:{method}"
         comparison = soft_label(own.prompt, own.first, own.second, config.criterion, sure, labeler)
         made.append(comparison)

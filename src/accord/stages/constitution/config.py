@@ -1,13 +1,13 @@
 """Knobs of constitutions."""
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from accord.config import Asking, Idle, Reading, Run, Sampling, Sources, is_server, rare
+from accord.config import Asking, Idle, Reading, Run, Sampling, Sources, is_server, rare, split_commas
 
 REVISED = "critic revisions critique helpful"
-COMPARED = "replies samples calibration require_calibration checks"
+COMPARED = "replies samples labels calibration require_calibration checks"
 JUDGED = "judge criterion ensemble clamp think"
 DRAWN = "model data split samples temperature max_new_tokens max_rows columns"
 TALKED = "model data split constitution tags shots temperature max_new_tokens max_rows columns cache_tokens"
@@ -43,7 +43,7 @@ class Constitution(Run, Sampling, Reading, Asking):
         "measured on comparisons that are labelled, or steered by texts inside replies; or a constitution of votes",
     )
     constitution: str = Field("default", description="default, world, a YAML file, or a folder of the paper's prompts")
-    tags: list[str] = Field([], description="use only principles with one of these tags; default: all")
+    tags: list[str] = Field([], description="use only principles of these names or tags, with commas; default: all")
     model: str = Field("", description="whose replies they are: a policy, or PROTOCOL:URL#MODEL")
     data: Sources = Field("", description="prompts, or labelled comparisons to measure the judge on")
     split: str = Field("", description="use only prompts of this split (preference, policy, evaluation)")
@@ -64,6 +64,9 @@ class Constitution(Run, Sampling, Reading, Asking):
     clamp: float = Field(
         0.4, ge=0, lt=0.5, description="probabilities after a chain of thought are held between this and 1 − this"
     )
+    labels: Literal["soft", "hard"] = rare(
+        "soft", description="of the comparisons: how likely the judge finds each reply the better, or its choice alone"
+    )
     calibration: str = Field(
         "", description="run folder of --make calibration: its temperature is applied to the labels"
     )
@@ -78,6 +81,11 @@ class Constitution(Run, Sampling, Reading, Asking):
     from_votes: str = Field("", description="votes: CSV, a row a participant with group-id and a column a statement")
     statements: str = Field("", description="what was voted on: CSV with comment-id and comment-body")
     keep: int = rare(20, gt=0, description="principles: so many statements of the highest group-aware consensus")
+
+    @field_validator("tags", mode="before")
+    @classmethod
+    def _with_commas(cls, value: Any) -> Any:
+        return split_commas(value)
 
     @property
     def asks_server(self) -> bool:

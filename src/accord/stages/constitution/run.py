@@ -50,7 +50,9 @@ def make_demonstrations(config: Constitution, run: RunFolder) -> None:
     write_text(run.path / "constitution.yaml", to_yaml(constitution))
     prompts: list[Prompt] = load_all(read_prompts, config.data, config, run, split=config.split)
     helpful: list[Prompt] = (
-        load_all(read_prompts, config.helpful, config, run, what="helpful") if config.helpful else []
+        load_all(read_prompts, config.helpful, config, run, split=config.split, what="helpful")
+        if config.helpful
+        else []
     )
     with Journal(run.path / "journal.jsonl") as journal:
         labelers = Labelers(config, distributed.start(run.threads), journal, config.cache_tokens)
