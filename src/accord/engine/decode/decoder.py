@@ -134,7 +134,8 @@ class Decoder:
     def _head(self, linear: Any, rows: int) -> Matrix | nn.Module:
         if type(linear) is not nn.Linear:
             return linear
-        weight, bias = (None if part is None else part.to(self.low) for part in merged_weights(linear))
+        weight, bias = merged_weights(linear)
+        weight, bias = weight.to(self.low), None if bias is None else bias.to(self.low)
         small = weight.numel() * weight.element_size() <= COPIED
         return arrange(weight, bias, rows) if small else Matrix(weight.T, bias)
 
