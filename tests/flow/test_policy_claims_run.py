@@ -38,6 +38,10 @@ def test_a_claim_on_ai_feedback_runs_and_writes_its_page(name, monkeypatch, tmp_
         "tension",
         "thresholds",
         "anneal",
+        "online",
+        "drift",
+        "assistance",
+        "representation",
     ],
 )
 def test_a_claim_on_policies_runs_and_writes_its_page(name, monkeypatch, tmp_path_factory):

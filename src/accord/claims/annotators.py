@@ -10,7 +10,7 @@ from accord.claims.lab.contract import Claim, Finding, Part
 from accord.claims.lab.findings import TRAINED
 from accord.claims.lab.pairs import score, scored
 from accord.claims.lab.recipes import GoldFlow
-from accord.evaluation.statistics import Interval, nested_interval, pair_outcomes
+from accord.evaluation.statistics import Nested, nested_interval, pair_outcomes
 from accord.records import Turn
 from accord.reporting.figures import Column, Dots, dots
 from accord.run import read_lines
@@ -137,7 +137,7 @@ def right(flow: GoldFlow, group: str) -> np.ndarray:
     return np.array(rows)
 
 
-def win_rate(flows: Sequence[GoldFlow], ours: str, theirs: str, group: str) -> Interval:
+def win_rate(flows: Sequence[GoldFlow], ours: str, theirs: str, group: str) -> Nested:
     """How often the group values the reply of one policy more than that of another; a tie is half a win."""
     rates = []
     for flow in flows:

@@ -71,7 +71,7 @@ CLAIM = Claim(
     statistic=f"{EACH} simulated people of each of the groups {' and '.join(GROUPS)} compare the same {PAIRS} pairs of "
     "replies of the SFT snapshot to harmful and red-team prompts, where both are at stake, under "
     f"{', '.join(SEPARATE)} and under {FUSED}. Krippendorff's α under each; the mean of the separate ones less that of "
-    f"{FUSED}. Intervals over seeds.",
+    f"{FUSED}. Intervals over seeds; 8 seeds see an effect of 1.2 deviations between seeds in four of five tries.",
     rule="The difference's lower bound is above 0.",
     measure=measure,
 )
