@@ -19,7 +19,7 @@ from accord.stages.collect import snapshots as snapshots_module
 from accord.stages.collect.config import Collect
 from accord.stages.collect.fresh import draw_items
 from accord.stages.collect.run import ask, greeting, make_app
-from accord.stages.collect.snapshots import Snapshots
+from accord.stages.collect.snapshots import Snapshots, Turns
 from tests.fixtures.feedback import PASSWORD, prompt
 
 
@@ -52,6 +52,53 @@ def test_replies_of_several_snapshots_stand_beside_each_other(snapshots, prompts
         assert [where["snapshot"] for where in said] == [str(snapshots / n) for n in ("policy", "policy", "other")]
         assert said[0]["temperature"] == 1.0 and said[0]["seed"] == 0
     assert items == items_of(config), "the seed says what is drawn"
+
+
+def test_the_first_question_waits_for_two_prompts_and_a_conversation_for_no_more(snapshots, tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    write_records(path, [prompt(f"why the cat {n}") for n in range(12)])
+    asked = []
+
+    class Counted(Snapshots):
+        def draw(self, snapshot, conversations, share, **knobs):
+            asked.append((len(conversations), knobs["first"]))
+            return [[f"{knobs['first']} {n} {k}" for k in range(share)] for n in range(len(conversations))]
+
+    for mode, wanted in (
+        (["compare"], [(2, 0), (8, 2), (2, 10)]),
+        (["compare", "chat"], [(2, n) for n in range(0, 12, 2)]),
+    ):
+        asked.clear()
+        config = config_of(snapshots, str(path), snapshots=[str(snapshots / "policy")], mode=mode, samples=2)
+        assert sum(map(len, draw_items(config, "compare", Counted(config)))) == 12
+        assert asked == wanted
+
+
+def test_a_snapshot_that_will_not_do_is_refused_before_anything_is_served(snapshots, tmp_path, capsys):
+    store = tmp_path / "feedback.db"
+    for name, why in (("reward", "a policy model is asked for"), ("nowhere", "nowhere")):
+        words = ["--snapshots", str(snapshots / name), "--criterion", "helpful", "--database", str(store)]
+        assert main(["collect", *words]) == 2
+        assert why in capsys.readouterr().err and not store.exists()
+
+
+def test_a_conversation_goes_before_questions_that_wait():
+    """Questions are drawn, more of them wait, and a conversation comes last: it is next."""
+    turns, order, first = Turns(), [], threading.Event()
+
+    def draw(name, live):
+        with turns.take(live=live):
+            order.append(name)
+
+    threads = [threading.Thread(target=draw, args=asked) for asked in (("more", False), ("talk", True))]
+    with turns.take(live=False):
+        for thread in threads:
+            thread.start()
+        while turns._waiting == 0:  # until the conversation has come
+            first.wait(0.001)
+    for thread in threads:
+        thread.join()
+    assert order == ["talk", "more"]
 
 
 def test_one_reply_is_judged_alone(snapshots, prompts):

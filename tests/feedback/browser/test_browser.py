@@ -104,6 +104,14 @@ def test_every_mode_of_the_desk_by_mouse(page, serve):
     assert site.people.all()[0].opted_out
 
 
+def test_a_question_that_comes_later_appears_by_itself(page, serve):
+    site = serve()
+    site.join(page)
+    assert "No question" in page.text_content("main")
+    after(page, lambda: site.desk.add([comparison_item("late", ("x", "y"))]))
+    assert page.locator(".reply").count() >= 2 and page.noted == []
+
+
 @pytest.mark.parametrize("mode", ["chat", "redteam"])
 @pytest.mark.parametrize("by", ["keyboard", "mouse"])
 def test_a_conversation(page, serve, mode, by):

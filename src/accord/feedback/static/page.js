@@ -238,5 +238,19 @@ async function wait() {
   }
   setTimeout(wait, 1000);
 }
+
+// nothing is left: new questions are looked for while somebody is there, since whoever finds one holds it
+async function look() {
+  if (document.visibilityState === "visible" && idle <= 300) {
+    try {
+      if ((await ask("/api/next")).found) return next();
+      tell("", false);
+    } catch {
+      tell(form.dataset.offline, true);
+    }
+  }
+  setTimeout(look, 3000);
+}
 if ("waiting" in form.dataset) wait();
+else if ("empty" in form.dataset) look();
 else form.elements.say?.focus();

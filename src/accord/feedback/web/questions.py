@@ -93,6 +93,12 @@ def question(request: Request, person: Counted) -> Response:
     )
 
 
+@router.get("/api/next")
+def look(request: Request, person: Counted) -> dict[str, bool]:
+    """Whether there is a question; the one that is found is the person's."""
+    return {"found": page_of(request).desk.next(person.id) is not None}
+
+
 def minutes_left(page: Page, person: Person) -> int:
     """Until harmful questions come again; 0 where no break keeps them away."""
     until = page.desk.exposure(person.id).until

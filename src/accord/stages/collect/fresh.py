@@ -10,7 +10,7 @@ from accord.stages.collect.snapshots import Snapshots
 from accord.stages.shared import named, taken
 
 TOO_LONG = "longer than a snapshot reads"
-FEW = 8  # prompts that are answered before anybody sees a question of them
+FIRST, FEW = 2, 8  # prompts that are answered before anybody sees a question of them: at first, and later
 
 
 def draw_items(config: Collect, mode: Drawn, snapshots: Snapshots) -> Iterator[list[Item]]:
@@ -31,8 +31,10 @@ def draw_items(config: Collect, mode: Drawn, snapshots: Snapshots) -> Iterator[l
     print(f"{len(prompts)} prompts" + (f"; dropped {dropped}" if dropped else ""), flush=True)
     least, most = REPLIES[mode]
     count = min(most, config.samples) if least > 1 else 1
-    for start in range(0, len(prompts), FEW):
-        few = prompts[start : start + FEW]
+    # a conversation waits until what is being drawn is whole
+    later = FEW if set(config.mode) <= set(config.drawn) else FIRST
+    start = 0
+    while few := prompts[start : start + (later if start else FIRST)]:
         replies: list[list[tuple[str, str]]] = [[] for _ in few]
         for number, policy in enumerate(policies):
             share = len(range(number, count, len(policies)))
@@ -43,6 +45,7 @@ def draw_items(config: Collect, mode: Drawn, snapshots: Snapshots) -> Iterator[l
                     held += [(text, snapshots.origin(policy.where, config.seed)) for text in texts]
         items = [_item(config, mode, prompt, held) for prompt, held in zip(few, replies, strict=True)]
         yield [item for item in items if item is not None]
+        start += len(few)
 
 
 def _item(config: Collect, mode: Drawn, prompt: Prompt, replies: Sequence[tuple[str, str]]) -> Item | None:

@@ -28,9 +28,9 @@ def run(config: Collect) -> None:
         import uvicorn
     except ImportError:
         raise BadInput(INSTALL) from None
+    snapshots = open_snapshots(config) if config.snapshots else None
     database = Database(config.database, writes=True)
     try:
-        snapshots = open_snapshots(config) if config.snapshots else None
         app = make_app(config, database, snapshots)
         server = uvicorn.Config(app, host=config.host, port=config.port, log_level="warning", ws="none")
         server.server_header = False
