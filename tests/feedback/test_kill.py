@@ -84,8 +84,8 @@ def sessions_of(address, count):
     return database, found
 
 
-def killed_again_and_again(address, kills, folder):
-    """Start, answer, kill; what clients saw, and the store as it is in the end."""
+def killed_again_and_again(address, kills, folder, first=0):
+    """Start, answer, kill; what clients saw. `first` is the number of the first kill, which says when each comes."""
     database, sessions = sessions_of(address, CLIENTS)
     Desk(database).add([comparison_item(f"q{n}", ("x", "y"), overlap=2) for n in range(60 * kills + 60)])
     database.close()
@@ -96,7 +96,7 @@ def killed_again_and_again(address, kills, folder):
     for n in range(kills):
         served, base = start(address, secret)
         enough, counted, lock = threading.Event(), [0], threading.Lock()
-        due = random.Random(n).randrange(1, 60)
+        due = random.Random(first + n).randrange(1, 60)
 
         def count(enough=enough, counted=counted, lock=lock, due=due):
             with lock:
@@ -137,16 +137,20 @@ def check_after_kills(address, clients):
     assert not [text for client in clients for text in client.refused], "what is sent again is taken as before"
 
 
-@pytest.mark.parametrize("kills", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (20, 200))])
-def test_the_server_is_killed_under_eight_clients_on_sqlite(kills, tmp_path):
+def many(kills, of):
+    """So many kills in parts of minutes, each on a store of its own: `-k sqlite`, or one part by its number."""
+    return [pytest.param(first, of, marks=pytest.mark.slow) for first in range(0, kills, of)]
+
+
+@pytest.mark.parametrize("first, kills", [(0, 1), *many(200, of=40)])
+def test_the_server_is_killed_under_eight_clients_on_sqlite(first, kills, tmp_path):
     address = str(tmp_path / "feedback.db")
-    check_after_kills(address, killed_again_and_again(address, kills, tmp_path))
+    check_after_kills(address, killed_again_and_again(address, kills, tmp_path, first))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kills", [5, 50])
-def test_the_server_is_killed_under_eight_clients_on_postgresql(kills, empty_postgres, tmp_path):
-    check_after_kills(empty_postgres, killed_again_and_again(empty_postgres, kills, tmp_path))
+@pytest.mark.parametrize("first, kills", many(50, of=25))
+def test_the_server_is_killed_under_eight_clients_on_postgresql(first, kills, empty_postgres, tmp_path):
+    check_after_kills(empty_postgres, killed_again_and_again(empty_postgres, kills, tmp_path, first))
     if shutil.which("pg_amcheck"):
         host, user = re.search(r"host=([^&]+)&user=(\w+)", empty_postgres).groups()
         words = ["pg_amcheck", "--install-missing", "--heapallindexed", "-h", host, "-U", user, "postgres"]
