@@ -181,6 +181,7 @@ ROLES = {
     "/people/role": "admin",
     "/people/exclude": "admin",
     "/people/forget": "admin",
+    "/api/next": "annotator",
     "/api/answer": "annotator",
     "/api/skip": "annotator",
     "/api/undo": "annotator",

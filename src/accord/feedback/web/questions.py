@@ -11,14 +11,18 @@ from accord.feedback.store.answers import ANSWERS, LONGEST, PersonAnswer
 from accord.feedback.store.desk import Declined, Handout
 from accord.feedback.store.people import Person
 from accord.feedback.store.questions import Mode, is_aided
-from accord.feedback.web.context import Forbidden, Page, page_of, require
+from accord.feedback.web.context import Forbidden, Page, page_of, signed_in
 
 SKIP_REASONS = ("unclear", "expertise", "harmful", "language", "broken", "other")
 STRENGTHS = tuple(range(1, 8))  # keys of two replies: 1 the left by far, 4 a tie, 7 the right by far
 
 
-def counted(request: Request, person: Annotated[Person, Depends(require("annotator"))]) -> Person:
-    """Who asks, not too often; somebody who is excluded is asked nothing more."""
+def counted(request: Request) -> Person:
+    """Who asks, not too often; somebody who is excluded is asked nothing more.
+
+    One dependency and not one on another: each is a way to a thread and back.
+    """
+    person = signed_in(request, "annotator")
     request.app.state.clicks.take(str(person.id))
     if person.excluded:
         raise Forbidden(403, "excluded")
