@@ -137,12 +137,17 @@ def test_a_skip_needs_a_reason_that_is_known(browser, desk):
     assert "No question is waiting" in browser.get("/").text
 
 
-def test_a_page_without_questions_hears_of_new_ones(browser, desk):
+def test_a_page_without_questions_hears_of_new_ones(browser, make_browser, desk, clock):
     browser.sign_in("Ada")
     assert "data-empty" in browser.get("/").text and browser.get("/api/next").json() == {"found": False}
     desk.add([comparison_item("q", ("x", "y"))])
     assert browser.get("/api/next").json() == {"found": True}
-    assert "data-empty" not in browser.get("/").text and desk.progress(1)["done"] == 0
+    other = make_browser().sign_in("Ben")
+    assert "data-item" in other.get("/").text, "who looks holds nothing"
+    assert browser.get("/api/next").json() == {"found": False}
+    clock.now += 1000
+    assert browser.get("/api/next").json() == {"found": True}, "the lease has ended"
+    assert "data-item" in browser.get("/").text and browser.get("/api/next").json() == {"found": True}
 
 
 def test_nothing_on_the_page_says_which_snapshot_a_reply_is_of(browser, desk):

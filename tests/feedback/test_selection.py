@@ -127,7 +127,7 @@ def plans_of(desk, act):
 
 
 def test_no_question_or_answer_reads_a_whole_table(desk, large, cheap_people, database):
-    """Handing out, drafts, submitting, skipping, undo and progress touch rows by an index alone."""
+    """Handing out, looking, drafts, submitting, skipping, undo and progress touch rows by an index alone."""
     desk.selection = Selection(checks=0.5, random=0.5)
 
     def act():
@@ -142,6 +142,7 @@ def test_no_question_or_answer_reads_a_whole_table(desk, large, cheap_people, da
                         person, held.number, f"{person} {n}", CompareAnswer(choices={"helpful": {"ranks": [1, 2]}})
                     )
                 desk.progress(person)
+            desk.waits_for(person)
             desk.undo(person)
 
     plans = dict(plans_of(desk, act))

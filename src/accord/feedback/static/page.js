@@ -239,7 +239,7 @@ async function wait() {
   setTimeout(wait, 1000);
 }
 
-// nothing is left: new questions are looked for while somebody is there, since whoever finds one holds it
+// nothing is left: new questions are looked for while somebody is there, who has the one that is found for half an hour
 async function look() {
   if (document.visibilityState === "visible" && idle <= 300) {
     try {

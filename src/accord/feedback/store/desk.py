@@ -21,7 +21,9 @@ from accord.feedback.store.exposure import NO_CAPS, Caps, Exposure, exposure_of
 from accord.feedback.store.questions import LIVE, MODES, QUEUED, Item, Mode, is_aided, item_from_json, item_to_json
 from accord.feedback.store.schema import ASSIGNMENTS, CLOCK, EVENTS, ITEMS, PEOPLE, TALKS
 from accord.feedback.store.selection import (
+    ACTIVE,
     EVERYBODY,
+    RANDOM,
     SELECTION,
     Selection,
     first_open,
@@ -96,6 +98,21 @@ class Desk:
             if held is not None:
                 return held
         return self.database.write(lambda connection: self._hand_out(connection, person, modes))
+
+    def waits_for(self, person: int) -> bool:
+        """Whether `next` may have an item for the person; nothing is handed out.
+
+        An item whose lease has ended may be theirs, and is handed out by `next` alone. Check items are left out: they
+        come among others.
+        """
+        now = self.clock()
+        with self.database.read() as connection:
+            ended = select(ASSIGNMENTS.c.item).where(ASSIGNMENTS.c.state == LEASED, ASSIGNMENTS.c.until <= now).limit(1)
+            return (
+                self._held(connection, person, QUEUED) is not None
+                or self._open_to(connection, person, (RANDOM, ACTIVE), QUEUED, now) is not None
+                or connection.execute(ended).first() is not None
+            )
 
     def submit(self, person: int, number: int, submission: str, answer: PersonAnswer) -> int:
         """Take an answer in and return the number of its event; a submission that is known is not taken twice."""
@@ -229,16 +246,21 @@ class Desk:
         release(connection, and_(ASSIGNMENTS.c.state == LEASED, ASSIGNMENTS.c.until <= now))
         if (held := self._held(connection, person, modes)) is not None:
             return held  # two pages of the same person asked at once
-        who = connection.execute(select(PEOPLE.c.tags, PEOPLE.c.excluded).where(PEOPLE.c.id == person)).one()
-        if who.excluded:
-            return None
-        may = exposure_of(connection, person, self.caps, now).is_open
-        lines = lines_in_turn(self.selection, self._random)
-        number = first_open(connection, person, lines, modes=modes, tags=who.tags, harmful=may)
+        number = self._open_to(connection, person, lines_in_turn(self.selection, self._random), modes, now)
         if number is None:
             return None
         self._lease(connection, person, number)
         return self._held(connection, person, modes)
+
+    def _open_to(
+        self, connection: "Connection", person: int, lines: Iterable[str], modes: Sequence[Mode], now: float
+    ) -> int | None:
+        """The number of the next item that the person has not had and may have."""
+        who = connection.execute(select(PEOPLE.c.tags, PEOPLE.c.excluded).where(PEOPLE.c.id == person)).one()
+        if who.excluded:
+            return None
+        may = exposure_of(connection, person, self.caps, now).is_open
+        return first_open(connection, person, lines, modes=modes, tags=who.tags, harmful=may)
 
     def _lease(self, connection: "Connection", person: int, number: int) -> None:
         body = connection.execute(select(ITEMS.c.body).where(ITEMS.c.id == number)).scalar_one()

@@ -99,8 +99,8 @@ def question(request: Request, person: Counted) -> Response:
 
 @router.get("/api/next")
 def look(request: Request, person: Counted) -> dict[str, bool]:
-    """Whether there is a question; the one that is found is the person's."""
-    return {"found": page_of(request).desk.next(person.id) is not None}
+    """Whether there is a question, for a page that waits for one."""
+    return {"found": page_of(request).desk.waits_for(person.id)}
 
 
 def minutes_left(page: Page, person: Person) -> int:
