@@ -67,7 +67,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=0, help="fresh processes of each side; 0: the benchmark's own")
     parser.add_argument("--steps", type=int, default=0, help="steps of a run; 0: the benchmark's own")
     parser.add_argument("--size", default="9M", choices=["toy", "1M", "9M"], help="parameters of the models (9M)")
-    parser.add_argument("--model", default="", help="directory of a real model, which `real` is measured on")
+    parser.add_argument("--model", default="", help="directory of a real model, for `real` and `feedback`")
     parser.add_argument("--minutes", type=float, default=0, help="start no case after so many; 0: no bound")
     parser.add_argument("--save", type=Path, help="JSON file, and a page beside it, written after every case")
     parser.add_argument("--cases", default="", help="of the benchmark, those whose names begin so: names with commas")
@@ -83,6 +83,7 @@ def main() -> int:
     plans = {name: plan_of(BENCHMARKS[name], chosen.rounds, chosen.steps, chosen.size) for name in BENCHMARKS}
     if chosen.model:
         plans["real"] = replace(plans["real"], size=Path(chosen.model).name, model=chosen.model)
+        plans["feedback"] = replace(plans["feedback"], model=chosen.model)
     code = page.code_version()
     results = page.kept(RESULTS, plans, without=names) if chosen.name == "all" else []
     for name in names:

@@ -1,4 +1,4 @@
-"""The feedback page: answers that are durable before they are acknowledged, and the next item of a large store."""
+"""The feedback page: answers that are durable before they are acknowledged, the next item of a large store, a start."""
 
 from benchmarks import equality
 from benchmarks.cases import Plan
@@ -9,7 +9,8 @@ DATABASES = {"sqlite": "", "postgresql": "postgresql"}  # and what the machine m
 
 
 def feedback(plan: Plan) -> list[Case]:
-    """Of eight clients that submit at once, and of one who turns the pages of a million questions; by the clock."""
+    """Of eight clients that submit at once, of one who turns the pages of a million questions, and of one who waits for
+    the first question on fresh replies (of the model of `--model`, else of random weights); by the clock."""
     workload = Workload(hh_items(8, 512), 512, "toy")
     sizes = {"items": 400, "labels": 80, "requests": 5} if plan.toy else {}
     cases = []
@@ -42,4 +43,9 @@ def feedback(plan: Plan) -> list[Case]:
                 needs=needs,
             ),
         ]
-    return cases
+    start = Job(OURS, "feedback_start", {"snapshot": plan.model})
+    measures = [
+        Measure(at_most(20, "s"), lambda ours, _: float(ours["links"]), ", links"),
+        Measure(at_most(20, "s"), lambda ours, _: float(ours["question"]), ", first question"),
+    ]
+    return [*cases, Case("start on a snapshot", workload, start, None, equality.shown, measures)]

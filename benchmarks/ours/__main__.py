@@ -8,7 +8,7 @@ import torch
 
 from accord import __version__
 from accord.training import heap
-from benchmarks.ours.feedback import feedback_next, feedback_submits
+from benchmarks.ours.feedback import feedback_next, feedback_start, feedback_submits
 from benchmarks.ours.paths import paths
 from benchmarks.ours.policy import given, group, ppo, stages
 from benchmarks.ours.sampling import agreement, generation
@@ -29,6 +29,7 @@ TASKS = {
     "paths": paths,
     "feedback_submits": feedback_submits,
     "feedback_next": feedback_next,
+    "feedback_start": feedback_start,
 }
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -31,6 +33,7 @@ from benchmarks.postgres import cluster
 SECRET = "s" * 64
 CLIENTS = 8
 FSYNC_SECONDS = 2.0
+PATIENCE = 300.0  # seconds until a first question counts as none
 BATCH = 20_000  # rows of one insert
 ANSWER = {"choices": {"helpful": {"ranks": [1, 2], "strength": 1, "all_bad": False}}, "seconds": 20.0, "pasted": 0}
 REPLY = "a reply as long as many are, of some twenty words or so, which say nothing at all, {} times over"
@@ -197,6 +200,45 @@ def feedback_next(folder: Path) -> Result:
                     ask(port, session, iter([("POST", "/api/skip", body)]))
     p50, p99 = np.quantile(spent, (0.5, 0.99))
     return {"p50": float(p50), "p99": float(p99), "shown": shown, "asked": options["requests"] + 20}
+
+
+def feedback_start(folder: Path) -> Result:
+    """Seconds from the command until the links are printed, and until somebody who joined at once sees a question."""
+    options = json.loads((folder / "options.json").read_text())
+    snapshot, database = options["snapshot"] or str(folder / "model"), folder / f"start-{time.time_ns()}.db"
+    command = [sys.executable, "-m", "accord", "collect", "--snapshots", snapshot, "--database", str(database)]
+    command += ["--criterion", "helpful", "--criterion", "harmless", "--port", "0"]
+    # as people start it: on as many threads as it takes
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    began = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            assert process.stdout is not None
+            link = next(found[0] for line in process.stdout if (found := re.search(r"http://\S+/join/\S+", line)))
+            links = time.perf_counter() - began
+            shown = _first_question(link)
+            return {"links": links, "question": time.perf_counter() - began, "shown": int(shown), "asked": 1}
+        finally:
+            process.kill()
+
+
+def _first_question(link: str) -> bool:
+    """Join by a link and look until there is a question; whether there was one."""
+    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(), urllib.request.ProxyHandler({}))
+
+    def read(address: str, form: dict[str, str] | None = None) -> str:
+        body = urllib.parse.urlencode(form).encode() if form else None
+        with browser.open(address, body, timeout=120) as response:
+            return str(response.read().decode())
+
+    token = re.search(r'name="csrf" value="(\w+)"', read(link))
+    assert token is not None
+    text = read(link, {"csrf": token[1], "name": "somebody", "password": "a long password"})
+    home, until = link.partition("/join/")[0] + "/", time.perf_counter() + PATIENCE
+    while "data-item" not in text and time.perf_counter() < until:
+        time.sleep(0.1)
+        text = read(home)
+    return "data-item" in text
 
 
 def _page(port: int, session: str) -> tuple[float, str]:

@@ -4,9 +4,11 @@ import json
 
 import pytest
 
+from accord.models.policy import new_policy
+from accord.models.saving import save_model
 from benchmarks import equality
 from benchmarks.harness import Pair
-from benchmarks.ours.feedback import CLIENTS, feedback_next, feedback_submits
+from benchmarks.ours.feedback import CLIENTS, feedback_next, feedback_start, feedback_submits
 
 
 @pytest.fixture
@@ -24,6 +26,15 @@ def test_every_submit_is_acknowledged_and_kept(folder, monkeypatch):
     assert found["rate"] > 0 and 0 < found["p50"] <= found["p99"] and found["fsyncs"] > 0
     assert equality.acknowledged(Pair([found]))["holds"]
     assert not equality.acknowledged(Pair([{**found, "kept": 1}]))["holds"]
+
+
+def test_whoever_joins_at_once_sees_a_question_on_fresh_replies(tmp_path, tokenizer, nano):
+    model = new_policy(nano, tokenizer, max_length=400, seed=0)
+    plain = {"kind": "none", "shift": 0.0, "scale": 1.0}
+    save_model(model, tokenizer, tmp_path / "model", {"role": "policy", "criterion": "", "normalizer": plain}, "")
+    (tmp_path / "options.json").write_text(json.dumps({"snapshot": ""}))
+    found = feedback_start(tmp_path)
+    assert found["shown"] == 1 and 0 < found["links"] <= found["question"]
 
 
 def test_every_page_of_a_store_with_labels_has_a_question(folder):

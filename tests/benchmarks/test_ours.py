@@ -132,7 +132,7 @@ def test_every_benchmark_has_cases_with_the_goals_of_the_issue():
     assert goals["dpo-vocab"] == ["≥ 8x", "≤ 0.35x"] and goals["generation"] == ["≥ 2x", "≥ 2x", "≥ 5x"]
     assert goals["group"] == ["≥ 4x", "≥ 4x"] and goals["ppo"] == ["≤ 1.25x", "≤ 1.25x", "≥ 3x"]
     assert goals["startup"] == ["≤ 0.3 s", "≤ 8 s"] and goals["agreement"] == ["≤ 1e-05 nats", "≤ 0.002 nats"]
-    assert goals["feedback"] == ["≥ 300 a second", "≤ 150 ms", "≤ 50 ms", "≤ 50 ms"] * 2
+    assert goals["feedback"] == ["≥ 300 a second", "≤ 150 ms", "≤ 50 ms", "≤ 50 ms"] * 2 + ["≤ 20 s"] * 2
     on_gpus = [case.name[:2] for case in BENCHMARKS["gpu"].cases(PLAN)]
     assert on_gpus[0] == "pa" and set(on_gpus[1:]) == {f"G{i}" for i in range(1, 8)}
     assert all((HERE / side.program).is_file() for side in (OURS, TRL, TRL19)) and OURS.python
