@@ -3,6 +3,7 @@
 import json
 import os
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -16,6 +17,7 @@ from accord.feedback.store.people import People
 from accord.reporting import build_report
 from accord.run import RunFolder, read_json, read_lines, verify
 from accord.stages.collect.rounds import JUDGING, TRAINING, take_in
+from accord.stages.online import people
 from accord.stages.online.states import Ledger
 from tests.conftest import teach, weights_of
 
@@ -336,6 +338,30 @@ def test_people_are_waited_for_and_asked_for_one_thing_alone(policy, gate, tmp_p
     assert [one["record"] for one in events["events"]] == [row["id"] for row in rows]
     assert events["source"] == told["steps"]["label"]["source"] and events["source"].startswith("feedback:")
     assert all({step["ended"] for step in one["steps"].values()} == {1} for one in [told])
+
+
+def test_with_wait_a_run_says_who_asks_and_goes_on_when_the_answers_are_there(
+    policy, gate, tmp_path, capsys, monkeypatch
+):
+    bounds = {"help": {"metric": "win/helpful", "at_least": 0.01}}
+    store, run = tmp_path / "feedback.db", tmp_path / "run"
+    page = Page(store)
+    page.join("ann", TRAINING)
+    page.join("ben", JUDGING)
+    looks = []
+
+    def people_answer(seconds):
+        looks.append(seconds)
+        page.answer(run, "ann", most=5)
+        page.answer(run, "ben")
+
+    monkeypatch.setattr(people, "time", SimpleNamespace(sleep=people_answer))
+    asked = {"labeler": "people", "judge": "people", "database": store, "rounds": 1}
+    assert main([*line(policy, run, gate=gate(bounds=bounds), **{**DIRECT, **asked}), "--wait"]) in (0, 3)
+    page.database.close()
+    said = capsys.readouterr().out
+    assert said.count(f"accord collect --rounds {run} --database {store}") == 2 and "--resume" not in said
+    assert set(looks) == {people.EVERY} and 2 <= len(looks) < 7, "labels come in parts, judgements at once"
 
 
 def test_several_deployed_snapshots_reply_in_turn(policy, tmp_path):

@@ -126,6 +126,7 @@ def test_people_in_a_browser_decide_whether_a_policy_is_promoted(programs, open_
         while [player for player, _ in there if player.answer()]:
             pass
     assert rounds.wait(timeout=200) in (0, 3)
+    assert rounds.stdout.read().count("waits for people") == 2
     assert sum(player.answers for player, *_ in players) >= 200
     assert [player.page.noted for player, *_ in players] == [[]] * len(players)
     look_at_decision(run, players)

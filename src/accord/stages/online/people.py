@@ -73,11 +73,14 @@ def ask(place: Place, folder: Path, items: Sequence[Item], step: str) -> FromPeo
     spared = math.floor((1 - place.config.enough) * wanted)
     found = read_answers(place.config.database, asked)
     progress = Progress(f"round {place.number}, {step}", wanted, unit="answer", first=wanted - found.missing)
+    if found.missing > spared and place.config.wait:
+        print(notice(place, step, found.missing, wanted), flush=True)
     while found.missing > spared:
         facts = {"answers": wanted - found.missing, "wanted": wanted, "store": place.config.database}
         place.ledger.set(place.number, step, "waiting", **facts)
         if not place.config.wait:
-            raise WaitsForPeople(notice(place, step, found.missing, wanted))
+            said = notice(place, step, found.missing, wanted)
+            raise WaitsForPeople(f"{said}. Then this command again with --resume")
         until = found.source
         while newest(place.config.database) == until:
             if place.run.stop_requested:
@@ -93,8 +96,7 @@ def notice(place: Place, step: str, missing: int, wanted: int) -> str:
     config = place.config
     return (
         f"round {place.number}, step {step}: waits for people; {missing} of {wanted} answers are missing in "
-        f"{config.database}. The page that asks: accord collect --rounds {config.out} --database {config.database}. "
-        "Then this command again with --resume"
+        f"{config.database}. The page that asks: accord collect --rounds {config.out} --database {config.database}"
     )
 
 
