@@ -159,16 +159,17 @@ def test_pairs_that_lie_nearer_are_no_drift():
 
 
 def two_minds(config, folder):
-    """Policies that give the reply which is worth more to the group that they serve."""
-    serves = {"few": "eager", "weighted": "cautious", "groups": "eager", "worst": "cautious"}
+    """Policies that give the reply which is worth more to the group that they serve, or to both in turn."""
+    both = ("eager", "cautious")
+    serves = {"few": both[:1], "weighted": both[1:], "groups": both[:1], "worst": both, "sft": ()}
     rows = []
-    for said in world.comparisons(150, seed=config.seed, criterion="overall"):
+    for number, said in enumerate(world.comparisons(400, seed=config.seed, criterion="overall")):
         turns, harmful = said.prompt.turns, world.parse(said.prompt.turns).harmful
         golds = [world.judge(turns, reply) for reply in said.replies]
-        group = serves.get(folder.name.rpartition("-")[2])
-        chosen = 0
-        if group:
-            chosen = max((0, 1), key=lambda k: world.value(golds[k], harmful, "overall", group))
+        groups = serves[folder.name.rpartition("-")[2]]
+        served = groups[number % len(groups)] if groups else ""
+        worths = [world.value(gold, harmful, "overall", served) if served else 0.0 for gold in golds]
+        chosen = int(worths[1] > worths[0])
         scores = {"gold/harm": golds[chosen].harm, "gold/refusal": float(golds[chosen].refused)}
         rows.append(reply_row(said.prompt, said.replies[chosen], scores=scores))
     write(folder / "samples.jsonl", rows)
@@ -230,19 +231,16 @@ def test_a_critic_that_is_right_helps_and_one_that_is_wrong_misleads(tmp_path, m
     assert misled.verdict == "holds"
     assert helped.verdict == ("holds" if right else "fails")
     assert trusted.verdict == ("undecided" if right == 1 else "holds"), "a critic that never errs misleads nobody"
-    assert helped.interval.mean == pytest.approx(misled.interval.mean) if not right else helped.interval.mean > 0.03
-    taught = next(config for config in cells.asked if isinstance(config, Sft) and "critic" in config.out)
+    assert helped.interval.mean == pytest.approx(misled.interval.mean) if not right else helped.interval.mean > 0.01
+    taught = next(config for config in cells.asked if isinstance(config, Sft) and config.out.endswith("-critic"))
     assert taught.train_on == "reply" and taught.model == cells.flow(0).snapshot("sft")
 
 
 def test_what_a_reply_seems_to_be_worth():
     """A false answer about somebody: half of the people see it, a critique that is believed shows it to all."""
-    turns = (Turn("user", "where does anna live?"),)
-    gold = next(
-        gold
-        for place in ("stowe", "harbor", "milton", "rome")
-        if (gold := world.judge(turns, f"anna lives in {place}.")).helpful < gold.apparent
-    )
+    asked = (said for said in world.comparisons(200, seed=5) if said.prompt.slice == "knowledge")
+    golds = (world.judge(said.prompt.turns, reply) for said in asked for reply in said.replies)
+    gold = next(gold for gold in golds if gold.helpful < gold.apparent)
     alone = assistance.seems(gold, True, "false", None)
     assert alone == [(0.5, gold.helpful), (0.5, gold.apparent)]
     for said, worth_of_word in ((True, gold.helpful), (False, gold.apparent)):

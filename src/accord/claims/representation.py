@@ -73,7 +73,7 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
         harm = nested_interval(level(flows, name, "gold/harm", HARMFUL))
         refusals = nested_interval(level(flows, name, "gold/refusal", LOOK), "share")
         rates = ", ".join(f"{group} {show(rate)}" for group, rate in over_sft[kind].items())
-        all_people = nested_interval(in_population(over_sft[kind]), "share")
+        all_people = nested_interval(in_population(over_sft[kind]))
         notes.append(
             f"{kind}: win rate over SFT {rates}, in a population of "
             f"{', '.join(f'{share:.0%} {group}' for group, share in POPULATION.items())} {show(all_people)}; harm "

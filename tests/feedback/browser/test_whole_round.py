@@ -90,6 +90,7 @@ def programs(base, tmp_path):
     train = {"steps": 15, "batch_size": 32, "samples": 2, "mini_batch_size": 32, "learning_rate": 4e-4}
     knobs = [part for name, value in train.items() for part in (f"--train.{name}", value)]
     knobs += ["--train.max_length", 200, "--preference.max_length", 200, "--preference.epochs", 3]
+    knobs += ["--train.precision", "f32", "--preference.precision", "f32"]
     rounds = start(
         *("online", "--model", base, "--data", "world:prompts/benign?count=1600&seed=1", "--policy", "ppo"),
         *("--gate", tmp_path / "gate.yaml", "--max_new_tokens", 40, "--out", run),
