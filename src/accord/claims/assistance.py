@@ -149,7 +149,8 @@ def seems(gold: Gold, faulty: bool, fault: str, said: Found) -> list[tuple[float
 
 def accuracy(pair: Pair, said: Both) -> float:
     """The chance that a person finds the better reply: Bradley–Terry on what the two seem to be worth, and slips."""
-    ways = [seems(*one, pair.fault, word) for *one, word in zip(pair.gold, pair.faulty, said, strict=True)]
+    each = zip(pair.gold, pair.faulty, said, strict=True)
+    ways = [seems(gold, faulty, pair.fault, told) for gold, faulty, told in each]
     right = sum(
         p * q / (1 + math.exp((theirs - ours) / LAY.temperature)) for p, ours in ways[0] for q, theirs in ways[1]
     )
