@@ -26,7 +26,7 @@ MODELS = tuple(dict.fromkeys(name(arm, n, "model") for n in range(1, ROUNDS + 1)
 LATER = range(1, ROUNDS)  # rounds whose policy is labelled in the next one
 
 
-class Told(NamedTuple):
+class JudgedPairs(NamedTuple):
     """Of pairs of one policy's replies: the gold points between the two, and 1 by model where it finds the better."""
 
     widths: np.ndarray
@@ -57,7 +57,7 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
         cells.run([step(flow, of) for flow in flows for of in POLICIES])
     told = [{of: outcomes(scores(flow, of)) for of in POLICIES} for flow in flows]
 
-    def over_rounds(number_of: Callable[[dict[str, Told], int], float]) -> list[float]:
+    def over_rounds(number_of: Callable[[dict[str, JudgedPairs], int], float]) -> list[float]:
         return [float(np.mean([number_of(each, n) for n in LATER])) for each in told]
 
     parts = [
@@ -94,20 +94,20 @@ def own(number: int) -> str:
     return name("fresh", number, "model")
 
 
-def lost(told: dict[str, Told], number: int) -> float:
+def lost(told: dict[str, JudgedPairs], number: int) -> float:
     """Accuracy of a round's model on replies that it was labelled on, less that on the policy it trained."""
     before, after = told[POLICIES[number - 1]], told[POLICIES[number]]
     model = own(number)
     return alike((before.widths, before.right[model]), (after.widths, after.right[model]))
 
 
-def back(told: dict[str, Told], number: int) -> float:
+def back(told: dict[str, JudgedPairs], number: int) -> float:
     """What the next round's model has over a round's own on replies of its policy, pair by pair."""
     right = told[POLICIES[number]].right
     return float((right[own(number + 1)] - right[own(number)]).mean())
 
 
-def fresh(told: dict[str, Told], number: int) -> float:
+def fresh(told: dict[str, JudgedPairs], number: int) -> float:
     """What labels of those replies have over as many labels of SFT's."""
     right = told[POLICIES[number]].right
     return float((right[own(number + 1)] - right[name("static", number + 1, "model")]).mean())
@@ -129,7 +129,7 @@ def alike(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.nda
     return float(np.average(differences, weights=weights)) if weights else float("nan")
 
 
-def outcomes(config: Score) -> Told:
+def outcomes(config: Score) -> JudgedPairs:
     """A finished cell's pairs, those of equal worth left out."""
     widths, margins = [], []
     for pair in scored(config):
@@ -141,7 +141,7 @@ def outcomes(config: Score) -> Told:
             widths.append(abs(better - worse))
             margins.append([sign * pair.margin(f"{one}/logit") for one in MODELS])
     right = np.array([pair_outcomes(row) for row in margins])
-    return Told(np.array(widths), {one: right[:, k] for k, one in enumerate(MODELS)})
+    return JudgedPairs(np.array(widths), {one: right[:, k] for k, one in enumerate(MODELS)})
 
 
 CLAIM = Claim(

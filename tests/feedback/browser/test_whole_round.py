@@ -23,8 +23,8 @@ from tests.fixtures.feedback import PASSWORD
 
 pytestmark = pytest.mark.slow
 QUESTION = "#question[data-mode]"
-# a third of a demo's training: the model answers, and not always well
-BASE = Scale("tiny", 6_000, 300, 2_000, 60, 60, 60, 60, 2, 8, 8, "f32")
+# a fifth of a demo's training: the model answers, and not always well
+BASE = Scale("tiny", 4_000, 150, 1_200, 60, 60, 60, 60, 2, 8, 8, "f32")
 LABELLED, JUDGED = 130, 90  # prompts; where two replies are the same nobody is asked
 GATE = {"confidence": 0.9, "bounds": {"help": {"metric": "win/helpful", "at_least": 0.5}}}
 # name, tag of the link, width and theme of the browser, seed of what they value
