@@ -1,9 +1,11 @@
 """A whole round with people in a browser: 200 comparisons, a preference model, PPO, and the gate's verdict.
 
 Both programs run as people start them. The people are Playwright's: they read what stands on the page, value it as the
-gold world's annotators do, and press the key. Pictures go to $ACCORD_SCREENSHOTS; docs/round.md shows them.
+gold world's annotators do, and press the key. The round begins from the snapshot in $ACCORD_SNAPSHOT, as that of a
+demo, else from a small one that is trained first. Pictures go to $ACCORD_SCREENSHOTS; docs/round.md shows them.
 """
 
+import os
 import re
 import subprocess
 import sys
@@ -25,7 +27,8 @@ pytestmark = pytest.mark.slow
 QUESTION = "#question[data-mode]"
 # a fifth of a demo's training: the model answers, and not always well
 BASE = Scale("tiny", 4_000, 150, 1_200, 60, 60, 60, 60, 2, 8, 8, "f32")
-LABELLED, JUDGED = 130, 90  # prompts; where two replies are the same nobody is asked
+LABELLED, JUDGED = 115, 95  # prompts; where two replies are the same nobody is asked
+STEPS = 10  # of PPO
 GATE = {"confidence": 0.9, "bounds": {"help": {"metric": "win/helpful", "at_least": 0.5}}}
 # name, tag of the link, width and theme of the browser, seed of what they value
 PEOPLE = (
@@ -38,7 +41,9 @@ PEOPLE = (
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A small model of the gold world, pretrained and fine-tuned."""
+    """A model of the gold world, pretrained and fine-tuned."""
+    if given := os.environ.get("ACCORD_SNAPSHOT"):
+        return given
     flow = GoldFlow(tmp_path_factory.mktemp("base"), BASE, 0, False, 1)
     for stage in ("pretrain", "sft"):
         run_stage(stage, getattr(flow, stage)())
@@ -87,7 +92,7 @@ def programs(base, tmp_path):
     run, store = tmp_path / "round", tmp_path / "feedback.db"
     who = ["--labeler", "people", "--judge", "people", "--database", store, "--wait"]
     size = ["--rounds", 1, "--prompts", LABELLED, "--judge_prompts", JUDGED, "--eval_prompts", 20, "--threads", 1]
-    train = {"steps": 15, "batch_size": 32, "samples": 2, "mini_batch_size": 32, "learning_rate": 4e-4}
+    train = {"steps": STEPS, "batch_size": 32, "samples": 2, "mini_batch_size": 32, "learning_rate": 4e-4}
     knobs = [part for name, value in train.items() for part in (f"--train.{name}", value)]
     knobs += ["--train.max_length", 200, "--preference.max_length", 200, "--preference.epochs", 3]
     knobs += ["--train.precision", "f32", "--preference.precision", "f32"]
@@ -147,7 +152,7 @@ def look_at_decision(run, players):
     assert sum(labelled.values()) == sum(player.answers for player, tag, _ in players if tag == "training")
     assert not set(labelled) & set(told["decision"]["judges"]["incumbent"])
     model = read_json(run / "round-1" / "models" / "helpful" / "evaluation.json")["rows"][0]
-    assert model["n"] > 0 and len(read_lines(run / "round-1" / "ppo" / "metrics.jsonl")) == 15
+    assert model["n"] > 0 and len(read_lines(run / "round-1" / "ppo" / "metrics.jsonl")) == STEPS
     print(f"\n{bound['verdict']}: {bound['mean']:.3f} [{bound['low']:.3f}, {bound['high']:.3f}], n {bound['prompts']}")
 
 
