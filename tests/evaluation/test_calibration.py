@@ -72,6 +72,15 @@ def test_brier_and_log_loss_agree_with_scikit_learn(predictions):
     assert cal.log_loss([1e4, -1e4], [1, 1]) == pytest.approx(5000)
 
 
+def test_a_judge_who_tosses_a_coin_has_the_brier_score_of_one():
+    """A margin of 0 is right half of the time: said as ½ that is ¼, however the halves are counted."""
+    undecided = [0.0] * 40
+    assert cal.preference_calibration(undecided).brier == pytest.approx(0.25)
+    assert cal.calibration_intervals(undecided, resamples=20)["brier"].mean == pytest.approx(0.25)
+    some = cal.brier([0.5, 0.5, 0.9, 0.9], [0.5, 0.5, 1, 1])
+    assert some == pytest.approx((2 * 0.25 + 2 * brier_score_loss([1], [0.9])) / 4)
+
+
 def test_slope_agrees_with_scikit_learn(predictions):
     p, y = predictions
     logits = np.log(p / (1 - p))

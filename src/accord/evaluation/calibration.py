@@ -119,7 +119,12 @@ def expected_calibration_error(bins: Sequence[Bin]) -> float:
 def brier(confidence: ArrayLike, outcome: ArrayLike) -> float:
     """Mean squared distance of probability and outcome; ¼ for a coin's. Never report it without accuracy."""
     p, y = _checked(confidence, outcome)
-    return float(np.mean((p - y) ** 2)) if p.size else math.nan
+    return float(np.mean(squared_errors(p, y))) if p.size else math.nan
+
+
+def squared_errors(confidence: Array, outcome: Array) -> Array:
+    """Squared distances of probability and outcome; of an outcome of ½, the toss of a coin, the mean over its sides."""
+    return (confidence - outcome) ** 2 + outcome * (1 - outcome)
 
 
 def log_loss(logits: ArrayLike, outcome: ArrayLike) -> float:
@@ -215,7 +220,7 @@ def calibration_intervals(
     statistics = {
         "ece": _binned_gap(confidence, outcome, mass),
         "ece_width": _binned_gap(confidence, outcome, width),
-        "brier": _weighted_mean((confidence - outcome) ** 2),
+        "brier": _weighted_mean(squared_errors(confidence, outcome)),
         "log_loss": _weighted_mean(losses),
         "slope": _slopes(data),
     }
