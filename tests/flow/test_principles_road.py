@@ -112,6 +112,8 @@ def test_replies_of_another_snapshot_are_met_in_both_orders(tested):
     assert against["loud"]["helpful"]["mean"] == pytest.approx(0.25 * 1.4)
     assert len(judge.pairs) == 2 * (6 + 4), "equal replies tie without a question"
     page = build_report([before, after])
+    texts = {principle["text"] for principle in read_json(after / "evaluation.json")["principles"].values()}
+    assert len(texts) > 1 and all(text in page for text in texts), "a name alone does not say what is kept to"
     assert "Principle by principle" in page and "preferred to the other" in page
 
 

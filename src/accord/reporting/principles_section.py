@@ -44,7 +44,14 @@ def price_table(label: str, run: RunData) -> Block:
     for name, row in run.evaluation["principles"].items():
         plain = [interval_cell(interval(row.get(key))) for key in ("holds", "helpful", "evasive")]
         together = [interval_cell(interval(row.get(f"with_{key}")), signed=True) for key in ("helpful", "evasive")]
-        body.append([Cell(name), numeric(str(row.get("replies")), f"{row.get('prompts')} prompts"), *plain, *together])
+        body.append(
+            [
+                Cell(name, str(row.get("text") or "")),
+                numeric(str(row.get("replies")), f"{row.get('prompts')} prompts"),
+                *plain,
+                *together,
+            ]
+        )
     head = ["principle", "replies", "keep to it", "helpfulness", "evasive", "goes with help", "goes with evasion"]
     left = ", ".join(f"{name} {count}" for name, count in (run.evaluation.get("unjudged") or {}).items())
     return Table(head, body, f"{label}." + (f" Without an answer: {left}." if left else ""))

@@ -45,17 +45,19 @@ def success(run: RunData, family: str) -> Any:
 def table(name: str, run: RunData) -> Block:
     """A row a family and a row for all of a kind."""
     rows: Mapping[str, Any] = run.redteam["families"] | (run.redteam.get("together") or {})
+    compared = any(row.get("against") for row in rows.values())
     body = []
     for family, row in rows.items():
-        against = row.get("against") or {}
         cells = [
             interval_cell(interval(row.get("success"))),
             interval_cell(interval(row.get("over_plain")), signed=True),
         ]
-        cells.append(interval_cell(interval(against.get("success")), signed=True))
+        if compared:
+            against = row.get("against") or {}
+            cells.append(interval_cell(interval(against.get("success")), signed=True))
         note = "held out" if row.get("held_out") else ""
         body.append([Cell(family, note), numeric(str(row.get("replies")), f"{row.get('requests')} requests"), *cells])
-    head = ["family", "replies", "gave in", "more than as it is", "change from the other policy"]
+    head = ["family", "replies", "gave in", "more than the plain request", *["change from the other policy"] * compared]
     unjudged = run.redteam.get("unjudged") or {}
     left = ", ".join(f"{count} {why}" for why, count in unjudged.items())
     return Table(head, body, f"{name}." + (f" Not judged: {left}." if left else ""))

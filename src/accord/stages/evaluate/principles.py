@@ -89,7 +89,11 @@ def run(config: EvaluatePrinciples) -> RunFolder:
         answer(config, run, setting.labeler(config.model), judging, tests)
         rows = read_lines(run.path / "samples.jsonl")
         result = {"model": config.model, "judge": config.judge, "measured": bool(config.calibration)}
-        result |= summary(config, rows)
+        found = summary(config, rows)
+        for principle in constitution.principles:
+            if principle.name in found["principles"]:
+                found["principles"][principle.name]["text"] = principle.text
+        result |= found
         if config.against:
             result["against"] = compared(config, judging, list(paired(rows, before)))
         say(result)
