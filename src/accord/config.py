@@ -20,6 +20,7 @@ Sources = str | dict[str, str]
 LimitOf = Literal["cost", "unsafe"]
 PROTOCOLS = ("openai", "anthropic", "systemone")  # of servers that answer questions
 SCHEMES = ("labeler", "rlcr")  # of rewards that are neither a model with a head nor a service, SCHEME:WHERE
+COLDEST = 0.01  # vLLM draws at this temperature where it is asked for a lower one
 LIMIT_OF = "what is bounded: the mean cost in its own units, or the calibrated share of unsafe replies"
 
 
@@ -203,9 +204,11 @@ class Rollouts(Sampling):
         return value
 
     @model_validator(mode="after")
-    def _server_has_its_cache(self) -> Self:
+    def _server_draws(self) -> Self:
         if self.engine and self.cache_tokens:
             raise ValueError("--cache_tokens: a server of --engine has a cache of its own; leave one of them out")
+        if self.engine and 0 < self.temperature < COLDEST:
+            raise ValueError(f"--temperature {self.temperature:g}: a vLLM server draws at {COLDEST}; give that or more")
         return self
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from accord.engine.decode import sampler
 from accord.engine.engines import Engine, InProcess, Served
-from accord.engine.remote.vllm import Server
+from accord.engine.remote.fleet import Fleet
 
 
 def signature(function):
@@ -14,7 +14,7 @@ def signature(function):
     return [(p.name, p.kind, p.default, p.annotation) for p in given.parameters.values()], given.return_annotation
 
 
-@pytest.mark.parametrize("engine", [InProcess, Served, Server])
+@pytest.mark.parametrize("engine", [InProcess, Served, Fleet])
 def test_every_engine_has_the_signature_of_the_protocol(engine):
     assert signature(engine.sample) == signature(Engine.sample)
 

@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from accord.engine.decode.draw import SampleSettings
+from accord.engine.remote.fleet import Fleet, servers_at
 from accord.engine.remote.http import call_json
 from accord.engine.remote.vllm import Server
 from accord.errors import BadInput
@@ -25,7 +26,8 @@ class Stub(BaseHTTPRequestHandler):
 
     def do_GET(self):
         self.server.seen.append((self.path, None))
-        status, answer = self.server.spoil(self.path, {"object": "list", "data": [{"id": "policy", "object": "model"}]})
+        served = {"id": "policy", "object": "model", "max_model_len": 512}
+        status, answer = self.server.spoil(self.path, {"object": "list", "data": [served]})
         self.send_response(status)
         self.end_headers()
         self.wfile.write(json.dumps(answer).encode())
@@ -58,6 +60,12 @@ class Stub(BaseHTTPRequestHandler):
         return {"choices": choices}
 
 
+def cut_off(choice, length):
+    choice["token_ids"] = choice["token_ids"][:length]
+    choice["logprobs"]["token_logprobs"] = choice["logprobs"]["token_logprobs"][:length]
+    choice["finish_reason"] = "length"
+
+
 class Listening(ThreadingHTTPServer):
     request_queue_size = 256
 
@@ -66,22 +74,14 @@ class Listening(ThreadingHTTPServer):
 def stub():
     server = Listening(("127.0.0.1", 0), Stub)
     server.seen, server.spoil = [], lambda path, answer: (200, answer)
-    server.client = Server(f"http://127.0.0.1:{server.server_port}", "policy", timeout=10)
+    server.client = Server(f"http://127.0.0.1:{server.server_port}", "policy", timeout=10, reads=512)
+    server.fleet = Fleet([server.client], lambda server: None, rows=120)
     with serving(server):
         yield server
 
 
-def test_prompts_are_told_of_in_their_order_in_the_thread_that_asked(stub):
-    told = []
-    drawn = stub.client.sample(
-        PROMPTS, ASKED, finished=lambda place, some: told.append((place, some, threading.current_thread()))
-    )
-    assert [(place, some) for place, some, _ in told] == [(i, drawn[2 * i : 2 * i + 2]) for i in range(3)]
-    assert {thread for _, _, thread in told} == {threading.current_thread()}
-
-
 def test_ids_go_in_and_ids_and_log_probs_come_out_in_order(stub):
-    rollouts = stub.client.sample(PROMPTS, replace(ASKED, version="step-3"))
+    rollouts = stub.fleet.sample(PROMPTS, replace(ASKED, version="step-3"))
     assert [r.prompt_ids for r in rollouts] == [p for p in PROMPTS for _ in range(2)]
     assert [r.finish for r in rollouts] == ["stop", "length"] * 3
     assert all(r.ids[-1] == 2 and r.logprobs == (-0.5, -1.0) for r in rollouts[::2])
@@ -94,14 +94,23 @@ def test_ids_go_in_and_ids_and_log_probs_come_out_in_order(stub):
     # the server fills what is left open from the model's own generation config
     assert (body["top_k"], body["min_p"], body["repetition_penalty"]) == (0, 0.0, 1.0)
     assert body["presence_penalty"] == body["frequency_penalty"] == 0.0
+    assert body["logit_bias"] == {}  # every row may be drawn
+
+
+def test_rows_without_a_token_are_biased_away_and_one_that_is_drawn_all_the_same_is_refused(stub):
+    vocabulary = frozenset(range(118)) - {7, 9}
+    stub.fleet.sample(PROMPTS, replace(ASKED, vocabulary=vocabulary))
+    assert stub.seen[0][1]["logit_bias"] == dict.fromkeys(("7", "9", "118", "119"), -100.0)
+    with pytest.raises(BadInput, match="drew 30, which is no token"):
+        stub.fleet.sample(PROMPTS, replace(ASKED, vocabulary=vocabulary - {30}))
 
 
 def test_a_prompt_draws_the_same_whatever_its_company(stub):
-    whole = stub.client.sample(PROMPTS, ASKED)
-    assert stub.client.sample(PROMPTS[1:2], replace(ASKED, numbers=[1])) == whole[2:4]
+    whole = stub.fleet.sample(PROMPTS, ASKED)
+    assert stub.fleet.sample(PROMPTS[1:2], replace(ASKED, numbers=[1])) == whole[2:4]
     seeds = [body["seed"] for _, body in stub.seen[:3]]
     assert len(set(seeds)) == 3 and all(0 <= seed < 2**31 for seed in seeds)
-    stub.client.sample(PROMPTS[:1], replace(ASKED, seed=12))
+    stub.fleet.sample(PROMPTS[:1], replace(ASKED, seed=12))
     assert stub.seen[-1][1]["seed"] not in seeds
 
 
@@ -111,6 +120,12 @@ def test_a_server_says_what_it_serves(stub):
     stub.spoil = lambda path, answer: (200, {"data": []})
     with pytest.raises(BadInput, match="serves 0 models"):
         Server.at(stub.client.url)
+
+
+def test_a_server_that_reads_less_than_a_text_may_have_is_refused_at_the_start(stub):
+    assert servers_at(stub.client.url, 512, "--max_length") == [replace(stub.client, timeout=600.0)]
+    with pytest.raises(BadInput, match=r"reads 512 tokens, and --max_length is 513; .*--max-model-len"):
+        servers_at(stub.client.url, 513, "--max_length")
 
 
 def test_weights_are_pushed_by_path_and_the_cache_forgotten(stub):
@@ -130,6 +145,8 @@ def test_weights_are_pushed_by_path_and_the_cache_forgotten(stub):
         (lambda choice: choice.update(prompt_token_ids=[1, 5]), "other prompt tokens"),
         (lambda choice: choice.update(finish_reason="abort"), "abort"),
         (lambda choice: choice["token_ids"].__setitem__(-1, 40), "no stop token"),
+        # as vLLM does where the checkpoint has a max_new_tokens of its own
+        (lambda choice: cut_off(choice, 1), r"after 1 of 4 tokens; start it with --generation-config vllm"),
     ],
 )
 def test_an_answer_that_lacks_something_is_refused(stub, change, word):
@@ -139,7 +156,7 @@ def test_an_answer_that_lacks_something_is_refused(stub, change, word):
 
     stub.spoil = spoil
     with pytest.raises(BadInput, match=word):
-        stub.client.sample(PROMPTS[:1], ASKED)
+        stub.client.ask(ASKED, PROMPTS[0], 0)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +171,7 @@ def test_an_answer_that_lacks_something_is_refused(stub, change, word):
 def test_errors_redirects_and_noise_are_named(stub, status, answer, word):
     stub.spoil = lambda path, _: (status, answer)
     with pytest.raises(BadInput, match=word):
-        stub.client.sample(PROMPTS[:1], ASKED)
+        stub.client.ask(ASKED, PROMPTS[0], 0)
 
 
 def test_a_server_without_its_development_routes_says_how_to_get_them(stub):
@@ -165,12 +182,12 @@ def test_a_server_without_its_development_routes_says_how_to_get_them(stub):
 
 def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(stub, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    assert len(stub.client.sample(PROMPTS, ASKED)) == 6
+    assert len(stub.fleet.sample(PROMPTS, ASKED)) == 6
 
 
 def test_no_server_is_said():
     with pytest.raises(BadInput, match="is the server running"):
-        Server("http://127.0.0.1:9", "policy", timeout=2).sample(PROMPTS, ASKED)
+        Server("http://127.0.0.1:9", "policy", timeout=2).ask(ASKED, PROMPTS[0], 0)
 
 
 def test_as_many_requests_are_in_flight_as_are_asked_at_once(stub):
@@ -184,7 +201,7 @@ def test_as_many_requests_are_in_flight_as_are_asked_at_once(stub):
         return 200, answer
 
     stub.spoil = together
-    assert len(stub.client.sample(prompts, ASKED)) == 2 * len(prompts)
+    assert len(stub.fleet.sample(prompts, ASKED)) == 2 * len(prompts)
 
 
 def test_every_request_has_a_connection_of_its_own():

@@ -1,77 +1,29 @@
 """`--engine`: replies from a server that speaks vLLM's protocol and computes with the weights that are pushed to it."""
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from accord.cli import main
 from accord.engine.decode.draw import SampleSettings
-from accord.engine.decode.sampler import sample
 from accord.engine.engines import InProcess, Served, open_engine
 from accord.engine.remote.vllm import Server
 from accord.errors import BadInput
 from accord.models.loading import add_adapters, load_policy
-
-
-class Serving(BaseHTTPRequestHandler):
-    """Draws with the in-process sampler from the weights that it was told to load last."""
-
-    def log_message(self, *_):
-        pass
-
-    def do_GET(self):
-        self.answer({"data": [{"id": "some/name"}]})
-
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        server = self.server
-        server.routes.append(self.path)
-        if self.path == "/collective_rpc":
-            path = body["kwargs"]["weights_path"]
-            assert Path(path).is_absolute()
-            server.model = load_policy(path, trainable=False)
-            server.pushed.append((path, load_file(Path(path) / "model.safetensors")))
-            return self.answer({})
-        if self.path == "/reset_prefix_cache":
-            return self.answer({})
-        assert body["model"] == "some/name"
-        stops = frozenset(body["stop_token_ids"])
-        settings = SampleSettings(body["n"], body["temperature"], body["max_tokens"], stops, body["seed"])
-        with server.lock:
-            drawn = sample(server.model, [body["prompt"]], settings)
-        choices = [
-            {
-                "index": i,
-                "token_ids": list(r.ids),
-                "prompt_token_ids": body["prompt"],
-                "logprobs": {"token_logprobs": list(r.logprobs)},
-                "finish_reason": r.finish,
-            }
-            for i, r in enumerate(drawn)
-        ]
-        return self.answer({"choices": choices})
-
-    def answer(self, value):
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(json.dumps(value).encode())
+from accord.models.places import POLICY
+from accord.models.saving import save_model
+from accord.models.tokenizer import load_renderer
+from tests.fixtures.like_vllm import OPINIONS, LikeVllm, gap_of, like_rows_without_a_token
+from tests.fixtures.serving import serving
 
 
 @pytest.fixture
 def server():
-    serving = ThreadingHTTPServer(("127.0.0.1", 0), Serving)
-    serving.routes, serving.pushed, serving.model, serving.lock = [], [], None, threading.Lock()
-    serving.url = f"http://127.0.0.1:{serving.server_port}"
-    thread = threading.Thread(target=serving.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    yield serving
-    serving.shutdown()
-    thread.join()
-    serving.server_close()
+    with serving(LikeVllm()) as stub:
+        yield stub
 
 
 def test_sample_draws_from_a_server(commands, tmp_path, server, snapshots):
@@ -126,6 +78,15 @@ def test_adapters_are_merged_on_the_way(server, snapshots, tmp_path, commands):
     assert all(torch.equal(before[name], p) for name, p in policy.named_parameters())
 
 
+def test_a_rank_that_sends_no_weights_still_has_them_for_a_server_that_was_away(server, snapshots, tmp_path):
+    policy = load_policy(str(snapshots / "policy"), trainable=False)
+    engine = open_engine(server.url, policy, tmp_path)
+    engine.follow(policy, send=False)
+    assert not server.pushed
+    engine.fleet.revive(engine.fleet.servers[0])
+    assert torch.equal(server.pushed[0][1]["model.norm.weight"], policy.model.norm.weight)
+
+
 def test_the_knob_chooses_and_a_silent_server_is_refused(server, snapshots, tmp_path, commands, capsys):
     policy = load_policy(str(snapshots / "policy"))
     assert isinstance(open_engine("", policy, tmp_path), InProcess)
@@ -134,3 +95,78 @@ def test_the_knob_chooses_and_a_silent_server_is_refused(server, snapshots, tmp_
         open_engine("http://127.0.0.1:9", policy, tmp_path)
     assert commands.run("ppo", tmp_path / "run", engine="vllm") == 2
     assert "--engine" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("left_open", ["", *OPINIONS])
+def test_nothing_of_a_checkpoints_generation_config_leaks_in_and_every_setting_that_is_left_open_would(
+    left_open, server, snapshots, tmp_path, monkeypatch
+):
+    server.generation = {left_open: OPINIONS[left_open]} if left_open else OPINIONS
+    call = Server._call
+
+    def forgetful(self, route, body=None):
+        return call(self, route, {k: v for k, v in body.items() if k != left_open} if body else body)
+
+    monkeypatch.setattr(Server, "_call", forgetful)
+    policy = load_policy(str(snapshots / "policy"), trainable=False)
+    engine = open_engine(server.url, policy, tmp_path)
+    engine.follow(policy)
+    prompts = [(5, 6, 7), (8, 9, 5), (10, 11)]
+    gap = gap_of(policy, engine.sample(prompts, SampleSettings(4, 1.0, 8, frozenset({2}), seed=3)))
+    assert gap > 1e-2 if left_open else gap < 1e-5
+
+
+def test_a_reply_that_the_checkpoints_own_length_cuts_off_ends_the_run(commands, tmp_path, server, capsys):
+    server.generation = {"max_new_tokens": 3}
+    assert commands.run("sample", tmp_path / "run", engine=server.url) == 2
+    assert "after 3 of 6 tokens; start it with --generation-config vllm" in capsys.readouterr().err
+
+
+@pytest.fixture
+def padded(snapshots, tmp_path):
+    """The policy with 20 rows more than it has tokens, which it likes best of all."""
+    where = str(snapshots / "policy")
+    policy, tokenizer = load_policy(where, trainable=False), load_renderer(where).tokenizer
+    tokens = policy.config.vocab_size
+    like_rows_without_a_token(policy, tokens)
+    save_model(policy, tokenizer, tmp_path / "padded", dict(POLICY), "")
+    return str(tmp_path / "padded"), tokens
+
+
+def test_rows_without_a_token_are_never_drawn(commands, tmp_path, server, padded, capsys):
+    where, tokens = padded
+    assert commands.run("sample", tmp_path / "run", engine=server.url, model=where, samples=3) == 0
+    assert {body["logit_bias"].keys() for body in server.bodies} == {frozenset(map(str, range(tokens, tokens + 20)))}
+    # the trainer's log-probs are of the whole head: the gap says so, and they stand in the ratio
+    assert commands.run("ppo", tmp_path / "ppo", engine=server.url, model=where, steps=2) == 0
+    rows = [json.loads(line) for line in (tmp_path / "ppo" / "metrics.jsonl").read_text().splitlines()]
+    assert all(row["policy/sampler_gap"] > 1e-5 for row in rows) and rows[0]["policy/ratio"] == pytest.approx(
+        1, abs=1e-3
+    )
+
+
+def test_a_server_that_reads_too_little_is_refused_before_anything_is_done(commands, tmp_path, server, capsys):
+    server.reads = 60
+    for command in ("sample", "ppo"):
+        assert commands.run(command, tmp_path / command, engine=server.url) == 2
+        assert f"{server.url} reads 60 tokens, and --max_length" in capsys.readouterr().err
+    assert not server.pushed
+
+
+def test_a_temperature_that_the_server_would_raise_is_refused(commands, tmp_path, server, capsys):
+    assert commands.run("sample", tmp_path / "run", engine=server.url, temperature=0.005) == 2
+    assert "a vLLM server draws at 0.01" in capsys.readouterr().err
+
+
+def test_a_check_says_what_a_server_serves_and_whether_its_log_probs_are_the_models(server, snapshots, capsys):
+    line = ["check", str(snapshots / "policy"), "--engine", server.url, "--max_new_tokens", "5"]
+    server.take(str((snapshots / "policy").resolve()))
+    assert main(line) == 0
+    said = capsys.readouterr().out
+    assert f"fine   engine: {server.url} serves some/name and reads 4096 tokens" in said
+    assert "fine   engine: its log-probs are" in said and said.count("assistant: ") == 3
+    server.take(str((snapshots / "other").resolve()))
+    assert main(line) == 0
+    assert "note   engine: its log-probs are" in capsys.readouterr().out
+    assert main([*line, "--max_length", "4092"]) == 2
+    assert "start it with a larger --max-model-len" in capsys.readouterr().err

@@ -1,11 +1,6 @@
 """A real server: `transformers serve` on a tiny model of this machine, asked for typed decisions and for texts."""
 
 import shutil
-import socket
-import subprocess
-import time
-import urllib.error
-import urllib.request
 
 import pytest
 
@@ -19,6 +14,7 @@ from accord.models.policy import new_policy
 from accord.models.saving import save_model
 from accord.records import Turn
 from accord.training import distributed
+from tests.fixtures.serving import program
 from tests.labelers.conftest import Asks
 
 PATIENCE = 120  # seconds for the server to load the model
@@ -43,31 +39,9 @@ def served(model, tmp_path_factory):
     command = shutil.which("transformers")
     if command is None:
         pytest.skip("no `transformers` command here")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     log = tmp_path_factory.mktemp("served") / "log.txt"
-    with open(log, "wb") as stream:
-        child = subprocess.Popen(
-            [command, "serve", model, "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"],
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        for _ in range(PATIENCE):
-            if child.poll() is not None:
-                pytest.skip(f"transformers serve cannot start here: {log.read_text(errors='replace')[-300:]}")
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
-                break
-            except (urllib.error.URLError, OSError):
-                time.sleep(1)
-        else:
-            pytest.skip(f"transformers serve did not answer in {PATIENCE} tries")
-        yield f"http://127.0.0.1:{port}/v1#{model}"
-    finally:
-        child.terminate()
-        child.wait(30)
+    with program([command, "serve", model, "--device", "cpu"], log, PATIENCE) as url:
+        yield f"{url}/v1#{model}"
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import nn
 
@@ -26,8 +26,8 @@ class Engine(Protocol):
 
     remote: ClassVar[bool]
 
-    def follow(self, policy: nn.Module) -> None:
-        """Draw from this policy, as it is now."""
+    def follow(self, policy: nn.Module, *, send: bool = True) -> None:
+        """Draw from this policy, as it is now; another process sends its weights where they go unless `send`."""
 
     def sample(
         self, prompts: Sequence[Sequence[int]], settings: SampleSettings, finished: Finished | None = None
@@ -47,7 +47,7 @@ class InProcess:
     cache_tokens: int = CACHED
     stems: Stems | None = None
 
-    def follow(self, policy: nn.Module) -> None:
+    def follow(self, policy: nn.Module, *, send: bool = True) -> None:
         self.model = policy
 
     def sample(
@@ -57,19 +57,26 @@ class InProcess:
 
 
 class Served:
-    """vLLM servers on this machine, or ones that see its files: weights are pushed by path, by way of `folder`."""
+    """vLLM servers on this machine, or ones that see its files: weights are pushed by path, by way of `folder`.
+
+    The head of their model has so many `rows`.
+    """
 
     remote: ClassVar[bool] = True
 
-    def __init__(self, servers: Sequence[Server], folder: Path) -> None:
-        self.fleet = Fleet(servers, lambda server: self._load([server]))
+    def __init__(self, servers: Sequence[Server], folder: Path, rows: int) -> None:
+        self.fleet = Fleet(servers, lambda server: self._load([server]), rows=rows)
         self.folder = folder
         self._source: nn.Module | str = ""
 
-    def follow(self, policy: nn.Module) -> None:
-        """Write the weights, adapters merged, have the servers read them, and forget the files."""
+    def follow(self, policy: nn.Module, *, send: bool = True) -> None:
+        """Write the weights, adapters merged, have the servers read them, and forget the files.
+
+        A process that does not `send` still gives them to a server that was away.
+        """
         self._source = policy
-        self._load(self.fleet.servers)
+        if send:
+            self._load(self.fleet.servers)
 
     def follow_directory(self, snapshot: str) -> None:
         """Have the servers read a directory of whole weights themselves."""
@@ -93,14 +100,14 @@ class Served:
         return self.fleet.sample(prompts, settings, finished)
 
 
-def open_engine(where: str, policy: nn.Module, folder: Path, *, cache_tokens: int = CACHED) -> Engine:
+def open_engine(
+    where: str, policy: Any, folder: Path, most: tuple[int, str] = (0, ""), *, cache_tokens: int = CACHED
+) -> Engine:
     """The engine of `--engine`: this process where it is empty, else the servers at these addresses.
 
-    BadInput where one is silent.
+    `most` are the tokens that prompt and reply may have, and the knobs that say so. BadInput where a server is silent
+    or reads less.
     """
-    return serving(where, folder) if where else InProcess(policy, cache_tokens)
-
-
-def serving(where: str, folder: Path) -> Served:
-    """The servers at addresses with commas between them."""
-    return Served(servers_at(where), folder)
+    if not where:
+        return InProcess(policy, cache_tokens)
+    return Served(servers_at(where, *most), folder, policy.config.get_text_config().vocab_size)

@@ -27,16 +27,29 @@ Revive = Callable[[Server], None]  # give a server that has come back the presen
 Told = tuple[int, list[Rollout]] | BaseException
 
 
-def servers_at(where: str) -> list[Server]:
-    """The servers at addresses with commas between them; BadInput where one is silent."""
-    return [Server.at(url) for url in where.split(",")]
+def servers_at(where: str, longest: int = 0, knobs: str = "") -> list[Server]:
+    """The servers at addresses with commas between them.
+
+    BadInput where one is silent, or does not read the `longest` text that `knobs` let prompt and reply be, in tokens.
+    """
+    servers = [Server.at(url) for url in where.split(",")]
+    for server in servers:
+        if server.reads and longest > server.reads:
+            raise BadInput(
+                f"{server.url} reads {server.reads} tokens, and {knobs} is {longest}; "
+                "start it with a larger --max-model-len, or give less"
+            )
+    return servers
 
 
 class Fleet:
-    """Servers that have the same weights. `revive` is called for one that was away, before it draws again."""
+    """Servers that have the same weights, whose head has so many `rows`.
 
-    def __init__(self, servers: Sequence[Server], revive: Revive, *, patience: float = PATIENCE) -> None:
-        self.servers, self.revive, self.patience = list(servers), revive, patience
+    `revive` is called for one that was away, before it draws again.
+    """
+
+    def __init__(self, servers: Sequence[Server], revive: Revive, *, rows: int = 0, patience: float = PATIENCE) -> None:
+        self.servers, self.revive, self.rows, self.patience = list(servers), revive, rows, patience
 
     def sample(
         self, prompts: Sequence[Sequence[int]], settings: SampleSettings, finished: Finished | None = None
@@ -92,7 +105,7 @@ class Errand:
             while (place := self._take()) is not None:
                 seen = away.returned
                 try:
-                    replies = server.ask(self.settings, self.prompts[place], self.numbers[place])
+                    replies = server.ask(self.settings, self.prompts[place], self.numbers[place], self.fleet.rows)
                 except ServerAway as error:
                     self._put_back(place, error)
                     if not self._mend(away, seen, error):

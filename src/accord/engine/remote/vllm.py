@@ -3,25 +3,25 @@
     VLLM_SERVER_DEV_MODE=1 vllm serve DIRECTORY --logprobs-mode processed_logprobs
 
 The server's tokenizer is never used, and nothing that it should have sent is assumed: a field that is missing, a prompt
-that was changed, a reply that ends with no stop token are errors, for each would become a wrong ratio in silence.
+that was changed, a reply that ends with no stop token or before it is as long as it may be, a token that is none are
+errors, for each would become a wrong ratio in silence.
 """
 
-import functools
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from accord.engine.decode.draw import Finished, SampleSettings, uniforms
+from accord.engine.decode.draw import SampleSettings, tokenless, uniforms
 from accord.engine.remote.http import CallFailed, call_json
 from accord.errors import BadInput
 from accord.records import Rollout
 
 AT_ONCE = 256  # requests in flight; the server batches them itself
 WELL = 10.0  # seconds that a server may take to say that it is well
+NEVER = -100.0  # the least bias of a logit that vLLM takes
 
 
 class ServerAway(BadInput):
@@ -34,42 +34,32 @@ class ServerAway(BadInput):
 
 @dataclass(frozen=True)
 class Server:
-    """A server at `url` that serves `model` (the name it was started with); `timeout` is seconds per request."""
+    """A server at `url` that serves `model` (the name it was started with); `timeout` is seconds per request.
+
+    Prompt and reply have `reads` tokens at most, 0 where it does not say.
+    """
 
     url: str
     model: str
     timeout: float = 600.0
+    reads: int = 0
 
     @classmethod
     def at(cls, url: str, *, timeout: float = 600.0) -> "Server":
-        """The server at `url`, by the name of the model that it says it serves; BadInput where none answers."""
+        """The server at `url`, with the model that it says it serves; BadInput where none answers."""
         served = _field(cls(url, "", timeout)._call("/v1/models"), "data", list)
         if len(served) != 1:
             raise BadInput(f"{url} serves {len(served)} models; start one server for one model, without adapters")
-        return cls(url, _field(served[0], "id", str), timeout)
+        return cls(url, _field(served[0], "id", str), timeout, int(served[0].get("max_model_len") or 0))
 
-    def sample(
-        self, prompts: Sequence[Sequence[int]], settings: SampleSettings, finished: Finished | None = None
-    ) -> list[Rollout]:
-        """`settings.n` rollouts per prompt, prompt by prompt; `finished` hears of them in the order of the prompts.
-
-        Every prompt is a request with a seed of its own, a function of `seed` and its number, so what it draws does
-        not depend on the other prompts. Raises BadInput where the server answers with an error or less than asked.
-        """
-        with ThreadPoolExecutor(min(AT_ONCE, max(1, len(prompts)))) as pool:
-            ask = functools.partial(self.ask, settings)
-            drawn = []
-            for i, replies in enumerate(pool.map(ask, prompts, settings.numbered(len(prompts)))):
-                drawn += replies
-                if finished is not None:
-                    finished(i, replies)
-            return drawn
-
-    def ask(self, settings: SampleSettings, prompt: Sequence[int], number: int) -> list[Rollout]:
+    def ask(self, settings: SampleSettings, prompt: Sequence[int], number: int, rows: int = 0) -> list[Rollout]:
         """`settings.n` rollouts of one prompt, which has this number; ServerAway where a later try may get them.
 
-        Every setting that shapes a distribution is sent: what a request leaves open is taken from the model's own
-        generation config.
+        Its request has a seed of its own, a function of `seed` and the number, so what it draws does not depend on the
+        other prompts. Every setting that shapes a distribution is sent: what a request leaves open is taken from the
+        model's own generation config. Of the `rows` of the model's head, those without a token are biased away; a list
+        of what is allowed would be the whole vocabulary, in every request. Raises BadInput where the server answers
+        with an error or less than asked.
         """
         body = {
             "model": self.model,
@@ -82,6 +72,7 @@ class Server:
             "repetition_penalty": 1.0,
             "presence_penalty": 0.0,
             "frequency_penalty": 0.0,
+            "logit_bias": {str(token): NEVER for token in tokenless(settings.vocabulary, rows)},
             "logprobs": 0,  # that of the sampled token alone
             "return_token_ids": True,
             "stop_token_ids": sorted(settings.stop_ids),
@@ -110,11 +101,19 @@ class Server:
         logprobs = _field(_field(choice, "logprobs", dict), "token_logprobs", list)
         if len(ids) != len(logprobs) or not all(isinstance(p, float) and math.isfinite(p) for p in logprobs):
             raise BadInput(f"{self.url}: {len(ids)} tokens came with {len(logprobs)} log-probs, or one is no number")
+        if settings.vocabulary and not settings.vocabulary.issuperset(ids):
+            nameless = next(token for token in ids if token not in settings.vocabulary)
+            raise BadInput(f"{self.url}: it drew {nameless}, which is no token; its logit_bias is not taken")
         finish = _field(choice, "finish_reason", str)
         ended = settings.finish(ids)
         if finish != ended:
             stop = "a" if ended == "stop" else "no"
             raise BadInput(f"{self.url}: a reply finished as {finish!r} with {stop} stop token")
+        if ended == "length" and len(ids) != settings.max_new_tokens:
+            raise BadInput(
+                f"{self.url}: it cut a reply off after {len(ids)} of {settings.max_new_tokens} tokens; "
+                "start it with --generation-config vllm, so that the model's own max_new_tokens does not bind it"
+            )
         return Rollout(tuple(prompt), tuple(ids), tuple(logprobs), ended, settings.temperature, settings.version)
 
     def load(self, directory: str) -> None:

@@ -5,6 +5,7 @@ is wrong with that, the models are loaded: three replies, and the scores of othe
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -23,11 +24,12 @@ from accord.models.preflight import (
 )
 from accord.models.scorers import is_elsewhere
 from accord.models.tokenizer import load_renderer
-from accord.records import Prompt, Turn
+from accord.records import Prompt, Rollout, Turn
 from accord.stages.check.config import Check
 from accord.stages.check.data import read_data
 from accord.stages.check.machine import machine_findings, step_finding
 from accord.stages.check.scores import card_finding
+from accord.stages.check.served import distribution_finding, engine_finding
 from accord.stages.check.template import template_findings
 from accord.stages.shared import sample_settings
 
@@ -54,7 +56,7 @@ def run(config: Check) -> list[Diagnosis]:
     renderer = load_renderer(config.model, **({"clock": lambda: config.clock} if config.clock else {}))
     found += template_findings(renderer)
     if config.engine:
-        found += [Diagnosis("engine", f"{served.url} serves {served.model}") for served in servers_at(config.engine)]
+        found += [engine_finding(server, longest, knobs) for server in servers_at(config.engine)]
     prompts = [Prompt((Turn("user", question),), "", "") for question in QUESTIONS]
     if config.data:
         findings, read = read_data(config, renderer)
@@ -70,21 +72,28 @@ def run(config: Check) -> list[Diagnosis]:
         return found
     model = load_policy(config.model)
     found.append(step_finding(model, config.max_length))
+    prompts = prompts[:3]
+    rollouts = replies(config, model, renderer, prompts)
+    if config.engine:
+        found.append(distribution_finding(model, rollouts))
     show(config.model, found)
-    # a server's weights are its own
-    engine = Fleet(servers_at(config.engine), lambda server: None) if config.engine else InProcess(model)
-    answer(config, engine, renderer, prompts[:3])
+    show_replies(config, renderer, prompts, rollouts)
     return found
 
 
-def answer(config: Check, engine: InProcess | Fleet, renderer: Renderer, prompts: Sequence[Prompt]) -> None:
-    """Draw a reply to each prompt and print it with what ended it."""
-    from rich.console import Console
-
-    settings = sample_settings(config, renderer, 1, config.seed)
+def replies(config: Check, model: Any, renderer: Renderer, prompts: Sequence[Prompt]) -> list[Rollout]:
+    """A reply to each prompt, by the server if there is one: with the weights that it has."""
+    rows = model.config.get_text_config().vocab_size
+    engine = Fleet(servers_at(config.engine), lambda server: None, rows=rows) if config.engine else InProcess(model)
     asked = [renderer.prompt_ids(prompt.turns) for prompt in prompts]
     with torch.no_grad():
-        rollouts = engine.sample(asked, settings)
+        return engine.sample(asked, sample_settings(config, renderer, 1, config.seed))
+
+
+def show_replies(config: Check, renderer: Renderer, prompts: Sequence[Prompt], rollouts: Sequence[Rollout]) -> None:
+    """Print each reply with what ended it."""
+    from rich.console import Console
+
     console = Console(soft_wrap=True, markup=False, highlight=False)
     for prompt, rollout in zip(prompts, rollouts, strict=True):
         ended = {"stop": "a stop token", "length": f"--max_new_tokens {config.max_new_tokens}"}[rollout.finish]

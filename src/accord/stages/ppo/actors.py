@@ -109,7 +109,7 @@ def prepare(config: Ppo, run: RunFolder, world: World) -> tuple[Prompts, Actors]
     asked = [*rewards.values(), *costs.values(), *watched.values()]
     prompts = read_prompts_of(config, run, [renderer, *(scorer.renderer for scorer in asked if scorer.renderer)])
     policy = add_adapters(load_policy(config.model), config, scalar=False, seed=config.seed).to(device)
-    engine = open_engine(config.engine, policy, run.path, cache_tokens=cache_of(config, policy))
+    engine = open_engine(config.engine, policy, run.path, config.most_tokens, cache_tokens=cache_of(config, policy))
     bases = BaseWeights(shared=not world.sharded)  # what is divided over ranks stands in one role alone
     bases.share(policy)
     for scorer in (*rewards.values(), *costs.values(), *watched.values()):

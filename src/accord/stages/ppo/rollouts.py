@@ -112,8 +112,7 @@ def collect(config: Ppo, world: World, actors: Actors, prompts: Sequence[Prompt]
     own = [prompt for _, prompt in numbered]
     with Scoring(config, actors, own, world) as scoring:
         with whole(actors.policy) as policy, lowered(config.precision, world.device):
-            if world.is_main or not actors.engine.remote:
-                actors.engine.follow(policy)
+            actors.engine.follow(policy, send=world.is_main)
             world.gather(None)  # no rank asks a server that has the old weights
             rollouts = actors.engine.sample(
                 [actors.renderer.prompt_ids(prompt.turns) for prompt in own],

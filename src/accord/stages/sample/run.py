@@ -15,10 +15,11 @@ from torch import Tensor
 from accord.data.chat import Renderer
 from accord.data.rows import prompt_of_row, rollout_row, write_records
 from accord.data.sources import read_prompts
-from accord.engine.engines import Engine, open_engine, serving
+from accord.engine.engines import Engine, Served, open_engine
+from accord.engine.remote.fleet import servers_at
 from accord.engine.texts import rollout_groups, said
 from accord.models.loading import load_policy
-from accord.models.places import base_of
+from accord.models.places import base_of, read_config
 from accord.models.scorers import ReplyScorer, open_scorer
 from accord.objectives.best_of import acceptance, best_of_kl_bound, best_of_kl_estimate
 from accord.records import Demonstration, Prompt
@@ -70,11 +71,12 @@ def run(config: Sample) -> RunFolder:
 def engine_of(config: Sample, run: RunFolder, device: torch.device) -> Engine:
     """What draws replies of the snapshot; a server reads a plain one itself."""
     if config.engine and Path(config.model).is_dir() and not base_of(config.model):
-        served = serving(config.engine, run.path)
+        rows = read_config(config.model).get_text_config().vocab_size
+        served = Served(servers_at(config.engine, *config.most_tokens), run.path, rows)
         served.follow_directory(str(Path(config.model).resolve()))
         return served
     model = load_policy(config.model, trainable=False).to(device)
-    engine = open_engine(config.engine, model, run.path, cache_tokens=cache_of(config, model))
+    engine = open_engine(config.engine, model, run.path, config.most_tokens, cache_tokens=cache_of(config, model))
     engine.follow(model)
     return engine
 
