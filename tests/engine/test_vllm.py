@@ -145,8 +145,8 @@ def test_weights_are_pushed_by_path_and_the_cache_forgotten(stub):
         (lambda choice: choice.update(prompt_token_ids=[1, 5]), "other prompt tokens"),
         (lambda choice: choice.update(finish_reason="abort"), "abort"),
         (lambda choice: choice["token_ids"].__setitem__(-1, 40), "no stop token"),
-        # as vLLM does where the checkpoint has a max_new_tokens of its own
-        (lambda choice: cut_off(choice, 1), r"after 1 of 4 tokens; start it with --generation-config vllm"),
+        # as vLLM does that was started with a max_new_tokens of its own
+        (lambda choice: cut_off(choice, 1), "after 1 of 4 tokens; start it without --generation-config"),
     ],
 )
 def test_an_answer_that_lacks_something_is_refused(stub, change, word):

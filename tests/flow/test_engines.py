@@ -116,10 +116,10 @@ def test_nothing_of_a_checkpoints_generation_config_leaks_in_and_every_setting_t
     assert gap > 1e-2 if left_open else gap < 1e-5
 
 
-def test_a_reply_that_the_checkpoints_own_length_cuts_off_ends_the_run(commands, tmp_path, server, capsys):
-    server.generation = {"max_new_tokens": 3}
+def test_a_reply_that_a_server_cuts_off_ends_the_run_with_what_to_do(commands, tmp_path, server, capsys):
+    server.cut_off = 3
     assert commands.run("sample", tmp_path / "run", engine=server.url) == 2
-    assert "after 3 of 6 tokens; start it with --generation-config vllm" in capsys.readouterr().err
+    assert "after 3 of 6 tokens; start it without --generation-config" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -136,13 +136,12 @@ def padded(snapshots, tmp_path):
 def test_rows_without_a_token_are_never_drawn(commands, tmp_path, server, padded, capsys):
     where, tokens = padded
     assert commands.run("sample", tmp_path / "run", engine=server.url, model=where, samples=3) == 0
-    assert {body["logit_bias"].keys() for body in server.bodies} == {frozenset(map(str, range(tokens, tokens + 20)))}
+    assert all(sorted(body["logit_bias"]) == [str(i) for i in range(tokens, tokens + 20)] for body in server.bodies)
     # the trainer's log-probs are of the whole head: the gap says so, and they stand in the ratio
     assert commands.run("ppo", tmp_path / "ppo", engine=server.url, model=where, steps=2) == 0
     rows = [json.loads(line) for line in (tmp_path / "ppo" / "metrics.jsonl").read_text().splitlines()]
-    assert all(row["policy/sampler_gap"] > 1e-5 for row in rows) and rows[0]["policy/ratio"] == pytest.approx(
-        1, abs=1e-3
-    )
+    assert all(row["policy/sampler_gap"] > 1e-3 for row in rows)
+    assert rows[0]["policy/ratio"] == pytest.approx(1, abs=0.05)
 
 
 def test_a_server_that_reads_too_little_is_refused_before_anything_is_done(commands, tmp_path, server, capsys):
@@ -168,5 +167,6 @@ def test_a_check_says_what_a_server_serves_and_whether_its_log_probs_are_the_mod
     server.take(str((snapshots / "other").resolve()))
     assert main(line) == 0
     assert "note   engine: its log-probs are" in capsys.readouterr().out
-    assert main([*line, "--max_length", "4092"]) == 2
+    server.reads = 516
+    assert main(line) == 2  # --max_length 512 and five more
     assert "start it with a larger --max-model-len" in capsys.readouterr().err

@@ -52,9 +52,12 @@ QUESTIONS = [
     "What colour is a ripe banana?",
     "How do I say no politely?",
 ]
-# without a compiler, the memory of a whole machine, and the hub
+# on a CPU, with little memory, and without the hub
 QUIETLY = {
+    "PYTHONPATH": "",
+    "VLLM_TARGET_DEVICE": "cpu",
     "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "0",
     "VLLM_SERVER_DEV_MODE": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_OFFLINE": "1",
@@ -79,14 +82,20 @@ def small(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def exported(small, tmp_path_factory):
-    """A snapshot, what `accord export` makes of it, and its own greedy replies to the questions, in ids."""
+    """A snapshot, and what `accord export` makes of it."""
     snapshot = SMOLLM2 or str(small)
     out = tmp_path_factory.mktemp("exported") / "model"
     assert main(["export", snapshot, "--out", str(out), "--dtype", "f32"]) == 0
-    renderer, model = load_renderer(snapshot), load_policy(snapshot, trainable=False)
+    return snapshot, str(out)
+
+
+@pytest.fixture(scope="module")
+def greedy(exported):
+    """The snapshot's renderer and model, and its greedy replies to the questions as `sample` draws them."""
+    renderer, model = load_renderer(exported[0]), load_policy(exported[0], trainable=False)
     prompts = [renderer.prompt_ids((Turn("user", question),)) for question in QUESTIONS]
-    greedy = SampleSettings(1, 0.0, LONGEST, renderer.stops, 0, vocabulary=renderer.vocabulary)
-    return out, renderer, model, sample(model, prompts, greedy)
+    settings = SampleSettings(1, 0.0, LONGEST, renderer.stops, 0, vocabulary=renderer.vocabulary)
+    return renderer, model, sample(model, prompts, settings)
 
 
 def served_by_vllm(where, folder, *more):
@@ -98,7 +107,7 @@ def served_by_vllm(where, folder, *more):
 @pytest.fixture(scope="module")
 def vllm(exported, tmp_path_factory):
     """Where vLLM serves the exported snapshot."""
-    with served_by_vllm(exported[0], tmp_path_factory.mktemp("vllm")) as url:
+    with served_by_vllm(exported[1], tmp_path_factory.mktemp("vllm")) as url:
         yield url
 
 
@@ -111,8 +120,9 @@ def opinionated(small, tmp_path_factory):
     like_rows_without_a_token(policy, rows)
     save_model(policy, tokenizer, folder / "model", dict(POLICY), "")
     file = folder / "model" / "generation_config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | OPINIONS | {"max_new_tokens": 30, "do_sample": True}))
-    with served_by_vllm(folder / "model", folder) as url:
+    file.write_text(json.dumps(json.loads(file.read_text()) | OPINIONS | {"max_new_tokens": 5, "do_sample": True}))
+    longest = ["--override-generation-config", json.dumps({"max_new_tokens": 30})]
+    with served_by_vllm(folder / "model", folder, *longest) as url:
         yield url, policy, rows
 
 
@@ -133,11 +143,11 @@ def near_tie(model, prompt, ours, theirs):
 
 
 @needs_vllm
-def test_vllm_answers_an_export_as_sample_does_and_stops_where_training_ended(vllm, exported):
-    out, renderer, model, ours = exported
+def test_vllm_answers_an_export_as_sample_does_and_stops_where_training_ended(vllm, exported, greedy):
+    renderer, model, ours = greedy
     parted = {}
     for question, rollout in zip(QUESTIONS, ours, strict=True):
-        choice = asked(vllm, str(out), question)
+        choice = asked(vllm, exported[1], question)
         if tuple(choice["token_ids"]) != rollout.ids:
             parted[question] = near_tie(model, rollout.prompt_ids, rollout.ids, choice["token_ids"])
             continue
@@ -156,27 +166,23 @@ def test_weights_reach_vllm_at_every_iteration_of_ppo(vllm, exported, tmp_path, 
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"prompt": q}) + "\n" for q in QUESTIONS))
-    snapshot = SMOLLM2 or str(exported[0])
+    snapshot = exported[0]
     line = ["ppo", "--model", snapshot, "--data", tmp_path / "prompts.jsonl", "--rewards.short", "lengths:short"]
-    line += ["--engine", vllm, "--steps", 3, "--batch_size", 8, "--samples", 2, "--mini_batch_size", 8]
-    line += ["--max_new_tokens", 12, "--max_length", 128, "--advantages", "rloo", "--precision", "f32", "--threads", 1]
-    line += ["--learning_rate", 1e-5 if SMOLLM2 else 1e-2, "--out", tmp_path / "run"]
+    line += ["--engine", vllm, "--steps", 3, "--batch_size", 4, "--samples", 2, "--mini_batch_size", 4, "--seed", 1]
+    line += ["--max_new_tokens", 8, "--max_length", 128, "--advantages", "rloo", "--precision", "f32", "--threads", 1]
+    line += ["--lora_rank", 8, "--learning_rate", 1e-3, "--out", tmp_path / "run"]
     assert main([*map(str, line)]) == 0
     rows = read_rows(tmp_path / "run" / "metrics.jsonl")
     print([(row["policy/sampler_gap"], row["objective/kl"]) for row in rows])
     assert len(rows) == 3 and all(row["policy/sampler_gap"] < 1e-4 for row in rows)
     # what it has now is not what it was started with
-    start, ended = (
-        load_policy(snapshot, trainable=False),
-        load_policy(str(tmp_path / "run" / "snapshot"), trainable=False),
-    )
+    start, ended = (load_policy(where, trainable=False) for where in (snapshot, str(tmp_path / "run" / "snapshot")))
     engine = open_engine(vllm, ended, tmp_path)
     engine.follow(ended)
-    drawn = engine.sample([r.prompt_ids for r in exported[3]], SampleSettings(2, 1.0, 12, frozenset({2}), seed=1))
-    print(
-        f"gap to the weights sent {gap_of(ended, drawn):.1e}, to those it was started with {gap_of(start, drawn):.1e}"
-    )
-    assert gap_of(ended, drawn) < 1e-4 < 10 * gap_of(ended, drawn) < gap_of(start, drawn)
+    drawn = engine.sample([(5, 6, 7), (8, 9, 5)], SampleSettings(2, 1.0, 12, frozenset({2}), seed=1))
+    sent, stale = gap_of(ended, drawn), gap_of(start, drawn)
+    print(f"gap to the weights sent {sent:.1e}, to those it was started with {stale:.1e}")
+    assert sent < 1e-4 and stale > 10 * sent
 
 
 @needs_vllm
@@ -211,20 +217,20 @@ def test_vllm_never_draws_a_row_without_a_token(opinionated, tmp_path):
 
 
 @needs_vllm
-def test_vllm_cuts_replies_off_where_the_checkpoint_says_and_that_is_noticed(opinionated, tmp_path):
+def test_a_reply_that_vllm_is_told_to_cut_off_is_noticed(opinionated, tmp_path):
     url, policy, _ = opinionated
     engine = open_engine(url, policy, tmp_path)
-    with pytest.raises(BadInput, match="after 30 of 40 tokens; start it with --generation-config vllm"):
-        engine.sample([(5, 6, 7)], SampleSettings(1, 1.0, 40, frozenset({2}), seed=3))
+    with pytest.raises(BadInput, match="after 30 of 40 tokens"):
+        engine.sample([(5, 6, 7)], SampleSettings(1, 1.0, 40, frozenset(), seed=3))
 
 
-def test_transformers_serve_answers_an_export_as_sample_does(exported, tmp_path):
-    out, renderer, _, ours = exported
+def test_transformers_serve_answers_an_export_as_sample_does(exported, greedy, tmp_path):
+    renderer, _, ours = greedy
     command = shutil.which("transformers")
     if command is None:
         pytest.skip("no `transformers` command here")
-    with program([command, "serve", out, "--device", "cpu"], tmp_path / "log.txt", PATIENCE) as url:
-        theirs = [asked(url, str(out), question)["message"]["content"] for question in QUESTIONS]
+    with program([command, "serve", exported[1], "--device", "cpu"], tmp_path / "log.txt", PATIENCE) as url:
+        theirs = [asked(url, exported[1], question)["message"]["content"] for question in QUESTIONS]
     same = [renderer.text(rollout.ids).strip() == text.strip() for rollout, text in zip(ours, theirs, strict=True)]
     print(f"{sum(same)} of {len(same)} replies equal")
     assert all(same), [(renderer.text(r.ids), t) for r, t, equal in zip(ours, theirs, same, strict=True) if not equal]

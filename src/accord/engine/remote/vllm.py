@@ -112,7 +112,7 @@ class Server:
         if ended == "length" and len(ids) != settings.max_new_tokens:
             raise BadInput(
                 f"{self.url}: it cut a reply off after {len(ids)} of {settings.max_new_tokens} tokens; "
-                "start it with --generation-config vllm, so that the model's own max_new_tokens does not bind it"
+                "start it without --generation-config or --override-generation-config, or with a larger --max-model-len"
             )
         return Rollout(tuple(prompt), tuple(ids), tuple(logprobs), ended, settings.temperature, settings.version)
 
