@@ -213,7 +213,7 @@ EXAMPLES: dict[str, tuple[str, str]] = {
     "export": (
         "Writes a Hugging Face directory that loads without Accord and without another directory. transformers and "
         "vLLM end a reply by its `generation_config.json`, llama.cpp's `convert_hf_to_gguf.py` by its tokenizer's EOS: "
-        "both are the end of the template's turn.",
+        "both are the end of the template's turn. It writes no GGUF: the registry has no kept converter.",
         "accord export runs/ppo/snapshot --out exported --dtype bf16",
     ),
     "serve": (
