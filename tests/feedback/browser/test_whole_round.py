@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 QUESTION = "#question[data-mode]"
 # a fifth of a demo's training: the model answers, and not always well
 BASE = Scale("tiny", 4_000, 150, 1_200, 60, 60, 60, 60, 2, 8, 8, "f32")
-LABELLED, JUDGED = 115, 95  # prompts; where two replies are the same nobody is asked
+LABELLED, JUDGED = 125, 100  # prompts; where two replies are the same nobody is asked
 STEPS = 10  # of PPO
 GATE = {"confidence": 0.9, "bounds": {"help": {"metric": "win/helpful", "at_least": 0.5}}}
 # name, tag of the link, width and theme of the browser, seed of what they value
