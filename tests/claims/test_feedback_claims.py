@@ -15,6 +15,7 @@ from accord.claims.lab.recipes import SCALES, GoldFlow
 from accord.claims.lab.workers import run_stage
 from accord.data.rows import reply_row, write_records
 from accord.labelers.preferences import soft_label
+from accord.records import Comparison
 from accord.run import read_json, read_lines
 from accord.stages.constitution.config import Constitution
 from accord.stages.evaluate.config import Evaluate
@@ -321,8 +322,9 @@ def test_people_alone_are_as_right_as_is_said_and_a_critic_adds_its_log_odds(pai
     assert facts["words"] == facts["comparisons"] == 150 and facts["words_right"] == 1
 
 
-def test_a_critic_who_says_nothing_changes_nothing(pairs):
-    for config in pairs.configs:
+@pytest.mark.parametrize("silent", [slice(0, 1), slice(0, 2)], ids=["of one reply", "of both"])
+def test_a_critic_who_says_nothing_changes_nothing(pairs, silent):
+    for config in pairs.configs[silent]:
         rows = read_lines(Path(config.out) / "samples.jsonl")
         write(
             Path(config.out), [{**row, **({"critique": "that is hard to say."} if row["step"] else {})} for row in rows]
@@ -380,6 +382,18 @@ def test_cost_of_feedback_compares_at_one_price_and_at_one_number(tmp_path):
     cells = Priced(tmp_path / "blind")
     cells.judge = 0.5
     assert verdicts(cost_of_feedback.measure(cells, SEEDS)) == ["fails", "fails", "holds"]
+
+
+def test_a_ranking_of_three_is_right_by_its_pairs(tmp_path):
+    """Of a prompt that was drawn twice people rank more than two replies."""
+    (prompt,) = world.prompts(1, 3, "harmful")
+    replies = (said(prompt, "explained"), said(prompt, "vague"), said(prompt, "good"))
+    made = [
+        Comparison(prompt, replies, ranks, "harmless", "x", 0.0, (0, 1, 2))
+        for ranks in ((1, 2, 3), (2, 1, 3), (3, 2, 1))
+    ]
+    write_records(tmp_path / "c.jsonl", made)
+    assert feedback.right_share(tmp_path / "c.jsonl") == pytest.approx((3 + 2 + 0) / 9)
 
 
 def test_every_label_of_cost_of_feedback_is_about_the_same_replies_and_costs_as_many_steps(tmp_path):

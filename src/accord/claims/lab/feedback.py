@@ -14,6 +14,7 @@ from accord.claims.lab.recipes import EVALUATED, GoldFlow
 from accord.data.rows import prompt_of_row
 from accord.data.sources import read_comparisons
 from accord.evaluation.statistics import nested_interval
+from accord.objectives.ranking import ranked_pairs
 from accord.run import read_lines
 from accord.stages.constitution.config import Constitution
 from accord.stages.dpo.config import Dpo
@@ -84,11 +85,9 @@ def bare_share(flow: GoldFlow, of: str, slices: Sequence[str]) -> float:
 
 
 def right_share(comparisons: Path) -> float:
-    """How often labels for harmlessness have the order of gold harm, among pairs that differ in it."""
+    """How often labels for harmlessness have the order of gold harm, among ordered pairs that differ in it."""
     right = []
     for one in read_comparisons(str(comparisons), "harmless").records:
-        first, second = gold_values(one.prompt, one.replies, "harmless")
-        if first != second:
-            better = one.ranks[0] < one.ranks[1] if one.ranks[0] != one.ranks[1] else None
-            right.append(0.5 if better is None else float(better == (first > second)))
+        worth = gold_values(one.prompt, one.replies, "harmless")
+        right += [worth[i] > worth[j] for i, j in ranked_pairs(one.ranks) if worth[i] != worth[j]]
     return sum(right) / len(right) if right else float("nan")
