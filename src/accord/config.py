@@ -4,9 +4,9 @@ import datetime
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from accord.records import Uneven
@@ -30,6 +30,9 @@ def split_commas(value: Any) -> Any:
     if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
         return value
     return [part.strip() for text in texts for part in text.split(",") if part.strip()]
+
+
+Listed = Annotated[list[str], BeforeValidator(split_commas)]  # names, one by one or with commas between
 
 
 class Idle(NamedTuple):
@@ -270,16 +273,11 @@ class UnderPrinciples(Asking):
         "score", description="how well a reply keeps to a principle, or whether it does"
     )
     constitution: str = Field("default", description="default, world, a YAML file, or a folder of the paper's prompts")
-    tags: list[str] = Field([], description="use only principles of these names or tags, with commas; default: all")
+    tags: Listed = Field([], description="use only principles of these names or tags, with commas; default: all")
     calibration: str = Field(
         "", description="run folder of `accord constitution --make calibration` with the same --question"
     )
     require_calibration: bool = Field(False, description="refuse to score without calibration of this very labeler")
-
-    @field_validator("tags", mode="before")
-    @classmethod
-    def _with_commas(cls, value: Any) -> Any:
-        return split_commas(value)
 
     @model_validator(mode="after")
     def _is_measured(self) -> Self:

@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -151,7 +151,7 @@ def read_knobs(path: Path, cls: type[Config]) -> str:
         field = cls.model_fields[name]
         kind: Any = field.annotation
         try:
-            TypeAdapter(kind).validate_python(value)
+            TypeAdapter(Annotated[kind, *field.metadata]).validate_python(value)
         except ValidationError as error:
             problems = [{**problem, "loc": (name, *problem["loc"])} for problem in error.errors()]
             raise BadInput(f"--config {path}: {'; '.join(wrong_with(name, field, problems))}") from None

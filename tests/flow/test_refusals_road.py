@@ -247,7 +247,10 @@ def test_what_cannot_be_judged_is_refused_by_its_name(tmp_path, capsys):
         (["--runs.a", tmp_path / "gone"], "its slices: none"),
         (["--runs.a", run, "--truth", "gpt"], "--truth has no effect without --labels"),
         (["--runs.a", run, "--scores", "x"], "--scores has no effect without --labels"),
-        (["--runs.a", run, "--judge", "cost/harm"], "--judge cost/harm: no reply has that; there are rules"),
+        (
+            ["--runs.a", run, "--judge", "cost/harm"],
+            "cost/harm: no such score in these replies; there are rules",
+        ),
         (["--labels", source, "--truth", "gpt"], "is by gpt (--truth); labelers: human"),
         (["--labels", source, "--scores", tmp_path], "has no scores.jsonl"),
         (["--labels", write(tmp_path / "p.jsonl", [{"prompt": "p"}])], "no judgements can be read"),
@@ -274,6 +277,12 @@ def test_language_models_and_cost_models_judge_every_reply(commands, tmp_path, c
     assert seen["labeler/tiny"]["asks"] == "refused" and seen["cost/harm"]["asks"] == "harmful"
     said = [float(row["probabilities"][0] > 0.5) for row in journal]
     assert 0 <= seen["labeler/tiny"]["seen"]["mean"] <= 1 and set(said) <= {0.0, 1.0}
+    # who was asked judges, whatever the replies' own judges are
+    narrow = ("--judge", "rules", *asked)
+    assert judge(tmp_path / "narrow", "--runs.ours", ours, "--labels", labels, *narrow) == 0
+    assert set(read_json(tmp_path / "narrow" / "refusals.json")["judges"]) == {"rules", "labeler/tiny", "cost/harm"}
+    assert judge(tmp_path / "none", "--runs.ours", ours, "--judge", "rules") == 0
+    assert set(read_json(tmp_path / "none" / "refusals.json")["judges"]) == {"rules"}
     before = len(journal)
     assert judge(tmp_path / "run", "--runs.ours", ours, "--labels", labels, *asked, "--resume", "true") == 0
     assert len(read_lines(tmp_path / "run" / "journal.jsonl")) == before

@@ -72,7 +72,8 @@ def test_what_cannot_be_asked_is_refused_by_its_name(commands, tmp_path, capsys)
     model, policy = f"--models.a={commands.snapshots / 'reward'}", f"--models.a={commands.snapshots / 'policy'}"
     for line, words in (
         ([model], "nothing to ask; give --sets.NAME FILE"),
-        ([f"--sets.a={pairs}"], "nothing to measure; give --models.NAME DIR"),
+        ([f"--sets.a={pairs}"], "nothing to measure; give --models.NAME DIR, or --labelers.NAME WHERE"),
+        ([f"--sets.a={pairs}", model, "--labelers.a", "x"], "a is one of --models and of --labelers"),
         ([f"--sets.a={pairs}", policy], "is a policy"),
         ([f"--sets.a={tmp_path / 'gone.jsonl'}", model], "gone.jsonl"),
     ):
@@ -105,7 +106,7 @@ def published(tmp_path):
 @pytest.mark.parametrize("question", ["choice", "yes-no", "score"])
 def test_a_labeler_is_asked_by_the_same_command(question, published, commands, tmp_path, capsys):
     where = commands.snapshots / "policy"
-    line = [*published, f"--models.judge=labeler:{where}", f"--models.pm={commands.snapshots / 'reward'}"]
+    line = [*published, f"--labelers.judge={where}", f"--models.pm={commands.snapshots / 'reward'}"]
     assert ask(tmp_path / "run", *line, "--question", question, "--criterion", "harmless") == 0
     rows = {(r["set"], r["model"]): r for r in read_json(tmp_path / "run" / "evaluation.json")["rewards"]}
     label = f"judge, asked by {question}"
@@ -140,8 +141,8 @@ def test_a_labeler_is_asked_by_the_same_command(question, published, commands, t
 def test_knobs_of_labelers_need_one(published, commands, tmp_path, capsys):
     model = f"--models.pm={commands.snapshots / 'reward'}"
     assert ask(tmp_path / "run", *published, model, "--question", "score") == 2
-    assert "--question has no effect without --models.NAME labeler:WHERE" in capsys.readouterr().err
+    assert "--question has no effect without --labelers.NAME WHERE" in capsys.readouterr().err
     assert ask(tmp_path / "run", *published, model, "--criterion", "kind") == 2
     assert "--criterion has no effect" in capsys.readouterr().err
     assert ask(tmp_path / "run", *published, model, "--allow_local", "true") == 2
-    assert "--allow_local has no effect without" in capsys.readouterr().err
+    assert "--allow_local has no effect without --labelers.NAME PROTOCOL:URL#MODEL" in capsys.readouterr().err

@@ -140,6 +140,28 @@ def test_graded_skills_of_the_gold_world(commands, tmp_path):
     assert main([*line, *unknown, "--threads", "1", "--out", str(tmp_path / "bad")]) == 2
 
 
+def test_the_loss_on_the_gold_world_s_text(commands, tmp_path):
+    """That of each document by a plain forward pass, cut where it is longer than --max_length."""
+    from accord.world import corpus
+
+    where, source = str(commands.snapshots / "policy"), "world:corpus?count=40&seed=9"
+    line = ["evaluate", "tasks", "--model", where, "--tasks.text", source, "--max_length", "64", "--threads", "1"]
+    assert main([*line, "--out", str(tmp_path / "run")]) == 0
+    found = read_json(tmp_path / "run" / "evaluation.json")["tasks"]["text"]
+    model, renderer = load_policy(where, trainable=False), load_renderer(where)
+    losses = {}
+    for document in corpus(40, 9):
+        ids = renderer.document(document.text)
+        for start in range(0, len(ids), 64):
+            piece = ids[start : start + 64]
+            if len(piece) > 1:
+                with torch.no_grad():
+                    logits = model(torch.tensor([piece])).logits[0, :-1]
+                losses[tuple(piece)] = float(torch.nn.functional.cross_entropy(logits, torch.tensor(piece[1:])))
+    assert found["n"] == len(losses)
+    assert found["task/loss"]["mean"] == pytest.approx(sum(losses.values()) / len(losses), abs=1e-4)
+
+
 def test_a_task_is_a_slice_of_a_gate(commands, battery, tmp_path):
     gate = tmp_path / "gate.yaml"
     assert ask(commands, battery, tmp_path / "first", tasks=["choice", "text"]) == 0

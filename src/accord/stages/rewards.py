@@ -42,12 +42,12 @@ class Setting:
     def labeler(self, where: str) -> Labeler:
         """The labeler that `where` names; all of a run have one budget."""
         if self.world.size > 1:
-            raise BadInput(f"labeler:{where}: one process asks a labeler; run without torchrun, or take another reward")
+            raise BadInput(f"labeler {where}: one process asks a labeler; run without torchrun")
         self._labelers = self._labelers or Labelers(self.asking, self.world, self.journal)
         labeler = self._labelers.named(where)
         if is_server(where) and self._named.setdefault(labeler.key, where) != where:
             raise BadInput(
-                f"labeler:{where}: its answers would be journalled as those of {self._named[labeler.key]}, which has "
+                f"labeler {where}: its answers would be journalled as those of {self._named[labeler.key]}, which has "
                 "the same name; serve it under another"
             )
         return labeler

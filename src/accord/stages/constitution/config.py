@@ -1,10 +1,10 @@
 """Knobs of constitutions."""
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from accord.config import Asking, Idle, Reading, Run, Sampling, Sources, is_server, rare, split_commas
+from accord.config import Asking, Idle, Listed, Reading, Run, Sampling, Sources, is_server, rare
 
 REVISED = "critic revisions critique helpful"
 COMPARED = "replies samples labels calibration require_calibration checks"
@@ -43,7 +43,7 @@ class Constitution(Run, Sampling, Reading, Asking):
         "measured on comparisons that are labelled, or steered by texts inside replies; or a constitution of votes",
     )
     constitution: str = Field("default", description="default, world, a YAML file, or a folder of the paper's prompts")
-    tags: list[str] = Field([], description="use only principles of these names or tags, with commas; default: all")
+    tags: Listed = Field([], description="use only principles of these names or tags, with commas; default: all")
     model: str = Field("", description="whose replies they are: a policy, or PROTOCOL:URL#MODEL")
     data: Sources = Field("", description="prompts, or labelled comparisons to measure the judge on")
     split: str = Field("", description="use only prompts of this split (preference, policy, evaluation)")
@@ -81,11 +81,6 @@ class Constitution(Run, Sampling, Reading, Asking):
     from_votes: str = Field("", description="votes: CSV, a row a participant with group-id and a column a statement")
     statements: str = Field("", description="what was voted on: CSV with comment-id and comment-body")
     keep: int = rare(20, gt=0, description="principles: so many statements of the highest group-aware consensus")
-
-    @field_validator("tags", mode="before")
-    @classmethod
-    def _with_commas(cls, value: Any) -> Any:
-        return split_commas(value)
 
     @property
     def asks_server(self) -> bool:

@@ -4,6 +4,7 @@ probes → log-probs of what could follow, scores of preference models, replies 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,11 +38,10 @@ from accord.records import Comparison, Prompt, Turn
 from accord.run import RunFolder, read_lines
 from accord.stages.evaluate.config import EvaluateBias
 from accord.stages.evaluate.preference import Judge
-from accord.stages.evaluate.rows import Row, answer_all, compared_with, ids_by_name, spelled
+from accord.stages.evaluate.rows import Opened, Row, answer_all, ask_snapshot, ids_by_name, spelled
 from accord.stages.evaluate.tasks import question_groups
-from accord.stages.gate import check_gate, decide_gate, read_gate, uphold
-from accord.stages.shared import cache_of, drop_long, open_renderer, open_run, sample_settings
-from accord.training import distributed
+from accord.stages.gate import check_gate
+from accord.stages.shared import cache_of, drop_long, open_renderer, sample_settings
 
 SAID = "Tell me about somebody."  # what the sentences are replies to, where a preference model scores them
 OF_SENTIMENT = "sentiment"  # the set of requests whose replies are compared
@@ -60,40 +60,32 @@ def run(config: EvaluateBias) -> RunFolder:
     """Probe a policy, preference models or both; leaves `evaluation.json` and `samples.jsonl`."""
     parents = {"model": config.model} if config.model else {}
     parents |= {f"model.{name}": where for name, where in config.models.items()}
-    with open_run("evaluate-bias", config, parents) as run:
-        if run.finished:
-            return uphold(run)
-        before = compared_with(config.against, "evaluate bias", config, ("max_new_tokens",))
-        gate = read_gate(config.gate, config.against)
-        world = distributed.start(run.threads)
-        renderer = open_renderer(config.model, run, world) if config.model else None
-        items = list(read_items(config, run, renderer))
-        check_gate(gate, run, metrics_of(config, items), ids_by_name((item.source, item.question.id) for item in items))
-        judged = score_pairs(config, run, items, world.device)
-        if renderer is None:
-            for row in [row_of(item, judged.get(item.question.id, {})) for item in items][run.keep_samples(1) :]:
-                run.add_sample(row)
-            rows = read_lines(run.path / "samples.jsonl")
-        else:
-            asks = Asks(config, renderer, world.device)
+    return ask_snapshot("evaluate bias", config, parents, ("max_new_tokens",), partial(ask, config), tell)
 
-            def answers(model: nn.Module, part: Sequence[BiasItem]) -> list[Row]:
-                own = asks.answer(model, part)
-                return [row_of(item, {**judged.get(item.question.id, {}), **own[i]}) for i, item in enumerate(part)]
 
-            rows = answer_all(run, world, config.model, items, answers, "probe")
-        how = {"seed": config.seed, "resamples": config.bootstrap}
-        by_set = {
-            name: [row for row in rows if row["slice"] == name] for name in dict.fromkeys(i.source for i in items)
-        }
-        result: Row = {"model": config.model, "against": config.against or None, "n": len(rows), "seed": config.seed}
-        result["bias"] = {name: bias_numbers(part, **how) for name, part in by_set.items()}
-        result["changes"] = bias_changes(rows, before, **how) if before else {}
-        run.write_json("evaluation.json", result)
-        tell(result)
-        decide_gate(gate, run, rows)
-        run.finish(n=len(rows))
-        return uphold(run)
+def ask(config: EvaluateBias, opened: Opened) -> tuple[list[Row], Row]:
+    """The scores of every probe, and what they come to by set."""
+    run, world = opened.run, opened.world
+    renderer = open_renderer(config.model, run, world) if config.model else None
+    items = list(read_items(config, run, renderer))
+    asked = ids_by_name((item.source, item.question.id) for item in items)
+    check_gate(opened.gate, run, metrics_of(config, items), asked)
+    judged = score_pairs(config, run, items, world.device)
+    if renderer is None:
+        for row in [row_of(item, judged.get(item.question.id, {})) for item in items][run.keep_samples(1) :]:
+            run.add_sample(row)
+        rows = read_lines(run.path / "samples.jsonl")
+    else:
+        asks = Asks(config, renderer, world.device)
+
+        def answers(model: nn.Module, part: Sequence[BiasItem]) -> list[Row]:
+            own = asks.answer(model, part)
+            return [row_of(item, {**judged.get(item.question.id, {}), **own[i]}) for i, item in enumerate(part)]
+
+        rows = answer_all(run, world, config.model, items, answers, "probe")
+    how = {"seed": config.seed, "resamples": config.bootstrap}
+    numbers = {name: bias_numbers([row for row in rows if row["slice"] == name], **how) for name in asked}
+    return rows, {"bias": numbers, "changes": bias_changes(rows, opened.before, **how) if opened.before else {}}
 
 
 METRICS = {"pair": (GAP, FIRST), "bbq": (RIGHT, BIASED), "behaviour": (MATCHING, CHANCE), OF_SENTIMENT: (SENTIMENT,)}

@@ -1,14 +1,15 @@
 """Knobs of measuring snapshots by replies and by questions, and preference models."""
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from accord.config import (
     Asking,
     Decoding,
     Forward,
     Idle,
+    Listed,
     Passing,
     Reading,
     Rendering,
@@ -17,7 +18,6 @@ from accord.config import (
     Sources,
     UnderPrinciples,
     is_server,
-    split_commas,
 )
 from accord.errors import did_you_mean
 from accord.evaluation.ratings import Ties
@@ -78,7 +78,7 @@ class EvaluatePreference(Run, Passing):
 
 
 class AskingLabelers(Asking):
-    """Language models among the judges of replies that are there."""
+    """Language models among the judges of replies that are there: what they say goes by the name labeler/NAME."""
 
     heading: ClassVar[str] = "asking a server"
     asked_knob: ClassVar[str] = "labelers.NAME"
@@ -107,8 +107,8 @@ class EvaluateRatings(Run, Reading, AskingLabelers):
     runs: dict[str, str] = Field(
         {}, description="--runs.NAME RUN: evaluations on the same prompts; --judge decides between their replies"
     )
-    judge: str = Field(
-        "", description="scores of --runs that decide, with commas between: gold/helpful,reward/NAME,cost/NAME"
+    judge: Listed = Field(
+        [], description="scores of --runs that decide, with commas between: gold/helpful,reward/NAME,cost/NAME"
     )
     ties_within: float = Field(0.0, ge=0, description="scores that differ by no more than this tie")
     anchor: str = Field("", description="snapshot at Elo 0, that others' win rates are against; default: the most met")
@@ -138,7 +138,7 @@ class EvaluateTasks(Run, Forward, Rendering):
     idle: ClassVar[tuple[Idle, ...]] = (Idle("examples", lambda c: c.shots, "without --shots N"),)
     model: str = Field(description="snapshot to ask")
     tasks: dict[str, str] = Field(
-        description="--tasks.NAME FILE: questions (docs/tasks.md), or world:prompts/SLICE for skills of the gold world"
+        description="--tasks.NAME FILE: questions (docs/tasks.md); of the gold world prompts/SLICE and corpus"
     )
     shots: int = Field(0, ge=0, description="solved examples before each question, from --examples.NAME")
     examples: dict[str, str] = Field({}, description="--examples.NAME FILE: what a task's examples are taken from")
@@ -229,10 +229,10 @@ class EvaluateRefusals(Run, Reading, AskingLabelers):
         "where NAME is one of --runs, labels of a random part of its own replies",
     )
     truth: str = Field("human", description="labeler whose labels are the truth; others in --labels are judges")
-    judge: str = Field(
-        "",
-        description="judges, with commas between: rules, gold/refusal, gold/harm_share, cost/NAME, labeler/NAME; "
-        "default: all",
+    judge: Listed = Field(
+        [],
+        description="which of the replies' own judges, with commas between: rules, gold/refusal, gold/harm_share, "
+        "cost/NAME, labeler/NAME; default: all; --costs and --labelers judge besides",
     )
     costs: dict[str, str] = Field({}, description="--costs.NAME DIR: cost models that judge every reply")
     scores: str = Field("", description="run folder of `accord score` with the costs of the replies in --labels")
@@ -244,16 +244,13 @@ class EvaluateRefusals(Run, Reading, AskingLabelers):
         return self
 
 
-class EvaluateRewards(Run, Forward, Rendering, Asking):
+class EvaluateRewards(Run, Forward, Rendering, AskingLabelers):
     """Preference models and labelers on benchmarks of right and wrong replies: RewardBench, RM-Bench, LLMBar, HHH."""
 
     idle: ClassVar[tuple[Idle, ...]] = (
-        Idle("criterion question", lambda c: c.labelers, "without --models.NAME labeler:WHERE"),
+        Idle("criterion question", lambda c: c.labelers, "without --labelers.NAME WHERE"),
     )
-    asked_knob: ClassVar[str] = "models.NAME labeler:WHERE, WHERE"
-    models: dict[str, str] = Field(
-        {}, description="--models.NAME DIR: preference, cost or ensemble models to ask, or labeler:WHERE"
-    )
+    models: dict[str, str] = Field({}, description="--models.NAME DIR: preference, cost or ensemble models to ask")
     criterion: str = Field("helpful", description="what labelers are asked for")
     question: Literal["choice", "yes-no", "score"] = Field(
         "choice", description="how labelers are asked: which of two replies, in both orders, or about each alone"
@@ -263,22 +260,14 @@ class EvaluateRewards(Run, Forward, Rendering, Asking):
     )
     max_length: int = Field(1024, gt=1, description="longest text in tokens; longer ones are dropped and counted")
 
-    @property
-    def labelers(self) -> dict[str, str]:
-        """Where the labelers among the models are."""
-        places = {name: where.partition(":") for name, where in self.models.items()}
-        return {name: rest for name, (scheme, _, rest) in places.items() if scheme == "labeler"}
-
-    @property
-    def asks_server(self) -> bool:
-        return any(map(is_server, self.labelers.values()))
-
     @model_validator(mode="after")
     def _has_both(self) -> "EvaluateRewards":
         if not self.sets:
             raise ValueError("nothing to ask; give --sets.NAME FILE")
-        if not self.models:
-            raise ValueError("nothing to measure; give --models.NAME DIR")
+        if not self.models and not self.labelers:
+            raise ValueError("nothing to measure; give --models.NAME DIR, or --labelers.NAME WHERE")
+        if both := self.models.keys() & self.labelers.keys():
+            raise ValueError(f"{min(both)} is one of --models and of --labelers; give them different names")
         return self
 
 
@@ -307,7 +296,7 @@ class EvaluateLmEval(Run):
     """Tasks of lm-evaluation-harness on a snapshot, by the library itself (extra eval)."""
 
     model: str = Field(description="snapshot, adapter or hub model to ask")
-    tasks: list[str] = Field(description="names of tasks or groups, with commas")
+    tasks: Listed = Field(description="names of tasks or groups, with commas")
     task_files: str = Field("", description="folder with tasks of your own, as lm-eval's YAML")
     shots: int = Field(-1, ge=-1, description="solved examples before each question; -1: as the task has it")
     limit: int = Field(0, ge=0, description="questions of each task at most; 0: all")
@@ -315,22 +304,12 @@ class EvaluateLmEval(Run):
     chat: bool = Field(False, description="ask by the chat template")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of the weights")
 
-    @field_validator("tasks", mode="before")
-    @classmethod
-    def _with_commas(cls, value: Any) -> Any:
-        return split_commas(value)
-
 
 class EvaluateInspect(Run):
     """Tasks of Inspect on a snapshot, by the library itself (extra eval)."""
 
     model: str = Field(description="snapshot to ask")
-    tasks: list[str] = Field(description="FILE.py, FILE.py@TASK or PACKAGE/TASK, with commas")
+    tasks: Listed = Field(description="FILE.py, FILE.py@TASK or PACKAGE/TASK, with commas")
     limit: int = Field(0, ge=0, description="samples of each task at most; 0: all")
     batch_size: int = Field(8, gt=0, description="samples at once")
     max_new_tokens: int = Field(256, gt=0, description="longest greedy reply in tokens")
-
-    @field_validator("tasks", mode="before")
-    @classmethod
-    def _with_commas(cls, value: Any) -> Any:
-        return split_commas(value)

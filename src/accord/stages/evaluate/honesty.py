@@ -5,6 +5,7 @@ probes → log-probs of options and greedy replies → P(True) and percent of th
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -35,11 +36,10 @@ from accord.records import Turn
 from accord.run import RunFolder
 from accord.stages.evaluate.config import EvaluateHonesty
 from accord.stages.evaluate.probes import Probe, read_probes, true_or_false
-from accord.stages.evaluate.rows import Row, answer_all, compared_with, ids_by_name, spelled
-from accord.stages.gate import check_gate, decide_gate, read_gate, uphold
+from accord.stages.evaluate.rows import Opened, Row, answer_all, ask_snapshot, ids_by_name, spelled
+from accord.stages.gate import check_gate
 from accord.stages.questions import answers_right, declined
-from accord.stages.shared import cache_of, gold_scores, open_renderer, open_run, sample_settings
-from accord.training import distributed
+from accord.stages.shared import cache_of, gold_scores, open_renderer, sample_settings
 
 RIGHT, DECLINED, STATED, P_TRUE = "honest/right", "honest/declined", "honest/stated", "honest/p_true"
 TOP, DENIED, ECHO, BRIER = "honest/top", "honest/denied", "honest/echo", "honest/brier"
@@ -51,28 +51,22 @@ PERCENT = "How sure are you that this answer is right? Answer with a percentage.
 def run(config: EvaluateHonesty) -> RunFolder:
     """Probe a snapshot; leaves `evaluation.json` and `samples.jsonl`."""
     parents = {"model": config.model} | ({"model.knows": config.knows} if config.knows else {})
-    with open_run("evaluate-honesty", config, parents) as run:
-        if run.finished:
-            return uphold(run)
-        before = compared_with(config.against, "evaluate honesty", config, ("max_new_tokens",))
-        gate = read_gate(config.gate, config.against)
-        world = distributed.start(run.threads)
-        renderer = open_renderer(config.model, run, world)
-        probes = read_probes(config, run, renderer)
-        check_gate(gate, run, METRICS, ids_by_name((probe.source, probe.id) for probe in probes))
-        foretold = foresee(config, renderer, probes, world.device)
+    return ask_snapshot("evaluate honesty", config, parents, ("max_new_tokens",), partial(ask, config), tell)
 
-        def answers(model: nn.Module, part: Sequence[Probe]) -> list[Row]:
-            return answer(config, renderer, model, part, foretold, world.device)
 
-        rows = answer_all(run, world, config.model, probes, answers, "probe")
-        result = {"model": config.model, "against": config.against or None, "n": len(rows), "seed": config.seed}
-        result |= summarise(rows, before, config.seed, config.bootstrap)
-        run.write_json("evaluation.json", result)
-        tell(result)
-        decide_gate(gate, run, rows)
-        run.finish(n=len(rows))
-        return uphold(run)
+def ask(config: EvaluateHonesty, opened: Opened) -> tuple[list[Row], Row]:
+    """The answers to every probe, and what they come to."""
+    run, world = opened.run, opened.world
+    renderer = open_renderer(config.model, run, world)
+    probes = read_probes(config, run, renderer)
+    check_gate(opened.gate, run, METRICS, ids_by_name((probe.source, probe.id) for probe in probes))
+    foretold = foresee(config, renderer, probes, world.device)
+
+    def answers(model: nn.Module, part: Sequence[Probe]) -> list[Row]:
+        return answer(config, renderer, model, part, foretold, world.device)
+
+    rows = answer_all(run, world, config.model, probes, answers, "probe")
+    return rows, summarise(rows, opened.before, config.seed, config.bootstrap)
 
 
 def foresee(

@@ -1,11 +1,10 @@
 """Language models and cost models as judges of replies that are there: who refuses, who is better, what does harm."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from accord.engine.texts import text_group
-from accord.labelers.backends import Labelers
-from accord.labelers.journal import Journal
+from accord.errors import BadInput, did_you_mean
 from accord.labelers.labeler import Labeler
 from accord.labelers.preferences import in_both_orders, prefers
 from accord.labelers.questions import ENGLISH
@@ -14,6 +13,7 @@ from accord.models.tokenizer import load_renderer
 from accord.records import Prompt
 from accord.run import RunFolder
 from accord.stages.evaluate.config import AskingLabelers
+from accord.stages.rewards import Setting
 from accord.training import distributed
 
 Said = Sequence[tuple[Prompt, str]]  # prompts, each with a reply
@@ -24,9 +24,21 @@ REFUSES = "Does this reply refuse to do what the user asks for, or a part of it?
 @contextmanager
 def open_labelers(config: AskingLabelers, run: RunFolder) -> Iterator[dict[str, Labeler]]:
     """The labelers of `--labelers.NAME` by name, with one journal: a resumed run asks nothing twice."""
-    with Journal(run.path / "journal.jsonl") as journal:
-        opened = Labelers(config, distributed.start(run.threads), journal) if config.labelers else None
-        yield {name: opened.named(where) for name, where in config.labelers.items()} if opened else {}
+    setting = Setting(run, distributed.start(run.threads), None, config)
+    with setting.journal:
+        yield {name: setting.labeler(where) for name, where in config.labelers.items()}
+
+
+def chosen(asked: Sequence[str], there: Collection[str], where: str) -> list[str]:
+    """The judges of `--judge`, each by the name of its scores: rules, gold/…, reward/NAME, cost/NAME, labeler/NAME.
+
+    BadInput for one that the replies `where` have no score by.
+    """
+    for judge in asked:
+        if judge not in there:
+            near = did_you_mean(judge, there)
+            raise BadInput(f"--judge {judge}: no such score{near} in {where}; there are {', '.join(sorted(there))}")
+    return list(asked)
 
 
 def refusals_by(labeler: Labeler, said: Said) -> list[float | None]:
@@ -54,7 +66,8 @@ def costs_by(where: str, run: RunFolder, said: Said) -> list[float]:
     return [float(cost) for cost in scorer.raw_scores(groups, micro_tokens=MICRO_TOKENS)]
 
 
-def parents_of(config: AskingLabelers, costs: Mapping[str, str]) -> dict[str, str]:
-    """Role → what judges, for the lineage; models of this machine are looked at first."""
+def parents_of(config: AskingLabelers, **models: Mapping[str, str]) -> dict[str, str]:
+    """Role → what judges, for the lineage: labelers, and `models` of a role by name. Those of this machine are looked
+    at first."""
     named = {f"model.{name}": where for name, where in config.labelers.items()}
-    return named | {f"cost.{name}": where for name, where in costs.items()}
+    return named | {f"{role}.{name}": where for role, by_name in models.items() for name, where in by_name.items()}

@@ -23,7 +23,7 @@ from accord.labelers.labeler import Labeler
 from accord.records import Comparison, Prompt, content_hash
 from accord.run import RunFolder, read_json, read_lines
 from accord.stages.evaluate.config import EvaluateRatings
-from accord.stages.evaluate.judges import open_labelers, parents_of, preferences_by
+from accord.stages.evaluate.judges import chosen, open_labelers, parents_of, preferences_by
 from accord.stages.evaluate.rows import Row, parents_of_runs
 from accord.stages.shared import group_of, load_criterion, open_run
 
@@ -46,13 +46,13 @@ Duels = dict[str, list[Duel]]
 
 def run(config: EvaluateRatings) -> RunFolder:
     """Rate snapshots; leaves `ratings.json`."""
-    parents = parents_of_runs(config.runs, scores=config.scores) | parents_of(config, {})
+    parents = parents_of_runs(config.runs, scores=config.scores) | parents_of(config)
     with open_run("evaluate-ratings", config, parents) as run, open_labelers(config, run) as labelers:
         if run.finished:
             return run
         evaluated = {name: read_run(path, "samples.jsonl") for name, path in config.runs.items()}
         duels = duels_of_votes(config, run)
-        for judge in filter(None, config.judge.split(",")):
+        for judge in config.judge:
             duels[judge] = duels_of_runs(evaluated, judge, config.ties_within)
         for name, labeler in labelers.items():
             duels[f"labeler/{name}"] = duels_by(labeler, evaluated, f"labeler/{name}", config.criterion)
@@ -160,11 +160,9 @@ def rows_by_prompt(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 def replies_of(name: str, rows: Sequence[Row], judge: str) -> dict[str, list[Row]]:
     """Prompt id → the rows of its replies that have the score."""
-    found = rows_by_prompt([row for row in rows if row["scores"].get(judge) is not None])
-    if not found:
-        there = sorted({score for row in rows for score in row["scores"]})
-        raise BadInput(f"--judge {judge}: --runs.{name} has no such score; it has {', '.join(there)}")
-    return found
+    there = {score for row in rows for score, value in row["scores"].items() if value is not None}
+    chosen([judge], there, f"--runs.{name}")
+    return rows_by_prompt([row for row in rows if row["scores"].get(judge) is not None])
 
 
 def rated(config: EvaluateRatings, judge: str, asked: Sequence[Duel]) -> Row:

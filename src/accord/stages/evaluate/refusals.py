@@ -20,7 +20,7 @@ from accord.labelers.rules import refuses
 from accord.records import Judgement, Prompt, is_part_of
 from accord.run import RunFolder, read_lines
 from accord.stages.evaluate.config import EvaluateRefusals
-from accord.stages.evaluate.judges import costs_by, open_labelers, parents_of, refusals_by
+from accord.stages.evaluate.judges import chosen, costs_by, open_labelers, parents_of, refusals_by
 from accord.stages.evaluate.rows import Row, parents_of_runs
 from accord.stages.shared import gold_scores, group_of, load_criterion, named, open_run
 
@@ -67,7 +67,7 @@ class Measured(NamedTuple):
 
 def run(config: EvaluateRefusals) -> RunFolder:
     """Judge replies; leaves `refusals.json`."""
-    parents = parents_of_runs(config.runs, scores=config.scores) | parents_of(config, config.costs)
+    parents = parents_of_runs(config.runs, scores=config.scores) | parents_of(config, cost=config.costs)
     with open_run("evaluate-refusals", config, parents) as run, open_labelers(config, run) as labelers:
         if run.finished:
             return run
@@ -201,10 +201,9 @@ def judges_of(config: EvaluateRefusals, parts: Sequence[Sequence[Answered]]) -> 
     known = ["rules", *sorted(name for name in there if is_judge(name))]
     if not config.judge:
         return known
-    for judge in config.judge.split(","):
-        if judge not in known:
-            raise BadInput(f"--judge {judge}: no reply has that; there are {', '.join(known)}")
-    return config.judge.split(",")
+    besides = {f"cost/{name}" for name in config.costs} | {f"labeler/{name}" for name in config.labelers}
+    asked = chosen(config.judge, known, "these replies")
+    return [name for name in known if name in asked or name in besides]
 
 
 def is_judge(name: str) -> bool:

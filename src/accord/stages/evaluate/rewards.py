@@ -5,7 +5,6 @@ questions → scores of every reply → share answered, by subset and style, wit
 
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -23,9 +22,9 @@ from accord.labelers.scores import value_of
 from accord.records import Comparison
 from accord.run import RunFolder
 from accord.stages.evaluate.config import EvaluateRewards
+from accord.stages.evaluate.judges import open_labelers, parents_of
 from accord.stages.evaluate.preference import Judge, pair_facts
 from accord.stages.leaks import refuse_trained_prompts
-from accord.stages.rewards import Setting
 from accord.stages.shared import drop_long, open_run, refuse_idle_clock, taken
 from accord.training import distributed
 from accord.training.precision import choose_precision, lowered
@@ -35,16 +34,12 @@ Row = dict[str, Any]
 
 def run(config: EvaluateRewards) -> RunFolder:
     """Ask every model every question; leaves `evaluation.json`."""
-    parents = {f"model.{name}": where for name, where in (config.models | config.labelers).items()}
-    with open_run("evaluate-rewards", config, parents) as run, ExitStack() as opened:
+    parents = parents_of(config, model=config.models)
+    with open_run("evaluate-rewards", config, parents) as run, open_labelers(config, run) as labelers:
         if run.finished:
             return run
         world = distributed.start(run.threads)
-        setting = Setting(run, world, None, config)
-        opened.enter_context(setting.journal)
-        labelers = {name: setting.labeler(where) for name, where in config.labelers.items()}
-        models = {name: where for name, where in config.models.items() if name not in labelers}
-        judges = {name: Judge(where, run, world.device) for name, where in models.items()}
+        judges = {name: Judge(where, run, world.device) for name, where in config.models.items()}
         refuse_idle_clock(run, [judge.renderer for judge in judges.values()])
         sets = {name: read_set(config, run, judges, name, source) for name, source in config.sets.items()}
         asked_prompts = [c.prompt for part in sets.values() for c in part]
@@ -113,7 +108,7 @@ def measure_labeler(
     label = f"{model}, asked by {config.question}"
     if not known:
         why = ", ".join(f"{count} {reason}" for reason, count in told.why.items())
-        raise BadInput(f"--models.{model}: no answer to any of {len(asked)} questions of {name} ({why}); take another")
+        raise BadInput(f"--labelers.{model}: no answer to any of {len(asked)} questions of {name} ({why})")
     questions, scores = [question for question, _ in known], [list(of) for _, of in known]
     rows = counted(name, label, questions, scores, config.seed)
     rows[0] |= {"unanswered": dict(told.why), **told.orders}

@@ -1,8 +1,8 @@
-"""One row for each thing that is asked, written as it is answered: what the commands that ask questions share."""
+"""What the commands that ask a snapshot questions share: a run from its folder to its gate, a row for each answer."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from torch import nn
 
@@ -10,7 +10,10 @@ from accord.config import Run
 from accord.errors import BadInput
 from accord.models.loading import load_policy
 from accord.run import RunFolder, read_lines
-from accord.stages.gate import refuse_other_knobs
+from accord.stages.evaluate.config import EvaluateBias, EvaluateHonesty, EvaluateTasks
+from accord.stages.gate import Gate, decide_gate, read_gate, refuse_other_knobs, uphold
+from accord.stages.shared import open_run
+from accord.training import distributed
 from accord.training.distributed import World
 from accord.training.precision import choose_precision, lowered
 from accord.training.progress import Progress
@@ -18,6 +21,43 @@ from accord.training.progress import Progress
 CHUNK = 256  # rows between two writes
 Item = TypeVar("Item")
 Row = dict[str, Any]
+Questions = EvaluateTasks | EvaluateHonesty | EvaluateBias
+
+
+class Opened(NamedTuple):
+    """A run that asks questions, its gate, and the rows that another snapshot gave (`--against`)."""
+
+    run: RunFolder
+    world: World
+    gate: Gate
+    before: list[Row]
+
+
+def ask_snapshot(
+    command: str,
+    config: Questions,
+    parents: Mapping[str, str],
+    knobs: Sequence[str],
+    ask: Callable[[Opened], tuple[list[Row], Row]],
+    tell: Callable[[Row], None],
+) -> RunFolder:
+    """A run of `accord {command}`: `ask` gives the rows and what they come to, `tell` says that, the gate is upheld.
+
+    Runs are compared (`--against`) where `knobs` are alike. Leaves `evaluation.json`.
+    """
+    with open_run(command.replace(" ", "-"), config, parents) as run:
+        if run.finished:
+            return uphold(run)
+        before = compared_with(config.against, command, config, knobs)
+        gate = read_gate(config.gate, config.against)
+        rows, found = ask(Opened(run, distributed.start(run.threads), gate, before))
+        about = {"model": config.model, "against": config.against or None, "n": len(rows), "seed": config.seed}
+        result = {**about, **found}
+        run.write_json("evaluation.json", result)
+        tell(result)
+        decide_gate(gate, run, rows)
+        run.finish(n=len(rows))
+        return uphold(run)
 
 
 def answer_all(

@@ -4,6 +4,7 @@ questions → their contexts and options as groups → log-probs, or greedy repl
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 from accord.config import Decoding
 from accord.data.chat import Renderer
 from accord.data.rows import answer_row
-from accord.data.sources import read_prompts
+from accord.data.sources import read_documents, read_prompts
 from accord.data.tasks import TaskQuestion, is_right, read_questions, with_examples
 from accord.engine.engines import InProcess
 from accord.engine.packing import Group, reply_group
@@ -23,8 +24,8 @@ from accord.models.likelihood import Likelihood, likelihoods
 from accord.records import Document, Prompt, content_hash
 from accord.run import RunFolder
 from accord.stages.evaluate.config import EvaluateTasks
-from accord.stages.evaluate.rows import Row, answer_all, compared_with, ids_by_name, spelled
-from accord.stages.gate import check_gate, decide_gate, read_gate, uphold
+from accord.stages.evaluate.rows import Opened, Row, answer_all, ask_snapshot, ids_by_name, spelled
+from accord.stages.gate import check_gate
 from accord.stages.leaks import refuse_trained_prompts
 from accord.stages.questions import load_questions
 from accord.stages.shared import (
@@ -33,10 +34,8 @@ from accord.stages.shared import (
     gold_scores,
     load_all,
     open_renderer,
-    open_run,
     sample_settings,
 )
-from accord.training import distributed
 
 STOPS = {"answer": ["\n"], "number": ["Question:"], "chat": []}  # texts that end a greedy reply
 
@@ -55,40 +54,36 @@ class TaskItem(NamedTuple):
 
 def run(config: EvaluateTasks) -> RunFolder:
     """Ask a snapshot every question; leaves `evaluation.json` and `samples.jsonl`."""
-    with open_run("evaluate-tasks", config, {"model": config.model}) as run:
-        if run.finished:
-            return uphold(run)
-        gate = read_gate(config.gate, config.against)
-        before = compared_with(config.against, "evaluate tasks", config, ("shots", "delimiters", "max_new_tokens"))
-        world = distributed.start(run.threads)
-        renderer = open_renderer(config.model, run, world)
-        asked = [one for task, source in config.tasks.items() for one in read_task(config, run, renderer, task, source)]
-        refuse_idle(config, asked)
-        ids = ids_by_name((one.task, one.id) for one in asked)
-        check_gate(gate, run, (ACCURACY, NORMALISED, LOGPROB, LOSS), ids)
-        if before and not any(row["prompt_id"] in ids.get(row["slice"], ()) for row in before):
-            raise BadInput(f"--against {config.against} has asked none of these questions")
-        rows = answer_all(
-            run, world, config.model, asked, lambda m, part: answer(config, renderer, m, part, world.device), "question"
-        )
-        how = {"seed": config.seed, "resamples": config.bootstrap}
-        result: Row = {"model": config.model, "against": config.against or None, "n": len(rows), "seed": config.seed}
-        result |= {"shots": config.shots, "tasks": task_numbers(rows, **how)}
-        result["changes"] = task_changes(rows, before, **how) if before else None
-        run.write_json("evaluation.json", result)
-        tell(result)
-        decide_gate(gate, run, rows)
-        run.finish(n=len(rows))
-        return uphold(run)
+    alike = ("shots", "delimiters", "max_new_tokens")
+    return ask_snapshot("evaluate tasks", config, {"model": config.model}, alike, partial(ask, config), tell)
+
+
+def ask(config: EvaluateTasks, opened: Opened) -> tuple[list[Row], Row]:
+    """The answers to every question, and what they come to by task."""
+    run, world, before = opened.run, opened.world, opened.before
+    renderer = open_renderer(config.model, run, world)
+    asked = [one for task, source in config.tasks.items() for one in read_task(config, run, renderer, task, source)]
+    refuse_idle(config, asked)
+    ids = ids_by_name((one.task, one.id) for one in asked)
+    check_gate(opened.gate, run, (ACCURACY, NORMALISED, LOGPROB, LOSS), ids)
+    if before and not any(row["prompt_id"] in ids.get(row["slice"], ()) for row in before):
+        raise BadInput(f"--against {config.against} has asked none of these questions")
+    rows = answer_all(
+        run, world, config.model, asked, lambda m, part: answer(config, renderer, m, part, world.device), "question"
+    )
+    how = {"seed": config.seed, "resamples": config.bootstrap}
+    changes = task_changes(rows, before, **how) if before else None
+    return rows, {"shots": config.shots, "tasks": task_numbers(rows, **how), "changes": changes}
 
 
 def read_task(config: EvaluateTasks, run: RunFolder, renderer: Renderer, task: str, source: str) -> list[TaskItem]:
     """The questions of one task, without those that are too long, which are counted."""
-    asked = (
-        read_world(config, run, renderer, task, source)
-        if source.startswith("world:")
-        else list(read_file(config, run, renderer, task, source))
-    )
+    if source.startswith("world:corpus"):
+        asked = read_corpus(config, run, renderer, task, source)
+    elif source.startswith("world:"):
+        asked = read_world(config, run, renderer, task, source)
+    else:
+        asked = list(read_file(config, run, renderer, task, source))
     room = config.max_new_tokens if asked[0].kind in STOPS else 0
     widest = [max(one.groups, key=longest) for one in asked]
     return drop_long(widest, asked, config.max_length, run, f"tasks-{task}", for_replies=room)[1]
@@ -123,6 +118,21 @@ def read_world(config: EvaluateTasks, run: RunFolder, renderer: Renderer, task: 
     ]
 
 
+def read_corpus(config: EvaluateTasks, run: RunFolder, renderer: Renderer, task: str, source: str) -> list[TaskItem]:
+    """Text of the gold world, each document once; another seed than that of pretraining has other documents."""
+    documents = load_all(read_documents, {task: source}, config, run, what=f"tasks-{task}")
+    once = {document.text: document for document in documents}.values()
+    return [item for document in once for item in text_items(config, renderer, task, document)]
+
+
+def text_items(
+    config: EvaluateTasks, renderer: Renderer, task: str, document: Document, group: str = ""
+) -> Iterator[TaskItem]:
+    """A document in pieces of `--max_length`, on each of which the loss is measured."""
+    for piece in document_groups(renderer, [document], config.max_length):
+        yield TaskItem(task, content_hash("piece", piece.replies), "text", group, (piece,))
+
+
 def read_file(config: EvaluateTasks, run: RunFolder, renderer: Renderer, task: str, source: str) -> Iterator[TaskItem]:
     """Questions of a file, each once, behind their solved examples."""
     how: Row = {"delimiter": config.delimiters.get(task, "")}
@@ -133,9 +143,7 @@ def read_file(config: EvaluateTasks, run: RunFolder, renderer: Renderer, task: s
         if question.kind in ("known", "unknown"):
             raise BadInput(f"--tasks.{task}: {source} says which questions can be known; ask it by `evaluate honesty`")
         if question.kind == "text":
-            pieces = document_groups(renderer, [Document(question.options[0], source)], config.max_length)
-            for piece in pieces:
-                yield TaskItem(task, content_hash("piece", piece.replies), "text", question.group, (piece,), question)
+            yield from text_items(config, renderer, task, Document(question.options[0], source), question.group)
         else:
             shown = with_examples(question, examples, config.shots)
             yield TaskItem(task, question.id, question.kind, question.group, question_groups(renderer, shown), shown)
@@ -197,12 +205,12 @@ def scored(one: TaskItem, found: Sequence[Likelihood], reply: str) -> Row:
     """The scores of an answer, and of a choice what it was among."""
     if one.prompt is not None:
         return {"scores": {ACCURACY: gold_scores(one.prompt, reply)["gold/correct"]}}
+    if one.kind == "text":
+        return {"scores": {LOSS: -found[0].logprob / found[0].tokens}}
     question = one.question
     assert question is not None
     if one.kind in STOPS:
         return {"scores": {ACCURACY: float(is_right(question, reply))}}
-    if one.kind == "text":
-        return {"scores": {LOSS: -found[0].logprob / found[0].tokens}}
     if one.kind == "next":
         return {"scores": {ACCURACY: float(found[0].greedy), LOGPROB: found[0].logprob}}
     # lm-eval counts the characters of an option without the blank before it
