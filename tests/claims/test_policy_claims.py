@@ -19,7 +19,9 @@ from accord.claims import (
     kl_limits,
     overoptimisation,
     ptx,
+    small_beats_large,
     sqrt_kl,
+    tax,
     tension,
     thresholds,
     transitivity,
@@ -29,7 +31,7 @@ from accord.claims.lab import policies
 from accord.claims.lab.contract import verdict_of
 from accord.claims.lab.findings import TRAINED
 from accord.claims.lab.recipes import SCALES, GoldFlow
-from accord.stages.evaluate.config import Evaluate, EvaluateHonesty
+from accord.stages.evaluate.config import Evaluate, EvaluateHonesty, EvaluateTasks
 from accord.stages.ppo.config import Ppo
 
 # gold helpfulness, harm, honesty and evasiveness of a made-up policy; what is not listed is 0
@@ -375,6 +377,71 @@ def test_the_boundary_by_size(tmp_path, monkeypatch):
     assert [part.verdict for part in grows.parts] == ["holds"] * 3
     same = boundary.measure(Sized(tmp_path / "b", 0.0), [0, 1, 2, 3])
     assert verdict_of(same.parts) in ("undecided", "fails")
+
+
+class Taxed(Written):
+    """Batteries whose change by stage and size is a table's; all of a stage's tasks change alike."""
+
+    def run(self, configs):
+        super().run(configs)
+        for config in configs:
+            if isinstance(config, EvaluateTasks):
+                stage, _, size = Path(config.out).name.removeprefix("battery-").rpartition("-")
+                assert bool(config.against) == (stage != "pretrain")
+                changed = self.table.get(stage, {}).get(size, 0.0)
+                of = {task: {"task/accuracy": {"mean": changed}} for task in tax.ASKED}
+                of["text"] = {"task/loss": {"mean": -changed}}
+                changes = {"tasks": of, "tax": {"mean": changed + 0.001 * int(Path(config.out).parent.name)}}
+                written = json.dumps({"changes": changes if config.against else None})
+                (Path(config.out) / "evaluation.json").write_text(written)
+
+
+def sizes_of(monkeypatch, module, sizes):
+    """Every size ten times the one before, without weights."""
+    places = {size: 10 ** (5 + i) for i, size in enumerate(sizes)}
+    monkeypatch.setattr(module, "parameters_in", lambda snapshot: places[snapshot.parent.name.rpartition("-")[2]])
+
+
+def test_the_tax_by_size_and_what_pretraining_text_saves(tmp_path, monkeypatch):
+    sizes_of(monkeypatch, tax, tax.SIZES)
+    paid = {"nano": -0.4, "tiny": -0.2, "small": 0.0}
+    table = {"sft": dict.fromkeys(paid, 0.1), "taxed": paid, "taxed-ptx": {s: 0.5 * p for s, p in paid.items()}}
+    found = tax.measure(Taxed(tmp_path / "a", table), [0, 1, 2])
+    assert [part.verdict for part in found.parts] == ["holds"] * 3 and "<svg" in found.figure
+    first, slope, saved = (part.interval for part in found.parts)
+    assert first.mean == pytest.approx(-0.4 + 0.001) and saved.mean == pytest.approx(0.1)
+    assert slope.mean == pytest.approx(0.2 / np.log(10))
+    assert any("nano (100,000 parameters), PPO-ptx less SFT: accuracy -0.20" in note for note in found.notes)
+    grows = {"taxed": {"nano": -0.1, "tiny": -0.3, "small": -0.5}, "taxed-ptx": {"nano": -0.5, "tiny": -0.5}}
+    found = tax.measure(Taxed(tmp_path / "b", grows), [0, 1, 2])
+    assert [part.verdict for part in found.parts] == ["holds", "fails", "fails"]
+
+
+def test_the_tax_is_asked_of_each_stage_against_the_one_before(tmp_path):
+    flow = GoldFlow(tmp_path, SCALES["small"], 0, True)
+    plain, mixed = tax.trained(flow, "nano")
+    differ = {name for name in type(plain).model_fields if getattr(plain, name) != getattr(mixed, name)}
+    assert differ == {"out", "ptx_data", "ptx_weight"} and plain.model == flow.snapshot("sft-nano")
+    for stage, before in (("sft", "pretrain"), ("taxed", "sft"), ("taxed-ptx", "sft")):
+        assert tax.battery(flow, stage, "nano").against.endswith(f"battery-{before}-nano")
+    # no text that a model was trained on is measured
+    assert tax.battery(flow, "sft", "nano").tasks["text"].partition("seed=")[2] != str(flow.seed)
+
+
+def test_small_against_large_by_ratio(tmp_path, monkeypatch):
+    sizes_of(monkeypatch, small_beats_large, small_beats_large.LADDER)
+    base = {f"pretrain-{size}": {"gold/helpful": 0.0} for size in small_beats_large.LADDER}
+    better = {**base, "ppo-nano": {"gold/helpful": 1.0}, "sft-nano": {"gold/helpful": 0.0}}
+    cells = Written(tmp_path / "a", better)
+    found = small_beats_large.measure(cells, [0, 1, 2])
+    assert [part.verdict for part in found.parts] == ["holds"] * 5
+    assert "medium, 10,000.0 times its size" in found.parts[-1].name
+    assert any("SFT alone over unaligned medium" in note and "+0.50" in note for note in found.notes)
+    asked = [config for config in cells.asked if isinstance(config, Evaluate)]
+    assert len({str(sorted(config.data.items())) for config in asked if "/0/" in config.out}) == 1
+    better["pretrain-medium"] = {"gold/helpful": 2.0}
+    found = small_beats_large.measure(Written(tmp_path / "b", better), [0, 1, 2])
+    assert [part.verdict for part in found.parts] == ["holds"] * 4 + ["fails"]
 
 
 def test_cycles_of_one_mind_are_those_of_its_scores(monkeypatch):

@@ -35,6 +35,8 @@ def test_a_claim_on_ai_feedback_runs_and_writes_its_page(name, monkeypatch, tmp_
         "adaptive-kl",
         "critics",
         "ptx",
+        "small-beats-large",
+        "tax",
         "tension",
         "thresholds",
         "anneal",

@@ -13,7 +13,7 @@ from accord.claims.lab.contract import Claim, Finding, Part
 from accord.claims.lab.policies import show
 from accord.claims.lab.recipes import GoldFlow
 from accord.claims.pm_scaling import base, parameters_in
-from accord.evaluation.statistics import nested_interval
+from accord.evaluation.statistics import Nested, nested_interval
 from accord.reporting.figures import Line, Panel, curves
 from accord.run import read_lines
 from accord.stages.evaluate.config import Evaluate
@@ -82,7 +82,7 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
     return Finding(parts, notes, curves([Panel("", "ln of parameters", "AUROC; share", lines)], columns=1, height=3.4))
 
 
-def slope(logs: Sequence[float], table: np.ndarray) -> Any:
+def slope(logs: Sequence[float], table: np.ndarray) -> Nested:
     """The interval over seeds (rows) of the least-squares slope over sizes (columns)."""
     return nested_interval([float(np.polyfit(logs, row, 1)[0]) for row in table])
 

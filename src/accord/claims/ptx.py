@@ -15,10 +15,14 @@ from accord.stages.ppo.config import Ppo
 PLAIN = ("skills", "knowledge")
 
 
+def mixing(flow: GoldFlow) -> dict[str, object]:
+    """The likelihood of the flow's pretraining text beside the policy loss."""
+    return {"ptx_data": f"world:corpus?count={flow.scale.documents}&seed={flow.seed}", "ptx_weight": 10.0}
+
+
 def mixed(flow: GoldFlow) -> Ppo:
-    """The same run with the likelihood of pretraining text beside the policy loss (PPO-ptx)."""
-    text = f"world:corpus?count={flow.scale.documents}&seed={flow.seed}"
-    return hunted(flow, "hunted-ptx", ptx_data=text, ptx_weight=10.0)
+    """The same run with pretraining text (PPO-ptx)."""
+    return hunted(flow, "hunted-ptx", **mixing(flow))
 
 
 def measure(cells: Cells, seeds: Sequence[int]) -> Finding:

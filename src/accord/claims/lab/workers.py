@@ -27,6 +27,7 @@ ELSEWHERE = {
     "oversee": "accord.claims.lab.oversee",
     "probeknowledge": "accord.stages.probe.run",
     "evaluatehonesty": "accord.stages.evaluate.honesty",
+    "evaluatetasks": "accord.stages.evaluate.tasks",
 }
 MOST = 4  # more processes than this would be idle in most steps of a flow
 
