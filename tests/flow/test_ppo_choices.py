@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from accord.errors import BadInput
+from accord.evaluation.diagnoses import diagnose
 from accord.parsing import parse
 from accord.records import Turn
 from accord.run import read_lines
@@ -227,11 +228,20 @@ def test_an_alarm_that_warns_changes_nothing(commands, tmp_path, capsys):
     line = {"steps": 2, "batch_size": 4, "mini_batch_size": 4}
     assert commands.run("ppo", tmp_path / "plain", **line) == 0
     assert commands.run("ppo", tmp_path / "warned", **line, **{"alarms.watch/entropy": "warn above 0"}) == 0
-    assert capsys.readouterr().out.count("alarm at iteration") == 2
+    said = capsys.readouterr().out
+    assert said.count("alarm at iteration") == 2
+    # what it means is said when it rings for the first time
+    meaning = diagnose("watch/entropy", "above", 1.0)
+    lines = said.splitlines()
+    first = next(i for i, line in enumerate(lines) if "alarm at iteration 1" in line)
+    told = [f"  it means: {meaning.means}", f"  look at: {meaning.look}", f"  to mend it: {meaning.turn}"]
+    assert lines[first + 1 : first + 4] == told and said.count("it means") == 1
     plain, warned = weights_of(tmp_path / "plain"), weights_of(tmp_path / "warned")
     assert all(torch.equal(plain[k], warned[k]) for k in plain)
     assert [row["watch/alarms"] for row in rows_of(tmp_path / "warned")] == [1, 1]
-    assert len(json.loads((tmp_path / "warned" / "lineage.json").read_text())["alarms"]) == 2
+    lineage = json.loads((tmp_path / "warned" / "lineage.json").read_text())
+    assert len(lineage["alarms"]) == 2
+    assert lineage["diagnoses"] == [{"metric": "watch/entropy", "side": "above", **meaning._asdict()}]
 
 
 def test_an_alarm_that_stops_ends_the_run_before_anything_is_learned(commands, tmp_path):

@@ -37,6 +37,16 @@ def test_alarms_and_checked_limits_stand_in_the_report(tmp_path):
     assert "Signs of hacking" in page and "Gap to" in page
 
 
+def test_what_an_alarm_means_stands_beside_it(tmp_path):
+    words = {"means": "the policy is far", "look": "samples.jsonl", "turn": "raise --kl_coefficient"}
+    rung = [{"metric": "objective/kl", "side": "above", **words}]
+    run = write(tmp_path / "run", alarms=["alarm at iteration 3"], diagnoses=rung)
+    found = cells(watch_section(load_context([run])))
+    assert "objective/kl above its bound" in found and set(words.values()) <= set(found)
+    before = write(tmp_path / "before", alarms=["alarm at iteration 3"])
+    assert not any("its bound" in text for text in cells(watch_section(load_context([before]))))
+
+
 def test_without_an_alarm_that_is_said(tmp_path):
     quiet, without = write(tmp_path / "a"), write(tmp_path / "b", set_up=False)
     assert "No alarm rang." in watch_section(load_context([quiet])).lead

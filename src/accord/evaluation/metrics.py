@@ -14,14 +14,20 @@ from accord.evaluation.metric_names import GROUPS, METRICS, Metric
 from accord.evaluation.statistics import Interval, mean_interval, paired_difference, paired_shares, share_interval
 
 
-def definition(name: str) -> Metric | None:
-    """The metric that a logged name is an instance of (`reward/helpful/benign`), or None."""
+def key_of(name: str) -> str | None:
+    """The name in the list that a logged name is an instance of (`reward/NAME/SLICE` of `reward/helpful/benign`)."""
     if name in METRICS:
-        return METRICS[name]
+        return name
     matches = [key for key in METRICS if _pattern(key).fullmatch(name)]
     literal = {key: len(_shown(key).replace("NAME", "").replace("SLICE", "")) for key in matches}
     # the most literal pattern; of equals the first
-    return METRICS[max(matches, key=literal.__getitem__)] if matches else None
+    return max(matches, key=literal.__getitem__) if matches else None
+
+
+def definition(name: str) -> Metric | None:
+    """The metric that a logged name is an instance of, or None."""
+    key = key_of(name)
+    return None if key is None else METRICS[key]
 
 
 def is_share(name: str) -> bool:

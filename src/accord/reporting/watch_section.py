@@ -2,8 +2,9 @@
 
 import math
 
+from accord.evaluation.diagnoses import AlarmMeaning
 from accord.reporting import figures
-from accord.reporting.blocks import Cell, Figure, Section, Table, numeric, show
+from accord.reporting.blocks import Cell, Section, Table, drawn, numeric, show
 from accord.reporting.context import Context
 from accord.reporting.runs import RunData
 
@@ -37,10 +38,17 @@ def watch_section(context: Context) -> Section | None:
                 lines.append(figures.Line(context.name(run), context.color(run), x, y))
         if lines:
             panels.append(figures.Panel(title, "iteration", unit, lines))
-    section.blocks.append(Figure(figures.curves(panels, columns=3, label="signs of hacking", height=1.9), ""))
+    caption = "Read beside the reward: a sign that turns while the reward still rises is worth a look at the replies."
+    signs_of = {"columns": 3, "label": "Signs of hacking", "height": 1.9}
+    section.blocks.append(drawn(figures.curves, panels, **signs_of, caption=caption))
     rows = [row for run in runs for row in _alarms(context, run)]
     if rows:
         section.blocks.append(Table(["run", "alarm", "ended the run"], rows, "Alarms that rang."))
+        head = ["run", "alarm", "what it means", "what to look at", "what to turn"]
+        meanings = [row for run in runs for row in _meanings(context, run)]
+        if meanings:
+            caption = "What these alarms most often mean. A number past its bound proves nothing by itself."
+            section.blocks.append(Table(head, meanings, caption))
     else:
         set_up = any(run.config.get("alarms") or run.config.get("kl_budget") for run in runs)
         said = "No alarm rang." if set_up else "No alarm was set (`--alarms`)."
@@ -60,6 +68,15 @@ def _alarms(context: Context, run: RunData) -> list[list[Cell]]:
     said = [str(alarm) for alarm in run.lineage.get("alarms") or []]
     name = Cell(context.name(run), color=context.color(run))
     return [[name, Cell(alarm), Cell("yes" if alarm == ended else "")] for alarm in said]
+
+
+def _meanings(context: Context, run: RunData) -> list[list[Cell]]:
+    name = Cell(context.name(run), color=context.color(run))
+    rows = []
+    for found in run.lineage.get("diagnoses") or []:
+        told = [str(found.get(field) or "") for field in AlarmMeaning._fields]
+        rows.append([name, Cell(f"{found.get('metric')} {found.get('side')} its bound"), *map(Cell, told)])
+    return rows
 
 
 def _limits(context: Context, run: RunData) -> list[list[Cell]]:

@@ -186,5 +186,5 @@ def finish(
         kl_coefficient=state.kl_coefficient,
         **({"limits": limits} if limits else {}),
         **({"ended": state.ended} if state.ended else {}),
-        **({"alarms": state.alarms} if state.alarms else {}),
+        **({"alarms": state.alarms, "diagnoses": state.diagnoses} if state.alarms else {}),
     )

@@ -18,7 +18,7 @@ class State:
     """Iterations done, β, λ of every limit; what `--limit_window` remembers and what `--alarms` compare with.
 
     `windows[limit]` holds (mean of what is bounded, replies) of the last iterations, `first[name]` numbers of the first
-    iteration, `alarms` what rang, `ended` the alarm that ended the run.
+    iteration, `alarms` what rang, `diagnoses` what that means, `ended` the alarm that ended the run.
     """
 
     step: int
@@ -27,6 +27,7 @@ class State:
     windows: dict[str, list[tuple[float, int]]] = field(default_factory=dict)
     first: dict[str, float] = field(default_factory=dict)
     alarms: list[str] = field(default_factory=list)
+    diagnoses: list[dict[str, str]] = field(default_factory=list)
     ended: str = ""
 
 
@@ -54,7 +55,7 @@ def save_state(state: State) -> dict[str, Any]:
 def restore(saved: Mapping[str, Any]) -> State:
     multipliers = {n: Multiplier(*pair) for n, pair in saved["multipliers"].items()}
     windows = {n: [(mean, count) for mean, count in window] for n, window in saved["windows"].items()}
-    kept = {name: saved[name] for name in ("step", "kl_coefficient", "first", "alarms", "ended")}
+    kept = {name: saved[name] for name in ("step", "kl_coefficient", "first", "alarms", "diagnoses", "ended")}
     return State(**kept, multipliers=multipliers, windows=windows)
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from accord.errors import BadInput
+from accord.evaluation.diagnoses import diagnose
 from accord.evaluation.metrics import definition
 from accord.models.reference import follow
 from accord.objectives.masked import masked_mean
@@ -22,6 +23,7 @@ from accord.stages.ppo.state import State
 
 ENDING = ("stop", "roll-back")  # actions of an alarm after which nothing more is learned
 TAIL = 0.99  # quantile of the first iteration's rewards where the tail begins
+SAID = {"means": "it means", "look": "look at", "turn": "to mend it"}  # of a diagnosis, as the log has it
 GRAM = 3  # tokens in a row whose return counts as repetition
 
 
@@ -73,7 +75,8 @@ class Guard:
         self.good = copy.deepcopy(policy) if rolls_back else None
 
     def look(self, policy: nn.Module, metrics: dict[str, Any], state: State) -> str:
-        """The strongest action asked for; rolls the policy back if that is it. Says every alarm and logs it.
+        """The strongest action asked for; rolls the policy back if that is it. Says every alarm and logs it, and when
+        one rings for the first time what it means.
 
         The numbers are those of the policy as it is before this iteration's update, so the weights to go back to are
         those of the last iteration whose numbers did not ask for it.
@@ -82,8 +85,10 @@ class Guard:
         metrics["watch/alarms"] = len(rung)
         said = [say(rule, metrics[rule.metric], state.step + 1) for rule in rung]
         state.alarms += said
-        if said and not self.quiet:
-            print("\n".join(said), flush=True)
+        for rule, line in zip(rung, said, strict=True):
+            new = explained(rule, metrics[rule.metric], state)
+            if not self.quiet:
+                print("\n".join([line, *(f"  {what}: {words}" for what, words in new.items())]), flush=True)
         action = worst(rung)
         if action in ENDING:
             state.ended = next(line for line, rule in zip(said, rung, strict=True) if rule.action == action)
@@ -102,6 +107,16 @@ def ringing(rules: Sequence[Alarm], metrics: Mapping[str, float]) -> list[Alarm]
 def worst(rung: Sequence[Alarm]) -> str:
     """The strongest action asked for: roll-back, stop, warn, or nothing."""
     return max((rule.action for rule in rung), key=("warn", "stop", "roll-back").index, default="")
+
+
+def explained(rule: Alarm, value: float, state: State) -> dict[str, str]:
+    """What an alarm means, what to look at and what to turn, kept for the report; nothing if that was said before."""
+    new = diagnose(rule.metric, rule.side, value)._asdict()
+    row = {"metric": rule.metric, "side": rule.side, **new}
+    if row in state.diagnoses:
+        return {}
+    state.diagnoses.append(row)
+    return {SAID[field]: words for field, words in new.items()}
 
 
 def say(rule: Alarm, value: float, step: int) -> str:

@@ -1,0 +1,45 @@
+"""What alarms of `ppo` mean, in words: of metrics, knobs and commands that there are."""
+
+import math
+import re
+
+import pytest
+
+from accord.claims.alarms import ALARMS
+from accord.commands import COMMANDS
+from accord.evaluation.diagnoses import MEANINGS, UNKNOWN, diagnose
+from accord.evaluation.metric_names import METRICS
+from accord.evaluation.metrics import definition
+from accord.stages.ppo.config import Ppo
+from accord.stages.preference.config import Preference
+
+WORDS = [(key, words) for key, meaning in MEANINGS.items() for words in meaning] + [(("", ""), w) for w in UNKNOWN]
+
+
+def test_every_alarm_that_is_measured_has_a_meaning_of_its_own():
+    for metric, side in ALARMS.values():
+        assert diagnose(metric, side, 1.0) in MEANINGS.values(), metric
+
+
+@pytest.mark.parametrize(("metric", "side"), list(MEANINGS), ids=" ".join)
+def test_meanings_are_of_metrics_that_ppo_logs(metric, side):
+    logged = metric.replace("NAME", "harm").replace("SLICE", "red-team")
+    assert definition(logged) is METRICS[metric] and diagnose(logged, side, 1.0) is MEANINGS[metric, side]
+    assert not metric.startswith(("loss/", "policy/", "grad_norm/", "values/")), "no alarm may look at it"
+
+
+@pytest.mark.parametrize(("key", "words"), WORDS)
+def test_knobs_metrics_and_commands_in_words_exist(key, words):
+    assert not words.endswith(".") and "\n" not in words
+    knobs = Ppo.model_fields | Preference.model_fields
+    assert {name.partition(".")[0] for name in re.findall(r"--([a-z_.]+\w)", words)} <= set(knobs)
+    metrics = re.findall(r"(?<![\w.])[a-z_]+/[A-Za-z_/]+", words)
+    assert all(name in METRICS for name in metrics), metrics
+    for command in re.findall(r"`accord ([a-z_ ]+?)(?: --[^`]*)?`", words):
+        assert command in COMMANDS
+
+
+def test_a_number_that_is_not_finite_and_a_metric_without_words():
+    assert diagnose("objective/kl", "above", math.nan) is UNKNOWN
+    general = diagnose("completions/clipped_ratio", "below", 0.1)
+    assert METRICS["completions/clipped_ratio"].definition in general.means and "below" in general.means
