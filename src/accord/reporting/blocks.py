@@ -1,15 +1,16 @@
 """What a page is made of: sections of notes, figures, tables and samples; and how a number is written.
 
-Everything is plain text until the template escapes it; only `Figure.svg` is markup, and only figures.py
-makes it.
+Everything is plain text until the template escapes it; only `Figure.wide` and `Figure.narrow` are markup, and only
+figures.py makes it.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from accord.evaluation.statistics import Interval
+from accord.reporting.figures import NARROW
 from accord.reporting.runs import RunData
 
 Tone = Literal["", "good", "bad", "unclear"]
@@ -29,9 +30,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class Figure:
+    """One drawing for a desk's screen and for paper, one for a phone's; `caption` says what there is to see."""
+
     kind: ClassVar[str] = "figure"
-    svg: str
+    wide: str
+    narrow: str
     caption: str
+
+
+def drawn(draw: Callable[..., str], *data: Any, caption: str, **options: Any) -> Figure:
+    """What a function of figures.py draws of the data, in both widths."""
+    return Figure(draw(*data, **options), draw(*data, **options, width=NARROW), caption)
 
 
 @dataclass(frozen=True)

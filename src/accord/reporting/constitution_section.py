@@ -4,7 +4,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from accord.reporting import figures
-from accord.reporting.blocks import Block, Cell, Figure, Section, Table, interval_cell, numeric, show, show_interval
+from accord.reporting.blocks import (
+    Block,
+    Cell,
+    Section,
+    Table,
+    drawn,
+    interval_cell,
+    numeric,
+    show,
+    show_interval,
+)
 from accord.reporting.context import Context
 from accord.reporting.runs import Row, RunData, interval, number
 
@@ -56,7 +66,8 @@ def revisions_figure(context: Context, runs: Sequence[RunData]) -> Block | None:
             panels.append(figures.Panel(title, "revisions", unit, lines))
     if not panels:
         return None
-    return Figure(figures.curves(panels, columns=3, label="revisions", height=1.9), "0 is the reply itself.")
+    caption = "Every revision in turn; 0 is the reply itself. Harm should fall at once, and evasiveness not rise."
+    return drawn(figures.curves, panels, columns=3, label="Revisions", height=1.9, caption=caption)
 
 
 def revisions_table(name: str, run: RunData) -> Block | None:

@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from accord.evaluation.statistics import Interval
+from accord.reporting import alt_text
 
 # (light, dark); told apart by colour-blind eyes and, through MARKERS, without colour
 SERIES = (
@@ -29,6 +30,11 @@ SERIES = (
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 INK, MUTED, GRID, PAPER = "#1d2431", "#69727f", "#e2e5ea", "#fdfdfc"
 WIDTH = 7.6  # inches; SVG units are points, 72 to the inch
+NARROW = 3.9  # the same for a phone: panels stand below each other, and letters stay as large
+CHARACTER = 4.9  # points that a letter of the legend takes, on average
+HANDLE = 28.0  # and its mark
+# where the name of a point may stand, in points from it: (right, up, alignment)
+PLACES = ((7, 6, "left"), (7, -13, "left"), (-7, 6, "right"), (-7, -13, "right"), (0, 14, "center"), (0, -21, "center"))
 
 _CSS = {INK: "currentColor"}
 _CSS |= {color: f"var(--{name}, {color})" for name, color in (("muted", MUTED), ("grid", GRID), ("paper", PAPER))}
@@ -142,12 +148,14 @@ def css_variables(dark: bool) -> str:
     return " ".join(f"--s{index}: {pair[dark]};" for index, pair in enumerate(SERIES))
 
 
-def curves(panels: Sequence[Panel], *, columns: int = 2, label: str = "curves", height: float = 2.15) -> str:
+def curves(
+    panels: Sequence[Panel], *, columns: int = 2, label: str = "curves", height: float = 2.15, width: float = WIDTH
+) -> str:
     """Panels of curves in a grid, one legend for all of them."""
-    columns = min(columns, len(panels))
+    columns = min(columns if width >= WIDTH else 1, len(panels))
     rows = math.ceil(len(panels) / columns)
     with _styled():
-        canvas = _canvas(rows, columns, WIDTH, rows * height + 0.35)
+        canvas = _canvas(rows, columns, width, rows * height + 0.35)
         for axis in canvas.axes.flat[len(panels) :]:
             axis.set_visible(False)
         for axis, panel in zip(canvas.axes.flat, panels, strict=False):
@@ -171,14 +179,19 @@ def curves(panels: Sequence[Panel], *, columns: int = 2, label: str = "curves", 
             if all(math.isfinite(x) and x == int(x) for line in panel.lines for x in line.x):
                 axis.xaxis.get_major_locator().set_params(integer=True)
         _legend(canvas)
-        return _svg(canvas, label)
+        said = [(panel.title or panel.ylabel, {line.label: line.y for line in panel.lines}) for panel in panels]
+        return _svg(canvas, alt_text.of_curves(label, said))
 
 
-def dots(rows: Sequence[str], columns: Sequence[Column], *, label: str = "values with intervals") -> str:
+def dots(
+    rows: Sequence[str], columns: Sequence[Column], *, label: str = "values with intervals", width: float = WIDTH
+) -> str:
     """A dot plot: rows down the side, a panel per quantity, one dot with its interval per series."""
     count = max((len(column.series) for column in columns), default=1)
+    height = 0.95 + len(rows) * (0.13 * count + 0.16)
+    grid = (1, len(columns)) if width >= WIDTH else (len(columns), 1)
     with _styled():
-        canvas = _canvas(1, len(columns), WIDTH, 0.95 + len(rows) * (0.13 * count + 0.16), sharey=True)
+        canvas = _canvas(*grid, width, grid[0] * height, sharey=True)
         for axis, column in zip(canvas.axes.flat, columns, strict=True):
             _titles(axis, column.title, column.xlabel, "")
             for place, series in enumerate(column.series):
@@ -210,13 +223,17 @@ def dots(rows: Sequence[str], columns: Sequence[Column], *, label: str = "values
                 axis.axhline(between - 0.5, color=GRID, lw=0.5)
             axis.spines["left"].set_visible(False)
         _legend(canvas)
-        return _svg(canvas, label)
+        said = [(column.title or column.xlabel, {s.label: s.values for s in column.series}) for column in columns]
+        return _svg(canvas, alt_text.of_dots(label, rows, said))
 
 
-def reliability(models: Sequence[Reliability], *, label: str = "reliability") -> str:
+def reliability(models: Sequence[Reliability], *, label: str = "reliability", width: float = WIDTH) -> str:
     """Accuracy against confidence with Wilson bounds, the diagonal of a calibrated model, and how many per bin."""
     with _styled():
-        canvas = _canvas(1, 2, WIDTH, 3.1, width_ratios=(1.5, 1))
+        if width >= WIDTH:
+            canvas = _canvas(1, 2, width, 3.1, width_ratios=(1.5, 1))
+        else:
+            canvas = _canvas(2, 1, width, 5.2, height_ratios=(1.5, 1))
         left, right = canvas.axes.flat
         _titles(left, "Does 80 % mean 80 %?", "confidence of the preference model", "share of pairs it got right")
         _titles(right, "How many pairs", "confidence of the preference model", "pairs per bin")
@@ -234,15 +251,22 @@ def reliability(models: Sequence[Reliability], *, label: str = "reliability") ->
         left.set_ylim(min(lowest, 0.5) - 0.02, 1.02)
         right.set_ylim(bottom=0)
         _legend(canvas)
-        return _svg(canvas, label)
+        said = {model.label: [b[1] for b in model.bins] for model in models}
+        return _svg(canvas, alt_text.of_curves(label, [("share right from the least to the most confident", said)]))
 
 
 def plane(
-    points: Sequence[Point], xlabel: str, ylabel: str, *, level: float | None = None, level_label: str = ""
+    points: Sequence[Point],
+    xlabel: str,
+    ylabel: str,
+    *,
+    level: float | None = None,
+    level_label: str = "",
+    width: float = WIDTH,
 ) -> str:
     """Points with interval crosses, each with its name; `level` draws a horizontal line."""
     with _styled():
-        canvas = _canvas(1, 1, WIDTH, 3.5)
+        canvas = _canvas(1, 1, width, 3.5)
         axis = canvas.axes.flat[0]
         _titles(axis, "", xlabel, ylabel)
         known = [p for p in points if math.isfinite(p.x.mean) and math.isfinite(p.y.mean)]
@@ -264,17 +288,18 @@ def plane(
                 markeredgecolor=PAPER,
                 label=point.label,
             )
-            axis.annotate(
-                point.label, (point.x.mean, point.y.mean), xytext=(7, 6), textcoords="offset points", fontsize=8.5
-            )
         axis.margins(0.16)
-        return _svg(canvas, "; ".join(f"{p.label}: {p.x.mean:.2f}, {p.y.mean:.2f}" for p in known) or "no points")
+        _name_points(canvas, axis, known)
+        said = [f"{point.label} {point.x.mean:.2f}, {point.y.mean:.2f}" for point in known]
+        return _svg(canvas, f"{xlabel} (across) and {ylabel} (up). {'; '.join(said) or 'No points'}.")
 
 
-def bars(labels: Sequence[str], values: Sequence[float], xlabel: str, *, colors: Sequence[int] = ()) -> str:
+def bars(
+    labels: Sequence[str], values: Sequence[float], xlabel: str, *, colors: Sequence[int] = (), width: float = WIDTH
+) -> str:
     """Horizontal bars with their values written at the end."""
     with _styled():
-        canvas = _canvas(1, 1, WIDTH, 0.55 + 0.25 * len(labels))
+        canvas = _canvas(1, 1, width, 0.55 + 0.25 * len(labels))
         axis = canvas.axes.flat[0]
         _titles(axis, "", xlabel, "")
         shades = [SERIES[(colors[i] if i < len(colors) else 0) % len(SERIES)][0] for i in range(len(labels))]
@@ -289,7 +314,7 @@ def bars(labels: Sequence[str], values: Sequence[float], xlabel: str, *, colors:
         axis.spines["left"].set_visible(False)
         axis.margins(x=0.12)
         axis.set_xlim(left=0)
-        return _svg(canvas, "bars")
+        return _svg(canvas, alt_text.of_values(xlabel, dict(zip(labels, values, strict=True))))
 
 
 def _styled() -> Any:
@@ -337,15 +362,43 @@ def _level(axis: Any, at: float, label: str, *, vertical: bool) -> None:
         )
 
 
+def _name_points(canvas: _Canvas, axis: Any, points: Sequence[Point]) -> None:
+    """Write the name of every point beside it, where it meets no other text and no other point."""
+    canvas.figure.draw_without_rendering()
+    inside = axis.get_window_extent()
+    taken = [text.get_window_extent() for text in axis.texts]
+    marks = axis.transData.transform([(point.x.mean, point.y.mean) for point in points])
+    for point in points:
+        tried = []
+        for right, up, side in PLACES:
+            text = axis.annotate(
+                point.label,
+                (point.x.mean, point.y.mean),
+                xytext=(right, up),
+                textcoords="offset points",
+                ha=side,
+                fontsize=8.5,
+            )
+            text.set_in_layout(False)
+            box = text.get_window_extent()
+            faults = box.count_overlaps(taken) + sum(box.contains(*mark) for mark in marks)
+            tried.append((faults + (box.x0 < inside.x0 or box.x1 > inside.x1), text, box))
+        best = min(tried, key=lambda one: one[0])
+        for _, text, _ in tried:
+            if text is not best[1]:
+                text.remove()
+        taken.append(best[2])
+
+
 def _legend(canvas: _Canvas) -> None:
     found: dict[str, Any] = {}
     for axis in canvas.axes.flat:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
     if len(found) > 1:
-        canvas.figure.legend(
-            found.values(), found.keys(), loc="outside upper left", ncols=min(len(found), 5), borderaxespad=0
-        )
+        each = HANDLE + CHARACTER * max(map(len, found))
+        columns = max(1, min(len(found), 5, int(72 * canvas.figure.get_figwidth() / each)))
+        canvas.figure.legend(found.values(), found.keys(), loc="outside upper left", ncols=columns, borderaxespad=0)
 
 
 def _svg(canvas: _Canvas, label: str) -> str:

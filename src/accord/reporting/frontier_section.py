@@ -1,7 +1,7 @@
 """What help costs in harm over values of one knob, and the point that was chosen."""
 
 from accord.reporting import figures
-from accord.reporting.blocks import Cell, Figure, Section, Table, interval_cell
+from accord.reporting.blocks import Cell, Section, Table, drawn, interval_cell
 from accord.reporting.context import Context, label_of
 from accord.reporting.runs import RunData, interval, number
 
@@ -40,8 +40,11 @@ def _show(section: Section, run: RunData) -> None:
         rows.append(
             [Cell(name, color=color), interval_cell(x), interval_cell(y), Cell(verdict, "chosen" if taken else "")]
         )
-    svg = figures.plane(points, xlabel, ylabel, level=at_most, level_label=f"at most {at_most:g}")
     seeds = int(number(found.get("seeds")))
     of = f"{seeds} seeds" if seeds > 1 else "one seed: over its prompts alone"
-    section.blocks.append(Figure(svg, f"Values of {over}. Crosses are 95 % intervals over {of}."))
+    caption = (
+        f"Values of {over}: the further right below the dashed line, the better. Crosses are 95 % intervals over {of}."
+    )
+    level = {"level": at_most, "level_label": f"at most {at_most:g}"}
+    section.blocks.append(drawn(figures.plane, points, xlabel, ylabel, **level, caption=caption))
     section.blocks.append(Table([over, xlabel, ylabel, f"at most {at_most:g}"], rows))

@@ -4,7 +4,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from accord.reporting import figures
-from accord.reporting.blocks import Cell, Figure, Section, Table, interval_cell, numeric, show, show_interval
+from accord.reporting.blocks import (
+    Cell,
+    Figure,
+    Section,
+    Table,
+    drawn,
+    interval_cell,
+    numeric,
+    show,
+    show_interval,
+)
 from accord.reporting.context import Context
 from accord.reporting.runs import Row, RunData, interval, number
 
@@ -39,9 +49,7 @@ def honesty_section(context: Context) -> Section | None:
         section.blocks.append(table)
     ways = list(dict.fromkeys(way for run in runs for way in run.evaluation.get("calibration") or {}))
     for way in ways:
-        panels = _reliability(way, runs, labels)
-        if panels:
-            section.blocks.append(Figure(panels, f"{way}: share of right answers by the chance given, in tenths."))
+        section.blocks += _reliability(way, runs, labels)
     rows = [row for way in ways for row in _calibration(way, runs, labels)]
     if rows:
         head = ["way, snapshot", "right", "ECE", "ECE refitted", "Brier", "AUROC", "wrong of the surest half"]
@@ -80,7 +88,7 @@ def _trade(runs: Sequence[RunData], labels: Sequence[str]) -> Table | None:
     return Table(["share", *labels], rows, caption) if rows else None
 
 
-def _reliability(way: str, runs: Sequence[RunData], labels: Sequence[str]) -> str:
+def _reliability(way: str, runs: Sequence[RunData], labels: Sequence[str]) -> list[Figure]:
     lines = []
     for color, (label, run) in enumerate(zip(labels, runs, strict=True)):
         bins = (run.evaluation["calibration"].get(way) or {}).get("bins") or []
@@ -88,9 +96,14 @@ def _reliability(way: str, runs: Sequence[RunData], labels: Sequence[str]) -> st
             x, y = ([number(each[key]) for each in bins] for key in ("confidence", "accuracy"))
             lines.append(figures.Line(label, color, x, y))
     if not lines:
-        return ""
-    panel = figures.Panel(way, "chance given", "share right", lines)
-    return figures.curves([panel], columns=1, label=f"reliability of {way}", height=2.4)
+        return []
+    panel = figures.Panel(way, "chance given", "share of answers that are right", lines)
+    caption = (
+        f"{way}: share of right answers by the chance given, in tenths. Where the two are equal, the chance means what "
+        "it says; below that the snapshot is too sure."
+    )
+    label = f"Right answers by chance given, {way}"
+    return [drawn(figures.curves, [panel], columns=1, label=label, height=2.4, caption=caption)]
 
 
 def _calibration(way: str, runs: Sequence[RunData], labels: Sequence[str]) -> list[list[Cell]]:

@@ -10,7 +10,6 @@ from accord.reporting.blocks import (
     NOTHING,
     Block,
     Cell,
-    Figure,
     Note,
     Reply,
     Samples,
@@ -18,6 +17,7 @@ from accord.reporting.blocks import (
     ShownSample,
     Table,
     Tone,
+    drawn,
     interval_cell,
     show,
     show_interval,
@@ -155,9 +155,12 @@ def outcome_section(context: Context) -> Section | None:
         )
         for metric in metrics
     ]
-    svg = figures.dots(context.slices, columns, label="; ".join(label_of(metric) for metric in metrics))
+    caption = (
+        "Every evaluated snapshot on every slice of prompts, with 95 % intervals. Right of the dashed line, the "
+        "boundary of harm, replies do harm on average."
+    )
     section.blocks.append(
-        Figure(svg, "Every evaluated snapshot on every slice of prompts. The dashed line is the boundary of harm.")
+        drawn(figures.dots, context.slices, columns, label="Scores by slice of prompts", caption=caption)
     )
     for metric in metrics:
         section.blocks.append(value_table(context, metric))
@@ -223,10 +226,12 @@ def plane_section(context: Context) -> Section | None:
         f"Right is more helpful (all prompts), down is less harmful ({where}). What one wants is the lower right; "
         "helpfulness here ignores safety, so the two pull against each other.",
     )
-    svg = figures.plane(
-        points, f"{label_of(helpful)}, all prompts", f"{label_of(harm)}, {where}", level=0.0, level_label="boundary 0"
+    axes = [f"{label_of(helpful)}, all prompts", f"{label_of(harm)}, {where}"]
+    caption = (
+        "A point is a snapshot, its cross the 95 % intervals. Below the dashed line replies are harmless on average."
     )
-    section.blocks.append(Figure(svg, "Crosses are 95 % intervals."))
+    level = {"level": 0.0, "level_label": "boundary 0"}
+    section.blocks.append(drawn(figures.plane, points, *axes, **level, caption=caption))
     head = ["snapshot", f"{label_of(helpful)}, all prompts", f"{label_of(harm)}, {where}"]
     section.blocks.append(Table(head, rows))
     _cite_evaluations(context, section)
@@ -247,7 +252,10 @@ def capability_section(context: Context) -> Section | None:
         "What preference training was not asked to change: plain skills and facts, before and after. And whether "
         "refusals fall on harmful requests, or also on look-alikes, which only resemble them (over-refusal).",
     )
-    for metric, slices in (("gold/correct", correct), ("gold/refusal", refused)):
+    for metric, slices, caption in (
+        ("gold/correct", correct, "Right answers before and after: what lies left of the first snapshot is lost."),
+        ("gold/refusal", refused, "Refusals: many are wanted on harmful prompts, few on look-alike and benign ones."),
+    ):
         if slices:
             column = figures.Column(
                 label_of(metric),
@@ -257,7 +265,15 @@ def capability_section(context: Context) -> Section | None:
                     for s in context.snapshots
                 ],
             )
-            section.blocks.append(Figure(figures.dots(slices, [column], label=label_of(metric)), ""))
+            section.blocks.append(
+                drawn(
+                    figures.dots,
+                    slices,
+                    [column],
+                    label=label_of(metric),
+                    caption=f"{caption} Bars are 95 % intervals.",
+                )
+            )
             section.blocks.append(value_table(context, metric, slices))
     others = [m for m in context.metrics() if m in ("gold/honest", "gold/evasive", "gold/harm_share", "kl", "length")]
     rows = []

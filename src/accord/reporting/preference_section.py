@@ -8,11 +8,11 @@ from accord.reporting import figures
 from accord.reporting.blocks import (
     NOTHING,
     Cell,
-    Figure,
     Note,
     Section,
     Table,
     Tone,
+    drawn,
     interval_cell,
     numeric,
     show,
@@ -68,9 +68,10 @@ def preference_section(context: Context) -> Section | None:
         return None
     if models:
         caption = (
-            "The dashed line is a calibrated model; bars are 95 % Wilson intervals. Bins hold equal numbers of pairs."
+            "The dashed line is a calibrated model, and below it a model is surer than it is right. Bars are 95 % "
+            "Wilson intervals; bins hold equal numbers of pairs."
         )
-        section.blocks.append(Figure(figures.reliability(models), caption))
+        section.blocks.append(drawn(figures.reliability, models, label="Reliability", caption=caption))
     head = ["model", "subset", "pairs", "accuracy", "length alone", "ECE", "ties"]
     section.blocks.append(
         Table(head, rows, "Ties count half. “Length alone” always prefers the longer (or shorter) reply.")

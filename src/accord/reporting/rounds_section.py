@@ -5,7 +5,19 @@ from typing import Any
 
 from accord.evaluation.statistics import Interval
 from accord.reporting import figures
-from accord.reporting.blocks import Cell, Figure, Note, Reply, Samples, Section, ShownSample, Table, Tone, numeric
+from accord.reporting.blocks import (
+    Cell,
+    Figure,
+    Note,
+    Reply,
+    Samples,
+    Section,
+    ShownSample,
+    Table,
+    Tone,
+    drawn,
+    numeric,
+)
 from accord.reporting.context import Context, label_of
 from accord.reporting.gate_section import bound_row
 from accord.reporting.runs import Row, RunData, interval, number
@@ -95,8 +107,12 @@ def _wins(rounds: list[Row]) -> list[Figure]:
         figures.Column(name, f"{metric}, at least {limit:g}", [figures.Dots("candidate", 0, values)], limit)
         for (name, metric, limit), values in columns.items()
     ]
-    svg = figures.dots([f"round {one['round']}" for one in judged], panels, label="wins over the rounds")
-    return [Figure(svg, "Share of fresh prompts on which the candidate wins, with the interval that decides.")]
+    rows = [f"round {one['round']}" for one in judged]
+    caption = (
+        "Share of fresh prompts on which the candidate wins, with the interval that decides: a bound is met where all "
+        "of it lies right of the dashed line."
+    )
+    return [drawn(figures.dots, rows, panels, label="Wins over the rounds", caption=caption)]
 
 
 def _frontier(rounds: list[Row]) -> list[Figure]:
@@ -113,8 +129,9 @@ def _frontier(rounds: list[Row]) -> list[Figure]:
             points.append(figures.Point(name, color, x, y))
     if harm is None or len(points) < 2:
         return []
-    svg = figures.plane(points, f"{label_of('gold/helpful')}, all prompts", f"{label_of(harm[1])}, {harm[0]}")
-    return [Figure(svg, "Right is more helpful, down is less harmful. Crosses are 95 % intervals.")]
+    axes = [f"{label_of('gold/helpful')}, all prompts", f"{label_of(harm[1])}, {harm[0]}"]
+    caption = "Right is more helpful, down is less harmful. Crosses are 95 % intervals."
+    return [drawn(figures.plane, points, *axes, caption=caption)]
 
 
 def _harm_of(slices: Mapping[str, Row]) -> tuple[str, str] | None:

@@ -5,7 +5,7 @@ import math
 from accord.evaluation.statistics import Interval
 from accord.evaluation.tasks import ACCURACY, LOSS
 from accord.reporting import figures
-from accord.reporting.blocks import Cell, Figure, Section, Table, Tone, interval_cell, show
+from accord.reporting.blocks import Cell, Section, Table, Tone, drawn, interval_cell, show
 from accord.reporting.context import Context
 from accord.reporting.runs import Row, RunData, interval, number
 
@@ -29,8 +29,10 @@ def tasks_section(context: Context) -> Section | None:
             figures.Dots(label, color, [_value(run, task, ACCURACY) for task in right])
             for color, (label, run) in enumerate(zip(labels, runs, strict=True))
         ]
-        svg = figures.dots(right, [figures.Column("Right answers", "share of questions", dots)], label="Right answers")
-        section.blocks.append(Figure(svg, "Share of right answers by task, with 95 % intervals."))
+        column = figures.Column("Right answers", "share of questions", dots)
+        caption = "Share of right answers by task and snapshot: a snapshot left of an earlier one has paid a tax."
+        caption = f"{caption} Bars are 95 % intervals."
+        section.blocks.append(drawn(figures.dots, right, [column], label="Right answers", caption=caption))
     rows = []
     for task in tasks:
         metric = ACCURACY if task in right else LOSS

@@ -11,11 +11,11 @@ from accord.reporting.blocks import (
     NOTHING,
     Block,
     Cell,
-    Figure,
     Note,
     Section,
     Table,
     Tiles,
+    drawn,
     missing,
     numeric,
     show,
@@ -54,7 +54,13 @@ def reward_section(context: Context) -> Section | None:
     if not panels:
         return None
     section.blocks.append(
-        Figure(figures.curves(panels, columns=2 if len(panels) in (2, 4) else 3, label="reward against root KL"), "")
+        drawn(
+            figures.curves,
+            panels,
+            columns=2 if len(panels) in (2, 4) else 3,
+            label="Reward against root KL",
+            caption="Further right is further from the reference. A proxy that rises while gold falls is exploited.",
+        )
     )
     rows = [row for run in runs for row in _linearity(context, run, metrics[:-1])]
     head = ["run", "score", "first", "highest", "last", "KL at highest", "last KL", "R² in √KL", "R² in KL", "points"]
@@ -121,8 +127,10 @@ def limits_section(context: Context) -> Section | None:
                 panels.append(figures.Panel(title, "iteration", unit, lines, at, label, not metric.endswith("/mean")))
         if panels:
             columns = len(panels) if len(panels) < 4 else 2
-            svg = figures.curves(panels, columns=columns, label=f"cost {name} and its multiplier", height=2.4)
-            section.blocks.append(Figure(svg, ""))
+            label = f"Cost “{name}” and its multiplier"
+            section.blocks.append(
+                drawn(figures.curves, panels, columns=columns, label=label, height=2.4, caption=BOUND)
+            )
         for run in runs:
             rows.append(_limit_row(context, run, name))
     head = ["run", "cost", "limit", "of", "on", "first cost", f"cost, last {LAST}", f"unsafe, last {LAST}", "largest λ"]
@@ -166,19 +174,20 @@ def curves_section(context: Context) -> Section | None:
         panels.append(figures.Panel(context.name(run), "step", "loss (nats)", lines))
         rows.append(_curve_row(context, run))
     if panels:
-        section.blocks.append(Figure(figures.curves(panels, label="training loss"), ""))
+        section.blocks.append(drawn(figures.curves, panels, label="Training loss", caption=LEARNED))
         head = ["run", "steps", "tokens", f"loss, last {LAST}", "held-out loss", "held-out accuracy", "tokens/s"]
         section.blocks.append(Table(head, rows, "Tokens per second is the median over steps."))
     drifts = [_drift_panel(context, run) for run in context.stage("dpo") if run.series("eval/logps/chosen_drift")[0]]
     if drifts:
-        section.blocks.append(Figure(figures.curves(drifts, label="drift of held-out replies"), DRIFT))
+        section.blocks.append(drawn(figures.curves, drifts, label="Drift of held-out replies", caption=DRIFT))
     policies = [run for run in context.stage("ppo") if run.metrics]
     panels = []
     for metric, title, unit in VITALS:
         if lines := _lines(context, policies, metric, notes):
             panels.append(figures.Panel(title, "iteration", unit, lines, from_zero=True))
     if panels:
-        section.blocks.append(Figure(figures.curves(panels, columns=3, label="vital signs of PPO", height=1.9), ""))
+        signs = {"columns": 3, "label": "Vital signs of PPO", "height": 1.9}
+        section.blocks.append(drawn(figures.curves, panels, **signs, caption=VITAL))
     if not section.blocks:
         return None
     section.blocks += _notes(notes)
@@ -186,6 +195,13 @@ def curves_section(context: Context) -> Section | None:
     return section
 
 
+BOUND = (
+    "A limit is kept where its curve stays under the dashed line; λ rises while it does not, and is the price of it."
+)
+LEARNED = (
+    "Held-out loss that rises while training loss falls is learning by heart; a curve that ends steep is not done."
+)
+VITAL = "KL that runs away, replies that grow or are cut, many clipped tokens: so PPO most often goes wrong."
 DRIFT = (
     "Change of the log-probability of held-out replies since the first step. Where the better ones fall too, what "
     "becomes more probable is neither."
@@ -193,14 +209,14 @@ DRIFT = (
 
 
 def _lines(
-    context: Context, runs: Sequence[RunData], metric: str, notes: list[str], *, over: str = "step", **drawn: bool
+    context: Context, runs: Sequence[RunData], metric: str, notes: list[str], *, over: str = "step", **marks: bool
 ) -> list[figures.Line]:
     """The metric of every run that has it, over another one; what is missing of it goes to `notes`."""
     lines = []
     for run in runs:
         x, y = run.series(metric, over)
         if x:
-            lines.append(figures.Line(context.name(run), context.color(run), x, y, **drawn))
+            lines.append(figures.Line(context.name(run), context.color(run), x, y, **marks))
             notes += missing(f"{metric} of {context.name(run)}", y)
     return lines
 
@@ -241,8 +257,8 @@ def lineage_section(context: Context) -> Section:
     seconds = [number(run.lineage.get("seconds")) for run in context.runs]
     known = [(context.name(r), s) for r, s in zip(context.runs, seconds, strict=True) if math.isfinite(s)]
     if known:
-        svg = figures.bars([name for name, _ in known], [s for _, s in known], "wall-clock time (s)")
-        section.blocks.append(Figure(svg, "Time of each run, as its lineage says."))
+        bars = [name for name, _ in known], [s for _, s in known], "wall-clock time (s)"
+        section.blocks.append(drawn(figures.bars, *bars, caption="Time of each run, as its lineage says."))
     rows = []
     for run, took in zip(context.runs, seconds, strict=True):
         parents = [p for p in run.lineage.get("parents") or [] if isinstance(p, dict)]

@@ -7,9 +7,9 @@ from accord.reporting import figures
 from accord.reporting.blocks import (
     Block,
     Cell,
-    Figure,
     Section,
     Table,
+    drawn,
     interval_cell,
     numeric,
     show,
@@ -106,9 +106,11 @@ def curve_figure(found: Mapping[str, Mapping[str, Any]]) -> Block | None:
             panels.append(figures.Panel(name, "|score difference| (logits)", "accuracy", lines))
     if not panels:
         return None
-    return Figure(
-        figures.curves(panels, label="accuracy against score difference"), "Bins hold equal numbers of pairs."
+    caption = (
+        "How often the model is right, by how far apart it scores two replies. Below the dashed line it is surer than "
+        "it is right. Bins hold equal numbers of pairs."
     )
+    return drawn(figures.curves, panels, label="Accuracy against score difference", caption=caption)
 
 
 def breakdown_table(name: str, value: Mapping[str, Any]) -> Block | None:

@@ -1,10 +1,7 @@
 """A real browser, and the page served to it from the test's own store. Skipped without Playwright or Chromium."""
 
-import os
-import shutil
 import socket
 import threading
-from pathlib import Path
 
 import pytest
 import uvicorn
@@ -16,50 +13,16 @@ from accord.feedback.web.context import Settings
 from accord.feedback.web.guard import RequestRates
 from accord.feedback.web.replies import ReplyQueue
 from tests.feedback.test_live import QUESTIONS, Parrot
+from tests.fixtures.chromium import chromium, open_page, pictures
 from tests.fixtures.feedback import PASSWORD
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+__all__ = ["chromium", "open_page", "pictures"]
 
 
 @pytest.fixture
 def address(tmp_path):
     """SQLite alone: the store has its own tests on PostgreSQL."""
     return str(tmp_path / "feedback.db")
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-    if CHROMIUM is None:
-        pytest.skip("Chromium is not installed (apt install chromium)")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def open_page(chromium):
-    """`open_page(width, theme)`: a page of Chromium that notes what it should not do: dialogs, errors, other hosts."""
-    contexts = []
-
-    def make(width=1200, theme="light"):
-        context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
-        contexts.append(context)
-        context.set_default_timeout(20_000)
-        opened = context.new_page()
-        opened.noted = []
-        opened.on("dialog", lambda dialog: (opened.noted.append("dialog"), dialog.dismiss()))
-        opened.on("pageerror", lambda error: opened.noted.append(str(error)))
-        opened.on("console", lambda message: opened.noted.append(message.text))
-        opened.on(
-            "request", lambda request: opened.noted.append(request.url) if "127.0.0.1" not in request.url else None
-        )
-        return opened
-
-    yield make
-    for context in contexts:
-        context.close()
 
 
 @pytest.fixture
@@ -117,11 +80,3 @@ def serve(desk, cheap_people):
     yield make
     for site in sites:
         site.close()
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    folder = os.environ.get("ACCORD_SCREENSHOTS")
-    path = Path(folder) if folder else tmp_path_factory.mktemp("screenshots")
-    path.mkdir(exist_ok=True)
-    return path

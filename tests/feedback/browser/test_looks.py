@@ -1,22 +1,17 @@
 """How every page looks, wide and narrow, light and dark: nothing sticks out, and axe-core finds nothing serious.
 
-axe-core is looked for beside Python: npm install --global --prefix "$VIRTUAL_ENV" axe-core. Pictures go to
-$ACCORD_SCREENSHOTS, else to pytest's folder.
+Pictures go to $ACCORD_SCREENSHOTS, else to pytest's folder.
 """
-
-import sys
-from pathlib import Path
 
 import pytest
 
 from accord.feedback.store.answers import SafetyAnswer
 from accord.feedback.store.questions import WHOLE, Aid, Item, is_aided
 from tests.fixtures.browsing import after, contradict, preferring
+from tests.fixtures.chromium import LOOKS, serious_faults
 from tests.fixtures.feedback import comparison_item, prompt
 
 pytestmark = pytest.mark.slow
-AXE = Path(sys.prefix, "lib", "node_modules", "axe-core", "axe.min.js")
-LOOKS = [(1200, "light"), (1200, "dark"), (390, "light"), (390, "dark")]
 CODE = "```python\nprint('a line of code that is too long for any phone', 1 + 1)\n```"
 
 
@@ -94,23 +89,13 @@ def unsafe(held):
 @pytest.mark.parametrize("width, theme", LOOKS, ids=[f"{width}-{theme}" for width, theme in LOOKS])
 def test_every_page_is_accessible_and_fits(open_page, serve, pictures, width, theme):
     """axe-core finds nothing serious, nothing is wider than the screen, and there is a picture of each."""
-    if not AXE.exists():
-        pytest.skip(f'axe-core is not at {AXE} (npm install --global --prefix "$VIRTUAL_ENV" axe-core)')
-    axe = AXE.read_text(encoding="utf-8")
     page = open_page(width, theme)
     site = serve(guidelines="Read *everything*.", help_line="call 1", categories=("weapons", "fraud"))
     found = {}
     for name in stations(site, page):
         page.screenshot(path=pictures / f"{name}-{width}-{theme}.png", full_page=True)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, name
-        page.evaluate(axe)
-        faults = page.evaluate("axe.run().then(said => said.violations)")
-        serious = [
-            (fault["id"], [node["target"] for node in fault["nodes"]])
-            for fault in faults
-            if fault["impact"] in ("serious", "critical")
-        ]
-        if serious:
+        if serious := serious_faults(page):
             found[name] = serious
     assert found == {}
     assert [note for note in page.noted if "404" not in note] == []
