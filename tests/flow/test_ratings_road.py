@@ -190,7 +190,7 @@ def test_what_cannot_be_rated_is_refused_by_its_name(evaluated, tmp_path, capsys
         ([*runs, "--judge", "length", "--scores", "x"], "--scores has no effect without --decompose"),
         (
             [*runs, "--judge", "gold/helpful"],
-            "no such score in --runs.policy; there are cost/harmless",
+            "in --runs.policy; there are cost/harmless",
         ),
         (["--runs.a", tmp_path / "gone", "--judge", "length"], "gone has no samples.jsonl"),
         (["--data", source, "--anchor", "w"], "--anchor w: expert has no votes on it; there are x, y, z"),

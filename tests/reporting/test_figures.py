@@ -15,10 +15,10 @@ INTERVAL = Interval(0.4, 0.3, 0.5, 10)
 UNKNOWN = Interval(NAN, NAN, NAN, 0)
 
 
-def draw():
+def draw(**how):
     lines = [fg.Line("a", 0, [1, 2, 3], [1.0, NAN, 2.0]), fg.Line("b", 1, [1, 2, 3], [3.0, 2.0, 1.0], dashed=True)]
     return {
-        "curves": fg.curves([fg.Panel("Loss", "step", "nats", lines, level=1.5, level_label="limit 1.5")] * 3),
+        "curves": fg.curves([fg.Panel("Loss", "step", "nats", lines, level=1.5, level_label="limit 1.5")] * 3, **how),
         "dots": fg.dots(
             ["benign", "harmful"],
             [
@@ -26,12 +26,13 @@ def draw():
                     "Help", "score", [fg.Dots("sft", 0, [INTERVAL, None]), fg.Dots("ppo", 1, [UNKNOWN, INTERVAL])], 0
                 )
             ],
+            **how,
         ),
-        "reliability": fg.reliability([fg.Reliability("m", 0, [(0.6, 0.6, 0.5, 0.7, 10), (NAN, 1, 0, 1, 0)])]),
+        "reliability": fg.reliability([fg.Reliability("m", 0, [(0.6, 0.6, 0.5, 0.7, 10), (NAN, 1, 0, 1, 0)])], **how),
         "plane": fg.plane(
-            [fg.Point("sft", 0, INTERVAL, INTERVAL), fg.Point("x", 1, UNKNOWN, INTERVAL)], "help", "harm"
+            [fg.Point("sft", 0, INTERVAL, INTERVAL), fg.Point("x", 1, UNKNOWN, INTERVAL)], "help", "harm", **how
         ),
-        "bars": fg.bars(["pretrain", "sft"], [95.0, NAN], "time (s)"),
+        "bars": fg.bars(["pretrain", "sft"], [95.0, NAN], "time (s)", **how),
     }
 
 
@@ -83,8 +84,48 @@ def test_names_are_text_not_formulas_and_not_markup():
     svg = fg.curves([fg.Panel("a $x^2$ <b>&", "step", "nats", [fg.Line("<script>", 0, [1, 2], [1, 2])])], label='"<x>')
     root = ElementTree.fromstring(svg)
     assert "a $x^2$ <b>&" in [element.text for element in root.iter() if element.tag.endswith("text")]
-    assert root.get("aria-label") == '"<x>'
+    assert root.get("aria-label") == '"<x>. a $x^2$ <b>&, <script>: from 1 to 2.'
     assert "<script>" not in svg
+
+
+def test_a_figure_says_in_words_what_it_shows():
+    lines = [fg.Line("a", 0, [1, 2, 3], [1.0, NAN, 2.0]), fg.Line("gone", 1, [1], [NAN]), fg.Line("b", 1, [1], [0.5])]
+    said = ElementTree.fromstring(fg.curves([fg.Panel("Loss", "step", "nats", lines)], label="Training")).get
+    assert said("aria-label") == "Training. Loss, a: from 1 to 2; Loss, b: 0.5."
+    column = fg.Column("Help", "score", [fg.Dots("sft", 0, [INTERVAL, None]), fg.Dots("ppo", 1, [UNKNOWN, INTERVAL])])
+    said = ElementTree.fromstring(fg.dots(["benign", "harmful"], [column], label="Scores")).get
+    assert said("aria-label") == "Scores. Help, sft: benign 0.4; Help, ppo: harmful 0.4."
+    assert ElementTree.fromstring(fg.bars(["x", "y"], [95.0, NAN], "time (s)")).get("aria-label") == "time (s). x 95."
+    many = [fg.Line(f"l{i}", 0, [1], [1.0]) for i in range(30)]
+    said = ElementTree.fromstring(fg.curves([fg.Panel("t", "x", "y", many)])).get
+    assert said("aria-label").endswith("l23: 1; and 6 more.")
+
+
+def boxes(svg):
+    """Frame and panels of a figure, in points: width, height, number of axes."""
+    root = ElementTree.fromstring(svg)
+    return (*map(float, root.get("viewBox").split()[2:]), len(re.findall(r'id="f\w+-axes_\d+"', svg)))
+
+
+@pytest.mark.parametrize("name", ["curves", "dots", "reliability", "plane", "bars"])
+def test_on_a_phone_panels_stand_below_each_other(name):
+    wide, narrow = boxes(made()[name]), boxes(draw(width=fg.NARROW)[name])
+    assert wide[0] == pytest.approx(72 * fg.WIDTH) and narrow[0] == pytest.approx(72 * fg.NARROW)
+    assert narrow[2] == wide[2]
+    if name in ("curves", "reliability"):
+        assert narrow[1] > 1.4 * wide[1]
+
+
+def test_names_of_points_keep_apart():
+    """Four points on one spot, one of them at the right edge: no name on another, none outside."""
+    near = [Interval(0.4 + i / 1000, 0.3, 0.5, 10) for i in range(4)]
+    svg = fg.plane([fg.Point(f"snapshot {i}", i, x, x) for i, x in enumerate(near)], "help", "harm", width=fg.NARROW)
+    places = {
+        "".join(one.itertext()).strip(): one.get("transform") or (one.get("x"), one.get("y"))
+        for one in ElementTree.fromstring(svg).iter()
+        if one.tag.endswith("text")
+    }
+    assert len({places[f"snapshot {i}"] for i in range(4)}) == 4
 
 
 def test_figures_leave_pyplot_and_its_settings_alone():

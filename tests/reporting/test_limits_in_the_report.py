@@ -77,7 +77,7 @@ def test_curves_have_the_bound_where_it_belongs(limited, monkeypatch):
 
     monkeypatch.setattr(training_sections.figures, "curves", curves)
     section = training_sections.limits_section(load_context(limited[0]))
-    harm, lies = drawn["cost harm and its multiplier"], drawn["cost lies and its multiplier"]
+    harm, lies = drawn["Cost “harm” and its multiplier"], drawn["Cost “lies” and its multiplier"]
     assert {title for title, level in harm.items() if level == 0.3} == {"Expected unsafe share"}
     assert {title for title, level in lies.items() if level == 1.5} == {"Mean cost “lies”"}
     rows = cells(section)

@@ -65,7 +65,7 @@ def test_the_page_says_why_each_round_was_promoted_or_refused(run):
     assert "about 2400 would decide" in page, "what would have decided the refused one"
     assert "55% is found better 4 times in 5 with 781" in page
     assert "label waiting" in page and "not judged" in page
-    assert "wins over the rounds" in page
+    assert "Wins over the rounds" in page
 
 
 def test_the_page_says_who_said_what_and_where_it_is(run):
@@ -83,7 +83,7 @@ def test_replies_that_met_are_shown_as_text(run):
 def test_the_frontier_begins_at_the_first_snapshot(run):
     section = rounds_section(load_context([run]))
     (svg,) = [b.wide for b in section.blocks if b.kind == "figure" and "Right is more helpful" in b.caption]
-    assert "first: 0.10, 0.35; round 1: 0.40, 0.30; round 2: 0.50, 0.20" in svg
+    assert "first 0.10, 0.35; round 1 0.40, 0.30; round 2 0.50, 0.20" in svg
 
 
 def test_a_run_without_rounds_has_no_section(tmp_path):

@@ -28,7 +28,7 @@ SERIES = (
     ("#5d6f85", "#a7b6c8"),
 )
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
-INK, MUTED, GRID, PAPER = "#1d2431", "#69727f", "#e2e5ea", "#fdfdfc"
+INK, MUTED, GRID, PAPER = "#1d2431", "#5b6470", "#e2e5ea", "#fdfdfc"
 WIDTH = 7.6  # inches; SVG units are points, 72 to the inch
 NARROW = 3.9  # the same for a phone: panels stand below each other, and letters stay as large
 CHARACTER = 4.9  # points that a letter of the legend takes, on average

@@ -11,7 +11,7 @@ from accord.reporting.runs import RunData
 SIGNS = (
     ("watch/perplexity", "Perplexity under the reference", "–"),
     ("watch/repetition", "Repeated runs of three tokens", "share"),
-    ("watch/tail", "Rewards in the first iteration's tail", "share of replies"),
+    ("watch/tail", "Rewards in the first tail", "share of replies"),
     ("watch/entropy", "Entropy by its estimate", "nats per token"),
 )
 
@@ -25,7 +25,8 @@ def watch_section(context: Context) -> Section | None:
         "watch",
         "Signs of hacking",
         "A reward that is exploited rises like any other; these numbers change with it. The gap is how far the reward "
-        "has outrun a model of other data since the first iteration, in deviations.",
+        "has outrun a model of other data since the first iteration, in deviations; the first tail is the 1 % of "
+        "rewards that were highest then.",
     )
     gaps = list(dict.fromkeys(name for run in runs for name in run.names("watch/", "/gap")))
     signs = [*SIGNS, *((f"watch/{name}/gap", f"Gap to “{name}”", "deviations") for name in gaps)]
