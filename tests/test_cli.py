@@ -74,6 +74,13 @@ def test_unknown_command_offers_the_nearest(capsys):
     assert "did you mean preference" in fails(capsys, "preferences", "--x", 1)
 
 
+def test_names_with_commas_and_one_by_one_are_the_same_list():
+    given = [["--judge", "rules,cost/harm"], ["--judge", "rules", "cost/harm"], ["--judge=rules, cost/harm"]]
+    for words in given:
+        config = parse("evaluate refusals", ["--runs.a", "x", *words, "--out", "o"])
+        assert config.judge == ["rules", "cost/harm"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -112,13 +119,6 @@ def test_unknown_command_offers_the_nearest(capsys):
         ),
     ],
 )
-def test_names_with_commas_and_one_by_one_are_the_same_list():
-    given = [["--judge", "rules,cost/harm"], ["--judge", "rules", "cost/harm"], ["--judge=rules, cost/harm"]]
-    for words in given:
-        config = parse("evaluate refusals", ["--runs.a", "x", *words, "--out", "o"])
-        assert config.judge == ["rules", "cost/harm"]
-
-
 def test_f4_what_cannot_be_meant_is_refused_by_name(arguments, words, capsys):
     message = fails(capsys, *arguments)
     assert all(word in message for word in words), message

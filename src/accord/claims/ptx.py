@@ -1,6 +1,7 @@
 """Alignment costs plain skills; mixing in pretraining gradients lowers the tax."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from accord.claims.kl_limits import WEAK, hunted, name_of, run_config
 from accord.claims.lab.cells import Cells
@@ -15,7 +16,7 @@ from accord.stages.ppo.config import Ppo
 PLAIN = ("skills", "knowledge")
 
 
-def mixing(flow: GoldFlow) -> dict[str, object]:
+def mixing(flow: GoldFlow) -> dict[str, Any]:
     """The likelihood of the flow's pretraining text beside the policy loss."""
     return {"ptx_data": f"world:corpus?count={flow.scale.documents}&seed={flow.seed}", "ptx_weight": 10.0}
 
