@@ -151,7 +151,7 @@ def read_knobs(path: Path, cls: type[Config]) -> str:
         field = cls.model_fields[name]
         kind: Any = field.annotation
         try:
-            TypeAdapter(Annotated[kind, *field.metadata]).validate_python(value)
+            TypeAdapter(Annotated[kind, *field.metadata] if field.metadata else kind).validate_python(value)
         except ValidationError as error:
             problems = [{**problem, "loc": (name, *problem["loc"])} for problem in error.errors()]
             raise BadInput(f"--config {path}: {'; '.join(wrong_with(name, field, problems))}") from None
