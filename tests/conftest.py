@@ -252,9 +252,26 @@ def weights_of(folder):
     return out
 
 
+def checkpoint_of(folder):
+    """The newest checkpoint: its tensors (weights, optimizers), and its numbers without the clock.
+
+    Not torch's random state, which kernels draw from where they are tried before their first use, and nothing else.
+    """
+    from safetensors.torch import load_file
+
+    found = max((Path(folder) / "checkpoints").glob("step-*"), default=None)
+    if found is None:
+        return {}, {}
+    tensors = {f"{f.name}/{k}": v for f in sorted(found.glob("*.safetensors")) for k, v in load_file(f).items()}
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith("random/torch")}
+    state = json.loads((found / "state.json").read_text())
+    clock = ("tokens_per_second", "seconds")
+    return tensors, state | {"last_row": {k: v for k, v in (state.get("last_row") or {}).items() if k not in clock}}
+
+
 @pytest.fixture(scope="session")
 def same_run():
-    """Assert that two run folders hold the same numbers and weights, bit for bit."""
+    """Assert that two run folders hold the same numbers and weights, and the same last checkpoint, bit for bit."""
     import torch
 
     def check(a, b):
@@ -266,5 +283,9 @@ def same_run():
         assert mine.keys() == theirs.keys() and mine
         for key in mine:
             assert torch.equal(mine[key], theirs[key]), key
+        (saved, state), (other_saved, other_state) = checkpoint_of(a), checkpoint_of(b)
+        assert state == other_state and saved.keys() == other_saved.keys()
+        for key in saved:
+            assert torch.equal(saved[key], other_saved[key]), key
 
     return check

@@ -5,9 +5,6 @@ those of f32 sums in another order.
 """
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -15,27 +12,7 @@ from safetensors.torch import load_file
 
 from accord.run import RunFolder
 from accord.training import checkpoint
-
-SCRIPT = """
-import json, sys, time
-from pathlib import Path
-from accord.cli import main
-from accord.models import policy
-from accord.run import RunFolder
-policy.SIZES["nano"] = (16, 2, 2, 32)
-plain = RunFolder.log
-asked = json.loads(Path(sys.argv[1]).read_text())
-for stop, expected, arguments in asked["lines"]:
-    def log(self, row, stop=stop):
-        plain(self, row)
-        if row["step"] == stop:
-            self.stop_requested = True
-    RunFolder.log = log
-    code = main(arguments)
-    if code != expected:
-        sys.exit(f"{arguments} ended with {code}")
-exec(asked["more"])
-"""
+from tests.fixtures.ranks import spawn
 
 # after the runs: what a rank holds of a sharded model and its optimizer; who waits for whom
 MORE = """
@@ -90,22 +67,6 @@ QUICK = {
 SHARDED = ("sft", "cost", "limited")  # of the quick ones
 
 
-def spawn(folder, lines, more="", ranks=2, **asked):
-    """Run command lines, each with the step to stop after (-1: none) and its exit code, in so many processes."""
-    (folder / "script.py").write_text(SCRIPT)
-    (folder / "asked.json").write_text(json.dumps({"lines": lines, "more": more, "folder": str(folder), **asked}))
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)]
-    done = subprocess.run(
-        [sys.executable, *launcher, str(folder / "script.py"), str(folder / "asked.json")],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=390,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
-    return done.stdout + done.stderr
-
-
 def stopping(commands, step, name, out, **changes):
     """A run in this process that is asked to stop after a step."""
     plain = RunFolder.log
@@ -121,21 +82,67 @@ def stopping(commands, step, name, out, **changes):
 
 
 MOVED = {"epochs": 2, "eval_every": 2}
+STOPPED = {"sft": 2, "limited": 1}  # of the sharded ones: after which step a second run of it is stopped
+
+# a run in which every role is adapters on one base; what a rank holds of frozen weights, and as how many parameters
+BASE = """
+from accord.stages.ppo import run as ppo
+from accord.training.shards import local
+kept = []
+plain_iterate = ppo.iterate
+def iterate(config, run, world, prompts, actors, *rest):
+    kept.append(actors)
+    return plain_iterate(config, run, world, prompts, actors, *rest)
+ppo.iterate = iterate
+if main(asked["based"]) != 0:
+    sys.exit("the run on one base failed")
+def frozen(*modules):
+    parts = [local(p) for m in modules for p in m.parameters() if not p.requires_grad]
+    return len(parts), sum({p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in parts}.values())
+actors = kept[0]
+roles = [model for scorer in actors.scorers.values() for model in scorer.models]
+one, every = frozen(actors.policy), frozen(actors.policy, actors.average, actors.critics, *roles)
+(Path(asked["folder"]) / f"base-{os.environ['RANK']}.json").write_text(json.dumps([one, every]))
+"""
+BASED = {"lora_rank": 2, "steps": 2, "learning_rate": 1e-2, "weight_average": 0.5}
+
+
+def labeled_by(snapshots):
+    """A labeler as the reward of PPO."""
+    asked = {"rewards.kind": f"labeler:{snapshots / 'policy'}", "labeling.question": "yes-no"}
+    return {"rewards.helpful": None, "steps": 2, "max_rows": 11, **asked}
 
 
 @pytest.fixture(scope="module")
-def pair(commands, snapshots, tmp_path_factory):
+def based(commands, tmp_path_factory):
+    """PPO whose reward and cost are adapters on the policy's snapshot, as it runs in one process."""
+    root = tmp_path_factory.mktemp("based")
+    for name in ("preference", "cost"):
+        assert commands.run(name, root / name, lora_rank=2, learning_rate=1e-2, epochs=1) == 0
+    changes = {"rewards.helpful": root / "preference/snapshot", "costs.harm": root / "cost/snapshot", **BASED}
+    assert commands.run("limited", root / "one", micro_tokens=60, **changes) == 0
+    return root / "one", changes
+
+
+@pytest.fixture(scope="module")
+def pair(commands, snapshots, based, tmp_path_factory):
     """The folder with every run of two processes, and what they said."""
     root = tmp_path_factory.mktemp("ranks")
     line = lambda name, out, **changes: commands.line(name, root / out, micro_tokens=60, **changes)  # noqa: E731
     lines = [(-1, 0, line(name, f"two-{name}", **changes)) for name, changes in QUICK.items()]
     lines += [(-1, 0, line(n, f"shard-{n}", shard="true", **QUICK[n])) for n in SHARDED]
+    for name, step in STOPPED.items():
+        again = {"shard": "true", **QUICK[name]}
+        lines.append((step, 1, line(name, f"again-{name}", **again)))
+        lines.append((-1, 0, line(name, f"again-{name}", resume="true", **again)))
     sampled = {"samples": 3, "rewards.helpful": snapshots / "reward", "select": "best"}
     lines.append((-1, 0, commands.line("sample", root / "two-sample", **sampled)))
     assert commands.run("sample", root / "one-sample", **sampled) == 0
     stopping(commands, 2, "sft", root / "moved", **MOVED)
     lines.append((4, 1, line("sft", "moved", shard="true", resume="true", **MOVED)))
-    said = spawn(root, lines, MORE, policy=str(snapshots / "policy"))
+    lines.append((-1, 0, line("ppo", "two-labeled", **labeled_by(snapshots))))
+    on_base = line("limited", "shard-based", shard="true", **based[1])
+    said = spawn(root, lines, BASE + MORE, policy=str(snapshots / "policy"), based=on_base)
     return root, said
 
 
@@ -160,12 +167,13 @@ def alike(one, two):
         assert a.keys() == b.keys()
         for key in set(a) - {"tokens_per_second", "seconds", "sqrt_kl"}:  # the root makes 4e-4 of a rounding of 2e-7
             assert a[key] == pytest.approx(b[key], rel=1e-5, abs=1e-5), (one.name, a["step"], key)
-    mine, theirs = (load_file(run / "snapshot" / "model.safetensors") for run in (one, two))
+    mine, theirs = (load_file(next((run / "snapshot").glob("*model.safetensors"))) for run in (one, two))
     assert mine.keys() == theirs.keys()
     for key in mine:
         assert torch.allclose(mine[key], theirs[key], rtol=0, atol=1e-5), (one.name, key)
     assert {p.name for p in (one / "snapshot").iterdir()} == {p.name for p in (two / "snapshot").iterdir()}
-    described, other = (dict(leaves(json.loads((run / "snapshot/config.json").read_text()))) for run in (one, two))
+    name = "adapter_config.json" if (one / "snapshot/adapter_config.json").exists() else "config.json"
+    described, other = (dict(leaves(json.loads((run / "snapshot" / name).read_text()))) for run in (one, two))
     assert described.keys() == other.keys()
     for key, value in described.items():
         assert other[key] == (pytest.approx(value, rel=1e-5, abs=1e-5) if isinstance(value, float) else value), key
@@ -194,6 +202,31 @@ def test_c15_c16_two_ranks_give_what_one_process_gives(name, pair, single):
 @pytest.mark.parametrize("name", SHARDED)
 def test_sharded_weights_give_what_one_process_gives(name, pair, single):
     alike(single(name, QUICK[name]), pair[0] / f"shard-{name}")
+
+
+@pytest.mark.parametrize("name", STOPPED)
+def test_a_sharded_run_that_was_stopped_ends_with_the_same_bits(name, pair, same_run):
+    """Weights, optimizer, metrics; ranks that go on find their own parts."""
+    same_run(pair[0] / f"again-{name}", pair[0] / f"shard-{name}")
+
+
+def test_roles_on_one_base_are_what_one_process_has(pair, based):
+    alike(based[0], pair[0] / "shard-based")
+
+
+def test_a_sharded_base_is_held_once_for_all_roles(pair):
+    """Policy, its average, two critics, reward and cost: six of them, and the scorers' frozen heads and adapters."""
+    for rank in (0, 1):
+        (one, part), (every, parts) = json.loads((pair[0] / f"base-{rank}.json").read_text())
+        assert every > 5.5 * one and parts < 1.3 * part
+
+
+def test_of_two_ranks_the_first_asks_a_labeler_and_both_learn_what_it_said(pair, single, snapshots):
+    one, two = single("ppo", labeled_by(snapshots)), pair[0] / "two-labeled"
+    alike(one, two)
+    asked = [[json.loads(row) for row in (run / "journal.jsonl").read_text().splitlines()] for run in (one, two)]
+    ids = [[row["id"] for row in rows] for rows in asked]
+    assert sorted(ids[0]) == sorted(ids[1]) and len(set(ids[1])) == len(ids[1]) > 8
 
 
 def test_two_ranks_draw_the_replies_that_one_draws(pair):

@@ -5,6 +5,7 @@ module of its own, so nothing has to be switched before a forward pass or the ba
 parameter that equals one of another role is that one, and is in memory once.
 """
 
+import copy
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
@@ -18,30 +19,38 @@ Key = tuple[tuple[int, ...], torch.dtype, torch.device, float]
 
 
 class BaseWeights:
-    """The frozen parameters of a run, each kept once; or, where they are not `shared`, as they are."""
+    """The frozen parameters of a run, each kept once."""
 
-    def __init__(self, *, shared: bool = True) -> None:
-        self._shared = shared
+    def __init__(self) -> None:
         self._known: dict[Key, list[nn.Parameter]] = defaultdict(list)
 
     def share(self, model: nn.Module) -> nn.Module:
         """The model itself: frozen parameters that are known in another role become those, others become known.
 
-        What is trained is never shared. Nothing may write into a frozen parameter afterwards.
+        What is trained is never shared, nor is what is equal within the model, which a sharded one may not have twice.
+        Nothing may write into a frozen parameter afterwards.
         """
-        for module in model.modules() if self._shared else ():
+        chosen: dict[int, nn.Parameter] = {}
+        for module in model.modules():
             for name, parameter in module._parameters.items():
                 if parameter is not None and not parameter.requires_grad:
-                    module._parameters[name] = self._same(parameter)
+                    if id(parameter) not in chosen:
+                        chosen[id(parameter)] = self._same(parameter, {id(p) for p in chosen.values()})
+                    module._parameters[name] = chosen[id(parameter)]
         return model
 
-    def _same(self, parameter: nn.Parameter) -> nn.Parameter:
+    def _same(self, parameter: nn.Parameter, taken: set[int]) -> nn.Parameter:
         alike = self._known[_key(parameter)]
         for known in alike:
-            if known is parameter or torch.equal(known, parameter):
+            if id(known) not in taken and (known is parameter or torch.equal(known, parameter)):
                 return known
         alike.append(parameter)
         return parameter
+
+
+def copy_trained(model: nn.Module) -> nn.Module:
+    """A copy of what is trained in a model, on the frozen weights of the model itself."""
+    return copy.deepcopy(model, {id(p): p for p in model.parameters() if not p.requires_grad})
 
 
 def lower_frozen(frozen: Sequence[nn.Module], trained: Iterable[nn.Module], precision: str) -> None:

@@ -27,12 +27,14 @@ from accord.training.distributed import World, most
 
 Item = TypeVar("Item")
 TWIN = "_accord_twin"
+PART = "_accord_part"  # on a frozen parameter: what this rank holds of it, for other models that have it too
 
 
 def shard(module: nn.Module, world: World) -> None:
     """Divide every Hugging Face model in the module over the ranks, in place; nothing where there is one rank.
 
-    What stands beside them (value heads, a few learned numbers) stays on every rank.
+    A frozen parameter that several models have is divided once: all of them gather it from the same part. What stands
+    beside the models (value heads, a few learned numbers) stays on every rank.
     """
     if not world.sharded or is_sharded(module):
         return
@@ -42,11 +44,13 @@ def shard(module: nn.Module, world: World) -> None:
     twin = _twin(module)
     mesh = init_device_mesh(world.device.type, (world.size,))
     for model in models:
+        frozen = {n: p for n, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
         for part in [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)] + [model]:
             fully_shard(part, mesh=mesh, reshard_after_forward=True)
             _sum_gradients(part)
             setattr(part, GATHER, _call)
             register_fsdp_forward_method(part, GATHER)
+        _share_parts(model, frozen)
     vars(module)[TWIN] = twin  # not a part of the module: it is no second copy to train, save or move
 
 
@@ -109,6 +113,17 @@ def in_step(sharded: bool, parts: Sequence[list[Item]], filler: Item) -> Iterato
         yield part, True
     for _ in range(passes - len(parts)):
         yield [filler], False
+
+
+def _share_parts(model: nn.Module, frozen: dict[str, nn.Parameter]) -> None:
+    """Let a model that was just sharded hold the parts of other models for those `frozen` parameters that were theirs.
+
+    FSDP takes up parameters that are assigned; nothing writes into them.
+    """
+    parts = dict(model.named_parameters(remove_duplicate=False))
+    for name, parameter in frozen.items():
+        parts[name] = vars(parameter).setdefault(PART, parts[name])
+    model.load_state_dict({name: parts[name] for name in frozen}, strict=False, assign=True)
 
 
 def _call(compute: Any, *inputs: Any) -> Any:

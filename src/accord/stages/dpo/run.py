@@ -7,7 +7,6 @@ once. The reference's log-probs are computed before training, in the order of th
 needs to know of its whole batch (KTO's KL, BCO's shift, AOT's ranks) is computed before the batch is cut.
 """
 
-import copy
 import heapq
 import math
 from dataclasses import replace
@@ -16,6 +15,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from accord.engine.packing import Packing
+from accord.models.bases import copy_trained
 from accord.models.loading import add_adapters, load_policy
 from accord.models.places import POLICY
 from accord.models.reference import (
@@ -104,7 +104,7 @@ def frozen_model(config: Dpo, policy: nn.Module, world: World) -> nn.Module | No
     asked = config.needs_reference and not config.cache_reference
     if config.refresh_every or (asked and not config.lora_rank):
         # what is trained in the policy keeps requires_grad, which is what a checkpoint saves; no optimizer has it
-        return copy.deepcopy(policy)
+        return copy_trained(policy)
     return None
 
 

@@ -79,8 +79,7 @@ def memory_of(work: Work, shape: DecoderShape, way: Way, machine: Machine, longe
     divided = way.ranks if way.sharded else 1
     numbers, adapters = shape.numbers, shape.adapter_numbers(way.lora_rank)
     per_model = adapters if way.lora_rank else numbers
-    # with adapters every role stands on one base, unless it is sharded
-    bases = 1 if way.lora_rank and not way.sharded else work.trained + work.frozen
+    bases = 1 if way.lora_rank else work.trained + work.frozen  # with adapters every role stands on one
     learned = (work.trained + work.frozen) * adapters
     parts = {
         "weights": F32 * (bases * numbers + learned) / divided,

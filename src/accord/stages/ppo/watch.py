@@ -5,7 +5,6 @@ replies that the reference finds odd or too easy, longer, repeating, never endin
 of the data does not share (Bai et al. 2022, section 4.2); a long tail of the reward.
 """
 
-import copy
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import nn
 from accord.errors import BadInput
 from accord.evaluation.diagnoses import diagnose
 from accord.evaluation.metrics import definition
+from accord.models.bases import copy_trained
 from accord.models.reference import follow
 from accord.objectives.masked import masked_mean
 from accord.stages.ppo.config import Alarm
@@ -72,7 +72,7 @@ class Guard:
     def __init__(self, rules: Sequence[Alarm], policy: nn.Module, *, quiet: bool = False) -> None:
         self.rules, self.quiet = list(rules), quiet
         rolls_back = any(rule.action == "roll-back" for rule in rules)
-        self.good = copy.deepcopy(policy) if rolls_back else None
+        self.good = copy_trained(policy) if rolls_back else None
 
     def look(self, policy: nn.Module, metrics: dict[str, Any], state: State) -> str:
         """The strongest action asked for; rolls the policy back if that is it. Says every alarm and logs it, and when
