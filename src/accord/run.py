@@ -263,8 +263,7 @@ class RunFolder:
         """Remove what a write that was killed has left; the lock is held, so nobody writes here."""
         for folder in (self.path, self.path / "data"):
             for file in folder.glob(".*.part"):
-                if file.is_file():
-                    file.unlink()
+                shutil.rmtree(file) if file.is_dir() else file.unlink()
 
     def _write_config(self) -> None:
         stored = self.path / "config.yaml"

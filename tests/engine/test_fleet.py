@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from accord.engine.decode.draw import SampleSettings
+from accord.engine.engines import Pushed, Served
 from accord.engine.remote import fleet as fleets
 from accord.engine.remote.fleet import Fleet
 from accord.engine.remote.vllm import Server
@@ -118,8 +119,14 @@ def fleet(places, monkeypatch):
     return made
 
 
+def drawn_by(fleet, prompts=PROMPTS, finished=None):
+    """A reply to each prompt; each has its place as its number."""
+    found = fleet.each(len(prompts), lambda server, place: server.ask(ASKED, prompts[place], place), finished)
+    return [rollout for replies in found for rollout in replies]
+
+
 def expected(places):
-    return Fleet([places[0].server], lambda server: None).sample(PROMPTS, ASKED)
+    return drawn_by(Fleet([places[0].server], lambda server: None))
 
 
 def test_every_server_draws_and_which_one_changes_nothing(fleet, places):
@@ -127,7 +134,7 @@ def test_every_server_draws_and_which_one_changes_nothing(fleet, places):
     gate = threading.Barrier(2, timeout=5)
     for place in places:  # neither takes all before the other has begun
         place.spoil = lambda number: ((gate.wait() if number == 1 else 0) and 200) or 200
-    drawn = fleet.sample(PROMPTS, ASKED, finished=lambda i, some: told.append((i, some, threading.current_thread())))
+    drawn = drawn_by(fleet, finished=lambda i, some: told.append((i, some, threading.current_thread())))
     assert all(place.drew for place in places)
     assert sorted(prompt for place in places for prompt in place.drew) == sorted(PROMPTS)
     assert [r.prompt_ids for r in drawn] == PROMPTS
@@ -146,7 +153,7 @@ def test_a_server_that_dies_and_comes_back_with_old_weights_loses_no_rollout(fle
         return 200
 
     dying.spoil = spoil
-    drawn = fleet.sample(PROMPTS, ASKED)
+    drawn = drawn_by(fleet)
     assert [r.prompt_ids for r in drawn] == PROMPTS
     assert {r.ids[1] for r in drawn} == {60}  # nothing of the weights that it was started with
     dying.spoil = lambda number: 200
@@ -157,7 +164,7 @@ def test_one_server_alone_is_waited_for(places, fleet, capsys):
     alone = Fleet(fleet.servers[:1], fleet.revive, patience=5.0)
     threading.Timer(0.1, places[0].start).start()
     places[0].die()
-    drawn = alone.sample(PROMPTS, ASKED)
+    drawn = drawn_by(alone)
     assert [r.prompt_ids for r in drawn] == PROMPTS and {r.ids[1] for r in drawn} == {60}
     assert "is away" in capsys.readouterr().out
 
@@ -165,7 +172,7 @@ def test_one_server_alone_is_waited_for(places, fleet, capsys):
 def test_a_server_that_stays_away_is_given_up_and_the_other_draws_all(places, fleet):
     places[1].die()
     fleet.patience = 0.1
-    assert [r.prompt_ids for r in fleet.sample(PROMPTS, ASKED)] == PROMPTS
+    assert [r.prompt_ids for r in drawn_by(fleet)] == PROMPTS
     assert len(places[0].drew) == len(PROMPTS)
 
 
@@ -174,14 +181,14 @@ def test_where_all_stay_away_that_is_said(places, fleet):
         place.die()
     fleet.patience = 0.1
     with pytest.raises(BadInput, match=r"no server has come back within 0\.1 seconds"):
-        fleet.sample(PROMPTS, ASKED)
+        drawn_by(fleet)
 
 
-def test_a_server_that_is_busy_is_asked_again_and_no_more_are_in_flight_than_agreed(fleet, places, monkeypatch):
-    monkeypatch.setattr(fleets, "AT_ONCE", 3)
+def test_a_server_that_is_busy_is_asked_again_and_no_more_are_in_flight_than_agreed(fleet, places):
+    fleet.at_once = 3
     for place in places:
         place.spoil = lambda number: 429 if number % 3 == 0 else 200
-    assert [r.prompt_ids for r in fleet.sample(PROMPTS, ASKED)] == PROMPTS
+    assert [r.prompt_ids for r in drawn_by(fleet)] == PROMPTS
     assert 1 <= max(place.busiest for place in places) <= 3
 
 
@@ -189,4 +196,18 @@ def test_a_prompt_that_fails_at_servers_that_are_well_ends_it(fleet, places):
     for place in places:
         place.spoil = lambda number: 500
     with pytest.raises(BadInput, match="answered 500"):
-        fleet.sample(PROMPTS[:1], ASKED)
+        drawn_by(fleet, PROMPTS[:1])
+
+
+def test_a_server_that_was_away_when_weights_were_pushed_reads_them_before_it_draws(places, fleet, tmp_path):
+    """It is well again by then, and nothing has failed that would have shown it."""
+    places[1].die()
+    engine = Served([place.server for place in places], tmp_path, 120)
+    engine.follow_directory("new")
+    assert engine.pushed == Pushed("new", frozenset({places[1].server.url}))
+    places[1].start()
+    back = threading.Event()  # the other leaves it something to draw
+    places[1].spoil = lambda number: (back.set(), 200)[1]
+    places[0].spoil = lambda number: (back.wait(5), 200)[1]
+    rollouts = engine.sample(PROMPTS, ASKED)
+    assert places[1].drew and {r.ids[1] for r in rollouts} == {60} and not engine.pushed.missed

@@ -4,13 +4,14 @@ import json
 import threading
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
 from accord.engine.decode.draw import SampleSettings
-from accord.engine.remote.fleet import Fleet, servers_at
+from accord.engine.engines import Served
 from accord.engine.remote.http import call_json
-from accord.engine.remote.vllm import Server
+from accord.engine.remote.vllm import Server, servers_at
 from accord.errors import BadInput
 from tests.fixtures.serving import serving
 
@@ -75,7 +76,7 @@ def stub():
     server = Listening(("127.0.0.1", 0), Stub)
     server.seen, server.spoil = [], lambda path, answer: (200, answer)
     server.client = Server(f"http://127.0.0.1:{server.server_port}", "policy", timeout=10, reads=512)
-    server.fleet = Fleet([server.client], lambda server: None, rows=120)
+    server.fleet = Served([server.client], Path(), 120)
     with serving(server):
         yield server
 

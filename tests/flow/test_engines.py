@@ -75,16 +75,20 @@ def test_adapters_are_merged_on_the_way(server, snapshots, tmp_path, commands):
             logits = policy(input_ids=torch.tensor([[*r.prompt_ids, *r.ids]])).logits[0, 2:-1]
             ours = logits.log_softmax(-1).gather(1, torch.tensor(r.ids)[:, None])[:, 0]
             assert torch.allclose(ours, torch.tensor(r.logprobs), atol=1e-5)
+    engine.close()
+    assert not list(tmp_path.glob(".weights*"))
     assert all(torch.equal(before[name], p) for name, p in policy.named_parameters())
 
 
 def test_a_rank_that_sends_no_weights_still_has_them_for_a_server_that_was_away(server, snapshots, tmp_path):
     policy = load_policy(str(snapshots / "policy"), trainable=False)
-    engine = open_engine(server.url, policy, tmp_path)
-    engine.follow(policy, send=False)
-    assert not server.pushed
-    engine.fleet.revive(engine.fleet.servers[0])
-    assert torch.equal(server.pushed[0][1]["model.norm.weight"], policy.model.norm.weight)
+    sends, other = (open_engine(server.url, policy, tmp_path) for _ in range(2))
+    sends.follow(policy)
+    other.pushed = sends.pushed
+    other.fleet.revive(other.fleet.servers[0])
+    assert len(server.pushed) == 2
+    assert torch.equal(server.pushed[1][1]["model.norm.weight"], policy.model.norm.weight)
+    sends.close()
 
 
 def test_the_knob_chooses_and_a_silent_server_is_refused(server, snapshots, tmp_path, commands, capsys):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from accord.models.scorers import AT_ONCE, ScorerFailed, TextScorer
+from accord.models.text_scorers import AT_ONCE, ScorerFailed, TextScorer
 from accord.records import Prompt, Rollout, Turn
 from accord.stages.ppo.config import Ppo
 from accord.stages.ppo.rollouts import Scoring

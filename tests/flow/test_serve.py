@@ -1,8 +1,6 @@
 """`accord serve` over real sockets: chat as OpenAI's clients ask, scores as stages read them, and what is refused."""
 
 import json
-import threading
-import time
 
 import httpx2
 import pytest
@@ -17,37 +15,10 @@ from accord.models.scorers import open_scorer
 from accord.models.tokenizer import load_renderer
 from accord.records import Prompt, Turn
 from accord.stages.serve.config import Serve
-from accord.stages.serve.run import make_app
 
 CPU = torch.device("cpu")
 ASKED = [{"role": "system", "content": "be"}, {"role": "user", "content": "why the cat"}]
 TURNS = (Turn("system", "be"), Turn("user", "why the cat"))
-
-
-@pytest.fixture
-def serve():
-    """`serve(snapshot)`: the address of a server of it."""
-    import uvicorn
-
-    running = []
-
-    def start(where, **knobs):
-        config = uvicorn.Config(make_app(Serve(snapshot=str(where), **knobs)), log_level="error", ws="none")
-        config.port = 0
-        server = uvicorn.Server(config)
-        socket = config.bind_socket()
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]}, daemon=True)
-        thread.start()
-        running.append((server, thread, socket))
-        while not server.started:
-            time.sleep(0.01)
-        return f"http://127.0.0.1:{socket.getsockname()[1]}"
-
-    yield start
-    for server, thread, socket in running:
-        server.should_exit = True
-        thread.join()
-        socket.close()
 
 
 def post(url, body, **options):
@@ -116,7 +87,7 @@ def test_what_cannot_be_answered_is_refused_and_not_ignored(change, words, serve
 
 
 def test_scores_are_those_that_stages_read(serve, snapshots):
-    """Of a preference model normalised; of a cost model raw, which is what limits are held on."""
+    """Raw; to those who know no normaliser, of a preference model normalised, of a cost model as limits are held on."""
     renderer = load_renderer(str(snapshots / "policy"))
     prompts, replies = [Prompt(TURNS, "", ""), Prompt((Turn("user", "how"),), "", "")], ["the cat runs", ""]
     groups = [text_group(renderer, prompt, [reply]) for prompt, reply in zip(prompts, replies, strict=True)]
@@ -125,7 +96,7 @@ def test_scores_are_those_that_stages_read(serve, snapshots):
         scorer = Scorer(str(snapshots / name), role=role, device=CPU)
         over = open_scorer(url, role, renderer, CPU).raw_scores(prompts, replies, groups, micro_tokens=99)
         raw = scorer.raw_scores(groups, micro_tokens=99)
-        assert torch.allclose(over, raw if role == "cost" else scorer.normalizer(raw), atol=1e-6)
+        assert torch.allclose(over, raw, atol=1e-6)
         answer = post(url, {"conversations": [[*ASKED, {"role": "assistant", "content": "the cat runs"}]]}).json()
         assert answer["raw"] == pytest.approx([float(raw[0])], abs=1e-6) and answer["role"] == role
         assert post(url, {"conversations": [ASKED]}).status_code == 400

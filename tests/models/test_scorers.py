@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from accord.engine.packing import reply_group
-from accord.engine.remote import http
+from accord.engine.remote import fleet as fleets
 from accord.errors import BadInput
-from accord.models.scorers import ConversationScorer, ScorerFailed, TextScorer, open_scorer
+from accord.models.scorers import ConversationScorer, open_scorer
+from accord.models.text_scorers import ScorerFailed, TextScorer
 from accord.records import Prompt, Turn
 
 CPU = torch.device("cpu")
@@ -50,10 +51,10 @@ def test_a_function_sees_the_conversation_and_0_is_a_score(module, renderer):
     assert score(open_scorer(f"{module}:seen", "cost", renderer, CPU)).tolist() == [5.0, 4.0, 4.0]
 
 
-@pytest.mark.parametrize("where", ["{module}:words", "http://127.0.0.1:9/scores"])
-def test_a_scorer_of_texts_knows_its_role_and_renders_as_the_policy_does(module, renderer, where):
-    scorer = open_scorer(where.format(module=module), "cost", renderer, CPU)
-    assert scorer.role == "cost" and scorer.renderer is renderer
+def test_a_scorer_of_texts_knows_its_role_and_renders_as_the_policy_does(module, service, renderer):
+    for where in (f"{module}:words", service[0]):
+        scorer = open_scorer(where, "cost", renderer, CPU)
+        assert scorer.role == "cost" and scorer.renderer is renderer
 
 
 def test_b7_what_a_function_raises_is_raised(module, renderer):
@@ -93,6 +94,7 @@ def service():
         def do_POST(self):
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             Handler.asked.append(asked)
+            Handler.keys.append(self.headers.get("Authorization"))
             status, body = Handler.answers.pop(0) if len(Handler.answers) > 1 else Handler.answers[0]
             if body is None:
                 body = json.dumps({"scores": [len(c[-1]["content"]) for c in asked["conversations"]]})
@@ -103,7 +105,7 @@ def service():
         def log_message(self, *arguments):
             pass
 
-    Handler.answers, Handler.asked = [(200, None)], []
+    Handler.answers, Handler.asked, Handler.keys = [(200, None)], [], []
     server = HTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
@@ -121,7 +123,7 @@ def test_an_http_scorer_is_sent_conversations(service, renderer):
 
 
 def test_what_fails_in_passing_is_asked_again(service, renderer, monkeypatch):
-    monkeypatch.setattr(http, "sleep", lambda seconds: None)
+    monkeypatch.setattr(fleets, "PAUSE", 0.01)
     url, handler = service
     handler.answers = [(503, "busy"), (429, "slow down"), (200, None)]
     assert score(open_scorer(url, "preference", renderer, CPU)).tolist() == [7.0, 0.0, 11.0]
@@ -131,9 +133,9 @@ def test_what_fails_in_passing_is_asked_again(service, renderer, monkeypatch):
 @pytest.mark.parametrize(
     ("answer", "said", "calls"),
     [
-        ((500, "broken"), "answered 500", 3),
+        ((500, "broken"), "answered 500", fleets.TRIES),
         ((400, "what?"), "answered 400", 1),
-        ((200, "no json"), "no JSON", 3),
+        ((200, "no json"), "no JSON", fleets.TRIES),
         ((200, "{}"), "no JSON object with scores", 1),
         ((200, '{"scores": [1.0]}'), "1 scores for 3", 1),
         ((200, '{"scores": [1.0, null, 2.0]}'), "None", 1),
@@ -141,12 +143,37 @@ def test_what_fails_in_passing_is_asked_again(service, renderer, monkeypatch):
     ],
 )
 def test_b7_a_service_that_fails_is_an_error(service, renderer, monkeypatch, answer, said, calls):
-    monkeypatch.setattr(http, "sleep", lambda seconds: None)
+    monkeypatch.setattr(fleets, "PAUSE", 0.01)
     url, handler = service
     handler.answers = [answer]
     with pytest.raises(ScorerFailed, match=said):
         score(open_scorer(url, "preference", renderer, CPU))
     assert len(handler.asked) == calls
+
+
+def test_several_services_are_one_scorer(service, renderer, capsys):
+    """Each is given a part; the second is at another path of the same."""
+    url, handler = service
+    assert score(open_scorer(f"{url},{url}/more", "preference", renderer, CPU)).tolist() == [7.0, 0.0, 11.0]
+    assert sorted(len(asked["conversations"]) for asked in handler.asked) == [1, 2]
+    assert "does not say what it is" in capsys.readouterr().out
+
+
+def test_a_key_is_sent_and_neither_stands_in_an_address_nor_travels_readable(service, renderer, monkeypatch):
+    monkeypatch.setenv("ACCORD_SCORES_KEY", "secret")
+    url, handler = service
+    score(open_scorer(url, "preference", renderer, CPU))
+    assert handler.keys[-1] == "Bearer secret"
+    with pytest.raises(BadInput, match="travel readable by anyone"):
+        open_scorer("http://scores.example.com/scores", "preference", renderer, CPU)
+    with pytest.raises(BadInput, match="holds no key") as refused:
+        open_scorer(url.replace("http://", "http://me:secret@"), "preference", renderer, CPU)
+    assert "secret" not in str(refused.value).replace("ACCORD_SCORES_KEY", "")
+
+
+def test_a_service_that_is_silent_is_refused_before_it_is_needed(renderer):
+    with pytest.raises(BadInput, match="is the server running"):
+        open_scorer("http://127.0.0.1:9/scores", "preference", renderer, CPU)
 
 
 def test_b10_a_model_with_another_tokenizer_sees_the_conversation_anew(snapshots, renderer, tmp_path):

@@ -7,6 +7,8 @@ scored and sampled is token-identical. Masks come from where a text stands, neve
 """
 
 import functools
+import hashlib
+import json
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -170,6 +172,12 @@ class Renderer:
         """Whether the other renders some conversation otherwise, or ends it otherwise."""
         mine, theirs = ((r.tokenizer.get_vocab(), r.template, r.clock, r.end) for r in (self, other))
         return mine != theirs
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """A hash of all that decides how conversations are rendered and ended: equal where neither tells apart."""
+        told = sorted(self.tokenizer.get_vocab().items()), self.template, self.clock, self.end
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
     def padding(self) -> str:
         """The token that fills slots: never one that a text has, and EOS only where no other is left.

@@ -6,7 +6,7 @@ function of the seed and its prompt's number.
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -16,8 +16,8 @@ from accord.engine.decode.draw import Finished, SampleSettings
 from accord.engine.decode.sampler import CACHED, sample
 from accord.engine.decode.stems import Stems
 from accord.engine.forward.adapters import merged
-from accord.engine.remote.fleet import Fleet, servers_at
-from accord.engine.remote.vllm import Server
+from accord.engine.remote.fleet import Fleet, ServerAway
+from accord.engine.remote.vllm import Server, servers_at
 from accord.records import Rollout
 
 
@@ -26,13 +26,16 @@ class Engine(Protocol):
 
     remote: ClassVar[bool]
 
-    def follow(self, policy: nn.Module, *, send: bool = True) -> None:
-        """Draw from this policy, as it is now; another process sends its weights where they go unless `send`."""
+    def follow(self, policy: nn.Module) -> None:
+        """Draw from this policy, as it is now."""
 
     def sample(
         self, prompts: Sequence[Sequence[int]], settings: SampleSettings, finished: Finished | None = None
     ) -> list[Rollout]:
         """`settings.n` rollouts per prompt, prompt by prompt; `finished` hears of a prompt's once it has the last."""
+
+    def close(self) -> None:
+        """Leave nothing behind. It may be called again."""
 
 
 @dataclass
@@ -47,7 +50,7 @@ class InProcess:
     cache_tokens: int = CACHED
     stems: Stems | None = None
 
-    def follow(self, policy: nn.Module, *, send: bool = True) -> None:
+    def follow(self, policy: nn.Module) -> None:
         self.model = policy
 
     def sample(
@@ -55,49 +58,77 @@ class InProcess:
     ) -> list[Rollout]:
         return sample(self.model, prompts, settings, finished, cache_tokens=self.cache_tokens, stems=self.stems)
 
+    def close(self) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """The directory of the weights that servers were last told to read, and the addresses of those that were away."""
+
+    directory: str = ""
+    missed: frozenset[str] = frozenset()
+
 
 class Served:
     """vLLM servers on this machine, or ones that see its files: weights are pushed by path, by way of `folder`.
 
-    The head of their model has so many `rows`.
+    The head of their model has so many `rows`. `pushed` is what every process that asks them has to know.
     """
 
     remote: ClassVar[bool] = True
 
     def __init__(self, servers: Sequence[Server], folder: Path, rows: int) -> None:
-        self.fleet = Fleet(servers, lambda server: self._load([server]), rows=rows)
-        self.folder = folder
-        self._source: nn.Module | str = ""
+        self.fleet = Fleet(servers, self._make_ready)
+        self.folder, self.rows = folder, rows
+        self.pushed = Pushed()
+        self._written: tempfile.TemporaryDirectory[str] | None = None
 
-    def follow(self, policy: nn.Module, *, send: bool = True) -> None:
-        """Write the weights, adapters merged, have the servers read them, and forget the files.
+    def follow(self, policy: nn.Module) -> None:
+        """Write the weights, adapters merged, and have the servers read them.
 
-        A process that does not `send` still gives them to a server that was away.
+        The files stay until others follow: a server that comes back in between reads them, whatever the policy is by
+        then.
         """
-        self._source = policy
-        if send:
-            self._load(self.fleet.servers)
+        before = self._written
+        self._written = tempfile.TemporaryDirectory(prefix=".weights-", suffix=".part", dir=self.folder.resolve())
+        Path(self._written.name).chmod(0o755)  # a server may be another user's process
+        merged(policy).save_pretrained(self._written.name)
+        self.follow_directory(self._written.name)
+        if before is not None:
+            before.cleanup()
 
     def follow_directory(self, snapshot: str) -> None:
-        """Have the servers read a directory of whole weights themselves."""
-        self._source = snapshot
-        self._load(self.fleet.servers)
-
-    def _load(self, servers: Sequence[Server]) -> None:
-        if isinstance(self._source, str):
-            for server in servers:
-                server.load(self._source)
-            return
-        with tempfile.TemporaryDirectory(prefix=".weights-", dir=self.folder.resolve()) as written:
-            Path(written).chmod(0o755)  # a server may be another user's process
-            merged(self._source).save_pretrained(written)
-            for server in servers:
-                server.load(written)
+        """Have the servers read a directory of whole weights themselves; one that is away reads it when it is back."""
+        missed = set()
+        for server in self.fleet.servers:
+            try:
+                server.load(snapshot)
+            except ServerAway:
+                missed.add(server.url)
+        self.pushed = Pushed(snapshot, frozenset(missed))
 
     def sample(
         self, prompts: Sequence[Sequence[int]], settings: SampleSettings, finished: Finished | None = None
     ) -> list[Rollout]:
-        return self.fleet.sample(prompts, settings, finished)
+        numbers = settings.numbered(len(prompts))
+
+        def ask(server: Server, place: int) -> list[Rollout]:
+            if server.url in self.pushed.missed:
+                raise ServerAway(f"{server.url} has not read the present weights", 0, 0.0)
+            return server.ask(settings, prompts[place], numbers[place], self.rows)
+
+        return [rollout for replies in self.fleet.each(len(prompts), ask, finished) for rollout in replies]
+
+    def close(self) -> None:
+        if self._written is not None:
+            self._written.cleanup()
+            self._written = None
+
+    def _make_ready(self, server: Server) -> None:
+        if self.pushed.directory:
+            server.load(self.pushed.directory)
+        self.pushed = replace(self.pushed, missed=self.pushed.missed - {server.url})
 
 
 def open_engine(

@@ -127,7 +127,7 @@ class Normalizer:
 def normalizers_of(described: dict[str, Any]) -> dict[str, Normalizer]:
     """The normaliser of every head."""
     stored = described["normalizer"]
-    if "kind" in stored:
+    if isinstance(stored.get("kind"), str):  # a criterion may have that name
         return {head: Normalizer(**stored) for head in heads_of(described)}
     return {head: Normalizer(**stored[head]) for head in heads_of(described)}
 

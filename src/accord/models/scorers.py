@@ -4,17 +4,14 @@
                               its tokenizer is another, the conversation is rendered anew by its own chat template
     MODULE:FUNCTION           function(conversations) → one number each; a conversation is a list of
                               {"role", "content"} that ends with the reply
-    http://…, https://…       POST {"conversations": […]} → {"scores": […]}
+    http://…, https://…       a server, or several with commas (`accord.engine.remote.scores`)
 
 What else there is, SCHEME:WHERE, is opened by `accord.stages.rewards`.
 
-Higher is better for a reward; for a cost above 0 is unsafe. What a function or a service answers is a raw score. 0.0 is
-a score. An exception, a score too few, or one that is no finite number ends the run: a reward that is made up for a
-scorer that failed would be learned from.
+Higher is better for a reward; for a cost above 0 is unsafe.
 """
 
 import importlib
-import math
 import os
 import re
 import sys
@@ -28,18 +25,14 @@ from torch import Tensor
 from accord.config import is_server, scheme_of
 from accord.data.chat import Renderer
 from accord.engine.packing import Group, reply_group
-from accord.engine.remote.http import CallFailed, call_json
 from accord.errors import BadInput
 from accord.models.scalar import Normalizer, Scorer
+from accord.models.text_scorers import Conversation, RemoteScorer, TextScorer
 from accord.models.tokenizer import load_renderer
 from accord.records import Prompt
+from accord.training.shards import is_sharded
 
 FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-AT_ONCE = 64  # conversations in one call
-ATTEMPTS = 3  # of an HTTP call that fails in passing: connection, 429, 5xx
-TIMEOUT = 60.0  # seconds for one HTTP call
-
-Conversation = list[dict[str, str]]
 
 
 class ReplyScorer(Protocol):
@@ -54,6 +47,10 @@ class ReplyScorer(Protocol):
     renderer: Renderer | None
     remote: bool
     normalizer: Normalizer
+
+    @property
+    def collective(self) -> bool:
+        """Whether every rank must ask it at once, and as often as the others."""
 
     @property
     def measured(self) -> Mapping[str, Any]:
@@ -74,47 +71,6 @@ class ReplyScorer(Protocol):
         """The same, normalised."""
 
 
-class ScorerFailed(RuntimeError):
-    """A scorer gave no usable score."""
-
-
-class TextScorer:
-    """A scorer that is a function of texts. A critic cannot start from it and starts from the policy."""
-
-    normalizer = Normalizer()
-    measured: Mapping[str, Any] = MappingProxyType({})
-    spent: Mapping[str, float] = MappingProxyType({})
-
-    def __init__(
-        self,
-        where: str,
-        role: str,
-        renderer: Renderer | None,
-        call: Callable[[list[Conversation]], Any],
-        *,
-        remote: bool = False,
-    ) -> None:
-        self.where, self.role, self.remote = where, role, remote
-        self.renderer = renderer
-        self._call = call
-
-    def raw_scores(
-        self, prompts: Sequence[Prompt], replies: Sequence[str], groups: Sequence[Group], *, micro_tokens: int
-    ) -> Tensor:
-        """One score (B,) per reply; raises ScorerFailed where there is none."""
-        conversations = [
-            [*({"role": turn.role, "content": turn.content} for turn in prompt.turns), _said(reply)]
-            for prompt, reply in zip(prompts, replies, strict=True)
-        ]
-        found: list[float] = []
-        for start in range(0, len(conversations), AT_ONCE):
-            part = conversations[start : start + AT_ONCE]
-            found += _checked(self.where, self._call(part), len(part))
-        return torch.tensor(found, dtype=torch.float32)
-
-    scores = raw_scores
-
-
 def open_scorer(
     where: str, role: str, renderer: Renderer | None, device: torch.device, head: str = "", *, on: str = ""
 ) -> ReplyScorer:
@@ -127,7 +83,7 @@ def open_scorer(
     if scheme := scheme_of(where):
         raise BadInput(f"{where}: {scheme} gives rewards of `accord ppo` alone; name a model, MODULE:FUNCTION or a URL")
     if is_address(where):
-        return TextScorer(where, role, renderer, lambda conversations: _post(where, conversations), remote=True)
+        return RemoteScorer(where, role, renderer, head)
     if FUNCTION.fullmatch(where):
         return TextScorer(where, role, renderer, load_function(where))
     return ConversationScorer(where, role, renderer or load_renderer(where), device, head, on=on)
@@ -161,32 +117,6 @@ def load_function(where: str) -> Callable[[list[Conversation]], Any]:
     return result
 
 
-def _said(reply: str) -> dict[str, str]:
-    return {"role": "assistant", "content": reply}
-
-
-def _checked(where: str, found: Any, expected: int) -> list[float]:
-    values = found.tolist() if hasattr(found, "tolist") else found
-    if not isinstance(values, list | tuple) or len(values) != expected:
-        size = f"{len(values)} scores" if isinstance(values, list | tuple) else f"a {type(values).__name__}"
-        raise ScorerFailed(f"{where} gave {size} for {expected} replies")
-    for value in values:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise ScorerFailed(f"{where} gave {value!r}, which is no finite number")
-    return [float(value) for value in values]
-
-
-def _post(url: str, conversations: list[Conversation]) -> Any:
-    try:
-        answer: Any = call_json(url, {"conversations": conversations}, timeout=TIMEOUT, attempts=ATTEMPTS)
-    except CallFailed as error:
-        tried = f", {ATTEMPTS} times" if error.passing else ""
-        raise ScorerFailed(f"{url} {error}{tried}") from None
-    if not isinstance(answer, dict) or "scores" not in answer:
-        raise ScorerFailed(f"{url} answered no JSON object with scores: {str(answer)[:80]}")
-    return answer["scores"]
-
-
 class ConversationScorer(Scorer):
     """Scores rollouts: by their own ids where it shares the policy's tokenizer, else by the conversation anew."""
 
@@ -200,6 +130,10 @@ class ConversationScorer(Scorer):
         own = load_renderer(where, clock=renderer.ask_time)
         self._stops = renderer.stops
         self.renderer = own if own.tells_apart(renderer) else None
+
+    @property
+    def collective(self) -> bool:
+        return any(is_sharded(model) for model in self.models)
 
     def scores(  # type: ignore[override]
         self, prompts: Sequence[Prompt], replies: Sequence[str], groups: Sequence[Group], *, micro_tokens: int

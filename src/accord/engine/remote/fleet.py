@@ -1,9 +1,8 @@
-"""Several servers of one model as one engine: each takes prompts as it can, and one that goes away loses none.
+"""Several servers of one model as one: each takes pieces of work as it can, and one that goes away loses none.
 
-A prompt's draws are a function of the seed and its number, so it makes no difference which server answers, or whether
-one answers twice. Of each server a bounded number of requests is in flight, and one that asks to be left alone is. A
-server that cannot be reached is asked whether it is well until it is, given the weights of the hour, and takes prompts
-again: after a restart it has those that it was started with.
+What a piece comes to must not hang on which server does it, or whether it is done twice. Of each server a bounded
+number of requests is in flight, and one that asks to be left alone is. A server that cannot be reached is asked whether
+it is well until it is, is made ready (after a restart it is as it was started), and takes pieces again.
 """
 
 from collections import deque
@@ -11,83 +10,87 @@ from collections.abc import Callable, Sequence
 from queue import Queue
 from threading import Condition, Lock, Thread
 from time import monotonic, sleep
+from typing import Generic, Protocol, TypeVar
 
-from accord.engine.decode.draw import Finished, SampleSettings
-from accord.engine.remote.vllm import AT_ONCE, Server, ServerAway
 from accord.errors import BadInput
-from accord.records import Rollout
 
 PATIENCE = 600.0  # seconds that a server may be away before it is given up
-TRIES = 8  # of one prompt at servers that are well
+TRIES = 8  # of one piece at servers that are well
 BUSY = 429  # the status of a server that has enough to do
 PAUSE = 0.5  # seconds between two looks at a server, doubled up to LONGEST
 LONGEST = 10.0
-
-Revive = Callable[[Server], None]  # give a server that has come back the present weights
-Told = tuple[int, list[Rollout]] | BaseException
+AT_ONCE = 256  # requests in flight at a server that batches them itself
 
 
-def servers_at(where: str, longest: int = 0, knobs: str = "") -> list[Server]:
-    """The servers at addresses with commas between them.
+class ServerAway(BadInput):
+    """A server gave no answer just now; it may after `pause` seconds. `status` 0: it cannot be reached at all."""
 
-    BadInput where one is silent, or does not read the `longest` text that `knobs` let prompt and reply be, in tokens.
+    def __init__(self, said: str, status: int, pause: float) -> None:
+        super().__init__(said)
+        self.status, self.pause = status, pause
+
+
+class Site(Protocol):
+    """A server at an address."""
+
+    @property
+    def url(self) -> str: ...
+
+    def is_well(self) -> bool:
+        """Whether it answers that it can serve."""
+
+
+S = TypeVar("S", bound=Site)
+T = TypeVar("T")
+
+
+class Fleet(Generic[S]):
+    """Servers that do the same. `revive` makes one ready that was away, before it is asked again.
+
+    `at_once` requests to each are in flight.
     """
-    servers = [Server.at(url) for url in where.split(",")]
-    for server in servers:
-        if server.reads and longest > server.reads:
-            raise BadInput(
-                f"{server.url} reads {server.reads} tokens, and {knobs} is {longest}; "
-                "start it with a larger --max-model-len, or give less"
-            )
-    return servers
 
+    def __init__(
+        self, servers: Sequence[S], revive: Callable[[S], None], *, patience: float = PATIENCE, at_once: int = 0
+    ) -> None:
+        self.servers, self.revive, self.patience = list(servers), revive, patience
+        self.at_once = at_once or AT_ONCE
 
-class Fleet:
-    """Servers that have the same weights, whose head has so many `rows`.
+    def each(self, count: int, ask: Callable[[S, int], T], finished: Callable[[int, T], None] | None = None) -> list[T]:
+        """`ask(server, place)` for each of so many places; `finished` hears of them as they come, in this thread.
 
-    `revive` is called for one that was away, before it draws again.
-    """
-
-    def __init__(self, servers: Sequence[Server], revive: Revive, *, rows: int = 0, patience: float = PATIENCE) -> None:
-        self.servers, self.revive, self.rows, self.patience = list(servers), revive, rows, patience
-
-    def sample(
-        self, prompts: Sequence[Sequence[int]], settings: SampleSettings, finished: Finished | None = None
-    ) -> list[Rollout]:
-        """`settings.n` rollouts per prompt, prompt by prompt; `finished` hears of them as they come, in this thread.
-
-        Raises BadInput where every server is given up, or one answers what no later try can mend.
+        `ask` raises ServerAway where a later try may succeed. Raises BadInput where every server is given up, and what
+        `ask` raises else.
         """
-        errand = Errand(prompts, settings, self)
-        found: dict[int, list[Rollout]] = {}
+        errand = Errand(count, ask, self)
+        found: dict[int, T] = {}
         try:
-            while len(found) < len(prompts):
+            while len(found) < count:
                 told = errand.told.get()
                 if isinstance(told, BaseException):
                     raise told
-                place, replies = told
-                found[place] = replies
+                place, answer = told
+                found[place] = answer
                 if finished is not None:
-                    finished(place, replies)
+                    finished(place, answer)
         finally:
             errand.stop()
-        return [rollout for place in range(len(prompts)) for rollout in found[place]]
+        return [found[place] for place in range(count)]
 
 
-class Errand:
-    """One call of `sample`: prompts that wait, threads that ask, and what they found."""
+class Errand(Generic[S, T]):
+    """One call of `each`: places that wait, threads that ask, and what they found."""
 
-    def __init__(self, prompts: Sequence[Sequence[int]], settings: SampleSettings, fleet: Fleet) -> None:
-        self.prompts, self.settings, self.fleet = prompts, settings, fleet
-        self.numbers = settings.numbered(len(prompts))
-        self.told: Queue[Told] = Queue()
-        self._waiting = deque(range(len(prompts)))
-        self._tried = [0] * len(prompts)
-        self._left = len(prompts)
+    def __init__(self, count: int, ask: Callable[[S, int], T], fleet: Fleet[S]) -> None:
+        self.ask, self.fleet = ask, fleet
+        self.told: Queue[tuple[int, T] | BaseException] = Queue()
+        self._waiting = deque(range(count))
+        self._tried = [0] * count
+        self._left = count
         self._given_up = 0
         self._stopped = False
         self._changed = Condition()
-        at_once = min(AT_ONCE, -(-len(prompts) // len(fleet.servers)))  # none takes what another could begin with
+        at_once = min(fleet.at_once, -(-count // len(fleet.servers)))  # none takes what another could begin with
         for server in fleet.servers:
             away = Away(server, fleet)
             for _ in range(at_once):
@@ -99,13 +102,13 @@ class Errand:
             self._stopped = True
             self._changed.notify_all()
 
-    def _serve(self, server: Server, away: "Away") -> None:
-        """Ask a server for one prompt after the other."""
+    def _serve(self, server: S, away: "Away[S]") -> None:
+        """Ask a server for one piece after the other."""
         try:
             while (place := self._take()) is not None:
                 seen = away.returned
                 try:
-                    replies = server.ask(self.settings, self.prompts[place], self.numbers[place], self.fleet.rows)
+                    answer = self.ask(server, place)
                 except ServerAway as error:
                     self._put_back(place, error)
                     if not self._mend(away, seen, error):
@@ -114,12 +117,12 @@ class Errand:
                     with self._changed:
                         self._left -= 1
                         self._changed.notify_all()
-                    self.told.put((place, replies))
+                    self.told.put((place, answer))
         except BaseException as error:
             self.told.put(error)
 
     def _take(self) -> int | None:
-        """A prompt that waits; None once there will be none."""
+        """A place that waits; None once there will be none."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or not self._left or self._stopped)
             return None if self._stopped or not self._waiting else self._waiting.popleft()
@@ -133,7 +136,7 @@ class Errand:
             self._waiting.appendleft(place)
             self._changed.notify_all()
 
-    def _mend(self, away: "Away", seen: int, error: ServerAway) -> bool:
+    def _mend(self, away: "Away[S]", seen: int, error: ServerAway) -> bool:
         """Wait until the server may be asked again; False where it is given up."""
         if error.status == BUSY:
             sleep(max(PAUSE, error.pause))
@@ -144,25 +147,26 @@ class Errand:
             self._given_up += away.counts_once()
             nobody = self._given_up == len(self.fleet.servers)
         if nobody:
-            raise BadInput(f"{error}; no server has come back within {self.fleet.patience:g} seconds") from None
+            said = f"{error}; no server has come back within {self.fleet.patience:g} seconds"
+            raise ServerAway(said, error.status, error.pause) from None
         return False
 
 
-class Away:
+class Away(Generic[S]):
     """One server's time away: the first thread that notices waits for it, the others wait for that thread."""
 
-    def __init__(self, server: Server, fleet: Fleet) -> None:
+    def __init__(self, server: S, fleet: Fleet[S]) -> None:
         self._server, self._fleet = server, fleet
         self._one = Lock()
         self._lost = self._counted = False
         self.returned = 0
 
     def back(self, seen: int, pause: float) -> bool:
-        """Whether the server is there again, with the present weights; `seen` is `returned` before it was asked."""
+        """Whether the server is there again, and ready; `seen` is `returned` before it was asked."""
         with self._one:
             if self._lost or self.returned > seen:
                 return not self._lost
-            print(f"note: {self._server.url} is away; its prompts wait or go to others", flush=True)
+            print(f"note: {self._server.url} is away; its work waits or goes to others", flush=True)
             if not self._wait(pause):
                 self._lost = True
                 return False

@@ -15,21 +15,13 @@ from typing import Any
 import numpy as np
 
 from accord.engine.decode.draw import SampleSettings, tokenless, uniforms
+from accord.engine.remote.fleet import ServerAway
 from accord.engine.remote.http import CallFailed, call_json
 from accord.errors import BadInput
 from accord.records import Rollout
 
-AT_ONCE = 256  # requests in flight; the server batches them itself
 WELL = 10.0  # seconds that a server may take to say that it is well
 NEVER = -100.0  # the least bias of a logit that vLLM takes
-
-
-class ServerAway(BadInput):
-    """A server gave no answer just now; it may after `pause` seconds. `status` 0: it cannot be reached at all."""
-
-    def __init__(self, said: str, status: int, pause: float) -> None:
-        super().__init__(said)
-        self.status, self.pause = status, pause
 
 
 @dataclass(frozen=True)
@@ -133,6 +125,21 @@ class Server:
             if error.passing:
                 raise ServerAway(said, error.status, error.pause) from None
             raise BadInput(said) from None
+
+
+def servers_at(where: str, longest: int = 0, knobs: str = "") -> list[Server]:
+    """The servers at addresses with commas between them.
+
+    BadInput where one is silent, or does not read the `longest` text that `knobs` let prompt and reply be, in tokens.
+    """
+    servers = [Server.at(url) for url in where.split(",")]
+    for server in servers:
+        if server.reads and longest > server.reads:
+            raise BadInput(
+                f"{server.url} reads {server.reads} tokens, and {knobs} is {longest}; "
+                "start it with a larger --max-model-len, or give less"
+            )
+    return servers
 
 
 def _field(record: Any, name: str, kind: type) -> Any:

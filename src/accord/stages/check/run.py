@@ -5,13 +5,14 @@ is wrong with that, the models are loaded: three replies, and the scores of othe
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from accord.data.chat import Renderer
-from accord.engine.engines import InProcess
-from accord.engine.remote.fleet import Fleet, servers_at
+from accord.engine.engines import Engine, InProcess, Served
+from accord.engine.remote.vllm import servers_at
 from accord.errors import BadInput
 from accord.models.loading import load_policy
 from accord.models.places import describe
@@ -84,7 +85,9 @@ def run(config: Check) -> list[Diagnosis]:
 def replies(config: Check, model: Any, renderer: Renderer, prompts: Sequence[Prompt]) -> list[Rollout]:
     """A reply to each prompt, by the server if there is one: with the weights that it has."""
     rows = model.config.get_text_config().vocab_size
-    engine = Fleet(servers_at(config.engine), lambda server: None, rows=rows) if config.engine else InProcess(model)
+    engine: Engine = InProcess(model)
+    if config.engine:
+        engine = Served(servers_at(config.engine), Path(), rows)
     asked = [renderer.prompt_ids(prompt.turns) for prompt in prompts]
     with torch.no_grad():
         return engine.sample(asked, sample_settings(config, renderer, 1, config.seed))

@@ -5,6 +5,7 @@ With `--select` also a policy made of draws: best of n, or rejection sampling. W
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,9 +45,8 @@ def run(config: Sample) -> RunFolder:
             read_prompts, config.data, config, run, split=config.split, renderers=renderers
         )
         prompts = drop_long_prompts(renderer, prompts, config.max_length, run)
-        engine = engine_of(config, run, world.device)
         precision = run.decide("precision", lambda: choose_precision(world))
-        with lowered(precision, world.device):
+        with closing(engine_of(config, run, world.device)) as engine, lowered(precision, world.device):
             for drawn in draw(run, engine, renderer, prompts, config, samples=config.samples, seed=config.seed):
                 scores = score(config, renderer, scorers, drawn) if scorers else None
                 for place, (prompt, replies) in enumerate(drawn):
