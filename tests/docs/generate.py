@@ -219,8 +219,8 @@ EXAMPLES: dict[str, tuple[str, str]] = {
     "serve": (
         "Needs `pip install 'accord[serve]'`. Of a policy `/v1/chat/completions`, streamed or whole; temperature 0 is "
         "greedy, and what is not answered (`top_p`, tools, log-probs) is refused. Of a preference or cost model "
-        "`/scores`, which takes what `--rewards.NAME http://127.0.0.1:8000/scores` sends: scores are normalised of a "
-        "preference model, raw of a cost model.",
+        "`/scores`, which takes what `--rewards.NAME http://127.0.0.1:8000/scores` sends and says to a GET what it is; "
+        "scores are normalised of a preference model, raw of a cost model.",
         "accord serve runs/ppo/snapshot --port 8000",
     ),
     "claims": (

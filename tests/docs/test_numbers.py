@@ -8,7 +8,8 @@ import pytest
 
 from accord.config import Training
 from accord.engine.forward import linear_logprobs
-from accord.models import scorers
+from accord.engine.remote import fleet
+from accord.models import text_scorers
 from accord.objectives.direct import LOSSES
 from accord.stages.ppo import rollouts
 from accord.stages.pretrain import run as pretrain
@@ -50,8 +51,9 @@ SAID = [
     ("engine.md", f"if they save {WORDS[compiling.PAYS]} what compiling took"),
     ("engine.md", f"a tile of 2^{tile.bit_length() - 1} numbers"),
     ("engine.md", f"at most 2^{linear_logprobs.KEPT.bit_length() - 1} numbers"),
-    ("policy.md", f"asked about every {scorers.AT_ONCE} replies"),
-    ("policy.md", f"an HTTP call that fails in passing is made {WORDS[scorers.ATTEMPTS]}"),
+    ("policy.md", f"asked about every {text_scorers.AT_ONCE} replies"),
+    ("policy.md", f"fails {fleet.TRIES} times at servers that are well"),
+    ("policy.md", f"{text_scorers.IN_FLIGHT} requests to each are in flight"),
 ]
 
 

@@ -6,7 +6,6 @@ import pytest
 
 from accord.engine.decode import sampler
 from accord.engine.engines import Engine, InProcess, Served
-from accord.engine.remote.fleet import Fleet
 
 
 def signature(function):
@@ -14,7 +13,7 @@ def signature(function):
     return [(p.name, p.kind, p.default, p.annotation) for p in given.parameters.values()], given.return_annotation
 
 
-@pytest.mark.parametrize("engine", [InProcess, Served, Fleet])
+@pytest.mark.parametrize("engine", [InProcess, Served])
 def test_every_engine_has_the_signature_of_the_protocol(engine):
     assert signature(engine.sample) == signature(Engine.sample)
 

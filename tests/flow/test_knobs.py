@@ -25,7 +25,8 @@ MULTIPLIERS = "multiplier_rule multiplier_rate multiplier_gain multiplier_init m
 LIMITS = MULTIPLIERS + "limit_of multipliers_from eval_data "
 PTX = "ptx_kind ptx_weight ptx_batch_size "
 STILL = "kl_horizon refresh_mix "  # of a reference that does not move and a β that does not adapt
-PLAIN = ADAPTERS + LIMITS + PTX + STILL + "labeling "
+IN_STEP = "off_policy_steps importance_cap "  # of replies that this process draws
+PLAIN = ADAPTERS + LIMITS + PTX + STILL + IN_STEP + "labeling "
 GROUPED = {"samples": 2}
 MEMBERS = "combine variance_weight group_weights "
 NO_PAIRS = (
@@ -66,7 +67,7 @@ def ppo(changes, refused):
 
 
 def limited(changes, refused):
-    return Choice("limited", changes, ADAPTERS + PTX + STILL + "labeling value_weight " + refused)
+    return Choice("limited", changes, ADAPTERS + PTX + STILL + IN_STEP + "labeling value_weight " + refused)
 
 
 def preference(changes, refused):
@@ -89,14 +90,14 @@ CHOICES = {
     "ppo, exact KL": ppo({"kl_in": "loss", "kl_estimator": "exact"}, PLAIN + "value_weight"),
     "ppo, no KL": ppo({"kl_coefficient": 0}, PLAIN + "value_weight kl_target kl_anneal"),
     "ppo, one update": ppo({"ppo_epochs": 1, "mini_batch_size": 8}, PLAIN + "value_weight update_kl"),
-    "ppo, adapters": ppo({"lora_rank": 2}, LIMITS + PTX + STILL + "labeling value_weight"),
+    "ppo, adapters": ppo({"lora_rank": 2}, LIMITS + PTX + STILL + IN_STEP + "labeling value_weight"),
     "ppo, labeler": ppo(
         {"rewards.kind": "labeler:SNAPSHOTS/policy", "labeling.question": "yes-no"},
-        ADAPTERS + LIMITS + PTX + STILL + "value_weight",
+        ADAPTERS + LIMITS + PTX + STILL + IN_STEP + "value_weight",
     ),
     "ppo, limit": limited({}, ""),
     "ppo, limit by rloo": Choice(
-        "limited", {"advantages": "rloo", **GROUPED}, ADAPTERS + PTX + STILL + CRITICS + "labeling gamma"
+        "limited", {"advantages": "rloo", **GROUPED}, ADAPTERS + PTX + STILL + IN_STEP + CRITICS + "labeling gamma"
     ),
     "ppo, limit checked": limited({"eval_data.harmful": "FILES/held-out-harmful.jsonl"}, ""),
     "ppo, limit by safe-rlhf": limited({"multiplier_rule": "safe-rlhf"}, "multiplier_gain"),
@@ -106,7 +107,7 @@ CHOICES = {
         {"kl_target": 1.0, "refresh_every": 1, "ptx_data": "FILES/documents.jsonl", "weight_average": 0.5}
         | {"watch.other": "SNAPSHOTS/reward", "alarms.objective/kl": "roll-back above 1000"}
         | {"reward_weights.helpful": 2.0, "scale_rewards": "true", "lora_rank": 2},
-        LIMITS + "labeling value_weight",
+        LIMITS + IN_STEP + "labeling value_weight",
     ),
     "preference": preference({}, PAIRS),
     "preference, labels too": preference(
@@ -425,6 +426,8 @@ REFUSED_ELSEWHERE = {
     | {"max_rows", "columns", "picks", "harmful", "pause_minutes", "check_least", "check_right"},
     "CollectExport": {"criterion", "decisions"},
     "CollectImport": {"criterion", "known", "random_share", "scores", "overlap"},
+    # tests/flow/test_off_policy.py sees it refused
+    "Ppo": {"sampler_gap"},
     "EvaluateRatings": {"criterion", "split", "ties_within", "scores", "labelers", *SERVER.split()},
     "EvaluateRefusals": {"scores", "truth", *SERVER.split()},
     # tests/flow/test_rewards_road.py sees these refused
@@ -496,8 +499,9 @@ class Reads:
 QUICK = ["ppo, rloo", "preference", "dpo", "sft", "pretrain", "sample", "evaluate", "evaluate tasks"]
 QUICK += ["evaluate honesty", "evaluate bias", "probe", "score", "online"]
 QUICK += ["constitution", "constitution, compared after thought", "constitution, votes"]
-# refused for more than that nothing would come of them: the policy would wait for critics, folds would be empty
-HARMFUL = {"critic_warmup", "folds"}
+# refused for more than that nothing would come of them: the policy would wait for critics, folds would be empty, and
+# this process would draw beside its own update
+HARMFUL = {"critic_warmup", "folds", "off_policy_steps"}
 
 
 def check_reads(name, configured, tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from accord.labelers.local import LocalLabeler
 from accord.labelers.scores import principles_of
 from accord.records import Prompt, Turn
 from accord.run import read_lines, verify
-from accord.stages.rewards import OPEN, Setting
+from accord.stages.rewards import Setting
 from accord.training import distributed
 from tests.fixtures.serving import serving
 from tests.labelers.conftest import Server
@@ -170,8 +170,20 @@ def test_what_does_not_fit_is_refused_by_name(labeled, commands, tmp_path, capsy
     assert says in capsys.readouterr().err
 
 
-def test_one_process_asks(snapshots, tmp_path):
+def test_where_a_labeler_is_no_reward_one_process_asks(snapshots, tmp_path):
     run = SimpleNamespace(path=tmp_path, config=SimpleNamespace(seed=0))
     two = distributed.World(0, 2, torch.device("cpu"))
     with pytest.raises(BadInput, match="run without torchrun"):
-        OPEN["labeler"](str(snapshots / "policy"), Setting(run, two, None, Labeling()))
+        Setting(run, two, None, Labeling()).labeler(str(snapshots / "policy"))
+
+
+def test_the_journal_adds_up_as_it_grows(tmp_path):
+    rows = [{"id": f"{i}", "key": "ab"[i % 2], "probabilities": [1.0], "calls": i, "cost": i / 4} for i in range(6)]
+    with Journal(tmp_path / "journal.jsonl") as journal:
+        assert journal.spent("a") == {"questions": 0, "calls": 0, "cost": 0}
+        journal.add(*rows, {"id": "failed", "key": "a", "calls": 2}, {"id": "ways", "without": []})
+        journal.add({"id": "0", "key": "a", "calls": 5})  # instead of the first
+        expected = {"questions": 2, "calls": 13, "cost": 1.5}
+        assert journal.spent("a") == expected and journal.spent("b") == {"questions": 3, "calls": 9, "cost": 2.25}
+    with Journal(tmp_path / "journal.jsonl") as journal:
+        assert journal.spent("a") == expected

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import tensor
 
-from accord.objectives.policy_gradient import ppo_loss, value_loss
+from accord.objectives.policy_gradient import effective_share, ppo_loss, truncated_ratios, value_loss
 
 NAN = float("nan")
 
@@ -135,3 +135,16 @@ def test_c17_metrics_are_means_over_the_tokens():
     assert torch.isclose(metrics["policy/ratio"], tensor(1.25))
     k3 = 2 * (0.5 - math.log(1.5)) / 4
     assert torch.isclose(metrics["policy/kl_old_new"], tensor(k3), atol=1e-6)
+
+
+def test_ratios_of_older_weights_are_truncated_and_have_no_gradient():
+    now = tensor(
+        [[math.log(0.6), math.log(0.2), NAN], [math.log(0.9), math.log(0.5), math.log(0.3)]], requires_grad=True
+    )
+    drew = tensor([[math.log(0.5), math.log(0.4), NAN], [math.log(0.1), math.log(0.5), math.log(0.1)]])
+    mask = tensor([[True, True, False], [True, True, False]])
+    weights = truncated_ratios(now, drew, mask, cap=2.0)
+    assert torch.allclose(weights, tensor([[1.2, 0.5, 0.0], [2.0, 1.0, 0.0]])) and not weights.requires_grad
+    expected = (1.2 + 0.5 + 2 + 1) ** 2 / (4 * (1.2**2 + 0.5**2 + 2**2 + 1**2))
+    assert torch.isclose(effective_share(weights, mask), tensor(expected))
+    assert torch.isclose(effective_share(0.3 * torch.ones(2, 3), mask), tensor(1.0))

@@ -3,11 +3,14 @@
 import json
 import os
 import threading
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from accord.errors import BadInput
+
+SPENT = ("questions", "calls", "cost")
 
 
 class Journal:
@@ -19,6 +22,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._rows: dict[str, dict[str, Any]] = {}
+        self._spent: dict[str, dict[str, float]] = defaultdict(lambda: dict.fromkeys(SPENT, 0.0))
         if path.exists():
             self._read()
         self._stream: IO[bytes] | None = None  # opened by the first row: a run that asks nothing leaves no file
@@ -36,6 +40,10 @@ class Journal:
         """Every row, in the order in which they were added."""
         return list(self._rows.values())
 
+    def spent(self, key: str) -> dict[str, float]:
+        """Questions that the labeler of this key has answered, calls to it and their cost, over all of its rows."""
+        return dict(self._spent[key])
+
     def add(self, *rows: Mapping[str, Any]) -> None:
         """Append rows and wait until they are on the disk; those of other threads are synced along with them."""
         data = b"".join(json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n" for row in rows)
@@ -50,8 +58,9 @@ class Journal:
                 reached = self._written
                 os.fsync(self._stream.fileno())
                 self._synced = reached
-        for row in rows:
-            self._keep(dict(row))
+        with self._writing:
+            for row in rows:
+                self._keep(dict(row))
 
     def close(self) -> None:
         if self._stream is not None:
@@ -75,7 +84,15 @@ class Journal:
                 whole += len(line)
 
     def _keep(self, row: dict[str, Any]) -> None:
+        self._count(self._rows.get(row["id"], {}), -1)
         self._rows[row["id"]] = row
+        self._count(row, 1)
+
+    def _count(self, row: Mapping[str, Any], sign: int) -> None:
+        sums = self._spent[row.get("key", "")]
+        sums["questions"] += sign * ("probabilities" in row)
+        for what in ("calls", "cost"):
+            sums[what] += sign * row.get(what, 0)
 
     def _parsed(self, number: int, line: bytes) -> dict[str, Any]:
         try:

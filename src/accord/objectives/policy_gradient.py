@@ -55,6 +55,23 @@ def ppo_loss(
     return loss, metrics
 
 
+def truncated_ratios(logprobs: Tensor, sampler_logprobs: Tensor, mask: Tensor, *, cap: float) -> Tensor:
+    """min(π(a) / μ(a), cap) (B, T) of tokens drawn from μ, where learning starts from π; 0 where nothing counts.
+
+    Weights of the clipped surrogate, whose ratio is to π and not to the μ that drew: the decoupled objective of Hilton
+    et al. 2021 (arXiv:2110.00641), truncated as IMPALA's ρ (Espeholt et al. 2018, arXiv:1802.01561) and token by token
+    as in TIS (Yao et al. 2025). They have no gradient.
+    """
+    logprobs, sampler_logprobs = clean(mask, logprobs.detach(), sampler_logprobs)
+    return torch.where(mask, (logprobs - sampler_logprobs).exp().clamp(max=cap), torch.zeros_like(logprobs))
+
+
+def effective_share(weights: Tensor, mask: Tensor) -> Tensor:
+    """Kish's effective sample size over the number of tokens, (Σ w)² / (n Σ w²); 1 where all (B, T) are equal."""
+    counted = weights * mask
+    return counted.sum().square() / (mask.sum() * counted.square().sum()).clamp(min=1e-12)
+
+
 def value_loss(
     values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, *, clip: float, count: Tensor | float
 ) -> tuple[Tensor, dict[str, Tensor]]:

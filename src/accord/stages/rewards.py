@@ -4,7 +4,9 @@ A scheme opens a `ReplyScorer` (`accord.models.scorers`): it sees prompts and re
 higher is better. What it asks of others goes by way of the run's journal, so that a resumed run asks nothing twice.
 """
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -22,7 +24,8 @@ from accord.labelers.labeler import Labeler
 from accord.labelers.scores import Scores, principles_of, score_replies
 from accord.labelers.trust import measured, read_calibration
 from accord.models.scalar import Normalizer
-from accord.models.scorers import ReplyScorer, ScorerFailed, open_scorer
+from accord.models.scorers import ReplyScorer, open_scorer
+from accord.models.text_scorers import ScorerFailed
 from accord.records import Prompt
 from accord.run import RunFolder
 from accord.stages.sureness import SurenessScorer
@@ -38,11 +41,18 @@ class Setting:
         self.journal = Journal(run.path / "journal.jsonl")
         self._labelers: Labelers | None = None
         self._named: dict[str, str] = {}
+        self._by_itself: Setting | None = None
+
+    def alone(self) -> "Setting":
+        """The same for this process by itself, as if there were no other; labelers of both have one budget."""
+        self._by_itself = self._by_itself or copy.copy(self)
+        self._by_itself.world = replace(self.world, rank=0, size=1, sharded=False)
+        return self._by_itself
 
     def labeler(self, where: str) -> Labeler:
         """The labeler that `where` names; all of a run have one budget."""
         if self.world.size > 1:
-            raise BadInput(f"labeler {where}: one process asks a labeler; run without torchrun")
+            raise BadInput(f"labeler {where}: one process asks a labeler here; run without torchrun")
         self._labelers = self._labelers or Labelers(self.asking, self.world, self.journal)
         labeler = self._labelers.named(where)
         if is_server(where) and self._named.setdefault(labeler.key, where) != where:
@@ -84,6 +94,7 @@ class LabelerScorer:
     role = "preference"
     normalizer = Normalizer()
     measured: Mapping[str, Any] = MappingProxyType({})
+    collective = False
 
     def __init__(self, where: str, setting: Setting) -> None:
         how = setting.asking
@@ -126,12 +137,53 @@ class LabelerScorer:
     @property
     def spent(self) -> Mapping[str, float]:
         """Questions that were answered, calls, cost: of this run so far, of whoever has this key."""
-        rows = [row for row in self._journal.rows if row.get("key") == self._labeler.key]
-        calls, cost = (float(sum(row.get(name, 0) for row in rows)) for name in ("calls", "cost"))
-        return {"questions": float(sum("probabilities" in row for row in rows)), "calls": calls, "cost": cost}
+        return self._journal.spent(self._labeler.key)
+
+
+class OneRankAsks:
+    """A labeler as a reward of several ranks: the first asks about all replies, and alone has a labeler and a journal.
+
+    Every rank is told its scores, what was spent, and what was raised.
+    """
+
+    role = "preference"
+    normalizer = Normalizer()
+    measured: Mapping[str, Any] = MappingProxyType({})
+    remote, collective = False, True
+
+    def __init__(self, where: str, setting: Setting) -> None:
+        self.where, self.renderer = f"labeler:{where}", setting.renderer
+        self.spent: Mapping[str, float] = MappingProxyType({})
+        self._world = setting.world
+        self._scorer = LabelerScorer(where, setting.alone()) if setting.world.is_main else None
+
+    def raw_scores(
+        self, prompts: Sequence[Prompt], replies: Sequence[str], groups: Sequence[Group], *, micro_tokens: int
+    ) -> Tensor:
+        """One score (B,) per reply of this rank; every rank calls it."""
+
+        def ask(ranks: list[tuple[list[Prompt], list[str]]]) -> list[tuple[Tensor, Mapping[str, float]]]:
+            assert self._scorer is not None  # the first rank has it
+            everything = (
+                [prompt for some, _ in ranks for prompt in some],
+                [reply for _, some in ranks for reply in some],
+            )
+            scores = self._scorer.raw_scores(*everything, [], micro_tokens=micro_tokens)
+            parts = scores.split([len(some) for _, some in ranks])
+            return [(part, self._scorer.spent) for part in parts]
+
+        scores, self.spent = self._world.on_main((list(prompts), list(replies)), ask)
+        return scores
+
+    scores = raw_scores
+
+
+def open_labeler(where: str, setting: Setting) -> ReplyScorer:
+    """A labeler as a reward, however many ranks there are."""
+    return LabelerScorer(where, setting) if setting.world.size == 1 else OneRankAsks(where, setting)
 
 
 OPEN: dict[str, Callable[[str, Setting], ReplyScorer]] = {
-    "labeler": LabelerScorer,
+    "labeler": open_labeler,
     "rlcr": lambda where, setting: SurenessScorer(where, setting.renderer),
 }

@@ -38,7 +38,7 @@ class SurenessScorer:
     normalizer = Normalizer()
     measured: Mapping[str, Any] = MappingProxyType({})
     spent: Mapping[str, float] = MappingProxyType({})
-    remote = False
+    remote = collective = False
 
     def __init__(self, where: str, renderer: Renderer | None) -> None:
         self.where, self.renderer = f"rlcr:{where}", renderer

@@ -22,6 +22,7 @@ from accord.run import available_cores
 from accord.training import heap
 
 Item = TypeVar("Item")
+Out = TypeVar("Out")
 BUCKET = 8_000_000  # numbers that are added up over the ranks in one message
 PATIENCE = 60.0  # seconds after which a rank that waits says for whom
 TIMEOUT = 1800.0  # seconds after which it gives up
@@ -95,6 +96,24 @@ class World:
     def gather(self, value: Any) -> list[Any]:
         """Every rank's `value`, in the order of ranks, on every rank."""
         return [value] if self.size == 1 else _gather(value)
+
+    def on_main(self, value: Item, do: Callable[[list[Item]], list[Out]]) -> Out:
+        """This rank's part of what the first rank makes of every rank's values; what it raises there, all raise.
+
+        Every rank calls it.
+        """
+        values = self.gather(value)
+        made: list[Out] | Exception = []
+        if self.is_main:
+            try:
+                made = do(values)
+            except Exception as error:  # the others would wait for a rank that has gone
+                made = error
+        told = self.gather(made)[0]
+        if isinstance(told, Exception):
+            raise told
+        out: Out = told[self.rank]
+        return out
 
     def interleave(self, parts: Sequence[Item]) -> list[Item]:
         """Undo `share`: every rank's parts in their first order, on every rank."""

@@ -1,6 +1,5 @@
 """The roles of policy optimisation: prompts and models, read and checked before any training."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,18 +15,20 @@ from accord.engine.packing import Group, Packing
 from accord.engine.texts import conversation_group, document_groups
 from accord.errors import BadInput
 from accord.labelers.journal import Journal
-from accord.models.bases import BaseWeights
+from accord.models.bases import BaseWeights, copy_trained
 from accord.models.critics import Critics, SeparateCritics, make_critics
 from accord.models.limits import Limit, open_limits
 from accord.models.loading import add_adapters, load_policy
 from accord.models.reference import Reference
 from accord.models.scalar import Scorer
 from accord.models.scorers import ReplyScorer, open_scorer
+from accord.models.text_scorers import RemoteScorer
 from accord.objectives.kl import EXACT
 from accord.records import Demonstration, Document, Prompt, slice_names
-from accord.run import RunFolder
+from accord.run import RunFolder, read_json
 from accord.stages.leaks import refuse_trained_prompts
 from accord.stages.ppo.config import Ppo
+from accord.stages.ppo.in_flight import InFlight
 from accord.stages.rewards import Setting, open_rewards
 from accord.stages.shared import cache_of, drop_long, drop_long_prompts, load_all, open_renderer
 from accord.training.distributed import World
@@ -37,8 +38,8 @@ REWARD = "reward"  # the name of the summed reward's signal; costs go by their o
 
 @dataclass(frozen=True)
 class Actors:
-    """Every role of the run: views of models, one tokenizer, the engine that draws the policy's replies, and the
-    journal of what labelers among the rewards were asked.
+    """Every role of the run: views of models, one tokenizer, the engine that draws the policy's replies, those that it
+    draws ahead, and the journal of what labelers among the rewards were asked.
 
     `following` is the reference's own module where `--refresh_every` moves it, `average` the averaged policy, each None
     where not asked for; `other_text` is what the PTX term reads.
@@ -56,6 +57,7 @@ class Actors:
     average: nn.Module | None
     other_text: list[Group]
     engine: Engine
+    in_flight: InFlight
     journal: Journal
 
     def train(self, mode: bool = True) -> None:
@@ -108,14 +110,15 @@ def prepare(config: Ppo, run: RunFolder, world: World) -> tuple[Prompts, Actors]
     limits = open_limits(config.limits, config.limit_of, costs) if config.limits else {}
     asked = [*rewards.values(), *costs.values(), *watched.values()]
     prompts = read_prompts_of(config, run, [renderer, *(scorer.renderer for scorer in asked if scorer.renderer)])
+    refuse_other_servers(run, {**rewards, **costs, **watched})
     policy = add_adapters(load_policy(config.model), config, scalar=False, seed=config.seed).to(device)
     engine = open_engine(config.engine, policy, run.path, config.most_tokens, cache_tokens=cache_of(config, policy))
-    bases = BaseWeights(shared=not world.sharded)  # what is divided over ranks stands in one role alone
+    bases = BaseWeights()
     bases.share(policy)
     for scorer in (*rewards.values(), *costs.values(), *watched.values()):
         if isinstance(scorer, Scorer):
             scorer.models = [bases.share(model) for model in scorer.models]
-    following = bases.share(copy.deepcopy(policy)) if config.refresh_every else None
+    following = copy_trained(policy) if config.refresh_every else None
     separate = following if following is not None else own_reference(config, device)
     if separate is not None:
         bases.share(separate)
@@ -125,7 +128,8 @@ def prepare(config: Ppo, run: RunFolder, world: World) -> tuple[Prompts, Actors]
         if config.advantages == "gae"
         else SeparateCritics({}, {})
     )
-    bases.share(critics)
+    for part in critics.parts():
+        bases.share(part)
     other_text, shown = read_other_text(config, run, renderer)
     actors = Actors(
         policy=policy,
@@ -137,12 +141,29 @@ def prepare(config: Ppo, run: RunFolder, world: World) -> tuple[Prompts, Actors]
         watched=watched,
         critics=critics,
         following=following,
-        average=bases.share(copy.deepcopy(policy)) if config.weight_average else None,
+        average=copy_trained(policy) if config.weight_average else None,
         other_text=other_text,
         engine=engine,
+        in_flight=InFlight(),
         journal=setting.journal,
     )
     return prompts._replace(shown=shown), actors
+
+
+def refuse_other_servers(run: RunFolder, scorers: Mapping[str, ReplyScorer]) -> None:
+    """Keep which models servers say that they serve; BadInput for another one than when this run began."""
+    remote = {name: scorer for name, scorer in scorers.items() if isinstance(scorer, RemoteScorer)}
+    told = {name: scorer.about.snapshot for name, scorer in remote.items() if scorer.about is not None}
+    stored = run.path / "data" / "servers.json"
+    before = read_json(stored) if stored.exists() else {}
+    for name, snapshot in told.items():
+        if before.get(name, snapshot) != snapshot:
+            raise BadInput(
+                f"{remote[name].where} serves another model than when this run began; serve that one, or choose "
+                "another --out"
+            )
+    if told:
+        run.write_json("data/servers.json", told)
 
 
 def own_reference(config: Ppo, device: torch.device) -> nn.Module | None:

@@ -285,6 +285,9 @@ class Ppo(Training, Adapters, Rendering, Rollouts, KlKnobs, AdvantageKnobs, Limi
             "with --ppo_epochs 1 and all replies in one --mini_batch_size (there is one update an iteration)",
         ),
         Idle("labeling", lambda c: c.labelers, "without --rewards.NAME labeler:WHERE"),
+        Idle("off_policy_steps", lambda c: c.engine, "without --engine URL (nothing draws while this process learns)"),
+        Idle("importance_cap", lambda c: c.off_policy_steps, "without --off_policy_steps 1"),
+        Idle("sampler_gap", lambda c: not c.off_policy_steps, "with --off_policy_steps 1 (the ratios bridge any gap)"),
     )
     model: str = Field(description="snapshot to start from")
     reference: str = Field("", description="snapshot that KL is measured to; default the model itself")
@@ -312,6 +315,12 @@ class Ppo(Training, Adapters, Rendering, Rollouts, KlKnobs, AdvantageKnobs, Limi
         0.0,
         ge=0,
         description="nats per token up to which the sampler's log-probs stand for the trainer's; 0: by precision",
+    )
+    off_policy_steps: int = rare(
+        0, ge=0, le=1, description="1: servers draw the next iteration's replies, by weights one step old, meanwhile"
+    )
+    importance_cap: float = rare(
+        2.0, gt=0, description="bound on the ratio of trainer to sampler that weighs a token of older weights"
     )
     score_clip: float = rare(0.0, ge=0, description="bound on raw scores (not on KL); 0 does not clip")
     unfinished_penalty: float = rare(
@@ -359,6 +368,11 @@ class Ppo(Training, Adapters, Rendering, Rollouts, KlKnobs, AdvantageKnobs, Limi
             raise ValueError(f"--labeling.{min(served)} has no effect: no labeler among the rewards is a server")
         if self.advantages in ("rloo", "grpo", "dr-grpo") and self.samples < 2:
             raise ValueError(f"--advantages {self.advantages} compares a prompt's replies; give --samples 2 or more")
+        if self.off_policy_steps and any(rule.action == "roll-back" for rule in self.rules):
+            raise ValueError(
+                "--off_policy_steps 1: replies are of the weights before the last step, so a roll-back (--alarms, "
+                "--kl_budget) would go back to weights that nobody looked at; take the action stop, or leave it out"
+            )
         if self.scale_rewards and self.limits:
             raise ValueError("--scale_rewards would change what a multiplier weighs; leave it out under limits")
         if self.refresh_every and self.reference:

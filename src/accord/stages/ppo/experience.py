@@ -19,6 +19,8 @@ class Experience:
     `logprobs`, `reference` (log-probs under it) and `kl` (B, T); `kl` is each token's KL by `--kl_estimator`.
     `reward` (B,) is the weighted sum of the rewards' scores; `inside[limit]` (B,) is True for the replies whose prompt
     the limit holds on. `sampler_gap` is mean |log p of the sampler − log p of the trainer|, of some of the replies.
+    Where older weights drew them, `sampled` (B, T) are the log-probs of those, and `importance` (B, T) what each token
+    weighs for it.
     """
 
     prompts: list[Prompt]
@@ -34,6 +36,8 @@ class Experience:
     sampler_gap: float = 0.0
     reward: Tensor = field(default_factory=lambda: torch.zeros(0))
     inside: Mapping[str, Tensor] = field(default_factory=dict)
+    sampled: Tensor | None = None
+    importance: Tensor | None = None
 
 
 def weighted_sum(scores: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:

@@ -6,8 +6,11 @@ import torch
 from accord.data.chat import Renderer
 from accord.data.rows import rollout_row
 from accord.objectives.kl import sqrt_kl
+from accord.objectives.masked import masked_mean
+from accord.objectives.policy_gradient import effective_share
 from accord.run import RunFolder
 from accord.stages.ppo.actors import Actors
+from accord.stages.ppo.config import Ppo
 from accord.stages.ppo.experience import Experience
 from accord.stages.ppo.state import State
 from accord.stages.shared import gold_scores
@@ -39,6 +42,18 @@ def rollout_metrics(actors: Actors, experience: Experience, state: State) -> dic
             metrics[f"cost/{name}/{s}/unsafe"] = float((costs > 0).float().mean())
     metrics |= gold_means(experience, actors.renderer)
     return metrics
+
+
+def importance_metrics(config: Ppo, experience: Experience) -> dict[str, float]:
+    """How far the weights that drew are from those that are trained; nothing where they are the same."""
+    weights, mask = experience.importance, experience.mask
+    if weights is None:
+        return {}
+    return {
+        "policy/importance": float(masked_mean(weights, mask)),
+        "policy/importance_truncated": float(masked_mean((weights >= config.importance_cap).float(), mask)),
+        "policy/importance_effective": float(effective_share(weights, mask)),
+    }
 
 
 def gold_means(experience: Experience, renderer: Renderer) -> dict[str, float]:

@@ -1,19 +1,23 @@
 """Experience: replies sampled from the policy, with everything that the other roles say about them."""
 
+import functools
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from accord.engine.decode.draw import SampleSettings
+from accord.engine.engines import Engine, Served
 from accord.engine.forward.causal import token_logprobs
 from accord.engine.forward.dtype import exact
 from accord.engine.packing import Group, cut_by_tokens, length_mask, pack, pack_replies, reply_group
 from accord.models.scalar import Scorer
-from accord.models.scorers import AT_ONCE
+from accord.models.text_scorers import AT_ONCE
 from accord.objectives.kl import EXACT, SAMPLED
+from accord.objectives.policy_gradient import truncated_ratios
 from accord.records import Prompt, Rollout
 from accord.stages.ppo.actors import Actors, exact_kls
 from accord.stages.ppo.config import Ppo
@@ -42,11 +46,13 @@ class Scoring:
 
     def __init__(self, config: Ppo, actors: Actors, prompts: Sequence[Prompt], world: World) -> None:
         self._config, self._actors, self._prompts, self._world = config, actors, prompts, world
-        self._pools = {n: ThreadPoolExecutor(1, f"scorer-{n}") for n, s in actors.scorers.items() if s.remote}
-        here = [name for name in actors.scorers if name not in self._pools]
-        # remote ones first: they answer while this process scores. A sharded one is every rank's at once, at the end
-        both = actors.engine.remote and not world.sharded
-        self._early, self._late = ([*self._pools, *here], []) if both else (list(self._pools), here)
+        scorers = actors.scorers
+        self._pools = {n: ThreadPoolExecutor(1, f"scorer-{n}") for n, s in scorers.items() if s.remote}
+        here = [name for name in scorers if name not in self._pools]
+        # one that every rank asks at once is asked at the end, where all have as many replies as they will
+        soon = [name for name in here if actors.engine.remote and not scorers[name].collective]
+        # remote ones first: they answer while this process scores
+        self._early, self._late = [*self._pools, *soon], [name for name in here if name not in soon]
         self._asked: list[tuple[str, list[int], Future[Tensor]]] = []
         self._replies: dict[int, tuple[list[str], Group]] = {}
         self._unasked: list[int] = []
@@ -85,7 +91,8 @@ class Scoring:
         return {name: scores.flatten() for name, scores in self._scores.items()}
 
     def _ask(self, names: Sequence[str], places: list[int]) -> None:
-        if not names or not (places or self._world.sharded):
+        names = [name for name in names if places or self._actors.scorers[name].collective]
+        if not names:
             return
         prompts = [self._prompts[place] for place in places for _ in range(self._config.samples)]
         texts = [text for place in places for text in self._replies[place][0]]
@@ -106,44 +113,88 @@ class Scoring:
 
 
 @torch.no_grad()
-def collect(config: Ppo, world: World, actors: Actors, prompts: Sequence[Prompt], state: State) -> Experience:
-    """Sample replies to the prompts and evaluate them under every role. Each rank does its share; all get the whole."""
+def collect(
+    config: Ppo,
+    world: World,
+    actors: Actors,
+    prompts: Sequence[Prompt],
+    state: State,
+    following: Sequence[Prompt] = (),
+) -> Experience:
+    """Sample replies to the prompts and evaluate them under every role. Each rank does its share; all get the whole.
+
+    Replies to the `following` prompts, those of the next iteration, are begun by the weights of this one.
+    """
     numbered = world.share(list(enumerate(prompts)))
     own = [prompt for _, prompt in numbered]
+    ahead = actors.in_flight.take(state.step)
     with Scoring(config, actors, own, world) as scoring:
         with whole(actors.policy) as policy, lowered(config.precision, world.device):
-            actors.engine.follow(policy, send=world.is_main)
-            world.gather(None)  # no rank asks a server that has the old weights
-            rollouts = actors.engine.sample(
-                [actors.renderer.prompt_ids(prompt.turns) for prompt in own],
-                sample_settings(
-                    config,
-                    actors.renderer,
-                    config.samples,
-                    config.seed * 1_000_003 + state.step,
-                    version=f"step-{state.step}",
-                    numbers=[number for number, _ in numbered],
-                ),
-                finished=scoring.add,
-            )
-        share = evaluate(config, world, actors, own, rollouts, scoring)
+            if ahead is None or following:
+                follow_policy(world, actors.engine, policy)
+            if ahead is None:
+                asked = request(config, actors, numbered, state.step, weights=state.step)
+                rollouts = actors.engine.sample(*asked, finished=scoring.add)
+            else:
+                rollouts = ahead
+                for place in range(len(own)):
+                    scoring.add(place, ahead[place * config.samples : (place + 1) * config.samples])
+        if following:
+            later = world.share(list(enumerate(following)))
+            asked = request(config, actors, later, state.step + 1, weights=state.step)
+            actors.in_flight.start(state.step + 1, functools.partial(actors.engine.sample, *asked))
+        share = evaluate(config, world, actors, own, rollouts, scoring, behind=ahead is not None)
     return complete(config, gather(world, share, config.samples))
 
 
+def follow_policy(world: World, engine: Engine, policy: nn.Module) -> None:
+    """Have the engine draw from the policy as it is now. No rank asks a server that has older weights."""
+    if world.is_main or not engine.remote:
+        engine.follow(policy)
+    if isinstance(engine, Served):
+        engine.pushed = world.gather(engine.pushed)[0]
+
+
+def request(
+    config: Ppo, actors: Actors, numbered: Sequence[tuple[int, Prompt]], step: int, *, weights: int
+) -> tuple[list[tuple[int, ...]], SampleSettings]:
+    """What an engine is asked to draw in iteration `step`, of prompts with their numbers, by the weights of another."""
+    settings = sample_settings(
+        config,
+        actors.renderer,
+        config.samples,
+        config.seed * 1_000_003 + step,
+        version=f"step-{weights}",
+        numbers=[number for number, _ in numbered],
+    )
+    return [actors.renderer.prompt_ids(prompt.turns) for _, prompt in numbered], settings
+
+
 def evaluate(
-    config: Ppo, world: World, actors: Actors, prompts: Sequence[Prompt], rollouts: list[Rollout], scoring: Scoring
+    config: Ppo,
+    world: World,
+    actors: Actors,
+    prompts: Sequence[Prompt],
+    rollouts: list[Rollout],
+    scoring: Scoring,
+    *,
+    behind: bool = False,
 ) -> Experience:
-    """What reference, critics and scorers say about a rank's rollouts; remote scorers answer meanwhile."""
+    """What reference, critics and scorers say about a rank's rollouts; remote scorers answer meanwhile.
+
+    Where these are of weights that are `behind`, the sampler's log-probs are kept beside the policy's.
+    """
     groups = scoring.groups
     actors.policy.eval()
     lengths = [len(r.ids) for r in rollouts]
     width = max(lengths, default=0)  # a rank may have no prompt
     sampled = pack_replies([r.logprobs for r in rollouts], width)
+    by_sampler = sampled.clone() if behind else None
     reference, kl = torch.zeros_like(sampled), torch.zeros_like(sampled)
     values = {name: torch.zeros_like(sampled) for name in actors.critics.names}
     gap = measure_gap(config, world, actors, groups, sampled)
     # the ratio must compare numbers of one arithmetic where it matters, or rounding looks like learning
-    apart = gap > (config.sampler_gap or GAP[config.precision])
+    apart = behind or gap > (config.sampler_gap or GAP[config.precision])
     start = 0
     for part, counts in in_step(world.sharded, cut_by_tokens(groups, lambda g: g.tokens, config.micro_tokens), BLANK):
         packing = pack(part).to(world.device)
@@ -166,7 +217,9 @@ def evaluate(
     raw = scoring.result()
     scores = {name: actors.scorers[name].normalizer(raw[name]) for name in raw}
     raw_costs = {name: raw[name] for name in actors.costs}
-    return Experience(own, rollouts, groups, mask, sampled, reference, kl, scores, values, raw_costs, gap)
+    return Experience(
+        own, rollouts, groups, mask, sampled, reference, kl, scores, values, raw_costs, gap, sampled=by_sampler
+    )
 
 
 def measure_gap(config: Ppo, world: World, actors: Actors, groups: Sequence[Group], sampled: Tensor) -> float:
@@ -217,10 +270,16 @@ def gather(world: World, part: Experience, samples: int) -> Experience:
         {name: stack(value) for name, value in part.values.items()},
         {name: torch.stack(whole(list(cost))) for name, cost in part.raw_costs.items()},
         part.sampler_gap,
+        sampled=None if part.sampled is None else stack(part.sampled),
     )
 
 
 def complete(config: Ppo, experience: Experience) -> Experience:
-    """With the reward that is optimised, and with the replies that each limit holds on."""
+    """With the reward that is optimised, the replies that each limit holds on, what tokens of older weights weigh."""
     inside = {name: in_slices(experience.prompts, config.limit_slices.get(name, "")) for name in config.limits}
-    return replace(experience, reward=weighted_sum(experience.scores, config.summed), inside=inside)
+    importance = None
+    if experience.sampled is not None:
+        mask, cap = experience.mask, config.importance_cap
+        importance = truncated_ratios(experience.logprobs, experience.sampled, mask, cap=cap)
+    reward = weighted_sum(experience.scores, config.summed)
+    return replace(experience, reward=reward, inside=inside, importance=importance)

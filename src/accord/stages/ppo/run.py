@@ -29,7 +29,7 @@ from accord.stages.ppo.actors import Actors, Prompts, prepare
 from accord.stages.ppo.advantages import compute_advantages
 from accord.stages.ppo.config import Ppo
 from accord.stages.ppo.limits import check_limits, hold_multipliers, move_multipliers
-from accord.stages.ppo.log import add_samples, rollout_metrics
+from accord.stages.ppo.log import add_samples, importance_metrics, rollout_metrics
 from accord.stages.ppo.memory import imagined_pass, settle_actors
 from accord.stages.ppo.rollouts import collect
 from accord.stages.ppo.state import State, first_state, move_kl_coefficient, restore, save_state
@@ -60,6 +60,7 @@ def run(config: Ppo) -> RunFolder:
         state = first_state(config)
         prompts, actors = prepare(config, run, world)
         opened.enter_context(actors.journal)
+        opened.callback(actors.engine.close)
         config = settle_actors(config, run, world, prompts.training, actors)
         lower_frozen(actors.frozen, actors.moving, config.precision)
         guard = Guard(config.rules, actors.policy, quiet=not world.is_main)
@@ -68,7 +69,9 @@ def run(config: Ppo) -> RunFolder:
             shard(module, world)
         optimizers = build_optimizers(config, actors)
         if (saved := checkpoint.latest(run.path / "checkpoints")) is not None:
-            state = restore(checkpoint.load(saved, modules, optimizers))
+            stored = checkpoint.load(saved, modules, optimizers)
+            state = restore(stored)
+            actors.in_flight.restore(stored, world)
         run.truncate_logs(state.step)
         due = checkpoint.Due(config.checkpoint_every, config.checkpoint_minutes)
         compilation = Compilation(run, world, [actors.policy, actors.critics], sharded=world.sharded)
@@ -87,12 +90,15 @@ def run(config: Ppo) -> RunFolder:
             asked = zip(*world.gather((due.after(state.step), run.stop_requested)), strict=True)
             saves, stop = (any(ranks) for ranks in asked)
             more = state.step < config.steps and not state.ended
-            if (saves or stop or not more) and (world.is_main or world.sharded):
-                checkpoint.save(run.path / "checkpoints", state.step, modules, optimizers, save_state(state))
+            if saves or stop or not more:
+                kept = save_state(state) | (actors.in_flight.saved(world, config.samples) if more else {})
+                if world.is_main or world.sharded:
+                    checkpoint.save(run.path / "checkpoints", state.step, modules, optimizers, kept)
             if stop and more:
                 raise run.interrupted(state.step)
         if guard.good is not None and not state.ended:
             last_look(config, world, prompts.training, actors, guard, state)
+        actors.engine.close()  # before the files of the run are hashed
         with whole(actors.result) as result:
             limits = check_limits(config, run, world, actors, result, prompts.held_out) if prompts.held_out else {}
             if world.is_main:
@@ -113,10 +119,13 @@ def iterate(
     """One iteration; returns its metrics. An alarm that stops the run ends it before anything is learned."""
     if actors.following is not None and state.step and state.step % config.refresh_every == 0:
         follow(actors.following, actors.policy, config.refresh_mix)
-    experience = collect(config, world, actors, prompts_of(config, prompts, state.step), state)
+    ahead = config.off_policy_steps and state.step + 1 < config.steps
+    following = prompts_of(config, prompts, state.step + 1) if ahead else []
+    experience = collect(config, world, actors, prompts_of(config, prompts, state.step), state, following)
     warming = state.step < config.critic_warmup
     metrics = (hold_multipliers if warming else move_multipliers)(config, actors.limits, experience, state)
-    metrics |= rollout_metrics(actors, experience, state) | watch_metrics(config.watch, experience, state)
+    metrics |= rollout_metrics(actors, experience, state) | importance_metrics(config, experience)
+    metrics |= watch_metrics(config.watch, experience, state)
     if world.is_main:
         add_samples(run, actors.renderer, experience, state.step + 1)
     if ends(actors, guard.look(actors.policy, metrics, state)):

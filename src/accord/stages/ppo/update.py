@@ -139,6 +139,8 @@ def mini_batch(config: Ppo, experience: Experience, chosen: Sequence[int]) -> Mi
     mask = experience.mask[rows]
     weights = torch.zeros_like(experience.logprobs)
     weights[rows] = token_weights(mask, config.mean_over, longest=config.max_new_tokens)
+    if experience.importance is not None:
+        weights = weights * experience.importance
     return MiniBatch(chosen, weights, int(mask.sum()))
 
 

@@ -17,7 +17,7 @@ from accord.data.chat import Renderer
 from accord.data.rows import prompt_of_row, rollout_row, write_records
 from accord.data.sources import read_prompts
 from accord.engine.engines import Engine, Served, open_engine
-from accord.engine.remote.fleet import servers_at
+from accord.engine.remote.vllm import servers_at
 from accord.engine.texts import rollout_groups, said
 from accord.models.loading import load_policy
 from accord.models.places import base_of, read_config
