@@ -4,8 +4,10 @@ Both give the same: token ids in, token ids and the log-probs they were drawn at
 function of the seed and its prompt's number.
 """
 
+import shutil
 import tempfile
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -82,7 +84,7 @@ class Served:
         self.fleet = Fleet(servers, self._make_ready)
         self.folder, self.rows = folder, rows
         self.pushed = Pushed()
-        self._written: tempfile.TemporaryDirectory[str] | None = None
+        self._forget: Callable[[], object] = lambda: None  # the files that were written
 
     def follow(self, policy: nn.Module) -> None:
         """Write the weights, adapters merged, and have the servers read them.
@@ -90,13 +92,12 @@ class Served:
         The files stay until others follow: a server that comes back in between reads them, whatever the policy is by
         then.
         """
-        before = self._written
-        self._written = tempfile.TemporaryDirectory(prefix=".weights-", suffix=".part", dir=self.folder.resolve())
-        Path(self._written.name).chmod(0o755)  # a server may be another user's process
-        merged(policy).save_pretrained(self._written.name)
-        self.follow_directory(self._written.name)
-        if before is not None:
-            before.cleanup()
+        before, written = self._forget, tempfile.mkdtemp(prefix=".weights-", suffix=".part", dir=self.folder.resolve())
+        self._forget = weakref.finalize(self, shutil.rmtree, written, True)
+        Path(written).chmod(0o755)  # a server may be another user's process
+        merged(policy).save_pretrained(written)
+        self.follow_directory(written)
+        before()
 
     def follow_directory(self, snapshot: str) -> None:
         """Have the servers read a directory of whole weights themselves; one that is away reads it when it is back."""
@@ -121,9 +122,7 @@ class Served:
         return [rollout for replies in self.fleet.each(len(prompts), ask, finished) for rollout in replies]
 
     def close(self) -> None:
-        if self._written is not None:
-            self._written.cleanup()
-            self._written = None
+        self._forget()
 
     def _make_ready(self, server: Server) -> None:
         if self.pushed.directory:
