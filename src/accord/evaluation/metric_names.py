@@ -282,13 +282,13 @@ METRICS: dict[str, Metric] = {
         PPO,
     ),
     "policy/importance": Metric(
-        "mean over reply tokens of min(π/μ, cap), with μ the weights that drew them, one step older, and π those that "
+        "mean over reply tokens of min(π/μ, 2), with μ the weights that drew them, one step older, and π those that "
         "this iteration begins with (`--off_policy_steps 1`)",
         "–",
         PPO,
     ),
     "policy/importance_truncated": Metric(
-        "reply tokens whose π/μ is at `--importance_cap` or above (`--off_policy_steps 1`)", "share", PPO
+        "reply tokens whose π/μ is 2 or above (`--off_policy_steps 1`)", "share", PPO
     ),
     "policy/importance_effective": Metric(
         "effective sample size of these weights over the number of tokens, (Σw)² / (n Σw²) (`--off_policy_steps 1`)",

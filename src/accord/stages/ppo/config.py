@@ -286,7 +286,6 @@ class Ppo(Training, Adapters, Rendering, Rollouts, KlKnobs, AdvantageKnobs, Limi
         ),
         Idle("labeling", lambda c: c.labelers, "without --rewards.NAME labeler:WHERE"),
         Idle("off_policy_steps", lambda c: c.engine, "without --engine URL (nothing draws while this process learns)"),
-        Idle("importance_cap", lambda c: c.off_policy_steps, "without --off_policy_steps 1"),
         Idle("sampler_gap", lambda c: not c.off_policy_steps, "with --off_policy_steps 1 (the ratios bridge any gap)"),
     )
     model: str = Field(description="snapshot to start from")
@@ -294,7 +293,7 @@ class Ppo(Training, Adapters, Rendering, Rollouts, KlKnobs, AdvantageKnobs, Limi
     data: Sources = Field(description="prompts; --data.NAME SOURCE names a slice")
     split: str = Field("", description="use only prompts of this split (preference, policy, evaluation)")
     rewards: dict[str, str] = Field(
-        description="--rewards.NAME DIR: preference models, or module:function, URLs, labeler:WHERE, rlcr:WHERE; summed"
+        description="--rewards.NAME WHERE: preference models, functions, URLs, labeler: or rlcr:; summed"
     )
     reward_weights: dict[str, float] = rare({}, description="--reward_weights.NAME X: its weight in the sum; default 1")
     labeling: dict[str, int | float | bool | str] = rare(
@@ -318,9 +317,6 @@ class Ppo(Training, Adapters, Rendering, Rollouts, KlKnobs, AdvantageKnobs, Limi
     )
     off_policy_steps: int = rare(
         0, ge=0, le=1, description="1: servers draw the next iteration's replies, by weights one step old, meanwhile"
-    )
-    importance_cap: float = rare(
-        2.0, gt=0, description="bound on the ratio of trainer to sampler that weighs a token of older weights"
     )
     score_clip: float = rare(0.0, ge=0, description="bound on raw scores (not on KL); 0 does not clip")
     unfinished_penalty: float = rare(

@@ -9,6 +9,8 @@ from torch import Tensor
 from accord.engine.packing import Group
 from accord.records import Prompt, Rollout
 
+CAP = 2.0  # of the ratio by which a token of older weights is weighed
+
 
 @dataclass(frozen=True)
 class Experience:

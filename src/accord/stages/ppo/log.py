@@ -10,8 +10,7 @@ from accord.objectives.masked import masked_mean
 from accord.objectives.policy_gradient import effective_share
 from accord.run import RunFolder
 from accord.stages.ppo.actors import Actors
-from accord.stages.ppo.config import Ppo
-from accord.stages.ppo.experience import Experience
+from accord.stages.ppo.experience import CAP, Experience
 from accord.stages.ppo.state import State
 from accord.stages.shared import gold_scores
 
@@ -44,14 +43,14 @@ def rollout_metrics(actors: Actors, experience: Experience, state: State) -> dic
     return metrics
 
 
-def importance_metrics(config: Ppo, experience: Experience) -> dict[str, float]:
+def importance_metrics(experience: Experience) -> dict[str, float]:
     """How far the weights that drew are from those that are trained; nothing where they are the same."""
     weights, mask = experience.importance, experience.mask
     if weights is None:
         return {}
     return {
         "policy/importance": float(masked_mean(weights, mask)),
-        "policy/importance_truncated": float(masked_mean((weights >= config.importance_cap).float(), mask)),
+        "policy/importance_truncated": float(masked_mean((weights >= CAP).float(), mask)),
         "policy/importance_effective": float(effective_share(weights, mask)),
     }
 

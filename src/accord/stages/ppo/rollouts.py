@@ -21,7 +21,7 @@ from accord.objectives.policy_gradient import truncated_ratios
 from accord.records import Prompt, Rollout
 from accord.stages.ppo.actors import Actors, exact_kls
 from accord.stages.ppo.config import Ppo
-from accord.stages.ppo.experience import Experience, weighted_sum
+from accord.stages.ppo.experience import CAP, Experience, weighted_sum
 from accord.stages.ppo.state import State
 from accord.stages.shared import sample_settings
 from accord.stages.verdicts import in_slices
@@ -279,7 +279,6 @@ def complete(config: Ppo, experience: Experience) -> Experience:
     inside = {name: in_slices(experience.prompts, config.limit_slices.get(name, "")) for name in config.limits}
     importance = None
     if experience.sampled is not None:
-        mask, cap = experience.mask, config.importance_cap
-        importance = truncated_ratios(experience.logprobs, experience.sampled, mask, cap=cap)
+        importance = truncated_ratios(experience.logprobs, experience.sampled, experience.mask, cap=CAP)
     reward = weighted_sum(experience.scores, config.summed)
     return replace(experience, reward=reward, inside=inside, importance=importance)

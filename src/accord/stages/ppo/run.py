@@ -124,7 +124,7 @@ def iterate(
     experience = collect(config, world, actors, prompts_of(config, prompts, state.step), state, following)
     warming = state.step < config.critic_warmup
     metrics = (hold_multipliers if warming else move_multipliers)(config, actors.limits, experience, state)
-    metrics |= rollout_metrics(actors, experience, state) | importance_metrics(config, experience)
+    metrics |= rollout_metrics(actors, experience, state) | importance_metrics(experience)
     metrics |= watch_metrics(config.watch, experience, state)
     if world.is_main:
         add_samples(run, actors.renderer, experience, state.step + 1)
