@@ -161,7 +161,7 @@ def test_the_report_shows_the_rounds(whole):
     page = build_report([whole])
     assert "Round 1: promoted." in page and "Round 2: promoted." in page
     assert "simulated:mixed:0" in page and "simulated:mixed:1001" in page
-    assert "wins over the rounds" in page and "Replies that met" in page
+    assert "Wins over the rounds" in page and "Replies that met" in page
 
 
 def stopped_everywhere(monkeypatch):
