@@ -303,7 +303,7 @@ def test_cards_and_configs_are_utf8_whatever_the_locale(commands, tmp_path):
 
 # beside these every bounded number begins at 0 and has no end
 STARTS = {"max_length": 1.0}
-ENDS = dict.fromkeys(("gamma", "lam", "refresh_mix", "weight_average", "warmup", "eval_share"), 1.0)
+ENDS = dict.fromkeys(("gamma", "lam", "refresh_mix", "weight_average", "warmup", "eval_share", "off_policy_steps"), 1.0)
 ENDS |= dict.fromkeys(("label_smoothing", "flips", "label_flips", "suspect_below"), 0.5)
 
 
