@@ -126,9 +126,9 @@ def opinionated(small, tmp_path_factory):
         yield url, policy, rows
 
 
-def asked(url, model, question):
+def asked(url, model, question, **more):
     body = {"model": model, "messages": [{"role": "user", "content": question}], "temperature": 0}
-    body |= {"max_tokens": LONGEST, "return_token_ids": True}
+    body |= {"max_tokens": LONGEST, **more}
     answer = httpx2.post(f"{url}/v1/chat/completions", json=body, timeout=300, trust_env=False)
     assert answer.status_code == 200, answer.text
     return answer.json()["choices"][0]
@@ -147,7 +147,7 @@ def test_vllm_answers_an_export_as_sample_does_and_stops_where_training_ended(vl
     renderer, model, ours = greedy
     parted = {}
     for question, rollout in zip(QUESTIONS, ours, strict=True):
-        choice = asked(vllm, exported[1], question)
+        choice = asked(vllm, exported[1], question, return_token_ids=True)
         if tuple(choice["token_ids"]) != rollout.ids:
             parted[question] = near_tie(model, rollout.prompt_ids, rollout.ids, choice["token_ids"])
             continue
