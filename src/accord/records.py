@@ -31,6 +31,11 @@ class Turn(NamedTuple):
     content: str
 
 
+def as_messages(turns: Iterable[Turn]) -> list[dict[str, str]]:
+    """Turns as chat templates, servers and rows have them."""
+    return [turn._asdict() for turn in turns]
+
+
 def content_hash(*parts: object) -> str:
     """16 hex digits of SHA-256 over the JSON of `parts`; the id of every record."""
     text = json.dumps(parts, ensure_ascii=False, sort_keys=True, separators=(",", ":"))

@@ -10,6 +10,7 @@ import pytest
 from accord import world
 from accord.claims import constitution, cost_of_feedback, oversight, red_team_data, revisions
 from accord.claims.lab import feedback, oversee
+from accord.claims.lab.cells import Cells
 from accord.claims.lab.contract import verdict_of
 from accord.claims.lab.recipes import SCALES, GoldFlow
 from accord.claims.lab.workers import run_stage
@@ -59,6 +60,8 @@ class Scripted:
 
     def flow(self, seed):
         return GoldFlow(self.root / str(seed), SCALES["small"], seed, True)
+
+    tuned = Cells.tuned
 
     def base(self, seeds):
         return [self.flow(seed) for seed in seeds]

@@ -8,6 +8,7 @@ import pytest
 
 from accord import world
 from accord.claims import fused_questions
+from accord.claims.lab.cells import Cells
 from accord.claims.lab.recipes import SCALES, GoldFlow
 from accord.data.rows import reply_row
 from accord.stages.sample.config import Sample
@@ -21,6 +22,8 @@ class Scripted:
 
     def flow(self, seed):
         return GoldFlow(self.root / str(seed), SCALES["small"], seed, True)
+
+    tuned = Cells.tuned
 
     def run(self, configs):
         for config in (config for config in configs if isinstance(config, Sample)):

@@ -10,6 +10,7 @@ import pytest
 from accord import world
 from accord.claims import assistance, drift, online, representation
 from accord.claims.lab import rounds
+from accord.claims.lab.cells import Cells
 from accord.claims.lab.contract import verdict_of
 from accord.claims.lab.findings import TRAINED
 from accord.claims.lab.recipes import SCALES, GoldFlow
@@ -33,6 +34,8 @@ class Made:
     def flow(self, seed):
         (self.root / str(seed)).mkdir(parents=True, exist_ok=True)
         return GoldFlow(self.root / str(seed), SCALES["small"], seed, True)
+
+    tuned = Cells.tuned
 
     def base(self, seeds):
         return [self.flow(seed) for seed in seeds]

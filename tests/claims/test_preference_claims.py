@@ -39,6 +39,8 @@ class Written:
     def flow(self, seed):
         return GoldFlow(self.root / str(seed), SCALES["small"], seed, True)
 
+    tuned = Cells.tuned
+
     def base(self, seeds):
         return [self.flow(seed) for seed in seeds]
 

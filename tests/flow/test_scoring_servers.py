@@ -36,6 +36,19 @@ def served(snapshots, serve):
     return {"rewards.helpful": ",".join(places), "costs.harm": serve(snapshots / "calibrated") + "/scores"}
 
 
+def dies_once(monkeypatch, serve, url, *, back, after):
+    """A server that goes away behind the first iteration, and comes back after so many seconds, with this snapshot."""
+    plain = RunFolder.log
+
+    def log(run, row):
+        plain(run, row)
+        if row["step"] == 1:
+            serve.stop(url)
+            threading.Timer(after, serve.again, (url, back)).start()
+
+    monkeypatch.setattr(RunFolder, "log", log)
+
+
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(fleets, "PAUSE", 0.02)
@@ -58,15 +71,7 @@ def test_a_server_that_dies_and_comes_back_loses_nothing(commands, snapshots, se
     asked = served(snapshots, serve)
     assert commands.run("unsafe", tmp_path / "whole", **asked, **ASKED) == 0
     url = asked["costs.harm"].removesuffix("/scores")
-    plain = RunFolder.log
-
-    def log(run, row):
-        plain(run, row)
-        if row["step"] == 1:
-            serve.stop(url)
-            threading.Timer(0.3, serve.again, (url, snapshots / "calibrated")).start()
-
-    monkeypatch.setattr(RunFolder, "log", log)
+    dies_once(monkeypatch, serve, url, back=snapshots / "calibrated", after=0.3)
     assert commands.run("unsafe", tmp_path / "run", **asked, **ASKED) == 0
     assert numbers(tmp_path / "run") == numbers(tmp_path / "whole")
     assert f"{url}/scores is away" in capsys.readouterr().out
@@ -75,16 +80,8 @@ def test_a_server_that_dies_and_comes_back_loses_nothing(commands, snapshots, se
 def test_a_server_that_comes_back_as_another_model_ends_the_run(
     commands, snapshots, serve, tmp_path, monkeypatch, capsys
 ):
-    url = serve(snapshots / "cost")
-    plain = RunFolder.log
-
-    def log(run, row):
-        plain(run, row)
-        if row["step"] == 1:
-            serve.stop(url)
-            threading.Timer(0.1, serve.again, (url, snapshots / "cost2")).start()
-
-    monkeypatch.setattr(RunFolder, "log", log)
+    url, plain = serve(snapshots / "cost"), RunFolder.log
+    dies_once(monkeypatch, serve, url, back=snapshots / "cost2", after=0.1)
     changes = {**ASKED, "costs.harm": f"{url}/scores", "checkpoint_every": 1}
     assert commands.run("limited", tmp_path / "run", **changes) == 2
     assert "came back as another model" in capsys.readouterr().err

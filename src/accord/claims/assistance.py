@@ -168,9 +168,7 @@ def found_by(pairs: Sequence[Pair], said: Sequence[Both]) -> np.ndarray:
 
 def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
     """How often people find the better reply: alone, with the critic, with one always right, with one always wrong."""
-    flows = [cells.flow(seed) for seed in seeds]
-    for stage in ("pretrain", "sft"):
-        cells.run([getattr(flow, stage)() for flow in flows])
+    flows = cells.tuned(seeds)
     cells.run([step(flow) for flow in flows for step in (answered, critic)])
     pairs = [pairs_of(Path(answered(flow).out)) for flow in flows]
     asked = [critiques(flow, own) for flow, own in zip(flows, pairs, strict=True)]

@@ -18,7 +18,6 @@ CRITERIA = (FUSED, *SEPARATE)
 GROUPS = ("eager", "cautious")  # who value differently
 EACH = 2  # people of a group
 PAIRS = 400  # of replies that differ, that everybody compares under every question
-STAGES = ("pretrain", "sft", "sample_harm")
 
 
 def pairs_of(folder: Path) -> list[tuple[Prompt, tuple[str, str]]]:
@@ -47,9 +46,8 @@ def alphas(pairs: Sequence[tuple[Prompt, tuple[str, str]]], seed: int) -> dict[s
 
 def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
     """α under each question, and the mean of the separate ones less the fused one."""
-    flows = [cells.flow(seed) for seed in seeds]
-    for stage in STAGES:
-        cells.run([getattr(flow, stage)() for flow in flows])
+    flows = cells.tuned(seeds)
+    cells.run([flow.sample_harm() for flow in flows])
     found = [alphas(pairs_of(Path(flow.sample_harm().out)), flow.seed) for flow in flows]
     gaps = [sum(one[name] for name in SEPARATE) / len(SEPARATE) - one[FUSED] for one in found]
     of = {name: nested_interval([one[name] for one in found]) for name in CRITERIA}

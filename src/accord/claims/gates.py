@@ -34,9 +34,7 @@ LAST = 25  # steps whose mean is the training loss at the end
 
 def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
     """Recall by level, skills, compliance and refusals of the fine-tuned model; loss of the pretrained one."""
-    flows = [cells.flow(seed) for seed in seeds]
-    for stage in ("pretrain", "sft"):
-        cells.run([getattr(flow, stage)() for flow in flows])
+    flows = cells.tuned(seeds)
     cells.run([config for flow in flows for config in (certain(flow), plain(flow))])
     replies = [answers(flow) for flow in flows]
     right = [right_by_name(of_seed) for of_seed in replies]

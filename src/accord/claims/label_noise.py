@@ -61,9 +61,7 @@ def scores(flow: GoldFlow) -> Score:
 
 def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
     """Accuracies over the grid, on pairs whose true order is known."""
-    flows = [cells.flow(seed) for seed in seeds]
-    for stage in ("pretrain", "sft"):
-        cells.run([getattr(flow, stage)() for flow in flows])
+    flows = cells.tuned(seeds)
     cells.run([model(flow, *point) for flow in flows for point in grid()])
     cells.run([scores(flow) for flow in flows])
     tables = [outcomes(flow) for flow in flows]

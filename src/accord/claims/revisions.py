@@ -73,9 +73,7 @@ def read(config: Constitution) -> Chains:
 
 def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
     """Harm by revision number in each way."""
-    flows = [cells.flow(seed) for seed in seeds]
-    for stage in ("pretrain", "sft"):
-        cells.run([getattr(flow, stage)() for flow in flows])
+    flows = cells.tuned(seeds)
     cells.run([revised(flow, way) for flow in flows for way in WAYS])
     found = {way: [read(revised(flow, way)) for flow in flows] for way in WAYS}
     curve = {way: np.array([chains.curve(HARMFUL) for chains in own]) for way, own in found.items()}

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from accord.records import Comparison, Demonstration, Document, Judgement, Prompt, Rollout, Turn
+from accord.records import Comparison, Demonstration, Document, Judgement, Prompt, Rollout, Turn, as_messages
 
 Record = Document | Prompt | Demonstration | Comparison | Judgement
 
@@ -19,7 +19,7 @@ def to_row(record: Record) -> dict[str, Any]:
         return {"record": "document", "text": record.text, "source": record.source}
     prompt = record if isinstance(record, Prompt) else record.prompt
     shared = {
-        "prompt": [turn._asdict() for turn in prompt.turns],
+        "prompt": as_messages(prompt.turns),
         "slice": prompt.slice,
         "source": prompt.source,
     }
@@ -60,7 +60,7 @@ def reply_row(prompt: Prompt, reply: str, **more: Any) -> dict[str, Any]:
         "prompt_id": prompt.id,
         "slice": prompt.slice,
         "source": prompt.source,
-        "prompt": [turn._asdict() for turn in prompt.turns],
+        "prompt": as_messages(prompt.turns),
         "reply": reply,
         **more,
     }

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from accord.errors import BadInput
-from accord.records import Turn
+from accord.records import Turn, as_messages
 
 # For a base model that has no chat template: the transcripts of HH-RLHF, without new tokens. The blank belongs to the
 # reply, whose first word is then one token, as it is inside a text. Line ends stand in expressions, because the one
@@ -118,7 +118,7 @@ class ChatTemplate:
 
         try:
             rendered = self._compiled.render(
-                messages=[turn._asdict() for turn in turns],
+                messages=as_messages(turns),
                 tools=None,
                 documents=None,
                 add_generation_prompt=opens,

@@ -8,7 +8,7 @@ from typing import Any
 from accord.data.columns import Fields
 from accord.data.conversations import Dropped, Turns, is_null, parse_text
 from accord.data.parts import CHOICE, NAMED, Parts, Ranking, Shape, Verdict, chosen_of_two
-from accord.records import Turn
+from accord.records import Turn, as_messages
 
 BOTH_BAD = re.compile(r"(tie\s*)?\(?both[ _-]?bad\)?")
 
@@ -164,7 +164,7 @@ def _judged(cells: Fields, name: str) -> list[dict[str, str]]:
     asked = [place for place, turn in enumerate(turns) if turn.role == "user"]
     if 0 < count < len(asked):
         turns = turns[: asked[count]]
-    return [turn._asdict() for turn in turns]
+    return as_messages(turns)
 
 
 def _arena_columns(cells: Fields) -> Parts:

@@ -70,8 +70,8 @@ class Preferences:
         first, last = [], []
         for pair, straight, turned in self.shown:
             if (truth := first_is_better[pair]) is not None:
-                first.append(_side(straight if truth else turned))
-                last.append(1 - _side(turned if truth else straight))
+                first.append(likelier(straight if truth else turned))
+                last.append(1 - likelier(turned if truth else straight))
         return {"right_first": finite(_mean(first)), "right_last": finite(_mean(last))}
 
     def joined(self, other: "Preferences") -> "Preferences":
@@ -103,8 +103,8 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else math.nan
 
 
-def _side(probability: float) -> float:
-    """Which of two answers is the likelier: 1 the one with this probability, 0 the other, a half neither."""
+def likelier(probability: float) -> float:
+    """Which of two answers is the likelier: 1 the one with this probability, 0 the other, ½ neither."""
     return (1 + (probability > 0.5) - (probability < 0.5)) / 2
 
 

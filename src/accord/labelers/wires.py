@@ -13,7 +13,7 @@ from typing import Any
 from accord.engine.remote.http import CallFailed
 from accord.labelers.labeler import Draft, Writing
 from accord.labelers.questions import Method, Question
-from accord.records import Turn
+from accord.records import Turn, as_messages
 
 TOP = 20  # likeliest tokens that are asked for; no server gives more
 CUT = "cut at the longest text that was asked for"
@@ -71,10 +71,6 @@ def normalised(weights: Sequence[float]) -> tuple[float, ...]:
     return tuple(float(w) / sum(weights) for w in weights)
 
 
-def messages(turns: Sequence[Turn]) -> list[dict[str, str]]:
-    return [{"role": turn.role, "content": turn.content} for turn in turns]
-
-
 def read_top(choice: Any, answers: Sequence[str]) -> tuple[float, ...]:
     """Probabilities of the first token. An answer that is not among the likeliest has at most the least of theirs."""
     content = ((choice.get("logprobs") or {}) if isinstance(choice, dict) else {}).get("content") or [{}]
@@ -107,7 +103,7 @@ def shares(drawn: Sequence[str], answers: Sequence[str]) -> tuple[float, ...]:
 
 def by_logprobs(post: Post, question: Question) -> tuple[float, ...]:
     """The answer's first token, with the log-probs of the likeliest."""
-    body = {"messages": messages(question.turns), "temperature": 1.0, "logprobs": True, "top_logprobs": TOP}
+    body = {"messages": as_messages(question.turns), "temperature": 1.0, "logprobs": True, "top_logprobs": TOP}
     choice = post(body, 1, lambda answer: field(answer, "choices", 0))
     return read_top(choice, question.answers)
 
@@ -116,7 +112,7 @@ def by_schema(post: Post, question: Question) -> tuple[float, ...]:
     """Probabilities that the model states, in JSON that the server holds it to."""
     schema = {"name": "answer", "strict": True, "schema": answer_schema(question)}
     body = {
-        "messages": messages(stating(question)),
+        "messages": as_messages(stating(question)),
         "temperature": 0.0,
         "response_format": {"type": "json_schema", "json_schema": schema},
     }
@@ -175,7 +171,7 @@ def drawn_from(draw: Callable[[Post, Sequence[Turn], Writing, int], list[Draft]]
 
 def draw_openai(post: Post, turns: Sequence[Turn], how: Writing, count: int) -> list[Draft]:
     """Up to `count` texts of one call: a server that takes no notice of `n` gives one."""
-    body = {"messages": messages(turns), "temperature": how.temperature, "seed": how.seed % 2**31, "n": count}
+    body = {"messages": as_messages(turns), "temperature": how.temperature, "seed": how.seed % 2**31, "n": count}
     choices = post(body, how.max_new_tokens * count, lambda answer: _texts(field(answer, "choices")))
     return [Draft(text, CUT if finish == "length" else "") for text, finish in choices]
 
@@ -213,7 +209,7 @@ def anthropic_turns(turns: Sequence[Turn]) -> dict[str, Any]:
     """Turns as that protocol has them: what the system says apart."""
     said = [turn for turn in turns if turn.role != "system"]
     system = "\n\n".join(turn.content for turn in turns if turn.role == "system")
-    return {"messages": messages(said), **({"system": system} if system else {})}
+    return {"messages": as_messages(said), **({"system": system} if system else {})}
 
 
 def wires(samples: int) -> dict[str, Wire]:

@@ -18,7 +18,7 @@ from accord.engine.remote.fleet import Fleet, ServerAway
 from accord.engine.remote.scores import About, ScoreServer, ScoresRefused
 from accord.errors import BadInput
 from accord.models.scalar import Normalizer
-from accord.records import Prompt
+from accord.records import Prompt, Turn, as_messages
 
 AT_ONCE = 64  # replies in one call
 IN_FLIGHT = 4  # calls to one server
@@ -173,13 +173,8 @@ def read_of(about: About, head: str, where: str) -> str:
 def conversations_of(prompts: Sequence[Prompt], replies: Sequence[str]) -> list[Conversation]:
     """Each prompt's turns with its reply behind them."""
     return [
-        [*({"role": turn.role, "content": turn.content} for turn in prompt.turns), said(reply)]
-        for prompt, reply in zip(prompts, replies, strict=True)
+        as_messages((*prompt.turns, Turn("assistant", reply))) for prompt, reply in zip(prompts, replies, strict=True)
     ]
-
-
-def said(reply: str) -> dict[str, str]:
-    return {"role": "assistant", "content": reply}
 
 
 def checked(where: str, found: Any, expected: int) -> list[float]:

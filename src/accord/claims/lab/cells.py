@@ -47,16 +47,17 @@ class Cells:
         digest = hashlib.sha256(json.dumps([world_hash(), *map(config_hash, base)]).encode()).hexdigest()[:12]
         return GoldFlow(self.root / f"gold-{self.scale}-{seed}-{digest}", SCALES[self.scale], seed, True, 1)
 
+    def tuned(self, seeds: Sequence[int]) -> list[GoldFlow]:
+        """Flows up to the fine-tuned model, for every seed."""
+        flows = [self.flow(seed) for seed in seeds]
+        for stage in ("pretrain", "sft"):
+            self.run([getattr(flow, stage)() for flow in flows])
+        return flows
+
     def base(self, seeds: Sequence[int]) -> list[GoldFlow]:
         """Flows with everything before policy optimisation done, for every seed."""
-        flows = [self.flow(seed) for seed in seeds]
-        for stages in (
-            ["pretrain"],
-            ["sft"],
-            ["sample", "sample_harm"],
-            ["annotate", "annotate_harm"],
-            ["helpful", "harmless"],
-        ):
+        flows = self.tuned(seeds)
+        for stages in (["sample", "sample_harm"], ["annotate", "annotate_harm"], ["helpful", "harmless"]):
             self.run([getattr(flow, stage)() for flow in flows for stage in stages])
         return flows
 

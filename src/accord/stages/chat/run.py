@@ -16,7 +16,7 @@ from accord.engine.forward.adapters import bare
 from accord.engine.texts import TextStream, said
 from accord.models.loading import load_policy
 from accord.models.tokenizer import load_renderer
-from accord.records import Turn
+from accord.records import Turn, as_messages
 from accord.stages.chat.config import Chat
 from accord.stages.shared import sample_settings
 from accord.training import distributed
@@ -96,7 +96,7 @@ class Conversation:
         if not where:
             print("/save needs a file: /save talk.jsonl")
             return
-        row = {"messages": [{"role": turn.role, "content": turn.content} for turn in self.turns]}
+        row = {"messages": as_messages(self.turns)}
         try:
             with open(where, "a", encoding="utf-8", newline="\n") as stream:
                 stream.write(json.dumps(row, ensure_ascii=False) + "\n")

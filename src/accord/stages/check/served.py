@@ -29,11 +29,9 @@ def engine_finding(server: Server, longest: int, knobs: str) -> Diagnosis:
 @torch.no_grad()
 def distribution_finding(model: nn.Module, rollouts: Sequence[Rollout]) -> Diagnosis:
     """Whether the log-probs that replies came with are this model's."""
-    gaps = []
-    for rollout, group in zip(rollouts, rollout_groups(rollouts), strict=True):
-        ours = token_logprobs(model, pack([group]), temperature=rollout.temperature)
-        gaps.append((ours - torch.tensor(rollout.logprobs)).abs())
-    gap = float(torch.cat(gaps).mean())
+    ours = token_logprobs(model, pack(rollout_groups(rollouts)), temperature=rollouts[0].temperature)
+    theirs = torch.tensor([logprob for rollout in rollouts for logprob in rollout.logprobs])
+    gap = float((ours - theirs).abs().mean())
     said = f"its log-probs are {gap:.1e} nats a token off this model's"
     if gap <= OFF:
         return Diagnosis("engine", said)

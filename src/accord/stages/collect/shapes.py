@@ -1,17 +1,13 @@
 """Shapes that labels leave in: rows that `data/` reads back as the record that they were made of."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from accord.data.conversations import Dropped
 from accord.data.rows import Record, stored_row
-from accord.records import Comparison, Demonstration, Judgement, Prompt, Turn
+from accord.records import Comparison, Demonstration, Judgement, Prompt, Turn, as_messages
 
 SPEAKERS = {"user": "Human", "assistant": "Assistant"}
-
-
-def _messages(turns: Iterable[Turn]) -> list[dict[str, str]]:
-    return [turn._asdict() for turn in turns]
 
 
 def _about(record: Comparison | Judgement) -> dict[str, str]:
@@ -49,7 +45,7 @@ def preference(record: Record) -> dict[str, Any]:
     sides = {
         name: [{"role": "assistant", "content": reply}] for name, reply in (("chosen", better), ("rejected", worse))
     }
-    return {"prompt": _messages(said.prompt.turns), **sides, **_verdict(said)}
+    return {"prompt": as_messages(said.prompt.turns), **sides, **_verdict(said)}
 
 
 def hh(record: Record) -> dict[str, Any]:
@@ -74,7 +70,7 @@ def votes(record: Record) -> dict[str, Any]:
         raise Dropped("more than two replies")
     a, b = said.ranks
     winner = "tie (bothbad)" if said.all_bad and a == b else "tie" if a == b else "model_a" if a < b else "model_b"
-    talks = [_messages((*said.prompt.turns, Turn("assistant", reply))) for reply in said.replies]
+    talks = [as_messages((*said.prompt.turns, Turn("assistant", reply))) for reply in said.replies]
     return {"conversation_a": talks[0], "conversation_b": talks[1], "winner": winner, **_about(said)}
 
 
@@ -82,7 +78,7 @@ def rankings(record: Record) -> dict[str, Any]:
     """All replies with their ranks."""
     said = _comparison(record)
     bad = {"all_bad": True} if said.all_bad else {}
-    columns = {"prompt": _messages(said.prompt.turns), "responses": list(said.replies), "ranks": list(said.ranks)}
+    columns = {"prompt": as_messages(said.prompt.turns), "responses": list(said.replies), "ranks": list(said.ranks)}
     return {**columns, **bad, **_about(said)}
 
 
@@ -90,7 +86,7 @@ def _judged(record: Record, kind: str) -> tuple[Judgement, dict[str, Any]]:
     """A judgement of the kind, and the columns of every one."""
     if not isinstance(record, Judgement) or record.kind != kind:
         raise Dropped("other kind of record")
-    return record, {"prompt": _messages(record.prompt.turns), "completion": record.reply}
+    return record, {"prompt": as_messages(record.prompt.turns), "completion": record.reply}
 
 
 def ratings(record: Record) -> dict[str, Any]:
@@ -115,7 +111,7 @@ def messages(record: Record) -> dict[str, Any]:
     """Demonstrations as conversations that end with the ideal reply."""
     if not isinstance(record, Demonstration):
         raise Dropped("other kind of record")
-    return {"messages": _messages((*record.prompt.turns, Turn("assistant", record.reply))), **_whence(record.prompt)}
+    return {"messages": as_messages((*record.prompt.turns, Turn("assistant", record.reply))), **_whence(record.prompt)}
 
 
 SHAPES: dict[str, Callable[[Record], dict[str, Any]]] = {

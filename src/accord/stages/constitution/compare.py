@@ -16,6 +16,7 @@ from accord.labelers.labeler import Labeler, Writing
 from accord.labelers.preferences import (
     BothOrders,
     Preferences,
+    likelier,
     logit,
     prefers,
     sigmoid,
@@ -130,7 +131,7 @@ def compare(
         own = plain[i]
         sure = sigmoid(measured(logit(first), method, maps)) if maps else first
         if config.labels == "hard":
-            sure = (1 + (sure > 0.5) - (sure < 0.5)) / 2
+            sure = likelier(sure)
         labeler = f"ai:{judge.name}:{method}"
         comparison = soft_label(own.prompt, own.first, own.second, config.criterion, sure, labeler)
         made.append(comparison)
