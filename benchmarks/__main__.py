@@ -70,7 +70,7 @@ def main() -> int:
     parser.add_argument("--model", default="", help="directory of a real model, for `real` and `feedback`")
     parser.add_argument("--minutes", type=float, default=0, help="start no case after so many; 0: no bound")
     parser.add_argument("--save", type=Path, help="JSON file, and a page beside it, written after every case")
-    parser.add_argument("--cases", default="", help="of the benchmark, those whose names begin so: names with commas")
+    parser.add_argument("--cases", default="", help="of the benchmark: beginnings of their names, with semicolons")
     parser.add_argument("--only", default="", help="with all: names with commas, the others' rows are kept")
     chosen = parser.parse_args()
     names = [chosen.name] if chosen.name != "all" else chosen.only.split(",") if chosen.only else list(BENCHMARKS)
@@ -114,7 +114,7 @@ def run(name: str, plan: Plan, code: str, bounds: Bounds | None = None) -> Resul
     }
     try:
         for case in BENCHMARKS[name].cases(plan):
-            if not case.name.startswith(tuple(bounds.cases.split(","))):
+            if not case.name.startswith(tuple(bounds.cases.split(";"))):
                 continue
             if bounds.minutes and time.time() - started > 60 * bounds.minutes:
                 rows += empty_rows(case, f"not run: {bounds.minutes:g} minutes were over")

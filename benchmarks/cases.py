@@ -172,7 +172,7 @@ def real(plan: Plan) -> list[Case]:
 
     memory = [
         Measure(at_most(1.0), lambda ours, theirs: ours["peak_mib"] / theirs["peak_mib"], ", peak memory"),
-        Measure(at_most(4.0, "GiB"), lambda ours, _: ours["peak_mib"] / 1024, ", peak memory of ours"),
+        Measure(at_most(4.0, "GiB"), peak_gib, ", peak memory of ours"),
     ]
     return [
         beside("sft", "SFT", at_least(3)),
@@ -180,9 +180,14 @@ def real(plan: Plan) -> list[Case]:
         beside("dpo", "DPO, reference at every step", at_least(4)),
         beside("dpo", "DPO, reference precomputed", at_least(4), cached=True),
         *within_memory(plan, lora),
+        every_role(plan, lora),
         drawn("generation, fixed lengths, B = 8", equal_prompts(8, plan.vocab, length=64), at_least(1.3), 64),
         drawn("generation, HH's lengths, B = 8", hh_items(8, plan.vocab), at_least(2), 128, **ENDING),
     ]
+
+
+def peak_gib(ours: Result, _: Result) -> float:
+    return float(ours["peak_mib"]) / 1024
 
 
 def within_memory(plan: Plan, lora: Options) -> list[Case]:
@@ -193,7 +198,7 @@ def within_memory(plan: Plan, lora: Options) -> list[Case]:
         return Case(name, plan.workload(items), jobs[0], jobs[1], equality.training, measures)
 
     def peak(limit: float) -> Measure:
-        return Measure(at_most(limit, "GiB"), lambda ours, _: ours["peak_mib"] / 1024, ", peak memory")
+        return Measure(at_most(limit, "GiB"), peak_gib, ", peak memory")
 
     pairs = [item for item in hh_items(180, plan.vocab) if len(item["prompt"]) + sum(map(len, item["replies"])) <= 384]
     long, longest = (128, 256) if plan.toy else (2048, 8192)
@@ -227,6 +232,16 @@ def within_memory(plan: Plan, lora: Options) -> list[Case]:
             [peak(6)],
         ),
     ]
+
+
+def every_role(plan: Plan, lora: Options) -> Case:
+    """Constrained PPO by LoRA: policy, reference, preference model, cost model and both critics on one base."""
+    options = drawing(plan, **lora, method="gae", limited=True, critic="shared", one_base=True)
+    options |= {"batch_size": 16, "steps": 2, "max_new_tokens": 8 if plan.toy else 48}
+    items = fixed_replies(32, plan.vocab, replies=1, length=options["max_new_tokens"])
+    name = f"PPO with a limit, every role by LoRA on one base, 16 replies of {options['max_new_tokens']} tokens"
+    measure = Measure(at_most(5, "GiB"), peak_gib, ", peak memory")
+    return Case(name, plan.workload(items), Job(OURS, "ppo", options), None, equality.alone, [measure])
 
 
 def drawing(plan: Plan, **more: Any) -> Options:

@@ -21,6 +21,10 @@ from accord.engine.decode.sampler import sample
 from accord.engine.forward.adapters import bare
 from accord.engine.forward.causal import token_logprobs
 from accord.engine.packing import cut_by_tokens, pack, reply_group
+from accord.models.loading import add_adapters
+from accord.models.places import read_tokenizer
+from accord.models.saving import save_model
+from accord.models.scalar import new_scalar
 from accord.records import Prompt, Rollout
 from accord.stages.ppo import run as stage
 from accord.stages.ppo.actors import Actors, prepare
@@ -96,13 +100,15 @@ def policy_knobs(folder: Path, chosen: dict[str, Any]) -> dict[str, Any]:
     texts = [words(item["prompt"]) for item in items_of(folder)]
     prompts.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
     critics = chosen["method"] == "gae"
-    scorer = str(folder / "scorer") if critics else "benchmarks.reward:of_conversations"
+    scorer = scorer_of(folder, chosen, "preference") if critics else "benchmarks.reward:of_conversations"
     critic = chosen.get("critic", "separate")
     with_critics: dict[str, Any] = {"critic": critic, "value_clip": 0.2} if critics else {}
     if critics and critic == "separate":
         with_critics["critic_learning_rate"] = chosen["learning_rate"]
     in_loss = {"kl_in": "loss", "kl_estimator": "k3"} if chosen["method"] == "grpo" else {}
-    limits = {"costs": {"harmless": cost_model(folder)}, "limits": {"harmless": 0.0}} if chosen.get("limited") else {}
+    limits: dict[str, Any] = {}
+    if chosen.get("limited"):
+        limits = {"costs": {"harmless": scorer_of(folder, chosen, "cost")}, "limits": {"harmless": 0.0}}
     return {
         **knobs(folder, chosen, "model"),
         **in_loss,
@@ -122,14 +128,22 @@ def policy_knobs(folder: Path, chosen: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def cost_model(folder: Path) -> str:
-    """The scorer once more, as a cost model."""
-    cost = folder / "cost"
-    if not cost.is_dir():
-        shutil.copytree(folder / "scorer", cost)
-        described = {"role": "cost", "criterion": "harmless", "normalizer": {"kind": "none"}}
-        (cost / "accord.json").write_text(json.dumps(described))
-    return str(cost)
+def scorer_of(folder: Path, chosen: dict[str, Any], role: str) -> str:
+    """The workload's scorer as a preference or cost model; or, if `one_base` asks so, adapters on its causal model."""
+    criterion = {"preference": "helpful", "cost": "harmless"}[role]
+    described = {"role": role, "criterion": criterion, "normalizer": {"kind": "none"}}
+    where = folder / (f"{role}-on-model" if chosen.get("one_base") else f"{role}-scorer")
+    if where.is_dir():
+        return str(where)
+    if chosen.get("one_base"):
+        model = str(folder / "model")
+        adapters = Ppo(**knobs(folder, chosen, "model"), rewards={"helpful": str(folder / "scorer")})
+        scalar = add_adapters(new_scalar(model, criterion, 0), adapters, scalar=True, seed=0)
+        save_model(scalar, read_tokenizer(model), where, described, "")
+    else:
+        shutil.copytree(folder / "scorer", where)
+        (where / "accord.json").write_text(json.dumps(described))
+    return str(where)
 
 
 def group(folder: Path) -> Result:
