@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from accord.config import Sampling
+from accord.engine.decode.draw import SampleSettings
 from accord.engine.decode.sampler import sample
 from accord.models.loading import load_policy
 from accord.models.places import POLICY
@@ -52,3 +53,21 @@ def test_its_answer_stops_where_generate_stops_and_so_does_its_saved_snapshots(r
     assert (again.stops, again.tokenizer.pad_token) == (renderer.stops, "<|endoftext|>")
     assert not again.tells_apart(renderer)
     assert [r.ids for r in sample(load_policy(str(tmp_path), trainable=False), prompts, settings)] == drawn
+
+
+def test_64_greedy_replies_are_generates_token_by_token(renderer):
+    asked = ["What is {}?", "Write two lines about {}.", "Why do people like {}?", "Is {} dangerous?"]
+    asked += ["List three facts about {}.", "Tell me a joke about {}.", "Translate '{}' into French.", "Who sells {}?"]
+    about = ["rain", "a bicycle", "the number 17", "tea", "an owl", "electricity", "old maps", "bread"]
+    model = load_policy(WHERE, trainable=False)
+    settings = SampleSettings(1, 0.0, 32, renderer.stops, 0, vocabulary=renderer.vocabulary)
+    prompts = [renderer.prompt_ids((Turn("user", form.format(of)),)) for form in asked for of in about]
+    drawn = sample(model, prompts, settings)
+    parted = {}
+    for prompt, rollout in zip(prompts, drawn, strict=True):
+        ids = torch.tensor([prompt])
+        theirs = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=32)
+        if list(rollout.ids) != theirs[0, len(prompt) :].tolist():
+            parted[renderer.text(prompt)] = (rollout.ids, theirs[0, len(prompt) :].tolist())
+    assert len(prompts) == 64 and not parted, parted
+    assert len({rollout.finish for rollout in drawn}) == 2  # some end, some are cut off
