@@ -79,6 +79,15 @@ def test_a_short_run_is_not_asked_for_work():
     assert choose_compile(WORLD, [], 199.0, lambda: pytest.fail("asked"), 1e6) == "off"
 
 
+@pytest.mark.parametrize(("times", "tried"), [(1, False), (46, False), (100, True)])
+def test_it_is_not_tried_where_the_trial_takes_what_it_may_save(clock, times, tried):
+    """10,000 seconds are left, of which 1,500 may be saved; the trial's seven passes take 70,000 over `times`."""
+    clock(*[1.0] * 7)
+    model, seen = make("GPT2Config"), []
+    assert choose_compile(WORLD, [model], 1e4, prepared(model, seen), times) == "off"
+    assert bool(seen) == tried
+
+
 def test_what_cannot_be_compiled_runs_as_it_is(clock, monkeypatch, capsys):
     clock(1.0, 1.0, 1.0)
     model = make("GPT2Config")

@@ -48,9 +48,13 @@ class Compilation:
 
 
 def choose_compile(world: World, modules: Sequence[nn.Module], left: float, work: Work | None, times: float) -> str:
-    """`on` where compiled micro-batches save several times what compiling them took, else `off`."""
+    """`on` where compiled micro-batches save several times what compiling them took, else `off`.
+
+    It is tried where what may be saved pays for the trial too: of a long text's passes seven can outlast the run.
+    """
     ready = all(world.gather(work is not None))
-    if work is None or not ready or max(world.gather(left)) * HOPED < PAYS * COMPILING:
+    trial = (2 * ROUNDS + 1) * left / max(times, 1.0)
+    if work is None or not ready or max(world.gather(left * HOPED - trial)) < PAYS * COMPILING:
         return "off"
     with undisturbed(modules, world.device):
         plain = min(seconds(work, world.device) for _ in range(ROUNDS))
