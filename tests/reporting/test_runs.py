@@ -9,6 +9,7 @@ from accord.errors import BadInput
 from accord.reporting import load_run
 from accord.reporting.context import load_context
 from accord.reporting.runs import display_names, interval
+from tests.reporting.conftest import evaluation_of, write_run
 
 
 def test_what_is_there_is_read_and_hashed(flow):
@@ -100,3 +101,20 @@ def test_evaluations_find_the_run_they_measured(flow):
     assert context.baseline.label == "sft"
     alone = load_context(flow[-1:])
     assert [(s.label, s.source) for s in alone.snapshots] == [("limited", None)]
+
+
+@pytest.mark.parametrize(("known", "order"), [("a1", ["base", "dpo"]), ("b2", ["dpo", "base"])])
+def test_what_others_were_trained_from_comes_first_and_changes_are_measured_from_it(known, order, tmp_path):
+    """Somebody else's model has no run here; that it is the start is told by its hash, not by its path."""
+    _, slices = evaluation_of("ppo")
+    start = {"role": "model", "path": "elsewhere/base", "hash": "a1"}
+    write_run(tmp_path / "dpo", "dpo", parents=[start])
+    made = str(tmp_path / "dpo" / "snapshot")
+    measured = {"model": made, "slices": slices}
+    parents = [{"role": "model", "path": made, "hash": "d4"}]
+    write_run(tmp_path / "e1", "evaluate", evaluation=measured, parents=parents)
+    measured = {"model": "hub/base", "slices": slices}
+    write_run(tmp_path / "e2", "evaluate", evaluation=measured, parents=[{**start, "path": "hub/base", "hash": known}])
+    context = load_context([tmp_path / name for name in ("dpo", "e1", "e2")])
+    assert [s.label for s in context.snapshots] == order
+    assert context.baseline.label == order[0]

@@ -10,7 +10,16 @@ from accord.evaluation.metrics import metric_change, metric_interval
 from accord.evaluation.safety import with_fit
 from accord.evaluation.statistics import Interval
 from accord.records import is_part_of, slice_names
-from accord.reporting.runs import FLOW, RunData, display_names, load_run, measured_run, model_name, number
+from accord.reporting.runs import (
+    FLOW,
+    RunData,
+    display_names,
+    load_run,
+    measured_run,
+    measured_start,
+    model_name,
+    number,
+)
 
 # The order in which slices are shown; others follow by name.
 SLICES = ("all", "benign", "harmful", "red-team", "look-alike", "knowledge", "skills")
@@ -103,7 +112,7 @@ class Context:
 
     @property
     def baseline(self) -> Snapshot | None:
-        """What changes are measured from: the SFT snapshot, or else the first."""
+        """What changes are measured from: the SFT snapshot, or else the first: what others here were trained from."""
         sft = [s for s in self.snapshots if s.source is not None and s.source.stage == "sft"]
         return sft[0] if sft else (self.snapshots[0] if self.snapshots else None)
 
@@ -142,7 +151,7 @@ def load_context(paths: Sequence[Path | str]) -> Context:
         if run.slices:
             source = measured_run(run, runs)
             label = names[runs.index(source)] if source is not None else model_name(run)
-            found.append((_position(source, run, place), label, names[place], run, source))
+            found.append((_position(source, measured_start(run, runs), place), label, names[place], run, source))
     found.sort(key=lambda item: item[0])
     labels = [label for _, label, *_ in found]
     snapshots = [
@@ -152,8 +161,10 @@ def load_context(paths: Sequence[Path | str]) -> Context:
     return Context(runs, names, snapshots)
 
 
-def _position(source: RunData | None, run: RunData, place: int) -> tuple[int, int, int]:
+def _position(source: RunData | None, is_start: bool, place: int) -> tuple[int, int, int]:
     # A free PPO run comes before the one under limits, whatever their folders are called.
+    if source is None and is_start:
+        return (-1, 0, place)
     if source is None or source.stage not in FLOW:
         return (len(FLOW), 0, place)
     return (FLOW.index(source.stage), int(bool(source.config.get("limits"))), place)

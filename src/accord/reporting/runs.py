@@ -173,6 +173,17 @@ def measured_run(evaluation: RunData, runs: Sequence[RunData]) -> RunData | None
     return next((run for run in runs if run is not evaluation and _snapshot_of(run.path) == wanted), None)
 
 
+def measured_start(evaluation: RunData, runs: Sequence[RunData]) -> bool:
+    """Whether an evaluation measured what some run here was trained from, though nobody here trained that."""
+    own = _model_hashes(evaluation)
+    return any(own & _model_hashes(run) for run in runs if run.stage in FLOW)
+
+
+def _model_hashes(run: RunData) -> set[str]:
+    parents = [p for p in run.lineage.get("parents") or [] if isinstance(p, dict) and p.get("role") == "model"]
+    return {str(parent["hash"]) for parent in parents if parent.get("hash")}
+
+
 def model_name(evaluation: RunData) -> str:
     """What an evaluation calls its model: the last part of the path that says something."""
     model = str(evaluation.evaluation.get("model") or "")
