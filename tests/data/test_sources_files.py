@@ -110,11 +110,11 @@ def test_a_json_object_in_place_of_a_list_is_refused(tmp_path):
     assert "entry 2" in refusal(str(path))
 
 
-def test_wrong_columns_are_listed_with_the_shapes_and_the_remedy(tmp_path):
+def test_wrong_columns_are_listed_with_the_nearest_shapes_and_the_remedy(tmp_path):
     message = refusal(write_lines(tmp_path / "a.jsonl", {"question": "q", "answer": "a"}))
     for part in (
         "'question', 'answer'",
-        "preference (prompt, chosen, rejected)",
+        "question and pair (lacks chosen, rejected)",
         "--columns.FIELD NAME",
         ":1:",
     ):

@@ -382,6 +382,8 @@ def test_every_shape_is_recognised_from_a_row_of_its_own():
         "self-instruct": {"instruction": "p", "instances": [{"input": "", "output": "a"}]},
         "prompt and response": {"prompt": "p", "response": "a"},
         "question and answer": {"question": "p", "answer": "a"},
+        "problem and solution": {"problem": "p", "solution": "4, since 2 + 2", "answer": "4"},
+        "problem and answer": {"metadata": "{}", "problem": "p", "answer": "a"},
         "questions in turns": {"turns": ["p", "q"]},
         "instruction": {"instruction": "p"},
         "question": {"question": "p"},
@@ -468,3 +470,19 @@ def test_judged_summaries_are_read_from_a_table(tmp_path):
     table.write_text("query,postprocessed_response,reference_responses,preferred\nq,one,two,both\n")
     with pytest.raises(BadInput, match=r"judged\.csv:2: column 'preferred' must hold ours, reference"):
         read_comparisons(str(table), "helpful")
+
+
+def test_what_makes_no_shape_is_told_the_nearest_ones_and_what_each_lacks():
+    row = {"instruction": "p", "generator_1": "x", "preference": 1.0, "len_output_1_chars": 12}
+    with pytest.raises(BadInput) as refused:
+        recognise([row], {}, "comparison", "here")
+    said = str(refused.value)
+    assert "Nearest shapes: alpaca eval (lacks output_1, output_2); ultrafeedback (lacks completions); " in said
+    assert said.count("(lacks") == 5 and "hh transcripts" not in said and said.endswith("docs/data.md has them all.")
+
+
+def test_a_column_alone_that_is_there_is_named_for_what_else_the_shape_asks():
+    with pytest.raises(BadInput, match=r"Nearest shapes: .*truthful qa \(lacks Correct Answers, Incorrect Answers\)"):
+        recognise([{"Question": "p", "Notes": "n"}], {}, None, "here")
+    with pytest.raises(BadInput, match=r"prompt \(lacks prompt\)"):  # nothing is there: the shapes that ask least
+        recognise([{"wholly": "else"}], {}, "prompt", "here")

@@ -27,6 +27,7 @@ COMMON = {
     "system": "a system turn put before the prompt",
     "context": "text added to the last turn of the prompt, after a blank line",
 }
+NEAREST = 5  # shapes that are named to whoever has none
 # Columns of other media: a row that has something there is not its text alone.
 MEDIA = ("images", "image", "videos", "video", "audios", "audio")
 
@@ -109,9 +110,6 @@ def recognise(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], kin
     for name in fitting:
         if kind is None or kind in SHAPES[name].gives:
             return name
-    shapes = "; ".join(
-        f"{name} ({', '.join(shape.columns)})" for name, shape in SHAPES.items() if kind is None or kind in shape.gives
-    )
     wanted = f"{kind}s" if kind else "records"
     found = (
         f"; they look like '{fitting[0]}', which gives {', '.join(f'{k}s' for k in SHAPES[fitting[0]].gives)}"
@@ -121,8 +119,25 @@ def recognise(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], kin
     raise BadInput(
         f"{where}: no {wanted} can be read from the columns {list_columns(_names(rows))}{found}. "
         "Name other columns with --columns.FIELD NAME, for example --columns.prompt question. "
-        f"Shapes that give {wanted}: {shapes}."
+        f"Nearest shapes: {_nearest(heads, kind)}. docs/data.md has them all."
     )
+
+
+def _nearest(heads: Sequence[Fields], kind: Kind | None) -> str:
+    """A few shapes that have more of their columns here than they lack, if any; each with those that it lacks."""
+    there = {name for cells in heads for name, value in cells.values.items() if not is_null(value)}
+    lacks = {
+        name: [column for column in shape.columns if column not in there]
+        for name, shape in reversed(SHAPES.items())  # of equals the plainer ones, which stand last
+        if kind is None or kind in shape.gives
+    }
+
+    def far(name: str) -> tuple[int, int]:
+        has = len(SHAPES[name].columns) - len(lacks[name])
+        return len(lacks[name]) - has, -has
+
+    near = sorted((name for name in lacks if lacks[name]), key=far)[:NEAREST]
+    return "; ".join(f"{name} (lacks {', '.join(lacks[name])})" for name in near)
 
 
 def _refuse_unknown(columns: Mapping[str, str]) -> None:

@@ -157,6 +157,8 @@ SINGLES: dict[str, Shape] = {
     "self-instruct": Shape(("instruction", "instances"), (), SHOWN, _seed_task),
     "prompt and response": _demonstrations("prompt", "response"),
     "question and answer": _demonstrations("question", "answer"),
+    "problem and solution": _demonstrations("problem", "solution"),
+    "problem and answer": _demonstrations("problem", "answer"),
     "questions in turns": Shape(("turns",), (), ("prompt",), _questions),
     "text": Shape(("text",), (), ("document",), _text),
     "prompt": Shape(("prompt",), (), ("prompt",), _prompt),
