@@ -239,7 +239,7 @@ def main() -> None:
     parser.add_argument("seed", help="the hash of a commit")
     parser.add_argument("--count", type=int, default=150)
     parser.add_argument("--reach", type=Path, nargs="+", default=[ROOT / "build" / "reach"])
-    parser.add_argument("--out", type=Path, default=ROOT / "build" / "mutation")
+    parser.add_argument("--out", type=lambda text: Path(text).absolute(), default=ROOT / "build" / "mutation")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--only", type=int, nargs="*", help="numbers of the draw, to try again")
     options = parser.parse_args()

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from accord.errors import BadInput
-from accord.reporting import build_report, load_run
+from accord.reporting import build_report, figures, load_run
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 
@@ -48,6 +48,12 @@ def whole(tmp_path_factory, make_flow):
     """One flow and its page, for the tests that change nothing."""
     folders = make_flow(tmp_path_factory.mktemp("whole"))
     return folders, build_report(folders, title="A demo")
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Figures are not drawn, which takes seconds a page, where a test reads its words alone."""
+    monkeypatch.setattr(figures, "_svg", lambda canvas, label: '<svg role="img"></svg>')
 
 
 def replace_samples(folder, change):
@@ -111,20 +117,20 @@ def test_g5_model_text_and_names_are_escaped(flow, poison):
     assert not any(name.startswith("on") for _, name, _ in page.attributes)
 
 
-def test_replies_are_shown_whole(flow):
+def test_replies_are_shown_whole(flow, undrawn):
     long = "word " * 3000 + "the very end"
     replace_samples(flow[-1], lambda row: row.update(reply=long))
     assert "the very end" in build_report(flow[-1:])
 
 
-def test_snapshots_stand_in_the_order_of_the_flow_whatever_order_the_folders_came_in(flow):
+def test_snapshots_stand_in_the_order_of_the_flow_whatever_order_the_folders_came_in(flow, undrawn):
     page = Page(build_report(list(reversed([*flow[:2], *flow[4:]]))))
     heads = page.words.split("Helpfulness and harm")[2]
     places = [heads.index(f" {name} ") for name in ("pretrain", "sft", "ppo", "limited")]
     assert places == sorted(places)
 
 
-def test_numbers_stand_in_the_page_with_interval_and_n(flow):
+def test_numbers_stand_in_the_page_with_interval_and_n(flow, undrawn):
     value = json.loads((flow[-1] / "evaluation.json").read_text())
     value["slices"]["harmful"]["gold/harm"] = {"mean": -0.4321, "low": -0.51, "high": -0.298, "n": 77}
     (flow[-1] / "evaluation.json").write_text(json.dumps(value))
@@ -146,14 +152,14 @@ def test_the_page_does_not_say_where_on_the_disk_it_was_made(whole):
     assert str(whole[0][0].parent) not in whole[1]
 
 
-def test_a_file_that_was_changed_after_the_run_is_said_to_be(flow):
+def test_a_file_that_was_changed_after_the_run_is_said_to_be(flow, undrawn):
     assert "changed later" not in build_report(flow[:1])
     with open(flow[0] / "metrics.jsonl", "a") as stream:
         stream.write(json.dumps({"step": 41, "loss": 1.0}) + "\n")
     assert "changed later" in build_report(flow[:1])
 
 
-def test_the_summary_given_comes_first_and_otherwise_the_verdicts_are_computed(flow):
+def test_the_summary_given_comes_first_and_otherwise_the_verdicts_are_computed(flow, undrawn):
     given = Page(build_report(flow[-2:], summary=["PPO is better: +0.80 [0.70, 0.90]"])).words
     assert "PPO is better: +0.80 [0.70, 0.90]" in given
     computed = Page(build_report([flow[1], *flow[4:6], *flow[-3:]])).words
@@ -163,7 +169,7 @@ def test_the_summary_given_comes_first_and_otherwise_the_verdicts_are_computed(f
     )
 
 
-def test_a_limit_that_does_not_hold_is_said_not_to(flow):
+def test_a_limit_that_does_not_hold_is_said_not_to(flow, undrawn):
     config = flow[4] / "config.yaml"
     config.write_text(config.read_text().replace("-0.2", "-0.9"))
     assert "limit −0.90 is not met" in Page(build_report([flow[4], flow[-1]])).words
@@ -194,7 +200,7 @@ def test_nan_and_null_neither_crash_nor_hide(flow):
     assert "nan" not in re.split(r"\W+", words)
 
 
-def test_a_slice_that_was_not_measured_is_na_and_a_prompt_that_was_not_asked_too(flow):
+def test_a_slice_that_was_not_measured_is_na_and_a_prompt_that_was_not_asked_too(flow, undrawn):
     value = json.loads((flow[-4] / "evaluation.json").read_text())
     del value["slices"]["benign"]["gold/helpful"]
     (flow[-4] / "evaluation.json").write_text(json.dumps(value))
@@ -204,13 +210,13 @@ def test_a_slice_that_was_not_measured_is_na_and_a_prompt_that_was_not_asked_too
     assert re.search(r"benign n/a", words)
 
 
-def test_one_folder_is_enough_and_absent_sections_are_absent(flow):
+def test_one_folder_is_enough_and_absent_sections_are_absent(flow, undrawn):
     pages = [Page(build_report([folder])) for folder in flow[:6]]
     assert all(page.open == [] and "lineage" in page.ids for page in pages)
     assert "kl" not in pages[0].ids and "limits" in pages[4].ids and "preference" in pages[2].ids
 
 
-def test_real_data_without_gold_shows_model_scores(flow):
+def test_real_data_without_gold_shows_model_scores(flow, undrawn):
     for folder in flow[-4:]:
         value = json.loads((folder / "evaluation.json").read_text())
         for measured in value["slices"].values():
