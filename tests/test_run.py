@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import signal
+import sys
+import time
 
 import pytest
 import yaml
@@ -11,7 +13,7 @@ from filelock import FileLock
 
 from accord import run as run_module
 from accord.errors import BadInput, Interrupted
-from accord.lineage import hash_directory, hash_file
+from accord.lineage import hash_directory, hash_file, peak_memory
 from accord.run import (
     RunFolder,
     config_hash,
@@ -188,6 +190,32 @@ def test_only_the_first_rank_writes(tmp_path, monkeypatch):
         run.truncate_logs(0)
         run.finish()
     assert not (tmp_path / "run").exists() or not list((tmp_path / "run").iterdir())
+
+
+def test_seconds_are_those_of_all_starts_without_the_time_between(tmp_path):
+    folder = tmp_path / "run"
+    now = time.time()
+    for ago, worked in ((1000, 100), (500, 30)):  # two starts that were killed 100 and 30 seconds later
+        with RunFolder("sft", config(folder, resume=ago == 500)) as run:
+            run.log({"step": 1})
+        for name, at in (("data/parents.json", now - ago), ("metrics.jsonl", now - ago + worked)):
+            os.utime(folder / name, (at, at))
+        if (folder / "data" / "worked.json").exists():
+            os.utime(folder / "data" / "worked.json", (now - ago, now - ago))
+    refused = RunFolder("sft", config(folder, resume=True, max_length=77))
+    with pytest.raises(BadInput, match="another --max_length"), refused:
+        pass  # and adds nothing
+    with RunFolder("sft", config(folder, resume=True)) as run:
+        run.finish()
+    lineage = read_json(folder / "lineage.json")
+    assert 130 <= lineage["seconds"] < 200
+    assert 2**20 < lineage["peak_memory"] < 2**45
+    verify(folder)
+
+
+def test_memory_is_left_open_where_the_system_does_not_say(monkeypatch):
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert peak_memory() is None
 
 
 def test_f6_every_file_of_a_run_is_written_whole(tmp_path):

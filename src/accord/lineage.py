@@ -1,7 +1,9 @@
-"""What a file, a folder and a hub model are by their content: hashes and commits, for lineages and manifests."""
+"""What a file, a folder and a hub model are by their content, and on what a run ran and how long, for lineages."""
 
 import hashlib
 import json
+import os
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -43,3 +45,37 @@ def identity(where: str) -> dict[str, Any]:
         base = str(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"])
         found["base"] = {"path": base, "revision": hub_revision(base)}
     return found
+
+
+def available_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def machine() -> dict[str, Any]:
+    """What this process runs on."""
+    return {
+        "system": platform.system(),
+        "processor": platform.machine(),
+        "python": platform.python_version(),
+        "cores": available_cores(),
+    }
+
+
+def peak_memory() -> int | None:
+    """Bytes that this process has held in memory at most since it began; None where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if platform.system() == "Darwin" else most * 1024  # Linux counts in KiB
+
+
+def seconds_worked(folder: Path, began: Path) -> float:
+    """Seconds from a start of a run, which wrote `began`, to the last file that it wrote, however it ended."""
+    if not began.exists():
+        return 0.0
+    # whoever asks touches the lock, and a start that is refused may have written the config
+    files = (file for file in folder.rglob("*") if file.is_file() and file.name not in (".lock", "config.yaml"))
+    return max(file.stat().st_mtime for file in files) - began.stat().st_mtime

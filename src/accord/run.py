@@ -8,7 +8,6 @@ logs is written to a temporary name, synced and renamed: a file that is there is
 import hashlib
 import json
 import os
-import platform
 import shutil
 import signal
 import threading
@@ -25,12 +24,14 @@ import yaml
 from accord import __version__
 from accord.config import Config, to_plain
 from accord.errors import BadInput, Interrupted, is_disk_full
-from accord.lineage import hash_file, identity
+from accord.lineage import available_cores, hash_file, identity, machine, peak_memory, seconds_worked
 
 if TYPE_CHECKING:
     from filelock import FileLock
 
 C = TypeVar("C", bound=Config)
+PARENTS = "data/parents.json"  # what they are; written at every start
+WORKED = "data/worked.json"  # how long starts that did not come to the end took
 TORN = 2**62  # the step of the torn last line that a killed run can leave
 # Knobs that say where a run lies and how it is kept, not what is computed: they may differ on resume and are no part of
 # a config's hash. Threads and compiled kernels add up in another order, and are part of it.
@@ -50,11 +51,6 @@ UNDECIDED: dict[str, Any] = {
     "learning_rate": 0.0,
     "critic_learning_rate": 0.0,
 }
-
-
-def available_cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def config_hash(config: Config) -> str:
@@ -253,8 +249,11 @@ class RunFolder:
             raise BadInput(f"--out {self.path} is in use by another process; choose another folder") from None
         try:
             self._sweep()
+            worked = self._worked() + seconds_worked(self.path, self.path / PARENTS)
             self._write_config()
             self._keep_parents()
+            if worked and not self.finished:
+                self.write_json(WORKED, {"seconds": round(worked, 2)})
         except BaseException:
             self._lock.release()
             raise
@@ -287,11 +286,16 @@ class RunFolder:
         if self.finished:
             return
         self._identities = {role: identity(path) for role, path in self.parents.items()}
-        stored = self.path / "data" / "parents.json"
+        stored = self.path / PARENTS
         for role, was in read_json(stored).items() if stored.exists() else ():
             if any(was.get(key) not in (None, self._identities[role].get(key)) for key in ("hash", "revision")):
                 raise BadInput(f"{was['path']}: changed since this run began; bring it back, or choose another --out")
-        self.write_json("data/parents.json", self._identities)
+        self.write_json(PARENTS, self._identities)
+
+    def _worked(self) -> float:
+        """Seconds that earlier starts took."""
+        stored = self.path / WORKED
+        return float(read_json(stored)["seconds"]) if stored.exists() else 0.0
 
     def _remember(self, before: Mapping[str, Any]) -> None:
         """Keep what an earlier start decided."""
@@ -397,15 +401,11 @@ class RunFolder:
                 "version": __version__,
                 **self.origin(),
                 "seed": getattr(self.config, "seed", None),
-                "machine": {
-                    "system": platform.system(),
-                    "processor": platform.machine(),
-                    "python": platform.python_version(),
-                    "cores": available_cores(),
-                },
+                "machine": machine(),
                 "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._started)),
                 "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)),
-                "seconds": round(now - self._started, 2),
+                "seconds": round(now - self._started + self._worked(), 2),
+                "peak_memory": peak_memory(),
                 **facts,
             },
         )

@@ -6,7 +6,8 @@ from accord.claims.lab import workers
 from accord.claims.lab.cells import Cells
 from accord.claims.lab.workers import Workers
 from accord.errors import BadInput
-from accord.run import RunFolder, available_cores, read_lines, verify
+from accord.lineage import available_cores
+from accord.run import RunFolder, read_lines, verify
 from accord.stages.pretrain.config import Pretrain
 
 

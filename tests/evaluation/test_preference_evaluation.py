@@ -2,7 +2,7 @@
 
 import pytest
 
-from accord.evaluation.preference import ScoredPair, preference_evaluation
+from accord.evaluation.preference import ScoredPair, paired_accuracies, preference_evaluation
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -36,3 +36,13 @@ def test_what_is_easy_and_what_is_true_stand_beside_the_accuracy_pair_by_pair():
 def test_without_words_or_truth_nothing_is_said_of_them():
     pairs = [ScoredPair("", "p", 1.0, 1.0), ScoredPair("", "q", 1.0, 1.0, 0.5)]
     assert not [key for key in preference_evaluation(pairs)["rows"][0] if "words" in key or "gold" in key]
+
+
+def test_two_models_are_compared_on_the_pairs_that_both_have():
+    """By hand: of four shared pairs one model has 3 and the other 1½; what only one of them has counts for neither."""
+    pairs = [(f"p{i}", "ab") for i in range(6)]
+    one = dict(zip(pairs[:5], (1, 1, 1, 0, 0), strict=True))
+    other = dict(zip(pairs[:4] + pairs[5:], (0.5, 0, 1, 0, 1), strict=True))
+    (row,) = paired_accuracies({"one": one, "other": other, "elsewhere": {("q", "ab"): 1.0}})
+    assert (row["model"], row["less"], row["n"]) == ("one", "other", 4)
+    assert row["difference"]["mean"] == 0.375 and row["difference"]["low"] < 0.375 < row["difference"]["high"]

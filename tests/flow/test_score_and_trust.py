@@ -173,6 +173,17 @@ def test_the_cross_table_has_every_model_and_head_on_every_criterion(measured):
     assert rows["a bag of words", "helpful"]["accuracy"]["mean"] == pytest.approx(56 / 80, abs=0.05)
 
 
+def test_every_two_models_are_compared_pair_by_pair(measured):
+    result = read_json(measured / "evaluation.json")
+    accuracy = {row["model"]: row["accuracy"]["mean"] for row in result["cross"] if row["criterion"] == "helpful"}
+    rows = {(row["model"], row["less"]): row for row in result["paired"]["helpful"]}
+    assert len(rows) == len(accuracy) * (len(accuracy) - 1) / 2 and ("one", "a bag of words") in rows
+    # 20 of the 80 pairs stand in the file twice, and are compared once
+    whole = rows["one", "two, helpful"]
+    assert whole["n"] == 60 and abs(whole["difference"]["mean"]) <= 1
+    assert whole["difference"]["low"] <= whole["difference"]["mean"] <= whole["difference"]["high"]
+
+
 def test_heads_that_learned_the_same_differ_in_little_and_share_the_weight(measured):
     found = read_json(measured / "evaluation.json")["groups"]["two-helpful"]
     (row,) = found["heads"]
@@ -244,5 +255,11 @@ def test_the_report_shows_it(measured, tmp_path):
     page = tmp_path / "page.html"
     assert main(["report", str(measured), "--out", str(page)]) == 0
     html = page.read_text()
-    for words in ("a bag of words", "krippendorff", "Most confident errors", "both above the 0% quantile"):
+    for words in (
+        "a bag of words",
+        "krippendorff",
+        "pair by pair",
+        "Most confident errors",
+        "both above the 0% quantile",
+    ):
         assert words.lower() in html.lower(), words

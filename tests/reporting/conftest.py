@@ -32,6 +32,7 @@ def write_run(folder, stage, *, config=None, metrics=(), samples=(), evaluation=
             "started": "2026-01-01T00:00:00Z",
             "finished": "2026-01-01T00:00:12Z",
             "seconds": seconds,
+            "peak_memory": 3 * 2**29,
         }
     )
     for name, text in files.items():

@@ -71,7 +71,7 @@ def test_the_whole_flow_gives_every_section_with_figures_and_numbers(whole):
         assert section in page.ids, section
         body = html.split(f'<section id="{section}">')[1].split("</section>")[0]
         assert section in ("summary", "samples") or ("<svg" in body and "<table" in body), section
-    assert "lineage" in page.ids
+    assert "lineage" in page.ids and "1.5 GiB" in html
     assert len(page.ids) == len(set(page.ids)), "an id occurs twice"
 
 

@@ -1,6 +1,7 @@
 """How well scores order replies, by subset: beside length alone, a bag of words, and the truth where it is known."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,6 +58,22 @@ def preference_evaluation(pairs: Sequence[ScoredPair]) -> dict[str, Any]:
         )
     whole = preference_calibration([p.margin for p in pairs], clusters=[p.prompt_id for p in pairs]).json()
     return {"rows": rows, "ece": whole["ece"], "slope": whole["slope"], "bins": whole["bins"]}
+
+
+def paired_accuracies(answers: Mapping[str, Mapping[tuple[str, Hashable], float]]) -> list[dict[str, Any]]:
+    """How much more often one is right than another, for every two of `answers`, on the pairs that both have.
+
+    NAME → (prompt id, which pair) → 1 right, 0 wrong, ½ a tie. Two intervals that overlap decide nothing about a
+    difference; this one does. Two that share no pair have no row.
+    """
+    rows = []
+    for one, other in combinations(answers, 2):
+        shared = [pair for pair in answers[one] if pair in answers[other]]
+        if shared:
+            ours, theirs = ([answers[name][pair] for pair in shared] for name in (one, other))
+            difference = paired_difference(ours, theirs, [prompt for prompt, _ in shared])
+            rows.append({"model": one, "less": other, "n": len(shared), "difference": difference.json()})
+    return rows
 
 
 def _outcomes(margins: Sequence[float | None]) -> Outcomes | None:

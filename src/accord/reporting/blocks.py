@@ -158,6 +158,11 @@ def show_seconds(value: float | None) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"
 
 
+def show_gib(count: Any) -> str:
+    """Bytes in GiB; a run of before has none."""
+    return f"{count / 2**30:.1f} GiB" if isinstance(count, int) else NOTHING
+
+
 def numeric(text: str, note: str = "", tone: Tone = "") -> Cell:
     return Cell(text, note, tone, numeric=True)
 

@@ -19,6 +19,7 @@ from accord.reporting.blocks import (
     missing,
     numeric,
     show,
+    show_gib,
     show_seconds,
 )
 from accord.reporting.context import Context, label_of, limits_of
@@ -252,7 +253,7 @@ def lineage_section(context: Context) -> Section:
     section = Section(
         "lineage",
         "Time and lineage",
-        "Every run, what it started from (by content hash), its seed, time, version and machine.",
+        "Every run, what it started from (by content hash), its seed, time, peak memory, version and machine.",
     )
     seconds = [number(run.lineage.get("seconds")) for run in context.runs]
     known = [(context.name(r), s) for r, s in zip(context.runs, seconds, strict=True) if math.isfinite(s)]
@@ -269,13 +270,14 @@ def lineage_section(context: Context) -> Section:
                 Cell("; ".join(_parent(context, p) for p in parents) or "–"),
                 numeric(_plain(run.lineage.get("seed", run.config.get("seed")))),
                 numeric(show_seconds(took)),
+                numeric(show_gib(run.lineage.get("peak_memory"))),
                 Cell(_plain(run.lineage.get("config_hash"))),
                 Cell(_plain(run.lineage.get("version")), _world(run)),
                 Cell(_machine(run.lineage.get("machine"))),
             ]
         )
         _cite(context, section, [run], "lineage.json")
-    head = ["run", "stage", "from", "seed", "time", "config", "version", "machine"]
+    head = ["run", "stage", "from", "seed", "time", "memory", "config", "version", "machine"]
     section.blocks.append(Table(head, rows))
     files = [
         [Cell(f"{context.name(run)}/{name}"), Cell(digest), Cell("changed later" if name in run.changed else "")]

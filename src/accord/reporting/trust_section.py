@@ -9,6 +9,7 @@ from accord.reporting.blocks import (
     Cell,
     Section,
     Table,
+    Tone,
     drawn,
     interval_cell,
     numeric,
@@ -49,6 +50,7 @@ def trust_section(context: Context) -> Section | None:
             block
             for block in (
                 cross_table(found.get("cross") or []),
+                *(paired_table(criterion, rows) for criterion, rows in (found.get("paired") or {}).items()),
                 calibration_table(found.get("calibration") or {}),
                 curve_figure(found.get("calibration") or {}),
                 *(breakdown_table(name, value) for name, value in (found.get("analysis") or {}).items()),
@@ -77,6 +79,20 @@ def cross_table(rows: Sequence[Mapping[str, Any]]) -> Block | None:
     ]
     caption = "Accuracy on the comparisons of each criterion; ties in score count half."
     return Table(["model", *criteria], body, caption)
+
+
+def paired_table(criterion: str, rows: Sequence[Mapping[str, Any]]) -> Block | None:
+    """Who is better than whom; a difference whose interval holds 0 is not decided."""
+    body = []
+    for row in rows:
+        found = interval(row.get("difference"))
+        tone: Tone = {"above": "good", "below": "bad", "undecided": "unclear"}[found.side_of(0.0)] if found else ""
+        names = [Cell(str(row.get("model"))), Cell(str(row.get("less")))]
+        body.append([*names, interval_cell(found, 3, signed=True, tone=tone), numeric(str(row.get("n")))])
+    if not body:
+        return None
+    caption = f"Accuracy on {criterion} less that of another, pair by pair on the same comparisons."
+    return Table(["model", "less", "difference", "pairs"], body, caption)
 
 
 def calibration_table(found: Mapping[str, Mapping[str, Any]]) -> Block | None:

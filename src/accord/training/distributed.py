@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from accord.engine.packing import cut_by_tokens
-from accord.run import available_cores
+from accord.lineage import available_cores
 from accord.training import heap
 
 Item = TypeVar("Item")

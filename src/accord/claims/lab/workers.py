@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from accord.config import Config
-from accord.run import available_cores
+from accord.lineage import available_cores
 
 Job = tuple[str, Config]
 # steps without a command of one word

@@ -4,7 +4,7 @@ comparisons → scores of every head in one forward pass → accuracy, calibrati
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from accord.evaluation.breakdown import PairFacts, breakdown, confident_errors, 
 from accord.evaluation.calibration import calibration_intervals, difference_curve, preference_calibration, refitted
 from accord.evaluation.distance import auroc_interval, fit_gaussian, relative_distance
 from accord.evaluation.groups import head_differences, value_weights
-from accord.evaluation.preference import ScoredPair, preference_evaluation
+from accord.evaluation.preference import ScoredPair, paired_accuracies, preference_evaluation
 from accord.evaluation.statistics import pair_outcomes, share_interval
 from accord.models.places import describe, heads_of
 from accord.models.scalar import Scorer
@@ -46,6 +46,8 @@ from accord.training.precision import choose_precision, lowered
 
 LEAST = 20  # pairs below which a calibration says nothing
 Sets = Mapping[str, Sequence[Comparison]]
+# model → a pair's prompt and its replies, the better first → whether it was right
+Answered = dict[str, dict[tuple[str, Hashable], float]]
 
 
 class Judge:
@@ -95,16 +97,19 @@ def run(config: EvaluatePreference) -> RunFolder:
         sets = read_sets(config, run, criteria, renderers)
         refuse_trained_prompts([c.prompt for part in sets.values() for c in part], config.models.values(), "--data")
         result: dict[str, Any] = {"models": {n: {"path": p, "role": judges[n].role} for n, p in config.models.items()}}
-        result |= {"cross": [], "calibration": {}, "analysis": {}, "agreement": {}, "groups": {}, "distance": {}}
+        result |= {"cross": [], "paired": {}, "calibration": {}, "analysis": {}, "agreement": {}, "groups": {}}
+        result["distance"] = {}
         precision = run.decide("precision", lambda: choose_precision(world))
         with lowered(precision, world.device):
             for criterion, comparisons in sets.items():
                 result["agreement"][criterion] = agreement(
                     answers(comparisons), resamples=min(config.bootstrap, 500), seed=config.seed
                 )
+                answered: Answered = {}
                 for name, judge in judges.items():
-                    measure(config, run, result, name, judge, criterion, comparisons)
-                result["cross"] += baselines(config, run, criterion, comparisons)
+                    answered |= measure(config, run, result, name, judge, criterion, comparisons)
+                answered |= baselines(config, run, result, criterion, comparisons)
+                result["paired"][criterion] = paired_accuracies(answered)
             if config.strange_data:
                 for name, judge in judges.items():
                     result["distance"][name] = strangeness(config, run, judge, sets)
@@ -144,14 +149,18 @@ def measure(
     judge: Judge,
     criterion: str,
     comparisons: Sequence[Comparison],
-) -> None:
-    """One model on one criterion's comparisons: a row of the cross table per head, all the rest on its own."""
+) -> Answered:
+    """One model on one criterion's comparisons: a row of the cross table per head, all the rest on its own.
+
+    Returns what every head answered.
+    """
     groups = judge.groups(comparisons)
     what = f"{name}-{criterion}"
     groups, kept = drop_long(groups, list(comparisons), config.max_length, run, what)
     by_head = judge.scores(groups, config.micro_tokens)
     if len(judge.scorers) > 1:
         result["groups"][what] = whose(config, kept, by_head)
+    answered: Answered = {}
     for head, scores in by_head.items():
         facts = pair_facts(kept, scores)
         if not facts:
@@ -160,6 +169,7 @@ def measure(
         label = f"{name}, {head}" if several else name
         outcome = pair_outcomes([p.margin for p in facts])
         accuracy = share_interval(outcome, [p.prompt_id for p in facts])
+        answered[label] = {(p.prompt_id, p.texts): right for p, right in zip(facts, outcome.tolist(), strict=True)}
         row = {"model": label, "criterion": criterion, "n": len(facts), "accuracy": accuracy.json()}
         result["cross"].append(row)
         own = head == criterion if head in judge.criteria else criterion in judge.criteria
@@ -171,6 +181,7 @@ def measure(
                 "length": length_bias(facts),
                 "errors": confident_errors(facts, config.errors),
             }
+    return answered
 
 
 def whose(
@@ -250,12 +261,19 @@ def answers(comparisons: Sequence[Comparison]) -> list[Answer]:
 
 
 def baselines(
-    config: EvaluatePreference, run: RunFolder, criterion: str, comparisons: Sequence[Comparison]
-) -> list[dict[str, Any]]:
-    """Rows of the cross table: the longer (or shorter) reply, and a bag of words fitted to `baseline_data`."""
+    config: EvaluatePreference,
+    run: RunFolder,
+    result: dict[str, Any],
+    criterion: str,
+    comparisons: Sequence[Comparison],
+) -> Answered:
+    """Rows of the cross table: the longer (or shorter) reply, and a bag of words fitted to `baseline_data`.
+
+    Returns what they answered.
+    """
     pairs = [(c.prompt.id, c.replies[i], c.replies[j]) for c in comparisons for i, j in ranked_pairs(c.ranks)]
     if not pairs:
-        return []
+        return {}
     longer = np.array([len(better) - len(worse) for _, better, worse in pairs], dtype=float)
     more = float(pair_outcomes(longer).mean()) >= 0.5
     found = {"the longer reply" if more else "the shorter reply": longer if more else -longer}
@@ -275,15 +293,16 @@ def baselines(
         if learned:
             found["a bag of words"] = BagOfWords(learned).margins([(better, worse) for _, better, worse in pairs])
     clusters = [prompt for prompt, _, _ in pairs]
-    return [
-        {
-            "model": name,
-            "criterion": criterion,
-            "n": len(pairs),
-            "accuracy": share_interval(pair_outcomes(margins), clusters).json(),
+    answered: Answered = {}
+    for name, margins in found.items():
+        outcome = pair_outcomes(margins)
+        accuracy = share_interval(outcome, clusters)
+        result["cross"].append({"model": name, "criterion": criterion, "n": len(pairs), "accuracy": accuracy.json()})
+        answered[name] = {
+            (prompt, (better, worse)): right
+            for (prompt, better, worse), right in zip(pairs, outcome.tolist(), strict=True)
         }
-        for name, margins in found.items()
-    ]
+    return answered
 
 
 def strangeness(config: EvaluatePreference, run: RunFolder, judge: Judge, sets: Sets) -> dict[str, Any]:
