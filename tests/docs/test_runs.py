@@ -1,0 +1,133 @@
+"""The scripts of runs/: every command that they give parses, and finds there what it reads."""
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from accord import cli, parsing
+from accord.run import read_yaml
+
+RUNS = Path(__file__).resolve().parents[2] / "runs"
+TABLES = ("smollm2", "constitution_smollm2")
+# &-jobs write at the same time: one file per call. A run folder is there when its command has ended.
+ACCORD = """#!/usr/bin/env bash
+printf "%s\\n" "$@" > "$(mktemp "$CALLS/XXXXXX")"
+while [ $# -gt 1 ]; do
+    if [ "$1" = --out ]; then case $2 in *.html | *.jsonl) mkdir -p "${2%/*}"; touch "$2" ;;
+        *) mkdir -p "$2"; touch "$2/manifest.json" ;; esac; fi
+    shift
+done
+"""
+# the scripts that read data and models are not what is tried here, but for the one that reads the tables
+PYTHON = f"""#!/usr/bin/env bash
+case $1 in *pieces.py) exec {sys.executable} "$@" ;; esac
+"""
+
+
+@pytest.fixture
+def pieces(monkeypatch):
+    monkeypatch.syspath_prepend(RUNS)
+    return importlib.import_module("pieces")
+
+
+@pytest.fixture
+def carried_out(tmp_path):
+    """Runs a script of runs/ with an accord and a python that do nothing; gives what accord was asked."""
+    programs, calls = tmp_path / "bin", tmp_path / "calls"
+    programs.mkdir()
+    calls.mkdir()
+    for name, text in (("accord", ACCORD), ("python", PYTHON)):
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "CALLS": str(calls)}
+
+    def carry_out(script, *arguments):
+        for file in calls.iterdir():
+            file.unlink()
+        subprocess.run(["bash", RUNS / script, *arguments], env=environment, check=True, timeout=60, cwd=RUNS.parent)
+        return [file.read_text().splitlines() for file in calls.iterdir()]
+
+    return carry_out
+
+
+def parsed(words):
+    """The command of these words, and its knobs."""
+    count = 2 if " ".join(words[:2]) in cli.COMMANDS else 1
+    command = " ".join(words[:count])
+    return command, parsing.parse(command, words[count:])
+
+
+@pytest.mark.parametrize(
+    ("script", "stages"),
+    [
+        ("hh.sh", {"pretrain", "sft", "preference", "ppo", "dpo", "evaluate", "report"}),
+        ("hh_preference.sh", {"pretrain", "preference"}),
+        ("head_to_head.sh", {"evaluate ratings", "report"}),
+        ("rounds.sh", {"online", "report"}),
+    ],
+)
+def test_every_command_of_a_script_parses(carried_out, tmp_path, script, stages):
+    where = [tmp_path / "out"] if script == "rounds.sh" else ["data", tmp_path / "out"]
+    assert {parsed(words)[0] for words in carried_out(script, *where)} == stages
+
+
+ROADS = [(table, road) for table in TABLES for road in read_yaml(RUNS / f"{table}.yaml")["roads"]]
+
+
+@pytest.mark.parametrize(("table", "road"), ROADS)
+def test_every_command_of_a_road_parses_and_goes_on_when_called_again(carried_out, tmp_path, table, road):
+    line = [f"{table}.sh", "the data", "--road", road, "--model", "m", "--out", tmp_path / "out"]
+    first = {parsed(words)[0] for words in carried_out(*line)}
+    assert first >= (
+        {"constitution"} if table == "constitution_smollm2" else {"preference", "ppo", "evaluate", "report"}
+    )
+    for words in carried_out(*line):
+        command, config = parsed(words)
+        assert command == "report" or config.resume, words
+    assert ("data" in first) == (road == "whole")
+
+
+@pytest.mark.parametrize(("table", "road"), ROADS)
+def test_whatever_a_command_of_a_road_reads_an_earlier_step_has_left(pieces, table, road):
+    told = read_yaml(RUNS / f"{table}.yaml")
+    asked = pieces.flags(told).parse_args(["DATA", "--road", road, "--model", "MODEL", "--out", "OUT"])
+    left = {"prepared/held", "prepared/learned", "prepared/preference"} if road == "whole" else set()
+    used = 0
+    for step in pieces.planned(told, asked):
+        for command in step:
+            for place in re.findall(r"OUT/(\S+)", " ".join(command.words)):
+                whole = place.removesuffix("/snapshot")
+                found = {whole, whole.rpartition("/")[0]} & left
+                assert found, f"{command.leaves} reads {place}, which nothing has left"
+                used += 1
+        left |= {command.leaves for command in step}
+    assert used or table == "constitution_smollm2"
+    assert set(told["pieces"]) == {piece for one in told["roads"].values() for piece in one["pieces"]}
+
+
+def test_a_size_grows_with_the_pairs_and_stays_above_its_least(pieces):
+    table = {"sizes": {"steps": {"times": 0.024, "least": 4}, "rows": {"times": 2, "most": 1500}}}
+    assert pieces.sizes(table, 100) == {"steps": 4, "rows": 200}
+    assert pieces.sizes(table, 1000) == {"steps": 24, "rows": 1500}
+
+
+def test_a_piece_runs_alone_and_one_that_there_is_not_is_named(carried_out, pieces, tmp_path):
+    line = ["smollm2.sh", "data", "--road", "whole", "--pairs", "50", "--model", "m", "--out", tmp_path / "out"]
+    (one, other) = [parsed(words)[1] for words in carried_out(*line, "--piece", "helpful-whole")]
+    assert {one.seed, other.seed} == {0, 1} and one.max_rows == other.max_rows == 60
+    table = read_yaml(RUNS / "smollm2.yaml")
+    with pytest.raises(SystemExit, match="--piece helpfull: the road whole has prepare, helpful"):
+        list(pieces.planned(table, pieces.flags(table).parse_args(["data", "--road", "whole", "--piece", "helpfull"])))
+
+
+def test_nothing_is_begun_after_a_command_that_failed(pieces, tmp_path):
+    touched = tmp_path / "touched"
+    fails = [sys.executable, "-c", "import time; time.sleep(0.2); raise SystemExit(3)"]
+    waits = [sys.executable, "-c", "import time; time.sleep(1)"]
+    assert pieces.side_by_side([fails, waits, ["touch", touched]]) == 3
+    assert not touched.exists() and pieces.side_by_side([["true"], ["true"]]) == 0
