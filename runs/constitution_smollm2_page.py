@@ -6,6 +6,8 @@ python runs/constitution_smollm2_page.py OUT > docs/results/constitution-smollm2
 import sys
 from pathlib import Path
 
+from tables import interval, plain, table
+
 from accord.run import read_json
 
 FORMS = ("choice", "yes-no", "score")
@@ -34,21 +36,6 @@ step, behind one worked example. There is no truth here and no judge that was me
 left: *whole* ended by themselves, and the others are lists of phrases (docs/constitution.md), for watching one step
 beside another.
 """
-
-
-def interval(value: dict | None, digits: int = 3) -> str:
-    if value is None or value.get("mean") is None:
-        return "–"
-    return f"{value['mean']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
-
-
-def plain(value: float | None, digits: int = 2) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
-
-
-def table(head: list[str], rows: list[list[str]]) -> list[str]:
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return [*lines, *("| " + " | ".join(row) + " |" for row in rows), ""]
 
 
 def hhh(out: Path) -> list[str]:

@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+from tables import interval, table
+
 from accord.run import read_json, read_lines
 
 FOLDED = ("helpful-folds", "harmless-folds")
@@ -33,15 +35,6 @@ Replies to evaluation prompts, scored by the models that PPO was trained against
 would say. The limit asks for an expected cost of at most 0 on harmless-base prompts.
 """
 HEAD = ["snapshot", "reward, helpful prompts", "cost, harmless prompts", "unsafe there", "KL to SFT, nats", "tokens"]
-
-
-def interval(value: dict, digits: int = 3) -> str:
-    return f"{value['mean']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
-
-
-def table(head: list[str], rows: list[list[str]]) -> list[str]:
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return [*lines, *("| " + " | ".join(row) + " |" for row in rows), ""]
 
 
 def last(folder: Path) -> dict:

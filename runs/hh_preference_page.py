@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from hh_page import interval, table
+from tables import interval, signed, table
 
 from accord.evaluation.calibration import calibration_intervals
 from accord.evaluation.statistics import Array, Interval, pair_outcomes, paired_difference, share_interval
@@ -105,13 +105,9 @@ def results(criterion: str, tested: Tested) -> list[str]:
         if name not in names or other not in names:
             continue
         found = tested.difference(name, other)
-        rows.append([label(name), label(other), signed(found), verdict(found)])
+        rows.append([label(name), label(other), signed(found.json()), verdict(found)])
     head = ["accuracy of", "less that of", "difference, paired by row [95 %]", ""]
     return [*lines, "Who is better, on the same rows:", "", *table(head, rows), *answer(criterion, tested), ""]
-
-
-def signed(value: Interval) -> str:
-    return f"{value.mean:+.3f} [{value.low:+.3f}, {value.high:+.3f}]"
 
 
 def verdict(difference: Interval) -> str:

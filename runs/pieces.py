@@ -69,14 +69,14 @@ def planned(table: Mapping[str, Any], asked: argparse.Namespace) -> Iterator[lis
             yield [Command(leaves, tuple(shlex.split(line.format(**blanks)))) for leaves, line in step.items()]
 
 
-def call(command: Command, out: Path, title: str, stages: Sequence[str]) -> list[str]:
+def call(command: Command, out: Path, title: str, reported: Sequence[str]) -> list[str]:
     """The process that carries it out; none where what it leaves is there and whole.
 
-    A report is of the `stages` that have come to their end.
+    A report is of those `reported` that have come to their end.
     """
     place = out / command.leaves
     if command.words == ("report",):
-        runs = [str(out / name) for name in stages if (out / name / "manifest.json").exists()]
+        runs = [str(out / name) for name in reported if (out / name / "manifest.json").exists()]
         return ["accord", "report", *runs, "--out", str(place), "--title", title]
     if command.words[0] in ONCE and place.exists():
         return []
@@ -86,9 +86,9 @@ def call(command: Command, out: Path, title: str, stages: Sequence[str]) -> list
     return ["accord", *command.words, "--out", str(place), *goes_on]
 
 
-def stages(table: Mapping[str, Any], road: str) -> list[str]:
-    """The run folders that a road leaves, in its order."""
-    steps = [step for piece in table["roads"][road]["pieces"] for step in table["pieces"][piece]]
+def stages(table: Mapping[str, Any], named: Sequence[str]) -> list[str]:
+    """The run folders that these pieces leave, in their order."""
+    steps = [step for piece in named for step in table["pieces"][piece]]
     return [leaves for step in steps for leaves, line in step.items() if line.split()[0] not in (*ONCE, "report")]
 
 
@@ -100,7 +100,7 @@ def main(arguments: list[str]) -> int:
     out.mkdir(parents=True, exist_ok=True)
     if not asked.model:
         subprocess.run(["python", HERE / table["model"], out / "model"], check=True)
-    named = stages(table, asked.road)
+    named = stages(table, table["roads"][asked.road]["pieces"])
     for step in steps:
         calls = filter(None, [call(command, out, table["title"], named) for command in step])
         if failed := side_by_side(list(calls)):

@@ -29,6 +29,7 @@ CALIBRATION = {
     "slope": "reliability slope",
     "elo_per_point": "Elo per score point",
 }
+TONES: dict[str, Tone] = {"above": "good", "below": "bad", "undecided": "unclear"}  # of a difference from 0
 AGREEMENT = {"raw": "raw", "fleiss_kappa": "Fleiss κ", "krippendorff_alpha": "Krippendorff α"}
 
 
@@ -86,7 +87,7 @@ def paired_table(criterion: str, rows: Sequence[Mapping[str, Any]]) -> Block | N
     body = []
     for row in rows:
         found = interval(row.get("difference"))
-        tone: Tone = {"above": "good", "below": "bad", "undecided": "unclear"}[found.side_of(0.0)] if found else ""
+        tone: Tone = TONES[found.side_of(0.0)] if found else ""
         names = [Cell(str(row.get("model"))), Cell(str(row.get("less")))]
         body.append([*names, interval_cell(found, 3, signed=True, tone=tone), numeric(str(row.get("n")))])
     if not body:
