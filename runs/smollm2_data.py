@@ -59,9 +59,10 @@ def by_split(source: str) -> dict[str, Rows]:
             (record,) = make_records("prompt", parts)
         except Dropped:
             continue
-        # what columns a source has named stand in plain ones
-        value = {"prompt": row.value["prompt"], **dict(zip(("safe", "unsafe"), parts.replies, strict=True))}
-        found.setdefault(prompt_of(record).split, []).append(value if "?" in source else row.value)
+        value = row.value
+        if "?" in source:  # what columns a source has named stand in plain ones
+            value = {"prompt": value["prompt"], **dict(zip(("safe", "unsafe"), parts.replies, strict=True))}
+        found.setdefault(prompt_of(record).split, []).append(value)
     return found
 
 

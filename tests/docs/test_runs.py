@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from accord import cli, parsing
-from accord.run import read_yaml
+from accord.run import read_json, read_lines, read_yaml
 
 RUNS = Path(__file__).resolve().parents[2] / "runs"
 TABLES = ("smollm2", "constitution_smollm2")
@@ -131,3 +131,28 @@ def test_nothing_is_begun_after_a_command_that_failed(pieces, tmp_path):
     waits = [sys.executable, "-c", "import time; time.sleep(1)"]
     assert pieces.side_by_side([fails, waits, ["touch", touched]]) == 3
     assert not touched.exists() and pieces.side_by_side([["true"], ["true"]]) == 0
+
+
+def test_what_is_measured_on_stands_apart_from_what_is_learned_from(pieces, tmp_path, monkeypatch):
+    data = importlib.import_module("smollm2_data")
+    for number in range(60):
+        turns = f"\\n\\nHuman: Question {number}?\\n\\nAssistant:"
+        with (tmp_path / "pairs.jsonl").open("a") as pairs, (tmp_path / "labels.jsonl").open("a") as labels:
+            pairs.write(f'{{"chosen": "{turns} Yes.", "rejected": "{turns} No."}}\n')
+            labels.write(f'{{"prompt": "Question {number}?", "response": ["safe {number}", "unsafe"]}}\n')
+    columns = data.LEARNED["safety"].partition("?")[2]
+    monkeypatch.setattr(data, "LEARNED", {"pairs": "pairs.jsonl", "labels": f"labels.jsonl?{columns}"})
+    monkeypatch.setattr(data, "MEASURED", {"all": ("labels.jsonl", 6, 0.01)})
+    monkeypatch.setattr(data, "HELD", (3, 0.01))
+    data.main(tmp_path, 100, tmp_path / "out" / "counts.json")
+    counts = read_json(tmp_path / "out" / "counts.json")
+    lines = {str(f.relative_to(tmp_path / "out")): read_lines(f) for f in (tmp_path / "out").rglob("*.jsonl")}
+    sizes = counts["pairs"]
+    assert sizes == counts["labels"] and sum(sizes.values()) - sizes["held"] == 60 and sizes["held"] == 3
+    assert len(lines["learned/pairs.jsonl"]) == sizes["preference"] + sizes["policy"]
+    assert len(lines["preference/pairs.jsonl"]) == sizes["preference"]
+    learned = {row["chosen"] for row in lines["learned/pairs.jsonl"]}
+    assert not learned & {row["chosen"] for row in lines["held/pairs.jsonl"]}
+    assert set(lines["learned/labels.jsonl"][0]) == {"prompt", "safe", "unsafe"}
+    # every tenth, so that no end of the file is left out
+    assert [row["prompt"] for row in lines["held/all.jsonl"]] == [f"Question {n}?" for n in range(0, 60, 10)]
