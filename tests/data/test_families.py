@@ -134,6 +134,16 @@ def test_padding_is_no_token_of_a_text_and_no_end_of_a_reply_but_where_no_other_
     assert name == expected.get(next(n for n, f in FAMILIES.items() if f is served.family), name)
 
 
+def test_padding_is_rather_a_token_that_the_template_never_writes():
+    served = Served("smollm2")
+    tokenizer, renderer = served.tokenizer, served.renderer
+    names = [token.content for token in tokenizer.added_tokens_decoder.values()]
+    tokenizer.pad_token = tokenizer.unk_token = None
+    written = [name for name in names if name in renderer.template]
+    chosen = Renderer(tokenizer, aloud=False).padding()
+    assert chosen in names and chosen not in [*written, tokenizer.bos_token]
+
+
 def test_what_a_template_refuses_is_refused_in_its_words():
     with pytest.raises(Refused, match="System role not supported"):
         Served("gemma-2").renderer.take((SYSTEM, ASKED))

@@ -103,6 +103,7 @@ def test_what_gives_no_question_is_counted_and_what_is_wrong_is_refused(tmp_path
         ({"who": "me"}, "no set of questions has these columns"),
         (good | {"gold": "b"}, r"set.jsonl:1.*gold is str"),
         (good | {"choices": "b"}, "choices is str"),
+        ({"context": "who?", "answer": "a", "aliases": [3]}, r"set.jsonl:1.*aliases"),
         (SUBJECT | {"answer": "E"}, "no question is left"),
         ({"text": " "}, "no question is left"),
     ):

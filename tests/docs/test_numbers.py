@@ -57,7 +57,8 @@ SAID = [
 ]
 
 
-@pytest.mark.parametrize(("page", "sentence"), SAID)
+# numbered: a name with the number in it would be another test once the number is wrong
+@pytest.mark.parametrize(("page", "sentence"), SAID, ids=[f"{page}-{i}" for i, (page, _) in enumerate(SAID)])
 def test_a_threshold_on_a_page_is_that_of_the_code(page, sentence):
     assert sentence in re.sub(r"\s+", " ", (DOCS / page).read_text(encoding="utf-8"))
 

@@ -39,6 +39,13 @@ def test_knobs_metrics_and_commands_in_words_exist(key, words):
         assert command in COMMANDS
 
 
+@pytest.mark.parametrize(("metric", "side"), list(MEANINGS), ids=" ".join)
+def test_where_to_look_is_a_place_and_what_to_turn_a_knob_or_a_command(metric, side):
+    meaning = MEANINGS[metric, side]
+    assert re.search(r"[a-z_]+/[A-Za-z]|samples\.jsonl|`accord |--[a-z]", meaning.look)
+    assert re.search(r"--[a-z]|`accord ", meaning.turn)
+
+
 def test_a_number_that_is_not_finite_and_a_metric_without_words():
     assert diagnose("objective/kl", "above", math.nan) is UNKNOWN
     general = diagnose("completions/clipped_ratio", "below", 0.1)

@@ -9,9 +9,9 @@ from accord.data.parse import Reader
 from accord.data.reward_sets import read_reward_set
 from accord.data.sources import read_comparisons
 from accord.errors import BadInput
-from accord.evaluation.reward_boards import SECTIONS, board_rows, ties_score
+from accord.evaluation.reward_boards import SECTIONS, board_rows, ties_score, weighted_mean
 from accord.evaluation.reward_sets import RewardAnswer, credit, reward_numbers, style_accuracy
-from accord.evaluation.statistics import share_interval
+from accord.evaluation.statistics import Interval, share_interval
 
 
 def answer(right, wrong, prompt="p", subset=""):
@@ -149,3 +149,10 @@ def test_the_name_of_a_question_is_its_id(tmp_path):
     row = {"id": "tied:7", "subset": "Ties", "prompt": "p", "chosen": ["a", "b"], "rejected": ["c"]}
     (found,), _ = read_reward_set(write(tmp_path, row), Reader())
     assert (found.prompt.source, found.prompt.slice) == ("tied:7", "Ties")
+
+
+def test_errors_of_independent_parts_add_up_in_squares():
+    """Weights 3 and 1: (3 · .6 + .2) / 4; below √((3 · .1)² + .1²) / 4, above √((3 · .2)² + .4²) / 4."""
+    found = weighted_mean([Interval(0.6, 0.5, 0.8, 10), Interval(0.2, 0.1, 0.6, 5)], [3, 1])
+    below, above = math.hypot(0.3, 0.1) / 4, math.hypot(0.6, 0.4) / 4
+    assert found == Interval(pytest.approx(0.5), pytest.approx(0.5 - below), pytest.approx(0.5 + above), 15)

@@ -19,6 +19,7 @@ from accord.records import Comparison, Judgement, Prompt, Turn, unit_hash
 from accord.run import read_json, read_lines
 from accord.stages.preference.items import (
     Label,
+    PreferenceData,
     PreferenceItem,
     binarised,
     comparison_items,
@@ -560,3 +561,10 @@ def test_a_ranking_of_plackett_and_luce_has_no_probabilities(commands, renderer,
     else:
         with pytest.raises(BadInput, match="use pairs"):
             comparison_items(renderer, said, config)
+
+
+def test_the_tie_rate_is_the_share_of_pairs_that_tie(renderer):
+    """Ranks 1, 2, 2: two pairs in order and one tie; 1, 2, 3: three pairs in order."""
+    items = [ranked(renderer, ranks=(1, 2, 2)), ranked(renderer, ranks=(1, 2, 3))]
+    assert PreferenceData(items, [], [], ["helpful"]).tie_rate == pytest.approx(1 / 6)
+    assert PreferenceData(items[1:], [], [], ["helpful"]).tie_rate == 0.0

@@ -158,6 +158,7 @@ def test_what_a_server_would_add_and_what_cannot_be_saved_is_said(snapshots, tmp
     server, kept = generation_findings(str(tmp_path / "theirs"))
     assert server.said == "a server draws by temperature 0.3, min_p 0.1, repetition_penalty 1.1"
     assert "temperature" in kept.said and "cannot be saved" in kept.said
+    assert (server.level, kept.level) == ("note", "note") and "saved without them" in kept.remedy
     (plain,) = generation_findings(str(snapshots / "policy"))
     assert plain.level == "fine"
 

@@ -84,6 +84,7 @@ def test_many_replies_go_in_parts_and_come_back_in_order(renderer):
     scorer = TextScorer("here", "preference", renderer, call)
     found = score(scorer, PROMPTS[:1] * 150, [str(i) for i in range(150)])
     assert found.tolist() == list(range(150)) and calls == [64, 64, 22]
+    assert not scorer.remote  # a function of this process is called in its own thread
 
 
 @pytest.fixture
