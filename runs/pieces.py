@@ -102,6 +102,8 @@ def main(arguments: list[str]) -> int:
         subprocess.run(["python", HERE / table["model"], out / "model"], check=True)
     named = stages(table, table["roads"][asked.road]["pieces"])
     for step in steps:
+        for command in step:  # `accord data` makes no folders
+            (out / command.leaves).parent.mkdir(parents=True, exist_ok=True)
         calls = filter(None, [call(command, out, table["title"], named) for command in step])
         if failed := side_by_side(list(calls)):
             return failed

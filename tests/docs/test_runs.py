@@ -18,7 +18,7 @@ TABLES = ("smollm2", "constitution_smollm2")
 ACCORD = """#!/usr/bin/env bash
 printf "%s\\n" "$@" > "$(mktemp "$CALLS/XXXXXX")"
 while [ $# -gt 1 ]; do
-    if [ "$1" = --out ]; then case $2 in *.html | *.jsonl) mkdir -p "${2%/*}"; touch "$2" ;;
+    if [ "$1" = --out ]; then case $2 in *.html | *.jsonl) touch "$2" || exit 2 ;;
         *) mkdir -p "$2"; touch "$2/manifest.json" ;; esac; fi
     shift
 done
@@ -117,9 +117,9 @@ def test_a_size_grows_with_the_pairs_and_stays_above_its_least(pieces):
 
 
 def test_a_piece_runs_alone_and_one_that_there_is_not_is_named(carried_out, pieces, tmp_path):
-    line = ["smollm2.sh", "data", "--road", "whole", "--pairs", "50", "--model", "m", "--out", tmp_path / "out"]
+    line = ["smollm2.sh", "data", "--road", "whole", "--pairs", "500", "--model", "m", "--out", tmp_path / "out"]
     (one, other) = [parsed(words)[1] for words in carried_out(*line, "--piece", "helpful-whole")]
-    assert {one.seed, other.seed} == {0, 1} and one.max_rows == other.max_rows == 60
+    assert {one.seed, other.seed} == {0, 1} and one.max_rows == other.max_rows == 600
     table = read_yaml(RUNS / "smollm2.yaml")
     with pytest.raises(SystemExit, match="--piece helpfull: the road whole has prepare, helpful"):
         list(pieces.planned(table, pieces.flags(table).parse_args(["data", "--road", "whole", "--piece", "helpfull"])))
