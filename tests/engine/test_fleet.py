@@ -2,6 +2,7 @@
 
 import json
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -197,6 +198,25 @@ def test_a_prompt_that_fails_at_servers_that_are_well_ends_it(fleet, places):
         place.spoil = lambda number: 500
     with pytest.raises(BadInput, match="answered 500"):
         drawn_by(fleet, PROMPTS[:1])
+
+
+def test_a_server_that_is_well_and_never_ends_an_answer_is_not_asked_for_ever(fleet, places):
+    enough = threading.Event()
+    places[0].spoil = lambda number: (enough.wait(5), 200)[1]
+    alone = Fleet([replace(places[0].server, timeout=0.2)], lambda server: None, patience=5.0)
+    said = rf"{places[0].port}/v1/completions did not end .* 0\.2 s.*--max_new_tokens.*asked {fleets.TRIES} times"
+    with pytest.raises(BadInput, match=said):
+        drawn_by(alone, PROMPTS[:1])
+    enough.set()
+    assert places[0].asked == fleets.TRIES
+
+
+def test_servers_that_are_nothing_but_busy_are_given_up(fleet, places):
+    for place in places:
+        place.spoil = lambda number: 429
+    fleet.patience = 0.2
+    with pytest.raises(BadInput, match=r"answered 429.*answered anything else within 0\.2 seconds"):
+        drawn_by(fleet)
 
 
 def test_a_server_that_was_away_when_weights_were_pushed_reads_them_before_it_draws(places, fleet, tmp_path):

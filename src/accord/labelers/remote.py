@@ -114,8 +114,8 @@ class RemoteLabeler:
                 raise BadInput(f"{self._where}: the server {error}; {hint}") from None
             self._lose(name, spent, error)
             raise ServerLost(
-                f"{self._where}: the server {error} (after {spent.calls} calls for one question); what was answered "
-                "is kept, and --resume goes on"
+                f"{self._where}: the server {error} (after {spent.calls} calls for one question, as many as --attempts "
+                "and --timeout let it have); what was answered is kept, and --resume goes on"
             ) from None
         except BudgetSpent as error:
             self._lose(name, spent, error)

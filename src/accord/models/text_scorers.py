@@ -14,7 +14,7 @@ from torch import Tensor
 
 from accord.data.chat import Renderer
 from accord.engine.packing import Group, cut_by_tokens
-from accord.engine.remote.fleet import Fleet, ServerAway
+from accord.engine.remote.fleet import Fleet
 from accord.engine.remote.scores import About, ScoreServer, ScoresRefused
 from accord.errors import BadInput
 from accord.models.scalar import Normalizer
@@ -72,7 +72,8 @@ class RemoteScorer:
     A server that says what it is is held to it: to the role and the criterion it is asked as, to the others, and to
     itself when it comes back after having been away. Where its tokenizer is the policy's it is sent the very ids that
     were drawn, a prompt once for all its replies, and its numbers are those of the model in this process. Any other is
-    sent conversations. Raises BadInput where one is silent or does not fit, ScorerFailed where there is no score.
+    sent conversations. Raises BadInput where one is silent, at first or for good, or does not fit, ScorerFailed where
+    there is no score.
     """
 
     remote, collective = True, False
@@ -108,7 +109,7 @@ class RemoteScorer:
 
         try:
             found = self._fleet.each(len(asked), ask)
-        except (ScoresRefused, ServerAway) as error:
+        except ScoresRefused as error:
             raise ScorerFailed(str(error)) from None
         return torch.tensor([score for part in found for score in part], dtype=torch.float32)
 

@@ -14,8 +14,8 @@ from typing import Generic, Protocol, TypeVar
 
 from accord.errors import BadInput
 
-PATIENCE = 600.0  # seconds that a server may be away before it is given up
-TRIES = 8  # of one piece at servers that are well
+PATIENCE = 600.0  # seconds that a server may be away, or busy with others, before it is given up
+TRIES = 8  # of one piece at servers that are well in between, also where it got no answer at all
 BUSY = 429  # the status of a server that has enough to do
 PAUSE = 0.5  # seconds between two looks at a server, doubled up to LONGEST
 LONGEST = 10.0
@@ -85,7 +85,7 @@ class Errand(Generic[S, T]):
         self.ask, self.fleet = ask, fleet
         self.told: Queue[tuple[int, T] | BaseException] = Queue()
         self._waiting = deque(range(count))
-        self._tried = [0] * count
+        self._tried: list[set[tuple[str, int]]] = [set() for _ in range(count)]  # servers, and their time of being well
         self._left = count
         self._given_up = 0
         self._stopped = False
@@ -110,10 +110,11 @@ class Errand(Generic[S, T]):
                 try:
                     answer = self.ask(server, place)
                 except ServerAway as error:
-                    self._put_back(place, error)
+                    self._put_back(place, error, (server.url, seen))
                     if not self._mend(away, seen, error):
                         return
                 else:
+                    away.answered()
                     with self._changed:
                         self._left -= 1
                         self._changed.notify_all()
@@ -127,27 +128,30 @@ class Errand(Generic[S, T]):
             self._changed.wait_for(lambda: self._waiting or not self._left or self._stopped)
             return None if self._stopped or not self._waiting else self._waiting.popleft()
 
-    def _put_back(self, place: int, error: ServerAway) -> None:
-        """Let another try come; what fails again and again at servers that are well is no passing trouble."""
+    def _put_back(self, place: int, error: ServerAway, when: tuple[str, int]) -> None:
+        """Let another try come; what fails again and again at servers that are well is no passing trouble.
+
+        Of one time of being well a server's failures count once: of one that dies, many threads may ask for the same.
+        """
         with self._changed:
-            self._tried[place] += error.status not in (0, BUSY)
-            if self._tried[place] >= TRIES:
-                raise error
+            if error.status != BUSY:
+                self._tried[place].add(when)
+            if len(self._tried[place]) >= TRIES:
+                said = f"{error} (asked {TRIES} times, while it says that it is well)"
+                raise ServerAway(said, error.status, error.pause) from None
             self._waiting.appendleft(place)
             self._changed.notify_all()
 
     def _mend(self, away: "Away[S]", seen: int, error: ServerAway) -> bool:
         """Wait until the server may be asked again; False where it is given up."""
-        if error.status == BUSY:
-            sleep(max(PAUSE, error.pause))
-            return True
-        if away.back(seen, error.pause):
+        if away.rested(error.pause) if error.status == BUSY else away.back(seen, error.pause):
             return True
         with self._changed:
             self._given_up += away.counts_once()
             nobody = self._given_up == len(self.fleet.servers)
         if nobody:
-            said = f"{error}; no server has come back within {self.fleet.patience:g} seconds"
+            what = "answered anything else" if error.status == BUSY else "come back"
+            said = f"{error}; no server has {what} within {self.fleet.patience:g} seconds"
             raise ServerAway(said, error.status, error.pause) from None
         return False
 
@@ -159,6 +163,7 @@ class Away(Generic[S]):
         self._server, self._fleet = server, fleet
         self._one = Lock()
         self._lost = self._counted = False
+        self._busy_since: float | None = None
         self.returned = 0
 
     def back(self, seen: int, pause: float) -> bool:
@@ -172,6 +177,23 @@ class Away(Generic[S]):
                 return False
             self.returned += 1
             return True
+
+    def rested(self, pause: float) -> bool:
+        """Leave a busy server alone as long as it asks; False where it has been nothing but busy for too long."""
+        now = monotonic()
+        with self._one:
+            self._busy_since = now if self._busy_since is None else self._busy_since
+            left = self._busy_since + self._fleet.patience - now
+            self._lost |= left <= 0
+            if self._lost:
+                return False
+        sleep(min(max(PAUSE, pause), left))
+        return True
+
+    def answered(self) -> None:
+        """It has done a piece: it is not only busy."""
+        with self._one:
+            self._busy_since = None
 
     def _wait(self, pause: float) -> bool:
         until, pause = monotonic() + self._fleet.patience, max(PAUSE, pause)

@@ -25,12 +25,15 @@ T = TypeVar("T")
 class CallFailed(RuntimeError):
     """A service gave no usable answer; `status` is its HTTP status, 0 where there was no answer at all.
 
-    `passing` says that the same request may be answered later, and `pause` after how many seconds.
+    `passing` says that the same request may be answered later, and `pause` after how many seconds. `slow`: it was
+    sent, and the time that was given for the answer has passed.
     """
 
-    def __init__(self, said: str, status: int = 0, *, passing: bool = False, pause: float = 0.0) -> None:
+    def __init__(
+        self, said: str, status: int = 0, *, passing: bool = False, pause: float = 0.0, slow: bool = False
+    ) -> None:
         super().__init__(said)
-        self.status, self.passing, self.pause = status, passing, pause
+        self.status, self.passing, self.pause, self.slow = status, passing, pause, slow
 
 
 @functools.cache
@@ -118,7 +121,9 @@ def _once(url: str, body: Any, timeout: float, headers: Mapping[str, str], most_
                 if len(content) > most_bytes:
                     raise CallFailed(f"answered more than {most_bytes} bytes", answer.status_code)
                 if monotonic() > deadline:
-                    raise CallFailed(f"did not end its answer in {timeout:g} seconds", passing=True)
+                    raise _too_slow(timeout)
+    except (httpx2.ReadTimeout, httpx2.WriteTimeout):
+        raise _too_slow(timeout) from None
     except (httpx2.RequestError, httpx2.InvalidURL) as error:
         raise CallFailed(f"cannot be reached ({error})", passing=True) from None
     code = answer.status_code
@@ -135,6 +140,10 @@ def _once(url: str, body: Any, timeout: float, headers: Mapping[str, str], most_
         return json.loads(content) if content else None
     except ValueError:
         raise CallFailed(f"answered no JSON: {bytes(content[:80])!r}", code, passing=True) from None
+
+
+def _too_slow(timeout: float) -> CallFailed:
+    return CallFailed(f"did not end its answer in {timeout:g} seconds", passing=True, slow=True)
 
 
 def _seconds(told: str) -> float:

@@ -20,6 +20,7 @@ from accord.engine.remote.http import CallFailed, call_json
 from accord.errors import BadInput
 from accord.records import Rollout
 
+TIMEOUT = 600.0  # seconds that a request may take
 WELL = 10.0  # seconds that a server may take to say that it is well
 NEVER = -100.0  # the least bias of a logit that vLLM takes
 
@@ -33,11 +34,11 @@ class Server:
 
     url: str
     model: str
-    timeout: float = 600.0
+    timeout: float = TIMEOUT
     reads: int = 0
 
     @classmethod
-    def at(cls, url: str, *, timeout: float = 600.0) -> "Server":
+    def at(cls, url: str, *, timeout: float = TIMEOUT) -> "Server":
         """The server at `url`, with the model that it says it serves; BadInput where none answers."""
         served = _field(cls(url, "", timeout)._call("/v1/models"), "data", list)
         if len(served) != 1:
@@ -119,6 +120,8 @@ class Server:
             return call_json(self.url.rstrip("/") + route, body, timeout=self.timeout)
         except CallFailed as error:
             hint = "; is the server running?" if not error.status else ""
+            if error.slow:
+                hint = "; ask for less with --max_new_tokens, or give --engine more servers"
             if error.status == 404 and not route.startswith("/v1"):
                 hint = "; start it with VLLM_SERVER_DEV_MODE=1"
             said = f"{self.url}{route} {error}{hint}"
