@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from accord import run as run_module
 from accord.errors import BadInput, Interrupted
-from accord.lineage import hash_directory, hash_file, peak_memory
+from accord.lineage import hash_directory, hash_file, model_key, peak_memory
 from accord.run import (
     RunFolder,
     config_hash,
@@ -324,6 +324,42 @@ def test_a_resume_on_another_parent_is_refused_and_on_the_same_goes_on(tmp_path)
     with RunFolder("sft", again, {"model": parent}) as run:
         assert run.finished
     verify(run.path)
+
+
+def test_a_model_of_one_file_is_known_by_its_content(tmp_path):
+    """A GGUF file: what stands in it is in the lineage, and a resume on another of the name is refused."""
+    parent = tmp_path / "tiny.gguf"
+    parent.write_bytes(b"x")
+    with RunFolder("sft", config(tmp_path / "run"), {"model": parent}):
+        pass
+    again, was = config(tmp_path / "run", resume=True), hash_file(parent)
+    parent.write_bytes(b"y")
+    with pytest.raises(BadInput, match="changed since this run began"), RunFolder("sft", again, {"model": parent}):
+        pass
+    parent.write_bytes(b"x")
+    with RunFolder("sft", again, {"model": parent}) as run:
+        run.finish()
+    assert read_json(run.path / "lineage.json")["parents"] == [{"role": "model", "path": str(parent), "hash": was}]
+
+
+def test_a_models_key_is_its_content_wherever_it_is(tmp_path, monkeypatch):
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder in (one, two):
+        folder.mkdir()
+        (folder / "model.safetensors").write_text("x")
+        (folder / "model.gguf").write_text("z")
+    assert model_key(str(one)) == model_key(str(two)) and len(model_key(str(one))) == 16
+    assert model_key(str(one / "model.gguf")) == model_key(str(two / "model.gguf")) != model_key(str(one))
+    (two / "model.safetensors").write_text("y")
+    (two / "model.gguf").write_text("other")
+    assert model_key(str(one)) != model_key(str(two))
+    assert model_key(str(one / "model.gguf")) != model_key(str(two / "model.gguf"))
+    (one / "adapter_config.json").write_text('{"base_model_name_or_path": "owner/name"}')
+    keys = set()
+    for commit in ("a", "b"):
+        monkeypatch.setattr("accord.lineage.hub_revision", lambda where, found=commit: found)
+        keys |= {model_key("owner/name"), model_key(str(one))}
+    assert {"owner/name@a", "owner/name@b"} < keys and len(keys) == 4
 
 
 def test_a_resume_on_another_commit_of_a_hub_model_is_refused(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from accord.config import hub_id
+from accord.records import content_hash
 
 
 def hash_file(path: Path) -> str:
@@ -36,8 +37,10 @@ def hub_revision(where: str) -> str | None:
 
 
 def identity(where: str) -> dict[str, Any]:
-    """What a parent is: the hash of a directory (and of which base it is an adapter), the commit of a hub model."""
+    """What a parent is: the hash of a file or directory (and of which base it is an adapter), a hub model's commit."""
     folder = Path(where)
+    if folder.is_file():
+        return {"path": where, "hash": hash_file(folder)}
     if not folder.is_dir():
         return {"path": where, "hash": None, "revision": hub_revision(where)}
     found: dict[str, Any] = {"path": where, "hash": hash_directory(folder)}
@@ -45,6 +48,19 @@ def identity(where: str) -> dict[str, Any]:
         base = str(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"])
         found["base"] = {"path": base, "revision": hub_revision(base)}
     return found
+
+
+def model_key(where: str) -> str:
+    """What tells a model from any other: 16 hex digits of its content, or NAME@COMMIT on the hub.
+
+    Two places of one content have one key.
+    """
+    known = identity(where)
+    if known["hash"] is None:
+        return f"{where}@{known['revision']}"
+    if Path(where).is_file():
+        return str(known["hash"])[:16]
+    return content_hash("model", known["hash"], known.get("base"))
 
 
 def available_cores() -> int:

@@ -19,12 +19,12 @@ from accord.labelers.journal import Journal
 from accord.labelers.labeler import Draft, Writing, answer_of, label_id, label_row
 from accord.labelers.questions import Distribution, Question
 from accord.labelers.wires import CUT
-from accord.lineage import hash_file, identity
+from accord.lineage import model_key
 from accord.models.loading import load_policy
 from accord.models.places import describe
 from accord.models.reference import reply_sums
 from accord.models.tokenizer import load_renderer
-from accord.records import Turn, content_hash
+from accord.records import Turn
 from accord.training.distributed import World
 from accord.training.memory import free_bytes, plan_cache
 
@@ -110,16 +110,6 @@ class LocalLabeler:
         sums = reply_sums(lambda packing: token_logprobs(self._model, packing), flat, ranges, self._world)
         sizes = [len(group.replies) for group in groups]
         return list(torch.cat(sums).split(sizes)) if groups else []
-
-
-def model_key(where: str) -> str:
-    """What a model is by its content, or by its commit on the hub; of two folders of one content either."""
-    if Path(where).is_file():
-        return hash_file(Path(where))[:16]
-    known = identity(where)
-    if known["hash"] is None:
-        return f"{where}@{known['revision']}"
-    return content_hash("model", known["hash"], known.get("base"))
 
 
 def share_beginning(groups: Sequence[Group]) -> list[Group]:

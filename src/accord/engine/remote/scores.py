@@ -28,7 +28,7 @@ class ScoresRefused(RuntimeError):
 
 @dataclass(frozen=True)
 class About:
-    """What a server says that it is: `snapshot` hash, role, hash of the tokenizer with its template.
+    """What a server says that it is: key of its `snapshot` (`lineage.model_key`), role, hash of tokenizer and template.
 
     `readings` has for every criterion that can be read its `normalizer` and what was `measured` of it; "" is read
     whatever the criterion's name.

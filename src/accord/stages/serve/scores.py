@@ -11,7 +11,7 @@ from accord.data.chat import Renderer
 from accord.engine.packing import Group, reply_group
 from accord.engine.remote.scores import About
 from accord.errors import BadInput
-from accord.lineage import identity
+from accord.lineage import model_key
 from accord.models.scalar import Scorer
 from accord.records import Turn
 from accord.stages.serve.talk import Message
@@ -44,7 +44,7 @@ class ServedScorer:
     def __init__(self, where: str, scorer: Scorer, renderer: Renderer, *, micro_tokens: int) -> None:
         self.where, self.scorer, self.renderer, self.micro_tokens = where, scorer, renderer, micro_tokens
         self._turn = threading.Lock()
-        self._about = About(model_hash(where), scorer.role, renderer.identity, readings_of(scorer))
+        self._about = About(model_key(where), scorer.role, renderer.identity, readings_of(scorer))
 
     def about(self) -> dict[str, Any]:
         """What this is, by which one who asks can tell that it is what was meant."""
@@ -91,9 +91,3 @@ def readings_of(scorer: Scorer) -> dict[str, dict[str, Any]]:
         kept = {key: reading.measured[key] for key in ("deviation", "calibration") if key in reading.measured}
         found[head] = {"normalizer": reading.normalizer.as_json(), "measured": kept}
     return found
-
-
-def model_hash(where: str) -> str:
-    """What tells a snapshot from any other: the hash of its files, or the commit of a hub model."""
-    found = identity(where)
-    return str(found["hash"] or found["revision"] or where)
