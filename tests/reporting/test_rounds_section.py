@@ -7,7 +7,8 @@ import pytest
 from accord.reporting import build_report
 from accord.reporting.context import load_context
 from accord.reporting.rounds_section import rounds_section
-from tests.reporting.conftest import write_run
+from accord.reporting.training_sections import tiles
+from tests.reporting.conftest import evaluation_of, ppo_metrics, training, write_run
 
 SPAN = {"mean": 0.61, "low": 0.55, "high": 0.67, "n": 600}
 
@@ -84,6 +85,34 @@ def test_the_frontier_begins_at_the_first_snapshot(run):
     section = rounds_section(load_context([run]))
     (svg,) = [b.wide for b in section.blocks if b.kind == "figure" and "Right is more helpful" in b.caption]
     assert "first 0.10, 0.35; round 1 0.40, 0.30; round 2 0.50, 0.20" in svg
+
+
+def with_snapshots(folder):
+    """The run with what a round leaves below it: models, policies and evaluations; the second round waits."""
+    policies = {"first": folder.parent / "start", "round-1": folder / "round-1" / "ppo"}
+    trained = {"role": "model", "path": str(policies["first"] / "snapshot"), "hash": "ab" * 32}
+    write_run(folder / "round-1" / "models" / "helpful", "preference", metrics=training(3))
+    write_run(policies["round-1"], "ppo", metrics=ppo_metrics(False, steps=5), parents=[trained], seconds=50.0)
+    for name, place in (("sft", "first"), ("ppo", "round-1")):
+        samples, slices = evaluation_of(name)
+        told = {"model": str(policies[place] / "snapshot"), "n": len(samples), "seed": 0, "slices": slices}
+        measured = {"role": "model", "path": told["model"], "hash": ("ab" if place == "first" else "cd") * 32}
+        write_run(folder / place / "evaluate", "evaluate", samples=samples, evaluation=told, parents=[measured])
+    (folder / "round-2" / "ppo").mkdir(parents=True)  # has only begun
+    return folder
+
+
+def test_what_a_round_holds_is_read_and_counted_once(run):
+    """Changes are measured from the snapshot that the rounds began from, wherever that came from."""
+    folder = with_snapshots(run)
+    context = load_context([folder])
+    assert [snapshot.label for snapshot in context.snapshots] == ["start", "ppo"] and context.baseline.label == "start"
+    assert sorted(context.names) == ["first/evaluate", "helpful", "ppo", "round-1/evaluate", "rounds"]
+    assert ("2", "snapshots evaluated") in tiles(context).tiles
+    assert ("12 s", "of computation in all") in tiles(context).tiles, "which those of the rounds have in them"
+    assert len(load_context([folder, folder / "round-1" / "ppo"]).runs) == 5, "a folder that is named too is the same"
+    page = build_report([folder])
+    assert page.count("Right is more helpful") == 1 and "from start to ppo" in page and 'id="curves"' in page
 
 
 def test_a_run_without_rounds_has_no_section(tmp_path):

@@ -39,6 +39,8 @@ def rounds_section(context: Context) -> Section | None:
     )
     for run in runs:
         _show(section, context.name(run), run)
+        if all(run.path not in snapshot.evaluation.path.parents for snapshot in context.snapshots):
+            section.blocks += _frontier(run.rounds["rounds"])  # else the snapshots themselves are shown
         section.cite(context.name(run), run, "rounds.json")
     return section
 
@@ -46,7 +48,7 @@ def rounds_section(context: Context) -> Section | None:
 def _show(section: Section, name: str, run: RunData) -> None:
     rounds: list[Row] = run.rounds["rounds"]
     section.blocks.append(_overview(name, run, rounds))
-    section.blocks += [*_wins(rounds), *_frontier(rounds)]
+    section.blocks += _wins(rounds)
     for one in rounds:
         decision = one.get("decision") or {}
         if decision.get("bounds"):

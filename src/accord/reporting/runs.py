@@ -132,6 +132,16 @@ def load_run(path: Path | str) -> RunData:
     )
 
 
+def runs_of_rounds(run: RunData) -> list[Path]:
+    """The run folders below one of rounds that a report shows: evaluations, models and policies, round by round."""
+    found = [run.path / "first" / "evaluate"] if run.rounds else []
+    for one in run.rounds.get("rounds") or []:
+        folder = run.path / f"round-{one['round']}"
+        policies = (folder / str(run.rounds.get("policy")), folder / "evaluate")
+        found += [*sorted((folder / "models").glob("*")), *policies]
+    return [folder for folder in found if (folder / "lineage.json").is_file()]
+
+
 def number(value: Any) -> float:
     """A logged value as a float; null, and what is no number, is NaN."""
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -290,7 +290,9 @@ def lineage_section(context: Context) -> Section:
 
 def tiles(context: Context) -> Block:
     """The page in a few numbers."""
-    seconds = [number(run.lineage.get("seconds")) for run in context.runs if run.stage != "demo"]
+    whole = {run.path.resolve() for run in context.runs if run.rounds}  # whose seconds are those of all below it too
+    counted = [run for run in context.runs if run.stage != "demo" and whole.isdisjoint(run.path.resolve().parents)]
+    seconds = [number(run.lineage.get("seconds")) for run in counted]
     known = [value for value in seconds if math.isfinite(value)]
     replies = sum(len(s.evaluation.samples) for s in context.snapshots)
     seeds = sorted({str(run.lineage["seed"]) for run in context.runs if run.lineage.get("seed") is not None})
