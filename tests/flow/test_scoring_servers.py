@@ -10,6 +10,7 @@ from accord.data.chat import train_tokenizer
 from accord.engine.packing import reply_group
 from accord.engine.remote import fleet as fleets
 from accord.errors import BadInput
+from accord.lineage import model_key
 from accord.models.policy import new_policy
 from accord.models.saving import save_model
 from accord.models.scalar import Scorer, new_scalar
@@ -64,7 +65,9 @@ def test_served_scorers_give_the_run_that_models_of_this_process_give(commands, 
         for key, value in one.items():
             assert other[key] == pytest.approx(value, rel=1e-5, abs=1e-5), (one["step"], key)
     told = json.loads((tmp_path / "served/data/servers.json").read_text())
-    assert told.keys() == {"helpful", "harm"} and all(len(digest) == 64 for digest in told.values())
+    assert told == {
+        name: model_key(str(snapshots / of)) for name, of in (("helpful", "reward"), ("harm", "calibrated"))
+    }
 
 
 def test_a_server_that_dies_and_comes_back_loses_nothing(commands, snapshots, serve, tmp_path, monkeypatch, capsys):

@@ -39,8 +39,10 @@ OUTSIDE = """() => [...document.querySelectorAll("figure svg")].flatMap(svg => {
     return box.left < frame.left - 2 || box.right > frame.right + 2;
   }).map(one => one.textContent.trim()) : [];
 })"""
+# how high letters are, whichever way a text runs: one figure alone, a 1, is narrower than it is high
 SMALLEST = """() => Math.min(...[...document.querySelectorAll("figure svg text")]
-  .map(one => one.getBoundingClientRect()).filter(box => box.width).map(box => Math.min(box.width, box.height)))"""
+  .filter(one => one.getBoundingClientRect().width)
+  .map(one => { const seen = one.getScreenCTM(); return one.getBBox().height * Math.hypot(seen.a, seen.b); }))"""
 
 
 @pytest.fixture(scope="module")
