@@ -26,7 +26,7 @@ Role = Literal["annotator", "reviewer", "admin"]
 ROLES: tuple[Role, ...] = get_args(Role)  # each may do what those before it may
 DAY = 86_400.0
 SESSION, INVITE = 30 * DAY, 14 * DAY
-SHORTEST_PASSWORD = 10
+PASSWORD_LENGTHS = range(10, 201)  # characters
 WORD = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 
 
@@ -81,8 +81,8 @@ class People:
         name = " ".join(name.split())
         if not 0 < len(name) <= 80 or not name.isprintable():
             raise Declined("a name has 1 to 80 letters")
-        if not SHORTEST_PASSWORD <= len(password) <= 200:
-            raise Declined(f"a password has {SHORTEST_PASSWORD} to 200 letters")
+        if len(password) not in PASSWORD_LENGTHS:
+            raise Declined(f"a password has {PASSWORD_LENGTHS[0]} to {PASSWORD_LENGTHS[-1]} letters")
         hashed = self._hasher.hash(password)
 
         def change(connection: "Connection") -> str:

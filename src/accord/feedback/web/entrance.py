@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Form, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 
 from accord.feedback.store.desk import Declined
-from accord.feedback.store.people import Person
+from accord.feedback.store.people import PASSWORD_LENGTHS, Person
 from accord.feedback.web.context import LANGUAGE_COOKIE, SESSION_COOKIE, languages, page_of, require
 from accord.feedback.web.guard import client_of
 
@@ -17,12 +17,12 @@ Annotator = Annotated[Person, Depends(require("annotator"))]
 
 @router.get("/login")
 def ask_for_password(request: Request) -> Response:
-    return page_of(request).show(request, "sign.html", token="", problem="")
+    return _form(request, "")
 
 
 @router.get("/join/{token}")
 def ask_for_name(request: Request, token: str) -> Response:
-    return page_of(request).show(request, "sign.html", token=token[:100], problem="")
+    return _form(request, token[:100])
 
 
 @router.post("/login")
@@ -42,10 +42,15 @@ def _enter(request: Request, token: str, begin: Any) -> Response:
     try:
         session = begin()
     except Declined as problem:
-        return page.show(request, "sign.html", 409, token=token, problem=str(problem))
+        return _form(request, token, 409, str(problem))
     response = _to(request, "/")
     page.set_cookie(response, SESSION_COOKIE, session)
     return response
+
+
+def _form(request: Request, token: str, status: int = 200, problem: str = "") -> Response:
+    """Name and password of who signs in, or joins by an invite's token, with what a password has to be."""
+    return page_of(request).show(request, "sign.html", status, token=token, problem=problem, lengths=PASSWORD_LENGTHS)
 
 
 @router.post("/logout")
