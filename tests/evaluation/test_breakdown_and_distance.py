@@ -6,7 +6,13 @@ from sklearn.metrics import roc_auc_score
 
 from accord.evaluation.baselines import BagOfWords
 from accord.evaluation.breakdown import PairFacts, breakdown, confident_errors, length_bias
-from accord.evaluation.calibration import calibration_intervals, difference_curve, preference_calibration, refitted
+from accord.evaluation.calibration import (
+    calibration_intervals,
+    difference_curve,
+    ece_interval,
+    preference_calibration,
+    refitted,
+)
 from accord.evaluation.distance import auroc_interval, fit_gaussian, relative_distance
 
 
@@ -128,6 +134,20 @@ def test_intervals_are_about_the_points_of_the_plain_calibration():
         assert found[name].mean == pytest.approx(getattr(plain, name), abs=1e-6), name
         assert found[name].low <= found[name].mean <= found[name].high
     assert found["elo_per_point"].mean == pytest.approx(found["slope"].mean * 400 / np.log(10))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1.5, 3.0], ids=["calibrated", "too sure", "far too sure"])
+def test_the_interval_of_a_calibration_error_holds_it_and_what_as_many_pairs_give_on_average(temperature):
+    """Quantiles of resamples, which have the noise twice, held neither of a calibrated model."""
+    rng, drawn = np.random.default_rng(5), []
+    for _ in range(400):
+        margins = draws(rng, 200, temperature)
+        confidence, outcome = 1 / (1 + np.exp(-np.abs(margins))), (margins > 0).astype(float)
+        edges = np.quantile(confidence, np.linspace(0, 1, 11))
+        drawn.append(ece_interval(confidence, outcome, edges, resamples=200))
+    truth = np.mean([found.mean for found in drawn])
+    assert all(found.low <= found.mean <= found.high and found.low >= 0 for found in drawn)
+    assert 0.93 <= np.mean([found.low <= truth <= found.high for found in drawn]) <= 0.995
 
 
 def test_the_slope_of_an_overconfident_model_is_below_one_with_its_interval():

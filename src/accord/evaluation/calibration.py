@@ -8,7 +8,7 @@ equal width).
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -116,6 +116,31 @@ def expected_calibration_error(bins: Sequence[Bin]) -> float:
     return sum(b.n * abs(b.accuracy - b.confidence) for b in bins) / total if total else math.nan
 
 
+def ece_interval(
+    confidence: ArrayLike,
+    outcome: ArrayLike,
+    edges: ArrayLike,
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """The expected calibration error over bins between `edges`, with an interval of what as many pairs give on average.
+
+    Not an interval of the error at infinitely many pairs: a sum of |gaps| of a calibrated model is above 0 by chance,
+    the more the fewer pairs. A resample has that noise twice and lies above the error that was found, so that quantiles
+    of resamples may leave it out (and did): the interval lies around it, by the deviation of the resamples (Efron and
+    Tibshirani 1993, chapter 13), on its logarithm, since that deviation grows with it.
+    """
+    p, y = _checked(confidence, outcome)
+    gap = _binned_gap(p, y, np.asarray(edges, dtype=float))
+    found = bootstrap(gap, p.size, clusters=clusters, resamples=resamples, seed=seed, centred=True)
+    if not found.mean > 0:
+        return replace(found, low=0.0)
+    reach = math.exp((found.high - found.mean) / found.mean)
+    return replace(found, low=found.mean / reach, high=min(found.mean * reach, 1.0))
+
+
 def brier(confidence: ArrayLike, outcome: ArrayLike) -> float:
     """Mean squared distance of probability and outcome; ¼ for a coin's. Never report it without accuracy."""
     p, y = _checked(confidence, outcome)
@@ -209,25 +234,24 @@ def calibration_intervals(
 ) -> dict[str, Interval]:
     """ECE (both binnings), Brier, negative log-likelihood, slope, Elo per score point, each with its interval.
 
-    Bins are cut once on all pairs and kept in the resamples. An ECE is never negative, so that of a calibrated model is
-    above 0 by chance, the more the fewer pairs; its interval is about that number, not about 0.
+    Bins are cut once on all pairs and kept in the resamples; what an ECE's interval is about, `ece_interval` says.
     """
     data = np.asarray(margins, dtype=float)
     outcome, confidence = pair_outcomes(data), expit(np.abs(data))
     mass = np.quantile(confidence, np.linspace(0, 1, bins + 1))
     width = np.linspace(0.5, 1.0, bins + 1)
     losses = np.logaddexp(0, np.abs(data)) - outcome * np.abs(data)
+    drawn: dict[str, Any] = {"clusters": clusters, "resamples": resamples, "seed": seed}
+    found = {
+        "ece": ece_interval(confidence, outcome, mass, **drawn),
+        "ece_width": ece_interval(confidence, outcome, width, **drawn),
+    }
     statistics = {
-        "ece": _binned_gap(confidence, outcome, mass),
-        "ece_width": _binned_gap(confidence, outcome, width),
         "brier": _weighted_mean(squared_errors(confidence, outcome)),
         "log_loss": _weighted_mean(losses),
         "slope": _slopes(data),
     }
-    found = {
-        name: bootstrap(statistic, data.size, clusters=clusters, resamples=resamples, seed=seed)
-        for name, statistic in statistics.items()
-    }
+    found |= {name: bootstrap(statistic, data.size, **drawn) for name, statistic in statistics.items()}
     slope = found["slope"]
     found["elo_per_point"] = Interval(ELO * slope.mean, ELO * slope.low, ELO * slope.high, slope.n)
     return found

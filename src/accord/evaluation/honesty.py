@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from accord.evaluation.calibration import brier, expected_calibration_error, reliability_bins
+from accord.evaluation.calibration import brier, ece_interval, reliability_bins
 from accord.evaluation.distance import auroc_interval
-from accord.evaluation.statistics import Interval, bootstrap, finite, mean_interval, paired_shares, share_interval
+from accord.evaluation.statistics import Interval, finite, mean_interval, paired_shares, share_interval
 from accord.records import unit_hash
 
 Array = NDArray[np.float64]
@@ -109,21 +109,13 @@ def _top(probabilities: Sequence[Array], right: Sequence[int]) -> tuple[Array, A
 
 def _numbers(p: Array, y: Array, clusters: Sequence[Hashable], seed: int, resamples: int) -> dict[str, Any]:
     bins = reliability_bins(p, y)
-    edges = np.quantile(p, np.linspace(0, 1, 11))[1:-1]
-    member = (np.searchsorted(edges, p)[:, None] == np.arange(10)[None, :]).astype(float)
-    gaps = member * (y - p)[:, None]
-
-    def ece(weights: Array) -> Array:
-        return np.asarray(np.abs(weights @ gaps).sum(axis=1) / weights.sum(axis=1))
-
-    spread = bootstrap(ece, len(p), clusters=clusters, resamples=resamples, seed=seed)
-    error = expected_calibration_error(bins)
+    edges = np.quantile(p, np.linspace(0, 1, 11))
     sorted_out = 0 < y.sum() < len(y)
     return {
         "n": len(p),
         "accuracy": share_interval(y, clusters).json(),
         "confidence": finite(float(p.mean())),
-        "ece": Interval(error, spread.low, spread.high, len(p)).json(),
+        "ece": ece_interval(p, y, edges, clusters, resamples=resamples, seed=seed).json(),
         "brier": mean_interval((p - y) ** 2, clusters, seed, resamples=resamples).json() | {"mean": brier(p, y)},
         "auroc": auroc_interval(p[y == 1], p[y == 0]).json() if sorted_out else None,
         "risk": risk_at(p, y),

@@ -107,12 +107,13 @@ def bootstrap(
     resamples: int = 10_000,
     level: float = 0.95,
     seed: int = 0,
+    centred: bool = False,
 ) -> Interval:
     """Interval of `statistic`, a function of weights `[resamples, n] -> [resamples]`, over `n` values.
 
-    Quantiles of the resampled statistic, taken further out than the level says, as Student's t and the factor
-    sqrt(n / (n - 1)) ask for few values (Hesterberg 2015, section 4.3): scipy's `bootstrap` knows neither that nor
-    clusters. Raises ValueError for no values or mismatched clusters.
+    Quantiles of the resampled statistic, or `centred` on the value where resamples lie to one side of it; further out
+    than the level says, as Student's t and sqrt(n / (n - 1)) ask for few values (Hesterberg 2015, section 4.3). scipy's
+    `bootstrap` knows neither that nor clusters. Raises ValueError for no values or mismatched clusters.
     """
     groups = _groups(clusters, n)
     count = int(groups.max()) + 1
@@ -122,6 +123,9 @@ def bootstrap(
     draws = np.concatenate([statistic(block[:, groups]) for block in resample_weights(count, resamples, seed, n)])
     known = draws[np.isfinite(draws)]
     tail = percentile_tail(count, level)
+    if centred:
+        half = -NormalDist().inv_cdf(tail) * float(known.std())
+        return Interval(value, value - half, value + half, n)
     low, high = np.quantile(known, (tail, 1 - tail)) if known.size else (math.nan, math.nan)
     return Interval(value, float(low), float(high), n)
 
