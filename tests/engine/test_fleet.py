@@ -163,8 +163,8 @@ def test_a_server_that_dies_and_comes_back_with_old_weights_loses_no_rollout(fle
 
 def test_one_server_alone_is_waited_for(places, fleet, capsys):
     alone = Fleet(fleet.servers[:1], fleet.revive, patience=5.0)
-    threading.Timer(0.1, places[0].start).start()
     places[0].die()
+    threading.Timer(0.5, places[0].start).start()  # not before it was missed: it would draw with its old weights
     drawn = drawn_by(alone)
     assert [r.prompt_ids for r in drawn] == PROMPTS and {r.ids[1] for r in drawn} == {60}
     assert "is away" in capsys.readouterr().out
