@@ -132,11 +132,33 @@ def test_nothing_is_asked_twice_and_a_torn_line_is_asked_again(labeler, snapshot
     path.write_bytes(whole[:-7])
     asked = []
     read = LocalLabeler._read
-    monkeypatch.setattr(LocalLabeler, "_read", lambda self, some: asked.extend(some) or read(self, some))
+    monkeypatch.setattr(LocalLabeler, "_read", lambda self, some: asked.extend(some.values()) or read(self, some))
     with Journal(path) as journal:
         again = LocalLabeler(str(snapshots / "policy"), distributed.start(1), journal).ask(questions)
     assert asked == questions[2:] and path.read_bytes() == whole
     assert [a.probabilities for a in again] == [pytest.approx(a.probabilities, abs=1e-6) for a in first]
+
+
+def test_what_a_pass_of_the_model_gave_is_kept_before_the_next_one(labeler, snapshots, tmp_path, monkeypatch):
+    """Here the third of several dies, as a slow model's may after minutes."""
+    questions = [which(f"the cat {n}", "a dog runs") for n in range(12)]
+    whole, passes = local.reply_sums, []
+
+    def dies(*arguments):
+        passes.append(0)
+        if len(passes) == 3:
+            raise KeyboardInterrupt
+        return whole(*arguments)
+
+    monkeypatch.setattr(local, "reply_sums", dies)
+    with pytest.raises(KeyboardInterrupt):
+        labeler.ask(questions)
+    kept = len(Journal(tmp_path / "journal.jsonl").rows)
+    assert 0 < kept < 12
+    answers = labeler.ask(questions)
+    with Journal(tmp_path / "anew.jsonl") as journal:
+        anew = LocalLabeler(str(snapshots / "policy"), distributed.start(1), journal, micro_tokens=600).ask(questions)
+    assert [a.probabilities for a in answers] == [pytest.approx(a.probabilities, rel=1e-5) for a in anew]
 
 
 def test_two_models_whose_folders_have_one_name_have_answers_of_their_own(snapshots, tmp_path):

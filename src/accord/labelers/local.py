@@ -1,7 +1,7 @@
 """A language model of this machine as labeler: how likely it finds each answer is read off it, and it writes texts."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -29,7 +29,7 @@ from accord.training.distributed import World
 from accord.training.memory import free_bytes, plan_cache
 
 MICRO_TOKENS = 16384  # in memory at once; changes no result
-CHUNK = 256  # questions between two syncs of the journal: what a crash can lose
+CHUNK = 256  # questions that are rendered at once
 
 
 class LocalLabeler:
@@ -60,10 +60,9 @@ class LocalLabeler:
         """π(answer | question), normalised over its answers; none to a question longer than the model reads."""
         names = [label_id(self, question) for question in questions]
         waiting = {n: q for n, q in zip(names, questions, strict=True) if n not in self._journal}
-        for start in range(0, len(waiting), CHUNK):
-            part = dict(list(waiting.items())[start : start + CHUNK])
-            answers = self._read(list(part.values()))
-            self._journal.add(*(label_row(name, self, answer) for name, answer in zip(part, answers, strict=True)))
+        items = list(waiting.items())
+        for start in range(0, len(items), CHUNK):
+            self._read(dict(items[start : start + CHUNK]))
         return [answer_of(self._journal[name]) for name in names]
 
     def write(self, prompts: Sequence[Sequence[Turn]], how: Writing) -> list[Draft]:
@@ -86,30 +85,34 @@ class LocalLabeler:
             drafts[i] = Draft(self._renderer.text(rollout.ids), CUT if rollout.finish == "length" else "")
         return drafts
 
-    def _read(self, questions: Sequence[Question]) -> list[Distribution]:
-        groups = [self._group(question) for question in questions]
-        fit = [i for i, group in enumerate(groups) if group.tokens <= self.context]
-        why = f"longer than the model's {self.context} tokens"
-        answers = [Distribution((), "logprobs", why)] * len(questions)
-        for i, sums in zip(fit, self._sums([groups[i] for i in fit]), strict=True):
-            answers[i] = Distribution(tuple(exact(sums).softmax(0).tolist()), "logprobs")
-        return answers
+    def _read(self, questions: Mapping[str, Question]) -> None:
+        """The answers go into the journal with every pass of the model: a slow one would lose minutes by more."""
+        groups = {name: self._group(question) for name, question in questions.items()}
+        fit = [name for name, group in groups.items() if group.tokens <= self.context]
+        if longer := groups.keys() - fit:
+            none = Distribution((), "logprobs", f"longer than the model's {self.context} tokens")
+            self._journal.add(*(label_row(name, self, none) for name in groups if name in longer))
+        parts = cut_by_tokens(fit, lambda name: groups[name].tokens, self._micro_tokens)
+        for start in range(0, len(parts), self._world.size):  # a part for every rank
+            together = parts[start : start + self._world.size]
+            names = [name for part in together for name in part]
+            sums = self._sums([[groups[name] for name in part] for part in together])
+            answers = [Distribution(tuple(exact(own).softmax(0).tolist()), "logprobs") for own in sums]
+            self._journal.add(*(label_row(name, self, said) for name, said in zip(names, answers, strict=True)))
 
     def _group(self, question: Question) -> Group:
         """The question once and its answers, without the end of the turn: what matters is which answer begins."""
         answers = (self._renderer.reply_ids(answer, question.turns)[:-1] for answer in question.answers)
         return reply_group(self._renderer.prompt_ids(question.turns), *answers)
 
-    def _sums(self, groups: Sequence[Group]) -> list[Tensor]:
-        """log π (answers,) of every group's answers; questions that begin alike share their beginning."""
-        parts = cut_by_tokens(range(len(groups)), lambda i: groups[i].tokens, self._micro_tokens)
-        packed = [share_beginning([groups[i] for i in part]) for part in parts]
+    def _sums(self, parts: Sequence[Sequence[Group]]) -> list[Tensor]:
+        """log π (answers,) of every group's answers, each part packed; questions that begin alike share that."""
+        packed = [share_beginning(part) for part in parts]
         flat = [group for part in packed for group in part]
         starts = [sum(map(len, packed[:i])) for i in range(len(packed) + 1)]
         ranges = [range(a, b) for a, b in itertools.pairwise(starts)]
         sums = reply_sums(lambda packing: token_logprobs(self._model, packing), flat, ranges, self._world)
-        sizes = [len(group.replies) for group in groups]
-        return list(torch.cat(sums).split(sizes)) if groups else []
+        return list(torch.cat(sums).split([len(group.replies) for part in parts for group in part]))
 
 
 def share_beginning(groups: Sequence[Group]) -> list[Group]:
