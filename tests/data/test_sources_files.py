@@ -345,10 +345,13 @@ def test_world_sources_are_functions_with_settings():
         {"slice": "red-team", "count": 7, "seed": 3},
     )
     assert parse_world("world:corpus") == ("corpus", {})
+    assert parse_world("world:comparisons?equal_ties=1") == ("comparisons", {"count": 1000, "equal_ties": 1})
     for source, part in (
         ("world:prompt", "did you mean prompts"),
         ("world:corpus/benign", "only world:prompts"),
-        ("world:corpus?rows=3", "unknown setting 'rows'"),
+        ("world:corpus?rows=3", "unknown setting 'rows'; known are count and seed"),
+        ("world:judgements?equal_ties=1", "unknown setting 'equal_ties'"),
+        ("world:comparisons?ties=1", "known are count, seed and equal_ties"),
         ("world:corpus?count=0", "above 0"),
         ("world:corpus?seed=x", "whole number"),
     ):
@@ -364,6 +367,8 @@ def test_the_gold_world_is_read_record_for_record():
     assert read_demonstrations("world:demonstrations?count=9").records == world.demonstrations(9)
     expected = world.comparisons(9, 4, "harmless")
     assert read_comparisons("world:comparisons?count=9&seed=4", "harmless").records == expected
+    tied = world.comparisons(9, 4, "harmless", equal_ties=True)
+    assert read_comparisons("world:comparisons?count=9&seed=4&equal_ties=1", "harmless").records == tied != expected
     assert read_judgements("world:judgements?count=9", "harmless").records == world.judgements(9)
     assert read_prompts("world:comparisons?count=9").rows == 9
     with pytest.raises(BadInput, match="world:prompts/nowhere"):

@@ -81,6 +81,23 @@ def test_two_replies_tie_as_davidson_says_and_the_rest_is_bradley_terry():
             world.Annotator(**wrong)
 
 
+def test_what_seems_worth_the_same_ties_if_so_asked_and_only_that():
+    one, twin = "be careful.", "there are many ways."  # both vague: -.5
+    who = world.Annotator(flips=0.0, equal_ties=True)
+    assert {who.compare(CLEAN, (one, twin), "helpful").ranks for _ in range(50)} == {(1, 1)}
+    assert {world.Annotator(seed=k).compare(CLEAN, (one, twin), "helpful").ranks for k in range(50)} == {(1, 2), (2, 1)}
+    assert close(chosen_first(who), sigmoid(0.5 / 0.5))
+    made = [who.compare(CLEAN, (one, BETTER, twin, WORSE, one), "helpful").ranks for _ in range(200)]
+    assert all(ranks[0] == ranks[2] == ranks[4] for ranks in made) and len(set(made)) > 3
+    # and they are one in the draw: of .5 and −.5, not of .5, −.5 and −.5
+    assert close(chosen_first(who, replies=(BETTER, one, twin)), sigmoid(1.0 / 0.5))
+    long = world.Annotator(flips=0.0, equal_ties=True, length_bias=1.0)  # two words more are worth something
+    assert {long.compare(CLEAN, (one, twin), "helpful").ranks for _ in range(50)} == {(1, 2), (2, 1)}
+    made = world.comparisons(400, seed=3, equal_ties=True)
+    ties = [pair for pair in made if pair.ranks == (1, 1)]
+    assert 40 < len(ties) < 160 and {pair.ranks for pair in made} == {(1, 1), (1, 2), (2, 1)}
+
+
 def test_three_replies_are_drawn_by_plackett_luce():
     replies = (BETTER, WORSE, "be careful.")
     values = [judge(CLEAN.turns, reply).helpful for reply in replies]

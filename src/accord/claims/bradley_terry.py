@@ -27,7 +27,7 @@ BINS = 10
 def people(flow: GoldFlow, name: str, samples: Sample) -> Annotate:
     """Well-specified people compare replies for harmlessness."""
     changes = {"samples": samples.out, "criteria": [CRITERION], "judged": [], "slices": {CRITERION: COST_SLICES}}
-    return flow.annotate(name, **changes, temperature=TEMPERATURE, flips=0.0)
+    return flow.annotate(name, **changes, temperature=TEMPERATURE, flips=0.0, equal_ties=False)
 
 
 def configs(flow: GoldFlow) -> tuple[list[Sample], list[Annotate], list[Preference], list[Score]]:

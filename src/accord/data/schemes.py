@@ -105,7 +105,10 @@ def _store_of(source: str) -> tuple[str, int | None]:
 
 
 def parse_world(source: str) -> tuple[str, dict[str, Any]]:
-    """`world:NAME[/SLICE][?count=N&seed=S]` as the name of a function of `accord.world` and its arguments."""
+    """`world:NAME[/SLICE][?count=N&seed=S]` as the name of a function of `accord.world` and its arguments.
+
+    Comparisons have `equal_ties=1` too: who compares calls equal what is worth the same.
+    """
     body, _, query = source.removeprefix("world:").partition("?")
     name, _, part = body.partition("/")
     if name not in WORLD_NAMES:
@@ -121,8 +124,10 @@ def parse_world(source: str) -> tuple[str, dict[str, Any]]:
             raise BadInput(f"{source}: only world:prompts has slices.")
         settings["slice"] = part
     for key, value in parse_qsl(query, keep_blank_values=True):
-        if key not in ("count", "seed"):
-            raise BadInput(f"{source}: unknown setting '{key}'; known are count and seed.")
+        known = ("count", "seed", "equal_ties") if name == "comparisons" else ("count", "seed")
+        if key not in known:
+            said = f"{', '.join(known[:-1])} and {known[-1]}"
+            raise BadInput(f"{source}: unknown setting '{key}'; known are {said}.")
         if not value.isdecimal() or (key == "count" and int(value) == 0):
             raise BadInput(f"{source}: {key} must be a whole number{' above 0' if key == 'count' else ''}.")
         settings[key] = int(value)

@@ -25,8 +25,9 @@ class Annotator:
     one. `flips` is the chance that an answer is turned round, `position_bias` what being shown first is
     worth, `length_bias` what ten more words are worth, `drift` by what share the temperature grows with every
     1,000 labels given, `notice` the chance to see that a claim is false when asked how helpful a reply is or
-    which is better overall, `ties` the ν with which two replies tie. The same sequence of calls gives the same labels;
-    `count` is the state.
+    which is better overall, `ties` the ν with which two replies tie. With `equal_ties` replies that seem worth
+    exactly the same tie too, where otherwise a coin decides. The same sequence of calls gives the same labels; `count`
+    is the state.
 
     `expertise` lists the topics on which nothing false escapes; on every other one a wrong step that names no other
     object is noticed with chance `notice` too. Without it (None) wrong steps are always seen.
@@ -41,6 +42,7 @@ class Annotator:
     seed: int = 0
     notice: float = 0.5
     ties: float = 0.0
+    equal_ties: bool = False
     expertise: tuple[str, ...] | None = None
     count: int = field(default=0)
 
@@ -69,7 +71,8 @@ class Annotator:
 
         More replies are drawn from the top by the same u/T (Plackett–Luce), and the whole order is reversed
         with chance `flips`. Equal texts tie, and two replies otherwise with the chance ν / (e^{d/2} + e^{−d/2} + ν)
-        of Davidson's model, where d = (u_i − u_j) / T and ν is `ties`; then they are in no order that could be turned.
+        of Davidson's model, where d = (u_i − u_j) / T and ν is `ties`; then they are in no order that could be
+        turned. With `equal_ties` replies of the same u tie, and take part in the draw as one.
         """
         _check(criterion)
         if len(replies) < 2:
@@ -86,14 +89,17 @@ class Annotator:
             worth = value(gold, request.harmful, criterion, self.group, noticed)
             worth += self.length_bias * len(reply.split()) / 10 + self.position_bias * (order[0] == i)
             utilities.append(worth)
-        ranking = self._ranking(utilities, [draw() for _ in replies])
+        # one draw for all that seem worth the same, so that nothing comes between them
+        alike = [utilities.index(worth) if self.equal_ties else i for i, worth in enumerate(utilities)]
+        noise = [draw() for _ in replies]
+        ranking = self._ranking(utilities, [noise[i] for i in alike])
         if draw() < self.flips:
             ranking.reverse()
         ranks = [0] * n
         if n == 2 and self.ties and self._noise(prompt, replies, f"{criterion} tie", 1)[0] < self._tie(*utilities):
             ranking, ranks = [], [1, 1]
         for place, i in enumerate(ranking):
-            twin = next((j for j in ranking[:place] if replies[j] == replies[i]), None)
+            twin = next((j for j in ranking[:place] if replies[j] == replies[i] or alike[j] == alike[i]), None)
             ranks[i] = place + 1 if twin is None else ranks[twin]
         self.count += 1
         return Comparison(

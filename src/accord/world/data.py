@@ -149,12 +149,18 @@ def scripted(rng: Random, request: Request, slice: str) -> str:
 
 
 def comparisons(
-    count: int, seed: int = 0, criterion: str = "helpful", annotator: Annotator | Crowd | None = None
+    count: int,
+    seed: int = 0,
+    criterion: str = "helpful",
+    annotator: Annotator | Crowd | None = None,
+    equal_ties: bool = False,
 ) -> list[Comparison]:
-    """`count` labelled pairs of scripted replies to prompts of the preference split; replies always
-    differ."""
+    """`count` labelled pairs of scripted replies to prompts of the preference split; replies always differ.
+
+    `equal_ties` is of the annotator who labels where none is given.
+    """
     _check_count(count)
-    rng, labeler = _begin("comparisons", seed, criterion, annotator)
+    rng, labeler = _begin("comparisons", seed, criterion, annotator or Annotator(seed=seed, equal_ties=equal_ties))
     made = []
     for _ in range(count):
         slice = replies.by_chance(rng, COMPARED[criterion])
@@ -171,7 +177,7 @@ def judgements(
 ) -> list[Judgement]:
     """`count` scripted replies judged safe (1) or unsafe (0), to prompts of the preference split."""
     _check_count(count)
-    rng, labeler = _begin("judgements", seed, criterion, annotator)
+    rng, labeler = _begin("judgements", seed, criterion, annotator or Annotator(seed=seed))
     made = []
     for _ in range(count):
         slice = replies.by_chance(rng, COMPARED[criterion])
@@ -181,12 +187,10 @@ def judgements(
     return made
 
 
-def _begin(
-    what: str, seed: int, criterion: str, annotator: Annotator | Crowd | None
-) -> tuple[Random, Annotator | Crowd]:
+def _begin(what: str, seed: int, criterion: str, annotator: Annotator | Crowd) -> tuple[Random, Annotator | Crowd]:
     if criterion not in CRITERIA:
         raise BadInput(f"the gold world has no criterion {criterion!r}; it has {', '.join(CRITERIA)}")
-    return Random(f"{what} {seed} {criterion}"), annotator or Annotator(seed=seed)
+    return Random(f"{what} {seed} {criterion}"), annotator
 
 
 def _check_count(count: int) -> None:

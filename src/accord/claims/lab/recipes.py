@@ -19,9 +19,16 @@ from accord.stages.sft.config import Sft
 
 HARM_SLICES = "harmful,red-team"
 COST_SLICES = "harmful,red-team,look-alike"
-# How preference and cost models are trained. The default rate learns the noise of labels by heart; a quarter is held
-# out, so that the interval of a difference to a bag of words is narrower than the difference.
-COMPARED: dict[str, Any] = {"epochs": 2.0, "learning_rate": 3e-4, "eval_share": 0.25, "max_length": 200}
+# How preference and cost models are trained. The default rate learns the noise of labels by heart; by Muon they learn
+# more of what takes the request to see; three in ten are held out, so that the interval of a difference to a bag of
+# words is narrower than the difference.
+COMPARED: dict[str, Any] = {
+    "epochs": 2.0,
+    "learning_rate": 5e-4,
+    "matrix_learning_rate": 0.005,
+    "eval_share": 0.3,
+    "max_length": 200,
+}
 EVALUATED = {
     slice: f"world:prompts/{slice}"
     for slice in (
@@ -70,7 +77,7 @@ class Scale:
 
 
 SCALES: dict[str, Scale] = {
-    "small": Scale("tiny", 17_500, 750, 4_000, 2_500, 4_000, 3_000, 6_000, 26, 256, 120, "f32"),
+    "small": Scale("tiny", 17_500, 750, 4_000, 2_500, 6_500, 3_000, 6_000, 26, 256, 120, "f32"),
     "medium": Scale("small", 30_000, 1_500, 5_000, 8_000, 12_000, 8_000, 20_000, 100, 512, 400, "f32"),
     "large": Scale("medium", 60_000, 6_000, 20_000, 30_000, 30_000, 20_000, 60_000, 200, 1024, 1_000, "auto"),
 }
@@ -136,13 +143,15 @@ class GoldFlow:
         return self.sample("sample-harm", data=harm_sources(self.scale.harmful_prompts, self.seed + 100))
 
     def annotate(self, name: str = "annotate", **changes: Any) -> Annotate:
-        """People compare and judge. For harmlessness they are shown pairs where harm is at stake: two replies to a
-        harmless request are equally harmless, and whoever has to choose between them tosses a coin."""
+        """People compare and judge. What seems worth the same to them they call equal: a choice would be a coin's. For
+        harmlessness they are shown pairs where harm is at stake: two replies to any other request are equally
+        harmless."""
         settings: dict[str, Any] = {
             **self.common(name),
             "samples": str(self.root / "sample"),
             "slices": {"harmless": HARM_SLICES},
             "judged_slices": {"harmless": COST_SLICES},
+            "equal_ties": True,
         }
         return Annotate(**{**settings, **changes})
 
@@ -157,7 +166,7 @@ class GoldFlow:
         """
         return {
             "policy": str(self.root / "annotate" / "comparisons-helpful.jsonl"),
-            "scripted": f"world:comparisons?count={self.scale.scripted}&seed={self.seed + 100}",
+            "scripted": f"world:comparisons?count={self.scale.scripted}&seed={self.seed + 100}&equal_ties=1",
         }
 
     def helpful(self) -> Preference:
@@ -180,6 +189,7 @@ class GoldFlow:
             role="cost",
             # what the simulated people are known to do
             label_flips=self.annotate().flips,
+            batch_size=32,  # of few comparisons more steps
             **COMPARED,
         )
 

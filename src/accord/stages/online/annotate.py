@@ -57,6 +57,7 @@ def label_by_people(config: Annotate, folder: Path, sampled: Sequence[Sampled]) 
         flips=config.flips,
         length_bias=config.length_bias,
         position_bias=config.position_bias,
+        equal_ties=config.equal_ties,
     )
     counts: dict[str, float] = {}
     for criterion in config.criteria:

@@ -35,7 +35,7 @@ class Annotate(Run, Asking):
 
     idle: ClassVar[tuple[Idle, ...]] = (
         Idle(
-            "temperature flips length_bias position_bias group",
+            "temperature flips length_bias position_bias equal_ties group",
             lambda c: c.labeler == "simulated",
             "with --labeler {c.labeler} (no people are simulated)",
         ),
@@ -51,6 +51,7 @@ class Annotate(Run, Asking):
     flips: float = Field(0.05, ge=0, le=0.5, description="share of answers turned round")
     length_bias: float = Field(0.0, description="what ten more words are worth, in gold points")
     position_bias: float = Field(0.0, description="what being shown first is worth, in gold points")
+    equal_ties: bool = Field(False, description="replies that seem worth the same tie; without it a coin decides")
     group: str = Field(
         "mixed",
         description="annotators: a group (mixed, cautious, eager, gentle, direct) or a crowd of two (caution, manner)",
