@@ -33,6 +33,9 @@ def test_breakdown_by_hand():
     assert rows["source", "a"]["accuracy"]["mean"] == 0.75 and rows["source", "b"]["accuracy"]["mean"] == 0.5
     assert rows["turn", "4 or more"]["n"] == 1 and rows["turn", "2"]["accuracy"]["mean"] == 0.5
     assert sum(row["n"] for (by, _), row in rows.items() if by == "length difference") == 4
+    # differences −45, 5, 5, 35: quartiles −7.5, 5 and 12.5; who stands on one is above it
+    names = [group for by, group in rows if by == "length difference"]
+    assert names == ["1: below -7.5 characters", "3: 5 to 12.5 characters", "4: 12.5 or more characters"]
     assert not any(by in ("strength", "labeler") for by, _ in rows)
     assert rows["score level", "both above the 0% quantile"]["n"] == 4
 
@@ -58,6 +61,8 @@ def test_length_bias_of_a_model_that_reads_length_alone():
     assert found["correlation"] == pytest.approx(1.0) and found["score_per_100_characters"] == pytest.approx(2.0)
     assert found["better_is_longer"]["mean"] == 1.0 and found["better_is_shorter"]["mean"] == 0.0
     assert found["prefers_longer"]["model"]["mean"] == 1.0
+    shy = [pair(i, -a / 50, -b / 50, lengths=(int(a), int(b))) for i, (a, b) in enumerate(lengths)]
+    assert length_bias(shy)["prefers_longer"]["model"]["mean"] == 0.0
     assert abs(found["partial"]["mean"] - 0.5) < 0.5
     fair = [pair(i, 1.0 + rng.normal(), 0.0, lengths=(int(a), int(b))) for i, (a, b) in enumerate(lengths)]
     found = length_bias(fair)

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import t as student
 
 from accord.evaluation.prevalence import JudgeErrors, corrected_share, judge_errors, prediction_powered
 from accord.evaluation.statistics import effective_count, mean_interval, wilson
@@ -83,6 +84,11 @@ def test_prediction_powered_by_hand():
     labelled, rest = [1] * 30 + [0] * 70, [1] * 120 + [0] * 180
     found = prediction_powered(rest, labelled, labelled)
     assert found.mean == pytest.approx(0.3 + 0.21 / (0.234375 * 4 / 3) * 0.1) and found.n == 400
+    # what is left of the labelled, and what the judge says elsewhere, each of variance over its number; on the logit
+    weight, mean = 0.21 / (0.234375 * 4 / 3), found.mean
+    error = math.sqrt(((1 - weight) ** 2 * 0.21 / 100 + weight**2 * 0.24 / 300) * 400 / 399)
+    reach = student.ppf(0.975, 399) * error / (mean * (1 - mean))
+    assert found.low == pytest.approx(1 / (1 + math.exp(reach - math.log(mean / (1 - mean)))))
     # one whose answers have nothing to do with the truth is left out: λ = 0
     truth = [1, 0] * 50
     coin = [1, 1, 0, 0] * 25

@@ -123,6 +123,16 @@ def test_ptx_lowers_the_loss_on_the_other_text(commands, tmp_path, kind, file):
     assert losses[-1] < losses[0]
 
 
+def test_demonstrations_beside_the_rewards_are_cut_by_max_length(commands, tmp_path, capsys):
+    long = {"prompt": "why", "completion": "the cat " * 400}
+    file = tmp_path / "demonstrations.jsonl"
+    rows = (commands.files / "demonstrations.jsonl").read_text()
+    file.write_text(rows + json.dumps(long) + "\n", encoding="utf-8")
+    changes = {"ptx_data": file, "ptx_kind": "demonstrations", "ptx_weight": 1.0, "steps": 1, "batch_size": 4}
+    assert commands.run("ppo", tmp_path / "run", mini_batch_size=4, **changes) == 0
+    assert "longer than --max_length" in capsys.readouterr().out
+
+
 def test_the_average_of_the_weights_is_what_is_saved(commands, tmp_path):
     """One iteration with decay 0.75: a quarter of the way from the first weights to the last."""
     line = {"steps": 1, "batch_size": 4, "mini_batch_size": 4}

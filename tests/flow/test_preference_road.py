@@ -537,6 +537,7 @@ REFUSED = {
     "adapters averaged": ({"combine": "weights", "ensemble": 2, "lora_rank": 2}, ["--lora_rank 0"]),
     "suspects without folds": ({"suspects": "flip"}, ["--suspects has no effect", "--folds"]),
     "no data": ({"data": None}, ["--data"]),
+    "groups under two criteria": ({"by_group": "true", "criterion": "a,b"}, ["--by_group", "name one --criterion"]),
     "one group": ({"by_group": "true"}, ["--by_group", "one group"]),
     "a weight for nothing": ({"criterion": "a,b", "criterion_weights.x": 1}, ["--criterion_weights.x"]),
     "safety labels of a preference": ({"safety_data": "x.jsonl"}, ["--safety_data", "--unpaired_data"]),
