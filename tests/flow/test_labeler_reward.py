@@ -72,7 +72,7 @@ def test_the_reward_is_what_the_labeler_says_of_each_reply(labeled, commands, tm
 def test_a_run_that_was_stopped_goes_on_and_asks_nothing_twice(labeled, commands, tmp_path, monkeypatch, same_run):
     asked = []
     read = LocalLabeler._read
-    monkeypatch.setattr(LocalLabeler, "_read", lambda self, some: asked.extend(q.id for q in some) or read(self, some))
+    monkeypatch.setattr(LocalLabeler, "_read", lambda self, some: asked.extend(some) or read(self, some))
     assert commands.run("ppo", tmp_path / "whole", **labeled) == 0
     once, asked[:] = list(asked), []
 

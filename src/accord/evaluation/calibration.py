@@ -137,7 +137,7 @@ def ece_interval(
     found = bootstrap(gap, p.size, clusters=clusters, resamples=resamples, seed=seed, centred=True)
     if not found.mean > 0:
         return replace(found, low=0.0)
-    reach = math.exp((found.high - found.mean) / found.mean)
+    reach = math.exp(min((found.high - found.mean) / found.mean, 700.0))
     return replace(found, low=found.mean / reach, high=min(found.mean * reach, 1.0))
 
 
