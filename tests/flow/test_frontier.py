@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from accord.reporting import build_report
+from accord.reporting.context import load_context
 from accord.run import read_json, read_lines, verify
 from accord.stages.frontier.run import choose
 
@@ -65,6 +66,7 @@ def test_a_point_is_what_its_runs_measured(line, tmp_path, command):
     assert found["chosen"] in ("start", "-0.5", "5")
     page = build_report([out])
     assert f"{found['chosen']} (chosen)" in page and "The frontier" in page
+    assert len(load_context([out]).snapshots) == 5, "the start and two seeds of two points"
 
 
 def test_it_goes_on_where_it_was_stopped(line, tmp_path, command, stop_after):

@@ -19,7 +19,7 @@ from accord.reporting.runs import (
     measured_start,
     model_name,
     number,
-    runs_of_rounds,
+    runs_below,
 )
 
 # The order in which slices are shown; others follow by name.
@@ -145,11 +145,11 @@ class Context:
 def load_context(paths: Sequence[Path | str]) -> Context:
     """Read the run folders in the order they were made, and put the snapshots into that of the flow.
 
-    What a run of rounds holds is read too.
+    What a run of rounds or a frontier holds is read too.
     """
     given = [load_run(path) for path in paths]
     known = {run.path.resolve() for run in given}
-    below = [folder for run in given for folder in runs_of_rounds(run) if folder.resolve() not in known]
+    below = [folder for run in given for folder in runs_below(run) if folder.resolve() not in known]
     # by time: `demo/*` names folders by the alphabet; a run that did not finish keeps its place at the end
     runs = sorted([*given, *map(load_run, below)], key=lambda run: str(run.lineage.get("started") or "~"))
     names = display_names(runs)

@@ -132,13 +132,18 @@ def load_run(path: Path | str) -> RunData:
     )
 
 
-def runs_of_rounds(run: RunData) -> list[Path]:
-    """The run folders below one of rounds that a report shows: evaluations, models and policies, round by round."""
+def runs_below(run: RunData) -> list[Path]:
+    """The run folders below one of rounds or of a frontier that a report shows: evaluations, models and policies."""
     found = [run.path / "first" / "evaluate"] if run.rounds else []
     for one in run.rounds.get("rounds") or []:
         folder = run.path / f"round-{one['round']}"
         policies = (folder / str(run.rounds.get("policy")), folder / "evaluate")
         found += [*sorted((folder / "models").glob("*")), *policies]
+    for point in run.frontier.get("points") or []:
+        seeds = "" if point["value"] is None else "-seed-*"  # the start was not trained
+        found += [
+            path for kind in ("ppo", "evaluate") for path in sorted(run.path.glob(f"{kind}-{point['name']}{seeds}"))
+        ]
     return [folder for folder in found if (folder / "lineage.json").is_file()]
 
 

@@ -2,8 +2,9 @@
 
     pretrain → sft → sample → simulated people → helpful model, cost model → PPO, PPO with a limit → evaluate → report
 
-Stages that do not depend on each other run side by side; supervised ones are spread over the cores as ranks, since they
-differ in length and the shorter would leave a core idle.
+Stages that do not depend on each other run side by side: the free policy is there before the one with a limit, and what
+both start from is evaluated meanwhile. Supervised ones are spread over the cores as ranks, since they differ in length
+and the shorter would leave a core idle.
 """
 
 import time
@@ -26,6 +27,7 @@ def run(config: Demo) -> RunFolder:
     began = time.monotonic()
     with open_run("demo", config) as run, Workers(run.threads) as workers:
         flow = GoldFlow(run.path, SCALES[config.scale], config.seed, config.resume)
+        evaluations: list[Job] = [("evaluate", flow.evaluate(name)) for name in STAGES]
         steps: list[tuple[str, list[Job]]] = [
             ("pretrain on the corpus", [("pretrain", flow.pretrain())]),
             ("fine-tune on demonstrations", [("sft", flow.sft())]),
@@ -36,8 +38,11 @@ def run(config: Demo) -> RunFolder:
             ),
             ("learn a helpful preference model", [("preference", flow.helpful())]),
             ("learn a harmless cost model", [("preference", flow.harmless())]),
-            ("PPO on helpfulness, and with a limit on harm", [("ppo", flow.ppo()), ("ppo", flow.limited())]),
-            ("evaluate every snapshot", [("evaluate", flow.evaluate(name)) for name in STAGES]),
+            (
+                "PPO on helpfulness, and with a limit on harm; evaluate what they start from",
+                [("ppo", flow.ppo()), ("ppo", flow.limited()), *evaluations[:2]],
+            ),
+            ("evaluate the policies", evaluations[2:]),
         ]
         for number, (title, jobs) in enumerate(steps, 1):
             started = time.monotonic()
