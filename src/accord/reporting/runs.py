@@ -139,11 +139,8 @@ def runs_below(run: RunData) -> list[Path]:
         folder = run.path / f"round-{one['round']}"
         policies = (folder / str(run.rounds.get("policy")), folder / "evaluate")
         found += [*sorted((folder / "models").glob("*")), *policies]
-    for point in run.frontier.get("points") or []:
-        seeds = "" if point["value"] is None else "-seed-*"  # the start was not trained
-        found += [
-            path for kind in ("ppo", "evaluate") for path in sorted(run.path.glob(f"{kind}-{point['name']}{seeds}"))
-        ]
+    if run.frontier:
+        found += [*sorted(run.path.glob("ppo-*")), *sorted(run.path.glob("evaluate-*"))]
     return [folder for folder in found if (folder / "lineage.json").is_file()]
 
 

@@ -27,7 +27,7 @@ def run(config: Demo) -> RunFolder:
     began = time.monotonic()
     with open_run("demo", config) as run, Workers(run.threads) as workers:
         flow = GoldFlow(run.path, SCALES[config.scale], config.seed, config.resume)
-        evaluations: list[Job] = [("evaluate", flow.evaluate(name)) for name in STAGES]
+        evaluations: dict[str, Job] = {name: ("evaluate", flow.evaluate(name)) for name in STAGES}
         steps: list[tuple[str, list[Job]]] = [
             ("pretrain on the corpus", [("pretrain", flow.pretrain())]),
             ("fine-tune on demonstrations", [("sft", flow.sft())]),
@@ -40,9 +40,9 @@ def run(config: Demo) -> RunFolder:
             ("learn a harmless cost model", [("preference", flow.harmless())]),
             (
                 "PPO on helpfulness, and with a limit on harm; evaluate what they start from",
-                [("ppo", flow.ppo()), ("ppo", flow.limited()), *evaluations[:2]],
+                [("ppo", flow.ppo()), ("ppo", flow.limited()), evaluations["pretrain"], evaluations["sft"]],
             ),
-            ("evaluate the policies", evaluations[2:]),
+            ("evaluate the policies", [evaluations["ppo"], evaluations["limited"]]),
         ]
         for number, (title, jobs) in enumerate(steps, 1):
             started = time.monotonic()
