@@ -13,6 +13,7 @@ from accord.feedback.web.app import make_page
 from accord.feedback.web.context import Settings
 from accord.feedback.web.replies import ReplyQueue
 from tests.feedback.conftest import Browser
+from tests.fixtures.feedback import PASSWORD
 
 QUESTIONS = {"chat": LiveQuestion(("helpful",)), "redteam": LiveQuestion(("harmless",), "worse")}
 
@@ -166,3 +167,15 @@ def test_a_draft_is_kept_and_an_answer_of_another_form_is_refused(live):
     assert browser.api("answer", **question(text), answer={"choices": {}}).status_code == 409
     assert browser.api("answer", **question(text), answer={"rating": 3}).status_code == 422
     assert browser.api("end", mode="chat").status_code == 409
+
+
+def test_nul_is_refused_before_a_database_meets_it(live):
+    """PostgreSQL answers NUL in a text with an error, which was a 500."""
+    browser = live().sign_in("Ada", role="admin")
+    with_nul = "be\x00fore"
+    said = browser.api("say", mode="chat", text=with_nul, send=False)
+    named = browser.post("/login", data={"csrf": browser.token(), "name": with_nul, "password": PASSWORD})
+    words = {"csrf": browser.token(), "role": "annotator", "group": with_nul}
+    invited = browser.post("/people/invite", data=words)
+    for answer in (said, named, invited):
+        assert answer.status_code == 422 and "NUL" in answer.text, answer.text

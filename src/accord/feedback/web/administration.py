@@ -7,14 +7,14 @@ from fastapi.responses import RedirectResponse
 
 from accord.feedback.store.desk import Declined
 from accord.feedback.store.people import ROLES, Person, Role
-from accord.feedback.web.context import page_of, require
+from accord.feedback.web.context import STORABLE, page_of, require
 from accord.feedback.web.live_quality import NEWEST
 
 router = APIRouter()
 Reviewer = Annotated[Person, Depends(require("reviewer"))]
 Admin = Annotated[Person, Depends(require("admin"))]
 Number = Annotated[int, Form(ge=1, le=2**31 - 1)]
-Word = Annotated[str, Form(max_length=200)]
+Word = Annotated[str, Form(max_length=200), STORABLE]
 
 
 @router.get("/people")

@@ -13,6 +13,7 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from pydantic import AfterValidator
 
 from accord.feedback.store.desk import Desk
 from accord.feedback.store.people import SESSION, People, Person, Role
@@ -39,6 +40,16 @@ class Settings:
     prefix: str = ""
     secure: bool = False
     language: str = "en"
+
+
+def _storable(text: str) -> str:
+    if "\x00" in text:
+        raise ValueError("holds a NUL character, which is no text; delete it")
+    return text
+
+
+# of every field whose text a column holds or is compared with: PostgreSQL fails on NUL, SQLite cuts or keeps it
+STORABLE = AfterValidator(_storable)
 
 
 class Forbidden(Exception):

@@ -7,11 +7,11 @@ from fastapi.responses import JSONResponse, RedirectResponse
 
 from accord.feedback.store.desk import Declined
 from accord.feedback.store.people import PASSWORD_LENGTHS, Person
-from accord.feedback.web.context import LANGUAGE_COOKIE, SESSION_COOKIE, languages, page_of, require
+from accord.feedback.web.context import LANGUAGE_COOKIE, SESSION_COOKIE, STORABLE, languages, page_of, require
 from accord.feedback.web.guard import client_of
 
 router = APIRouter()
-Text = Annotated[str, Form(max_length=200)]
+Text = Annotated[str, Form(max_length=200), STORABLE]
 Annotator = Annotated[Person, Depends(require("annotator"))]
 
 

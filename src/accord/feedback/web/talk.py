@@ -11,7 +11,7 @@ from accord.feedback.store.answers import LONGEST
 from accord.feedback.store.people import Person
 from accord.feedback.store.questions import Live
 from accord.feedback.store.talks import HARMFUL
-from accord.feedback.web.context import Page, page_of
+from accord.feedback.web.context import STORABLE, Page, page_of
 from accord.feedback.web.questions import STRENGTHS, Counted, draft_as_form, minutes_left
 from accord.feedback.web.replies import ReplyQueue
 
@@ -29,7 +29,7 @@ class SentAbout(BaseModel):
 class SentText(SentAbout):
     """What somebody writes; a draft unless it is sent."""
 
-    text: Annotated[str, Field(max_length=LONGEST)]
+    text: Annotated[str, Field(max_length=LONGEST), STORABLE]
     send: bool
 
 
