@@ -1,7 +1,9 @@
 """lm-eval and Inspect by one command: what is said where they are not installed, and real tasks where they are."""
 
+import gc
 import importlib.util
 import json
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +31,19 @@ def test_what_lm_eval_is_told_of_a_place(tmp_path):
     assert json.dumps(harness.plain({"a": np.float32(0.5), "b": (1, "x"), 3: [np.int64(2)]})) == (
         '{"a": 0.5, "b": [1, "x"], "3": [2]}'
     )
+
+
+def test_where_inspect_looks_for_a_task(tmp_path, monkeypatch):
+    """Below the working folder, by a pattern; `Path.glob` knows no absolute one."""
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "here").mkdir()
+    file = tmp_path / "tasks" / "cats.py"
+    file.write_text("")
+    monkeypatch.chdir(tmp_path / "here")
+    (found,) = Path.cwd().glob(harness.from_here(str(file)))
+    assert found.samefile(file)
+    kept = [f"{file}@cats", "cats.py", "package/cats", "../tasks/*.py"]
+    assert [harness.from_here(task) for task in kept] == kept
 
 
 TASK = """
@@ -91,4 +106,5 @@ def test_inspect_asks_a_snapshot(commands, tmp_path):
     assert main([*line, "--out", str(tmp_path / "run")]) == 0
     verify(tmp_path / "run")
     (found,) = read_json(tmp_path / "run" / "inspect.json")["tasks"]
+    gc.collect()  # Inspect leaves streams open, which warn once they are collected: here, where a warning is no error
     assert found["task"] == "cats" and found["samples"] == 4 and 0 <= found["scores"]["includes/accuracy"] <= 1

@@ -5,7 +5,9 @@ The libraries load the snapshot themselves; what they found stands in a run fold
 
 import importlib.metadata
 import importlib.util
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from accord.config import hub_id
@@ -71,16 +73,16 @@ def run_inspect(config: EvaluateInspect) -> RunFolder:
 
         world = distributed.start(run.threads)
         logs = evaluate(
-            list(config.tasks),
+            [from_here(task) for task in config.tasks],
             model="hf/local",
-            model_args={"model_path": config.model, "device": str(world.device)},
+            # a temperature of 0 is refused by what Inspect samples with
+            model_args={"model_path": config.model, "device": str(world.device), "do_sample": False},
             log_dir=str(run.path / "inspect"),
             log_format="json",
             display="plain",
             limit=config.limit or None,
             max_tokens=config.max_new_tokens,
             max_connections=config.batch_size,
-            temperature=0.0,
             seed=config.seed,
         )
         if not logs:
@@ -104,6 +106,14 @@ def run_inspect(config: EvaluateInspect) -> RunFolder:
         run.write_json("inspect.json", {"model": config.model, "version": version("inspect-ai"), "tasks": rows})
         run.finish(tasks=list(config.tasks), library=f"inspect-ai {version('inspect-ai')}")
         return run
+
+
+def from_here(task: str) -> str:
+    """A task as Inspect finds it: files are a pattern below the working folder, and an absolute pattern is an error.
+
+    A file with the name of its task (FILE.py@TASK) is opened as it stands.
+    """
+    return os.path.relpath(task) if Path(task).is_absolute() and "@" not in task else task
 
 
 def refuse_absent(module: str, command: str) -> None:
