@@ -3,14 +3,19 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from accord import world
 from accord.claims import graded_skills
+from accord.claims.lab.ladder import SIZES
 from accord.claims.lab.recipes import SCALES, GoldFlow
-from accord.claims.pm_scaling import SIZES
 from accord.records import unit_hash
 from accord.stages.evaluate.config import Evaluate
+from accord.stages.sft.config import Sft
+
+PARAMETERS = dict(zip(SIZES, (1000, 2718, 7389), strict=True))  # an e-fold from one to the next
 
 
 class Answered:
@@ -29,6 +34,11 @@ class Answered:
                 Path(config.out).mkdir(parents=True)
                 rows = [row for slice in config.data for row in self.rows(config, size, slice)]
                 (Path(config.out) / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+            elif isinstance(config, Sft):
+                snapshot = Path(config.out) / "snapshot"
+                snapshot.mkdir(parents=True)
+                size = Path(config.out).name.removeprefix("sft-")
+                save_file({"weight": np.zeros(PARAMETERS[size], np.uint8)}, snapshot / "model.safetensors")
 
     def rows(self, config, size, slice):
         for number, prompt in enumerate(world.prompts(300, config.seed, slice)):
@@ -42,10 +52,11 @@ def test_sizes_and_grades_are_told_apart_where_they_differ(tmp_path, separate):
     chance = {size: [0.6 - 0.12 * g + step for g in range(4)] for size, step in zip(SIZES, steps, strict=True)}
     finding = graded_skills.measure(Answered(tmp_path, chance), [0, 1, 2, 3, 4])
     parts = {part.name: part for part in finding.parts}
-    for smaller, larger in (("nano", "tiny"), ("tiny", "small")):
-        part = parts[f"right answers over all grades: {larger} less {smaller}"]
-        assert part.interval.mean == pytest.approx(0.2 if separate else 0.0, abs=0.04)
-        assert (part.verdict == "holds") == separate
+    part = parts["right answers over all grades per e-fold of parameters"]
+    assert part.interval.mean == pytest.approx(0.2 if separate else 0.0, abs=0.04)
+    assert (part.verdict == "holds") == separate
+    (gained,) = (note for note in finding.notes if note.startswith("all grades, small less tiny: "))
+    assert float(gained.split()[5]) == pytest.approx(0.2 if separate else 0.0, abs=0.04)
     harder = [part for name, part in parts.items() if "grade 1 less grade 4" in name]
     assert len(harder) == len(SIZES) and all(part.verdict == "holds" for part in harder)
     assert finding.figure.lstrip().startswith("<svg")

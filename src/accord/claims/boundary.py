@@ -10,10 +10,10 @@ from sklearn.metrics import roc_auc_score
 
 from accord.claims.lab.cells import Cells
 from accord.claims.lab.contract import Claim, Finding, Part
+from accord.claims.lab.ladder import base, parameters_in, slope
 from accord.claims.lab.policies import show
 from accord.claims.lab.recipes import GoldFlow
-from accord.claims.pm_scaling import base, parameters_in
-from accord.evaluation.statistics import Nested, nested_interval
+from accord.evaluation.statistics import nested_interval
 from accord.reporting.figures import Line, Panel, curves
 from accord.run import read_lines
 from accord.stages.evaluate.config import Evaluate
@@ -80,11 +80,6 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
     ]
     lines.append(Line("over-refusal of cost models", 2, logs, over.mean(0).tolist(), points=True))
     return Finding(parts, notes, curves([Panel("", "ln of parameters", "AUROC; share", lines)], columns=1, height=3.4))
-
-
-def slope(logs: Sequence[float], table: np.ndarray) -> Nested:
-    """The interval over seeds (rows) of the least-squares slope over sizes (columns)."""
-    return nested_interval([float(np.polyfit(logs, row, 1)[0]) for row in table])
 
 
 def costs_of(rows: Sequence[Mapping[str, Any]], size: str) -> tuple[list[float], list[float]]:

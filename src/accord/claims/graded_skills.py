@@ -1,6 +1,8 @@
 """Skills of graded difficulty tell models of different size apart."""
 
+import math
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +10,9 @@ import numpy as np
 from accord.claims.lab.answers import CERTAIN
 from accord.claims.lab.cells import Cells
 from accord.claims.lab.contract import Claim, Finding, Part
+from accord.claims.lab.ladder import SIZES, base, parameters_in, slope
+from accord.claims.lab.policies import show
 from accord.claims.lab.recipes import GoldFlow
-from accord.claims.pm_scaling import SIZES, base
 from accord.evaluation.statistics import nested_interval
 from accord.records import Turn
 from accord.reporting.figures import Line, Panel, curves
@@ -39,15 +42,9 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
     right = np.array([[table(asked(flow, size)) for size in SIZES] for flow in flows])  # (seed, size, skill, grade)
     by_grade = right.mean(2)
     whole = by_grade.mean(2)
-    parts = [
-        Part(
-            f"right answers over all grades: {SIZES[i + 1]} less {SIZES[i]}",
-            nested_interval(whole[:, i + 1] - whole[:, i]),
-            0.0,
-            "above",
-        )
-        for i in range(len(SIZES) - 1)
-    ]
+    counts = [parameters_in(Path(flows[0].snapshot(f"sft-{size}"))) for size in SIZES]
+    grows = slope([math.log(count) for count in counts], whole)
+    parts = [Part("right answers over all grades per e-fold of parameters", grows, 0.0, "above")]
     parts += [
         Part(
             f"right answers of {size}: grade {GRADES[0]} less grade {GRADES[-1]}",
@@ -59,6 +56,14 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
     ]
     mean = right.mean(0)
     notes = [
+        f"{size} ({count:,} parameters), all grades: {show(nested_interval(whole[:, i]))}"
+        for i, (size, count) in enumerate(zip(SIZES, counts, strict=True))
+    ]
+    notes += [
+        f"all grades, {larger} less {smaller}: {show(nested_interval(whole[:, i + 1] - whole[:, i]))}"
+        for i, (smaller, larger) in enumerate(pairwise(SIZES))
+    ]
+    notes += [
         f"{size}, {skill}: " + ", ".join(f"grade {g} {share:.2f}" for g, share in zip(GRADES, row, strict=True))
         for size, rows in zip(SIZES, mean, strict=True)
         for skill, row in zip(GRADED, rows, strict=True)
@@ -78,12 +83,13 @@ def table(config: Evaluate) -> np.ndarray:
 
 CLAIM = Claim(
     name="graded-skills",
-    claim="The graded skills of the gold world tell models of different size apart: a larger model of the ladder, "
-    "taught the same, answers more of them, and of each model a harder grade is answered less.",
+    claim="The graded skills of the gold world tell models of different size apart: the more parameters a model of the "
+    "ladder has, taught the same, the more of them it answers, and of each model a harder grade is answered less.",
     source="the gold world of this package (docs/world.md)",
     statistic=f"Share of right replies at temperature {CERTAIN:g} of fine-tuned models of sizes {', '.join(SIZES)} to "
-    f"the skills {', '.join(GRADED)} of grades {GRADES[0]} to {GRADES[-1]}, the mean over skills and grades; "
-    "differences within a seed. Intervals over seeds.",
+    f"the skills {', '.join(GRADED)} of grades {GRADES[0]} to {GRADES[-1]}, the mean over skills and grades; its "
+    "least-squares slope in ln of the parameters, and grades compared, within a seed. Intervals over seeds; 5 seeds "
+    "see a slope of 1.7 deviations between seeds in four of five tries.",
     rule="Every interval lies wholly above 0.",
     measure=measure,
 )

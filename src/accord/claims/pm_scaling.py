@@ -8,28 +8,18 @@ import numpy as np
 
 from accord.claims.lab.cells import Cells
 from accord.claims.lab.contract import Claim, Finding, Part
+from accord.claims.lab.ladder import SIZES, base, parameters_in
 from accord.claims.lab.pairs import score, scored
 from accord.claims.lab.recipes import GoldFlow
 from accord.evaluation.statistics import nested_interval, pair_outcomes
 from accord.reporting.figures import Line, Panel, curves
 from accord.stages.preference.config import Preference
-from accord.stages.pretrain.config import Pretrain
 from accord.stages.score.config import Score
-from accord.stages.sft.config import Sft
 from accord.stages.shared import measures
 
-SIZES = ("nano", "tiny", "small")
 COUNTS = (250, 1000, 4000)
 HELD_OUT = 0.3  # share of the openings that no model learns from
 TESTED = 4000  # comparisons drawn for the test, of which the held-out openings are used
-
-
-def base(flow: GoldFlow, size: str) -> tuple[Pretrain, Sft]:
-    """A language model of another size, taught as the flow teaches its own."""
-    pretrain, sft = f"pretrain-{size}", f"sft-{size}"
-    first = flow.pretrain().model_copy(update={"model": size, "out": str(flow.root / pretrain)})
-    second = flow.sft().model_copy(update={"model": flow.snapshot(pretrain), "out": str(flow.root / sft)})
-    return first, second
 
 
 def model(flow: GoldFlow, size: str, count: int) -> Preference:
@@ -94,17 +84,6 @@ def fit(outcome: np.ndarray, grid: Sequence[tuple[float, float]]) -> np.ndarray:
     """Least squares of a + b ln P + c ln D on one seed's accuracies; its mean over seeds is the fit of all of them."""
     design = np.array([[1.0, *point] for point in grid])
     return np.linalg.lstsq(design, outcome.mean(0), rcond=None)[0]
-
-
-def parameters_in(snapshot: Path) -> int:
-    """Numbers in a snapshot's weights, from the headers of its files."""
-    from safetensors import safe_open
-
-    total = 0
-    for file in snapshot.glob("*.safetensors"):
-        with safe_open(file, framework="np") as weights:
-            total += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
-    return total
 
 
 CLAIM = Claim(

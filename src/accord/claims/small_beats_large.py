@@ -7,10 +7,10 @@ from pathlib import Path
 from accord.claims.lab.cells import Cells
 from accord.claims.lab.contract import Claim, Finding, Part
 from accord.claims.lab.findings import TRAINED
+from accord.claims.lab.ladder import base, parameters_in
 from accord.claims.lab.policies import show
 from accord.claims.lab.recipes import EVALUATED, GoldFlow
 from accord.claims.pipeline import outcome
-from accord.claims.pm_scaling import base, parameters_in
 from accord.evaluation.statistics import Nested, nested_interval
 from accord.reporting.figures import Line, Panel, curves
 from accord.stages.evaluate.config import Evaluate

@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from accord.claims.boundary import slope
 from accord.claims.kl_limits import WEAK, hunted
 from accord.claims.lab.cells import Cells
 from accord.claims.lab.contract import Claim, Finding, Part
+from accord.claims.lab.ladder import SIZES, base, parameters_in, slope
 from accord.claims.lab.policies import show
 from accord.claims.lab.recipes import GoldFlow
-from accord.claims.pm_scaling import SIZES, base, parameters_in
 from accord.claims.ptx import mixing
 from accord.evaluation.statistics import nested_interval
 from accord.evaluation.tasks import ACCURACY, LOSS
