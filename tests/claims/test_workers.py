@@ -1,5 +1,13 @@
 """Stages in processes of their own: side by side, and one spread as ranks."""
 
+import os
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
 import pytest
 
 from accord.claims.lab import workers
@@ -32,6 +40,46 @@ def test_spread_gives_what_one_process_gives_and_what_fails_says_so(tmp_path):
     assert losses["spread"] == pytest.approx(losses["alone"], rel=1e-5)
     assert losses["other"] != pytest.approx(losses["alone"], rel=1e-5)
     assert not (tmp_path / "bad").exists() and not (tmp_path / "late").exists()
+
+
+def until(found, seconds=120):
+    """What `found` gives, once it gives something."""
+    end = time.monotonic() + seconds
+    while not (given := found()):
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.05)
+    return given
+
+
+ROOT = Path(__file__).resolve().parents[2]
+ALONE = """
+import sys
+from accord.claims.lab.workers import Workers
+from tests.claims.test_workers import config
+
+if __name__ == "__main__":
+    with Workers(1) as pool:
+        pool.run([("pretrain", config(sys.argv[1], steps=100_000, batch_size=2000))])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a process that is terminated there has no last word")
+def test_a_worker_ends_with_who_started_it_and_leaves_a_run_to_go_on_from(tmp_path):
+    """Workers whose parent was killed trained on, unseen, to the end of their stage."""
+    program, folder = tmp_path / "alone.py", tmp_path / "run"
+    program.write_text(ALONE)
+    parent = subprocess.Popen([sys.executable, str(program), str(folder)], env={**os.environ, "PYTHONPATH": str(ROOT)})
+    until((folder / "metrics.jsonl").exists)
+    started = psutil.Process(parent.pid).children()
+    parent.kill()
+    parent.wait()
+    try:
+        until(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in started))
+    finally:
+        for child in started:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+    assert any((folder / "checkpoints").iterdir()) and not (folder / "manifest.json").exists()
 
 
 def test_a_cell_that_names_its_threads_has_them_anywhere_and_a_folder_that_was_begun_keeps_its_own(tmp_path):

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
@@ -39,7 +40,7 @@ class Workers:
         self.cores = cores or available_cores()
         self.count = min(self.cores, MOST)
         self._others = set(multiprocessing.active_children())
-        self._pool = ProcessPoolExecutor(self.count, multiprocessing.get_context("spawn"), _ignore_interrupts)
+        self._pool = ProcessPoolExecutor(self.count, multiprocessing.get_context("spawn"), _begin)
 
     def __enter__(self) -> "Workers":
         return self
@@ -91,7 +92,10 @@ def _run_until(until: float, stage: str, config: Config) -> bool:
     """Run one stage if there is still time to begin; whether there was."""
     if time.time() > until:
         return False
-    run_stage(stage, config)
+    try:
+        run_stage(stage, config)
+    finally:
+        _leave_if_alone()
     return True
 
 
@@ -108,6 +112,14 @@ def _run_rank(stage: str, config: Config, rank: int, size: int, port: int) -> No
         distributed.stop()
         for name in environment:
             del os.environ[name]
+        _leave_if_alone()
+
+
+def _leave_if_alone() -> None:
+    """Nobody waits for the answer any more, and no other job comes: a pool's worker would wait for one for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():
+        os._exit(1)
 
 
 def with_threads(config: Any, threads: int) -> Any:
@@ -120,6 +132,16 @@ def with_threads(config: Any, threads: int) -> Any:
     return config if config.threads or begun else config.model_copy(update={"threads": threads})
 
 
-def _ignore_interrupts() -> None:
-    """Ctrl-C reaches the whole group: a running stage hears it by its own handler, an idle worker need not."""
+def _begin() -> None:
+    """Ctrl-C reaches the whole group: a running stage hears it by its own handler, an idle worker need not. Whoever
+    started the worker may be killed alone: then it stops too, and leaves a run to go on from."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    # a training stage stops after its step; anything else at once
+    os.kill(os.getpid(), signal.SIGTERM)
