@@ -53,6 +53,18 @@ def test_equal_mass_bins_hold_equally_many_and_do_not_depend_on_order(prediction
     assert [(b.accuracy, b.n) for b in same] == [(0.5, 6)]
 
 
+def test_what_differs_by_rounding_alone_is_in_one_bin():
+    """The last bit of a probability is another on another machine; it once parted right verdicts from wrong ones."""
+    right, wrong = np.full(90, 0.75), np.full(30, np.nextafter(0.75, 1))
+    p, y = np.concatenate([right, wrong]), np.repeat([1.0, 0.0], [90, 30])
+    assert [b.n for b in cal.reliability_bins(p, y)] == [120]
+    assert cal.ece_interval(p, y, cal.mass_edges(p, 10)).mean == pytest.approx(0, abs=1e-12)
+    margins = np.where(y, 1, -1) * np.log(p / (1 - p))
+    assert cal.preference_calibration(margins).ece == pytest.approx(0, abs=1e-9)
+    assert cal.calibration_intervals(margins)["ece"].mean == pytest.approx(0, abs=1e-9)
+    assert [b["n"] for b in cal.difference_curve(margins)] == [120]
+
+
 def test_ece_by_hand():
     # Bins at .25 (2 of 4 right) and .75 (all 4 right): (4·|.5-.25| + 4·|1-.75|) / 8 = .25
     p = [0.25] * 4 + [0.75] * 4

@@ -97,8 +97,7 @@ def reliability_bins(
     p, y = _checked(confidence, outcome)
     if p.size == 0:
         return []
-    even = np.linspace(0, 1, bins + 1)
-    edges = np.quantile(p, even) if binning == "mass" else bounds[0] + even * (bounds[1] - bounds[0])
+    edges = mass_edges(p, bins) if binning == "mass" else np.linspace(*bounds, bins + 1)
     index = np.searchsorted(edges[1:-1], p)
     found = []
     for number in range(bins):
@@ -108,6 +107,11 @@ def reliability_bins(
             share = wilson(float(y[inside].sum()), n)
             found.append(Bin(float(p[inside].mean()), share.mean, n, share.low, share.high))
     return found
+
+
+def mass_edges(values: ArrayLike, bins: int) -> Array:
+    """(bins + 1,): the quantiles that part values into bins of equal mass."""
+    return np.asarray(np.quantile(_level(values), np.linspace(0, 1, bins + 1)))
 
 
 def expected_calibration_error(bins: Sequence[Bin]) -> float:
@@ -238,7 +242,7 @@ def calibration_intervals(
     """
     data = np.asarray(margins, dtype=float)
     outcome, confidence = pair_outcomes(data), expit(np.abs(data))
-    mass = np.quantile(confidence, np.linspace(0, 1, bins + 1))
+    mass = mass_edges(confidence, bins)
     width = np.linspace(0.5, 1.0, bins + 1)
     losses = np.logaddexp(0, np.abs(data)) - outcome * np.abs(data)
     drawn: dict[str, Any] = {"clusters": clusters, "resamples": resamples, "seed": seed}
@@ -319,10 +323,10 @@ def _halves(clusters: Sequence[Hashable]) -> NDArray[np.bool_]:
 def difference_curve(margins: ArrayLike, bins: int = 10) -> list[dict[str, float | int]]:
     """Accuracy against |score difference| in bins of equal mass, beside σ(|difference|), what it should be."""
     data = np.asarray(margins, dtype=float)
-    away = np.abs(data)
+    away = _level(np.abs(data))
     if data.size == 0:
         return []
-    index = np.searchsorted(np.quantile(away, np.linspace(0, 1, bins + 1))[1:-1], away)
+    index = np.searchsorted(mass_edges(away, bins)[1:-1], away)
     curve: list[dict[str, float | int]] = []
     for number in np.unique(index):
         inside = index == number
@@ -385,8 +389,14 @@ def _separated(z: Array, y: Array) -> int:
     return -1 if ones.max() <= zeros.min() else 0
 
 
+def _level(values: ArrayLike) -> Array:
+    """Values to 12 places. Those of right and of wrong verdicts may differ in their last bit, on one machine and not on
+    another; a cut between the two would make a bin of right ones and a bin of wrong ones."""
+    return np.asarray(np.round(np.asarray(values, dtype=float), 12))
+
+
 def _checked(confidence: ArrayLike, outcome: ArrayLike) -> tuple[Array, Array]:
-    p, y = np.asarray(confidence, dtype=float), np.asarray(outcome, dtype=float)
+    p, y = _level(confidence), np.asarray(outcome, dtype=float)
     if p.shape != y.shape or p.ndim != 1:
         raise ValueError(f"{p.shape} confidences beside {y.shape} outcomes")
     if not (np.all(p >= 0) and np.all(p <= 1)):

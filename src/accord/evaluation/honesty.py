@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from accord.evaluation.calibration import brier, ece_interval, reliability_bins
+from accord.evaluation.calibration import brier, ece_interval, mass_edges, reliability_bins
 from accord.evaluation.distance import auroc_interval
 from accord.evaluation.statistics import Interval, finite, mean_interval, paired_shares, share_interval
 from accord.records import unit_hash
@@ -109,7 +109,7 @@ def _top(probabilities: Sequence[Array], right: Sequence[int]) -> tuple[Array, A
 
 def _numbers(p: Array, y: Array, clusters: Sequence[Hashable], seed: int, resamples: int) -> dict[str, Any]:
     bins = reliability_bins(p, y)
-    edges = np.quantile(p, np.linspace(0, 1, 11))
+    edges = mass_edges(p, 10)
     sorted_out = 0 < y.sum() < len(y)
     return {
         "n": len(p),
