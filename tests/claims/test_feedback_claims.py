@@ -1,5 +1,6 @@
 """Claims about AI feedback on made-up runs whose answers are known: replies are scripted, gold scores are real."""
 
+import functools
 import json
 import random
 from pathlib import Path
@@ -37,6 +38,7 @@ def write(folder, rows, name="samples.jsonl"):
     (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
+@functools.cache
 def said(prompt, quality):
     return how_to(random.Random(prompt.id + quality), world.parse(prompt.turns), quality)
 
@@ -44,6 +46,26 @@ def said(prompt, quality):
 def row_of(prompt, quality, **more):
     reply = said(prompt, quality)
     return reply_row(prompt, reply, why="", **gold_scores(prompt, reply), **more)
+
+
+@functools.cache
+def drawn(slice):
+    return world.prompts(N, 9, slice)
+
+
+@functools.cache
+def graded(prompt, quality):
+    """A row of an evaluation: every arm of every seed says one of a few things to the same prompts."""
+    reply = said(prompt, quality)
+    return reply_row(prompt, reply, scores=gold_scores(prompt, reply))
+
+
+@pytest.fixture
+def right_share(monkeypatch):
+    """As the claims have it. What is scripted of a policy hangs on it too: a file of labels is read once for both."""
+    once = functools.cache(feedback.right_share)
+    for module in (feedback, oversight, cost_of_feedback):
+        monkeypatch.setattr(module, "right_share", once)
 
 
 def spread(share, k):
@@ -79,14 +101,13 @@ class Scripted:
         unsafe, bare, good = self.of(config, folder.name.removeprefix("evaluate-feedback-"))
         rows = []
         for slice in feedback.SLICES:
-            for k, prompt in enumerate(world.prompts(N, 9, slice)):
+            for k, prompt in enumerate(drawn(slice)):
                 if world.parse(prompt.turns).harmful:
                     refusal = "refusal" if k % 10 < round(10 * bare) else "explained"
                     quality = "good" if spread(unsafe, k) else refusal
                 else:
                     quality = "good" if spread(good, k) else "vague"
-                reply = said(prompt, quality)
-                rows.append(reply_row(prompt, reply, scores=gold_scores(prompt, reply)))
+                rows.append(graded(prompt, quality))
         write(folder, rows)
 
 
@@ -258,6 +279,7 @@ class Overseen(Scripted):
     """Labels are made in earnest from scripted replies; the policy is as unsafe as its labels are wrong."""
 
     faithful = 1.0  # share of critiques that are right
+    pairs = 60
 
     def run(self, configs):
         for config in configs:
@@ -269,7 +291,7 @@ class Overseen(Scripted):
 
     def criticise(self, config):
         rows, second = [], config.out.endswith("second")
-        for k, prompt in enumerate(world.prompts(150, 5, "harmful")):
+        for k, prompt in enumerate(world.prompts(self.pairs, 5, "harmful")):
             harmful = (k % 2 == 0) != second
             row = row_of(prompt, "good" if harmful else "explained", step=0)
             says = HARM if harmful == (k % 100 < 100 * self.faithful) else ALL_CLEAR
@@ -283,7 +305,7 @@ class Overseen(Scripted):
         return 1 - feedback.right_share(folder / "comparisons.jsonl"), 0.5, 0.5
 
 
-def test_oversight_tells_help_from_harm(tmp_path):
+def test_oversight_tells_help_from_harm(tmp_path, right_share):
     cells = Overseen(tmp_path)
     finding = oversight.measure(cells, SEEDS)
     assert verdicts(finding) == ["holds"] * 5 and "<svg" in finding.figure
@@ -296,6 +318,7 @@ def test_oversight_tells_help_from_harm(tmp_path):
 @pytest.fixture
 def pairs(tmp_path):
     cells = Overseen(tmp_path)
+    cells.pairs = 150
     configs = [oversight.criticised(cells.flow(0), side) for side in oversight.SIDES]
     cells.run(configs)
 
@@ -378,7 +401,7 @@ class Priced(Scripted):
         return max(0.0, 0.5 - 0.0006 * int(count) * (feedback.right_share(file) - 0.5) * 2), 0.5, 0.5
 
 
-def test_cost_of_feedback_compares_at_one_price_and_at_one_number(tmp_path):
+def test_cost_of_feedback_compares_at_one_price_and_at_one_number(tmp_path, right_share):
     finding = cost_of_feedback.measure(Priced(tmp_path), SEEDS)
     assert verdicts(finding) == ["holds"] * 3 and "<svg" in finding.figure
     assert any(note.startswith("ai-0.6: +0.6") for note in finding.notes)
