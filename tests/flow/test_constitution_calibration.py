@@ -1,5 +1,7 @@
 """`accord constitution --make calibration`: a judge beside people's labels, and labels at its temperature."""
 
+import contextlib
+import io
 import json
 import math
 import random
@@ -51,8 +53,22 @@ def run(monkeypatch, tmp_path, judge, name="calibrated", **changes):
     return tmp_path / name
 
 
-def test_what_is_measured_is_what_the_judge_is_like(monkeypatch, tmp_path, capsys):
-    out = run(monkeypatch, tmp_path, Judge())
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """The folder of a judge that was measured, and what was said of it."""
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
+        out = run(patch, tmp_path_factory.mktemp("measured"), Judge())
+    return out, said.getvalue()
+
+
+@pytest.fixture
+def calibration(measured):
+    return measured[0]
+
+
+def test_what_is_measured_is_what_the_judge_is_like(measured):
+    out, said = measured
     verify(out)
     told = read_json(out / "calibration.json")
     right = sum(random.Random(i).random() < 0.75 for i in range(PAIRS))
@@ -69,7 +85,7 @@ def test_what_is_measured_is_what_the_judge_is_like(monkeypatch, tmp_path, capsy
     for name in ("before", "after"):
         found = told["intervals"][name]["slope"]
         assert found["low"] <= told[name]["slope"] <= found["high"] and found["low"] < found["high"]
-    assert "judge, logprobs:" in capsys.readouterr().out
+    assert "judge, logprobs:" in said
 
 
 def test_a_judge_of_places_is_found_out(monkeypatch, tmp_path):
@@ -88,8 +104,7 @@ def labelled(monkeypatch, tmp_path, judge, **changes):
     return run(monkeypatch, tmp_path, judge, "labelled", **given)
 
 
-def test_labels_are_had_at_the_measured_temperature(monkeypatch, tmp_path):
-    calibration = run(monkeypatch, tmp_path, Judge())
+def test_labels_are_had_at_the_measured_temperature(monkeypatch, tmp_path, calibration):
     temperature = read_json(calibration / "calibration.json")["temperatures"]["logprobs"]
     out = labelled(monkeypatch, tmp_path, Judge(), calibration=str(calibration), require_calibration=True)
     (row,), (label,) = (read_lines(out / name) for name in ("comparisons.jsonl", "labels.jsonl"))
@@ -109,10 +124,9 @@ def test_labels_are_had_at_the_measured_temperature(monkeypatch, tmp_path):
         (Judge(method="json"), {}, "had by json, and --calibration measured logprobs"),
     ],
 )
-def test_what_was_not_measured_is_refused(monkeypatch, tmp_path, judge, changes, says):
+def test_what_was_not_measured_is_refused(monkeypatch, tmp_path, calibration, judge, changes, says):
     from accord.errors import BadInput
 
-    calibration = run(monkeypatch, tmp_path, Judge())
     with pytest.raises(BadInput, match=says):
         labelled(monkeypatch, tmp_path, judge, calibration=str(calibration), **changes)
 
@@ -148,8 +162,7 @@ def test_a_real_model_is_measured_and_then_labels(commands, tmp_path):
     assert told["asked"]["judge"] == "policy"
 
 
-def test_an_isotonic_map_is_measured_on_others_and_applied_where_it_is_asked_for(monkeypatch, tmp_path):
-    calibration = run(monkeypatch, tmp_path, Judge())
+def test_an_isotonic_map_is_measured_on_others_and_applied_where_it_is_asked_for(monkeypatch, tmp_path, calibration):
     told = read_json(calibration / "calibration.json")
     right = told["before"]["accuracy"]
     fitted = told["isotonic"]["maps"]["logprobs"]
