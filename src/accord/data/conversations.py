@@ -25,6 +25,7 @@ ROLE_NAMES = {
     "developer": "system",
 }
 CALLS = frozenset({"function_call", "tool_call"})  # roles of a turn that calls a tool and says nothing
+KNOWN = CALLS | set(ROLE_NAMES)
 TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
 TOOL_PARTS = frozenset({"tool_use", "tool_call", "tool_result", "function_call"})
 MEDIA_PARTS = frozenset({"image", "image_url", "input_image", "audio", "input_audio", "video", "video_url", "file"})
@@ -62,7 +63,7 @@ def _read_message(message: Any, wrong: Wrong, note: Callable[[str], None]) -> Tu
     if not isinstance(message, dict):
         raise wrong("messages that are objects with role and content")
     role = message.get("from") if is_null(message.get("role")) else message["role"]
-    if not isinstance(role, str) or role.lower() not in {*ROLE_NAMES, *CALLS}:
+    if not isinstance(role, str) or role.lower() not in KNOWN:
         raise wrong(f"messages whose role is one of {', '.join(ROLE_NAMES)}")
     if role.lower() in CALLS or message.get("tool_calls") or message.get("function_call"):
         raise Dropped("tool call")

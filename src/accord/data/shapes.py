@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from accord.data.columns import Fields
 from accord.data.conversations import Dropped, Turns, is_null, list_columns
@@ -99,13 +99,24 @@ SHAPES: dict[str, Shape] = {
 }
 
 
+class Head(NamedTuple):
+    """A row that tells the shape of its file, and its columns that hold something."""
+
+    cells: Fields
+    filled: frozenset[str]
+
+
+def _filled(cells: Fields) -> frozenset[str]:
+    return frozenset(name for name, value in cells.values.items() if not is_null(value))
+
+
 def recognise(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], kind: Kind | None, where: str) -> str:
     """The shape of a file, from its first rows; `kind` None takes any. Raises BadInput with what is there.
 
     A column counts where one of the rows has something in it: loaders fill a column that a row lacks with nulls.
     """
     _refuse_unknown(columns)
-    heads = [map_columns(row, columns, where) for row in rows]
+    heads = [Head(cells, _filled(cells)) for cells in (map_columns(row, columns, where) for row in rows)]
     fitting = [name for name, shape in SHAPES.items() if _fits(shape, heads, set(columns))]
     for name in fitting:
         if kind is None or kind in SHAPES[name].gives:
@@ -123,9 +134,9 @@ def recognise(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], kin
     )
 
 
-def _nearest(heads: Sequence[Fields], kind: Kind | None) -> str:
+def _nearest(heads: Sequence[Head], kind: Kind | None) -> str:
     """A few shapes that have more of their columns here than they lack, if any; each with those that it lacks."""
-    there = {name for cells in heads for name, value in cells.values.items() if not is_null(value)}
+    there = set[str]().union(*(head.filled for head in heads))
     lacks = {
         name: [column for column in shape.columns if column not in there]
         for name, shape in reversed(SHAPES.items())  # of equals the plainer ones, which stand last
@@ -149,11 +160,10 @@ def _refuse_unknown(columns: Mapping[str, str]) -> None:
             raise BadInput(f"--columns.{name}: there is no field '{name}'{hint}.")
 
 
-def _fits(shape: Shape, heads: Iterable[Fields], named: set[str]) -> bool:
+def _fits(shape: Shape, heads: Iterable[Head], named: set[str]) -> bool:
     """Whether a row has every column of the shape, which uses every column that was `named`."""
     return named <= {*shape.columns, *shape.optional, *COMMON} and any(
-        all(not is_null(cells.values.get(column)) for column in shape.columns) and shape.fits(cells.values)
-        for cells in heads
+        head.filled.issuperset(shape.columns) and shape.fits(head.cells.values) for head in heads
     )
 
 
