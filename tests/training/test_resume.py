@@ -7,6 +7,11 @@ import shutil
 
 import pytest
 import torch
+import torch.distributed as dist
+from safetensors.torch import save_file
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
 from accord.objectives.lagrange import Multiplier
 from accord.run import RunFolder
@@ -290,3 +295,39 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again_and_logs_every_st
     if name == "ppo":
         ours, theirs = (folder / "samples.jsonl" for folder in (tmp_path / "run", whole_runs(name)))
         assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_a_checkpoint_copies_only_what_it_must(tmp_path):
+    """A copy of weights and states would be as much memory again; what shares a storage or is turned is none the less
+    written."""
+    whole = torch.arange(12.0).reshape(3, 4)
+    given = {"own": whole, "again": whole[1:], "turned": torch.arange(6.0).reshape(2, 3).T, "other": torch.ones(2)}
+    apart = checkpoint._apart(given)
+    assert all(torch.equal(apart[name], tensor) for name, tensor in given.items())
+    same = {name for name, tensor in given.items() if apart[name].data_ptr() == tensor.data_ptr()}
+    assert same == {"own", "other"}
+    save_file(apart, tmp_path / "tensors.safetensors")
+
+
+def test_a_rank_writes_its_part_in_files_that_its_memory_can_hold(tmp_path, monkeypatch):
+    """Torch's writer holds a file twice; every file of a rank is part of the checkpoint and is read again."""
+    monkeypatch.setattr(checkpoint, "FILE", 4 * 300)
+    dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
+    try:
+        module = nn.Linear(16, 16)
+        fully_shard(module, mesh=init_device_mesh("cpu", (1,)))
+        optimizer = torch.optim.AdamW(module.parameters(), lr=0.1)
+        module(torch.ones(2, 16)).sum().backward()
+        optimizer.step()
+        checkpoint.save(tmp_path / "all", 1, {"model": module}, {"adamw": optimizer}, {})
+    finally:
+        dist.destroy_process_group()
+    files = [file.stat().st_size for file in (tmp_path / "all" / "step-00000001").glob("*.safetensors")]
+    # the random state alone has 5,056 bytes; of three matrices of 1,024 and their vectors no file holds all
+    assert len(files) >= 3 and sorted(files)[-2] < 3 * checkpoint.FILE
+    plain = nn.Linear(16, 16)
+    other = torch.optim.AdamW(plain.parameters(), lr=0.1)
+    checkpoint.load(checkpoint.latest(tmp_path / "all"), {"model": plain}, {"adamw": other})
+    assert torch.equal(plain.weight, module.weight.to_local())
+    saved = optimizer.state[module.weight]["exp_avg"].to_local()
+    assert torch.equal(other.state[plain.weight]["exp_avg"], saved) and saved.any()

@@ -24,8 +24,10 @@ from torch.distributed.tensor import DTensor
 from accord.errors import BadInput
 from accord.lineage import hash_file
 from accord.run import sync, verify
+from accord.training.shards import local
 
 WHOLE = "tensors.safetensors"
+FILE = 2**27  # bytes of a rank in one file: torch's writer holds a file twice in memory while it is written
 COUNTER = "step"  # of AdamW: the one state that is a number, which DCP writes as a vector of one
 
 
@@ -72,17 +74,29 @@ def _tensors(modules: Mapping[str, nn.Module], optimizers: Mapping[str, torch.op
     tensors: dict[str, Tensor] = {"random/torch": torch.get_rng_state()}
     for name, module in modules.items():
         for key, parameter in _trained(module).items():
-            tensors[f"module/{name}/{key}"] = _own(parameter)
+            tensors[f"module/{name}/{key}"] = parameter.detach()
     for name, optimizer in optimizers.items():
         for index, slots in optimizer.state_dict()["state"].items():
             for slot, value in slots.items():
-                tensors[f"optimizer/{name}/{index}/{slot}"] = _own(torch.as_tensor(value))
-    return tensors
+                tensors[f"optimizer/{name}/{index}/{slot}"] = torch.as_tensor(value).detach()
+    return _apart(tensors)
 
 
-def _own(tensor: Tensor) -> Tensor:
-    """A copy that shares no storage, which safetensors refuses; of a sharded one the part that is here."""
-    return tensor.detach() if isinstance(tensor, DTensor) else tensor.detach().contiguous().clone()
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as safetensors takes them: in one piece, and none in the storage of another.
+
+    A copy of all would be as much memory again as weights and states; so only those are copied that must be.
+    """
+    taken: set[int] = set()
+    apart: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        here = local(tensor)
+        address = here.untyped_storage().data_ptr()
+        if not isinstance(tensor, DTensor) and (address in taken or not here.is_contiguous()):
+            tensor = tensor.contiguous().clone()
+        taken.add(address)
+        apart[name] = tensor
+    return apart
 
 
 def _save_shards(tensors: Mapping[str, Tensor], folder: Path) -> None:
@@ -90,7 +104,12 @@ def _save_shards(tensors: Mapping[str, Tensor], folder: Path) -> None:
 
     dist.barrier()  # the folder is there
     flat = {name: tensor.reshape(1) if tensor.ndim == 0 else tensor for name, tensor in tensors.items()}
-    dcp.save(flat, storage_writer=dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True))
+    files, held = {}, 0.0
+    for name, tensor in flat.items():
+        held += tensor.nbytes / dist.get_world_size()
+        files[name] = 1 + int(held / FILE)
+    writer = dcp.HuggingFaceStorageWriter(str(folder), fqn_to_index_mapping=files, save_distributed=True)
+    dcp.save(flat, storage_writer=writer)
 
 
 class Due:
