@@ -1,6 +1,7 @@
 """What configs are made of: the run folder, training, sampling, adapters."""
 
 import datetime
+import importlib.util
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -126,8 +127,23 @@ class Training(Run):
     )
     checkpoint_every: int = rare(200, ge=0, description="steps between checkpoints; 0: by the clock alone")
     checkpoint_minutes: float = rare(10.0, ge=0, description="minutes between checkpoints too; 0: by steps alone")
+    optimizer_bits: int = rare(
+        32, description="of each of AdamW's moments; 8: a quarter of the memory, by pip install 'accord[bits]'"
+    )
     shard: bool = rare(False, description="under torchrun: divide weights, gradients and states over the processes")
     track: Track = rare("none", description="write the metrics for this viewer too, offline")
+
+    @model_validator(mode="after")
+    def _bits_are_to_be_had(self) -> Self:
+        if self.optimizer_bits not in (8, 32):
+            raise ValueError(f"--optimizer_bits {self.optimizer_bits} is neither 32 nor 8; give one of them")
+        if self.optimizer_bits == 8 and self.shard:
+            raise ValueError("--optimizer_bits 8: moments of 8 bits are not divided by --shard; leave one of them out")
+        if self.optimizer_bits == 8 and importlib.util.find_spec("bitsandbytes") is None:
+            raise ValueError(
+                "--optimizer_bits 8 needs the package bitsandbytes: pip install 'accord[bits]', or leave it out"
+            )
+        return self
 
 
 class Supervised(Training):

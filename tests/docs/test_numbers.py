@@ -17,7 +17,7 @@ from accord.stages.pretrain.config import Pretrain
 from accord.stages.sft import run as sft
 from accord.stages.sft.config import Sft
 from accord.training import compilation as compiling
-from accord.training import memory, precision
+from accord.training import footprint, memory, precision
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 WORDS = {2: "twice", 3: "three times", 0.25: "a quarter"}
@@ -44,7 +44,7 @@ SAID = [
     ("engine.md", f"is at least {WORDS[precision.PAYS]} as fast"),
     ("engine.md", f"the plan takes {memory.PEAK:g}"),
     ("engine.md", f"It uses {memory.SHARE:g} of the memory that is free"),
-    ("engine.md", f"at most {memory.MOST['cpu']} tokens on a CPU, {memory.MOST['cuda']} on a GPU"),
+    ("engine.md", f"at most {footprint.MOST['cpu']} tokens on a CPU, {footprint.MOST['cuda']} on a GPU"),
     ("engine.md", f"more than {WORDS[memory.REHEARSED]} of the free memory"),
     ("engine.md", f"if {percent(compiling.HOPED)} of the time left"),
     ("engine.md", f"more than {compiling.PAYS * compiling.COMPILING:g} seconds"),

@@ -25,13 +25,14 @@ from accord.stages.plan.machines import GIB, TABLE, Machine, find_machine, make_
 from accord.stages.plan.shapes import SHAPES, find_lengths, find_shape
 from accord.stages.plan.work import Lengths, work_of
 from accord.training.footprint import PEAK, DecoderShape, kept_bytes, state_bytes
-from accord.training.memory import kept_for_backward
+from accord.training.memory import Need, kept_for_backward, plan_memory
 
 # a model and a machine whose numbers can be worked out on paper
 SMALL = DecoderShape(width=10, inner=20, layers=2, heads=2, kv_heads=1, head_size=5, vocabulary=100)
 LINKS = {"near": 1e6, "far": 1e5, "latency": 0.0, "step": 0.0, "straggle": 0.0}
 PAPER = Machine("paper", "cuda", 4, 1.0, 1e9, 2e9, 1e9, "by hand", **LINKS)
 TEXTS = Lengths(prompt=6, reply=4, longest=10, rows=100)
+CHATS = Lengths(200, 150, 1000, 160_000)
 
 
 def asked(machine=PAPER, shape=SMALL, lengths=TEXTS, **knobs):
@@ -90,6 +91,37 @@ def test_seconds_and_bytes_of_a_step_by_hand():
     assert halves.memory.parts["gradients and optimizer"] == 12 * numbers / 2
 
 
+@pytest.mark.parametrize(("shape", "recompute"), [("0.6b", True), ("little", False)])
+def test_a_micro_batch_is_what_training_would_choose(shape, recompute):
+    """On a CPU a large model's layers run again, a small one's micro-batches stop where every core is busy."""
+    laptop = find_machine("laptop")
+    sizes = {"0.6b": SHAPES["0.6b"], "little": DecoderShape(576, 1536, 30, 9, 3, 64, 49_152, tied=True)}
+    planned = asked(laptop, sizes[shape], CHATS, batch_size=1024)
+    chosen = choose("sft", planned, 1)
+    assert chosen.fits and chosen.way.recompute == recompute
+
+    def need(again):
+        memory = consider("sft", planned, Way(1, precision="f32", recompute=again)).memory
+        aside = memory.parts["weights"] + memory.parts["libraries"]
+        return Need(sum(memory.parts.values()) - aside, memory.per_token), laptop.bytes - aside
+
+    (plain, free), (again, _) = need(False), need(True)
+    settled = plan_memory(plain, again, free, longest=1000, device="cpu")
+    assert (settled.micro_tokens, settled.recompute) == (chosen.memory.micro_tokens, recompute)
+    few = choose("sft", asked(laptop, sizes["little"], TEXTS, batch_size=8), 1)
+    assert few.memory.micro_tokens == 8 * 10  # a batch has no more
+
+
+def test_moments_of_8_bits_by_hand():
+    eight = asked(optimizer_bits=8)
+    found = choose("sft", eight, 4)
+    assert not found.way.sharded  # which training refuses
+    assert found.memory.parts["gradients and optimizer"] == SMALL.numbers * (4 + 2 * (1 + 4 / 256))
+    assert arguments(found, eight)[-4:-2] == ["--optimizer_bits", "8"]
+    with pytest.raises(ValueError, match="--optimizer_bits 16 is neither"):
+        asked(optimizer_bits=16)
+
+
 def test_messages_by_hand_and_as_a_ring_passes_them():
     work = work_of("sft", asked().config, SMALL, TEXTS)
     found = message_seconds(work, SMALL, Way(4, precision="f32"), PAPER, 1.0)
@@ -114,7 +146,6 @@ def test_decoding_is_bound_by_the_bytes_of_weights_and_cache():
 
 
 H100 = find_machine("h100")
-CHATS = Lengths(200, 150, 1000, 160_000)
 
 
 def at(devices, stage="sft", **knobs):

@@ -17,7 +17,7 @@ from accord.engine.forward.recompute import recompute_layers
 from accord.engine.packing import Group, pack, reply_group
 from accord.errors import BadInput
 from accord.models.loading import add_adapters
-from accord.training import machine, memory
+from accord.training import footprint, machine, memory
 from accord.training.distributed import World
 from accord.training.memory import Need, Plan, free_bytes, is_out_of_memory, longest_first, measure, plan_memory
 from accord.training.precision import lowered, one_cast
@@ -86,7 +86,7 @@ def test_a_plan_by_hand(monkeypatch):
     assert plan(20_000, 601) == (6912, True)
     # 30 000 bytes of activations keep every core busy, and longer texts may take more
     assert plan(10_000_000, 100) == (8192, False)
-    monkeypatch.setitem(memory.BUSY, "cpu", 30_000.0)
+    monkeypatch.setitem(footprint.BUSY, "cpu", 30_000.0)
     assert plan(10_000_000, 100) == (2816, False)
     assert plan(10_000_000, 12_000) == (12_000, False)
     # what is asked for is kept, and fits into 0.8 with activations or without
@@ -285,7 +285,7 @@ def test_neither_micro_batches_nor_recomputation_change_a_result(name, commands,
             assert a[key] == pytest.approx(b[key], rel=2e-3, abs=2e-4), key
             assert a[key] == c[key], key
     stored = yaml.safe_load((tmp_path / "planned" / "config.yaml").read_text())
-    assert (stored["micro_tokens"], stored["recompute"]) == (memory.MOST["cpu"], "off")
+    assert (stored["micro_tokens"], stored["recompute"]) == (footprint.MOST["cpu"], "off")
 
 
 @pytest.mark.parametrize("name", ["sft", "limited"])

@@ -59,7 +59,12 @@ def fit(
     modules = {"model": module, **(kept or {})}
     parameters = [p for p in module.parameters() if p.requires_grad]
     peaks = {"adamw": config.learning_rate, "muon": config.matrix_learning_rate}
-    optimizers = build_optimizers(module, weight_decay=config.weight_decay, with_muon=config.matrix_learning_rate > 0)
+    optimizers = build_optimizers(
+        module,
+        weight_decay=config.weight_decay,
+        with_muon=config.matrix_learning_rate > 0,
+        bits=config.optimizer_bits,
+    )
     first, tokens, last_row = 0, 0, None
     if (saved := checkpoint.latest(run.path / "checkpoints")) is not None:
         state = checkpoint.load(saved, modules, optimizers)
@@ -126,6 +131,8 @@ def fit(
         if stop and done < steps:
             raise run.interrupted(done)
     module.eval()
+    optimizers.clear()  # states and gradients go before whole weights come
+    module.zero_grad(set_to_none=True)
     return gathered(module)
 
 

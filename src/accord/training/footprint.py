@@ -4,10 +4,18 @@ Decoders with RMSNorm, rotary positions and gated MLPs, in f32 with products in 
 `training.memory` counts what a real model keeps and shares these formulas; a test compares the two.
 """
 
+import math
 from dataclasses import dataclass
 
+SHARE = 0.8  # of the free memory that a plan may use
+# the same where activations are kept: a CPU's memory is everybody's, and an estimate that is off ends the process
+KEEPING = {"cpu": 0.25, "cuda": 0.8}
+# bytes of activations that keep every core busy: a larger micro-batch makes a step on a CPU no faster
+BUSY = {"cpu": 1.5 * 2**30}
+MOST = {"cpu": 8192, "cuda": 65536}  # tokens of the largest micro-batch that is planned
 PEAK = 1.5  # largest use over what is kept: gradients of activations, freed as backward goes on (1.3 to 1.5 measured)
 F32, BF16 = 4, 2
+SCALED = 256  # numbers of a moment of 8 bits that share a scale (`training.eight_bits`)
 KEPT_LOGITS = 2**24  # of more, tiles are computed again (`engine.forward.linear_logprobs`)
 
 
@@ -58,12 +66,19 @@ class DecoderShape:
         return 2 * self.layers * self.keys * each
 
 
-def state_bytes(numbers: float, *, ranks: int = 1, each: int = F32) -> float:
+def state_bytes(numbers: float, *, ranks: int = 1, each: int = F32, bits: int = 32) -> float:
     """Bytes beside the weights for so many numbers that are trained: a gradient and AdamW's two moments.
 
-    `ranks` divide them where they are sharded.
+    The moments take `each` bytes a number, or with `bits` 8 one and their scale's share. `ranks` divide it all where
+    it is sharded.
     """
-    return 3 * numbers * each / ranks
+    return numbers * (each + 2 * (each if bits == 32 else 1 + F32 / SCALED)) / ranks
+
+
+def useful_tokens(fits: float, per_token: float, *, longest: float, device: str) -> int:
+    """Tokens of a micro-batch, of which so many fit at `per_token` bytes: a multiple of 256, or the longest text."""
+    useful = min(fits, MOST.get(device, MOST["cpu"]), BUSY.get(device, math.inf) / per_token)
+    return max(math.ceil(longest), int(useful) // 256 * 256)
 
 
 def layer_kept(shape: DecoderShape, *, low: bool) -> int:

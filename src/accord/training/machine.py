@@ -53,7 +53,7 @@ def settle(
     for module in modules:
         module.train()  # transformers recomputes the layers of a model in training alone
     known, asked = (decided(run.config, knob) for knob in ("recompute", "micro_tokens"))
-    plain, again = needs(loss, shortened(longest, MEASURED), modules, world)
+    plain, again = needs(loss, shortened(longest, MEASURED), modules, world, config.optimizer_bits)
     plan = plan_memory(
         None if known == "on" and again is not None else plain,
         None if known == "off" else again,
@@ -90,15 +90,16 @@ def decide_rates(config: Training, run: RunFolder, module: nn.Module) -> dict[st
 
 
 def needs(
-    loss: Callable[[Sequence[Group]], Tensor], group: Group, modules: Sequence[nn.Module], world: World
+    loss: Callable[[Sequence[Group]], Tensor], group: Group, modules: Sequence[nn.Module], world: World, bits: int = 32
 ) -> tuple[Need, Need | None]:
     """The needs of a step with activations kept, and with activations computed again; None where a model cannot."""
     ranks = world.size if world.sharded else 1
     with undisturbed(modules, world.device):
         recompute_layers(modules, False)
-        plain = measure(loss, group, group.tokens, modules, ranks=ranks)
+        plain = measure(loss, group, group.tokens, modules, ranks=ranks, bits=bits)
         layers = recompute_layers(modules, True)
-        again = recomputed(plain, measure(loss, group, group.tokens, modules, ranks=ranks), layers) if layers else None
+        kept = measure(loss, group, group.tokens, modules, ranks=ranks, bits=bits) if layers else None
+        again = recomputed(plain, kept, layers) if kept else None
         recompute_layers(modules, False)
     return plain, again
 

@@ -10,7 +10,6 @@ activations are there at a time.
 Micro-batches shrink first, down to the longest text, which costs little; then activations are recomputed.
 """
 
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,21 +23,15 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from accord.errors import BadInput
 from accord.training.distributed import World
-from accord.training.footprint import PEAK, state_bytes
+from accord.training.footprint import KEEPING, PEAK, SHARE, state_bytes, useful_tokens
 
 Item = TypeVar("Item")
 Loss = Callable[[Sequence[Item]], Tensor]  # of some items, with its graph
 
-SHARE = 0.8  # of the free memory that a plan may use
-# the same where activations are kept: a CPU's memory is everybody's, and an estimate that is off ends the process
-KEEPING = {"cpu": 0.25, "cuda": 0.8}
-# bytes of activations that keep every core busy: a larger micro-batch makes a step on a CPU no faster
-BUSY = {"cpu": 1.5 * 2**30}
 CACHE = 0.25  # share of the free memory that the sampler's keys and values may take
 MEASURED = 512  # tokens of the text that is counted: attention to fewer keeps more of each token on some machines
 # what allocators without an error of their own say: the CPU's, and Apple's GPUs
 NO_MEMORY = ("not enough memory", "can't allocate memory", "MPS backend out of memory")
-MOST = {"cpu": 8192, "cuda": 65536}  # tokens of the largest micro-batch that is planned
 REHEARSED = 0.25  # share of the free memory from which the longest batch is rehearsed
 
 
@@ -66,7 +59,9 @@ class Plan:
     need: Need
 
 
-def measure(loss: Loss[Item], item: Item, tokens: int, modules: Iterable[nn.Module], *, ranks: int = 1) -> Need:
+def measure(
+    loss: Loss[Item], item: Item, tokens: int, modules: Iterable[nn.Module], *, ranks: int = 1, bits: int = 32
+) -> Need:
     """The need of training on items like this one, which has so many tokens: the longest, to be on the safe side.
 
     Kept of two less kept of one is what an item costs; the rest (weights cast to bf16) is kept once. What `ranks` will
@@ -76,7 +71,7 @@ def measure(loss: Loss[Item], item: Item, tokens: int, modules: Iterable[nn.Modu
     weights = {p.untyped_storage().data_ptr() for p in parameters}
     one, two = (kept_for_backward(loss, [item] * count, weights) for count in (1, 2))
     trained = [p for p in parameters if p.requires_grad]
-    states = sum(state_bytes(p.numel(), ranks=ranks, each=p.element_size()) for p in trained)
+    states = sum(state_bytes(p.numel(), ranks=ranks, each=p.element_size(), bits=bits) for p in trained)
     return Need(states + max(0, 2 * one - two), PEAK * max(1, two - one) / tokens)
 
 
@@ -118,7 +113,6 @@ def plan_memory(
     Either is None where it is not to be had. `micro_tokens` is what was asked for, 0 if nothing was; tokens are then a
     multiple of 256 if they can be. BadInput where the longest item alone does not fit.
     """
-    most = MOST.get(device, MOST["cpu"])
     ways = [need for need in (plain, again) if need is not None]
     for need in ways:
         last = need is ways[-1]
@@ -127,8 +121,8 @@ def plan_memory(
         if micro_tokens and (last or fits >= max(micro_tokens, longest)):
             return Plan(micro_tokens, need is again, need)
         if not micro_tokens and fits >= longest:
-            useful = min(fits, most, int(BUSY.get(device, math.inf) / need.per_token))
-            return Plan(max(longest, useful // 256 * 256), need is again, need)
+            tokens = useful_tokens(fits, need.per_token, longest=longest, device=device)
+            return Plan(tokens, need is again, need)
     raise BadInput(
         f"training on {longest} tokens at once needs {_gib(ways[-1].of(longest))} GiB of memory and "
         f"{_gib(free)} are free; give --max_length {max(2, fits)} or less, a smaller model, or --lora_rank 8"

@@ -1,4 +1,4 @@
-"""AdamW, Muon and their schedule."""
+"""AdamW, in f32 or with moments of 8 bits, Muon, and their schedule."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -11,9 +11,13 @@ from torch.distributed.tensor import DTensor
 from accord.training.muon import Muon
 from accord.training.shards import local
 
+BETAS, EPSILON = (0.9, 0.95), 1e-8
 
-def build_optimizer(parameters: Iterable[nn.Parameter], *, weight_decay: float) -> torch.optim.AdamW:
-    """Fused AdamW (β 0.9, 0.95; ε 1e-8); matrices decay, vectors (norms, biases) never do.
+
+def build_optimizer(
+    parameters: Iterable[nn.Parameter], *, weight_decay: float, bits: int = 32
+) -> torch.optim.Optimizer:
+    """Fused AdamW (β 0.9, 0.95; ε 1e-8), its moments in so many `bits`; matrices decay, vectors (norms, biases) never.
 
     What every rank holds whole comes before what is sharded, in groups of their own: one call updates only tensors of
     a kind, and states keep their places from a run with `--shard` to one without.
@@ -27,10 +31,17 @@ def build_optimizer(parameters: Iterable[nn.Parameter], *, weight_decay: float) 
         for matrix in (True, False)
         for sharded in (False, True)
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, betas=(0.9, 0.95), eps=1e-8, fused=True)
+    groups = [g for g in groups if g["params"]]
+    if bits == 8:
+        from accord.training.eight_bits import AdamW8
+
+        return AdamW8(groups, lr=0.0, betas=BETAS, eps=EPSILON)
+    return torch.optim.AdamW(groups, lr=0.0, betas=BETAS, eps=EPSILON, fused=True)
 
 
-def build_optimizers(module: nn.Module, *, weight_decay: float, with_muon: bool) -> dict[str, torch.optim.Optimizer]:
+def build_optimizers(
+    module: nn.Module, *, weight_decay: float, with_muon: bool, bits: int = 32
+) -> dict[str, torch.optim.Optimizer]:
     """AdamW for everything; or Muon (Jordan et al. 2024; momentum 0.95) for the hidden matrices and AdamW for the rest.
 
     Hidden matrices are the weights of linear layers except those that read out: the language-model head, which may
@@ -45,7 +56,9 @@ def build_optimizers(module: nn.Module, *, weight_decay: float, with_muon: bool)
     hidden = [m.weight for m in module.modules() if isinstance(m, nn.Linear) and m.weight.requires_grad]
     matrices = {id(p): p for p in hidden if id(p) not in heads} if with_muon else {}
     optimizers: dict[str, torch.optim.Optimizer] = {
-        "adamw": build_optimizer((p for p in module.parameters() if id(p) not in matrices), weight_decay=weight_decay)
+        "adamw": build_optimizer(
+            (p for p in module.parameters() if id(p) not in matrices), weight_decay=weight_decay, bits=bits
+        )
     }
     if matrices:
         optimizers["muon"] = Muon(matrices.values(), lr=0.0, weight_decay=weight_decay)

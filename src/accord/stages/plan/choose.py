@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from accord.stages.plan.config import Forecast
-from accord.stages.plan.cost import USED, Memory, Time, Way, memory_of, time_of
+from accord.stages.plan.cost import Memory, Time, Way, memory_of, time_of
 from accord.stages.plan.machines import GIB, Machine
 from accord.stages.plan.work import Lengths, Work, work_of
 from accord.training.footprint import DecoderShape
@@ -50,10 +50,11 @@ def choose(stage: str, asked: PlanInput, ranks: int) -> Planned:
 
 def ways(config: Forecast, ranks: int) -> list[Way]:
     """Whole replicas and shards, activations kept and computed again."""
-    plain = Way(ranks, lora_rank=config.lora_rank, precision=config.precision)
+    bits = config.optimizer_bits
+    plain = Way(ranks, lora_rank=config.lora_rank, precision=config.precision, optimizer_bits=bits)
     return [
         replace(plain, sharded=sharded, recompute=again)
-        for sharded in ((False, True) if ranks > 1 else (False,))
+        for sharded in ((False, True) if ranks > 1 and bits == 32 else (False,))
         for again in (False, True)
     ]
 
@@ -62,7 +63,7 @@ def consider(stage: str, asked: PlanInput, way: Way) -> Planned:
     work = work_of(stage, asked.config, asked.shape, asked.lengths)
     memory = memory_of(work, asked.shape, way, asked.machine, asked.lengths.longest)
     time = time_of(work, asked.shape, way, asked.machine, memory, checkpoint=asked.config.checkpoint_minutes)
-    return Planned(work, way, memory, time, memory.total <= USED * asked.machine.bytes)
+    return Planned(work, way, memory, time, memory.fits)
 
 
 def fewest_devices(stage: str, asked: PlanInput) -> int:

@@ -30,6 +30,7 @@ class Forecast(Reading):
     stages: list[Stage] = Field(list(STAGE_NAMES), description='--stages \'["sft", "ppo"]\': what to plan')
     precision: Literal["f32", "bf16"] = Field("bf16", description="of the products; weights and states are f32")
     lora_rank: int = Field(0, ge=0, description="rank of LoRA adapters; 0 trains every weight")
+    optimizer_bits: int = rare(32, description="of each of AdamW's moments: 32, or 8")
     batch_size: int = Field(64, gt=0, description="conversations, pairs or prompts per optimizer step")
     epochs: float = Field(1.0, gt=0, description="passes over the data")
     iterations: int = Field(100, gt=0, description="ppo: iterations")
@@ -42,6 +43,8 @@ class Forecast(Reading):
 
     @model_validator(mode="after")
     def _has_stages(self) -> "Forecast":
+        if self.optimizer_bits not in (8, 32):
+            raise ValueError(f"--optimizer_bits {self.optimizer_bits} is neither 32 nor 8; give one of them")
         if not self.stages:
             raise ValueError("--stages names none; give at least one of " + ", ".join(STAGE_NAMES))
         return self

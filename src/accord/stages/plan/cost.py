@@ -11,13 +11,24 @@ from statistics import NormalDist
 from accord.engine.decode.matrices import COPIED
 from accord.stages.plan.machines import Machine
 from accord.stages.plan.work import Drawing, Pass, Work
-from accord.training.footprint import BF16, F32, PEAK, DecoderShape, head_bytes, kept_bytes, state_bytes
+from accord.training.footprint import (
+    BF16,
+    F32,
+    KEEPING,
+    PEAK,
+    SHARE,
+    DecoderShape,
+    head_bytes,
+    kept_bytes,
+    state_bytes,
+    useful_tokens,
+)
 
 # shares of the rate of large products that passes reach (prefill, forward, forward and backward), and of the bandwidth
 REACHED = {"prefill": 0.6, "forward": 0.55, "train": 0.45, "decode": 0.7}
-USED = 0.8  # of a device's memory that a plan fills
 CACHED = 65536  # tokens of the sampler's cache at most
-MOST = {"cpu": 8192, "cuda": 65536}  # tokens of the largest micro-batch
+HEAD_TOKENS = 8192  # rows whose log-probs are computed at once, at most
+LIBRARIES = {"cpu": 0.45 * 2**30, "cuda": 0.0}  # bytes of a process before it has a model, where they count
 
 
 @dataclass(frozen=True)
@@ -33,6 +44,7 @@ class Way:
     recompute: bool = False
     precision: str = "bf16"
     micro_tokens: int = 0
+    optimizer_bits: int = 32
 
     @property
     def low(self) -> bool:
@@ -46,6 +58,7 @@ class Memory:
     parts: dict[str, float]
     per_token: float
     micro_tokens: int
+    fits: bool
 
     @property
     def total(self) -> float:
@@ -74,7 +87,7 @@ class Time:
 def memory_of(work: Work, shape: DecoderShape, way: Way, machine: Machine, longest: float) -> Memory:
     """What a device holds while the stage trains, and while it draws replies, whichever is more.
 
-    Of a micro-batch it takes as many tokens as fit, one item at least.
+    A micro-batch has as many tokens as training would choose (`training.memory.plan_memory`), one item at least.
     """
     divided = way.ranks if way.sharded else 1
     numbers, adapters = shape.numbers, shape.adapter_numbers(way.lora_rank)
@@ -83,10 +96,11 @@ def memory_of(work: Work, shape: DecoderShape, way: Way, machine: Machine, longe
     learned = (work.trained + work.frozen) * adapters
     parts = {
         "weights": F32 * (bases * numbers + learned) / divided,
-        "gradients and optimizer": state_bytes(work.trained * per_model, ranks=divided),
+        "gradients and optimizer": state_bytes(work.trained * per_model, ranks=divided, bits=way.optimizer_bits),
         "weights cast": float(BF16 * numbers) if way.low else 0.0,
         "gathered layers": 2.0 * F32 * shape.layer_numbers if way.sharded else 0.0,
-        "head": head_bytes(shape, min(MOST["cpu"], work.item_tokens), low=way.low),
+        "head": head_bytes(shape, min(HEAD_TOKENS, work.item_tokens), low=way.low),
+        "libraries": LIBRARIES[machine.device],
     }
     per_token = PEAK * kept_bytes(shape, low=way.low, recompute=way.recompute) * min(2, work.trained)
     if work.drawing is not None:
@@ -94,10 +108,13 @@ def memory_of(work: Work, shape: DecoderShape, way: Way, machine: Machine, longe
         # nothing is kept for a backward pass meanwhile, and there is no gradient
         training = per_token * max(longest, way.micro_tokens) + parts["gradients and optimizer"] / 3
         parts["drawing replies"] = max(0.0, drawn - training)
-    room = (USED * machine.bytes - sum(parts.values())) / per_token
-    fits = int(min(room, MOST[machine.device]))
-    tokens = way.micro_tokens or max(math.ceil(longest), fits // 256 * 256)
-    return Memory(parts, per_token, tokens)
+    free = machine.bytes - parts["weights"] - parts["libraries"]
+    share = SHARE if way.recompute else KEEPING[machine.device]
+    room = share * free - sum(parts.values()) + parts["weights"] + parts["libraries"]
+    batch = math.ceil(work.items / way.ranks) * work.item_tokens
+    useful = useful_tokens(room / per_token, per_token, longest=longest, device=machine.device)
+    tokens = way.micro_tokens or min(useful, math.ceil(max(longest, batch)))
+    return Memory(parts, per_token, tokens, room >= per_token * tokens)
 
 
 def drawing_bytes(drawing: Drawing, shape: DecoderShape, way: Way) -> float:

@@ -14,10 +14,12 @@ def arguments(choice: Planned, asked: PlanInput) -> list[str]:
     line += ["--micro_tokens", str(choice.memory.micro_tokens), "--recompute", "on" if way.recompute else "off"]
     line += ["--lora_rank", str(way.lora_rank)] if way.lora_rank else []
     line += ["--shard", "true"] if way.sharded else []
+    line += ["--optimizer_bits", str(way.optimizer_bits)] if way.optimizer_bits != 32 else []
     if stage == "ppo":
         line += ["--steps", str(config.iterations), "--samples", str(config.samples)]
         line += ["--ppo_epochs", str(config.ppo_epochs), "--max_new_tokens", str(round(asked.lengths.reply))]
         line += ["--rewards.helpful", "REWARD"]
+        line += ["--critic", config.critic]
         for number in range(1, config.cost_models + 1):
             line += [f"--costs.cost{number}", f"COST{number}", f"--limits.cost{number}", "0"]
         return line

@@ -14,10 +14,10 @@ from accord.errors import BadInput
 from accord.run import write_text
 from accord.stages.plan.choose import PlanInput, Planned, breaks_first, choose, engine_of, remedy
 from accord.stages.plan.config import Forecast
-from accord.stages.plan.cost import USED
 from accord.stages.plan.launch import FILES, torchrun
 from accord.stages.plan.machines import GIB, find_machine
 from accord.stages.plan.shapes import find_lengths, find_shape
+from accord.training.footprint import SHARE
 
 
 def run(config: Forecast) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def said_of(choice: Planned, asked: PlanInput) -> list[str]:
     listed = ", ".join(f"{name} {size / GIB:.2g}" for name, size in parts.items() if size > 0.005 * memory.total)
     lines.append(f"  memory  {memory.total / GIB:.3g} of {asked.machine.bytes / GIB:.3g} GiB a device: {listed}")
     if not choice.fits:
-        return [*lines, f"  does not fit into {USED:.0%} of a device: {remedy(choice.work.stage, asked)}"]
+        return [*lines, f"  does not fit into {SHARE:.0%} of a device: {remedy(choice.work.stage, asked)}"]
     spent = ", ".join(f"{name} {seconds:.3g}" for name, seconds in time.parts.items() if seconds)
     lines.append(f"  time    {duration(time.total)}: {time.steps:,} steps of {time.step:.3g} s ({spent})")
     if engine := engine_of(choice):

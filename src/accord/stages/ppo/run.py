@@ -99,6 +99,7 @@ def run(config: Ppo) -> RunFolder:
         if guard.good is not None and not state.ended:
             last_look(config, world, prompts.training, actors, guard, state)
         actors.engine.close()  # before the files of the run are hashed
+        optimizers.clear()  # states go before whole weights come
         with whole(actors.result) as result:
             limits = check_limits(config, run, world, actors, result, prompts.held_out) if prompts.held_out else {}
             if world.is_main:
@@ -161,10 +162,11 @@ def last_look(config: Ppo, world: World, prompts: Sequence[Prompt], actors: Acto
 
 def build_optimizers(config: Ppo, actors: Actors) -> dict[str, torch.optim.Optimizer]:
     """One for the policy, one for the critics if there are any."""
-    optimizers = {"policy": build_optimizer(actors.policy.parameters(), weight_decay=config.weight_decay)}
+    bits = config.optimizer_bits
+    optimizers = {"policy": build_optimizer(actors.policy.parameters(), weight_decay=config.weight_decay, bits=bits)}
     if actors.critics.names:
-        optimizers["critics"] = build_optimizer(actors.critics.parameters(), weight_decay=0.0)
-    return dict(optimizers)
+        optimizers["critics"] = build_optimizer(actors.critics.parameters(), weight_decay=0.0, bits=bits)
+    return optimizers
 
 
 def trained_modules(config: Ppo, actors: Actors, guard: Guard) -> dict[str, nn.Module]:
