@@ -17,6 +17,7 @@ from benchmarks.harness import (
     Job,
     Measure,
     Options,
+    Pair,
     Result,
     at_least,
     at_most,
@@ -181,6 +182,9 @@ def real(plan: Plan) -> list[Case]:
         beside("dpo", "DPO, reference precomputed", at_least(4), cached=True),
         *within_memory(plan, lora),
         every_role(plan, lora),
+        roles_over_one(plan, lora),
+        rank_over_one(plan),
+        *as_planned(plan),
         drawn("generation, fixed lengths, B = 8", equal_prompts(8, plan.vocab, length=64), at_least(1.3), 64),
         drawn("generation, HH's lengths, B = 8", hh_items(8, plan.vocab), at_least(2), 128, **ENDING),
     ]
@@ -242,6 +246,72 @@ def every_role(plan: Plan, lora: Options) -> Case:
     name = f"PPO with a limit, every role by LoRA on one base, 16 replies of {options['max_new_tokens']} tokens"
     measure = Measure(at_most(5, "GiB"), peak_gib, ", peak memory")
     return Case(name, plan.workload(items), Job(OURS, "ppo", options), None, equality.alone, [measure])
+
+
+def roles_over_one(plan: Plan, lora: Options) -> Case:
+    """The same beside LoRA SFT of the same texts, in micro-batches of as many tokens; and above what no model takes."""
+    case = every_role(plan, lora)
+    name = "PPO with a limit, every role by LoRA on one base, over LoRA SFT of the same tokens"
+    measures = [
+        Measure(at_most(1.35), lambda ours, theirs: ours["peak_mib"] / theirs["peak_mib"], ", peak memory"),
+        Measure(at_most(1.35), added_memory, ", peak memory above libraries alone"),
+    ]
+    return replace(case, name=name, theirs=Job(OURS, "sft", case.ours.options), measures=measures)
+
+
+def added_memory(ours: Result, theirs: Result) -> float:
+    return float((ours["peak_mib"] - ours["idle_mib"]) / (theirs["peak_mib"] - theirs["idle_mib"]))
+
+
+def rank_over_one(plan: Plan) -> Case:
+    """Every weight trained, `--shard` over two ranks: the larger rank's memory above an idle one over one process's."""
+    options = plan.options(batch_size=4, micro_tokens=2048, recompute="off")
+    jobs = [Job(OURS, "ranks", {**options, "ranks": ranks, "shard": ranks > 1}) for ranks in (2, 1)]
+    measures = [
+        Measure(at_most(0.6), lambda ours, theirs: ours["above_mib"] / theirs["above_mib"]),
+        Measure(at_most(2.0, "GiB"), lambda ours, _: ours["above_mib"] / 1024, ", of a rank"),
+    ]
+    name = "SFT, every weight, --shard over two ranks beside one process, peak memory above an idle rank"
+    items = [item for item in hh_items(180, plan.vocab) if len(item["prompt"]) + len(item["replies"][0]) <= 384]
+    return Case(name, plan.workload(items[: 4 * plan.steps]), jobs[0], jobs[1], equality.alone, measures)
+
+
+def as_planned(plan: Plan) -> list[Case]:
+    """`accord plan` for this machine beside the run that it starts, texts of one length: memory, and time on the wall.
+
+    A time means something on a machine that does nothing else.
+    """
+    prompt, reply = (12, 6) if plan.toy else (128, 64)
+    items = [{**item, "prompt": item["replies"][0][:prompt]} for item in equal_items(40, plan.vocab, length=prompt)]
+    items = [{**item, "replies": [each[:reply] for each in item["replies"]]} for item in items]
+    measures = [
+        Measure(at_most(0.15, "of it"), lambda ours, _: apart(ours["bytes"], ours["planned_bytes"]), ", memory off by"),
+        Measure(
+            at_most(0.3, "of it"),
+            lambda ours, _: apart(statistics.median(ours["seconds"]), ours["planned_seconds"]),
+            ", seconds of a step off by",
+        ),
+    ]
+
+    def case(name: str, stage: str, **more: Any) -> Case:
+        options = {**plan.options(batch_size=8, precision="f32", lora_rank=0, one_base=True), "stage": stage, **more}
+        return Case(f"plan, {name}", plan.workload(items), Job(OURS, "planned", options), None, planned_parts, measures)
+
+    return [
+        case("SFT, every weight", "sft"),
+        case("DPO, LoRA", "dpo", lora_rank=16),
+        case("PPO with a limit, every role by LoRA on one base", "ppo", lora_rank=16),
+    ]
+
+
+def apart(found: float, said: float) -> float:
+    return abs(found / said - 1)
+
+
+def planned_parts(pair: Pair) -> dict[str, Any]:
+    """Nothing is compared; what was planned and what was used, in GiB."""
+    ours = pair.ours[0]
+    return {"planned_gib": round(ours["planned_bytes"] / 2**30, 2), "used_gib": round(ours["bytes"] / 2**30, 2)}
 
 
 def drawing(plan: Plan, **more: Any) -> Options:

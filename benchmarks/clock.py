@@ -1,9 +1,9 @@
 """The one clock and the one scale of memory of both sides."""
 
 import itertools
-import resource
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
@@ -22,7 +22,11 @@ def steps(marks: Sequence[float], warm: int) -> list[float]:
 
 
 def peak_mib(device: str) -> float:
-    """Largest memory so far: resident, or allocated on the GPU."""
+    """Largest memory so far: resident, or allocated on the GPU.
+
+    Not `ru_maxrss`, which a process has from the one that started it.
+    """
     if device == "cpu":
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        said = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) / 1024 for line in said if line.startswith("VmHWM:"))
     return torch.cuda.max_memory_allocated() / 2**20

@@ -8,9 +8,12 @@ import torch
 
 from accord import __version__
 from accord.training import heap
+from benchmarks.clock import peak_mib
 from benchmarks.ours.feedback import feedback_next, feedback_start, feedback_submits
 from benchmarks.ours.paths import paths
+from benchmarks.ours.planned import planned
 from benchmarks.ours.policy import given, group, ppo, stages
+from benchmarks.ours.ranks import rank, ranks
 from benchmarks.ours.sampling import agreement, generation
 from benchmarks.ours.startup import startup
 from benchmarks.ours.supervised import dpo, preference, sft
@@ -27,6 +30,9 @@ TASKS = {
     "stages": stages,
     "startup": startup,
     "paths": paths,
+    "planned": planned,
+    "ranks": ranks,
+    "rank": rank,
     "feedback_submits": feedback_submits,
     "feedback_next": feedback_next,
     "feedback_start": feedback_start,
@@ -35,5 +41,6 @@ TASKS = {
 if __name__ == "__main__":
     torch.set_num_threads(1)
     heap.give_back()  # as every stage does
+    idle = peak_mib("cpu")
     result = TASKS[sys.argv[1]](Path(sys.argv[2]))
-    print(json.dumps({**result, "versions": {"accord": __version__, "torch": torch.__version__}}))
+    print(json.dumps({**result, "idle_mib": idle, "versions": {"accord": __version__, "torch": torch.__version__}}))
