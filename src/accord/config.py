@@ -159,7 +159,7 @@ class Supervised(Training):
 class Adapters(Config):
     """Low-rank adapters (peft), for the stages that train a given model."""
 
-    heading: ClassVar[str] = "adapters"
+    heading: ClassVar[str] = "training"
     idle: ClassVar[tuple[Idle, ...]] = (
         Idle("lora_alpha lora_targets", lambda c: c.lora_rank, "without --lora_rank N"),
     )

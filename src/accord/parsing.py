@@ -181,7 +181,6 @@ HEADINGS = (
     "watching",
     "drawing replies",
     "asking a server",
-    "adapters",
     "training",
     "run folder",
 )
