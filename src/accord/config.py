@@ -127,9 +127,7 @@ class Training(Run):
     )
     checkpoint_every: int = rare(200, ge=0, description="steps between checkpoints; 0: by the clock alone")
     checkpoint_minutes: float = rare(10.0, ge=0, description="minutes between checkpoints too; 0: by steps alone")
-    optimizer_bits: int = rare(
-        32, description="of each of AdamW's moments; 8: by pip install 'accord[bits]'"
-    )
+    optimizer_bits: int = rare(32, description="of each of AdamW's moments; 8: by pip install 'accord[bits]'")
     shard: bool = rare(False, description="under torchrun: divide weights, gradients and states over the processes")
     track: Track = rare("none", description="write the metrics for this viewer too, offline")
 
