@@ -31,6 +31,13 @@ def numbers(folder):
     return [{k: v for k, v in row.items() if k not in clock} for row in read_lines(folder / "metrics.jsonl")]
 
 
+def alike(rows, others):
+    for one, other in zip(rows, others, strict=True):
+        assert one.keys() == other.keys()
+        for key, value in one.items():
+            assert other[key] == pytest.approx(value, rel=1e-5, abs=1e-5), (one["step"], key)
+
+
 def served(snapshots, serve):
     """A reward at two addresses, and a cost whose normaliser and calibration its server tells."""
     places = [serve(snapshots / "reward") + "/scores" for _ in range(2)]
@@ -60,10 +67,7 @@ def test_served_scorers_give_the_run_that_models_of_this_process_give(commands, 
     """Under a limit on the calibrated unsafe share; costs enter the advantages squashed, and λ as they are."""
     assert commands.run("unsafe", tmp_path / "own", **ASKED) == 0
     assert commands.run("unsafe", tmp_path / "served", **served(snapshots, serve), **ASKED) == 0
-    for one, other in zip(numbers(tmp_path / "own"), numbers(tmp_path / "served"), strict=True):
-        assert one.keys() == other.keys()
-        for key, value in one.items():
-            assert other[key] == pytest.approx(value, rel=1e-5, abs=1e-5), (one["step"], key)
+    alike(numbers(tmp_path / "own"), numbers(tmp_path / "served"))
     told = json.loads((tmp_path / "served/data/servers.json").read_text())
     assert told == {
         name: model_key(str(snapshots / of)) for name, of in (("helpful", "reward"), ("harm", "calibrated"))
@@ -76,7 +80,8 @@ def test_a_server_that_dies_and_comes_back_loses_nothing(commands, snapshots, se
     url = asked["costs.harm"].removesuffix("/scores")
     dies_once(monkeypatch, serve, url, back=snapshots / "calibrated", after=0.3)
     assert commands.run("unsafe", tmp_path / "run", **asked, **ASKED) == 0
-    assert numbers(tmp_path / "run") == numbers(tmp_path / "whole")
+    # the server that came back may pack other rows together than the first: the last bits are not the same everywhere
+    alike(numbers(tmp_path / "whole"), numbers(tmp_path / "run"))
     assert f"{url}/scores is away" in capsys.readouterr().out
 
 
