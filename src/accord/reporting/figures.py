@@ -402,6 +402,9 @@ def _legend(canvas: _Canvas) -> None:
 
 
 def _svg(canvas: _Canvas, label: str) -> str:
+    # laid out here: `savefig` would draw the whole figure once more to have it done
+    canvas.figure.get_layout_engine().execute(canvas.figure)
+    canvas.figure.set_layout_engine("none")
     stream = io.StringIO()
     canvas.figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = stream.getvalue()
