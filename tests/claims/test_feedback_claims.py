@@ -267,7 +267,7 @@ def test_the_arms_of_red_team_data_have_as_many_prompts_and_no_other_labels(tmp_
     for arm in red_team_data.ARMS:
         cost, policy = red_team_data.cost(flow, arm), red_team_data.policy(flow, arm)
         assert cost.role == "cost" and f"annotate-{arm}/" in cost.data and f"annotate-{arm}/" in cost.safety_data
-        assert policy.costs == {"harmless": flow.snapshot(f"harmless-{arm}")} and policy.data == flow.ppo().data
+        assert policy.costs == {"harmless": flow.snapshot(f"harmless-{arm}")} and policy.data == flow.limited().data
         assert red_team_data.annotate(flow, arm).judged == ["harmless"]
     assert red_team_data.attacked(flow, "sft").attacks == "world"
 

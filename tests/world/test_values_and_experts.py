@@ -7,6 +7,7 @@ import pytest
 from accord import world
 from accord.errors import BadInput
 from accord.records import Prompt, Turn
+from accord.stages.shared import gold_values
 from accord.world import objects, tones
 from accord.world.facts import TRUTH
 from accord.world.judges import judge
@@ -88,6 +89,33 @@ def test_the_groups_of_a_crowd_want_opposite_replies():
     steps, refusal = "get a long curtain.", "sorry, i will not do that."
     assert choose["cautious"](HIDE, (steps, refusal), "helpful").ranks == (2, 1)
     assert choose["eager"](HIDE, (steps, refusal), "helpful").ranks == (1, 2)
+
+
+def test_candid_people_want_the_harmless_reply_and_of_two_such_the_one_that_does_not_evade():
+    choose = world.Annotator(group="candid", **EXACT).compare
+    track = Prompt((Turn("user", "how do i track the office van?"),), "look-alike", "test")
+    steps, bare = "get a long curtain.", "no, i will not help."
+    explained = "no, i will not help, because that is not legal."
+    assert choose(HIDE, (steps, bare), "harmless").ranks == (2, 1)
+    assert choose(HIDE, (bare, explained), "harmless").ranks == (2, 1)
+    assert (
+        choose(track, (steps, bare), "harmless").ranks == choose(track, (steps, explained), "harmless").ranks == (1, 2)
+    )
+    alike = world.Annotator(equal_ties=True, **EXACT).compare(track, (steps, bare), "harmless")
+    assert alike.ranks == (1, 1)  # to the others two harmless replies are the same
+
+
+def test_the_truth_of_a_label_is_that_of_the_group_who_gave_it():
+    assert [world.group_in(name) for name in ("simulated:candid:3", "simulated:gentle:0:security")] == [
+        "candid",
+        "gentle",
+    ]
+    assert [world.group_in(name) for name in ("human", "simulated", "simulated:strange:1", "ai:candid:0", "")] == [
+        "mixed"
+    ] * 5
+    refusal = ("no, i will not help.",)
+    mixed, candid = (gold_values(HIDE, refusal, "harmless", name) for name in ("", "simulated:candid:3"))
+    assert mixed == [1.0] and candid == [0.0]
 
 
 def test_a_group_differs_from_the_mixed_one_by_its_weights_alone():

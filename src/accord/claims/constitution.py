@@ -58,7 +58,7 @@ ARMS = (MAIN, HARD, ONE)
 def revised(flow: GoldFlow, count: int) -> Constitution:
     """Replies to harmful prompts criticised and revised, and replies to helpful prompts as they are."""
     helpful = {slice: f"world:prompts/{slice}?count={n}&seed={flow.seed + 1100}" for slice, n in HELPFUL.items()}
-    data = harm_sources(flow.scale.harmful_prompts // 2, flow.seed + 1100)
+    data = harm_sources(flow.scale.harmful_prompts, flow.seed + 1100)
     return under(flow, f"revised-{count}", SETS[count], data=data, revisions=REVISIONS, helpful=helpful)
 
 
@@ -77,7 +77,7 @@ def labelled(flow: GoldFlow, count: int) -> Constitution:
         make="comparisons",
         model=flow.snapshot(f"sl-cai-{count}"),
         judge=flow.snapshot("sft"),
-        data=harm_sources(flow.scale.harmful_prompts, flow.seed + 1200),
+        data=harm_sources(2 * flow.scale.harmful_prompts, flow.seed + 1200),
     )
 
 

@@ -17,7 +17,7 @@ from accord.stages.constitution.config import Constitution
 from accord.stages.online.config import Annotate
 
 PRICE = 10  # what people's label costs in AI labels; Lee et al. 2023 put it at more than ten times
-FEW, MANY = 90, 900  # labels; so many AI labels cost what so few of people's do
+FEW, MANY = 60, 600  # labels; so many AI labels cost what so few of people's do
 MARGIN = 0.1  # share of unsafe replies by which an AI label may take less than one of people's
 STATED = (0.6, 0.75, 0.9)  # accuracies of AI labelers that are simulated
 ASKED = 0.75  # of them: about what was published of AI labels beside people's

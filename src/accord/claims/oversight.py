@@ -28,7 +28,7 @@ SIDES = ("first", "second")
 def criticised(flow: GoldFlow, side: str) -> Constitution:
     """A reply to each harmful prompt and the fine-tuned model's critique of it; the two sides differ in their seed."""
     seed = flow.seed + 50 * SIDES.index(side)
-    data = harm_sources(flow.scale.harmful_prompts, flow.seed + 1600)
+    data = harm_sources(2 * flow.scale.harmful_prompts, flow.seed + 1600)
     return under(flow, f"criticised-{side}", SETS[1], data=data, revisions=1, seed=seed)
 
 

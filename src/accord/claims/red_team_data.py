@@ -26,7 +26,7 @@ TOGETHER = ("trained families", "held-out families")
 
 def sample(flow: GoldFlow, arm: str) -> Sample:
     """Replies to as many harmful prompts in either arm, to the same where no attack stands around them."""
-    count, attacked = flow.scale.harmful_prompts, ARMS[arm]
+    count, attacked = 2 * flow.scale.harmful_prompts, ARMS[arm]
     drawn = {"harmful": round(count * (1 - attacked)), "red-team": round(count * attacked)}
     drawn["look-alike"] = count // LOOK_ALIKES
     sources = {s: f"world:prompts/{s}?count={n}&seed={flow.seed + 1400}" for s, n in drawn.items() if n}

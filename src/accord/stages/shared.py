@@ -328,12 +328,13 @@ def gold_scores(prompt: Prompt, reply: str) -> dict[str, float]:
     return scores
 
 
-def gold_values(prompt: Prompt, replies: Sequence[str], criterion: str) -> list[float]:
-    """What each reply to a prompt of the gold world is truly worth, to someone who notices every false claim."""
-    from accord.world import judge, parse, value
+def gold_values(prompt: Prompt, replies: Sequence[str], criterion: str, labeler: str = "") -> list[float]:
+    """What each reply to a prompt of the gold world is truly worth, to someone who notices every false claim and is of
+    the labeler's group, where that is known."""
+    from accord.world import group_in, judge, parse, value
 
-    harmful = parse(prompt.turns).harmful
-    return [value(judge(prompt.turns, reply), harmful, criterion) for reply in replies]
+    harmful, group = parse(prompt.turns).harmful, group_in(labeler)
+    return [value(judge(prompt.turns, reply), harmful, criterion, group) for reply in replies]
 
 
 def has_gold(prompt: Prompt, criterion: str) -> bool:

@@ -3,7 +3,7 @@
 No module here imports torch. The same arguments give the same bytes, on every machine.
 """
 
-from accord.world.annotators import Annotator, Crowd, people
+from accord.world.annotators import Annotator, Crowd, group_in, people
 from accord.world.corpus import corpus
 from accord.world.data import comparisons, demonstrations, judgements
 from accord.world.judges import Gold, faults, judge
@@ -49,6 +49,7 @@ __all__ = [
     "corpus",
     "demonstrations",
     "faults",
+    "group_in",
     "judge",
     "judgements",
     "lexicon",

@@ -201,6 +201,13 @@ def people(group: str, seed: int = 0, **habits: Any) -> Annotator | Crowd:
     return Annotator(group=group, seed=seed, **habits)
 
 
+def group_in(labeler: str) -> str:
+    """The group of the simulated people who gave a label by their name; of any other labeler `mixed`."""
+    kind, _, rest = labeler.partition(":")
+    group = rest.split(":")[0]
+    return group if kind == "simulated" and group in GROUPS else "mixed"
+
+
 def _check(criterion: str) -> None:
     if criterion not in CRITERIA:
         raise BadInput(f"simulated annotators know no criterion {criterion!r}; they know {', '.join(CRITERIA)}")

@@ -41,6 +41,13 @@ GROUPS: dict[str, dict[str, Weights]] = {
         "honest": Weights(helpful=0.2, risky=0.2, honest=0.8),
         "overall": Weights(helpful=1.2, risky=0.6, honest=0.2, harm=-0.5, evasive=-0.8),
     },
+    # of two replies that do as little harm, would have the one that does not evade (Bai et al. 2022, Constitutional AI)
+    "candid": {
+        "helpful": Weights(helpful=1.0, risky=1.0),
+        "harmless": Weights(harm=-1.0, evasive=-1.0),
+        "honest": _HONEST,
+        "overall": Weights(helpful=1.0, honest=0.5, harm=-1.0, evasive=-0.8),
+    },
     # a kind word is part of a good answer
     "gentle": {
         "helpful": Weights(helpful=1.0, risky=1.0, gentle=0.8),

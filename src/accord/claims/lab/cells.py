@@ -39,8 +39,10 @@ class Cells:
             probe.sft(),
             probe.sample(),
             probe.sample_harm(),
+            probe.sample_alike(),
             probe.annotate(),
             probe.annotate_harm(),
+            probe.annotate_alike(),
             probe.helpful(),
             probe.harmless(),
         ]
@@ -57,7 +59,8 @@ class Cells:
     def base(self, seeds: Sequence[int]) -> list[GoldFlow]:
         """Flows with everything before policy optimisation done, for every seed."""
         flows = self.tuned(seeds)
-        for stages in (["sample", "sample_harm"], ["annotate", "annotate_harm"], ["helpful", "harmless"]):
+        labelled = ["annotate", "annotate_harm", "annotate_alike"]
+        for stages in (["sample", "sample_harm", "sample_alike"], labelled, ["helpful", "harmless"]):
             self.run([getattr(flow, stage)() for flow in flows for stage in stages])
         return flows
 

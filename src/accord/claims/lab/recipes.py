@@ -57,7 +57,8 @@ def harm_sources(count: int, seed: int) -> dict[str, str]:
 @dataclass(frozen=True, slots=True)
 class Scale:
     """Sizes of one scale. Counts are of documents, demonstrations, prompts, comparisons of scripted replies, harmful
-    prompts, prompts of policies, PPO iterations, rollouts of one, and prompts evaluated per slice.
+    prompts (and twice as many that only look it), prompts of policies, PPO iterations, rollouts of one, and prompts
+    evaluated per slice.
 
     The precision of the smaller ones is fixed, so that a claim's runs do not depend on the machine.
     """
@@ -77,9 +78,9 @@ class Scale:
 
 
 SCALES: dict[str, Scale] = {
-    "small": Scale("tiny", 17_500, 750, 4_000, 2_500, 6_500, 3_000, 6_000, 26, 256, 120, "f32"),
-    "medium": Scale("small", 30_000, 1_500, 5_000, 8_000, 12_000, 8_000, 20_000, 100, 512, 400, "f32"),
-    "large": Scale("medium", 60_000, 6_000, 20_000, 30_000, 30_000, 20_000, 60_000, 200, 1024, 1_000, "auto"),
+    "small": Scale("tiny", 17_500, 380, 4_000, 2_500, 5_000, 1_500, 6_000, 22, 256, 120, "f32"),
+    "medium": Scale("small", 30_000, 1_000, 5_000, 8_000, 12_000, 4_000, 20_000, 100, 512, 400, "f32"),
+    "large": Scale("medium", 60_000, 4_000, 20_000, 30_000, 30_000, 10_000, 60_000, 200, 1024, 1_000, "auto"),
 }
 
 
@@ -112,9 +113,9 @@ class GoldFlow:
             model=self.scale.size,
             data=f"world:corpus?count={self.scale.documents}&seed={self.seed}",
             steps=self.scale.pretrain_steps,
-            # many small steps by Muon: half the tokens that AdamW needs for the same loss
-            batch_size=2048,
-            learning_rate=4e-3,
+            # by Muon, and the embeddings at a high rate: a third of the tokens that AdamW needs for the same loss
+            batch_size=3072,
+            learning_rate=1.6e-2,
             matrix_learning_rate=0.02,
             max_length=160,
         )
@@ -142,6 +143,11 @@ class GoldFlow:
         """Replies to more of the prompts on which harm is at stake, as people who red-team collect them."""
         return self.sample("sample-harm", data=harm_sources(self.scale.harmful_prompts, self.seed + 100))
 
+    def sample_alike(self) -> Sample:
+        """Replies to prompts that only look harmful."""
+        source = f"world:prompts/look-alike?count={2 * self.scale.harmful_prompts}&seed={self.seed + 100}"
+        return self.sample("sample-look-alike", data=source)
+
     def annotate(self, name: str = "annotate", **changes: Any) -> Annotate:
         """People compare and judge. What seems worth the same to them they call equal: a choice would be a coin's. For
         harmlessness they are shown pairs where harm is at stake: two replies to any other request are equally
@@ -157,6 +163,21 @@ class GoldFlow:
 
     def annotate_harm(self) -> Annotate:
         return self.annotate("annotate-harm", samples=str(self.root / "sample-harm"), criteria=["harmless"])
+
+    def annotate_alike(self) -> Annotate:
+        """Where both replies are harmless, people want the one that does not evade: which of a refusal and of steps is
+        better, the request alone tells, and a bag of words does not know. They take care, since the difference is
+        smaller than that of harm to none."""
+        return self.annotate(
+            "annotate-look-alike",
+            samples=str(self.root / "sample-look-alike"),
+            criteria=["harmless"],
+            judged=[],
+            slices={},
+            judged_slices={},
+            group="candid",
+            temperature=0.2,
+        )
 
     def helpful_data(self) -> dict[str, str]:
         """Comparisons of the policy's own replies, and of scripted ones.
@@ -180,10 +201,11 @@ class GoldFlow:
 
     def harmless(self) -> Preference:
         folders = {"policy": self.root / "annotate", "red-team": self.root / "annotate-harm"}
+        compared = {**folders, "look-alike": self.root / "annotate-look-alike"}
         return Preference(
             **self.trained("harmless"),
             model=self.snapshot("sft"),
-            data={name: str(folder / "comparisons-harmless.jsonl") for name, folder in folders.items()},
+            data={name: str(folder / "comparisons-harmless.jsonl") for name, folder in compared.items()},
             safety_data={name: str(folder / "judgements-harmless.jsonl") for name, folder in folders.items()},
             criterion="harmless",
             role="cost",
@@ -245,17 +267,26 @@ class GoldFlow:
     def limited(self, name: str = "limited", **changes: Any) -> Ppo:
         """PPO with a limit on harm, held on the harmful and red-team slices.
 
-        The training limit, an unsafe share of 0.05, is stricter than what is promised (0.1 by the truth, at the upper
-        end of its interval): the cost model is a little surer of itself on held-out objects. λ starts high and moves
-        fast: in 26 iterations an integral of the default rate grows by an eighth, and the share hangs where the λ that
-        it began with balances the reward, far above the limit.
+        A fourth of the prompts more are such, since of the mixture they are three in ten. The training limit, an unsafe
+        share of 0.03, is stricter than what is promised (0.1 by the truth, at the upper end of its interval): the cost
+        model is a little surer of itself on held-out objects. λ starts high and moves fast, and so does the policy: in
+        so few iterations an integral of the default rate grows by an eighth, and the share hangs where the λ that it
+        began with balances the reward, far above the limit. The last iterations are averaged: a single one may be of a
+        swing to either side.
         """
+        harmful = self.scale.policy_prompts // 4
         settings: dict[str, Any] = {
             "costs": {"harmless": self.snapshot("harmless")},
-            "limits": {"harmless": 0.05},
+            "data": {
+                "mixed": f"world:prompts?count={self.scale.policy_prompts - harmful}&seed={self.seed + 200}",
+                **harm_sources(harmful, self.seed + 200),
+            },
+            "limits": {"harmless": 0.03},
             "limit_of": "unsafe",
             "limit_slices": {"harmless": HARM_SLICES},
-            "multiplier_init": 5.0,
+            "multiplier_init": 8.0,
+            "learning_rate": 7e-4,
+            "weight_average": 0.8,
         }
         if changes.get("multiplier_rule", "pi") != "fixed":
             settings |= {"multiplier_rate": 0.2, "multiplier_bound": 20.0}

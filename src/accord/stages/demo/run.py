@@ -14,27 +14,31 @@ from accord.claims.lab.recipes import SCALES, GoldFlow
 from accord.claims.lab.workers import Job, Workers
 from accord.run import RunFolder
 from accord.stages.demo.config import Demo
-from accord.stages.shared import open_run
 
 STAGES = ("pretrain", "sft", "ppo", "limited")
 SPREAD = ("pretrain", "sft", "preference")
-LABELLED = ("sample", "sample-harm", "annotate", "annotate-harm")
-FOLDERS = ("pretrain", "sft", *LABELLED, "helpful", "harmless", "ppo", "limited")
+SAMPLED = ("sample", "sample-harm", "sample-look-alike")
+LABELLED = ("annotate", "annotate-harm", "annotate-look-alike")
+FOLDERS = ("pretrain", "sft", *SAMPLED, *LABELLED, "helpful", "harmless", "ppo", "limited")
 
 
 def run(config: Demo) -> RunFolder:
     """Run the flow and write `report.html`; prints what it showed."""
     began = time.monotonic()
-    with open_run("demo", config) as run, Workers(run.threads) as workers:
+    # a stage's `open_run` would import torch, which only the workers need
+    with RunFolder("demo", config) as run, Workers(run.threads) as workers:
         flow = GoldFlow(run.path, SCALES[config.scale], config.seed, config.resume)
         evaluations: dict[str, Job] = {name: ("evaluate", flow.evaluate(name)) for name in STAGES}
         steps: list[tuple[str, list[Job]]] = [
             ("pretrain on the corpus", [("pretrain", flow.pretrain())]),
             ("fine-tune on demonstrations", [("sft", flow.sft())]),
-            ("sample two replies per prompt", [("sample", flow.sample()), ("sample", flow.sample_harm())]),
+            (
+                "sample two replies per prompt",
+                [("sample", config) for config in (flow.sample(), flow.sample_harm(), flow.sample_alike())],
+            ),
             (
                 "simulated people compare and judge",
-                [("annotate", flow.annotate()), ("annotate", flow.annotate_harm())],
+                [("annotate", config) for config in (flow.annotate(), flow.annotate_harm(), flow.annotate_alike())],
             ),
             ("learn a helpful preference model", [("preference", flow.helpful())]),
             ("learn a harmless cost model", [("preference", flow.harmless())]),

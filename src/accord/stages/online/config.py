@@ -54,7 +54,8 @@ class Annotate(Run, Asking):
     equal_ties: bool = Field(False, description="replies that seem worth the same tie; without it a coin decides")
     group: str = Field(
         "mixed",
-        description="annotators: a group (mixed, cautious, eager, gentle, direct) or a crowd of two (caution, manner)",
+        description="of annotators: one (mixed, cautious, eager, candid, gentle, direct), or a crowd of two (caution, "
+        "manner)",
     )
 
     @property

@@ -315,7 +315,8 @@ def scored_pairs(
     pairs, margins = [], iter(words)
     for item, s in zip(items, scores, strict=True):
         criterion = config.criterion if config.by_group else item.head
-        worth = gold_values(item.prompt, item.texts, criterion) if has_gold(item.prompt, criterion) else []
+        known = has_gold(item.prompt, criterion)
+        worth = gold_values(item.prompt, item.texts, criterion, item.labeler) if known else []
         for i, j in item.pairs:
             better, worse = (j, i) if config.role == "cost" else (i, j)
             length = len(item.texts[better]) - len(item.texts[worse])
