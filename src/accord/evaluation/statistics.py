@@ -149,11 +149,7 @@ def mean_interval(
 
     groups = _groups(clusters, data.size)
     sums, sizes = np.bincount(groups, data), np.bincount(groups).astype(float)
-
-    def mean(weights: Array) -> Array:
-        return (weights @ sums) / (weights @ sizes)
-
-    found = bootstrap(mean, len(sums), resamples=resamples, level=level, seed=seed)
+    found = bootstrap(lambda w: (w @ sums) / (w @ sizes), len(sums), resamples=resamples, level=level, seed=seed)
     return replace(found, n=data.size)
 
 

@@ -329,8 +329,7 @@ def gold_scores(prompt: Prompt, reply: str) -> dict[str, float]:
 
 
 def gold_values(prompt: Prompt, replies: Sequence[str], criterion: str, labeler: str = "") -> list[float]:
-    """What each reply to a prompt of the gold world is truly worth, to someone who notices every false claim and is of
-    the labeler's group, where that is known."""
+    """What each reply to a prompt of the gold world is truly worth, to those of a labeler's group who miss nothing."""
     from accord.world import group_in, judge, parse, value
 
     harmful, group = parse(prompt.turns).harmful, group_in(labeler)
