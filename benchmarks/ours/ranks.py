@@ -12,8 +12,8 @@ from accord.cli import main
 from accord.stages.sft import run as stage
 from accord.training import distributed
 from benchmarks.clock import peak_mib
+from benchmarks.ours.planned import written
 from benchmarks.ours.setting import Result, items_of, options
-from benchmarks.workloads import words
 
 PROGRAM = Path(__file__).parent / "__main__.py"
 
@@ -21,12 +21,7 @@ PROGRAM = Path(__file__).parent / "__main__.py"
 def ranks(folder: Path) -> Result:
     """The largest memory of a rank above its own before there is a model: libraries loaded, processes joined."""
     chosen = options(folder)
-    data = folder / "demonstrations.jsonl"
-    rows = [
-        {"messages": [{"role": role, "content": words(ids)} for role, ids in turns]}
-        for turns in ((("user", item["prompt"]), ("assistant", item["replies"][0][:-1])) for item in items_of(folder))
-    ]
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    written(folder, "sft", items_of(folder))
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(chosen["ranks"])]
     started = [sys.executable, *launcher, str(PROGRAM), "rank", str(folder)]
     done = subprocess.run(started, capture_output=True, text=True)
@@ -42,7 +37,7 @@ def rank(folder: Path) -> Result:
     world = distributed.start(1, shard=chosen["shard"])
     assert stage.run is not None  # its libraries are loaded
     idle = psutil.Process().memory_info().rss / 2**20  # now, and not the most that loading took
-    line = ["sft", "--model", str(folder / "model"), "--data", str(folder / "demonstrations.jsonl")]
+    line = ["sft", "--model", str(folder / "model"), "--data", str(folder / "sft.jsonl")]
     line += ["--out", str(folder / f"run-of-{world.size}"), "--shard", str(chosen["shard"]).lower()]
     line += ["--batch_size", str(chosen["batch_size"]), "--micro_tokens", str(chosen["micro_tokens"])]
     line += ["--recompute", chosen["recompute"], "--precision", "f32", "--threads", "1", "--compile", "off"]
