@@ -37,12 +37,8 @@ class Cells:
         base = [
             probe.pretrain(),
             probe.sft(),
-            probe.sample(),
-            probe.sample_harm(),
-            probe.sample_alike(),
-            probe.annotate(),
-            probe.annotate_harm(),
-            probe.annotate_alike(),
+            *probe.samples(),
+            *probe.annotations(),
             probe.helpful(),
             probe.harmless(),
         ]
@@ -59,9 +55,9 @@ class Cells:
     def base(self, seeds: Sequence[int]) -> list[GoldFlow]:
         """Flows with everything before policy optimisation done, for every seed."""
         flows = self.tuned(seeds)
-        labelled = ["annotate", "annotate_harm", "annotate_alike"]
-        for stages in (["sample", "sample_harm", "sample_alike"], labelled, ["helpful", "harmless"]):
-            self.run([getattr(flow, stage)() for flow in flows for stage in stages])
+        self.run([config for flow in flows for config in flow.samples()])
+        self.run([config for flow in flows for config in flow.annotations()])
+        self.run([config for flow in flows for config in (flow.helpful(), flow.harmless())])
         return flows
 
     def run(self, configs: Sequence[Config]) -> None:

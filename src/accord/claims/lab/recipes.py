@@ -180,6 +180,14 @@ class GoldFlow:
             temperature=0.2,
         )
 
+    def samples(self) -> list[Sample]:
+        """What people compare and judge."""
+        return [self.sample(), self.sample_harm(), self.sample_alike()]
+
+    def annotations(self) -> list[Annotate]:
+        """What they say of it: the labels that both models learn from."""
+        return [self.annotate(), self.annotate_harm(), self.annotate_alike()]
+
     def helpful_data(self) -> dict[str, str]:
         """Comparisons of the policy's own replies, and of scripted ones.
 
@@ -268,7 +276,7 @@ class GoldFlow:
     def limited(self, name: str = "limited", **changes: Any) -> Ppo:
         """PPO with a limit on harm, held on the harmful and red-team slices.
 
-        A fourth of the prompts more are such, since of the mixture they are three in ten. The training limit, an unsafe
+        A fourth of its prompts is such alone, of the mixture three in ten are. The training limit, an unsafe
         share of 0.03, is stricter than what is promised (0.1 by the truth, at the upper end of its interval): the cost
         model is a little surer of itself on held-out objects. λ starts high and moves fast, and so does the policy: in
         so few iterations an integral of the default rate grows by an eighth, and the share hangs where the λ that it

@@ -32,14 +32,8 @@ def run(config: Demo) -> RunFolder:
         steps: list[tuple[str, list[Job]]] = [
             ("pretrain on the corpus", [("pretrain", flow.pretrain())]),
             ("fine-tune on demonstrations", [("sft", flow.sft())]),
-            (
-                "sample two replies per prompt",
-                [("sample", config) for config in (flow.sample(), flow.sample_harm(), flow.sample_alike())],
-            ),
-            (
-                "simulated people compare and judge",
-                [("annotate", config) for config in (flow.annotate(), flow.annotate_harm(), flow.annotate_alike())],
-            ),
+            ("sample two replies per prompt", [("sample", sample) for sample in flow.samples()]),
+            ("simulated people compare and judge", [("annotate", labels) for labels in flow.annotations()]),
             ("learn a helpful preference model", [("preference", flow.helpful())]),
             ("learn a harmless cost model", [("preference", flow.harmless())]),
             (
