@@ -75,6 +75,8 @@ class Renderer:
         self._encoder = Encoder(tokenizer)
         self._template = ChatTemplate(tokenizer, self._encoder.control, clock)
         self._prompt = functools.lru_cache(maxsize=65536)(self._encode_prompt)
+        # every record's is asked for twice: whether the template takes it, and what it writes
+        self._written = functools.lru_cache(maxsize=65536)(self._write_reply)
         if self.clock:
             self._say(f"the chat template writes the time; it is told {self.clock} throughout (--clock)")
         asked = self._template.render(PROBE, opens=True)
@@ -97,9 +99,9 @@ class Renderer:
 
     def take(self, turns: Sequence[Turn], *replies: str) -> None:
         """Raises Refused where the template does not take the prompt, or a reply to it."""
-        text = self._prompt(tuple(turns)).text
+        self._prompt(tuple(turns))
         for reply in replies:
-            self._template.reply(turns, reply, text)
+            self._written(reply, tuple(turns))
 
     def prompt_ids(self, turns: Sequence[Turn]) -> tuple[int, ...]:
         """Ids of a prompt up to and with the opening of the assistant's turn."""
@@ -107,10 +109,9 @@ class Renderer:
 
     def reply_ids(self, reply: str, turns: Sequence[Turn] = PROBE) -> tuple[int, ...]:
         """Ids of a finished reply to these turns: what opens it, its content and the end of the turn."""
-        prompt = self._prompt(tuple(turns))
-        written = self._template.reply(turns, reply, prompt.text)
+        written = self._written(reply, tuple(turns))
         self._say(written.note)
-        return tuple(self._encode_reply(prompt, written))
+        return tuple(self._encode_reply(self._prompt(tuple(turns)), written))
 
     def drawn_ids(self, reply: str, turns: Sequence[Turn]) -> tuple[int, ...]:
         """`reply_ids` of what another model said, whatever that is: what the template refuses is written plainly."""
@@ -210,6 +211,9 @@ class Renderer:
         words = tuple((max(a - start, 0), b - start) for a, b in written.contents if b > start)
         rendered = Rendered(tuple(encoded.ids), tuple(_inside(encoded, written)))
         return _Prompt(rendered, written.text, written.text[start:], words, tuple(encoded.ids[max(last, 0) :]))
+
+    def _write_reply(self, reply: str, turns: tuple[Turn, ...]) -> WrittenReply:
+        return self._template.reply(turns, reply, self._prompt(turns).text)
 
     def _encode_reply(self, prompt: _Prompt, written: WrittenReply) -> list[int]:
         shifted = tuple((a + len(prompt.tail), b + len(prompt.tail)) for a, b in written.contents)

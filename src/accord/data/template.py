@@ -8,7 +8,7 @@ whatever the template does with it: trims it, moves the system turn, adds one, d
 import datetime
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from accord.errors import BadInput
@@ -266,7 +266,8 @@ def _places(text: str, layout: _Layout, contents: Sequence[_Content]) -> list[tu
     return found
 
 
-def _forms(word: str) -> list[str]:
-    """A content as it is, and as templates trim it; the longest first."""
-    forms = {word, word.strip(), word.lstrip(), word.rstrip(), word.strip("\n"), word.lstrip("\n"), word.rstrip("\n")}
-    return sorted(forms, key=len, reverse=True)
+def _forms(word: str) -> Iterator[str]:
+    """A content as it is, then as templates trim it; the longest first."""
+    yield word
+    trimmed = {word.strip(), word.lstrip(), word.rstrip(), word.strip("\n"), word.lstrip("\n"), word.rstrip("\n")}
+    yield from sorted(trimmed - {word}, key=len, reverse=True)

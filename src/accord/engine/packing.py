@@ -170,8 +170,8 @@ class Packing:
         read = np.unique(self.rows.cpu().numpy())
         segments, parts = [], []
         count = 0
-        for segment in self.segments:
-            first, behind = np.searchsorted(read, (segment.start, segment.stop))
+        bounds = np.searchsorted(read, [(segment.start, segment.stop) for segment in self.segments])
+        for segment, (first, behind) in zip(self.segments, bounds, strict=True):
             if first == behind:
                 continue
             start, stop = int(read[first]), int(read[behind - 1]) + 1
@@ -266,54 +266,49 @@ def attention_table(
     def shape(segment: Segment) -> tuple[bool, int, int]:
         return len(segment.keys) > 1, sum(b - a for a, b in segment.keys), segment.stop - segment.start
 
-    ordered = sorted(segments, key=shape)
     buckets: list[list[Segment]] = []
-    cost = 0
-    for segment in ordered:
-        several, keys, queries = shape(segment)
-        if buckets:
-            bucket = buckets[-1]
-            widest = (
-                max(queries, *(s.stop - s.start for s in bucket))
-                if len(bucket) > 1
-                else max(queries, bucket[0].stop - bucket[0].start)
-            )
-            same_kind = shape(bucket[0])[0] == several
-            exact = cost + keys * queries
-            if same_kind and (len(bucket) + 1) * keys * widest <= waste * exact + 4096:
-                bucket.append(segment)
-                cost = exact
-                continue
-        buckets.append([segment])
-        cost = keys * queries
+    kind, cost, widest = False, 0, 0
+    for (several, keys, queries), segment in sorted(((shape(s), s) for s in segments), key=lambda pair: pair[0]):
+        wide, exact = max(widest, queries), cost + keys * queries
+        if buckets and kind == several and (len(buckets[-1]) + 1) * keys * wide <= waste * exact + 4096:
+            buckets[-1].append(segment)
+            cost, widest = exact, wide
+        else:
+            buckets.append([segment])
+            kind, cost, widest = several, keys * queries, queries
     blocks: list[AttentionBlock] = []
     queries_at, keys_at = [], []
     place = np.zeros(length, dtype=np.int64)
     offset = 0
     for bucket in buckets:
-        wide = max(s.stop - s.start for s in bucket)
-        deep = max(shape(s)[1] for s in bucket)
-        query_index = np.zeros((len(bucket), wide), dtype=np.int64)
-        key_index = np.zeros((len(bucket), deep), dtype=np.int64)
-        plain = not shape(bucket[0])[0]
-        mask = None if plain else np.zeros((len(bucket), wide, deep), dtype=bool)
-        for i, segment in enumerate(bucket):
-            count = segment.stop - segment.start
-            query_index[i, :count] = np.arange(segment.start, segment.stop)
-            place[segment.start : segment.stop] = offset + i * wide + np.arange(count)
-            keys_flat = np.concatenate([np.arange(a, b) for a, b in segment.keys])
-            key_index[i, : len(keys_flat)] = keys_flat
-            if mask is not None:
-                before = len(keys_flat) - count
-                mask[i, :, :before] = True
-                mask[i, :count, before : before + count] = np.tri(count, dtype=bool)
-        offset += len(bucket) * wide
-        seen = None if mask is None else torch.from_numpy(mask).unsqueeze(1).to(device)
-        blocks.append(AttentionBlock(len(bucket), query_index.size, key_index.size, seen))
-        queries_at.append(query_index.ravel())
-        keys_at.append(key_index.ravel())
+        own, of_own, own_counts = _padded([((s.start, s.stop),) for s in bucket])
+        seen, _, counts = _padded([s.keys for s in bucket])
+        place[own[of_own]] = offset + np.flatnonzero(of_own)
+        offset += own.size
+        mask = None
+        if len(bucket[0].keys) > 1:
+            # the first query sees what comes before the queries' own keys, and its own; a padded one only the former
+            query, key = np.arange(own.shape[1])[:, None], np.arange(seen.shape[1])
+            behind = (counts - own_counts)[:, None, None] + np.where(of_own[:, :, None], query + 1, 0)
+            mask = torch.from_numpy(key < behind).unsqueeze(1).to(device)
+        blocks.append(AttentionBlock(len(bucket), own.size, seen.size, mask))
+        queries_at.append(own.ravel())
+        keys_at.append(seen.ravel())
     flat_queries, flat_keys = (torch.from_numpy(np.concatenate(p)).to(device) for p in (queries_at, keys_at))
     return AttentionTable(tuple(blocks), flat_queries, flat_keys, torch.from_numpy(place).to(device))
+
+
+def _padded(ranges: Sequence[Sequence[tuple[int, int]]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of ranges [a, b) as numbers (S, longest), 0 behind the last; which of them are some; how many a row has."""
+    flat = np.array([pair for row in ranges for pair in row], dtype=np.int64)
+    row_of = np.repeat(np.arange(len(ranges)), [len(row) for row in ranges])
+    lengths = flat[:, 1] - flat[:, 0]
+    counts = np.bincount(row_of, weights=lengths, minlength=len(ranges)).astype(np.int64)
+    filled = np.arange(counts.max()) < counts[:, None]
+    numbers = np.zeros(filled.shape, dtype=np.int64)
+    behind = np.cumsum(lengths)
+    numbers[filled] = np.repeat(flat[:, 1] - behind, lengths) + np.arange(behind[-1])
+    return numbers, filled, counts
 
 
 def varlen_calls(
