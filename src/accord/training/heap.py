@@ -3,8 +3,9 @@
 import ctypes
 import platform
 
-M_MMAP_THRESHOLD = -3  # of mallopt(3)
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 OWN_PAGES = 2**23  # bytes from which a tensor has pages of its own; smaller ones would be made anew too often
+SPARE = 2**26  # bytes that stay free at the heap's end: as many as glibc itself would settle at
 
 
 def give_back() -> bool:
@@ -12,8 +13,10 @@ def give_back() -> bool:
 
     Once a large block was freed, glibc puts blocks of up to 32 MiB onto its heap. There a layer's freed activations lie
     between the few that are kept for backward, and stay: a text of 4,096 tokens whose layers are computed again
-    took more than twice the memory.
+    took more than twice the memory. A threshold that is set is no longer moved, nor is that of what is kept free at the
+    heap's end: at its first value, 128 KiB, every step would ask the system for its pages again.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
-    return bool(ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, OWN_PAGES))
+    mallopt = ctypes.CDLL(None).mallopt
+    return bool(mallopt(M_MMAP_THRESHOLD, OWN_PAGES)) and bool(mallopt(M_TRIM_THRESHOLD, SPARE))
