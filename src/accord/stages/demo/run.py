@@ -3,8 +3,7 @@
     pretrain → sft → sample → simulated people → helpful model, cost model → PPO, PPO with a limit → evaluate → report
 
 Stages that do not depend on each other run side by side: the free policy is there before the one with a limit, and what
-both start from is evaluated meanwhile. Supervised ones are spread over the cores as ranks, since they differ in length
-and the shorter would leave a core idle.
+both start from is evaluated meanwhile. Those that stand alone are spread over the cores as ranks.
 """
 
 import time
@@ -16,7 +15,7 @@ from accord.run import RunFolder
 from accord.stages.demo.config import Demo
 
 STAGES = ("pretrain", "sft", "ppo", "limited")
-SPREAD = ("pretrain", "sft", "preference")
+SPREAD = ("pretrain", "sft")
 SAMPLED = ("sample", "sample-harm", "sample-look-alike")
 LABELLED = ("annotate", "annotate-harm", "annotate-look-alike")
 FOLDERS = ("pretrain", "sft", *SAMPLED, *LABELLED, "helpful", "harmless", "ppo", "limited")
@@ -34,8 +33,10 @@ def run(config: Demo) -> RunFolder:
             ("fine-tune on demonstrations", [("sft", flow.sft())]),
             ("sample two replies per prompt", [("sample", sample) for sample in flow.samples()]),
             ("simulated people compare and judge", [("annotate", labels) for labels in flow.annotations()]),
-            ("learn a helpful preference model", [("preference", flow.helpful())]),
-            ("learn a harmless cost model", [("preference", flow.harmless())]),
+            (
+                "learn a helpful preference model and a harmless cost model",
+                [("preference", flow.helpful()), ("preference", flow.harmless())],
+            ),
             (
                 "PPO on helpfulness, and with a limit on harm; evaluate what they start from",
                 [("ppo", flow.ppo()), ("ppo", flow.limited()), evaluations["pretrain"], evaluations["sft"]],
