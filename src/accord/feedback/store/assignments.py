@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import bindparam, delete, select, update
 
 from accord.feedback.store.schema import ASSIGNMENTS, ITEMS
 
@@ -13,14 +13,16 @@ SWEEP = 100  # leases that ended, at most, that one call takes back
 LEASED, DONE, PASSED = "leased", "answered", "skipped"
 VOID = "void"  # answered by somebody who is excluded: somebody else is asked
 
+_SETTLE = (
+    update(ASSIGNMENTS)
+    .where(ASSIGNMENTS.c.item == bindparam("of_item"), ASSIGNMENTS.c.person == bindparam("of_person"))
+    .values(state=bindparam("ended"), event=bindparam("by"), draft=None)
+)
+
 
 def settle(connection: "Connection", person: int, number: int, state: str, event: int) -> None:
     """A lease ends with an answer or a skip."""
-    connection.execute(
-        update(ASSIGNMENTS)
-        .where(ASSIGNMENTS.c.item == number, ASSIGNMENTS.c.person == person)
-        .values(state=state, event=event, draft=None)
-    )
+    connection.execute(_SETTLE, {"of_item": number, "of_person": person, "ended": state, "by": event})
 
 
 def count(connection: "Connection", which: Any, by: int) -> None:

@@ -80,7 +80,10 @@ class GroupCommit:
     """One thread that writes: changes that wait at the same time share a commit, and so one flush of the disk."""
 
     def __init__(self, engine: "Engine") -> None:
+        from sqlalchemy import update
+
         self._engine = engine
+        self._turn = update(CLOCK).values(number=CLOCK.c.number)
         self._waiting: queue.SimpleQueue[tuple[Callable[[Any], Any], Future[Any]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="feedback-writer", daemon=True)
         self._thread.start()
@@ -112,22 +115,23 @@ class GroupCommit:
                 return
 
     def _commit(self, group: list[tuple[Callable[[Any], Any], "Future[Any]"]]) -> None:
-        from sqlalchemy import update
         from sqlalchemy.exc import OperationalError
 
         results: list[tuple[Future[Any], Any, Exception | None]] = []
         try:
             with self._engine.begin() as connection:
                 # several servers on one PostgreSQL take turns, as do the threads of one
-                connection.execute(update(CLOCK).values(number=CLOCK.c.number))
+                connection.execute(self._turn)
                 for change, answer in group:
+                    connection.exec_driver_sql("SAVEPOINT one_change")
                     try:
-                        with connection.begin_nested():
-                            results.append((answer, change(connection), None))
+                        results.append((answer, change(connection), None))
                     except OperationalError:
                         raise  # a full disk or a lost server: nobody in the group is told that it was kept
                     except Exception as error:
+                        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT one_change")
                         results.append((answer, None, error))
+                    connection.exec_driver_sql("RELEASE SAVEPOINT one_change")
         except BaseException as error:
             for _, answer in group:
                 answer.set_exception(error)

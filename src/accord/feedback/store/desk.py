@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, func, insert, select, update
+from sqlalchemy import and_, bindparam, func, insert, select, update
 
 from accord.feedback.store import checks
 from accord.feedback.store.answers import ANSWERS, PersonAnswer, to_body
@@ -36,6 +36,14 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 LEASE = 1800.0  # seconds that an item waits for the one who has it
+# what every answer asks for, built once
+_KNOWN = select(EVENTS.c.number, EVENTS.c.person, EVENTS.c.item).where(EVENTS.c.submission == bindparam("submission"))
+_GROUP = select(PEOPLE.c.value_group).where(PEOPLE.c.id == bindparam("person"))
+_TAKEN = (
+    select(ITEMS, ASSIGNMENTS.c.shown, ASSIGNMENTS.c.draft, ASSIGNMENTS.c.until, ASSIGNMENTS.c.state)
+    .join(ASSIGNMENTS, ASSIGNMENTS.c.item == ITEMS.c.id)
+    .where(ITEMS.c.id == bindparam("item"), ASSIGNMENTS.c.person == bindparam("person"))
+)
 
 
 class Declined(Exception):
@@ -289,11 +297,7 @@ class Desk:
 
     def _take(self, connection: "Connection", person: int, number: int) -> Handout:
         """The item in this person's hands. Raises Declined where they have it not, or not any more."""
-        row = connection.execute(
-            select(ITEMS, ASSIGNMENTS.c.shown, ASSIGNMENTS.c.draft, ASSIGNMENTS.c.until, ASSIGNMENTS.c.state)
-            .join(ASSIGNMENTS, ASSIGNMENTS.c.item == ITEMS.c.id)
-            .where(ITEMS.c.id == number, ASSIGNMENTS.c.person == person)
-        ).first()
+        row = connection.execute(_TAKEN, {"item": number, "person": person}).first()
         if row is None:
             raise Declined("this question is not yours: it was given to somebody else, or never to you")
         if row.state != LEASED:
@@ -349,9 +353,7 @@ def as_shown(body: Mapping[str, Any], shown: Sequence[int]) -> dict[str, Any]:
 
 def known_event(connection: "Connection", submission: str, person: int, number: int) -> int | None:
     """The event of a submission that was taken before. Raises Declined where somebody else made it, or for another."""
-    known = connection.execute(
-        select(EVENTS.c.number, EVENTS.c.person, EVENTS.c.item).where(EVENTS.c.submission == submission)
-    ).first()
+    known = connection.execute(_KNOWN, {"submission": submission}).first()
     if known is None:
         return None
     if (known.person, known.item) != (person, number):
@@ -361,7 +363,7 @@ def known_event(connection: "Connection", submission: str, person: int, number: 
 
 def group_of(connection: "Connection", person: int) -> str:
     """The value group of a person, as it is now."""
-    return str(connection.execute(select(PEOPLE.c.value_group).where(PEOPLE.c.id == person)).scalar_one())
+    return str(connection.execute(_GROUP, {"person": person}).scalar_one())
 
 
 def _refuse_excluded(connection: "Connection", person: int) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 
 from accord.feedback.store.answers import labeler_of, records_of
 from accord.feedback.store.questions import Item, item_from_json
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 ANSWERED, SKIPPED, WITHDRAWN, ADMINISTRATION = "answer", "skip", "withdrawal", "administration"
 DECIDED = "decision"  # of a reviewer
 EXCLUDED, READMITTED = "exclude", "readmit"  # what administration did to somebody
+
+# what every answer asks for is built once: building it takes longer than doing it
+_COUNTED = {"number": CLOCK.c.number + 1, "done": CLOCK.c.done + bindparam("more")}
+_NEXT = update(CLOCK).values(_COUNTED).returning(CLOCK.c.number)
+_EVENT = insert(EVENTS)
 
 
 def append(
@@ -32,13 +37,9 @@ def append(
 ) -> int:
     """Write one event and return its number; only inside `Database.write`. `done` is how many more answers there are
     to questions that are wanted."""
-    moved = {"number": CLOCK.c.number + 1, "done": CLOCK.c.done + done}
-    number = int(connection.execute(update(CLOCK).values(moved).returning(CLOCK.c.number)).scalar_one())
-    connection.execute(
-        insert(EVENTS).values(
-            number=number, kind=kind, body=dict(body), at=at, person=person, item=item, submission=submission
-        )
-    )
+    number = int(connection.execute(_NEXT, {"more": done}).scalar_one())
+    row = {"number": number, "kind": kind, "body": dict(body), "at": at, "person": person}
+    connection.execute(_EVENT, {**row, "item": item, "submission": submission})
     return number
 
 

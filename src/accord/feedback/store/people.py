@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, update
 
 from accord.feedback.store import checks
 from accord.feedback.store.database import Database
@@ -28,6 +28,12 @@ DAY = 86_400.0
 SESSION, INVITE = 30 * DAY, 14 * DAY
 PASSWORD_LENGTHS = range(10, 201)  # characters
 WORD = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
+# what every request asks for, built once
+_SESSION = (
+    select(PEOPLE)
+    .join(SESSIONS, SESSIONS.c.person == PEOPLE.c.id)
+    .where(SESSIONS.c.token == bindparam("of_token"), SESSIONS.c.until > bindparam("now"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +136,7 @@ class People:
     def of_session(self, session: str) -> Person | None:
         """Whose session it is; None where it has ended."""
         with self.database.read() as connection:
-            row = connection.execute(
-                select(PEOPLE)
-                .join(SESSIONS, SESSIONS.c.person == PEOPLE.c.id)
-                .where(SESSIONS.c.token == _hash(session), SESSIONS.c.until > self.clock())
-            ).first()
+            row = connection.execute(_SESSION, {"of_token": _hash(session), "now": self.clock()}).first()
         return None if row is None else _person(row)
 
     def all(self) -> list[Person]:
