@@ -9,7 +9,7 @@ import os
 import queue
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,10 +61,7 @@ class Database:
             yield connection
 
     def write(self, change: "Callable[[Connection], T]") -> T:
-        """What `change` returns, once it is durable. What it raises is raised here, and nothing of it is kept.
-
-        It may be called twice, and so changes the store alone: a group in which one is refused is done again.
-        """
+        """What `change` returns, once it is durable. What it raises is raised here, and nothing of it is kept."""
         if self._commits is None:
             raise RuntimeError("the store was opened to read alone")
         return self._commits.do(change)
@@ -120,45 +117,30 @@ class GroupCommit:
     def _commit(self, group: list[tuple[Callable[[Any], Any], "Future[Any]"]]) -> None:
         from sqlalchemy.exc import OperationalError
 
-        changes = [change for change, _ in group]
+        results: list[tuple[Future[Any], Any, Exception | None]] = []
         try:
-            try:
-                results = self._made(changes, apart=False)
-            except OperationalError:
-                raise  # a full disk or a lost server: nobody in the group is told that it was kept
-            except Exception:  # one was refused, and took the others with it
-                results = self._made(changes, apart=True)
+            with self._engine.begin() as connection:
+                # several servers on one PostgreSQL take turns, as do the threads of one
+                connection.execute(self._turn)
+                for change, answer in group:
+                    connection.exec_driver_sql("SAVEPOINT one_change")
+                    try:
+                        results.append((answer, change(connection), None))
+                    except OperationalError:
+                        raise  # a full disk or a lost server: nobody in the group is told that it was kept
+                    except Exception as error:
+                        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT one_change")
+                        results.append((answer, None, error))
+                    connection.exec_driver_sql("RELEASE SAVEPOINT one_change")
         except BaseException as error:
             for _, answer in group:
                 answer.set_exception(error)
             return
-        for (_, answer), (value, failed) in zip(group, results, strict=True):
+        for answer, value, failed in results:
             if failed is None:
                 answer.set_result(value)
             else:
                 answer.set_exception(failed)
-
-    def _made(self, changes: Sequence[Callable[[Any], Any]], *, apart: bool) -> list[tuple[Any, Exception | None]]:
-        """What each returned or raised, in one transaction; unless they are kept `apart` by savepoints, which cost as
-        much as an answer's own statements, what one raises is raised here and nothing is kept."""
-        from sqlalchemy.exc import OperationalError
-
-        results: list[tuple[Any, Exception | None]] = []
-        with self._engine.begin() as connection:
-            # several servers on one PostgreSQL take turns, as do the threads of one
-            connection.execute(self._turn)
-            for change in changes:
-                if not apart:
-                    results.append((change(connection), None))
-                    continue
-                try:
-                    with connection.begin_nested():
-                        results.append((change(connection), None))
-                except OperationalError:
-                    raise
-                except Exception as error:
-                    results.append((None, error))
-        return results
 
 
 def resolve(address: str) -> tuple[str, Path | None]:
