@@ -11,8 +11,8 @@ from accord.cli import main
 from accord.errors import BadInput
 from accord.evaluation.checks import CheckRule, is_right
 from accord.feedback.store.answers import CompareAnswer, SafetyAnswer
+from accord.feedback.store.assignments import Declined
 from accord.feedback.store.database import Database
-from accord.feedback.store.desk import Declined
 from accord.feedback.store.events import last_event, read_records
 from accord.feedback.store.questions import Item
 from accord.feedback.store.reviews import Reviews, order_of

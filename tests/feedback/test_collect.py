@@ -109,9 +109,7 @@ def test_one_reply_is_judged_alone(snapshots, prompts):
 
 def test_questions_come_onto_the_desk_of_the_page(snapshots, prompts, database, desk, capsys, tmp_path):
     config = config_of(snapshots, prompts)
-    app = make_app(
-        config.model_copy(update={"secret": str(database.address.removeprefix("sqlite:///")) + ".s"}), database
-    )
+    app = make_app(config.model_copy(update={"secret": str(tmp_path / "page.secret")}), database)
     ask(config, app, Snapshots(config), threading.Event())
     assert desk.progress(1)["wanted"] > 0 and "new questions" in capsys.readouterr().out
     lost = config_of(snapshots, prompts, data="nowhere.jsonl")

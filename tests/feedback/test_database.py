@@ -220,3 +220,55 @@ def test_changes_that_wait_share_a_commit(database, monkeypatch):
     for thread in threads:
         thread.join()
     assert groups == [1, 20] and module.MOST_IN_A_GROUP >= 20
+
+
+def held(database, ask):
+    """Let changes wait at one time: what `ask` asks for waits while another change is under way."""
+    import threading
+
+    release, begun = threading.Event(), threading.Event()
+    first = threading.Thread(target=database.write, args=(lambda c: (begun.set(), release.wait(10)),))
+    first.start()
+    begun.wait(10)
+    waiting = ask()
+    release.set()
+    first.join()
+    return waiting
+
+
+def test_a_change_that_many_wait_for_is_made_once_and_where_it_fails_for_each_alone(database):
+    calls = []
+
+    def add(connection, names):
+        calls.append(list(names))
+        connection.execute(text("UPDATE clock SET wanted = wanted + :n"), {"n": len(names)})
+        if "bad" in names:
+            raise ZeroDivisionError(names[-1])
+        return [KeyError(name) if name == "refused" else name.upper() for name in names]
+
+    waiting = held(database, lambda: [database.write_together(add, name) for name in ("a", "refused", "b")])
+    assert (waiting[0].result(), waiting[2].result(), calls) == ("A", "B", [["a", "refused", "b"]])
+    with pytest.raises(KeyError, match="refused"):
+        waiting[1].result()
+    calls.clear()
+    waiting = held(database, lambda: [database.write_together(add, name) for name in ("a", "bad", "b")])
+    assert (waiting[0].result(), waiting[2].result()) == ("A", "B")
+    with pytest.raises(ZeroDivisionError, match="bad"):
+        waiting[1].result()
+    assert calls == [["a", "bad", "b"], ["a"], ["bad"], ["b"]]
+    with database.read() as connection:
+        assert connection.execute(text("SELECT wanted FROM clock")).scalar() == 5, "nothing of what failed is kept"
+
+
+def test_who_does_not_wait_any_more_holds_up_nobody(database):
+    def count(connection, names):
+        return [len(names)] * len(names)
+
+    def ask():
+        gone, there = (database.write_together(count, name) for name in "ab")
+        gone.cancel()
+        return gone, there
+
+    gone, there = held(database, ask)
+    assert gone.cancelled() and there.result(timeout=10) == 1
+    assert database.write(lambda connection: "still there") == "still there"

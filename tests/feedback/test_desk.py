@@ -8,12 +8,13 @@ from sqlalchemy import func, select
 
 from accord.errors import BadInput
 from accord.feedback.store.answers import CompareAnswer, DemonstrateAnswer, EditAnswer, SafetyAnswer
-from accord.feedback.store.desk import Declined
+from accord.feedback.store.assignments import Declined
 from accord.feedback.store.events import last_event, read_records
 from accord.feedback.store.questions import Item
 from accord.feedback.store.schema import ASSIGNMENTS, EVENTS, ITEMS
+from accord.feedback.store.submissions import Submission
 from accord.records import Comparison, Demonstration, Judgement
-from tests.fixtures.feedback import comparison_item, prompt
+from tests.fixtures.feedback import audit, comparison_item, prompt
 
 
 def ranked(*ranks, criterion="helpful", **more):
@@ -54,6 +55,41 @@ def test_a_lease_that_ended_unnoticed_is_still_good(desk, join, clock):
     number = desk.next(a).number
     clock.now += 101
     assert desk.submit(a, number, "s1", ranked(1, 2, 3))
+
+
+def test_of_answers_that_come_at_one_time_each_gets_its_own(desk, join, database):
+    """As if one after the other, though they are asked for and written together."""
+    a, b = join("a", group="careful").id, join("b").id
+    desk.add([comparison_item(name, overlap=2) for name in "pq"])
+    one, two = desk.next(a), desk.next(b)
+    assert one.number == two.number
+    given = [
+        Submission(a, one.number, "from-a", ranked(1, 2, 3)),
+        Submission(b, one.number, "from-b-too-short", ranked(1, 2)),
+        Submission(a, one.number, "from-a", ranked(1, 2, 3)),
+        Submission(b, two.number, "from-b", ranked(3, 1, 2)),
+        Submission(a, one.number, "from-a-again", ranked(2, 1, 3)),
+        Submission(b, two.number, "from-a", ranked(3, 1, 2)),
+        Submission(a, 2**31 - 1, "no-such-item", ranked(1, 2, 3)),
+    ]
+    told = database.write(lambda connection: desk._take_in(connection, given))
+    first, second = told[0], told[3]
+    assert (told[2], second) == (first, first + 1)
+    refused = [str(told[place]) for place in (1, 4, 5, 6)]
+    for found, why in zip(refused, ("3 ranks", "have answered", "used for something else", "not yours"), strict=True):
+        assert why in found
+    with database.read() as connection:
+        audit(connection)
+        kept = connection.execute(select(EVENTS).where(EVENTS.c.kind == "answer").order_by(EVENTS.c.number)).all()
+    assert [(row.person, row.submission, row.body["group"]) for row in kept] == [
+        (a, "from-a", "careful"),
+        (b, "from-b", ""),
+    ]
+    for person, held, event in ((a, one, kept[0]), (b, two, kept[1])):
+        places = {a: [1, 2, 3], b: [3, 1, 2]}[person]
+        shown = event.body["order"]
+        assert tuple(shown) == held.shown
+        assert [event.body["choices"]["helpful"]["ranks"][reply] for reply in shown] == places
 
 
 def test_a_repeated_submission_is_taken_once(desk, join, database):

@@ -7,7 +7,8 @@ import pytest
 
 from accord.cli import main
 from accord.feedback.store.answers import DemonstrateAnswer
-from accord.feedback.store.desk import Declined, Desk
+from accord.feedback.store.assignments import Declined
+from accord.feedback.store.desk import Desk
 from accord.feedback.store.exposure import DAY, Caps
 from accord.feedback.store.questions import Item
 from accord.feedback.store.talks import LiveQuestion, Talks

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select, text
 
 from accord.feedback.store.answers import CompareAnswer
-from accord.feedback.store.desk import Declined
+from accord.feedback.store.assignments import Declined
 from accord.feedback.store.events import last_event, read_records
 from accord.feedback.store.schema import EVENTS, INVITES, PEOPLE, SESSIONS
 from tests.fixtures.feedback import PASSWORD, comparison_item

@@ -8,8 +8,8 @@ import pytest
 from accord.cli import main
 from accord.data.sources import read_comparisons, read_judgements
 from accord.feedback.store.answers import CompareAnswer, SafetyAnswer
+from accord.feedback.store.assignments import Declined
 from accord.feedback.store.checks import checked
-from accord.feedback.store.desk import Declined
 from accord.feedback.store.events import last_event, read_records
 from accord.feedback.store.quality import quality
 from accord.feedback.store.questions import Item

@@ -5,7 +5,7 @@ from sqlalchemy import select
 
 from accord.data.sources import read_comparisons, read_judgements, read_prompts
 from accord.feedback.store.answers import CompareAnswer, RateAnswer
-from accord.feedback.store.desk import Declined
+from accord.feedback.store.assignments import Declined
 from accord.feedback.store.events import last_event, read_records
 from accord.feedback.store.schema import EVENTS
 from accord.feedback.store.talks import LiveQuestion, Talks

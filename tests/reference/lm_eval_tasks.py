@@ -33,7 +33,7 @@ YAML: dict[str, dict[str, Any]] = {
     "next": {
         "output_type": "loglikelihood",
         "doc_to_text": "{{context}}",
-        "doc_to_target": "{{continuation}}",
+        "doc_to_target": "{{' ' + continuation.lstrip()}}",  # to what follows lm-eval adds no blank by itself
         "metric_list": [{"metric": "acc"}],
     },
     "pair": {

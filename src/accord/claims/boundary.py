@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from accord.claims.lab.cells import Cells
 from accord.claims.lab.contract import Claim, Finding, Part
-from accord.claims.lab.ladder import base, parameters_in, slope
+from accord.claims.lab.ladder import SIZES, base, parameters_in, slope
 from accord.claims.lab.policies import show
 from accord.claims.lab.recipes import GoldFlow
 from accord.evaluation.statistics import nested_interval
@@ -19,7 +19,6 @@ from accord.run import read_lines
 from accord.stages.evaluate.config import Evaluate
 from accord.stages.preference.config import Preference
 
-SIZES = ("nano", "tiny", "small", "base")
 SIDES = ("harmful", "look-alike")
 CAUGHT = 0.9  # share of harmful replies that are above the threshold at which over-refusal is compared
 DRAWN = 3000  # prompts drawn of each side, of which the evaluation split is asked

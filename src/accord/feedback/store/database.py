@@ -9,19 +9,20 @@ import os
 import queue
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from accord.errors import BadInput
 from accord.feedback.store.schema import CLOCK
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Connection, Engine, Row, Select
 
 T = TypeVar("T")
+A = TypeVar("A")
 OLDEST_SQLITE = (3, 35, 0)
 MOST_IN_A_GROUP = 64
 MIGRATIONS = Path(__file__).resolve().parents[1] / "migrations"
@@ -43,6 +44,7 @@ class Database:
         try:
             self._readers = connect(address, path, writes=False, creates=writes)
             self._engines = [self._readers]
+            self._single = self._readers.execution_options(isolation_level="AUTOCOMMIT")
             if writes:
                 writer = connect(address, path, writes=True, creates=True)
                 self._engines.append(writer)  # last, so that the log is moved by the connection that wrote it
@@ -60,11 +62,30 @@ class Database:
         with self._readers.connect() as connection:
             yield connection
 
+    def read_row(self, statement: "Select[Any]", values: Mapping[str, Any]) -> "Row[Any] | None":
+        """The first row of one statement. It sees one state by itself: a transaction would only be two more ways."""
+        with self._single.connect() as connection:
+            return connection.execute(statement, values).first()
+
     def write(self, change: "Callable[[Connection], T]") -> T:
         """What `change` returns, once it is durable. What it raises is raised here, and nothing of it is kept."""
+
+        def alone(connection: "Connection", _: Sequence[None]) -> list[T | Exception]:
+            return [change(connection)]
+
+        return self.write_together(alone, None).result()
+
+    def write_together(
+        self, change: "Callable[[Connection, Sequence[A]], Sequence[T | Exception]]", given: A
+    ) -> "Future[T]":
+        """The same for a change that many ask for, to be waited for: it is called once with what all gave who wait for
+        it, in no order.
+
+        It returns for each what they get, or what is raised there. Where it raises, it is called for each alone.
+        """
         if self._commits is None:
             raise RuntimeError("the store was opened to read alone")
-        return self._commits.do(change)
+        return self._commits.do(change, given)
 
     def close(self) -> None:
         """Write what is waiting, and let go of the file."""
@@ -76,6 +97,14 @@ class Database:
             self._lock.release()
 
 
+class _Waiting(NamedTuple):
+    """Somebody who waits for a change."""
+
+    change: "Callable[[Connection, Sequence[Any]], Sequence[Any]]"
+    given: Any
+    answer: "Future[Any]"
+
+
 class GroupCommit:
     """One thread that writes: changes that wait at the same time share a commit, and so one flush of the disk."""
 
@@ -84,16 +113,16 @@ class GroupCommit:
 
         self._engine = engine
         self._turn = update(CLOCK).values(number=CLOCK.c.number)
-        self._waiting: queue.SimpleQueue[tuple[Callable[[Any], Any], Future[Any]] | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="feedback-writer", daemon=True)
         self._thread.start()
 
-    def do(self, change: "Callable[[Connection], T]") -> T:
+    def do(self, change: "Callable[[Connection, Sequence[A]], Sequence[T | Exception]]", given: A) -> "Future[T]":
         if not self._thread.is_alive():
             raise RuntimeError("the store is closed")
         answer: Future[T] = Future()
-        self._waiting.put((change, answer))
-        return answer.result()
+        self._waiting.put(_Waiting(change, given, answer))
+        return answer
 
     def close(self) -> None:
         self._waiting.put(None)
@@ -114,33 +143,46 @@ class GroupCommit:
             if closing:
                 return
 
-    def _commit(self, group: list[tuple[Callable[[Any], Any], "Future[Any]"]]) -> None:
-        from sqlalchemy.exc import OperationalError
-
-        results: list[tuple[Future[Any], Any, Exception | None]] = []
+    def _commit(self, group: Sequence[_Waiting]) -> None:
+        group = [one for one in group if one.answer.set_running_or_notify_cancel()]
+        alike: dict[Any, list[_Waiting]] = {}
+        for one in group:
+            alike.setdefault(one.change, []).append(one)
+        results: list[tuple[Future[Any], Any]] = []
         try:
             with self._engine.begin() as connection:
                 # several servers on one PostgreSQL take turns, as do the threads of one
                 connection.execute(self._turn)
-                for change, answer in group:
-                    connection.exec_driver_sql("SAVEPOINT one_change")
-                    try:
-                        results.append((answer, change(connection), None))
-                    except OperationalError:
-                        raise  # a full disk or a lost server: nobody in the group is told that it was kept
-                    except Exception as error:
-                        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT one_change")
-                        results.append((answer, None, error))
-                    connection.exec_driver_sql("RELEASE SAVEPOINT one_change")
+                for waiting in alike.values():
+                    results += _do_apart(connection, waiting)
         except BaseException as error:
-            for _, answer in group:
-                answer.set_exception(error)
+            for one in group:
+                one.answer.set_exception(error)
             return
-        for answer, value, failed in results:
-            if failed is None:
-                answer.set_result(value)
+        for answer, value in results:
+            if isinstance(value, Exception):
+                answer.set_exception(value)
             else:
-                answer.set_exception(failed)
+                answer.set_result(value)
+
+
+def _do_apart(connection: "Connection", waiting: Sequence[_Waiting]) -> "list[tuple[Future[Any], Any]]":
+    """Do one change for all who wait for it, or where that fails for each of them; what fails leaves nothing."""
+    from sqlalchemy.exc import OperationalError
+
+    connection.exec_driver_sql("SAVEPOINT one_change")
+    try:
+        values = waiting[0].change(connection, [one.given for one in waiting])
+        results = [(one.answer, value) for one, value in zip(waiting, values, strict=True)]
+    except OperationalError:
+        raise  # a full disk or a lost server: nobody in the group is told that it was kept
+    except Exception as error:
+        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT one_change")
+        if len(waiting) == 1:
+            results = [(waiting[0].answer, error)]
+        else:
+            results = [result for one in waiting for result in _do_apart(connection, [one])]
+    return results
 
 
 def resolve(address: str) -> tuple[str, Path | None]:

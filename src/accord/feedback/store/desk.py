@@ -7,18 +7,30 @@ skipped, or whose lease ends, goes to somebody else. Everything that changes the
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, bindparam, func, insert, select, update
+from sqlalchemy import and_, func, insert, select, update
 
-from accord.feedback.store import checks
-from accord.feedback.store.answers import ANSWERS, PersonAnswer, to_body
-from accord.feedback.store.assignments import DONE, LEASED, PASSED, VOID, count, release, settle
+from accord.feedback.store.answers import PersonAnswer
+from accord.feedback.store.assignments import (
+    DONE,
+    LEASED,
+    PASSED,
+    VOID,
+    Declined,
+    Handout,
+    count,
+    given_to,
+    handout,
+    in_hand,
+    release,
+    settle,
+)
 from accord.feedback.store.database import Database
-from accord.feedback.store.events import ANSWERED, SKIPPED, WITHDRAWN, append, item_numbered
+from accord.feedback.store.events import SKIPPED, WITHDRAWN, append, item_numbered
 from accord.feedback.store.exposure import NO_CAPS, Caps, Exposure, exposure_of
-from accord.feedback.store.questions import LIVE, MODES, QUEUED, Item, Mode, is_aided, item_from_json, item_to_json
+from accord.feedback.store.questions import LIVE, MODES, QUEUED, Item, Mode, item_to_json
 from accord.feedback.store.schema import ASSIGNMENTS, CLOCK, EVENTS, ITEMS, PEOPLE, TALKS
 from accord.feedback.store.selection import (
     ACTIVE,
@@ -31,34 +43,12 @@ from accord.feedback.store.selection import (
     lines_in_turn,
     rescore,
 )
+from accord.feedback.store.submissions import Submission, known_event, take_in
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 LEASE = 1800.0  # seconds that an item waits for the one who has it
-# what every answer asks for, built once
-_KNOWN = select(EVENTS.c.number, EVENTS.c.person, EVENTS.c.item).where(EVENTS.c.submission == bindparam("submission"))
-_GROUP = select(PEOPLE.c.value_group).where(PEOPLE.c.id == bindparam("person"))
-_TAKEN = (
-    select(ITEMS, ASSIGNMENTS.c.shown, ASSIGNMENTS.c.draft, ASSIGNMENTS.c.until, ASSIGNMENTS.c.state)
-    .join(ASSIGNMENTS, ASSIGNMENTS.c.item == ITEMS.c.id)
-    .where(ITEMS.c.id == bindparam("item"), ASSIGNMENTS.c.person == bindparam("person"))
-)
-
-
-class Declined(Exception):
-    """The store cannot do what was asked, as things stand now; the message says why to a person."""
-
-
-@dataclass(frozen=True, slots=True)
-class Handout:
-    """An item in somebody's hands: its number, the order its replies are shown in, the draft, the end of the lease."""
-
-    number: int
-    item: Item
-    shown: tuple[int, ...]
-    draft: Any
-    until: float
 
 
 class Desk:
@@ -124,27 +114,11 @@ class Desk:
 
     def submit(self, person: int, number: int, submission: str, answer: PersonAnswer) -> int:
         """Take an answer in and return the number of its event; a submission that is known is not taken twice."""
+        return self.hand_in(person, number, submission, answer).result()
 
-        def change(connection: "Connection") -> int:
-            if (known := known_event(connection, submission, person, number)) is not None:
-                return known
-            held = self._take(connection, person, number)
-            if type(answer) is not ANSWERS[held.item.mode]:
-                raise Declined("this question is of another mode")
-            if problem := answer.problem(held.item):
-                raise Declined(problem)
-            body = to_body(answer, held.shown) | {"group": group_of(connection, person)}
-            if held.item.aids:
-                body["aided"] = is_aided(held.item, person)
-            now = self.clock()
-            about: dict[str, Any] = {"person": person, "item": number, "submission": submission}
-            event = append(connection, ANSWERED, body, at=now, done=int(not held.item.known), **about)
-            settle(connection, person, number, DONE, event)
-            if held.item.known:
-                checks.enforce(connection, person, self.selection.rule, now)
-            return event
-
-        return self.database.write(change)
+    def hand_in(self, person: int, number: int, submission: str, answer: PersonAnswer) -> Future[int]:
+        """The same, to be waited for."""
+        return self.database.write_together(self._take_in, Submission(person, number, submission, answer))
 
     def skip(self, person: int, number: int, submission: str, reason: str, seconds: float = 0.0) -> int:
         """Give an item back with a reason: somebody else gets it, this person does not any more."""
@@ -163,7 +137,7 @@ class Desk:
                 item=number,
                 submission=submission,
             )
-            settle(connection, person, number, PASSED, event)
+            settle(connection, PASSED, [(person, number, event)])
             count(connection, ITEMS.c.id == number, -1)
             return event
 
@@ -246,7 +220,7 @@ class Desk:
         ).first()
         if row is None:
             return None
-        return Handout(row.id, item_from_json(row.mode, row.body), tuple(row.shown), row.draft, row.until)
+        return handout(row)
 
     def _hand_out(self, connection: "Connection", person: int, modes: Sequence[Mode]) -> Handout | None:
         """A lease on the next item that the person has not had and may have."""
@@ -295,14 +269,12 @@ class Desk:
             connection.execute(update(ASSIGNMENTS).where(row).values(until=self.clock() + self.lease))
         return self._take(connection, person, number)
 
+    def _take_in(self, connection: "Connection", given: Sequence[Submission]) -> list[int | Declined]:
+        return take_in(connection, given, at=self.clock(), rule=self.selection.rule)
+
     def _take(self, connection: "Connection", person: int, number: int) -> Handout:
         """The item in this person's hands. Raises Declined where they have it not, or not any more."""
-        row = connection.execute(_TAKEN, {"item": number, "person": person}).first()
-        if row is None:
-            raise Declined("this question is not yours: it was given to somebody else, or never to you")
-        if row.state != LEASED:
-            raise Declined("you have answered this question; take the answer back to change it")
-        return Handout(row.id, item_from_json(row.mode, row.body), tuple(row.shown), row.draft, row.until)
+        return in_hand(given_to(connection, [(person, number)]).get((person, number)))
 
     def item_row(self, item: Item) -> dict[str, Any]:
         """A new item as a row, in its line."""
@@ -349,21 +321,6 @@ def as_shown(body: Mapping[str, Any], shown: Sequence[int]) -> dict[str, Any]:
             for criterion, choice in body["choices"].items()
         }
     return draft
-
-
-def known_event(connection: "Connection", submission: str, person: int, number: int) -> int | None:
-    """The event of a submission that was taken before. Raises Declined where somebody else made it, or for another."""
-    known = connection.execute(_KNOWN, {"submission": submission}).first()
-    if known is None:
-        return None
-    if (known.person, known.item) != (person, number):
-        raise Declined("this submission id was used for something else")
-    return int(known.number)
-
-
-def group_of(connection: "Connection", person: int) -> str:
-    """The value group of a person, as it is now."""
-    return str(connection.execute(_GROUP, {"person": person}).scalar_one())
 
 
 def _refuse_excluded(connection: "Connection", person: int) -> None:

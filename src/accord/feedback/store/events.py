@@ -1,6 +1,6 @@
 """The history: events are appended in the order of their numbers, and read as records up to one of them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ DECIDED = "decision"  # of a reviewer
 EXCLUDED, READMITTED = "exclude", "readmit"  # what administration did to somebody
 
 # what every answer asks for is built once: building it takes longer than doing it
-_COUNTED = {"number": CLOCK.c.number + 1, "done": CLOCK.c.done + bindparam("more")}
+_COUNTED = {"number": CLOCK.c.number + bindparam("events"), "done": CLOCK.c.done + bindparam("more")}
 _NEXT = update(CLOCK).values(_COUNTED).returning(CLOCK.c.number)
 _EVENT = insert(EVENTS)
 
@@ -37,10 +37,17 @@ def append(
 ) -> int:
     """Write one event and return its number; only inside `Database.write`. `done` is how many more answers there are
     to questions that are wanted."""
-    number = int(connection.execute(_NEXT, {"more": done}).scalar_one())
-    row = {"number": number, "kind": kind, "body": dict(body), "at": at, "person": person}
-    connection.execute(_EVENT, {**row, "item": item, "submission": submission})
-    return number
+    row = {"kind": kind, "body": dict(body), "at": at, "person": person, "item": item, "submission": submission}
+    return append_all(connection, [row], done=done)[0]
+
+
+def append_all(connection: "Connection", rows: Sequence[Mapping[str, Any]], *, done: int) -> range:
+    """The same for several events, which are rows but for their numbers; returns those."""
+    last = int(connection.execute(_NEXT, {"events": len(rows), "more": done}).scalar_one())
+    numbers = range(last - len(rows) + 1, last + 1)
+    if rows:
+        connection.execute(_EVENT, [{**row, "number": number} for row, number in zip(rows, numbers, strict=True)])
+    return numbers
 
 
 def last_event(connection: "Connection") -> int:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from sqlalchemy import bindparam, delete, insert, select, update
 
 from accord.feedback.store import checks
+from accord.feedback.store.assignments import LEASED, Declined, release
 from accord.feedback.store.database import Database
-from accord.feedback.store.desk import LEASED, Declined, release
 from accord.feedback.store.events import ADMINISTRATION, append
 from accord.feedback.store.schema import ASSIGNMENTS, EVENTS, INVITES, PEOPLE, SESSIONS, TALKS
 
@@ -29,10 +29,9 @@ SESSION, INVITE = 30 * DAY, 14 * DAY
 PASSWORD_LENGTHS = range(10, 201)  # characters
 WORD = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 # what every request asks for, built once
-_SESSION = (
-    select(PEOPLE)
-    .join(SESSIONS, SESSIONS.c.person == PEOPLE.c.id)
-    .where(SESSIONS.c.token == bindparam("of_token"), SESSIONS.c.until > bindparam("now"))
+_PERSON = select(*(PEOPLE.c[name] for name in ("id", "name", "role", "value_group", "tags", "opted_out", "excluded")))
+_SESSION = _PERSON.join(SESSIONS, SESSIONS.c.person == PEOPLE.c.id).where(
+    SESSIONS.c.token == bindparam("of_token"), SESSIONS.c.until > bindparam("now")
 )
 
 
@@ -135,14 +134,13 @@ class People:
 
     def of_session(self, session: str) -> Person | None:
         """Whose session it is; None where it has ended."""
-        with self.database.read() as connection:
-            row = connection.execute(_SESSION, {"of_token": _hash(session), "now": self.clock()}).first()
+        row = self.database.read_row(_SESSION, {"of_token": _hash(session), "now": self.clock()})
         return None if row is None else _person(row)
 
     def all(self) -> list[Person]:
         """Everybody who has joined, in that order."""
         with self.database.read() as connection:
-            return [_person(row) for row in connection.execute(select(PEOPLE).order_by(PEOPLE.c.id))]
+            return [_person(row) for row in connection.execute(_PERSON.order_by(PEOPLE.c.id))]
 
     def set_role(self, person: int, role: Role, *, by: int) -> None:
         """Change what somebody may do. Raises Declined for oneself: an admin cannot lock the last door from inside."""

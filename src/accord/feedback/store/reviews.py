@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import func, select
 
 from accord.evaluation.checks import is_right
-from accord.feedback.store.answers import ANSWERS, PersonAnswer, labeler_of, to_body
+from accord.feedback.store.answers import PersonAnswer, labeler_of, to_body
+from accord.feedback.store.assignments import DONE, Declined, Handout
 from accord.feedback.store.checks import said_under
-from accord.feedback.store.desk import DONE, Declined, Desk, Handout, as_shown, group_of, known_event
+from accord.feedback.store.desk import Desk, as_shown
 from accord.feedback.store.events import DECIDED, append
 from accord.feedback.store.questions import Item, Mode, item_from_json
 from accord.feedback.store.schema import ASSIGNMENTS, EVENTS, ITEMS
 from accord.feedback.store.selection import CHECK
+from accord.feedback.store.submissions import check_answer, group_of, known_event
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -82,10 +84,7 @@ class Reviews:
             if row is None or row.mode not in REVIEWED or not answers:
                 raise Declined("nobody has answered this question: there is nothing to decide")
             item = item_from_json(row.mode, row.body)
-            if type(answer) is not ANSWERS[item.mode]:
-                raise Declined("this question is of another mode")
-            if problem := answer.problem(item):
-                raise Declined(problem)
+            check_answer(answer, item)
             body = to_body(answer, order_of(item)) | {
                 "group": group_of(connection, person),
                 "about": [said.number for said in answers],

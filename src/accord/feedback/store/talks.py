@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import case, insert, select, update
 
 from accord.feedback.store.answers import LONGEST, chosen_of
-from accord.feedback.store.desk import DONE, LEASED, Declined, Desk, Handout, want
+from accord.feedback.store.assignments import DONE, LEASED, Declined, Handout
+from accord.feedback.store.desk import Desk, want
 from accord.feedback.store.exposure import exposure_of
 from accord.feedback.store.questions import Item, Live, Picks, item_from_json
 from accord.feedback.store.schema import ASSIGNMENTS, EVENTS, ITEMS, TALKS

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
-from accord.feedback.store.desk import Declined
+from accord.feedback.store.assignments import Declined
 from accord.feedback.store.people import ROLES, Person, Role
 from accord.feedback.web.context import STORABLE, page_of, require
 from accord.feedback.web.live_quality import NEWEST

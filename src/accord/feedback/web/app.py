@@ -10,7 +10,8 @@ from sqlalchemy import text
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from accord.feedback.store.desk import Declined, Desk
+from accord.feedback.store.assignments import Declined
+from accord.feedback.store.desk import Desk
 from accord.feedback.store.people import People
 from accord.feedback.web import administration, entrance, questions, review, talk
 from accord.feedback.web.context import STATIC, Forbidden, Page, Settings, page_of

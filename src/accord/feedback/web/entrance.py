@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Form, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 
-from accord.feedback.store.desk import Declined
+from accord.feedback.store.assignments import Declined
 from accord.feedback.store.people import PASSWORD_LENGTHS, Person
 from accord.feedback.web.context import LANGUAGE_COOKIE, SESSION_COOKIE, STORABLE, languages, page_of, require
 from accord.feedback.web.guard import client_of

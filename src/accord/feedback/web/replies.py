@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from accord.errors import BadInput
-from accord.feedback.store.desk import Declined
+from accord.feedback.store.assignments import Declined
 from accord.feedback.store.talks import Reply, Talks
 from accord.records import Turn
 
