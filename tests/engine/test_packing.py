@@ -1,11 +1,22 @@
 """The packing by hand, orders that see every item once per epoch, budgets."""
 
+import random
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.engine.packing import Group, cut_by_tokens, length_mask, pack, pack_replies, reply_group
+from accord.engine.packing import (
+    Group,
+    Segment,
+    attention_table,
+    cut_by_tokens,
+    length_mask,
+    pack,
+    pack_replies,
+    reply_group,
+)
 from accord.training.order import batch_indices, steps_per_epoch, token_batches
 
 
@@ -194,3 +205,34 @@ def test_padding_costs_little(lengths):
     blocks = packing.attention.table.blocks
     padded = sum(block.queries * block.keys // block.segments for block in blocks)
     assert padded <= 1.25 * sum(n * n for n in lengths) + 4096 * len(blocks)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_an_attention_table_shows_each_query_what_its_segment_sees(seed):
+    """Prompts of any length, some with replies of any length behind them, cut at any place: by counting."""
+    dice = random.Random(seed)
+    segments, sees, at = [], [], 0
+    for _ in range(dice.randint(1, 30)):
+        prompt = (at, at + dice.choice((1, 2, dice.randint(1, 40))))
+        segments.append(Segment(*prompt, (prompt,)))
+        sees += [range(at, query + 1) for query in range(*prompt)]
+        at = prompt[1]
+        for _ in range(dice.choice((0, 1, 4))):
+            reply = (at, at + dice.randint(1, 12))
+            segments.append(Segment(*reply, (prompt, reply)))
+            sees += [[*range(*prompt), *range(at, query + 1)] for query in range(*reply)]
+            at = reply[1]
+    table = attention_table(dice.sample(segments, len(segments)), at, torch.device("cpu"))
+    shown = []  # by the place of a query in the blocks, behind each other
+    keys = iter(table.keys.tolist())
+    for block in table.blocks:
+        rows = [[next(keys) for _ in range(block.keys // block.segments)] for _ in range(block.segments)]
+        for number, row in enumerate(rows):
+            for query in range(block.queries // block.segments):
+                causal = [place <= query for place in range(len(row))]
+                mask = causal if block.mask is None else block.mask[number, 0, query].tolist()
+                shown.append([key for key, seen in zip(row, mask, strict=True) if seen])
+    assert len(shown) == len(table.queries)
+    for query, place in enumerate(table.place.tolist()):
+        assert table.queries[place] == query
+        assert shown[place] == list(sees[query])
