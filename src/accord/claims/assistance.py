@@ -56,14 +56,14 @@ def answered(flow: GoldFlow) -> Sample:
 
 
 def pairs_of(folder: Path) -> list[Pair]:
-    """The first pairs of replies that differ in worth."""
+    """The first pairs of replies that differ in worth, and in the fault: of others its critique has nothing to say."""
     found = []
     for prompt, (first, second, *_) in replies_by_prompt(folder):
         fault = fault_of(prompt)
         better, worse = sorted((first, second), key=lambda reply: -judge(prompt.turns, reply).helpful)
         gold = judge(prompt.turns, better), judge(prompt.turns, worse)
-        if fault and gold[0].helpful > gold[1].helpful:
-            has = fault in faults(prompt.turns, better), fault in faults(prompt.turns, worse)
+        has = fault in faults(prompt.turns, better), fault in faults(prompt.turns, worse)
+        if fault and gold[0].helpful > gold[1].helpful and has[0] != has[1]:
             found.append(Pair((ask(prompt, better, fault), ask(prompt, worse, fault)), gold, has, fault))
     return found[:PAIRS]
 
@@ -224,13 +224,13 @@ CLAIM = Claim(
     name="assistance",
     claim="People helped by a critique judge better, and are misled by a wrong one.",
     source="Saunders et al. 2022 (arXiv:2206.05802); Casper et al. 2023 (limits of RLHF)",
-    statistic=f"Pairs of replies of SFT to requests without harm, compared for {CRITERION} by simulated people who are "
-    "no experts (they see half of what is wrong or false). A critic, SFT taught on scripted replies with the right "
-    "critique of each, says of every reply whether it has that fault; a critique is taken at its word with chance "
-    f"{TRUST:g}, and else they judge as without it. The exact chance that they find the better reply, less that "
-    "without a critique: with the critic, with one that always says the opposite of the truth, and with the critic on "
-    "pairs of which it is wrong about a reply. Means and intervals over seeds; 8 seeds see an effect of 1.2 deviations "
-    "between seeds in four of five tries.",
+    statistic="Pairs of replies of SFT to requests without harm of which one has a fault that not everybody sees, "
+    f"compared for {CRITERION} by simulated people who are no experts (they see half of what is wrong or false). A "
+    "critic, SFT taught on scripted replies with the right critique of each, says of every reply whether it has the "
+    f"fault; a critique is taken at its word with chance {TRUST:g}, and else they judge as without it. The exact "
+    "chance that they find the better reply, less that without a critique: with the critic, with one that always says "
+    "the opposite of the truth, and with the critic on pairs of which it is wrong about a reply. Means and intervals "
+    "over seeds; 8 seeds see an effect of 1.2 deviations between seeds in four of five tries.",
     rule="They find it oftener with the critic, less often with one that is always wrong, and less often where the "
     "critic errs (they trust it too much): each with its whole interval.",
     measure=measure,
