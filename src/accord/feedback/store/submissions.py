@@ -47,17 +47,19 @@ def take_in(
     connection: "Connection", given: Sequence[Submission], *, at: float, rule: CheckRule
 ) -> list[int | Declined]:
     """Of each submission the number of its event, or why it is refused; one that is known is not taken twice."""
-    first: list[Submission] = []
-    later: list[Submission] = []
-    about = set[Any]()
-    for one in given:
-        mine = {one.id, (one.person, one.item)}
-        (later if mine & about else first).append(one)
-        about |= mine
-    told = dict(zip(map(id, first), _take_in_different(connection, first, at, rule), strict=True))
-    if later:  # find what the first about the same have left
-        told |= zip(map(id, later), take_in(connection, later, at=at, rule=rule), strict=True)
-    return [told[id(one)] for one in given]
+    told: dict[int, int | Declined] = {}
+    waiting = dict(enumerate(given))
+    while waiting:
+        # of several about the same, one at a time: the next finds what that one has left
+        turn, about = dict[int, Submission](), set[Any]()
+        for place, one in waiting.items():
+            mine = {one.id, (one.person, one.item)}
+            if not mine & about:
+                turn[place] = one
+            about |= mine
+        told |= zip(turn, _take_in_different(connection, list(turn.values()), at, rule), strict=True)
+        waiting = {place: one for place, one in waiting.items() if place not in turn}
+    return [told[place] for place in range(len(given))]
 
 
 def _take_in_different(
