@@ -63,7 +63,7 @@ class Database:
             yield connection
 
     def read_row(self, statement: "Select[Any]", values: Mapping[str, Any]) -> "Row[Any] | None":
-        """The first row of one statement. It sees one state by itself: a transaction would only be two more ways."""
+        """The first row of one statement. It sees one state by itself: a transaction would be two round trips more."""
         with self._single.connect() as connection:
             return connection.execute(statement, values).first()
 
