@@ -44,7 +44,8 @@ class Database:
         try:
             self._readers = connect(address, path, writes=False, creates=writes)
             self._engines = [self._readers]
-            self._single = self._readers.execution_options(isolation_level="AUTOCOMMIT")
+            # of SQLite, which asks nobody far away, every connection stays as it was prepared
+            self._single = self._readers if path else self._readers.execution_options(isolation_level="AUTOCOMMIT")
             if writes:
                 writer = connect(address, path, writes=True, creates=True)
                 self._engines.append(writer)  # last, so that the log is moved by the connection that wrote it
