@@ -143,3 +143,15 @@ def test_nothing_but_nan_still_draws():
     ElementTree.fromstring(fg.plane([fg.Point("x", 0, UNKNOWN, UNKNOWN)], "x", "y", level=0.0, level_label="limit"))
     ElementTree.fromstring(fg.dots(["a"], [fg.Column("t", "x", [fg.Dots("s", 0, [UNKNOWN])])]))
     ElementTree.fromstring(fg.bars(["a"], [NAN], "s"))
+
+
+@pytest.mark.parametrize("width", [fg.WIDTH, fg.NARROW])
+def test_a_legend_of_many_names_leaves_the_panels_their_room(width):
+    """Thirty models of two commands on a phone took the whole figure, and Matplotlib gave up laying it out."""
+    bins = [(0.6, 0.6, 0.5, 0.7, 10), (0.9, 0.8, 0.7, 0.9, 10)]
+
+    def height(count):
+        models = [fg.Reliability(f"a run of some name: model {n}, harmless-base", n, bins) for n in range(count)]
+        return float(re.search(r'<svg[^>]* viewBox="0 0 [\d.]+ ([\d.]+)"', fg.reliability(models, width=width))[1])
+
+    assert height(30) - height(1) > 72 * 0.15 * (30 / (2 if width == fg.WIDTH else 1) - 2)

@@ -33,6 +33,7 @@ WIDTH = 7.6  # inches; SVG units are points, 72 to the inch
 NARROW = 3.9  # the same for a phone: panels stand below each other, and letters stay as large
 CHARACTER = 4.9  # points that a letter of the legend takes, on average
 HANDLE = 28.0  # and its mark
+LEGEND_ROW = 0.19  # inches
 # where the name of a point may stand, in points from it: (right, up, alignment)
 PLACES = ((7, 6, "left"), (7, -13, "left"), (-7, 6, "right"), (-7, -13, "right"), (0, 14, "center"), (0, -21, "center"))
 
@@ -398,6 +399,8 @@ def _legend(canvas: _Canvas) -> None:
     if len(found) > 1:
         each = HANDLE + CHARACTER * max(map(len, found))
         columns = max(1, min(len(found), 5, int(72 * canvas.figure.get_figwidth() / each)))
+        more = math.ceil(len(found) / columns) - 1  # rows, which the panels would pay for else, down to nothing
+        canvas.figure.set_figheight(canvas.figure.get_figheight() + more * LEGEND_ROW)
         canvas.figure.legend(found.values(), found.keys(), loc="outside upper left", ncols=columns, borderaxespad=0)
 
 
