@@ -78,10 +78,9 @@ def in_hand(row: "Row[Any] | None") -> Handout:
 
 
 def settle(connection: "Connection", state: str, ended: Iterable[tuple[int, int, int]]) -> None:
-    """Leases end with an answer or a skip: of whom, on which item, by which event."""
+    """One lease or more ends with an answer or a skip: of whom, on which item, by which event."""
     rows = [{"of_person": person, "of_item": item, "by": event, "ended": state} for person, item, event in ended]
-    if rows:
-        connection.execute(_SETTLE, rows)
+    connection.execute(_SETTLE, rows)
 
 
 def count(connection: "Connection", which: Any, by: int) -> None:

@@ -42,11 +42,10 @@ def append(
 
 
 def append_all(connection: "Connection", rows: Sequence[Mapping[str, Any]], *, done: int) -> range:
-    """The same for several events, which are rows but for their numbers; returns those."""
+    """The same for one event or more, which are rows but for their numbers; returns those."""
     last = int(connection.execute(_NEXT, {"events": len(rows), "more": done}).scalar_one())
     numbers = range(last - len(rows) + 1, last + 1)
-    if rows:
-        connection.execute(_EVENT, [{**row, "number": number} for row, number in zip(rows, numbers, strict=True)])
+    connection.execute(_EVENT, [{**row, "number": number} for row, number in zip(rows, numbers, strict=True)])
     return numbers
 
 
