@@ -33,6 +33,7 @@ from accord.claims.lab.findings import TRAINED
 from accord.claims.lab.recipes import SCALES, GoldFlow
 from accord.stages.evaluate.config import Evaluate, EvaluateHonesty, EvaluateTasks
 from accord.stages.ppo.config import Ppo
+from accord.stages.pretrain.config import Pretrain
 
 # gold helpfulness, harm, honesty and evasiveness of a made-up policy; what is not listed is 0
 MADE_UP = {
@@ -428,20 +429,48 @@ def test_the_tax_is_asked_of_each_stage_against_the_one_before(tmp_path):
     assert tax.battery(flow, "sft", "nano").tasks["text"].partition("seed=")[2] != str(flow.seed)
 
 
+class Read(Written):
+    """Pretrained models whose held-out loss falls by `gained` from a size to the next."""
+
+    def __init__(self, root, table, gained=0.01):
+        super().__init__(root, table)
+        self.gained = gained
+
+    def run(self, configs):
+        super().run(configs)
+        for config in configs:
+            if isinstance(config, Pretrain):
+                place = small_beats_large.LADDER.index(config.model)
+                loss = 0.6 - self.gained * place + 0.001 * int(Path(config.out).parent.name)
+                (Path(config.out) / "metrics.jsonl").write_text(json.dumps({"step": 1, "eval/loss": loss}) + "\n")
+
+
 def test_small_against_large_by_ratio(tmp_path, monkeypatch):
     sizes_of(monkeypatch, small_beats_large, small_beats_large.LADDER)
     base = {f"pretrain-{size}": {"gold/helpful": 0.0} for size in small_beats_large.LADDER}
     better = {**base, "ppo-nano": {"gold/helpful": 1.0}, "sft-nano": {"gold/helpful": 0.0}}
-    cells = Written(tmp_path / "a", better)
+    cells = Read(tmp_path / "a", better)
     found = small_beats_large.measure(cells, [0, 1, 2])
-    assert [part.verdict for part in found.parts] == ["holds"] * 5
-    assert "medium, 10,000.0 times its size" in found.parts[-1].name
+    assert [part.verdict for part in found.parts] == ["holds"] * 9
+    assert "medium, 10,000.0 times its size" in found.parts[4].name
+    assert [part.interval.mean for part in found.parts[5:]] == pytest.approx([-0.01, -0.02, -0.03, -0.04])
+    steps = {config.model: config.steps for config in cells.asked if isinstance(config, Pretrain)}
+    whole = SCALES["small"].pretrain_steps
+    read = {"nano": whole, "tiny": whole, "small": whole, "base": whole / 2, "medium": round(whole / 4)}
+    assert steps == read and any("unaligned medium: read 25% of the steps" in note for note in found.notes)
     assert any("SFT alone over unaligned medium" in note and "+0.50" in note for note in found.notes)
     asked = [config for config in cells.asked if isinstance(config, Evaluate)]
     assert len({str(sorted(config.data.items())) for config in asked if "/0/" in config.out}) == 1
     better["pretrain-medium"] = {"gold/helpful": 2.0}
-    found = small_beats_large.measure(Written(tmp_path / "b", better), [0, 1, 2])
-    assert [part.verdict for part in found.parts] == ["holds"] * 4 + ["fails"]
+    found = small_beats_large.measure(Read(tmp_path / "b", better), [0, 1, 2])
+    assert [part.verdict for part in found.parts] == ["holds"] * 4 + ["fails"] + ["holds"] * 4
+
+
+def test_a_large_model_that_has_read_too_little_is_no_rival(tmp_path, monkeypatch):
+    sizes_of(monkeypatch, small_beats_large, small_beats_large.LADDER)
+    better = {"ppo-nano": {"gold/helpful": 1.0}}
+    found = small_beats_large.measure(Read(tmp_path, better, -0.01), [0, 1, 2])
+    assert [part.verdict for part in found.parts] == ["holds"] * 5 + ["fails"] * 4
 
 
 def test_cycles_of_one_mind_are_those_of_its_scores(monkeypatch):
