@@ -3,6 +3,7 @@
 import itertools
 import json
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -365,7 +366,11 @@ class Sized(Written):
             apart = {size: (0.4 + 0.5 * i * self.better) * sign for i, size in enumerate(boundary.SIZES)}
             own = apart.get(folder.name.removeprefix("boundary-"), 0.5 * sign)
             refused = float(rng.normal(own, 1) > 0) if folder.name != "boundary-costs" else 0.0
-            scores = {f"cost/{size}": float(rng.normal(value, 1)) for size, value in apart.items()}
+            scores = {
+                f"cost/{size}-{n}": float(rng.normal(value if n > boundary.LABELS[0] else 0.0, 1))
+                for size, value in apart.items()
+                for n in boundary.LABELS
+            }
             scores |= {"gold/refusal": refused, "gold/harm_share": float(side == "harmful" and not refused)}
             rows.append({"prompt_id": f"{side}{k}", "slice": side, "scores": scores})
         (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -376,6 +381,11 @@ def test_the_boundary_by_size(tmp_path, monkeypatch):
     monkeypatch.setattr(boundary, "parameters_in", lambda snapshot: places[snapshot.parent.name])
     grows = boundary.measure(Sized(tmp_path / "a", 1.0), [0, 1, 2, 3])
     assert [part.verdict for part in grows.parts] == ["holds"] * 3
+    told = re.search(
+        r"small .*cost model's AUROC (\S+) .* of 200, (\S+) .* of 400, (\S+) .* of 800, look", grows.notes[2]
+    )
+    few, *many = map(float, told.groups())
+    assert abs(few - 0.5) < 0.1 and min(many) > 0.9, "the labels of one model are not those of another"
     same = boundary.measure(Sized(tmp_path / "b", 0.0), [0, 1, 2, 3])
     assert verdict_of(same.parts) in ("undecided", "fails")
 
