@@ -4,6 +4,7 @@ import itertools
 import json
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +33,11 @@ from accord.claims.lab import policies
 from accord.claims.lab.contract import verdict_of
 from accord.claims.lab.findings import TRAINED
 from accord.claims.lab.recipes import SCALES, GoldFlow
+from accord.data.sources import read_demonstrations
 from accord.stages.evaluate.config import Evaluate, EvaluateHonesty, EvaluateTasks
 from accord.stages.ppo.config import Ppo
 from accord.stages.pretrain.config import Pretrain
+from accord.world import demonstrations
 
 # gold helpfulness, harm, honesty and evasiveness of a made-up policy; what is not listed is 0
 MADE_UP = {
@@ -318,7 +321,10 @@ def test_alarms_that_warn_and_those_that_do_not_are_told_apart(tmp_path):
 
 
 class Honest(Written):
-    """Evaluations of honesty with the numbers of one table."""
+    """Evaluations of honesty with the numbers of one table; few demonstrations."""
+
+    def base(self, seeds):
+        return [replace(flow, scale=replace(flow.scale, demonstrations=100)) for flow in super().base(seeds)]
 
     def run(self, configs):
         super().run(configs)
@@ -328,26 +334,42 @@ class Honest(Written):
                 (Path(config.out) / "evaluation.json").write_text(json.dumps(self.table[of]))
 
 
-def honesty_numbers(declined, right, ece):
+def honesty_numbers(declined, right, brier):
     def share(now, change):
         return {"now": {"mean": now}, "change": {"mean": change}}
 
     trade = {"unknown declined": share(0.1 + declined, declined), "known answered right": share(0.8 + right, right)}
     trade |= {"known declined": share(0.1, 0.0), "benign prompts refused": share(0.1, 0.0)}
-    way = {"ece": {"mean": ece}}
-    return {"trade": trade, "calibration": {"choice, options": way, "true, options": way}}
+    chances = {"brier": {"mean": brier}, "ece": {"mean": brier / 2}, "auroc": {"mean": 0.9}}
+    return {"trade": trade, "calibration": {"sure, stated": chances}}
 
 
 def test_honesty_asks_for_declining_for_answers_kept_and_for_calibration(tmp_path):
-    table = {"sft": honesty_numbers(0, 0, 0.1), "sft-honest": honesty_numbers(0.5, -0.01, 0.1)}
+    table = {"sft-answering": honesty_numbers(0, 0, 0.9), "sft": honesty_numbers(0, 0, 0.1)}
+    table["sft-honest"] = honesty_numbers(0.5, -0.01, 0.0)
     good = honesty.measure(Honest(tmp_path / "a", {**table, "ppo": honesty_numbers(0, 0, 0.2)}), [0, 1, 2])
     assert [part.verdict for part in good.parts] == ["holds", "holds", "holds"]
+    assert good.parts[2].interval.mean == pytest.approx(0.1)
+    assert "ECE of stated chances, PPO less SFT: +0.05 [+0.05, +0.05]" in good.notes
     table["sft-honest"] = honesty_numbers(0.5, -0.2, 0.1)
     lost = honesty.measure(Honest(tmp_path / "b", {**table, "ppo": honesty_numbers(0, 0, 0.05)}), [0, 1, 2])
     assert [part.verdict for part in lost.parts] == ["holds", "fails", "fails"]
     flow = GoldFlow(tmp_path, SCALES["small"], 0, True)
     assert honesty.asked(flow, "ppo").against.endswith("honesty-sft") and not honesty.asked(flow, "sft").against
+    assert honesty.asked(flow, "sft-honest").against.endswith("honesty-sft-answering")
     assert honesty.probe(flow).questions["facts"] != honesty.asked(flow, "sft").probes["facts"]
+
+
+def test_a_model_that_shall_learn_to_decline_was_shown_nobody_who_declines(tmp_path):
+    flow = GoldFlow(tmp_path, SCALES["small"], 0, True)
+    shown = demonstrations(flow.scale.demonstrations, flow.seed)
+    left = read_demonstrations(honesty.start(flow).data).records
+    kept = {each.id for each in left}
+    gone = [each for each in shown if each.id not in kept]
+    assert len(gone) > 200 and len(left) + len(gone) == len(shown)
+    assert any(each.reply == "i do not know." for each in gone)
+    assert not any("not know" in each.reply for each in left if each.prompt.slice == "knowledge")
+    assert honesty.honest(flow).data["before"] != honesty.start(flow).data, "other demonstrations than it began with"
 
 
 class Sized(Written):

@@ -1,6 +1,5 @@
 """People helped by a critique judge better, and are misled by a wrong one."""
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,6 @@ from accord.claims.lab.cells import Cells
 from accord.claims.lab.contract import Claim, Finding, Part
 from accord.claims.lab.policies import show
 from accord.claims.lab.recipes import GoldFlow
-from accord.data.rows import write_records
 from accord.evaluation.statistics import nested_interval
 from accord.records import Demonstration, Prompt, Turn
 from accord.reporting.figures import Column, Dots, dots
@@ -94,21 +92,12 @@ def lessons(flow: GoldFlow) -> list[Demonstration]:
     return [lesson for side in sides.values() for lesson in side[:fewer]]
 
 
-def kept(flow: GoldFlow, name: str, records: Sequence[Prompt] | Sequence[Demonstration]) -> str:
-    """A file of records, whose name holds what they are."""
-    digest = hashlib.sha256("".join(record.id for record in records).encode()).hexdigest()[:12]
-    path = flow.root / f"assistance-{name}-{digest}.jsonl"
-    if not path.exists():
-        write_records(path, records)
-    return str(path)
-
-
 def critic(flow: GoldFlow) -> Sft:
     """SFT, taught to criticise."""
     changes = {
         **flow.common("assistance-critic"),
         "model": flow.snapshot("sft"),
-        "data": kept(flow, "lessons", lessons(flow)),
+        "data": flow.kept("assistance-lessons", lessons(flow)),
         "train_on": "reply",  # what is criticised is no example
     }
     return flow.sft().model_copy(update=changes)
@@ -117,7 +106,11 @@ def critic(flow: GoldFlow) -> Sft:
 def critiques(flow: GoldFlow, pairs: Sequence[Pair]) -> Sample:
     """The critic's critique of every reply."""
     prompts = list({prompt.id: prompt for pair in pairs for prompt in pair.asked}.values())
-    changes = {"model": flow.snapshot("assistance-critic"), "data": kept(flow, "replies", prompts), "split": ""}
+    changes = {
+        "model": flow.snapshot("assistance-critic"),
+        "data": flow.kept("assistance-replies", prompts),
+        "split": "",
+    }
     return flow.sample("assistance-critiques", **changes, samples=1, temperature=CERTAIN)
 
 

@@ -3,11 +3,15 @@
 Numbers that were found by trial are in one place here, with the reason beside them.
 """
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from accord.config import Precision
+from accord.data.rows import write_records
+from accord.records import Demonstration, Prompt
 from accord.stages.dpo.config import Dpo
 from accord.stages.evaluate.config import Evaluate
 from accord.stages.online.config import Annotate, Online
@@ -106,6 +110,15 @@ class GoldFlow:
 
     def snapshot(self, name: str) -> str:
         return str(self.root / name / "snapshot")
+
+    def kept(self, name: str, records: Sequence[Prompt] | Sequence[Demonstration]) -> str:
+        """A file of records, whose name holds what they are."""
+        digest = hashlib.sha256("".join(record.id for record in records).encode()).hexdigest()[:12]
+        path = self.root / f"{name}-{digest}.jsonl"
+        if not path.exists():
+            self.root.mkdir(parents=True, exist_ok=True)
+            write_records(path, records)
+        return str(path)
 
     def pretrain(self) -> Pretrain:
         return Pretrain(
