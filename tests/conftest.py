@@ -1,5 +1,6 @@
 """One thread, tiny models and files shared by every room's tests."""
 
+import gc
 import json
 import os
 import random
@@ -13,6 +14,12 @@ import pytest
 
 TEXT = "the cat dog runs sees a red blue small big stone river bakes bread with salt and why how me help please"
 WORDS = TEXT.split()
+
+
+def pytest_collection_finish():
+    """What every test finds imported and collected is no garbage: it is not looked through again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

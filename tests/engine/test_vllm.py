@@ -223,7 +223,7 @@ def test_every_request_has_a_connection_of_its_own():
             self.wfile.write(b"{}")
 
     with Listening(("127.0.0.1", 0), Keeping) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         for _ in range(3):
             assert call_json(f"http://127.0.0.1:{server.server_port}/", timeout=10) == {}
         server.shutdown()
