@@ -183,7 +183,7 @@ def real(plan: Plan) -> list[Case]:
         *within_memory(plan, lora),
         every_role(plan, lora),
         roles_over_one(plan, lora),
-        rank_over_one(plan),
+        *(rank_over_one(plan, rows) for rows in (4, 16)),
         *as_planned(plan),
         drawn("generation, fixed lengths, B = 8", equal_prompts(8, plan.vocab, length=64), at_least(1.3), 64),
         drawn("generation, HH's lengths, B = 8", hh_items(8, plan.vocab), at_least(2), 128, **ENDING),
@@ -263,17 +263,20 @@ def added_memory(ours: Result, theirs: Result) -> float:
     return float((ours["peak_mib"] - ours["idle_mib"]) / (theirs["peak_mib"] - theirs["idle_mib"]))
 
 
-def rank_over_one(plan: Plan) -> Case:
-    """Every weight trained, `--shard` over two ranks: the larger rank's memory above an idle one over one process's."""
-    options = plan.options(batch_size=4, micro_tokens=2048, recompute="off")
+def rank_over_one(plan: Plan, rows: int) -> Case:
+    """Every weight trained, `--shard` over two ranks: the larger rank's memory above an idle one over one process's.
+
+    Of a batch in one piece; a rank's share of it, and of the states, is half, what is gathered is not.
+    """
+    options = plan.options(batch_size=rows, micro_tokens=512 * rows, recompute="off")
     jobs = [Job(OURS, "ranks", {**options, "ranks": ranks, "shard": ranks > 1}) for ranks in (2, 1)]
     measures = [
         Measure(at_most(0.6), lambda ours, theirs: ours["above_mib"] / theirs["above_mib"]),
         Measure(at_most(2.0, "GiB"), lambda ours, _: ours["above_mib"] / 1024, ", of a rank"),
     ]
-    name = "SFT, every weight, --shard over two ranks beside one process, peak memory above an idle rank"
-    items = [item for item in hh_items(180, plan.vocab) if len(item["prompt"]) + len(item["replies"][0]) <= 384]
-    return Case(name, plan.workload(items[: 4 * plan.steps]), jobs[0], jobs[1], equality.alone, measures)
+    name = f"SFT, every weight, --shard over two ranks beside one process, {rows} conversations, peak memory above idle"
+    items = [item for item in hh_items(400, plan.vocab) if len(item["prompt"]) + len(item["replies"][0]) <= 384]
+    return Case(name, plan.workload(items[: rows * plan.steps]), jobs[0], jobs[1], equality.alone, measures)
 
 
 def as_planned(plan: Plan) -> list[Case]:

@@ -488,8 +488,8 @@ def test_small_against_large_by_ratio(tmp_path, monkeypatch):
     assert [part.interval.mean for part in found.parts[5:]] == pytest.approx([-0.01, -0.02, -0.03, -0.04])
     steps = {config.model: config.steps for config in cells.asked if isinstance(config, Pretrain)}
     whole = SCALES["small"].pretrain_steps
-    read = {"nano": whole, "tiny": whole, "small": whole, "base": whole / 2, "medium": round(whole / 4)}
-    assert steps == read and any("unaligned medium: read 25% of the steps" in note for note in found.notes)
+    read = {"nano": whole, "tiny": whole, "small": whole, "base": whole / 2, "medium": whole / 2}
+    assert steps == read and any("unaligned medium: read 50% of the steps" in note for note in found.notes)
     assert any("SFT alone over unaligned medium" in note and "+0.50" in note for note in found.notes)
     asked = [config for config in cells.asked if isinstance(config, Evaluate)]
     assert len({str(sorted(config.data.items())) for config in asked if "/0/" in config.out}) == 1

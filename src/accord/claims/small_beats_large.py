@@ -22,7 +22,7 @@ SMALL = "nano"
 LADDER = ("nano", "tiny", "small", "base", "medium")  # the last has 120 times the parameters of the first
 # Of the steps that the others take: a larger model needs less text for the same loss, and of all of it the largest one
 # would take hours of a core.
-READ = {"base": 1 / 2, "medium": 1 / 4}
+READ = {"base": 1 / 2, "medium": 1 / 2}
 ALIGNED = {"PPO": f"ppo-{SMALL}", "SFT alone": f"sft-{SMALL}"}
 # Ouyang et al. 2022: InstructGPT of 175B over GPT-3 of 175B, 0.85 ± 0.03; of 1.3B over 175B no number is given
 PUBLISHED = 0.85
@@ -48,7 +48,7 @@ def asked(flow: GoldFlow, of: str) -> Evaluate:
 def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
     """Gold win rates of the aligned small model over unaligned ones of every size."""
     flows = cells.base(seeds)
-    cells.run([unaligned(flow, size) for flow in flows for size in LADDER])
+    cells.run([unaligned(flow, size) for size in reversed(LADDER) for flow in flows])  # the longest begin first
     cells.run([base(flow, SMALL)[1] for flow in flows])
     cells.run([aligned(flow) for flow in flows])
     cells.run([asked(flow, of) for flow in flows for of in (*ALIGNED.values(), *(f"pretrain-{s}" for s in LADDER))])
