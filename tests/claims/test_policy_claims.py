@@ -479,30 +479,31 @@ class Read(Written):
 
 def test_small_against_large_by_ratio(tmp_path, monkeypatch):
     sizes_of(monkeypatch, small_beats_large, small_beats_large.LADDER)
-    base = {f"pretrain-{size}": {"gold/helpful": 0.0} for size in small_beats_large.LADDER}
-    better = {**base, "ppo-nano": {"gold/helpful": 1.0}, "sft-nano": {"gold/helpful": 0.0}}
+    better = {of: {"gold/helpful": 1.0} for of in ("ppo-pico", "ppo-nano")}
     cells = Read(tmp_path / "a", better)
     found = small_beats_large.measure(cells, [0, 1, 2])
-    assert [part.verdict for part in found.parts] == ["holds"] * 9
-    assert "medium, 10,000.0 times its size" in found.parts[4].name
-    assert [part.interval.mean for part in found.parts[5:]] == pytest.approx([-0.01, -0.02, -0.03, -0.04])
+    assert [part.verdict for part in found.parts] == ["holds"] * (5 + 4 + 4 + 3)
+    assert "pico over unaligned base, 10,000.0 times its size" in found.parts[4].name
+    assert "nano over unaligned nano, 1.0 times its size" in found.parts[5].name
+    gained = [part.interval.mean for part in found.parts[9:]]
+    assert gained == pytest.approx([-0.01, -0.02, -0.03, -0.04, -0.01, -0.02, -0.03])
     steps = {config.model: config.steps for config in cells.asked if isinstance(config, Pretrain)}
     whole = SCALES["small"].pretrain_steps
-    read = {"nano": whole, "tiny": whole, "small": whole, "base": whole / 2, "medium": whole / 2}
-    assert steps == read and any("unaligned medium: read 50% of the steps" in note for note in found.notes)
-    assert any("SFT alone over unaligned medium" in note and "+0.50" in note for note in found.notes)
+    assert steps == {**dict.fromkeys(small_beats_large.LADDER[:-1], whole), "base": whole / 2}
+    assert any("unaligned base: " in note and "read 50% of the steps" in note for note in found.notes)
+    assert any("by SFT alone nano over unaligned base" in note and "+0.50" in note for note in found.notes)
     asked = [config for config in cells.asked if isinstance(config, Evaluate)]
     assert len({str(sorted(config.data.items())) for config in asked if "/0/" in config.out}) == 1
-    better["pretrain-medium"] = {"gold/helpful": 2.0}
+    better["pretrain-base"] = {"gold/helpful": 2.0}
     found = small_beats_large.measure(Read(tmp_path / "b", better), [0, 1, 2])
-    assert [part.verdict for part in found.parts] == ["holds"] * 4 + ["fails"] + ["holds"] * 4
+    assert [part.verdict for part in found.parts[:9]] == ["holds"] * 4 + ["fails"] + ["holds"] * 3 + ["fails"]
 
 
 def test_a_large_model_that_has_read_too_little_is_no_rival(tmp_path, monkeypatch):
     sizes_of(monkeypatch, small_beats_large, small_beats_large.LADDER)
-    better = {"ppo-nano": {"gold/helpful": 1.0}}
+    better = {of: {"gold/helpful": 1.0} for of in ("ppo-pico", "ppo-nano")}
     found = small_beats_large.measure(Read(tmp_path, better, -0.01), [0, 1, 2])
-    assert [part.verdict for part in found.parts] == ["holds"] * 5 + ["fails"] * 4
+    assert [part.verdict for part in found.parts] == ["holds"] * 9 + ["fails"] * 7
 
 
 def test_cycles_of_one_mind_are_those_of_its_scores(monkeypatch):

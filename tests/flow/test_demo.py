@@ -1,10 +1,12 @@
 """The whole flow on the gold world at a size of seconds: `demo`, and claims on cells of the same flow."""
 
 import json
+import os
 import subprocess
 import sys
 import time
 from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -17,6 +19,7 @@ from accord.cli import main
 from accord.evaluation.statistics import Interval
 from accord.run import read_lines, verify
 from accord.stages.demo.run import FOLDERS
+from tests.fixtures.toys import people_choose
 
 # so many prompts that a tenth of their safety labels calibrates a cost
 TOY = Scale("nano", 400, 60, 60, 300, 60, 900, 200, 2, 8, 6, "f32")
@@ -25,9 +28,9 @@ AGAIN = f"""
 import sys
 from accord.claims.lab import recipes
 from accord.cli import main
+from tests.fixtures.toys import people_choose
 recipes.SCALES["small"] = recipes.{TOY}
-plain = recipes.GoldFlow.annotate
-recipes.GoldFlow.annotate = lambda flow, *name, **more: plain(flow, *name, **{{"equal_ties": False}} | more)
+people_choose()
 assert main(["demo", "--out", sys.argv[1], "--threads", "1", "--resume"]) == 0
 sys.exit("torch" in sys.modules)
 """
@@ -35,10 +38,7 @@ sys.exit("torch" in sys.modules)
 
 @pytest.fixture
 def toy(monkeypatch):
-    """Replies at this size are nonsense of one worth: who compares tosses a coin, or nothing would be compared."""
-    plain = recipes.GoldFlow.annotate
-    chosen = {"equal_ties": False}
-    monkeypatch.setattr(recipes.GoldFlow, "annotate", lambda flow, *name, **more: plain(flow, *name, **chosen | more))
+    people_choose(monkeypatch.setattr)
     monkeypatch.setitem(recipes.SCALES, "small", TOY)
 
 
@@ -66,7 +66,8 @@ def test_demo_runs_the_flow_and_writes_a_report_that_stands_alone(toy, tmp_path,
     assert {json.loads(line)["value"] for line in labels} == {0.0, 1.0}
     # what is finished is not run again
     before = (out / "ppo" / "lineage.json").stat().st_mtime_ns
-    subprocess.run([sys.executable, "-c", AGAIN, str(out)], check=True)
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    subprocess.run([sys.executable, "-c", AGAIN, str(out)], check=True, env=env)
     assert (out / "ppo" / "lineage.json").stat().st_mtime_ns == before
 
 

@@ -9,6 +9,7 @@ from accord.claims.lab import recipes
 from accord.claims.lab.contract import recomputed
 from accord.claims.lab.recipes import Scale
 from accord.cli import main
+from tests.fixtures.toys import people_choose
 
 # so many prompts that people slip on some of them (an untrained model is never honest by itself) and a tenth of their
 # labels calibrates a cost
@@ -52,6 +53,7 @@ def test_a_claim_on_policies_runs_and_writes_its_page(name, monkeypatch, tmp_pat
 
 def whole(name, scale, monkeypatch, out):
     """The claim by its command, on a base that all of them share."""
+    people_choose(monkeypatch.setattr)
     monkeypatch.setitem(recipes.SCALES, "small", scale)
     assert main(["claims", name, "--seeds", "1", "--out", str(out)]) == 0
     result = json.loads((out / "results" / f"{name}.json").read_text())

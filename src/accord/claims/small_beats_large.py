@@ -1,5 +1,6 @@
 """An aligned small model is preferred to an unaligned one many times its size."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,12 +19,11 @@ from accord.stages.evaluate.config import Evaluate
 from accord.stages.ppo.config import Ppo
 from accord.stages.pretrain.config import Pretrain
 
-SMALL = "nano"
-LADDER = ("nano", "tiny", "small", "base", "medium")  # the last has 120 times the parameters of the first
-# Of the steps that the others take: a larger model needs less text for the same loss, and of all of it the largest one
-# would take hours of a core.
-READ = {"base": 1 / 2, "medium": 1 / 2}
-ALIGNED = {"PPO": f"ppo-{SMALL}", "SFT alone": f"sft-{SMALL}"}
+LADDER = ("pico", "nano", "tiny", "small", "base")  # the last has about 100 times the parameters of the first
+SMALL = ("pico", "nano")  # what is aligned
+# Of the steps that the others take: a larger model needs less text for the same loss.
+READ = {"base": 1 / 2}
+HOW = {"PPO": "ppo", "SFT alone": "sft"}
 # Ouyang et al. 2022: InstructGPT of 175B over GPT-3 of 175B, 0.85 ± 0.03; of 1.3B over 175B no number is given
 PUBLISHED = 0.85
 
@@ -34,9 +34,9 @@ def unaligned(flow: GoldFlow, size: str) -> Pretrain:
     return config.model_copy(update={"steps": round(config.steps * READ.get(size, 1))})
 
 
-def aligned(flow: GoldFlow) -> Ppo:
-    """PPO of the smallest model on the flow's preference model."""
-    return flow.ppo(ALIGNED["PPO"], model=flow.snapshot(ALIGNED["SFT alone"]))
+def aligned(flow: GoldFlow, size: str) -> Ppo:
+    """PPO of a small model on the flow's preference model."""
+    return flow.ppo(f"ppo-{size}", model=flow.snapshot(f"sft-{size}"))
 
 
 def asked(flow: GoldFlow, of: str) -> Evaluate:
@@ -46,44 +46,48 @@ def asked(flow: GoldFlow, of: str) -> Evaluate:
 
 
 def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
-    """Gold win rates of the aligned small model over unaligned ones of every size."""
+    """Gold win rates of aligned small models over unaligned ones of their size and of every larger one."""
     flows = cells.base(seeds)
     cells.run([unaligned(flow, size) for size in reversed(LADDER) for flow in flows])  # the longest begin first
-    cells.run([base(flow, SMALL)[1] for flow in flows])
-    cells.run([aligned(flow) for flow in flows])
-    cells.run([asked(flow, of) for flow in flows for of in (*ALIGNED.values(), *(f"pretrain-{s}" for s in LADDER))])
-    counts = [parameters_in(Path(flows[0].snapshot(f"pretrain-{size}"))) for size in LADDER]
-    ratios = [count / counts[0] for count in counts]
-    rates = {how: [rate(flows, of, f"pretrain-{size}") for size in LADDER] for how, of in ALIGNED.items()}
-    named = [f"{size}, {ratio:,.1f} times its size" for size, ratio in zip(LADDER, ratios, strict=True)]
-    parts = [
-        Part(f"win rate of aligned {SMALL} over unaligned {name}", found, 0.5, "above")
-        for name, found in zip(named, rates["PPO"], strict=True)
-    ]
-    losses = [[held_out_loss(unaligned(flow, size)) for flow in flows] for size in LADDER]
+    cells.run([base(flow, size)[1] for flow in flows for size in SMALL])
+    cells.run([aligned(flow, size) for flow in flows for size in SMALL])
+    names = [f"{stage}-{size}" for stage in HOW.values() for size in SMALL] + [f"pretrain-{size}" for size in LADDER]
+    cells.run([asked(flow, of) for flow in flows for of in names])
+    counts = {size: parameters_in(Path(flows[0].snapshot(f"pretrain-{size}"))) for size in LADDER}
+    pairs = [(small, large) for small in SMALL for large in LADDER[LADDER.index(small) :]]
+    ratios = {pair: counts[pair[1]] / counts[pair[0]] for pair in pairs}
+    rates = {
+        how: {pair: rate(flows, f"{stage}-{pair[0]}", f"pretrain-{pair[1]}") for pair in pairs}
+        for how, stage in HOW.items()
+    }
+    named = {pair: f"{pair[0]} over unaligned {pair[1]}, {ratios[pair]:,.1f} times its size" for pair in pairs}
+    parts = [Part(f"win rate of aligned {named[pair]}", rates["PPO"][pair], 0.5, "above") for pair in pairs]
+    losses = {size: [held_out_loss(unaligned(flow, size)) for flow in flows] for size in LADDER}
     parts += [
-        Part(f"held-out loss of unaligned {name} less that of {SMALL}", less(own, losses[0]), 0.0, "below")
-        for name, own in zip(named[1:], losses[1:], strict=True)
+        Part(
+            f"held-out loss of unaligned {large} less that of {small}", less(losses[large], losses[small]), 0.0, "below"
+        )
+        for small, large in pairs
+        if large != small
     ]
-    notes = [
-        f"{SMALL} by SFT alone over unaligned {name}: {show(found)}"
-        for name, found in zip(named, rates["SFT alone"], strict=True)
-    ]
+    notes = [f"by SFT alone {named[pair]}: {show(found)}" for pair, found in rates["SFT alone"].items()]
     notes.append(
         f"published: InstructGPT is preferred to GPT-3 of the same size (175B) in {PUBLISHED} ± 0.03; that of 1.3B to "
         "GPT-3 of 175B, without a number"
     )
     notes += [
-        f"unaligned {size}: read {READ.get(size, 1):.0%} of the steps, held-out loss {show(nested_interval(own))} nats"
-        for size, own in zip(LADDER, losses, strict=True)
+        f"unaligned {size}: {counts[size]:,} parameters, read {READ.get(size, 1):.0%} of the steps, held-out loss "
+        f"{show(nested_interval(own))} nats"
+        for size, own in losses.items()
     ]
     notes.append("a larger model is further from what more text would make it")
-    places = [math.log10(ratio) for ratio in ratios]
-    lines = [
-        Line(how, i, places, [one.mean for one in found], points=True) for i, (how, found) in enumerate(rates.items())
-    ]
+    lines: list[Line] = []
+    for (how, found), small in itertools.product(rates.items(), SMALL):
+        own = [pair for pair in pairs if pair[0] == small]
+        places = [math.log10(ratios[pair]) for pair in own]
+        lines.append(Line(f"{small}, {how}", len(lines), places, [found[pair].mean for pair in own], points=True))
     lines.append(Line("published, 175B over 175B", len(lines), [0.0], [PUBLISHED], points=True, joined=False))
-    label = f"log10 of the unaligned model's size over that of {SMALL}"
+    label = "log10 of the unaligned model's size over that of the aligned one"
     panel = Panel("", label, "gold win rate of the aligned model", lines, 0.5, "even")
     return Finding(parts, notes, curves([panel], columns=1, height=3.4))
 
@@ -107,12 +111,12 @@ CLAIM = Claim(
     name="small-beats-large",
     claim="An aligned small model is preferred to an unaligned one about 100 times its size.",
     source="Ouyang et al. 2022",
-    statistic=f"Gold win rate (helpfulness, a tie is ½) of {SMALL} after SFT and PPO over pretrained models of sizes "
-    f"{', '.join(LADDER)}, one reply each to the same evaluation prompts. {' and '.join(READ)} take "
-    f"{' and '.join(f'{share:g}' for share in READ.values())} of the steps of the others; whether they model held-out "
-    "text better all the same is asked beside. Intervals over seeds; where seeds differ by a deviation of 0.03, as win "
-    "rates of `pipeline` do, 5 seeds tell 0.55 from a half in four of five tries.",
-    rule="Every lower bound is above 0.5, and the held-out loss of every larger model is below that of "
-    f"{SMALL}, by its whole interval.",
+    statistic=f"Gold win rate (helpfulness, a tie is ½) of {' and of '.join(SMALL)} after SFT and PPO over pretrained "
+    f"models of their own size and of every larger one of {', '.join(LADDER)}, one reply each to the same evaluation "
+    "prompts. The largest takes half of the steps of the others; whether larger ones model held-out text better than "
+    "what they are compared with is asked beside. Intervals over seeds; where seeds differ by a deviation of 0.03, as "
+    "win rates of `pipeline` do, 5 seeds tell 0.55 from a half in four of five tries.",
+    rule="Every win rate is above 0.5, and every larger model's held-out loss is below that of the aligned one before "
+    "it was aligned, all by their whole intervals.",
     measure=measure,
 )

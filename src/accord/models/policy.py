@@ -15,8 +15,9 @@ from accord.training.distributed import World
 from accord.training.precision import lowered
 from accord.training.shards import in_step
 
-# name: (hidden size, layers, heads, feed-forward); with a vocabulary of 1k: 0.2M, 0.5M, 1M, 5M, 26M, 100M parameters
+# name: (hidden size, layers, heads, feed-forward); with a vocabulary of 1k 0.05M, 0.2M, 0.5M, 1M, 5M, 26M, 100M numbers
 SIZES: dict[str, tuple[int, int, int, int]] = {
+    "pico": (24, 2, 3, 64),
     "nano": (64, 3, 4, 176),
     "tiny": (96, 4, 4, 256),
     "small": (128, 4, 4, 344),

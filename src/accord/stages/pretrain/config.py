@@ -6,7 +6,7 @@ from pydantic import Field
 
 from accord.config import Idle, Reading, Sources, Supervised
 
-NEW = ("nano", "tiny", "small", "base", "medium", "large")  # the sizes of `models.policy`, known without torch
+NEW = ("pico", "nano", "tiny", "small", "base", "medium", "large")  # the sizes of `models.policy`, known without torch
 
 
 class Pretrain(Supervised, Reading):
@@ -23,8 +23,8 @@ class Pretrain(Supervised, Reading):
     )
     model: str = Field(
         "small",
-        description="size of a new model (nano 0.2M, tiny 0.5M, small 1M, base 5M, medium 26M, large 100M parameters), "
-        "or a snapshot to go on from",
+        description="size of a new model (pico 0.05M, nano 0.2M, tiny 0.5M, small 1M, base 5M, medium 26M, large 100M "
+        "parameters), or a snapshot to go on from",
     )
     data: Sources = Field(description="text to train on; --data.NAME SOURCE for several")
     weights: dict[str, float] = Field({}, description="--weights.NAME X: share of each source; default by size")
