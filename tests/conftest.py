@@ -52,7 +52,7 @@ def renderer(tokenizer):
 
 @pytest.fixture(scope="session")
 def nano():
-    """The smallest size of the ladder, made smaller still: width 16, 2 layers."""
+    """A small size of the ladder, made smaller still: width 16, 2 layers."""
     from accord.models import policy
 
     patch = pytest.MonkeyPatch()
