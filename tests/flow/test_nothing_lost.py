@@ -97,7 +97,7 @@ def test_a_reference_cache_with_several_writers_is_whole_and_stops_none(tmp_path
 
     def write(number):
         try:
-            for k in range(20):
+            for k in range(150):
                 ReplyStore(tmp_path, "weights", "f32").add({bytes([number, k] * 8): float(k)})
         except BaseException as error:  # of another thread
             problems.append(error)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from accord.engine.forward.causal import hidden_states, logits_head, token_logprobs
@@ -134,7 +134,7 @@ class ReplyStore:
     def read(self) -> dict[bytes, float]:
         """What is kept; nothing where there is no file, one of another key was put there, or it is broken."""
         with contextlib.suppress(OSError, ValueError, KeyError, SafetensorError):
-            tensors = load_file(self.file)
+            tensors = load(self.file.read_bytes())  # by its name it is opened twice, and may be replaced between
             names, sums = tensors[f"{self.key}.names"], tensors[f"{self.key}.sums"]
             if names.shape == (len(sums), ENTRY):
                 flat = names.numpy().tobytes()
