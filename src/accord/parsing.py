@@ -70,6 +70,7 @@ def _knobs_named(arguments: Sequence[str]) -> list[str]:
     return [name for name in named if name not in ("config", "print_config")]
 
 
+@functools.cache
 def build_parser(command: str, *, every: bool = True) -> Any:
     """The jsonargparse parser of one command, with `every` knob or with the everyday ones alone.
 

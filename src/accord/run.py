@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound=Config)
 PARENTS = "data/parents.json"  # what they are; written at every start
 WORKED = "data/worked.json"  # how long starts that did not come to the end took
+LOADER, DUMPER = (getattr(yaml, f"CSafe{kind}", getattr(yaml, f"Safe{kind}")) for kind in ("Loader", "Dumper"))
 TORN = 2**62  # the step of the torn last line that a killed run can leave
 # Knobs that say where a run lies and how it is kept, not what is computed: they may differ on resume and are no part of
 # a config's hash. Threads and compiled kernels add up in another order, and are part of it.
@@ -111,7 +112,7 @@ def read_json(path: Path) -> Any:
 def read_yaml(path: Path) -> Any:
     """Parse a YAML file of plain values; BadInput names it if it is broken, or asks for more than values."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return LOADER(path.read_text(encoding="utf-8")).get_single_data()
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: not valid YAML ({str(error).splitlines()[0]}); bring it back as it was") from None
 
@@ -279,7 +280,7 @@ class RunFolder:
                     f"{plain.get(changed[0])!r} now); give the same, or choose another --out"
                 )
         if not self.finished:  # its files are those of the manifest
-            write_text(stored, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+            write_text(stored, yaml.dump(plain, Dumper=DUMPER, sort_keys=False, allow_unicode=True))
 
     def _keep_parents(self) -> None:
         """Keep what the parents are; BadInput where one is another than when this run began."""
@@ -311,7 +312,7 @@ class RunFolder:
             self._decided[knob] = value = choose()
             if self.is_main:
                 plain = read_yaml(stored := self.path / "config.yaml") | {knob: value}
-                write_text(stored, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+                write_text(stored, yaml.dump(plain, Dumper=DUMPER, sort_keys=False, allow_unicode=True))
         return value
 
     def truncate_logs(self, step: int) -> None:
