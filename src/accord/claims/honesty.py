@@ -6,7 +6,7 @@ from typing import Any
 
 from accord.claims.lab.cells import Cells
 from accord.claims.lab.contract import Claim, Finding, Part
-from accord.claims.lab.policies import show
+from accord.claims.lab.policies import paired, show
 from accord.claims.lab.recipes import GoldFlow
 from accord.evaluation.statistics import Interval, nested_interval
 from accord.reporting.figures import Line, Panel, curves
@@ -81,8 +81,8 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
     cells.run([config for flow in flows for config in (start(flow), flow.ppo())])
     cells.run([probe(flow) for flow in flows])
     cells.run([honest(flow) for flow in flows])
-    for first in (True, False):
-        cells.run([asked(flow, of) for flow in flows for of, before in AGAINST.items() if first != bool(before)])
+    for together in ((START, "sft"), (HONEST, "ppo")):
+        cells.run([asked(flow, of) for flow in flows for of in together])
     found = {of: [read_json(Path(asked(flow, of).out) / "evaluation.json") for flow in flows] for of in AGAINST}
 
     def changed(name: str) -> Interval:
@@ -92,9 +92,7 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
         return [each["calibration"][STATED][number]["mean"] for each in found[of]]
 
     def worse(number: str) -> Interval:
-        return nested_interval(
-            [after - before for after, before in zip(stated("ppo", number), stated("sft", number), strict=True)]
-        )
+        return paired(stated("ppo", number), stated("sft", number))
 
     parts = [
         Part("unknown questions declined: lessons less before", changed(SHOWN[0]), 0.0, "above"),

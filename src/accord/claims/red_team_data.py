@@ -6,7 +6,7 @@ from pathlib import Path
 from accord.claims.lab.cells import Cells
 from accord.claims.lab.contract import Claim, Finding, Part
 from accord.claims.lab.feedback import POWER, asked, priced
-from accord.claims.lab.policies import show
+from accord.claims.lab.policies import paired, show
 from accord.claims.lab.recipes import GoldFlow
 from accord.evaluation.statistics import Interval, nested_interval
 from accord.reporting.figures import Column, Dots, dots
@@ -84,8 +84,7 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
         return [one[part][name]["success"]["mean"] for one in found[of]]
 
     def change(part: str, name: str) -> Interval:
-        pairs = zip(success(with_, part, name), success(without, part, name), strict=True)
-        return nested_interval([after - before for after, before in pairs])
+        return paired(success(with_, part, name), success(without, part, name))
 
     named = "attack success, {}: with comparisons on attacks − without"
     parts = [Part(named.format(name), change("together", name), -LEAST, "below") for name in reversed(TOGETHER)]

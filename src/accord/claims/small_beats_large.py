@@ -9,7 +9,7 @@ from accord.claims.lab.cells import Cells
 from accord.claims.lab.contract import Claim, Finding, Part
 from accord.claims.lab.findings import TRAINED
 from accord.claims.lab.ladder import base, parameters_in
-from accord.claims.lab.policies import show
+from accord.claims.lab.policies import paired, show
 from accord.claims.lab.recipes import EVALUATED, GoldFlow
 from accord.claims.pipeline import outcome
 from accord.evaluation.statistics import Nested, nested_interval
@@ -65,7 +65,10 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
     losses = {size: [held_out_loss(unaligned(flow, size)) for flow in flows] for size in LADDER}
     parts += [
         Part(
-            f"held-out loss of unaligned {large} less that of {small}", less(losses[large], losses[small]), 0.0, "below"
+            f"held-out loss of unaligned {large} less that of {small}",
+            paired(losses[large], losses[small]),
+            0.0,
+            "below",
         )
         for small, large in pairs
         if large != small
@@ -95,11 +98,6 @@ def measure(cells: Cells, seeds: Sequence[int]) -> Finding:
 def held_out_loss(config: Pretrain) -> float:
     """Nats per token of held-out text after the last step."""
     return float(read_lines(Path(config.out) / "metrics.jsonl")[-1]["eval/loss"])
-
-
-def less(own: Sequence[float], other: Sequence[float]) -> Nested:
-    """The difference over seeds."""
-    return nested_interval([a - b for a, b in zip(own, other, strict=True)])
 
 
 def rate(flows: Sequence[GoldFlow], of: str, over: str) -> Nested:

@@ -6,7 +6,7 @@ import numpy as np
 
 from accord.claims.lab.findings import select
 from accord.claims.lab.recipes import GoldFlow
-from accord.evaluation.statistics import Interval
+from accord.evaluation.statistics import Interval, Nested, nested_interval
 from accord.run import read_lines
 
 Groups = list[np.ndarray]
@@ -43,6 +43,11 @@ def difference(
         ours, theirs = values(flow, of, metric, slices), values(flow, against, metric, slices)
         out.append(np.array([ours[p] - theirs[p] for p in ours if p in theirs and keep(p)]))
     return out
+
+
+def paired(after: Sequence[float], before: Sequence[float]) -> Nested:
+    """The change by seed, with its interval over seeds."""
+    return nested_interval([a - b for a, b in zip(after, before, strict=True)])
 
 
 def choosing(prompt: str) -> bool:
