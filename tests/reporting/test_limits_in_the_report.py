@@ -67,16 +67,10 @@ def test_a_run_of_before_limits_its_costs_as_they_stand(tmp_path):
     assert (bound.of, bound.metric, bound.measure, bound.slices) == ("cost", "cost/harm/mean", "cost/harm", ())
 
 
-def test_curves_have_the_bound_where_it_belongs(limited, monkeypatch):
-    drawn = {}
-    plain = training_sections.figures.curves
-
-    def curves(panels, **settings):
-        drawn[settings["label"]] = {panel.title: panel.level for panel in panels}
-        return plain(panels, **settings)
-
-    monkeypatch.setattr(training_sections.figures, "curves", curves)
+def test_curves_have_the_bound_where_it_belongs(limited):
     section = training_sections.limits_section(load_context(limited[0]))
+    curves = [block for block in section.blocks if block.kind == "figure"]
+    drawn = {one.options["label"]: {panel.title: panel.level for panel in one.data[0]} for one in curves}
     harm, lies = drawn["Cost “harm” and its multiplier"], drawn["Cost “lies” and its multiplier"]
     assert {title for title, level in harm.items() if level == 0.3} == {"Expected unsafe share"}
     assert {title for title, level in lies.items() if level == 1.5} == {"Mean cost “lies”"}

@@ -51,7 +51,7 @@ def tables(section):
 def test_one_judge_has_elo_beside_win_rates(folder):
     section = ratings_section(load_context([folder(judges={"human": judged(85.0)})]))
     figure, ratings, judges = section.blocks
-    assert "Win rate against the anchor" in figure.wide and "at equal length" in figure.wide
+    assert "Win rate against the anchor" in figure.drawn() and "at equal length" in figure.drawn()
     row = ratings.rows[0]
     assert [cell.text for cell in row] == ["ppo", "+85", "0.70", "0.62", "+0.80", "321"]
     assert "[+75, +95]" in row[1].note
@@ -78,7 +78,7 @@ def test_several_judges_are_dots_of_one_figure_with_their_agreement_and_what_was
         },
     )
     section = ratings_section(load_context([found]))
-    assert "Win rate" not in section.blocks[0].wide
+    assert "Win rate" not in section.blocks[0].drawn()
     _, _, judges, agreement, parts = tables(section)
     assert [cell.text for cell in judges.rows[1]][3:] == ["n/a"] * 4
     assert agreement.rows[0][0].text == "all judges" and agreement.rows[0][-1].text == "human and ai 0.50"

@@ -59,7 +59,7 @@ def section(tmp_path):
 
 def test_the_plane_has_a_point_a_snapshot_by_what_is_best_known(section):
     (figure,) = [block for block in section.blocks if block.kind == "figure"]  # a judge of harm has no such plane
-    assert "sft 0.30, 0.50" in figure.wide and "ppo 0.05, 0.10" in figure.wide
+    assert "sft 0.30, 0.50" in figure.drawn() and "ppo 0.05, 0.10" in figure.drawn()
 
 
 def test_tables_say_what_is_seen_what_it_comes_to_and_how(section):

@@ -83,7 +83,7 @@ def test_replies_that_met_are_shown_as_text(run):
 
 def test_the_frontier_begins_at_the_first_snapshot(run):
     section = rounds_section(load_context([run]))
-    (svg,) = [b.wide for b in section.blocks if b.kind == "figure" and "Right is more helpful" in b.caption]
+    (svg,) = [b.drawn() for b in section.blocks if b.kind == "figure" and "Right is more helpful" in b.caption]
     assert "first 0.10, 0.35; round 1 0.40, 0.30; round 2 0.50, 0.20" in svg
 
 

@@ -1,16 +1,16 @@
 """What a page is made of: sections of notes, figures, tables and samples; and how a number is written.
 
-Everything is plain text until the template escapes it; only `Figure.wide` and `Figure.narrow` are markup, and only
-figures.py makes it.
+Everything is plain text until the template escapes it; only what a `Figure` draws is markup, and only figures.py
+makes it.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from accord.evaluation.statistics import Interval
-from accord.reporting.figures import NARROW
+from accord.reporting.figures import WIDTH
 from accord.reporting.runs import RunData
 
 Tone = Literal["", "good", "bad", "unclear"]
@@ -28,19 +28,24 @@ class Cell:
     numeric: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Figure:
-    """One drawing for a desk's screen and for paper, one for a phone's; `caption` says what there is to see."""
+    """What a function of figures.py draws of the data; `caption` says what there is to see. Drawing takes most of a
+    report's time and may be done in another process: the data is plain."""
 
     kind: ClassVar[str] = "figure"
-    wide: str
-    narrow: str
+    draw: Callable[..., str]
+    data: Sequence[Any]
+    options: Mapping[str, Any]
     caption: str
 
+    def drawn(self, width: float = WIDTH) -> str:
+        """The SVG in a width: WIDTH for a desk's screen and for paper, NARROW for a phone."""
+        return self.draw(*self.data, **self.options, width=width)
 
-def drawn(draw: Callable[..., str], *data: Any, caption: str, **options: Any) -> Figure:
-    """What a function of figures.py draws of the data, in both widths."""
-    return Figure(draw(*data, **options), draw(*data, **options, width=NARROW), caption)
+
+def figure(draw: Callable[..., str], *data: Any, caption: str, **options: Any) -> Figure:
+    return Figure(draw, data, options, caption)
 
 
 @dataclass(frozen=True)

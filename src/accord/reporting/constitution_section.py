@@ -9,7 +9,7 @@ from accord.reporting.blocks import (
     Cell,
     Section,
     Table,
-    drawn,
+    figure,
     interval_cell,
     numeric,
     show,
@@ -67,7 +67,7 @@ def revisions_figure(context: Context, runs: Sequence[RunData]) -> Block | None:
     if not panels:
         return None
     caption = "Every revision in turn; 0 is the reply itself. Harm should fall at once, and evasiveness not rise."
-    return drawn(figures.curves, panels, columns=3, label="Revisions", height=1.9, caption=caption)
+    return figure(figures.curves, panels, columns=3, label="Revisions", height=1.9, caption=caption)
 
 
 def revisions_table(name: str, run: RunData) -> Block | None:

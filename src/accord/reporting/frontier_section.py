@@ -1,7 +1,7 @@
 """What help costs in harm over values of one knob, and the point that was chosen."""
 
 from accord.reporting import figures
-from accord.reporting.blocks import Cell, Section, Table, drawn, interval_cell
+from accord.reporting.blocks import Cell, Section, Table, figure, interval_cell
 from accord.reporting.context import Context, label_of
 from accord.reporting.runs import RunData, interval, number
 
@@ -46,5 +46,5 @@ def _show(section: Section, run: RunData) -> None:
         f"Values of {over}: the further right below the dashed line, the better. Crosses are 95 % intervals over {of}."
     )
     level = {"level": at_most, "level_label": f"at most {at_most:g}"}
-    section.blocks.append(drawn(figures.plane, points, xlabel, ylabel, **level, caption=caption))
+    section.blocks.append(figure(figures.plane, points, xlabel, ylabel, **level, caption=caption))
     section.blocks.append(Table([over, xlabel, ylabel, f"at most {at_most:g}"], rows))

@@ -9,7 +9,7 @@ from accord.reporting.blocks import (
     Figure,
     Section,
     Table,
-    drawn,
+    figure,
     interval_cell,
     numeric,
     show,
@@ -103,7 +103,7 @@ def _reliability(way: str, runs: Sequence[RunData], labels: Sequence[str]) -> li
         "it says; below that the snapshot is too sure."
     )
     label = f"Right answers by chance given, {way}"
-    return [drawn(figures.curves, [panel], columns=1, label=label, height=2.4, caption=caption)]
+    return [figure(figures.curves, [panel], columns=1, label=label, height=2.4, caption=caption)]
 
 
 def _calibration(way: str, runs: Sequence[RunData], labels: Sequence[str]) -> list[list[Cell]]:

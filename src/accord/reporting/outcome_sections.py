@@ -17,7 +17,7 @@ from accord.reporting.blocks import (
     ShownSample,
     Table,
     Tone,
-    drawn,
+    figure,
     interval_cell,
     show,
     show_interval,
@@ -160,7 +160,7 @@ def outcome_section(context: Context) -> Section | None:
         "boundary of harm, replies do harm on average."
     )
     section.blocks.append(
-        drawn(figures.dots, context.slices, columns, label="Scores by slice of prompts", caption=caption)
+        figure(figures.dots, context.slices, columns, label="Scores by slice of prompts", caption=caption)
     )
     for metric in metrics:
         section.blocks.append(value_table(context, metric))
@@ -231,7 +231,7 @@ def plane_section(context: Context) -> Section | None:
         "A point is a snapshot, its cross the 95 % intervals. Below the dashed line replies are harmless on average."
     )
     level = {"level": 0.0, "level_label": "boundary 0"}
-    section.blocks.append(drawn(figures.plane, points, *axes, **level, caption=caption))
+    section.blocks.append(figure(figures.plane, points, *axes, **level, caption=caption))
     head = ["snapshot", f"{label_of(helpful)}, all prompts", f"{label_of(harm)}, {where}"]
     section.blocks.append(Table(head, rows))
     _cite_evaluations(context, section)
@@ -266,7 +266,7 @@ def capability_section(context: Context) -> Section | None:
                 ],
             )
             section.blocks.append(
-                drawn(
+                figure(
                     figures.dots,
                     slices,
                     [column],

@@ -12,7 +12,7 @@ from accord.reporting.blocks import (
     Section,
     Table,
     Tone,
-    drawn,
+    figure,
     interval_cell,
     numeric,
     show,
@@ -71,7 +71,7 @@ def preference_section(context: Context) -> Section | None:
             "The dashed line is a calibrated model, and below it a model is surer than it is right. Bars are 95 % "
             "Wilson intervals; bins hold equal numbers of pairs."
         )
-        section.blocks.append(drawn(figures.reliability, models, label="Reliability", caption=caption))
+        section.blocks.append(figure(figures.reliability, models, label="Reliability", caption=caption))
     head = ["model", "subset", "pairs", "accuracy", "length alone", "ECE", "ties"]
     section.blocks.append(
         Table(head, rows, "Ties count half. “Length alone” always prefers the longer (or shorter) reply.")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from accord.reporting import figures
-from accord.reporting.blocks import Block, Cell, Section, Table, drawn, interval_cell, numeric
+from accord.reporting.blocks import Block, Cell, Section, Table, figure, interval_cell, numeric
 from accord.reporting.context import Context
 from accord.reporting.runs import RunData, interval
 
@@ -31,7 +31,7 @@ def principles_section(context: Context) -> Section | None:
     ]
     column = figures.Column("Replies that keep to the principle", "share of replies", dots)
     caption = "Each principle on its own tests: what lies to the left is kept to the least. Bars are 95 % intervals."
-    section.blocks.append(drawn(figures.dots, names, [column], label="Principles", caption=caption))
+    section.blocks.append(figure(figures.dots, names, [column], label="Principles", caption=caption))
     for label, run in zip(labels, runs, strict=True):
         blocks = (price_table(label, run), pairs_table(run), against_table(run))
         section.blocks += [block for block in blocks if block is not None]

@@ -10,7 +10,7 @@ from accord.reporting.blocks import (
     Cell,
     Section,
     Table,
-    drawn,
+    figure,
     interval_cell,
     numeric,
     show,
@@ -87,7 +87,7 @@ def elo_figure(judges: Judges) -> Block | None:
         columns.append(figures.Column("Win rate against the anchor", "share of prompts", rates, 0.5))
     label = "Elo of every snapshot by judge, with intervals"
     caption = "The dashed line is the anchor (Elo), or even odds (win rate). Intervals that overlap may still differ."
-    return drawn(figures.dots, order, columns, label=label, caption=caption)
+    return figure(figures.dots, order, columns, label=label, caption=caption)
 
 
 def ratings_table(judge: str, found: Mapping[str, Any]) -> Block | None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from accord.reporting import figures
-from accord.reporting.blocks import Block, Cell, Section, Table, drawn, interval_cell, numeric
+from accord.reporting.blocks import Block, Cell, Section, Table, figure, interval_cell, numeric
 from accord.reporting.context import Context
 from accord.reporting.runs import RunData, interval
 
@@ -32,7 +32,7 @@ def redteam_section(context: Context) -> Section | None:
     ]
     column = figures.Column("Attacks that get through", "share of replies", dots)
     caption = "Share of replies that gave in by family of attack: left is safer. Bars are 95 % intervals over requests."
-    section.blocks.append(drawn(figures.dots, labels, [column], label="Attacks that get through", caption=caption))
+    section.blocks.append(figure(figures.dots, labels, [column], label="Attacks that get through", caption=caption))
     for name, run in zip(names, runs, strict=True):
         section.blocks.append(table(name, run))
         section.cite(context.name(run), run, "redteam.json")

@@ -5,7 +5,7 @@ from typing import Any
 
 from accord.evaluation.statistics import Interval
 from accord.reporting import figures
-from accord.reporting.blocks import Block, Cell, Section, Table, drawn, interval_cell, numeric
+from accord.reporting.blocks import Block, Cell, Section, Table, figure, interval_cell, numeric
 from accord.reporting.context import Context
 from accord.reporting.runs import interval
 
@@ -62,7 +62,7 @@ def plane_figure(judge: str, snapshots: Snapshots) -> Block | None:
         return None
     axes = [f"share of look-alikes refused, by {judge}", f"share of harmful prompts complied with, by {judge}"]
     caption = f"Best is the lower left. As {judge} sees it, its known errors taken out; crosses are 95 % intervals."
-    return drawn(figures.plane, points, *axes, caption=caption)
+    return figure(figures.plane, points, *axes, caption=caption)
 
 
 def best(found: Mapping[str, Any] | None) -> Interval | None:

@@ -15,7 +15,7 @@ from accord.reporting.blocks import (
     ShownSample,
     Table,
     Tone,
-    drawn,
+    figure,
     numeric,
 )
 from accord.reporting.context import Context, label_of
@@ -114,7 +114,7 @@ def _wins(rounds: list[Row]) -> list[Figure]:
         "Share of fresh prompts on which the candidate wins, with the interval that decides: a bound is met where all "
         "of it lies right of the dashed line."
     )
-    return [drawn(figures.dots, rows, panels, label="Wins over the rounds", caption=caption)]
+    return [figure(figures.dots, rows, panels, label="Wins over the rounds", caption=caption)]
 
 
 def _frontier(rounds: list[Row]) -> list[Figure]:
@@ -133,7 +133,7 @@ def _frontier(rounds: list[Row]) -> list[Figure]:
         return []
     axes = [f"{label_of('gold/helpful')}, all prompts", f"{label_of(harm[1])}, {harm[0]}"]
     caption = "Right is more helpful, down is less harmful. Crosses are 95 % intervals."
-    return [drawn(figures.plane, points, *axes, caption=caption)]
+    return [figure(figures.plane, points, *axes, caption=caption)]
 
 
 def _harm_of(slices: Mapping[str, Row]) -> tuple[str, str] | None:

@@ -5,7 +5,7 @@ import math
 from accord.evaluation.statistics import Interval
 from accord.evaluation.tasks import ACCURACY, LOSS
 from accord.reporting import figures
-from accord.reporting.blocks import Cell, Section, Table, Tone, drawn, interval_cell, show
+from accord.reporting.blocks import Cell, Section, Table, Tone, figure, interval_cell, show
 from accord.reporting.context import Context
 from accord.reporting.runs import Row, RunData, interval, number
 
@@ -32,7 +32,7 @@ def tasks_section(context: Context) -> Section | None:
         column = figures.Column("Right answers", "share of questions", dots)
         caption = "Share of right answers by task and snapshot: a snapshot left of an earlier one has paid a tax."
         caption = f"{caption} Bars are 95 % intervals."
-        section.blocks.append(drawn(figures.dots, right, [column], label="Right answers", caption=caption))
+        section.blocks.append(figure(figures.dots, right, [column], label="Right answers", caption=caption))
     rows = []
     for task in tasks:
         metric = ACCURACY if task in right else LOSS

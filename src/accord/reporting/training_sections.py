@@ -15,7 +15,7 @@ from accord.reporting.blocks import (
     Section,
     Table,
     Tiles,
-    drawn,
+    figure,
     missing,
     numeric,
     show,
@@ -55,7 +55,7 @@ def reward_section(context: Context) -> Section | None:
     if not panels:
         return None
     section.blocks.append(
-        drawn(
+        figure(
             figures.curves,
             panels,
             columns=2 if len(panels) in (2, 4) else 3,
@@ -130,7 +130,7 @@ def limits_section(context: Context) -> Section | None:
             columns = len(panels) if len(panels) < 4 else 2
             label = f"Cost “{name}” and its multiplier"
             section.blocks.append(
-                drawn(figures.curves, panels, columns=columns, label=label, height=2.4, caption=BOUND)
+                figure(figures.curves, panels, columns=columns, label=label, height=2.4, caption=BOUND)
             )
         for run in runs:
             rows.append(_limit_row(context, run, name))
@@ -175,12 +175,12 @@ def curves_section(context: Context) -> Section | None:
         panels.append(figures.Panel(context.name(run), "step", "loss (nats)", lines))
         rows.append(_curve_row(context, run))
     if panels:
-        section.blocks.append(drawn(figures.curves, panels, label="Training loss", caption=LEARNED))
+        section.blocks.append(figure(figures.curves, panels, label="Training loss", caption=LEARNED))
         head = ["run", "steps", "tokens", f"loss, last {LAST}", "held-out loss", "held-out accuracy", "tokens/s"]
         section.blocks.append(Table(head, rows, "Tokens per second is the median over steps."))
     drifts = [_drift_panel(context, run) for run in context.stage("dpo") if run.series("eval/logps/chosen_drift")[0]]
     if drifts:
-        section.blocks.append(drawn(figures.curves, drifts, label="Drift of held-out replies", caption=DRIFT))
+        section.blocks.append(figure(figures.curves, drifts, label="Drift of held-out replies", caption=DRIFT))
     policies = [run for run in context.stage("ppo") if run.metrics]
     panels = []
     for metric, title, unit in VITALS:
@@ -188,7 +188,7 @@ def curves_section(context: Context) -> Section | None:
             panels.append(figures.Panel(title, "iteration", unit, lines, from_zero=True))
     if panels:
         signs = {"columns": 3, "label": "Vital signs of PPO", "height": 1.9}
-        section.blocks.append(drawn(figures.curves, panels, **signs, caption=VITAL))
+        section.blocks.append(figure(figures.curves, panels, **signs, caption=VITAL))
     if not section.blocks:
         return None
     section.blocks += _notes(notes)
@@ -259,7 +259,7 @@ def lineage_section(context: Context) -> Section:
     known = [(context.name(r), s) for r, s in zip(context.runs, seconds, strict=True) if math.isfinite(s)]
     if known:
         bars = [name for name, _ in known], [s for _, s in known], "wall-clock time (s)"
-        section.blocks.append(drawn(figures.bars, *bars, caption="Time of each run, as its lineage says."))
+        section.blocks.append(figure(figures.bars, *bars, caption="Time of each run, as its lineage says."))
     rows = []
     for run, took in zip(context.runs, seconds, strict=True):
         parents = [p for p in run.lineage.get("parents") or [] if isinstance(p, dict)]

@@ -10,7 +10,7 @@ from accord.reporting.blocks import (
     Section,
     Table,
     Tone,
-    drawn,
+    figure,
     interval_cell,
     numeric,
     show,
@@ -127,7 +127,7 @@ def curve_figure(found: Mapping[str, Mapping[str, Any]]) -> Block | None:
         "How often the model is right, by how far apart it scores two replies. Below the dashed line it is surer than "
         "it is right. Bins hold equal numbers of pairs."
     )
-    return drawn(figures.curves, panels, label="Accuracy against score difference", caption=caption)
+    return figure(figures.curves, panels, label="Accuracy against score difference", caption=caption)
 
 
 def breakdown_table(name: str, value: Mapping[str, Any]) -> Block | None:

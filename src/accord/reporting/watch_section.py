@@ -4,7 +4,7 @@ import math
 
 from accord.evaluation.diagnoses import AlarmMeaning
 from accord.reporting import figures
-from accord.reporting.blocks import Cell, Section, Table, drawn, numeric, show
+from accord.reporting.blocks import Cell, Section, Table, figure, numeric, show
 from accord.reporting.context import Context
 from accord.reporting.runs import RunData
 
@@ -41,7 +41,7 @@ def watch_section(context: Context) -> Section | None:
             panels.append(figures.Panel(title, "iteration", unit, lines))
     caption = "Read beside the reward: a sign that turns while the reward still rises is worth a look at the replies."
     signs_of = {"columns": 3, "label": "Signs of hacking", "height": 1.9}
-    section.blocks.append(drawn(figures.curves, panels, **signs_of, caption=caption))
+    section.blocks.append(figure(figures.curves, panels, **signs_of, caption=caption))
     rows = [row for run in runs for row in _alarms(context, run)]
     if rows:
         section.blocks.append(Table(["run", "alarm", "ended the run"], rows, "Alarms that rang."))

@@ -7,16 +7,15 @@ import importlib
 import math
 import multiprocessing
 import os
-import signal
 import socket
-import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from accord import processes
 from accord.config import Config
 from accord.lineage import available_cores
 
@@ -40,7 +39,7 @@ class Workers:
         self.cores = cores or available_cores()
         self.count = min(self.cores, MOST)
         self._others = set(multiprocessing.active_children())
-        self._pool = ProcessPoolExecutor(self.count, multiprocessing.get_context("spawn"), _begin)
+        self._pool = processes.pool(self.count)
 
     def __enter__(self) -> "Workers":
         return self
@@ -130,18 +129,3 @@ def with_threads(config: Any, threads: int) -> Any:
     """
     begun = (Path(config.out) / "config.yaml").exists()
     return config if config.threads or begun else config.model_copy(update={"threads": threads})
-
-
-def _begin() -> None:
-    """Ctrl-C reaches the whole group: a running stage hears it by its own handler, an idle worker need not. Whoever
-    started the worker may be killed alone: then it stops too, and leaves a run to go on from."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    # a training stage stops after its step; anything else at once
-    os.kill(os.getpid(), signal.SIGTERM)

@@ -11,6 +11,7 @@ import time
 from accord.claims.lab.findings import findings
 from accord.claims.lab.recipes import SCALES, GoldFlow
 from accord.claims.lab.workers import Job, Workers
+from accord.lineage import available_cores
 from accord.run import RunFolder
 from accord.stages.demo.config import Demo
 
@@ -57,7 +58,8 @@ def run(config: Demo) -> RunFolder:
 
         folders = [run.path / name for name in FOLDERS]
         folders += [run.path / f"evaluate-{name}" for name in STAGES]
-        write_text(run.path / "report.html", build_report(folders, title="Accord on the gold world", summary=lines))
+        page = build_report(folders, title="Accord on the gold world", summary=lines, processes=available_cores())
+        write_text(run.path / "report.html", page)
         run.finish()
         print("\n".join(["", "What it showed:", *(f"  {line}" for line in lines)]))
         print(f"\nreport: {run.path / 'report.html'}   ({time.monotonic() - began:.0f} s in all)")

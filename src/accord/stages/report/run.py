@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from accord.errors import BadInput
+from accord.lineage import available_cores
 from accord.run import write_text
 from accord.stages.report.config import Report
 
@@ -15,7 +16,7 @@ def run(config: Report) -> Path:
     for folder in folders:
         if not folder.is_dir():
             raise BadInput(f"{folder}: no such run folder")
-    page = build_report(folders, title=config.title)
+    page = build_report(folders, title=config.title, processes=available_cores())
     write_text(Path(config.out), page)
     print(f"wrote {config.out}")
     return Path(config.out)
