@@ -147,6 +147,13 @@ def test_a_revision_that_was_cut_is_no_demonstration_and_not_revised(monkeypatch
     assert read_json(tmp_path / "run" / "lineage.json")["not_whole"] == 1
 
 
+def test_progress_is_said_after_every_step_of_a_chunk(monkeypatch, tmp_path, ours):
+    told = []
+    monkeypatch.setattr(revise.Progress, "update", lambda self, done, numbers: told.append((done, self.steps)))
+    talk(monkeypatch, tmp_path, ours, ["no", "c", "yes", "c", "so"], revisions=2)
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
 def test_nothing_whole_is_refused(monkeypatch, tmp_path, ours):
     from accord.errors import BadInput
 

@@ -51,18 +51,20 @@ def revise(
     refuse_none(config, principles, "revises")
     steps = 1 + config.revisions
     first = run.keep_samples(CHUNK * steps) // steps
-    progress = Progress(run.stage, len(prompts), unit="prompt", first=first)
+    progress = Progress(run.stage, len(prompts) * steps, unit="reply", first=first * steps)
     examples = [turn for worked in constitution.revisions[: config.shots] for turn in worked.shown(config.critique)]
     while first < len(prompts):
         chains = [Chain(prompt, first + i) for i, prompt in enumerate(prompts[first : first + CHUNK])]
-        begin(config, writers.policy, chains)
-        for step in range(1, steps):
-            take_step(config, writers.critic, chains, step, principles, examples)
+        for step in range(steps):
+            if step == 0:
+                begin(config, writers.policy, chains)
+            else:
+                take_step(config, writers.critic, chains, step, principles, examples)
+            progress.update(first * steps + (step + 1) * len(chains), {})
         for chain in chains:
             for row in chain.rows:
                 run.add_sample(row)
         first += len(chains)
-        progress.update(first, {})
         if run.stop_requested and first < len(prompts):
             raise run.interrupted(first, "prompt")
 
