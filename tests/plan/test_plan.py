@@ -16,6 +16,7 @@ from accord.engine.forward.recompute import recompute_layers
 from accord.engine.packing import pack, reply_group
 from accord.errors import BadInput
 from accord.parsing import parse
+from accord.stages.plan import machines
 from accord.stages.plan.choose import PlanInput, breaks_first, choose, consider, fewest_devices
 from accord.stages.plan.cluster import ring_seconds, simulate
 from accord.stages.plan.config import Forecast
@@ -316,7 +317,16 @@ def test_a_knob_that_nothing_reads_is_refused(given, knob):
         Forecast(model="8b", stages=[])
 
 
-def test_this_machine_is_looked_at(monkeypatch):
+def test_this_machine_is_measured(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    # the first call of each is not timed; then products in f32 and in bf16, and a copy
+    taken = iter([9.0, 0.3, 0.2, 9.0, 0.1, 0.4, 9.0, 0.7])
+    monkeypatch.setattr(machines, "_timed", lambda work, device: next(taken))
+    machines.speeds.cache_clear()
     machine = find_machine("this")
-    assert machine.devices == 1 and machine.device == "cpu" and "memory as it is here" in machine.source
+    machines.speeds.cache_clear()
+    assert next(taken, None) is None
+    assert (machine.f32, machine.bf16) == (2 * 1024**3 / 0.2, 2 * 1024**3 / 0.1)
+    assert machine.bandwidth == 2 * 4 * 2**24 / 0.7
+    assert machine.devices == 1 and machine.device == "cpu" and "measured here" in machine.source
+    assert machine.step == read_table(TABLE)["laptop"]["step"]

@@ -1,5 +1,8 @@
 """What a plan knows of a machine: the table of `machines.yaml`, a file of the user's own, or a look at this one."""
 
+import functools
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,8 @@ from accord.errors import BadInput, did_you_mean
 
 TABLE = Path(__file__).with_name("machines.yaml")
 GIB = 2**30
+LARGE = {"cpu": (1024, 2**24), "cuda": (8192, 2**28)}  # side of the product that is timed, and numbers of the copy
+MEASURING = 0.5  # seconds of each
 
 
 @dataclass(frozen=True)
@@ -114,11 +119,10 @@ def _number(file: str, name: str, key: str, value: Any) -> float:
 
 
 def this_machine() -> Machine:
-    """What can be seen of this machine; how fast it is comes from the row of the table that is most like it."""
+    """This machine: memory and speed measured, the rest from the row of the table that is most like it."""
     import torch
 
     from accord.training.memory import free_bytes
-    from accord.training.precision import speed_up
 
     table = read_table(TABLE)
     if torch.cuda.is_available():
@@ -127,7 +131,43 @@ def this_machine() -> Machine:
         memory = torch.cuda.get_device_properties(0).total_memory / GIB
         seen: dict[str, Any] = {"devices": torch.cuda.device_count(), "memory": memory}
     else:
-        row = "cpu-amx" if speed_up("cpu") > 3 else "laptop"
-        seen = {"devices": 1, "memory": free_bytes(torch.device("cpu")) / GIB}
-    given = table[row] | seen | {"source": f"memory as it is here, speed as {row}: {table[row]['source']}"}
+        row, seen = "laptop", {"devices": 1, "memory": free_bytes(torch.device("cpu")) / GIB}
+    seen |= speeds(table[row]["device"])
+    given = table[row] | seen | {"source": f"memory and speed as measured here, the rest as {row}"}
     return make_machine("this", {"this": given}, str(TABLE))
+
+
+@functools.cache
+def speeds(device: str) -> dict[str, float]:
+    """Operations per second of a large product in f32 and in bf16, and bytes per second of a large copy, read and
+    written: the best of some runs, for what is beside them would only slow them down."""
+    import torch
+
+    side, numbers = LARGE[device]
+    found = {}
+    for name, dtype in (("f32", torch.float32), ("bf16", torch.bfloat16)):
+        a = torch.ones(side, side, dtype=dtype, device=device)
+        found[name] = 2 * side**3 / _least_seconds(lambda a=a: a @ a, device)  # type: ignore[misc]
+    source = torch.ones(numbers, device=device)
+    target = torch.empty_like(source)
+    found["bandwidth"] = 2 * source.nbytes / _least_seconds(lambda: target.copy_(source), device)
+    return found
+
+
+def _least_seconds(work: Callable[[], Any], device: str) -> float:
+    """Of one call: without the first one, which loads libraries and chooses kernels."""
+    _timed(work, device)
+    taken = [_timed(work, device)]
+    while sum(taken) < MEASURING:
+        taken.append(_timed(work, device))
+    return max(min(taken), 1e-9)
+
+
+def _timed(work: Callable[[], Any], device: str) -> float:
+    started = time.perf_counter()
+    work()
+    if device == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
