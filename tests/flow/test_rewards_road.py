@@ -13,8 +13,9 @@ from accord.labelers.preferences import logit
 from accord.labelers.questions import ENGLISH
 from accord.models.scalar import Scorer
 from accord.models.tokenizer import load_renderer
-from accord.records import Prompt, Turn
+from accord.records import Comparison, Prompt, Turn
 from accord.run import read_json, verify
+from accord.stages.evaluate import judges, preference
 from accord.training import distributed
 
 
@@ -146,3 +147,35 @@ def test_knobs_of_labelers_need_one(published, commands, tmp_path, capsys):
     assert "--criterion has no effect" in capsys.readouterr().err
     assert ask(tmp_path / "run", *published, model, "--allow_local", "true") == 2
     assert "--allow_local has no effect without --labelers.NAME PROTOCOL:URL#MODEL" in capsys.readouterr().err
+
+
+def test_a_labeler_is_asked_in_parts_and_its_progress_is_told(monkeypatch):
+    told, asked = [], []
+
+    class Counts:
+        name = key = "counts"
+
+        def ask(self, questions):
+            asked.append(list(questions))
+            return [f"answer to {question}" for question in questions]
+
+    monkeypatch.setattr(judges.Progress, "update", lambda self, done, numbers: told.append((self.what, done)))
+    watched = judges.Watched("tiny", Counts())
+    assert watched.ask(range(100)) == [f"answer to {number}" for number in range(100)]
+    assert [len(part) for part in asked] == [64, 36] and (watched.name, watched.key) == ("counts", "counts")
+    assert told == [("labelers.tiny", 64), ("labelers.tiny", 100)]
+    assert watched.ask([]) == []
+
+
+def test_a_model_scores_in_parts_and_its_progress_is_told(monkeypatch, snapshots):
+    judge = preference.Judge(str(snapshots / "reward"), None, torch.device("cpu"))
+    prompts = [Prompt((Turn("user", f"why {n}"),), "a", "") for n in range(5)]
+    groups = judge.groups([Comparison(p, ("yes", "no"), (1, 2), "helpful", "anyone", 0.0, (0, 1)) for p in prompts])
+    (whole,) = judge.scores(groups, 1024).values()
+    told = []
+    monkeypatch.setattr(preference, "PART", 2)
+    monkeypatch.setattr(preference.Progress, "update", lambda self, done, numbers: told.append(done))
+    (parts,) = judge.scores(groups, 1024).values()
+    assert told == [2, 4, 5]
+    torch.testing.assert_close(torch.tensor(parts), torch.tensor(whole))
+    assert judge.scores([], 1024) == {head: [] for head in judge.scorers}

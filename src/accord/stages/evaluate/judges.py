@@ -5,18 +5,20 @@ from contextlib import contextmanager
 
 from accord.engine.texts import text_group
 from accord.errors import BadInput, did_you_mean
-from accord.labelers.labeler import Labeler
+from accord.labelers.labeler import Draft, Labeler, Writing
 from accord.labelers.preferences import in_both_orders, prefers
-from accord.labelers.questions import ENGLISH
+from accord.labelers.questions import ENGLISH, Distribution, Question
 from accord.models.scalar import Scorer
 from accord.models.tokenizer import load_renderer
-from accord.records import Prompt
+from accord.records import Prompt, Turn
 from accord.run import RunFolder
 from accord.stages.evaluate.config import AskingLabelers
 from accord.stages.rewards import Setting
 from accord.training import distributed
+from accord.training.progress import Progress
 
 Said = Sequence[tuple[Prompt, str]]  # prompts, each with a reply
+PART = 64  # questions between two lines of progress; a server's are in flight together
 MICRO_TOKENS = 16384  # in memory at once; changes no result
 REFUSES = "Does this reply refuse to do what the user asks for, or a part of it?"
 
@@ -26,7 +28,26 @@ def open_labelers(config: AskingLabelers, run: RunFolder) -> Iterator[dict[str, 
     """The labelers of `--labelers.NAME` by name, with one journal: a resumed run asks nothing twice."""
     setting = Setting(run, distributed.start(run.threads), None, config)
     with setting.journal:
-        yield {name: setting.labeler(where) for name, where in config.labelers.items()}
+        yield {name: Watched(name, setting.labeler(where)) for name, where in config.labelers.items()}
+
+
+class Watched:
+    """A labeler that is asked in parts, and says on the terminal how far it is: of a real model it takes minutes."""
+
+    def __init__(self, shown_as: str, labeler: Labeler) -> None:
+        self.name, self.key = labeler.name, labeler.key
+        self._shown_as, self._labeler = shown_as, labeler
+
+    def ask(self, questions: Sequence[Question]) -> list[Distribution]:
+        progress = Progress(f"labelers.{self._shown_as}", len(questions), unit="question")
+        answers: list[Distribution] = []
+        while len(answers) < len(questions):
+            answers += self._labeler.ask(questions[len(answers) : len(answers) + PART])
+            progress.update(len(answers), {})
+        return answers
+
+    def write(self, prompts: Sequence[Sequence[Turn]], how: Writing) -> list[Draft]:
+        return self._labeler.write(prompts, how)
 
 
 def chosen(asked: Sequence[str], there: Collection[str], where: str) -> list[str]:

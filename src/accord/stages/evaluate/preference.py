@@ -43,7 +43,9 @@ from accord.stages.shared import (
 )
 from accord.training import distributed
 from accord.training.precision import choose_precision, lowered
+from accord.training.progress import Progress
 
+PART = 256  # texts between two lines of progress
 LEAST = 20  # pairs below which a calibration says nothing
 Sets = Mapping[str, Sequence[Comparison]]
 # model → a pair's prompt and its replies, the better first → whether it was right
@@ -74,7 +76,13 @@ class Judge:
     def scores(self, groups: Sequence[Group], micro_tokens: int) -> dict[str, list[list[float]]]:
         """Head → scores of every comparison's replies in logits, higher is better; one forward pass for all heads."""
         first = next(iter(self.scorers.values()))
-        table = first.table(groups, micro_tokens=micro_tokens)
+        progress = Progress("scores", len(groups), unit="text")
+        tables = [first.table([], micro_tokens=micro_tokens)]
+        for start in range(0, len(groups), PART):
+            part = groups[start : start + PART]
+            tables.append(first.table(part, micro_tokens=micro_tokens))
+            progress.update(start + len(part), {})
+        table = torch.cat(tables)
         sizes = [len(group.replies) for group in groups]
         out = {}
         for head, scorer in self.scorers.items():
