@@ -1,6 +1,7 @@
 """How a batch is cut, over micro-batches or ranks, changes nothing; the optimizer and its schedule by hand."""
 
 import math
+import weakref
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from accord.stages.preference.items import Label, PreferenceItem
 from accord.stages.preference.loss import item_loss, totals
 from accord.stages.sft.config import Sft
 from accord.training.distributed import World
-from accord.training.fit import fit
+from accord.training.fit import backward, fit
 from accord.training.optimizer import build_optimizer, clip_gradients, rate_at
 
 ONE = World(0, 1, torch.device("cpu"))
@@ -102,6 +103,19 @@ def test_c15_c16_micro_tokens_changes_no_result(name, commands, tmp_path):
     for a, b in zip(*rows, strict=True):
         for key in set(a) - {"tokens_per_second"}:
             assert a[key] == pytest.approx(b[key], rel=2e-3, abs=2e-4), key
+
+
+def test_no_spent_graph_is_held_while_the_next_micro_batch_passes():
+    weight, made, alive = torch.ones(2, requires_grad=True), [], []
+
+    def loss(micro):
+        alive.append([of() is not None for of in made])
+        value = (weight * micro[0]).sum()
+        made.append(weakref.ref(value))
+        return value, {"loss": value.detach()}
+
+    assert float(backward(ONE, [[1.0], [2.0], [3.0]], 1.0, loss)["loss"]) == 12.0
+    assert alive == [[], [False], [False, False]] and weight.grad.tolist() == [6.0, 6.0]
 
 
 def test_fit_counts_its_steps_and_evaluates_when_asked(tmp_path, snapshots):

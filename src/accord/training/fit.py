@@ -155,6 +155,7 @@ def backward(
             continue
         value, parts = loss(micro)
         value.backward()
+        del value  # nodes of a spent graph, between what glibc has freed, made the next one's layers take new memory
         for name, part in parts.items():
             metrics[name] = metrics.get(name, torch.zeros(())) + part
     return metrics

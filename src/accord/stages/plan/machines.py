@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from accord.errors import BadInput, did_you_mean
+from accord.lineage import available_cores
 
 TABLE = Path(__file__).with_name("machines.yaml")
 GIB = 2**30
@@ -145,12 +146,15 @@ def speeds(device: str) -> dict[str, float]:
 
     side, numbers = LARGE[device]
     found = {}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(available_cores())  # as a stage will, whatever was set before
     for name, dtype in (("f32", torch.float32), ("bf16", torch.bfloat16)):
         a = torch.ones(side, side, dtype=dtype, device=device)
         found[name] = 2 * side**3 / _least_seconds(lambda a=a: a @ a, device)  # type: ignore[misc]
     source = torch.ones(numbers, device=device)
     target = torch.empty_like(source)
     found["bandwidth"] = 2 * source.nbytes / _least_seconds(lambda: target.copy_(source), device)
+    torch.set_num_threads(threads)
     return found
 
 
