@@ -11,6 +11,8 @@ from accord.reporting import figures
 from accord.reporting.blocks import Figure
 from accord.reporting.figures import NARROW, WIDTH
 
+MOST = 4  # more processes than this would import for longer than they draw
+
 
 class Picture(NamedTuple):
     """SVG of one figure."""
@@ -45,9 +47,9 @@ def drawing(processes: int) -> Iterator[Pictures]:
     if processes == 1:
         yield Pictures(None)
         return
-    others = pool(processes)
+    others = pool(min(processes, MOST))
     try:
-        for _ in range(processes):  # they import while this one reads the runs
+        for _ in range(min(processes, MOST)):  # they import while this one reads the runs
             others.submit(figures.warm)
         yield Pictures(others)
     finally:

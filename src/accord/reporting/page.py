@@ -1,6 +1,6 @@
 """Run folders to one self-contained HTML page: no script, no request, all text escaped."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jinja2
@@ -60,21 +60,27 @@ def build_report(
     """The page for these run folders (any stages, any order), as HTML.
 
     `summary` are lines of what was shown, put first; without it the page says what the evaluations themselves
-    show. A section is there if its numbers are. Figures are drawn in so many processes; where these are more than this
-    one, the caller's main module is imported in each. Raises BadInput for a folder that is missing, holds nothing, or
-    has a broken file.
+    show. A section is there if its numbers are. Figures are drawn in so many processes, four at most; where these are
+    more than this one, the caller's main module is imported in each. Raises BadInput for a folder that is missing,
+    holds nothing, or has a broken file.
     """
     if not runs:
         raise BadInput("nothing to report on; name at least one run folder")
     with drawing(processes) as pictures:
-        context = load_context(runs)
-        sections = [summary_section(context, summary)]
-        for maker in MAKERS:
-            section = maker(context)
-            if section is not None:
-                pictures.begin(block for block in section.blocks if isinstance(block, Figure))
-                sections.append(section)
+        sections = []
+        for section in sections_of(load_context(runs), summary):
+            pictures.begin(block for block in section.blocks if isinstance(block, Figure))
+            sections.append(section)
         return render(title, sections, pictures.drawn())
+
+
+def sections_of(context: Context, summary: Sequence[str]) -> Iterator[Section]:
+    """The summary, then every section whose numbers are there, one after the other."""
+    yield summary_section(context, summary)
+    for maker in MAKERS:
+        section = maker(context)
+        if section is not None:
+            yield section
 
 
 def summary_section(context: Context, lines: Sequence[str]) -> Section:
