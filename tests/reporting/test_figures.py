@@ -128,6 +128,20 @@ def test_names_of_points_keep_apart():
     assert len({places[f"snapshot {i}"] for i in range(4)}) == 4
 
 
+def test_the_name_of_a_point_below_a_level_stands_below_it_too():
+    spots = {"above": 1.0, "close": -0.15, "below": -1.0}
+    points = [fg.Point(name, 0, Interval(0.1, 0.0, 0.2, 10), Interval(y, y, y, 10)) for name, y in spots.items()]
+
+    def height(level):
+        root = ElementTree.fromstring(fg.plane(points, "help", "harm", level=level))
+        (text,) = [
+            one for one in root.iter() if one.tag.endswith("text") and "".join(one.itertext()).strip() == "close"
+        ]
+        return float(text.get("y"))
+
+    assert height(0.0) > height(None) + 10  # of SVG, whose y points down
+
+
 def test_figures_leave_pyplot_and_its_settings_alone():
     import matplotlib
     from matplotlib import pyplot

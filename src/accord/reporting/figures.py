@@ -291,7 +291,7 @@ def plane(
                 label=point.label,
             )
         axis.margins(0.16)
-        _name_points(canvas, axis, known)
+        _name_points(canvas, axis, known, level)
         said = [f"{point.label} {point.x.mean:.2f}, {point.y.mean:.2f}" for point in known]
         return _svg(canvas, f"{xlabel} (across) and {ylabel} (up). {'; '.join(said) or 'No points'}.")
 
@@ -369,10 +369,11 @@ def _level(axis: Any, at: float, label: str, *, vertical: bool) -> None:
         )
 
 
-def _name_points(canvas: _Canvas, axis: Any, points: Sequence[Point]) -> None:
-    """Write the name of every point beside it, where it meets no other text and no other point."""
+def _name_points(canvas: _Canvas, axis: Any, points: Sequence[Point], level: float | None) -> None:
+    """Write the name of every point beside it, where it meets no other text, no other point and not the level."""
     canvas.figure.draw_without_rendering()
     inside = axis.get_window_extent()
+    line = math.nan if level is None else axis.transData.transform((0, level))[1]
     taken = [text.get_window_extent() for text in axis.texts]
     marks = axis.transData.transform([(point.x.mean, point.y.mean) for point in points])
     for point in points:
@@ -389,7 +390,8 @@ def _name_points(canvas: _Canvas, axis: Any, points: Sequence[Point]) -> None:
             text.set_in_layout(False)
             box = text.get_window_extent()
             faults = box.count_overlaps(taken) + sum(box.contains(*mark) for mark in marks)
-            tried.append((faults + (box.x0 < inside.x0 or box.x1 > inside.x1), text, box))
+            faults += (box.x0 < inside.x0 or box.x1 > inside.x1) + (box.y0 < line < box.y1)
+            tried.append((faults, text, box))
         best = min(tried, key=lambda one: one[0])
         for _, text, _ in tried:
             if text is not best[1]:
