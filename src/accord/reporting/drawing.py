@@ -47,9 +47,10 @@ def drawing(processes: int) -> Iterator[Pictures]:
     if processes == 1:
         yield Pictures(None)
         return
-    others = pool(min(processes, MOST))
+    count = min(processes, MOST)
+    others = pool(count)
     try:
-        for _ in range(min(processes, MOST)):  # they import while this one reads the runs
+        for _ in range(count):  # they import while this one reads the runs
             others.submit(figures.warm)
         yield Pictures(others)
     finally:
