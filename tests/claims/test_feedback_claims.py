@@ -203,7 +203,7 @@ def test_revisions_are_counted_by_their_number(tmp_path):
     table["one-principle"] = (0.5, 0.1, 0.1, 0.0, 0.0)
     finding = revisions.measure(Revised(tmp_path, table), SEEDS)
     assert verdicts(finding) == ["holds"] * 7 and "<svg" in finding.figure
-    assert [part.interval.mean for part in finding.parts[:6]] == pytest.approx([-0.4, -0.4, -0.1, 0.35, -0.2, 0.0])
+    assert [part.interval.mean for part in finding.parts[:6]] == pytest.approx([-0.4, -0.4, -0.1, 0.35, -0.125, 0.0])
     table["critiques"] = (0.5, 0.5, 0.5, 0.5, 0.5)
     assert verdicts(revisions.measure(Revised(tmp_path / "b", table), SEEDS))[:6] == [
         "undecided", "undecided", "undecided", "undecided", "fails", "fails",
