@@ -16,6 +16,7 @@ from accord.claims.lab.contract import verdict_of
 from accord.claims.lab.recipes import SCALES, GoldFlow
 from accord.claims.lab.workers import run_stage
 from accord.data.rows import reply_row, write_records
+from accord.data.sources import read_comparisons
 from accord.labelers.preferences import soft_label
 from accord.records import Comparison
 from accord.run import read_json, read_lines
@@ -131,11 +132,21 @@ class Compared(Scripted):
                     made.append(soft_label(prompt, good, bad, "harmless", 0.9 if k % 5 else 0.2, "ai:m:logprobs"))
                 Path(config.out).mkdir(parents=True, exist_ok=True)
                 write_records(Path(config.out) / "comparisons.jsonl", made)
+            if isinstance(config, Annotate) and config.criteria == ["helpful"]:
+                helped(config)
+
+
+def helped(config):
+    """People want help with what only looks harmful."""
+    found = [(prompt, said(prompt, "good"), said(prompt, "explained")) for prompt in world.prompts(4, 3, "look-alike")]
+    made = [soft_label(prompt, good, bad, "helpful", 1.0, "people") for prompt, good, bad in found]
+    Path(config.out).mkdir(parents=True, exist_ok=True)
+    write_records(Path(config.out) / "comparisons-helpful.jsonl", made)
 
 
 def test_ai_feedback_that_does_what_it_promises_is_found_to(tmp_path):
     table = {"sft": (0.5, 0.6, 0.5), "hh-human": (0.05, 0.9, 0.8)}
-    table |= {"cai-16": (0.1, 0.2, 0.8), "cai-16-hard": (0.1, 0.2, 0.8), "cai-1": (0.1, 0.2, 0.8)}
+    table |= {"cai-16": (0.1, 0.2, 0.8), "cai-16-soft": (0.1, 0.2, 0.8), "cai-1": (0.1, 0.2, 0.8)}
     cells = Compared(tmp_path, table)
     finding = constitution.measure(cells, SEEDS)
     assert verdicts(finding) == ["holds"] * 7 and "<svg" in finding.figure
@@ -143,36 +154,59 @@ def test_ai_feedback_that_does_what_it_promises_is_found_to(tmp_path):
     assert values[:3] == pytest.approx([0.1 - 0.5, 0.1 - 0.5, 0.1 - 0.05], abs=0.01)
     assert values[3] < -0.5 and values[4] == pytest.approx(0.0, abs=0.02)
     assert any("labels under 16" in note and "+0.80" in note for note in finding.notes)
-    worse = {**table, "cai-16": (0.3, 1.0, 0.3), "cai-16-hard": (0.1, 0.2, 0.8), "cai-1": (0.1, 0.2, 0.8)}
+    worse = {**table, "cai-16": (0.3, 1.0, 0.3), "cai-16-soft": (0.5, 0.2, 0.8), "cai-1": (0.1, 0.2, 0.8)}
     found = verdicts(constitution.measure(Compared(tmp_path / "worse", worse), SEEDS))
     assert found == ["holds", "holds", "fails", "fails", "fails", "fails", "fails"]
     assert verdict_of(constitution.measure(Compared(tmp_path / "same"), SEEDS).parts) != "holds"
 
 
-def test_no_human_label_of_harm_comes_near_ai_feedback(tmp_path):
-    """Every cell of the arms, followed back through its files, but for the baseline's."""
+@pytest.fixture
+def gold(tmp_path):
+    """A flow in which people have compared replies to look-alikes."""
     flow = GoldFlow(tmp_path, SCALES["small"], 0, True)
-    arms = [constitution.policy(flow, arm) for arm in constitution.ARMS]
-    models = [constitution.model(flow, arm) for arm in constitution.ARMS]
-    labels = [constitution.labelled(flow, n) for n in (1, 16)] + [constitution.hardened(flow)]
-    before = [f(flow, n) for n in (1, 16) for f in (constitution.revised, constitution.tuned)]
+    helped(constitution.compared_alike(flow))
+    return flow
+
+
+def test_no_human_label_of_harm_comes_near_ai_feedback(gold):
+    """Every cell of the arms, followed back through its files, but for the baseline's and the soft arm's."""
+    arms = [constitution.policy(gold, arm) for arm in constitution.ARMS]
+    models = [constitution.model(gold, arm) for arm in constitution.ARMS]
+    labels = [constitution.labelled(gold, n) for n in (1, 16)]
+    before = [f(gold, n) for n in (1, 16) for f in (constitution.revised, constitution.tuned)]
     text = "".join(config.model_dump_json() for config in (*arms, *models, *labels, *before))
-    people = ("annotate", "harmless-preference", "/harmless/", "sample-harm", "hh-human")
+    people = ("annotate", "harmless-preference", "/harmless/", "sample-harm", "hh-human", "judge-measured")
     assert not [name for name in people if name in text]
     assert [set(config.rewards) for config in arms] == [{"helpful", "harmless"}] * 3
-    assert "harmless-preference" in constitution.baseline(flow).model_dump_json()
-    assert all(config.split == "preference" for config in (*labels[:2], before[0], before[2]))
+    assert "harmless-preference" in constitution.baseline(gold).model_dump_json()
+    assert all(config.split == "preference" for config in (*labels, before[0], before[2]))
 
 
-def test_the_arms_differ_in_one_thing_each(tmp_path):
-    flow = GoldFlow(tmp_path, SCALES["small"], 0, True)
-    soft, hard = constitution.labelled(flow, 16), constitution.hardened(flow)
-    assert hard.replies == soft.out and (hard.judge, hard.tags) == (soft.judge, soft.tags)
-    assert (soft.labels, hard.labels) == ("soft", "hard")
-    one = constitution.labelled(flow, 1)
-    assert one.tags == ["harmful"] and one.data == soft.data and len(soft.tags) == 16
-    assert constitution.policy(flow, constitution.HARD).model == constitution.policy(flow, constitution.MAIN).model
-    people, machine = constitution.model(flow, constitution.MAIN), constitution.harmless_preference(flow)
+def test_of_what_only_looks_harmful_people_compare_how_it_helps(gold):
+    """Rows of the harmlessness model, and none about harm."""
+    config = constitution.compared_alike(gold)
+    assert (config.criteria, config.judged, config.samples) == (["helpful"], [], str(gold.root / "sample-look-alike"))
+    rows = read_comparisons(constitution.alike(gold), "harmless").records
+    people = read_comparisons(str(Path(config.out) / "comparisons-helpful.jsonl"), "helpful").records
+    assert [(row.prompt.id, row.replies, row.ranks) for row in rows] == [
+        (row.prompt.id, row.replies, row.ranks) for row in people
+    ]
+    assert not any(world.parse(row.prompt.turns).harmful for row in rows)
+
+
+def test_the_arms_differ_in_one_thing_each(gold):
+    hard, soft, measured = (
+        f(gold) for f in (lambda flow: constitution.labelled(flow, 16), constitution.softened, constitution.calibrated)
+    )
+    assert soft.replies == hard.out and (soft.judge, soft.tags) == (hard.judge, hard.tags)
+    assert (soft.labels, hard.labels) == ("soft", "hard") and soft.calibration == measured.out
+    assert (measured.judge, measured.tags, measured.constitution) == (hard.judge, hard.tags, hard.constitution)
+    one = constitution.labelled(gold, 1)
+    assert one.tags == ["harmful"] and one.data == hard.data and len(hard.tags) == 16
+    assert constitution.policy(gold, constitution.SOFT).model == constitution.policy(gold, constitution.MAIN).model
+    ways = [constitution.baseline(gold), *(constitution.policy(gold, arm) for arm in constitution.ARMS)]
+    assert [way.reward_weights for way in ways] == [{"harmless": 2.0}] * 4
+    people, machine = constitution.model(gold, constitution.MAIN), constitution.harmless_preference(gold)
     differ = {name for name in type(people).model_fields if getattr(people, name) != getattr(machine, name)}
     assert differ <= {"out", "data", "resume"}
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from accord.config import Precision
 from accord.data.rows import write_records
-from accord.records import Demonstration, Prompt
+from accord.records import Comparison, Demonstration, Prompt
 from accord.stages.dpo.config import Dpo
 from accord.stages.evaluate.config import Evaluate
 from accord.stages.online.config import Annotate, Online
@@ -111,7 +111,7 @@ class GoldFlow:
     def snapshot(self, name: str) -> str:
         return str(self.root / name / "snapshot")
 
-    def kept(self, name: str, records: Sequence[Prompt] | Sequence[Demonstration]) -> str:
+    def kept(self, name: str, records: Sequence[Prompt] | Sequence[Demonstration] | Sequence[Comparison]) -> str:
         """A file of records, whose name holds what they are."""
         digest = hashlib.sha256("".join(record.id for record in records).encode()).hexdigest()[:12]
         path = self.root / f"{name}-{digest}.jsonl"
