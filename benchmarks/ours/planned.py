@@ -57,7 +57,8 @@ def planned(folder: Path) -> Result:
         "bytes": used,
         "micro_tokens": choice.memory.micro_tokens,
         "recompute": choice.way.recompute,
-        "planned_seconds": choice.time.step,
+        # what DPO's reference says is computed before the first step
+        "planned_seconds": choice.time.step - (choice.time.parts["reference"] if chosen["stage"] == "dpo" else 0.0),
         "seconds": sorted(steps),
     }
 

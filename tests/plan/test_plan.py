@@ -136,14 +136,28 @@ def test_messages_by_hand_and_as_a_ring_passes_them():
 def test_decoding_is_bound_by_the_bytes_of_weights_and_cache():
     found = consider("ppo", asked(batch_size=4, samples=2, iterations=3), Way(1, precision="f32"))
     read = 4 * SMALL.numbers + 8 * (6 + 2) * (2 * 2 * 5 * 4)
-    computed = 2 * 8 * SMALL.numbers / (REACHED["forward"] * 1e9)
-    first = 2 * SMALL.numbers * 24 / (REACHED["prefill"] * 1e9)
+    computed = 2 * 8 * SMALL.numbers / (REACHED[PAPER.device]["forward"] * 1e9)
+    first = 2 * SMALL.numbers * 24 / (REACHED[PAPER.device]["prefill"] * 1e9)
     assert found.time.parts["draw replies"] == pytest.approx(first + 4 * max(read / (0.7 * 1e9), computed))
     passes = {"reference", "scores", "values", "learn", "learn values"}
     assert set(found.time.parts) == passes | {"messages", "draw replies"}
     shared = consider("ppo", asked(critic="shared", cost_models=1), Way(1, precision="f32"))
     assert shared.work.trained == 1 and shared.work.frozen == 3
+    assert shared.time.parts["values"] == pytest.approx(shared.time.parts["scores"] / 2)  # of two scorers
     assert consider("ppo", asked(cost_models=1), Way(1, precision="f32")).work.trained == 3
+
+
+def test_a_pass_takes_its_operations_over_what_it_reaches_of_the_rate():
+    """SFT by hand: forward and twice as much backward; adapters spare the gradient of the weights."""
+    few = asked(dataclasses.replace(PAPER, device="cpu"), batch_size=4)
+    whole, adapted = (consider("sft", few, Way(1, precision="f32", lora_rank=rank)) for rank in (0, 4))
+    operations = whole.work.passes[0].operations
+    assert whole.time.parts["learn"] == pytest.approx(3 * operations / (0.65 * 1e9))
+    assert adapted.time.parts["learn"] == pytest.approx(2 * operations / (0.5 * 1e9))
+    many = asked(dataclasses.replace(PAPER, device="cuda"), batch_size=4)
+    assert consider("sft", many, Way(1, precision="f32")).time.parts["learn"] == pytest.approx(
+        3 * operations / (0.45 * 1e9)
+    )
 
 
 H100 = find_machine("h100")

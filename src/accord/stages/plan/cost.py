@@ -24,8 +24,12 @@ from accord.training.footprint import (
     useful_tokens,
 )
 
-# shares of the rate of large products that passes reach (prefill, forward, forward and backward), and of the bandwidth
-REACHED = {"prefill": 0.6, "forward": 0.55, "train": 0.45, "decode": 0.7}
+# shares of the rate of large products that passes reach (prefill, forward, forward and backward of every weight and of
+# adapters), and of the bandwidth. On a CPU, where a product keeps few cores busy, those of SmolLM2 (docs/scale.md)
+REACHED = {
+    "cpu": {"prefill": 0.6, "forward": 0.55, "train": 0.65, "adapters": 0.5, "decode": 0.7},
+    "cuda": {"prefill": 0.6, "forward": 0.55, "train": 0.45, "adapters": 0.45, "decode": 0.7},
+}
 CACHED = 65536  # tokens of the sampler's cache at most
 HEAD_TOKENS = 8192  # rows whose log-probs are computed at once, at most
 LIBRARIES = {"cpu": 0.45 * 2**30, "cuda": 0.0}  # bytes of a process before it has a model, where they count
@@ -146,11 +150,11 @@ def time_of(work: Work, shape: DecoderShape, way: Way, machine: Machine, memory:
 def _pass_seconds(each: Pass, way: Way, machine: Machine) -> float:
     """One device's seconds for all of a pass. Backward is twice forward; once where nothing but adapters has a
     gradient; layers that run again once more."""
-    rate = machine.rate(way.precision)
+    rate, reached = machine.rate(way.precision), REACHED[machine.device]
     if not each.trained:
-        return each.times * each.operations / (REACHED["forward"] * rate)
+        return each.times * each.operations / (reached["forward"] * rate)
     factor = (2 if way.lora_rank else 3) + (1 if way.recompute else 0)
-    return each.times * factor * each.operations / (REACHED["train"] * rate)
+    return each.times * factor * each.operations / (reached["adapters" if way.lora_rank else "train"] * rate)
 
 
 def message_seconds(work: Work, shape: DecoderShape, way: Way, machine: Machine, passes: float) -> float:
@@ -169,16 +173,16 @@ def message_seconds(work: Work, shape: DecoderShape, way: Way, machine: Machine,
 
 def drawing_seconds(drawing: Drawing, shape: DecoderShape, way: Way, machine: Machine) -> float:
     """Prompts at once, then a step a token: the weights and every live reply's keys and values are read."""
-    each = BF16 if way.low else F32
+    each, reached = BF16 if way.low else F32, REACHED[machine.device]
     replies = math.ceil(drawing.replies / way.ranks)
     context = drawing.prompt + drawing.reply / 2
     slots = min(replies, max(1.0, CACHED / (drawing.prompt + drawing.reply)))
     waves = replies / slots
     read = each * shape.numbers + slots * context * shape.cache_bytes(each)
-    computed = 2 * slots * shape.numbers / (REACHED["forward"] * machine.rate(way.precision))
-    step = max(read / (REACHED["decode"] * machine.bandwidth), computed) + machine.step
+    computed = 2 * slots * shape.numbers / (reached["forward"] * machine.rate(way.precision))
+    step = max(read / (reached["decode"] * machine.bandwidth), computed) + machine.step
     prompts = math.ceil(drawing.prompts / way.ranks) * drawing.prompt
-    first = 2 * shape.numbers * prompts / (REACHED["prefill"] * machine.rate(way.precision))
+    first = 2 * shape.numbers * prompts / (reached["prefill"] * machine.rate(way.precision))
     gathered = F32 * shape.numbers * (way.ranks - 1) / way.ranks / machine.link if way.sharded else 0.0
     return first + waves * drawing.reply * step + gathered
 

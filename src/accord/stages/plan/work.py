@@ -94,7 +94,7 @@ def _ppo(config: Forecast, shape: DecoderShape, lengths: Lengths) -> Work:
     passes = (
         over("reference", 1, head=True),
         over("scores", signals),
-        over("values", separate),
+        over("values", 1 if config.critic == "shared" else separate),  # one pass of the policy has every head's
         over("learn", config.ppo_epochs, trained=True, head=True),
         over("learn values", config.ppo_epochs * separate, trained=True),
     )
