@@ -33,7 +33,7 @@ from accord.objectives.likelihood import likelihood_loss
 from accord.records import Comparison, Demonstration, Judgement, Prompt, Rollout, is_held_out
 from accord.run import RunFolder, read_json, read_lines
 from accord.stages.leaks import refuse_held_out, remember_prompts
-from accord.training import distributed
+from accord.training import distributed, heap
 from accord.training.distributed import World
 from accord.training.fit import Losses
 from accord.training.machine import C, settle
@@ -303,6 +303,7 @@ def save_snapshot(
     trained_on: Iterable[Any] = (),
 ) -> None:
     """Write `snapshot/` atomically, with the prompts that it and its ancestors were trained on."""
+    heap.trim()
     with run.new_snapshot() as folder:
         save_model(model, tokenizer, folder, dict(description), card(run.stage, facts))
         remember_prompts(run, folder, trained_on)

@@ -1,4 +1,4 @@
-"""Where the C library keeps the tensors of a CPU, so that what backward does not keep is given back."""
+"""Where the C library keeps the tensors of a CPU, so that what is freed is given back."""
 
 import ctypes
 import platform
@@ -20,3 +20,15 @@ def give_back() -> bool:
         return False
     mallopt = ctypes.CDLL(None).mallopt
     return bool(mallopt(M_MMAP_THRESHOLD, OWN_PAGES)) and bool(mallopt(M_TRIM_THRESHOLD, SPARE))
+
+
+def trim() -> bool:
+    """Have glibc give the free pages within its heap back, between two parts of a run; False under another library.
+
+    What a micro-batch kept for backward leaves there is large, and of no use to a part whose tensors have other sizes:
+    merging adapters at a run's end would come on top of it.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    ctypes.CDLL(None).malloc_trim(0)
+    return True

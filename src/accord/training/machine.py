@@ -11,6 +11,7 @@ from accord.config import Training
 from accord.engine.forward.recompute import recompute_layers
 from accord.engine.packing import Group
 from accord.run import RunFolder, decided
+from accord.training import heap
 from accord.training.distributed import World
 from accord.training.memory import (
     MEASURED,
@@ -74,6 +75,7 @@ def settle(
         rehearse(loss, parts, sum(group.tokens for group in parts), plan, modules, world)
     for module in modules:
         module.eval()
+    heap.trim()
     return config.model_copy(update={**decisions, "precision": precision, "threads": run.threads})
 
 
