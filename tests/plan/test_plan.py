@@ -92,6 +92,22 @@ def test_seconds_and_bytes_of_a_step_by_hand():
     assert halves.memory.parts["gradients and optimizer"] == 12 * numbers / 2
 
 
+def test_what_nothing_trains_takes_two_bytes_a_number_in_bf16():
+    """Matrices of layers: of the base under adapters, and of frozen roles; a preference model's base stays f32."""
+    trunk, numbers = SMALL.trunk_numbers, SMALL.numbers
+    adapters = SMALL.adapter_numbers(4)
+    held = 4 * (numbers - trunk) + 2 * trunk
+    low, one = Way(1, precision="bf16"), Way(1, precision="bf16", lora_rank=4)
+    adapted = consider("sft", asked(), one).memory.parts
+    assert adapted["weights"] == held + 4 * adapters and adapted["weights cast"] == 2 * (numbers - trunk + adapters)
+    whole = consider("ppo", asked(critic="shared", cost_models=1), low).memory.parts  # two scorers and a reference
+    assert whole["weights"] == 4 * numbers + 3 * held and whole["weights cast"] == 2 * numbers
+    roles = consider("ppo", asked(critic="shared", cost_models=1), one).memory.parts  # the reference is the policy
+    assert roles["weights"] == held + 4 * 4 * adapters
+    other = consider("preference", asked(), one).memory.parts
+    assert other["weights"] == 4 * (numbers + adapters) and other["weights cast"] == 2 * numbers
+
+
 @pytest.mark.parametrize(("shape", "recompute"), [("0.6b", True), ("little", False)])
 def test_a_micro_batch_is_what_training_would_choose(shape, recompute):
     """On a CPU a large model's layers run again, a small one's micro-batches stop where every core is busy."""

@@ -6,14 +6,17 @@ parameter that equals one of another role is that one, and is in memory once.
 """
 
 import copy
+import functools
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from accord.engine.forward.adapters import bare
+from accord.engine.decode.decoder import decodes
+from accord.engine.forward.adapters import WHOLE, bare, is_adapted
 from accord.engine.forward.causal import packs
+from accord.models.loading import load_again
 
 Key = tuple[tuple[int, ...], torch.dtype, torch.device, float]
 
@@ -53,21 +56,26 @@ def copy_trained(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, {id(p): p for p in model.parameters() if not p.requires_grad})
 
 
-def lower_frozen(frozen: Sequence[nn.Module], trained: Iterable[nn.Module], precision: str) -> None:
-    """Hold the matrices in the layers of frozen roles in bf16 where products are computed in it.
+def lower_frozen(models: Sequence[nn.Module], precision: str) -> None:
+    """Hold the matrices in the layers that nothing trains in bf16 where products are computed in it.
 
-    Half the memory and no cast at each product, and the same numbers bit for bit. Norms, embeddings and heads stay
-    f32, and so does what a trained role reads too: a shared base is merged from its f32 weights when it is saved.
+    Half the memory and no cast at each product, and the same products bit for bit. Norms, embeddings and heads stay
+    f32. The base of a trained policy's adapters is among them: they are merged into its f32 weights, which are read
+    again for that (`engine.forward.adapters.merged`).
     """
     if precision != "bf16":
         return
-    read = {id(parameter) for model in trained for parameter in model.parameters()}
-    for model in frozen:  # all of them before any: two may share what is lowered
-        packs(model)  # how it computes packed rows is found out once, by comparing f32 numbers
-    for model in frozen:
-        for module in bare(model).base_model.modules():
-            if type(module) is nn.Linear and not module.weight.requires_grad and id(module.weight) not in read:
+    for model in models:  # all of them before any: two may share what is lowered
+        packs(model)  # how it computes packed rows, and draws, is found out once, by comparing f32 numbers
+        if is_adapted(model):
+            decodes(model, longest=0)
+    for model in models:
+        inner = bare(model)
+        for module in inner.base_model.modules():
+            if type(module) is nn.Linear and not module.weight.requires_grad:
                 module.weight.data = module.weight.data.to(torch.bfloat16)
+        if is_adapted(model):
+            setattr(inner, WHOLE, functools.partial(load_again, inner.name_or_path))
 
 
 @torch.no_grad()

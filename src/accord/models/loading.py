@@ -58,6 +58,12 @@ def load_scalar(where: str, *, role: str, trainable: bool = False, on: str = "")
     return _load(AutoModelForSequenceClassification, where, trainable, adapter_beside(where, on))
 
 
+def load_again(where: str) -> nn.Module:
+    """A model of whatever role, frozen."""
+    role = describe(where)["role"]
+    return load_policy(where, trainable=False) if role == "policy" else load_scalar(where, role=role)
+
+
 def _load(kind: Any, where: str, trainable: bool, adapter: str = "") -> nn.Module:
     with reading(where, "a model"):
         refuse_hub_adapter(where)

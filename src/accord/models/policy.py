@@ -55,13 +55,15 @@ def compute_logprobs(model: torch.nn.Module, packing: Packing, precision: str) -
 
 
 @torch.no_grad()
-def mean_loss(model: torch.nn.Module, groups: Sequence[Group], micro_tokens: int, world: World) -> float:
+def mean_loss(
+    model: torch.nn.Module, groups: Sequence[Group], micro_tokens: int, world: World, precision: str
+) -> float:
     """Mean negative log-likelihood over every trained token of the groups, in nats; each rank computes its share."""
     total, count = 0.0, 0
     own = world.share(cut_by_tokens(groups, lambda g: g.tokens, micro_tokens))
     for part, counts in in_step(world.sharded, own, groups[0]):
         packing = pack(part).to(world.device)
-        found = float(exact(token_logprobs(model, packing)).sum())
+        found = float(exact(compute_logprobs(model, packing, precision)).sum())
         if counts:
             total, count = total - found, count + len(packing.targets)
     sums = world.gather((total, count))

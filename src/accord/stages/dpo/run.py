@@ -15,7 +15,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from accord.engine.packing import Packing
-from accord.models.bases import copy_trained
+from accord.models.bases import copy_trained, lower_frozen
 from accord.models.loading import add_adapters, load_policy
 from accord.models.places import POLICY
 from accord.models.reference import (
@@ -58,6 +58,7 @@ def run(config: Dpo) -> RunFolder:
         policy = add_adapters(load_policy(config.model), config, scalar=False, seed=config.seed).to(world.device)
         largest = heapq.nlargest(config.batch_size, (item.group for item in items), key=lambda group: group.tokens)
         config = settle_language_model(config, run, world, policy, largest)
+        lower_frozen([policy], config.precision)
         frozen = frozen_model(config, policy, world)
         reference, measured_against = make_reference(config, run, world, policy, frozen, data)
         actors = DirectRoles(config, world, policy, reference)

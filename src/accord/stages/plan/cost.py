@@ -96,12 +96,15 @@ def memory_of(work: Work, shape: DecoderShape, way: Way, machine: Machine, longe
     divided = way.ranks if way.sharded else 1
     numbers, adapters = shape.numbers, shape.adapter_numbers(way.lora_rank)
     per_model = adapters if way.lora_rank else numbers
-    bases = 1 if way.lora_rank else work.trained + work.frozen  # with adapters every role stands on one
+    whole, still = (0, 1) if way.lora_rank else (work.trained, work.frozen)  # with adapters all roles stand on one base
+    lowered = way.low and work.stage != "preference"  # `models.bases.lower_frozen`
+    held = F32 * numbers - (F32 - BF16) * shape.trunk_numbers if lowered else F32 * numbers
     learned = (work.trained + work.frozen) * adapters
+    cast = numbers - shape.trunk_numbers + adapters if lowered and way.lora_rank else numbers
     parts = {
-        "weights": F32 * (bases * numbers + learned) / divided,
+        "weights": (whole * F32 * numbers + still * held + F32 * learned) / divided,
         "gradients and optimizer": state_bytes(work.trained * per_model, ranks=divided, bits=way.optimizer_bits),
-        "weights cast": float(BF16 * numbers) if way.low else 0.0,
+        "weights cast": float(BF16 * cast) if way.low else 0.0,
         "gathered layers": 2.0 * F32 * shape.layer_numbers if way.sharded else 0.0,
         "head": head_bytes(shape, min(HEAD_TOKENS, work.item_tokens), low=way.low),
         "libraries": LIBRARIES[machine.device],

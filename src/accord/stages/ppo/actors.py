@@ -86,6 +86,12 @@ class Actors:
         return models if separate is None or separate is self.following else [*models, separate]
 
     @property
+    def models(self) -> list[nn.Module]:
+        """Everything that reads texts, moving or frozen: of critics those that are more than heads."""
+        readers = self.critics.parts() if isinstance(self.critics, SeparateCritics) else []
+        return [*self.frozen, *(model for model in self.moving if model is not self.critics), *readers]
+
+    @property
     def result(self) -> nn.Module:
         """The policy that is checked and saved."""
         return self.policy if self.average is None else self.average

@@ -70,7 +70,7 @@ def run(config: Pretrain) -> RunFolder:
             size=lambda group: group.tokens,
             totals=lambda items: sum(group.trained for group in items),
             loss=text_loss(model, world, config.precision),
-            evaluate=lambda: {"eval/loss": mean_loss(model, eval_groups, config.micro_tokens, world)},
+            evaluate=lambda: {"eval/loss": mean_loss(model, eval_groups, config.micro_tokens, world, config.precision)},
         )
         if fresh:
             embed_roles(model, renderer)

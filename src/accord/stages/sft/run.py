@@ -12,6 +12,7 @@ import math
 from accord.data.sources import few_openings, read_demonstrations, refuse_overlap
 from accord.engine.texts import conversation_group
 from accord.errors import BadInput
+from accord.models.bases import lower_frozen
 from accord.models.loading import add_adapters, load_policy
 from accord.models.places import POLICY
 from accord.models.policy import mean_loss
@@ -72,6 +73,7 @@ def run(config: Sft) -> RunFolder:
         model = add_adapters(load_policy(config.model), config, scalar=False, seed=config.seed).to(world.device)
         largest = heapq.nlargest(config.batch_size, groups, key=lambda group: group.tokens)
         config = settle_language_model(config, run, world, model, largest)
+        lower_frozen([model], config.precision)
 
         model = fit(
             run,
@@ -83,7 +85,7 @@ def run(config: Sft) -> RunFolder:
             size=lambda group: group.tokens,
             totals=lambda items: sum(group.trained for group in items),
             loss=text_loss(model, world, config.precision),
-            evaluate=lambda: {"eval/loss": mean_loss(model, eval_groups, config.micro_tokens, world)},
+            evaluate=lambda: {"eval/loss": mean_loss(model, eval_groups, config.micro_tokens, world, config.precision)},
         )
         if world.is_main:
             facts = {"data": named(config.data), "demonstrations": len(groups), "parent": config.model}
