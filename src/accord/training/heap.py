@@ -26,7 +26,7 @@ def trim() -> bool:
     """Have glibc give the free pages within its heap back, between two parts of a run; False under another library.
 
     What a micro-batch kept for backward leaves there is large, and of no use to a part whose tensors have other sizes:
-    merging adapters at a run's end would come on top of it.
+    what drawing replies takes, or merging adapters at a run's end, would come on top of it.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -26,6 +26,7 @@ from accord.stages.dpo.config import DIRECT_LOSSES, Dpo
 from accord.stages.dpo.items import DirectItem
 from accord.stages.dpo.losses import keywords
 from accord.stages.dpo.margins import check_limits
+from accord.training import heap
 from accord.training.distributed import World
 
 
@@ -123,6 +124,7 @@ def measure_samples(
     device: torch.device,
 ) -> dict[str, Any]:
     """Replies to some held-out prompts: KL to the reference (without one, to the start) in nats per reply, limits."""
+    heap.trim()
     prompts = list({item.prompt.id: item.prompt for item in items}.values())[: config.kl_prompts]
     settings = SampleSettings(
         1, 1.0, config.max_new_tokens, renderer.stops, config.seed, vocabulary=renderer.vocabulary

@@ -25,6 +25,7 @@ from accord.stages.ppo.experience import CAP, Experience, weighted_sum
 from accord.stages.ppo.state import State
 from accord.stages.shared import sample_settings
 from accord.stages.verdicts import in_slices
+from accord.training import heap
 from accord.training.distributed import World
 from accord.training.precision import lowered
 from accord.training.shards import in_step, whole
@@ -125,6 +126,7 @@ def collect(
 
     Replies to the `following` prompts, those of the next iteration, are begun by the weights of this one.
     """
+    heap.trim()
     numbered = world.share(list(enumerate(prompts)))
     own = [prompt for _, prompt in numbered]
     ahead = actors.in_flight.take(state.step)
