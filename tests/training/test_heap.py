@@ -80,3 +80,12 @@ def test_what_lies_free_within_the_heap_goes_back_when_it_is_trimmed():
 def test_another_library_is_left_as_it_is(monkeypatch):
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
     assert not heap.give_back() and not heap.trim()
+
+
+@pytest.mark.parametrize(("stage", "changes", "times"), [("limited", {"steps": 2}, 4), ("dpo", {}, 3)])
+def test_a_run_gives_back_between_its_parts(commands, tmp_path, monkeypatch, stage, changes, times):
+    """Once the machine is settled, before replies are drawn, before the snapshot."""
+    trims = []
+    monkeypatch.setattr(heap, "trim", lambda: trims.append(1))
+    assert commands.run(stage, tmp_path / "run", **changes) == 0
+    assert len(trims) == times
