@@ -97,11 +97,7 @@ def load_all(
     Raises BadInput when nothing is left, or where a resumed run finds other rows than it began with.
     """
     parts: dict[str, Loaded[Any]] = read_many(
-        reader,
-        pin_sources(named(sources), run, what),
-        *args,
-        weights=weights,
-        **reading.how,
+        reader, pin_sources(named(sources), run, what), *args, weights=weights, **reading.how
     )
     records = []
     report = []
