@@ -3,10 +3,10 @@
 revisions → SL-CAI → the model's own labels → a preference model → PPO, beside PPO on people's labels
 """
 
-import dataclasses
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from accord.claims.lab.cells import Cells
 from accord.claims.lab.contract import Claim, Finding, Part
@@ -88,33 +88,22 @@ def labelled(flow: GoldFlow, count: int) -> Constitution:
     )
 
 
+def asking(flow: GoldFlow, name: str, **more: Any) -> Constitution:
+    """The judge and the questions of the main arm, put to something else."""
+    main = labelled(flow, MAIN.principles)
+    return Constitution(**flow.common(name), constitution=main.constitution, tags=main.tags, judge=main.judge, **more)
+
+
 def calibrated(flow: GoldFlow) -> Constitution:
     """How sure the fine-tuned model may be of its choices, by a slice of people's comparisons."""
-    asked = labelled(flow, SOFT.principles)
-    return Constitution(
-        **flow.common("judge-measured"),
-        make="calibration",
-        constitution=asked.constitution,
-        tags=asked.tags,
-        judge=asked.judge,
-        data=str(flow.root / "annotate-harm" / "comparisons-harmless.jsonl"),
-        split=asked.split,
-        max_rows=MEASURED,
-    )
+    people = str(flow.root / "annotate-harm" / "comparisons-harmless.jsonl")
+    return asking(flow, "judge-measured", make="calibration", data=people, split="preference", max_rows=MEASURED)
 
 
 def softened(flow: GoldFlow) -> Constitution:
-    """The same replies and questions as of the main arm, and of each answer the calibrated probability."""
-    before = labelled(flow, SOFT.principles)
-    return Constitution(
-        **flow.common(f"labels-{SOFT.principles}-soft"),
-        make="comparisons",
-        constitution=before.constitution,
-        tags=before.tags,
-        replies=before.out,
-        judge=before.judge,
-        calibration=calibrated(flow).out,
-    )
+    """The replies of the main arm asked about again, and of each answer the calibrated probability."""
+    replies, measured = labelled(flow, MAIN.principles).out, calibrated(flow).out
+    return asking(flow, f"labels-{SOFT.principles}-soft", make="comparisons", replies=replies, calibration=measured)
 
 
 def compared_alike(flow: GoldFlow) -> Annotate:
@@ -135,7 +124,7 @@ def alike(flow: GoldFlow) -> str:
     A model of labels on harmful requests alone learns that a refusal is better, whatever was asked, and PPO finds that.
     """
     said = read_comparisons(str(Path(compared_alike(flow).out) / "comparisons-helpful.jsonl"), "helpful").records
-    return flow.kept("look-alikes", [dataclasses.replace(one, criterion="harmless") for one in said])
+    return flow.kept("look-alikes", [replace(one, criterion="harmless") for one in said])
 
 
 def model(flow: GoldFlow, arm: Arm) -> Preference:
