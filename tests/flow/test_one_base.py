@@ -123,8 +123,12 @@ def test_a_base_in_bf16_changes_no_number_of_a_stage_that_draws_nothing(commands
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_adapters_are_merged_into_the_numbers_that_were_rounded(snapshots):
+@pytest.mark.parametrize("kind", ["whole", "adapters"])
+def test_adapters_are_merged_into_the_numbers_that_were_rounded(snapshots, commands, tmp_path, kind):
     where = str(snapshots / "policy")
+    if kind == "adapters":  # a directory that names its own base
+        assert commands.run("sft", tmp_path / "run", lora_rank=2, learning_rate=1e-2, epochs=1) == 0
+        where = str(tmp_path / "run/snapshot/adapter")
     model = add_adapters(load_policy(where), Adapters(lora_rank=2), scalar=False, seed=0)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:

@@ -8,8 +8,11 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from accord.cli import main
+from accord.config import Adapters
+from accord.engine.forward.adapters import merged
 from accord.errors import BadInput
-from accord.models.loading import load_policy
+from accord.models.bases import lower_frozen
+from accord.models.loading import add_adapters, load_policy
 from accord.models.places import asked_for, describe
 from accord.models.tokenizer import load_renderer
 from accord.records import Turn
@@ -107,6 +110,14 @@ def test_it_is_trained_on_and_its_snapshot_is_a_plain_one(written, commands, tmp
     turns = (Turn("user", "why <|end|> the cat"),)
     assert load_renderer(str(file)).prompt_ids(turns) == load_renderer(str(where)).prompt_ids(turns)
     assert main(["check", str(file), "--max_new_tokens", "3"]) == 0
+
+
+def test_under_adapters_its_weights_are_read_again_where_they_were_held_in_bf16(written):
+    model = add_adapters(load_policy(str(written[0])), Adapters(lora_rank=2), scalar=False, seed=0)
+    before = merged(model).state_dict()
+    lower_frozen([model], "bf16")
+    after = merged(model).state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in before)
 
 
 def test_without_the_library_it_is_said_what_to_install(written, monkeypatch, tmp_path):
