@@ -107,7 +107,8 @@ def test_what_nothing_trains_is_held_in_bf16_where_that_changes_no_number(comman
     assert held[6] == {torch.float32}
     if adapters:
         gaps = [row["policy/sampler_gap"] for name in ("held", "cast") for row in told(tmp_path / name)]
-        assert max(gaps) < 0.01 and max(gaps[:2]) < 2 * max(gaps[2:])
+        # the first iterations are of one policy; what learned from other replies is another
+        assert max(gaps) < 0.01 and gaps[0] < 2 * gaps[2]
     else:
         assert told(tmp_path / "held") == told(tmp_path / "cast")
 

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from accord.engine.forward.adapters import bare
 from accord.engine.forward.causal import hidden_states, token_logprobs
+from accord.engine.forward.low_rank import LowRankLinear
 from accord.engine.packing import pack, reply_group
 from accord.errors import BadInput
 from accord.models import places
@@ -147,6 +148,16 @@ def test_an_adapter_that_is_off_is_the_reference(snapshots, renderer):
     assert not torch.allclose(token_logprobs(model, packing), before, atol=1e-3)
     trained = {n for n, p in model.named_parameters() if p.requires_grad}
     assert trained and all("lora_" in name for name in trained)
+
+
+def test_every_linear_layer_under_adapters_is_one_node(adapted, snapshots):
+    """Of adapters that are new, and of those that are read from beside a snapshot."""
+    there, _, scalar = adapted
+    fresh = lora(load_policy(str(snapshots / "policy")))
+    read = load_scalar(str(there / "scalar"), role="cost", on=str(there / "policy"))
+    for model in (fresh, scalar, read):
+        layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+        assert layers and {type(layer) for layer in layers} == {LowRankLinear}
 
 
 def test_adapters_are_put_on_without_an_alarm(tmp_path, snapshots, recwarn):

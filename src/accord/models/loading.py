@@ -82,12 +82,14 @@ def adapted(kind: Any, where: str, *, trainable: bool = False) -> Any:
     """The base of an adapter's directory under the adapter."""
     from peft import PeftModel
 
+    from accord.engine.forward.low_rank import in_one_node
+
     if not (Path(where) / "adapter_model.safetensors").is_file():  # it would open adapter_model.bin
         raise OSError("no file named adapter_model.safetensors")
     options = {} if kind is AutoModelForCausalLM else {"num_labels": labels_of_adapter(where)}
     base = pretrained(kind, base_of(where), new_head=True, **options)
     with no_alarms():
-        return PeftModel.from_pretrained(base, where, is_trainable=trainable)
+        return in_one_node(PeftModel.from_pretrained(base, where, is_trainable=trainable))
 
 
 def merged(model: Any, where: str) -> Any:
@@ -164,6 +166,8 @@ def add_adapters(model: nn.Module, config: Adapters, *, scalar: bool, seed: int)
         return model
     from peft import LoraConfig, get_peft_model
 
+    from accord.engine.forward.low_rank import in_one_node
+
     named: Any = model.name_or_path
     torch.manual_seed(seed)
     targets: str | list[str] = (
@@ -180,5 +184,4 @@ def add_adapters(model: nn.Module, config: Adapters, *, scalar: bool, seed: int)
     with no_alarms():
         wrapped: Any = get_peft_model(model, adapters)
     wrapped.peft_config["default"].base_model_name_or_path = hub_id(named)[0] or named
-    result: nn.Module = wrapped
-    return result
+    return in_one_node(wrapped)
