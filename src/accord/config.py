@@ -100,6 +100,12 @@ class Run(Config):
     threads: int = Field(0, ge=0, description="CPU threads; 0 takes every core that this process may use")
 
 
+def needs_bitsandbytes(asked: str) -> None:
+    """ValueError where what was asked for needs a package that is not there."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ValueError(f"{asked} needs the package bitsandbytes: pip install 'accord[bits]', or leave it out")
+
+
 class Training(Run):
     """What every training stage shares."""
 
@@ -137,10 +143,8 @@ class Training(Run):
             raise ValueError(f"--optimizer_bits {self.optimizer_bits} is neither 32 nor 8; give one of them")
         if self.optimizer_bits == 8 and self.shard:
             raise ValueError("--optimizer_bits 8: moments of 8 bits are not divided by --shard; leave one of them out")
-        if self.optimizer_bits == 8 and importlib.util.find_spec("bitsandbytes") is None:
-            raise ValueError(
-                "--optimizer_bits 8 needs the package bitsandbytes: pip install 'accord[bits]', or leave it out"
-            )
+        if self.optimizer_bits == 8:
+            needs_bitsandbytes("--optimizer_bits 8")
         return self
 
 
@@ -159,11 +163,22 @@ class Adapters(Config):
 
     heading: ClassVar[str] = "training"
     idle: ClassVar[tuple[Idle, ...]] = (
-        Idle("lora_alpha lora_targets", lambda c: c.lora_rank, "without --lora_rank N"),
+        Idle("lora_alpha lora_targets base_bits", lambda c: c.lora_rank, "without --lora_rank N"),
     )
     lora_rank: int = Field(0, ge=0, description="rank of LoRA adapters; 0 trains every weight")
     lora_alpha: float = rare(16.0, gt=0, description="LoRA scale; the update is alpha / rank times the product")
     lora_targets: str = rare("all-linear", description="modules to adapt: all-linear, or names with commas")
+    base_bits: int = rare(0, description="of each matrix under adapters; 4: by pip install 'accord[bits]'")
+
+    @model_validator(mode="after")
+    def _base_is_to_be_had(self) -> Self:
+        if self.base_bits not in (0, 4):
+            raise ValueError(f"--base_bits {self.base_bits} is not 4; give 4, or leave it out")
+        if self.base_bits and getattr(self, "shard", False):
+            raise ValueError("--base_bits 4: matrices of 4 bits are not divided by --shard; leave one of them out")
+        if self.base_bits:
+            needs_bitsandbytes("--base_bits 4")
+        return self
 
 
 class Sampling(Config):

@@ -19,7 +19,7 @@ from accord.errors import BadInput
 from accord.parsing import parse
 from accord.run import read_lines
 
-ADAPTERS = "lora_alpha lora_targets "
+ADAPTERS = "lora_alpha lora_targets base_bits "
 CRITICS = "critic value_clip value_weight critic_learning_rate critic_warmup lam whiten "
 MULTIPLIERS = "multiplier_rule multiplier_rate multiplier_gain multiplier_init multiplier_bound limit_window "
 LIMITS = MULTIPLIERS + "limit_of multipliers_from eval_data "
@@ -439,7 +439,7 @@ REFUSED_ELSEWHERE = {
     | {"ensemble", "calibration", "require_calibration", *SERVER.split()},
     # tests/plan/test_plan.py sees these refused
     "Forecast": {"prompt_tokens", "rows", "columns", "max_rows", "samples", "ppo_epochs", "cost_models", "critic"}
-    | {"iterations"},
+    | {"iterations", "base_bits"},
 }
 
 

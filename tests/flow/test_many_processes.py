@@ -107,6 +107,7 @@ one, every = frozen(actors.policy), frozen(actors.policy, actors.average, actors
 BASED = {"lora_rank": 2, "steps": 2, "learning_rate": 1e-2, "weight_average": 0.5}
 
 ROUNDED = {"lora_rank": 2, "precision": "bf16", "epochs": 1}  # adapters on a base that is held in bf16
+LOWERED = ("sft", "preference")
 
 
 def labeled_by(snapshots):
@@ -143,7 +144,7 @@ def pair(commands, snapshots, based, tmp_path_factory):
     stopping(commands, 2, "sft", root / "moved", **MOVED)
     lines.append((4, 1, line("sft", "moved", shard="true", resume="true", **MOVED)))
     lines.append((-1, 0, line("ppo", "two-labeled", **labeled_by(snapshots))))
-    lines.append((-1, 0, line("sft", "shard-rounded", shard="true", **ROUNDED)))
+    lines += [(-1, 0, line(name, f"shard-rounded-{name}", shard="true", **ROUNDED)) for name in LOWERED]
     on_base = line("limited", "shard-based", shard="true", **based[1])
     said = spawn(root, lines, BASE + MORE, policy=str(snapshots / "policy"), based=on_base)
     return root, said
@@ -213,11 +214,11 @@ def test_a_sharded_run_that_was_stopped_ends_with_the_same_bits(name, pair, same
     same_run(pair[0] / f"again-{name}", pair[0] / f"shard-{name}")
 
 
-def test_a_sharded_base_in_bf16_gives_a_snapshot_in_f32(pair, single, snapshots):
-    one, two, start = (
-        load_file(folder / "model.safetensors")
-        for folder in (single("sft", ROUNDED) / "snapshot", pair[0] / "shard-rounded/snapshot", snapshots / "policy")
-    )
+@pytest.mark.parametrize("stage", LOWERED)
+def test_a_sharded_base_in_bf16_gives_a_snapshot_in_f32(pair, single, snapshots, stage):
+    runs = (single(stage, ROUNDED), pair[0] / f"shard-rounded-{stage}")
+    folders = [*(run / "snapshot" for run in runs), snapshots / "policy"]
+    one, two, start = (load_file(folder / "model.safetensors") for folder in folders)
     for key in one:
         assert two[key].dtype == torch.float32 and torch.allclose(one[key], two[key], rtol=0, atol=1e-2), key
     untouched = "model.embed_tokens.weight"

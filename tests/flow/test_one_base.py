@@ -12,6 +12,7 @@ from accord.engine.forward.adapters import merged
 from accord.models import bases, loading
 from accord.models.bases import BaseWeights, lower_frozen
 from accord.models.loading import add_adapters, load_policy
+from accord.run import read_json
 from accord.stages.ppo import run as ppo
 
 CLOCKED = ("seconds", "tokens_per_second")
@@ -113,13 +114,24 @@ def test_what_nothing_trains_is_held_in_bf16_where_that_changes_no_number(comman
         assert told(tmp_path / "held") == told(tmp_path / "cast")
 
 
-@pytest.mark.parametrize("stage", ["sft", "dpo"])
+@pytest.mark.parametrize("stage", ["sft", "dpo", "preference"])
 def test_a_base_in_bf16_changes_no_number_of_a_stage_that_draws_nothing(commands, tmp_path, monkeypatch, stage):
     more = {"lora_rank": 2, "precision": "bf16", "learning_rate": 1e-2}
+    room = importlib.import_module(f"accord.stages.{stage}.run")
+    lower, held = room.lower_frozen, set()
+
+    def lowered(models, *asked):
+        lower(models, *asked)
+        held.update(p.dtype for model in models for n, p in model.named_parameters() if "base_layer" in n)
+
+    monkeypatch.setattr(room, "lower_frozen", lowered)
     assert commands.run(stage, tmp_path / "held", **more) == 0
-    monkeypatch.setattr(importlib.import_module(f"accord.stages.{stage}.run"), "lower_frozen", lambda *given: None)
+    assert held == {torch.bfloat16}
+    monkeypatch.setattr(room, "lower_frozen", lambda *given: None)
     assert commands.run(stage, tmp_path / "cast", **more) == 0
     assert told(tmp_path / "held") == told(tmp_path / "cast")
+    # of a scorer, mean and deviation of its scores, which are those of the saved model in f32
+    assert read_json(tmp_path / "held/snapshot/config.json") == read_json(tmp_path / "cast/snapshot/config.json")
     ours, theirs = (load_file(tmp_path / name / "snapshot/model.safetensors") for name in ("held", "cast"))
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 

@@ -20,7 +20,7 @@ from accord.stages.plan import machines
 from accord.stages.plan.choose import PlanInput, breaks_first, choose, consider, fewest_devices
 from accord.stages.plan.cluster import ring_seconds, simulate
 from accord.stages.plan.config import Forecast
-from accord.stages.plan.cost import REACHED, Way, failure_factor, message_seconds, slowest_of
+from accord.stages.plan.cost import REACHED, Way, drawing_bytes, failure_factor, message_seconds, slowest_of
 from accord.stages.plan.launch import arguments, ray, slurm, torchrun
 from accord.stages.plan.machines import GIB, TABLE, Machine, find_machine, make_machine, read_table
 from accord.stages.plan.shapes import SHAPES, find_lengths, find_shape
@@ -93,19 +93,18 @@ def test_seconds_and_bytes_of_a_step_by_hand():
 
 
 def test_what_nothing_trains_takes_two_bytes_a_number_in_bf16():
-    """Matrices of layers: of the base under adapters, and of frozen roles; a preference model's base stays f32."""
+    """Matrices of layers: of the base under adapters, and of frozen roles."""
     trunk, numbers = SMALL.trunk_numbers, SMALL.numbers
     adapters = SMALL.adapter_numbers(4)
     held = 4 * (numbers - trunk) + 2 * trunk
     low, one = Way(1, precision="bf16"), Way(1, precision="bf16", lora_rank=4)
-    adapted = consider("sft", asked(), one).memory.parts
-    assert adapted["weights"] == held + 4 * adapters and adapted["weights cast"] == 2 * (numbers - trunk + adapters)
+    for stage in ("sft", "preference", "dpo"):
+        adapted = consider(stage, asked(), one).memory.parts
+        assert adapted["weights"] == held + 4 * adapters and adapted["weights cast"] == 2 * (numbers - trunk + adapters)
     whole = consider("ppo", asked(critic="shared", cost_models=1), low).memory.parts  # two scorers and a reference
     assert whole["weights"] == 4 * numbers + 3 * held and whole["weights cast"] == 2 * numbers
     roles = consider("ppo", asked(critic="shared", cost_models=1), one).memory.parts  # the reference is the policy
     assert roles["weights"] == held + 4 * 4 * adapters
-    other = consider("preference", asked(), one).memory.parts
-    assert other["weights"] == 4 * (numbers + adapters) and other["weights cast"] == 2 * numbers
 
 
 @pytest.mark.parametrize(("shape", "recompute"), [("0.6b", True), ("little", False)])
@@ -137,6 +136,23 @@ def test_moments_of_8_bits_by_hand():
     assert arguments(found, eight)[-4:-2] == ["--optimizer_bits", "8"]
     with pytest.raises(ValueError, match="--optimizer_bits 16 is neither"):
         asked(optimizer_bits=16)
+
+
+def test_a_base_of_4_bits_by_hand():
+    """Half a byte a number and four bytes for every 64; while replies are drawn, its matrices in the products' type."""
+    four = asked(lora_rank=4, base_bits=4, critic="shared")
+    found = choose("ppo", four, 4)
+    numbers, trunk, adapters = SMALL.numbers, SMALL.trunk_numbers, SMALL.adapter_numbers(4)
+    assert not found.way.sharded  # which training refuses
+    held = 4 * (numbers - trunk) + trunk * (0.5 + 4 / 64)
+    assert found.memory.parts["weights"] == held + 4 * 2 * adapters  # of policy and scorer
+    assert arguments(found, four)[arguments(found, four).index("--base_bits") + 1] == "4"
+    large = DecoderShape(4096, 14336, 32, 32, 8, 128, 128_256)
+    low = dataclasses.replace(found.way, precision="bf16")
+    copies = [drawing_bytes(found.work.drawing, large, dataclasses.replace(low, base_bits=bits)) for bits in (4, 0)]
+    assert copies[0] - copies[1] == 2 * large.numbers  # in 16 bits they are read where they are
+    with pytest.raises(ValueError, match="--base_bits 8 is not 4"):
+        asked(lora_rank=4, base_bits=8)
 
 
 def test_messages_by_hand_and_as_a_ring_passes_them():
@@ -338,6 +354,7 @@ def test_lengths_come_from_the_words_of_the_data(files):
         ({"columns": {"prompt": "q"}}, "columns"),
         *(({"stages": ["sft"], knob: 7}, knob) for knob in ("samples", "ppo_epochs", "cost_models", "iterations")),
         ({"stages": ["dpo"], "critic": "shared"}, "critic"),
+        ({"base_bits": 4}, "base_bits"),
     ],
 )
 def test_a_knob_that_nothing_reads_is_refused(given, knob):

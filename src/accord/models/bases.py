@@ -1,4 +1,4 @@
-"""What roles take in memory: one set of base weights for all that have the same ones, and bf16 where nothing is lost.
+"""What roles take in memory: one set of base weights for all that have the same ones, and fewer bits.
 
 A LoRA policy, its reference, its critics, preference and cost models are adapters and heads on one base. Each role is a
 module of its own, so nothing has to be switched before a forward pass or the backward pass of another; but a frozen
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from accord.engine.decode.decoder import decodes
 from accord.engine.forward.adapters import WHOLE, bare, is_adapted
 from accord.engine.forward.causal import packs
+from accord.engine.forward.four_bits import Known, in_four_bits
 from accord.models.loading import load_again
 
 Key = tuple[tuple[int, ...], torch.dtype, torch.device, float]
@@ -56,24 +57,29 @@ def copy_trained(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, {id(p): p for p in model.parameters() if not p.requires_grad})
 
 
-def lower_frozen(models: Sequence[nn.Module], precision: str) -> None:
+def lower_frozen(models: Sequence[nn.Module], precision: str, base_bits: int = 0) -> None:
     """Hold the matrices in the layers that nothing trains in bf16 where products are computed in it.
 
     Half the memory and no cast at each product, and the same products bit for bit. Norms, embeddings and heads stay
     f32. The base of a trained policy's adapters is among them: they are merged into its f32 weights, which are read
-    again for that (`engine.forward.adapters.merged`).
+    again for that (`engine.forward.adapters.merged`). With `base_bits` 4 matrices under adapters are in 4 bits
+    whatever is computed in; one that roles share is in memory once.
     """
-    if precision != "bf16":
+    low = torch.bfloat16 if precision == "bf16" else torch.float32
+    if low == torch.float32 and not base_bits:
         return
     for model in models:  # all of them before any: two may share what is lowered
         packs(model)  # how it computes packed rows, and draws, is found out once, by comparing f32 numbers
         if is_adapted(model):
             decodes(model, longest=0)
+    known: Known = {}
     for model in models:
         inner = bare(model)
-        for module in inner.base_model.modules():
-            if type(module) is nn.Linear and not module.weight.requires_grad:
-                module.weight.data = module.weight.data.to(torch.bfloat16)
+        for module in list(inner.base_model.modules()):
+            if base_bits and type(getattr(module, "base_layer", None)) is nn.Linear:
+                module.base_layer = in_four_bits(module.base_layer, low, known)
+            elif type(module) is nn.Linear and not module.weight.requires_grad:
+                module.weight.data = module.weight.data.to(low)
         if is_adapted(model):
             setattr(inner, WHOLE, functools.partial(load_again, inner.name_or_path))
 

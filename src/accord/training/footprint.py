@@ -15,6 +15,7 @@ BUSY = {"cpu": 1.5 * 2**30}
 MOST = {"cpu": 8192, "cuda": 65536}  # tokens of the largest micro-batch that is planned
 PEAK = 1.5  # largest use over what is kept: gradients of activations, freed as backward goes on (1.3 to 1.5 measured)
 F32, BF16 = 4, 2
+FOUR_BITS = 0.5 + F32 / 64  # and a block's scale (`engine.forward.four_bits`)
 SCALED = 256  # numbers of a moment of 8 bits that share a scale (`training.eight_bits`)
 KEPT_LOGITS = 2**24  # of more, tiles are computed again (`engine.forward.linear_logprobs`)
 

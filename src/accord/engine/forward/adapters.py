@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from torch import nn
 
-WHOLE = "_accord_whole"  # of a model with frozen matrices in bf16, under adapters: what loads it again in f32
+from accord.engine.forward.four_bits import FourBitLinear
+
+WHOLE = "_accord_whole"  # of a model with frozen matrices in fewer bits, under adapters: what loads it again in f32
 
 
 def is_adapted(model: nn.Module) -> bool:
@@ -29,14 +31,19 @@ def merged(model: nn.Module) -> Any:
     device = next(model.parameters()).device
     whole: Any = copy.deepcopy(model.to("cpu"))
     model.to(device)
-    if hasattr(bare(whole), WHOLE):
-        _unround(bare(whole))
+    unround(whole)
     return whole.merge_and_unload()
 
 
-def _unround(inner: Any) -> None:
-    """f32 numbers from where the model came from, in place of those in bf16."""
+def unround(model: nn.Module) -> None:
+    """Of frozen matrices in fewer bits read the f32 numbers again from where the model came from, if there are any."""
+    inner = bare(model)
+    if not hasattr(inner, WHOLE):
+        return
     full = dict(vars(inner).pop(WHOLE)().named_modules())
-    for name, module in inner.named_modules():
+    for name, module in list(inner.named_modules()):
         if type(module) is nn.Linear and module.weight.dtype == torch.bfloat16:
-            module.weight.data = full[name.removesuffix(".base_layer")].weight.data
+            weight = full[name.removesuffix(".base_layer")].weight
+            module.weight.data = weight.data.to(module.weight.device)
+        elif isinstance(getattr(module, "base_layer", None), FourBitLinear):
+            module.base_layer = full[name].to(module.base_layer.codes.device)

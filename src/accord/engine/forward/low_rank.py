@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from accord.engine.forward.dtype import computed_in
 
-Grads = tuple[Tensor | None, None, None, Tensor, Tensor, None]
+Grads = tuple[Tensor | None, None, Tensor, Tensor, None]
 
 
 class LowRankLinear(Linear):
@@ -27,12 +27,12 @@ class LowRankLinear(Linear):
             result = super().forward(x, *args, **more)
         else:
             down, up = self.lora_A[name].weight, self.lora_B[name].weight
-            result = _Product.apply(x, base.weight, base.bias, down, up, self.scaling[name])
+            result = _Product.apply(x, base, down, up, self.scaling[name])
         return result
 
     def _plain(self) -> str:
         """The name of the one adapter that is a sum of matrices and nothing else; none where it is otherwise now."""
-        if self.disable_adapters or self.merged or self.base_layer.weight.requires_grad:
+        if self.disable_adapters or self.merged or any(p.requires_grad for p in self.base_layer.parameters()):
             return ""
         names = [name for name in self.active_adapters if name in self.lora_A]
         if len(names) != 1 or names[0] in self.lora_variant:
@@ -43,32 +43,33 @@ class LowRankLinear(Linear):
 
 
 class _Product(torch.autograd.Function):
-    """x (..., in), weight (out, in), bias (out,) or None, down (r, in), up (out, r): (..., out)."""
+    """x (..., in), a frozen layer of (out, in), down (r, in), up (out, r): (..., out).
+
+    The layer is kept and not its weight, which may be made of fewer bits at every use.
+    """
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scaling: float
-    ) -> Tensor:
-        ctx.save_for_backward(x, weight, down, up)
-        ctx.scaling, ctx.dtype = scaling, computed_in(x)
+    def forward(ctx: Any, x: Tensor, base: Any, down: Tensor, up: Tensor, scaling: float) -> Tensor:
+        ctx.save_for_backward(x, down, up)
+        ctx.base, ctx.scaling, ctx.dtype = base, scaling, computed_in(x)
         rows = x.reshape(-1, x.shape[-1]).to(ctx.dtype)
-        out = F.linear(rows, weight.to(ctx.dtype), None if bias is None else bias.to(ctx.dtype))
+        out = F.linear(rows, base.weight.to(ctx.dtype), None if base.bias is None else base.bias.to(ctx.dtype))
         out.addmm_(_scaled(rows @ down.to(ctx.dtype).T, scaling), up.to(ctx.dtype).T)
-        return out.view(*x.shape[:-1], len(weight))
+        return out.view(*x.shape[:-1], len(up))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Grads:
-        x, weight, down, up = ctx.saved_tensors
+        x, down, up = ctx.saved_tensors
         low: torch.dtype = ctx.dtype
         a, b = down.to(low), up.to(low)
-        out = grads[0].reshape(-1, len(weight)).to(low)
+        out = grads[0].reshape(-1, len(up)).to(low)
         rows = x.reshape(-1, x.shape[-1]).to(low)
         inner = _scaled(out @ b, ctx.scaling)
         before = None
         if ctx.needs_input_grad[0]:
-            before = (out @ weight.to(low)).addmm_(inner, a).view(x.shape).to(x.dtype)
+            before = (out @ ctx.base.weight.to(low)).addmm_(inner, a).view(x.shape).to(x.dtype)
         of_up = out.T @ _scaled(rows @ a.T, ctx.scaling)
-        return before, None, None, (inner.T @ rows).to(down.dtype), of_up.to(up.dtype), None
+        return before, None, (inner.T @ rows).to(down.dtype), of_up.to(up.dtype), None
 
 
 def _scaled(product: Tensor, scaling: float) -> Tensor:

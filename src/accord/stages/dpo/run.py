@@ -58,7 +58,7 @@ def run(config: Dpo) -> RunFolder:
         policy = add_adapters(load_policy(config.model), config, scalar=False, seed=config.seed).to(world.device)
         largest = heapq.nlargest(config.batch_size, (item.group for item in items), key=lambda group: group.tokens)
         config = settle_language_model(config, run, world, policy, largest)
-        lower_frozen([policy], config.precision)
+        lower_frozen([policy], config.precision, config.base_bits)
         frozen = frozen_model(config, policy, world)
         reference, measured_against = make_reference(config, run, world, policy, frozen, data)
         actors = DirectRoles(config, world, policy, reference)

@@ -51,10 +51,17 @@ def choose(stage: str, asked: PlanInput, ranks: int) -> Planned:
 def ways(config: Forecast, ranks: int) -> list[Way]:
     """Whole replicas and shards, activations kept and computed again."""
     bits = config.optimizer_bits
-    plain = Way(ranks, lora_rank=config.lora_rank, precision=config.precision, optimizer_bits=bits)
+    plain = Way(
+        ranks,
+        lora_rank=config.lora_rank,
+        precision=config.precision,
+        optimizer_bits=bits,
+        base_bits=config.base_bits,
+    )
+    divides = ranks > 1 and bits == 32 and not config.base_bits
     return [
         replace(plain, sharded=sharded, recompute=again)
-        for sharded in ((False, True) if ranks > 1 and bits == 32 else (False,))
+        for sharded in ((False, True) if divides else (False,))
         for again in (False, True)
     ]
 

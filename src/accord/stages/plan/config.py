@@ -16,6 +16,7 @@ class Forecast(Reading):
     idle: ClassVar[tuple[Idle, ...]] = (
         Idle("prompt_tokens rows", lambda c: not c.data, "with --data SOURCE (where they are counted)"),
         Idle("columns max_rows", lambda c: c.data, "without --data SOURCE"),
+        Idle("base_bits", lambda c: c.lora_rank, "without --lora_rank N"),
         Idle("samples ppo_epochs cost_models critic iterations", lambda c: "ppo" in c.stages, "without --stages ppo"),
     )
     model: str = Field(
@@ -30,6 +31,7 @@ class Forecast(Reading):
     stages: list[Stage] = Field(list(STAGE_NAMES), description='--stages \'["sft", "ppo"]\': what to plan')
     precision: Literal["f32", "bf16"] = Field("bf16", description="of the products; weights and states are f32")
     lora_rank: int = Field(0, ge=0, description="rank of LoRA adapters; 0 trains every weight")
+    base_bits: int = rare(0, description="of each matrix under adapters: 4, or 0 for those of the products")
     optimizer_bits: int = rare(32, description="of each of AdamW's moments: 32, or 8")
     batch_size: int = Field(64, gt=0, description="conversations, pairs or prompts per optimizer step")
     epochs: float = Field(1.0, gt=0, description="passes over the data")
@@ -45,6 +47,8 @@ class Forecast(Reading):
     def _has_stages(self) -> "Forecast":
         if self.optimizer_bits not in (8, 32):
             raise ValueError(f"--optimizer_bits {self.optimizer_bits} is neither 32 nor 8; give one of them")
+        if self.base_bits not in (0, 4):
+            raise ValueError(f"--base_bits {self.base_bits} is not 4; give 4, or leave it out")
         if not self.stages:
             raise ValueError("--stages names none; give at least one of " + ", ".join(STAGE_NAMES))
         return self

@@ -14,6 +14,7 @@ from accord.stages.plan.work import Drawing, Pass, Work
 from accord.training.footprint import (
     BF16,
     F32,
+    FOUR_BITS,
     KEEPING,
     PEAK,
     SHARE,
@@ -49,6 +50,7 @@ class Way:
     precision: str = "bf16"
     micro_tokens: int = 0
     optimizer_bits: int = 32
+    base_bits: int = 0
 
     @property
     def low(self) -> bool:
@@ -97,10 +99,10 @@ def memory_of(work: Work, shape: DecoderShape, way: Way, machine: Machine, longe
     numbers, adapters = shape.numbers, shape.adapter_numbers(way.lora_rank)
     per_model = adapters if way.lora_rank else numbers
     whole, still = (0, 1) if way.lora_rank else (work.trained, work.frozen)  # with adapters all roles stand on one base
-    lowered = way.low and work.stage != "preference"  # `models.bases.lower_frozen`
-    held = F32 * numbers - (F32 - BF16) * shape.trunk_numbers if lowered else F32 * numbers
+    each = FOUR_BITS if way.base_bits else BF16 if way.low else F32  # `models.bases.lower_frozen`
+    held = F32 * numbers - (F32 - each) * shape.trunk_numbers
     learned = (work.trained + work.frozen) * adapters
-    cast = numbers - shape.trunk_numbers + adapters if lowered and way.lora_rank else numbers
+    cast = numbers - shape.trunk_numbers + adapters if way.lora_rank else numbers
     parts = {
         "weights": (whole * F32 * numbers + still * held + F32 * learned) / divided,
         "gradients and optimizer": state_bytes(work.trained * per_model, ranks=divided, bits=way.optimizer_bits),
@@ -125,10 +127,10 @@ def memory_of(work: Work, shape: DecoderShape, way: Way, machine: Machine, longe
 
 
 def drawing_bytes(drawing: Drawing, shape: DecoderShape, way: Way) -> float:
-    """The sampler's cache, its folded copy of a small model's weights, and of sharded weights the gathered ones."""
+    """The sampler's cache, its copy of weights that are few or in 4 bits, and of sharded weights the gathered ones."""
     each = BF16 if way.low else F32
     gathered = F32 * shape.numbers if way.sharded else 0.0
-    copied = each * shape.numbers if each * shape.numbers <= COPIED else 0.0
+    copied = each * shape.numbers if each * shape.numbers <= COPIED or way.base_bits else 0.0
     return gathered + copied + cached_tokens(drawing, way.ranks) * shape.cache_bytes(each)
 
 

@@ -13,6 +13,7 @@ def arguments(choice: Planned, asked: PlanInput) -> list[str]:
     line += ["--batch_size", str(config.batch_size), "--precision", way.precision]
     line += ["--micro_tokens", str(choice.memory.micro_tokens), "--recompute", "on" if way.recompute else "off"]
     line += ["--lora_rank", str(way.lora_rank)] if way.lora_rank else []
+    line += ["--base_bits", str(way.base_bits)] if way.base_bits else []
     line += ["--shard", "true"] if way.sharded else []
     line += ["--optimizer_bits", str(way.optimizer_bits)] if way.optimizer_bits != 32 else []
     if stage == "ppo":

@@ -62,7 +62,7 @@ def run(config: Ppo) -> RunFolder:
         opened.enter_context(actors.journal)
         opened.callback(actors.engine.close)
         config = settle_actors(config, run, world, prompts.training, actors)
-        lower_frozen(actors.models, config.precision)
+        lower_frozen(actors.models, config.precision, config.base_bits)
         guard = Guard(config.rules, actors.policy, quiet=not world.is_main)
         modules = trained_modules(config, actors, guard)
         for module in (*actors.frozen, *modules.values()):

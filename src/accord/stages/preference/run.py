@@ -18,8 +18,10 @@ from pathlib import Path
 import torch
 
 from accord.data.sources import few_openings
+from accord.engine.forward.adapters import unround
 from accord.engine.packing import Group, cut_by_tokens, pack
 from accord.errors import BadInput
+from accord.models.bases import lower_frozen
 from accord.models.ensemble import mean_weights
 from accord.models.learner import PreferenceLearner
 from accord.models.loading import add_adapters
@@ -156,6 +158,7 @@ def train(
     learner = new_learner(config, world, data, seed)
     if only_built:
         return learner
+    lower_frozen([learner.scorer], config.precision, config.base_bits)
     items, labelled, per_epoch, label_batch = batches(config, data)
 
     def batch_at(step: int) -> list[PreferenceItem]:
@@ -165,7 +168,8 @@ def train(
         return batch
 
     def evaluate() -> dict[str, float]:
-        scores = score_items(learner, held_out, config.micro_tokens, world)
+        with lowered(config.precision, world.device):
+            scores = score_items(learner, held_out, config.micro_tokens, world)
         return {"eval/accuracy": mean_accuracy(held_out, scores)} if held_out else {}
 
     trained = fit(
@@ -181,6 +185,7 @@ def train(
         evaluate=evaluate,
     )
     assert isinstance(trained, PreferenceLearner)
+    unround(trained.scorer)  # everything that is told of the model is of what will be saved
     return trained
 
 

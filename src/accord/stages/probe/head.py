@@ -15,9 +15,11 @@ import torch
 
 from accord.data.chat import Renderer
 from accord.data.sources import few_openings, read_judgements
+from accord.engine.forward.adapters import unround
 from accord.engine.packing import Group, pack
 from accord.errors import BadInput
 from accord.evaluation.honesty import stated_numbers
+from accord.models.bases import lower_frozen
 from accord.models.knowledge import prompt_group, prompt_logits
 from accord.models.loading import add_adapters
 from accord.models.places import KNOWLEDGE
@@ -65,6 +67,7 @@ def run(config: ProbeHead) -> RunFolder:
 
         largest = heapq.nlargest(config.batch_size, (item.group for item in kept), key=lambda group: group.tokens)
         config = settle(config, run, world, [model], largest, compute)
+        lower_frozen([model], config.precision, config.base_bits)
 
         def loss(part: Sequence[KnowledgeItem], count: int) -> Losses:
             packing = pack([item.group for item in part], rows="last").to(world.device)
@@ -73,8 +76,9 @@ def run(config: ProbeHead) -> RunFolder:
             shares = torch.tensor([item.share for item in part], device=world.device)
             return knowledge_loss(logits, shares, count=count)
 
-        def told(some: Sequence[KnowledgeItem]) -> list[float]:
-            found = prompt_logits(model, [item.group for item in some], config.micro_tokens, world.device)
+        def told(some: Sequence[KnowledgeItem], precision: str) -> list[float]:
+            with lowered(precision, world.device):
+                found = prompt_logits(model, [item.group for item in some], config.micro_tokens, world.device)
             return torch.sigmoid(found).tolist()
 
         model = fit(
@@ -87,10 +91,11 @@ def run(config: ProbeHead) -> RunFolder:
             size=lambda item: item.group.tokens,
             totals=len,
             loss=loss,
-            evaluate=lambda: {"eval/brier": mean_brier(told(held_out), held_out)},
+            evaluate=lambda: {"eval/brier": mean_brier(told(held_out, config.precision), held_out)},
         )
+        unround(model)  # what is told of it is of what is saved
         if world.is_main:
-            run.write_json("evaluation.json", {"p_ik": measured(told(held_out), held_out, config.seed)})
+            run.write_json("evaluation.json", {"p_ik": measured(told(held_out, "f32"), held_out, config.seed)})
             description = {"role": KNOWLEDGE, "criterion": KNOWN, "normalizer": {"kind": "none"}}
             facts = {"data": named(config.data), "questions": len(kept), "parent": config.model}
             save_snapshot(run, model, renderer.tokenizer, description, facts, [item.prompt for item in kept])

@@ -73,7 +73,7 @@ def run(config: Sft) -> RunFolder:
         model = add_adapters(load_policy(config.model), config, scalar=False, seed=config.seed).to(world.device)
         largest = heapq.nlargest(config.batch_size, groups, key=lambda group: group.tokens)
         config = settle_language_model(config, run, world, model, largest)
-        lower_frozen([model], config.precision)
+        lower_frozen([model], config.precision, config.base_bits)
 
         model = fit(
             run,
