@@ -180,7 +180,8 @@ def test_a_real_judge_answers_through_the_journal_and_resumes(snapshots, tmp_pat
         ({"constitution": "world"}, "no tests of harmful, pushy, nosy"),
     ],
 )
-def test_what_does_not_do_is_refused(tested, knobs, says):
+def test_what_does_not_do_is_refused(tested, knobs, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a parent that is no run is hashed file by file: an empty folder, not the checkout
     with pytest.raises(BadInput, match=says):
         tested("run", Says(2), Hears(), **knobs)
 
