@@ -9,9 +9,11 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 from scipy.stats import norm
 from torch import nn
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from accord.config import Adapters
 from accord.engine.forward.adapters import merged
+from accord.engine.forward.attention import IMPLEMENTATION
 from accord.engine.forward.causal import token_logprobs
 from accord.engine.forward.four_bits import BLOCK, FourBitLinear, in_four_bits
 from accord.engine.packing import pack, reply_group
@@ -160,6 +162,19 @@ def test_a_run_that_goes_on_ends_with_the_same_bits(commands, stop_after, same_r
     stop_after(-1)
     assert commands.run("sft", tmp_path / "run", resume="true", **ADAPTED) == 0
     same_run(tmp_path / "run", tmp_path / "whole")
+
+
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False")  # peft's, of its own choice
+def test_a_model_without_linear_layers_is_refused_and_not_passed_over():
+    """GPT-2's matrices are layers of a make of their own."""
+    config = GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=64, bos_token_id=1, eos_token_id=2)
+    config._attn_implementation = IMPLEMENTATION
+    model = GPT2LMHeadModel(config)
+    model.name_or_path = "gpt"
+    with pytest.raises(BadInput, match="--base_bits 4: no layer under adapters"):
+        lower_frozen(
+            [add_adapters(model, Adapters(lora_rank=2, lora_targets="c_attn"), scalar=False, seed=0)], "f32", 4
+        )
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from accord.engine.decode.decoder import decodes
 from accord.engine.forward.adapters import WHOLE, bare, is_adapted
 from accord.engine.forward.causal import packs
 from accord.engine.forward.four_bits import Known, in_four_bits
+from accord.errors import BadInput
 from accord.models.loading import load_again
 
 Key = tuple[tuple[int, ...], torch.dtype, torch.device, float]
@@ -72,16 +73,26 @@ def lower_frozen(models: Sequence[nn.Module], precision: str, base_bits: int = 0
         packs(model)  # how it computes packed rows, and draws, is found out once, by comparing f32 numbers
         if is_adapted(model):
             decodes(model, longest=0)
-    known: Known = {}
+    if base_bits:
+        hold_in_four_bits(models, low)
     for model in models:
         inner = bare(model)
-        for module in list(inner.base_model.modules()):
-            if base_bits and type(getattr(module, "base_layer", None)) is nn.Linear:
-                module.base_layer = in_four_bits(module.base_layer, low, known)
-            elif type(module) is nn.Linear and not module.weight.requires_grad:
+        for module in inner.base_model.modules():
+            if type(module) is nn.Linear and not module.weight.requires_grad:
                 module.weight.data = module.weight.data.to(low)
         if is_adapted(model):
             setattr(inner, WHOLE, functools.partial(load_again, inner.name_or_path))
+
+
+def hold_in_four_bits(models: Sequence[nn.Module], low: torch.dtype) -> None:
+    """The matrices under adapters, each once; before any role that shares one has it rounded to `low`."""
+    known: Known = {}
+    for model in models:
+        for layer in list(bare(model).base_model.modules()):
+            if type(getattr(layer, "base_layer", None)) is nn.Linear:
+                layer.base_layer = in_four_bits(layer.base_layer, low, known)
+    if not known:
+        raise BadInput("--base_bits 4: no layer under adapters is a plain linear one in this model; leave it out")
 
 
 @torch.no_grad()

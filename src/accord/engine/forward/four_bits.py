@@ -19,11 +19,16 @@ Known = dict[int, tuple[Tensor, nn.Parameter, nn.Parameter]]  # by the id of a p
 class FourBitLinear(nn.Module):
     """A linear layer that nothing trains; `weight` (out, in) is made of its codes at every use, in bf16 or f32."""
 
-    def __init__(self, codes: nn.Parameter, scales: nn.Parameter, bias: nn.Parameter | None, like: Tensor) -> None:
+    def __init__(
+        self,
+        codes: nn.Parameter,
+        scales: nn.Parameter,
+        bias: nn.Parameter | None,
+        shape: torch.Size,
+        dtype: torch.dtype,
+    ) -> None:
         super().__init__()
-        self.codes, self.scales, self.bias = codes, scales, bias
-        self.shape, self.dtype = like.shape, like.dtype
-        self.out_features, self.in_features = like.shape
+        self.codes, self.scales, self.bias, self.shape, self.dtype = codes, scales, bias, shape, dtype
 
     @property
     def weight(self) -> Tensor:
@@ -54,4 +59,4 @@ def in_four_bits(linear: nn.Linear, dtype: torch.dtype, known: Known) -> FourBit
     if id(weight) not in known:
         codes, state = kernels.quantize_4bit(weight.float().contiguous(), blocksize=BLOCK, quant_type="nf4")
         known[id(weight)] = (weight, nn.Parameter(codes, False), nn.Parameter(state.absmax, False))
-    return FourBitLinear(*known[id(weight)][1:], linear.bias, torch.empty(weight.shape, dtype=dtype, device="meta"))
+    return FourBitLinear(*known[id(weight)][1:], linear.bias, weight.shape, dtype)
