@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tables import interval, plain, table
 
-from accord.run import read_json
+from accord.disk import read_json
 
 FORMS = ("choice", "yes-no", "score")
 INTRO = """# SmolLM2 as judge, critic and reviser

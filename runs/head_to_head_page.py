@@ -12,8 +12,8 @@ import numpy as np
 from scipy import stats
 from statsmodels.stats import inter_rater
 
+from accord.disk import read_json
 from accord.evaluation.agreement import Answer, agreement, by_question, cohen_kappas, fleiss_kappa, krippendorff_alpha
-from accord.run import read_json
 
 BOARDS = {
     "weighted_alpaca_eval_gpt4_turbo": "weighted_alpaca_eval_gpt4_turbo_leaderboard.csv.gz",

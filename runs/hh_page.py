@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tables import interval, table
 
-from accord.run import read_json, read_lines
+from accord.disk import read_json, read_lines
 
 FOLDED = ("helpful-folds", "harmless-folds")
 HELD_OUT = ("helpful", "dpo", "ipo", "harmless", "cost")

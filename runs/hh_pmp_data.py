@@ -11,8 +11,8 @@ from pathlib import Path
 
 from accord.data.files import read_rows
 from accord.data.sources import read_comparisons, write_records
+from accord.disk import write_text
 from accord.records import Comparison, unit_hash
-from accord.run import write_text
 
 JUDGE = "alpaca_eval_gpt4"
 PER_INSTRUCTION = 3

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from tables import interval, signed, table
 
+from accord.disk import read_json, read_lines
 from accord.evaluation.calibration import calibration_intervals
 from accord.evaluation.statistics import Array, Interval, pair_outcomes, paired_difference, share_interval
-from accord.run import read_json, read_lines
 
 STARTS = {
     "untrained": "no pretraining",

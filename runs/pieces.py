@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from accord.run import read_yaml
+from accord.disk import read_yaml
 
 HERE = Path(__file__).resolve().parent
 ONCE = ("data", "export", "python")  # what leaves its file whole, and refuses one that is there

@@ -3,7 +3,7 @@
 FOLDER/learned/ gets the rows of every file of which stages learn, but for those of the evaluation split;
 FOLDER/preference/ those of the preference split alone, for a bag of words; FOLDER/held/ rows of the evaluation split,
 and of sets that nothing learns from. Of every file the rows are spread evenly over it, so that no category is left out;
-how many there are goes with PAIRS. FOLDER/counts.json, written last, says how many.
+how many there are goes with PAIRS. FOLDER/counts.json, written last, says PAIRS and how many.
 """
 
 import json
@@ -16,7 +16,7 @@ from accord.data.conversations import Dropped
 from accord.data.files import read_rows
 from accord.data.parse import Reader, make_records
 from accord.data.sources import prompt_of
-from accord.run import write_text
+from accord.disk import write_text
 
 Rows = list[dict[str, Any]]
 HELD = (40, 0.35)  # rows of each file at least, and for each of PAIRS
@@ -86,7 +86,7 @@ def main(data: Path, pairs: int, told: Path) -> None:
         held = spread(rows_of_set, max(least, round(share * pairs)))
         write(folder / "held" / f"{name}.jsonl", held)
         counts[name] = {"rows": len(rows_of_set), "held": len(held)}
-    write_text(told, json.dumps(counts, indent=1) + "\n")
+    write_text(told, json.dumps({"pairs": pairs, "files": counts}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

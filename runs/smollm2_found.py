@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import pieces
 from tables import signed
 
+from accord.disk import read_json, read_lines, read_yaml
 from accord.evaluation.statistics import Interval, mean_interval, paired_shares
 from accord.labelers.rules import refuses
-from accord.run import read_json, read_lines, read_yaml
 from accord.stages.evaluate.refusals import side_of
 
 TABLE = read_yaml(pieces.HERE / "smollm2.yaml")

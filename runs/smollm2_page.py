@@ -23,16 +23,16 @@ from tables import NONE, interval, plain, signed, table
 
 from accord.claims.sqrt_kl import SMOOTHING, peak_at, smoothed
 from accord.claims.two_halves import GAP, alarm_at
+from accord.disk import read_json
 from accord.evaluation.statistics import nested_interval, r_squared
-from accord.run import read_json
 
 INTRO = """# SmolLM2 through the whole loop, on what people wrote
 
-Written by `runs/smollm2_page.py` from the run folders that `runs/smollm2.sh DATA_DIR --road whole` left. The model is
-SmolLM2-135M-Instruct, from weights of four bits, with adapters of rank 16; its makers had aligned it before. HH-RLHF
-and the cost model's labels of PKU-SafeRLHF (non-commercial) were read by path. No prompt and no reply is shown.
-Brackets are 95 % intervals over prompts, of differences paired by prompt. A rise of many numbers at once has some by
-chance: nothing here is corrected for how many were asked.
+Written by `runs/smollm2_page.py` from the run folders that `runs/smollm2.sh DATA_DIR --road whole{pairs}` left.
+The model is SmolLM2-135M-Instruct, from weights of four bits, with adapters of rank 16; its makers had aligned it
+before. HH-RLHF and the cost model's labels of PKU-SafeRLHF (non-commercial) were read by path. No prompt and no reply
+is shown. Brackets are 95 % intervals over prompts, of differences paired by prompt. A rise of many numbers at once has
+some by chance: nothing here is corrected for how many were asked.
 """
 PREFERENCE = """## Preference models
 
@@ -319,16 +319,21 @@ def agrees(value: Value, side: str) -> str:
     return "undecided" if seen == "undecided" else "agrees" if seen == side else "disagrees"
 
 
-def contamination(found: Found) -> list[str]:
+def prepared(found: Found) -> dict[str, Any]:
+    """What was set apart to measure on; empty where the run has not come to it."""
     file = found.out / "prepared" / "counts.json"
-    if not file.exists():
-        return []
+    return dict(read_json(file)) if file.exists() else {}
+
+
+def contamination(found: Found) -> list[str]:
     rows = []
-    for name, counts in read_json(file).items():
+    for name, counts in prepared(found).get("files", {}).items():
         clean = found.out / "clean" / f"{name}.jsonl"
         dropped = clean.with_name(f"{name}.dropped.jsonl")
         held, lost = counts["held"], len(dropped.read_text(encoding="utf-8").splitlines()) if dropped.exists() else 0
         rows.append([name, str(held), str(lost) if clean.exists() else "not compared"])
+    if not rows:
+        return []
     said = (
         "Rows that were measured on, and how many of them `accord data --against` left out: their prompt, or half of "
     )
@@ -362,7 +367,8 @@ def page(out: Path) -> list[str]:
     outcomes: list[Outcome] = []
     asking = (preference, policies, refusals, honesty, taxes)
     told = {section.__name__: section(found, outcomes) for section in asking}
-    lines = [INTRO, *missing(found), *summary(outcomes), *claims(found)]
+    pairs = f" --pairs {size['pairs']}" if (size := prepared(found)) else ""
+    lines = [INTRO.format(pairs=pairs), *missing(found), *summary(outcomes), *claims(found)]
     lines += [*told["preference"], *told["policies"], *against_kl(found), *told["refusals"], TOXIC, ""]
     lines += [*told["honesty"], *told["taxes"], *bias(found), *contamination(found), *effort(found)]
     return lines[:-1]

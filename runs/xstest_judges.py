@@ -10,10 +10,11 @@ import sys
 from pathlib import Path
 
 from accord.data.suites import PARTIAL_REFUSAL
+from accord.disk import read_json
 from accord.evaluation.prevalence import corrected_share, judge_errors
 from accord.evaluation.statistics import Interval, share_interval
 from accord.parsing import parse
-from accord.run import RunFolder, read_json
+from accord.run import RunFolder
 from accord.stages.evaluate.refusals import SIDES, Answered, judged, labelled_replies, run, truth
 
 JUDGES = ("rules", "labeler/gpt4")

@@ -153,7 +153,10 @@ def test_what_a_file_says_wrongly_is_named_with_the_file(tmp_path, capsys, conte
     assert f"--config {tmp_path / 'c.yaml'}: {words}" in fails(capsys, "sft", "--config", tmp_path / "c.yaml")
 
 
-@pytest.mark.parametrize(("content", "word"), [("model: [", "c.yaml"), (None, "c.yaml")])
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [("model: [", "c.yaml"), (None, "c.yaml"), ("lora_rank: 2\nlora_rank: 4", "'lora_rank' stands twice")],
+)
 def test_a_broken_or_missing_yaml_file_is_named(tmp_path, capsys, content, word):
     if content is not None:
         (tmp_path / "c.yaml").write_text(content)

@@ -11,17 +11,10 @@ import yaml
 from filelock import FileLock
 
 from accord import run as run_module
+from accord.disk import read_json, read_lines, write_atomically, write_text
 from accord.errors import BadInput, Interrupted
 from accord.lineage import hash_directory, hash_file, model_key, peak_memory
-from accord.run import (
-    RunFolder,
-    config_hash,
-    read_json,
-    read_lines,
-    verify,
-    write_atomically,
-    write_text,
-)
+from accord.run import RunFolder, config_hash, verify
 from accord.stages.ppo.config import Ppo
 from accord.stages.sft.config import Sft
 

@@ -16,12 +16,12 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from accord.commands import COMMANDS
 from accord.config import Config, Sources, is_everyday
+from accord.disk import read_yaml
 from accord.errors import BadInput, did_you_mean
 
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", list: "a list"}
@@ -140,11 +140,7 @@ def build_parser(command: str, *, every: bool = True) -> Any:
 
 def read_knobs(path: Path, cls: type[Config]) -> str:
     """The text of a YAML file of knobs; BadInput with its name where a key is no knob or a value cannot be one."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        found = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadInput(f"--config {path}: {' '.join(str(error).split())}") from None
+    found = read_yaml(path, "--config")
     if not isinstance(found, dict):
         raise BadInput(f"--config {path}: a mapping of knobs is needed, one `knob: value` a line")
     refuse_unknown(map(str, found), cls, f"--config {path}: ")
@@ -156,7 +152,7 @@ def read_knobs(path: Path, cls: type[Config]) -> str:
         except ValidationError as error:
             problems = [{**problem, "loc": (name, *problem["loc"])} for problem in error.errors()]
             raise BadInput(f"--config {path}: {'; '.join(wrong_with(name, field, problems))}") from None
-    return text
+    return path.read_text(encoding="utf-8")
 
 
 def or_text(annotation: Any) -> Any:

@@ -12,17 +12,15 @@ import shutil
 import signal
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import IO, TYPE_CHECKING, Any, TypeVar
-
-import yaml
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from accord import __version__
 from accord.config import Config, to_plain
+from accord.disk import lines_of, read_json, read_yaml, sync, write_text, write_yaml
 from accord.errors import BadInput, Interrupted, is_disk_full
 from accord.lineage import available_cores, hash_file, identity, machine, peak_memory, seconds_worked
 
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound=Config)
 PARENTS = "data/parents.json"  # what they are; written at every start
 WORKED = "data/worked.json"  # how long starts that did not come to the end took
-LOADER, DUMPER = (getattr(yaml, f"CSafe{kind}", getattr(yaml, f"Safe{kind}")) for kind in ("Loader", "Dumper"))
 TORN = 2**62  # the step of the torn last line that a killed run can leave
 # Knobs that say where a run lies and how it is kept, not what is computed: they may differ on resume and are no part of
 # a config's hash. Threads and compiled kernels add up in another order, and are part of it.
@@ -69,67 +66,6 @@ def _computed(plain: Mapping[str, Any]) -> dict[str, Any]:
     if "labeling" in kept:
         kept["labeling"] = {key: value for key, value in kept["labeling"].items() if key not in PLACEMENT}
     return kept | ({"engine": "vllm" if kept["engine"] else ""} if "engine" in kept else {})
-
-
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Call `write(stream)` on a temporary file beside `path`, sync it, and rename it over `path`.
-
-    The temporary name is the writer's own: others, here or in another process, may write the same file meanwhile.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
-    try:
-        with open(temporary, "wb") as stream:
-            write(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def sync(path: Path) -> None:
-    """Wait until a file that was written lies on the disk."""
-    with open(path, "r+b") as stream:  # Windows syncs nothing that was opened for reading alone
-        os.fsync(stream.fileno())
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a whole text file, or nothing."""
-    write_atomically(path, lambda stream: stream.write(text.encode()))
-
-
-def read_json(path: Path) -> Any:
-    """Parse a JSON file; BadInput names it if it is missing or broken."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInput(f"{path}: not there; is its folder a finished run?") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: not valid JSON ({error}); run the stage that wrote it again") from None
-
-
-def read_yaml(path: Path) -> Any:
-    """Parse a YAML file of plain values; BadInput names it if it is broken, or asks for more than values."""
-    try:
-        return LOADER(path.read_text(encoding="utf-8")).get_single_data()
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: not valid YAML ({str(error).splitlines()[0]}); bring it back as it was") from None
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Parse a JSON-lines log of a run folder; an absent one is empty, a broken line is BadInput."""
-    if not path.exists():
-        return []
-    rows = []
-    for number, line in enumerate(_lines(path), 1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise BadInput(
-                f"{path}:{number}: not valid JSON ({error.msg}); delete the line or run the stage again"
-            ) from None
-    return rows
 
 
 class RunFolder:
@@ -280,7 +216,7 @@ class RunFolder:
                     f"{plain.get(changed[0])!r} now); give the same, or choose another --out"
                 )
         if not self.finished:  # its files are those of the manifest
-            write_text(stored, yaml.dump(plain, Dumper=DUMPER, sort_keys=False, allow_unicode=True))
+            write_yaml(stored, plain)
 
     def _keep_parents(self) -> None:
         """Keep what the parents are; BadInput where one is another than when this run began."""
@@ -312,7 +248,7 @@ class RunFolder:
             self._decided[knob] = value = choose()
             if self.is_main:
                 plain = read_yaml(stored := self.path / "config.yaml") | {knob: value}
-                write_text(stored, yaml.dump(plain, Dumper=DUMPER, sort_keys=False, allow_unicode=True))
+                write_yaml(stored, plain)
         return value
 
     def truncate_logs(self, step: int) -> None:
@@ -320,14 +256,14 @@ class RunFolder:
         for name in ("metrics.jsonl", "samples.jsonl"):
             path = self.path / name
             if self.is_main and path.exists():
-                write_text(path, "".join(line + "\n" for line in _lines(path) if _step_of(line) <= step))
+                write_text(path, "".join(line + "\n" for line in lines_of(path) if _step_of(line) <= step))
 
     def keep_samples(self, multiple: int) -> int:
         """Keep the longest start of `samples.jsonl` that is a multiple of so many whole lines; returns their number."""
         path = self.path / "samples.jsonl"
         if not path.exists():
             return 0
-        lines = _lines(path)
+        lines = lines_of(path)
         if lines and _step_of(lines[-1]) == TORN:
             lines.pop()
         kept = lines[: len(lines) // multiple * multiple]
@@ -426,11 +362,6 @@ def settled(config: C) -> C:
     """The config with everything that was left to the machine as the run folder's `config.yaml` has it."""
     left = [knob for knob, value in UNDECIDED.items() if getattr(config, knob, None) == value]
     return config.model_copy(update={knob: decided(config, knob) for knob in left})
-
-
-def _lines(path: Path) -> list[str]:
-    """Lines of a log. Not `splitlines`: a model's text may hold U+2028 and its like, which JSON leaves as they are."""
-    return path.read_text(encoding="utf-8").removesuffix("\n").split("\n") if path.stat().st_size else []
 
 
 def _step_of(line: str) -> int:

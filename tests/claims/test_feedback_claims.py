@@ -17,9 +17,9 @@ from accord.claims.lab.recipes import SCALES, GoldFlow
 from accord.claims.lab.workers import run_stage
 from accord.data.rows import reply_row, write_records
 from accord.data.sources import read_comparisons
+from accord.disk import read_json, read_lines
 from accord.labelers.preferences import soft_label
 from accord.records import Comparison
-from accord.run import read_json, read_lines
 from accord.stages.constitution.config import Constitution
 from accord.stages.evaluate.config import Evaluate
 from accord.stages.online.config import Annotate

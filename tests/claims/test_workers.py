@@ -13,9 +13,10 @@ import pytest
 from accord.claims.lab import workers
 from accord.claims.lab.cells import Cells
 from accord.claims.lab.workers import Workers
+from accord.disk import read_lines
 from accord.errors import BadInput
 from accord.lineage import available_cores
-from accord.run import RunFolder, read_lines, verify
+from accord.run import RunFolder, verify
 from accord.stages.pretrain.config import Pretrain
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from accord import cli, parsing
-from accord.run import read_json, read_lines, read_yaml
+from accord.disk import read_json, read_lines, read_yaml
 
 RUNS = Path(__file__).resolve().parents[2] / "runs"
 TABLES = ("smollm2", "constitution_smollm2")
@@ -119,7 +119,7 @@ def test_a_size_grows_with_the_pairs_and_stays_above_its_least(pieces):
 def test_a_piece_runs_alone_and_one_that_there_is_not_is_named(carried_out, pieces, tmp_path):
     line = ["smollm2.sh", "data", "--road", "whole", "--pairs", "500", "--model", "m", "--out", tmp_path / "out"]
     (one, other) = [parsed(words)[1] for words in carried_out(*line, "--piece", "helpful-whole")]
-    assert {one.seed, other.seed} == {0, 1} and one.max_rows == other.max_rows == 600
+    assert {one.seed, other.seed} == {0, 1} and one.max_rows == other.max_rows == 1200
     table = read_yaml(RUNS / "smollm2.yaml")
     with pytest.raises(SystemExit, match="--piece helpfull: the road whole has prepare, helpful"):
         list(pieces.planned(table, pieces.flags(table).parse_args(["data", "--road", "whole", "--piece", "helpfull"])))
@@ -145,7 +145,9 @@ def test_what_is_measured_on_stands_apart_from_what_is_learned_from(pieces, tmp_
     monkeypatch.setattr(data, "MEASURED", {"all": ("labels.jsonl", 6, 0.01)})
     monkeypatch.setattr(data, "HELD", (3, 0.01))
     data.main(tmp_path, 100, tmp_path / "out" / "counts.json")
-    counts = read_json(tmp_path / "out" / "counts.json")
+    written = read_json(tmp_path / "out" / "counts.json")
+    assert written["pairs"] == 100
+    counts = written["files"]
     lines = {str(f.relative_to(tmp_path / "out")): read_lines(f) for f in (tmp_path / "out").rglob("*.jsonl")}
     sizes = counts["pairs"]
     assert sizes == counts["labels"] and sum(sizes.values()) - sizes["held"] == 60 and sizes["held"] == 3

@@ -106,7 +106,9 @@ def out(tmp_path):
     put(tmp_path, "tax-start", tasks=tasks, changes=None)
     put(tmp_path, "tax-ppo-0", tasks=tasks, changes=tax)
     (tmp_path / "prepared").mkdir()
-    (tmp_path / "prepared" / "counts.json").write_text('{"helpful-base": {"held": 50}, "bbq": {"held": 9}}')
+    (tmp_path / "prepared" / "counts.json").write_text(
+        '{"pairs": 70, "files": {"helpful-base": {"held": 50}, "bbq": {"held": 9}}}'
+    )
     (tmp_path / "clean").mkdir()
     (tmp_path / "clean" / "helpful-base.jsonl").write_text("{}\n" * 47)
     (tmp_path / "clean" / "helpful-base.dropped.jsonl").write_text("{}\n" * 3)
@@ -172,6 +174,7 @@ def test_every_table_has_the_numbers_of_its_files(page):
         page, "The tax"
     )
     assert "| SmolLM2 as it comes | 0.50 [0.20, 0.80] | – |" in part(page, "Harm and over-refusal")
+    assert "smollm2.sh DATA_DIR --road whole --pairs 70` left" in page
     measured = part(page, "What was measured on")
     assert "| helpful-base | 50 | 3 |" in measured and "| bbq | 9 | not compared |" in measured
     assert "| helpful-whole | helpful-whole-0 | 30.0 | 1.5 |" in part(page, "Time and memory")

@@ -8,13 +8,13 @@ import torch
 
 from accord.cli import main
 from accord.data.bias_sets import exchanged_requests
+from accord.disk import read_json, read_lines
 from accord.models.loading import load_policy, load_scalar
 from accord.models.tokenizer import load_renderer
 from accord.records import Turn
 from accord.reporting.bias_section import bias_section
 from accord.reporting.context import load_context
 from accord.reporting.page import build_report
-from accord.run import read_json, read_lines
 from tests.data.test_bias_sets import BBQ
 
 WORDS = ("sees", "runs", "red", "blue")

@@ -12,13 +12,14 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from accord.cli import main
 from accord.data.sources import read_demonstrations
+from accord.disk import read_json, read_lines
 from accord.engine.packing import reply_group
 from accord.models.loading import load_policy
 from accord.models.scalar import Scorer
 from accord.models.tokenizer import load_renderer
 from accord.parsing import parse
 from accord.records import Demonstration, Turn, unit_hash
-from accord.run import RunFolder, read_json, read_lines, verify
+from accord.run import RunFolder, verify
 from accord.stages import shared
 from accord.stages.evaluate import run as evaluate
 from accord.stages.preference import results

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from accord.config import Asking
+from accord.disk import read_json, read_lines
 from accord.labelers.backends import Labelers
 from accord.labelers.constitution_file import read_constitution
 from accord.labelers.journal import Journal
@@ -15,7 +16,7 @@ from accord.labelers.principles import drawn, several_drawn
 from accord.labelers.questions import Distribution
 from accord.parsing import parse
 from accord.records import Prompt, Turn
-from accord.run import read_json, read_lines, verify
+from accord.run import verify
 from accord.stages.constitution import compare, revise
 from accord.stages.constitution.compare import watch
 from accord.stages.constitution.config import Constitution

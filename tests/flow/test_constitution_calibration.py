@@ -9,11 +9,12 @@ import random
 import pytest
 
 from accord.cli import main
+from accord.disk import read_json, read_lines
 from accord.evaluation.calibration import fit_temperature
 from accord.labelers.backends import Labelers
 from accord.labelers.preferences import logit, sigmoid
 from accord.labelers.questions import Distribution
-from accord.run import read_json, read_lines, verify
+from accord.run import verify
 from accord.stages.constitution.config import Constitution
 
 PAIRS = 120

@@ -5,8 +5,9 @@ import csv
 import pytest
 
 from accord.cli import main
+from accord.disk import read_json
 from accord.labelers.constitution_file import read_constitution
-from accord.run import read_json, verify
+from accord.run import verify
 
 
 def table(path, rows):

@@ -6,12 +6,13 @@ import random
 import pytest
 import torch
 
+from accord.disk import read_json
 from accord.evaluation.safety import SafetyCalibration, calibrate_safety
 from accord.models.places import describe
 from accord.models.scalar import Scorer
 from accord.models.tokenizer import load_renderer
 from accord.parsing import parse
-from accord.run import RunFolder, read_json
+from accord.run import RunFolder
 from accord.stages.preference.items import read_preference_data
 from accord.stages.shared import measures
 from tests.conftest import sentence

@@ -16,8 +16,9 @@ from accord.claims.lab.contract import Part, recomputed, verdict_of
 from accord.claims.lab.recipes import Scale
 from accord.claims.lab.workers import run_stage
 from accord.cli import main
+from accord.disk import read_lines
 from accord.evaluation.statistics import Interval
-from accord.run import read_lines, verify
+from accord.run import verify
 from accord.stages.demo.run import FOLDERS
 from tests.fixtures.toys import people_choose
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from accord.cli import main
+from accord.disk import read_json, read_lines
 from accord.engine.forward.causal import token_logprobs
 from accord.engine.packing import Group, pack, reply_group
 from accord.errors import BadInput
@@ -18,7 +19,7 @@ from accord.models.scalar import Scorer
 from accord.models.tokenizer import load_renderer
 from accord.objectives.implicit import sequence_logprobs
 from accord.records import Judgement, Prompt, Turn
-from accord.run import RunFolder, read_json, read_lines, verify
+from accord.run import RunFolder, verify
 from accord.stages.dpo.config import DIRECT_LOSSES, LISTWISE, UNPAIRED, Dpo
 from accord.stages.dpo.implicit import HeldOut
 from accord.stages.dpo.items import Choice, DirectItem, prefer_safe, read_direct_data

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import yaml
 
+from accord.disk import read_json, read_lines
 from accord.reporting import build_report
 from accord.reporting.context import load_context
-from accord.run import read_json, read_lines, verify
+from accord.run import verify
 from accord.stages.frontier.run import choose
 
 

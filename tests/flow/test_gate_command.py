@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from accord.cli import main
+from accord.disk import read_json, read_lines
 from accord.engine.engines import InProcess
 from accord.reporting.context import load_context
 from accord.reporting.gate_section import gate_section
-from accord.run import read_json, read_lines, verify
+from accord.run import verify
 from accord.stages.gate import read_gate
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "gate.yaml"
@@ -75,7 +76,7 @@ def test_the_example_is_decided_on_the_gold_world(commands, tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("bounds: [", "cannot be read"),
+        ("bounds: [", "not valid YAML"),
         ("bounds: {}", "bounds: expected names"),
         ("bound: {}", "unknown key 'bound' (did you mean bounds?)"),
         ("bounds: {x: {metric: length, at_mots: 1}}", "unknown key 'bounds.x.at_mots' (did you mean at_most?)"),

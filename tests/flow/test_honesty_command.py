@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from accord.cli import main
+from accord.disk import read_json, read_lines
 from accord.models.loading import load_policy
 from accord.models.tokenizer import load_renderer
 from accord.records import Prompt, Turn
 from accord.reporting.context import load_context
 from accord.reporting.honesty_section import honesty_section
 from accord.reporting.page import build_report
-from accord.run import read_json, read_lines
 from accord.stages.evaluate import honesty
 from accord.stages.evaluate.probes import WORLD, Probe, true_or_false, twin
 from accord.world import parse, prompts

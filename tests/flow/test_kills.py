@@ -12,8 +12,8 @@ import time
 import pytest
 
 from accord.cli import main
+from accord.disk import read_json, read_lines
 from accord.labelers.wires import read_top
-from accord.run import read_json, read_lines
 from tests.fixtures.serving import serving
 from tests.labelers.conftest import Server
 

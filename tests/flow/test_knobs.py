@@ -15,9 +15,9 @@ from pydantic import ValidationError
 
 from accord.commands import COMMANDS
 from accord.config import Config, idle_rows
+from accord.disk import read_lines
 from accord.errors import BadInput
 from accord.parsing import parse
-from accord.run import read_lines
 
 ADAPTERS = "lora_alpha lora_targets base_bits "
 CRITICS = "critic value_clip value_weight critic_learning_rate critic_warmup lam whiten "

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from accord.config import Asking, Labeling
+from accord.disk import read_lines
 from accord.errors import BadInput
 from accord.labelers.backends import Labelers
 from accord.labelers.constitution_file import read_constitution
@@ -14,7 +15,7 @@ from accord.labelers.journal import Journal
 from accord.labelers.local import LocalLabeler
 from accord.labelers.scores import principles_of
 from accord.records import Prompt, Turn
-from accord.run import read_lines, verify
+from accord.run import verify
 from accord.stages.rewards import Setting
 from accord.training import distributed
 from tests.fixtures.serving import serving

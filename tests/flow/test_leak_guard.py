@@ -5,7 +5,7 @@ import json
 import pytest
 
 from accord.data.sources import read_demonstrations, read_prompts
-from accord.run import read_json
+from accord.disk import read_json
 from tests.conftest import sentence
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from accord.disk import read_json, read_lines
 from accord.engine.packing import reply_group
 from accord.errors import BadInput
 from accord.evaluation.metrics import metric_interval
@@ -18,7 +19,6 @@ from accord.models.saving import add_to_description
 from accord.models.scalar import Scorer
 from accord.objectives.lagrange import Multiplier
 from accord.records import Prompt, Turn
-from accord.run import read_json, read_lines
 from accord.stages.ppo.actors import prepare
 from accord.stages.ppo.config import Ppo
 from accord.stages.ppo.experience import Experience

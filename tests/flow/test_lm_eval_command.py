@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from accord.cli import main
-from accord.run import read_json, verify
+from accord.disk import read_json
+from accord.run import verify
 from accord.stages.evaluate import harness
 
 ABSENT = {name: importlib.util.find_spec(name) is None for name in ("lm_eval", "inspect_ai")}

@@ -8,12 +8,12 @@ import torch
 from transformers import GenerationConfig
 
 from accord.data.rows import write_records
+from accord.disk import write_atomically
 from accord.models.loading import load_policy
 from accord.models.places import POLICY
 from accord.models.reference import ReplyStore
 from accord.models.saving import save_model
 from accord.records import Comparison, Judgement, Prompt, Turn, unit_hash
-from accord.run import write_atomically
 
 HELD_OUT = 0.1  # the default of --eval_share
 

@@ -6,8 +6,8 @@ import threading
 import pytest
 import torch
 
+from accord.disk import read_lines
 from accord.models.loading import load_policy
-from accord.run import read_lines
 from accord.stages.ppo import log as ppo_log
 from accord.stages.ppo import rollouts as ppo_rollouts
 from accord.stages.ppo import run as ppo

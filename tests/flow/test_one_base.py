@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import load_file
 
 from accord.config import Adapters
+from accord.disk import read_json
 from accord.engine.forward.adapters import merged
 from accord.models import bases, loading
 from accord.models.bases import BaseWeights, lower_frozen
 from accord.models.loading import add_adapters, load_policy
-from accord.run import read_json
 from accord.stages.ppo import run as ppo
 
 CLOCKED = ("seconds", "tokens_per_second")

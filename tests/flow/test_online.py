@@ -6,6 +6,7 @@ from random import Random
 import pytest
 import torch
 
+from accord.disk import read_json, read_lines
 from accord.engine.packing import reply_group
 from accord.errors import BadInput
 from accord.labelers.journal import Journal
@@ -13,7 +14,7 @@ from accord.labelers.local import LocalLabeler
 from accord.labelers.preferences import prefers, soft_label
 from accord.models.scalar import Scorer
 from accord.records import Prompt, Turn
-from accord.run import read_json, read_lines, verify
+from accord.run import verify
 from accord.stages.online import annotate
 from accord.stages.online.config import Annotate, Online
 from accord.training import distributed

@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from accord.disk import read_lines
 from accord.errors import BadInput
 from accord.evaluation.diagnoses import diagnose
 from accord.parsing import parse
 from accord.records import Turn
-from accord.run import read_lines
 from accord.stages.ppo import state as ppo_state
 from accord.stages.ppo import watch as ppo_watch
 from accord.stages.ppo.config import Alarm, parse_alarm

@@ -7,6 +7,7 @@ import random
 import pytest
 import torch
 
+from accord.disk import read_json, read_lines
 from accord.engine.packing import Group, pack, reply_group
 from accord.errors import BadInput
 from accord.models.ensemble import Combination, combine, mean_weights
@@ -16,7 +17,6 @@ from accord.models.places import describe
 from accord.models.scalar import Scorer, new_scalar, start_scalar, values
 from accord.parsing import parse
 from accord.records import Comparison, Judgement, Prompt, Turn, unit_hash
-from accord.run import read_json, read_lines
 from accord.stages.preference.items import (
     Label,
     PreferenceData,

@@ -4,12 +4,13 @@ import pytest
 
 from accord.cli import main
 from accord.data.sources import read_prompts
+from accord.disk import read_json, read_lines
 from accord.errors import BadInput
 from accord.labelers.labeler import Draft
 from accord.labelers.questions import Distribution
 from accord.parsing import parse
 from accord.reporting import build_report
-from accord.run import read_json, read_lines, verify
+from accord.run import verify
 from accord.stages.evaluate.config import EvaluatePrinciples
 from accord.stages.evaluate.principles import run as principles
 from accord.stages.rewards import Setting

@@ -9,13 +9,13 @@ import torch
 from accord.cli import main
 from accord.data.sources import read_comparisons, read_demonstrations
 from accord.data.tasks import TaskQuestion
+from accord.disk import read_json, read_lines
 from accord.errors import BadInput
 from accord.models.knowledge import prompt_group, prompt_logits
 from accord.models.loading import load_policy, load_scalar
 from accord.models.scalar import Scorer
 from accord.models.tokenizer import load_renderer
 from accord.records import Prompt, Turn
-from accord.run import read_json, read_lines
 from accord.stages.probe.lessons import (
     CUT,
     NONE,

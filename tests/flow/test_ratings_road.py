@@ -9,8 +9,9 @@ import pytest
 
 from accord.cli import main
 from accord.data.sources import read_battles
+from accord.disk import read_json, read_lines
 from accord.evaluation.ratings import ELO, Vote, fit_ratings
-from accord.run import read_json, read_lines, verify
+from accord.run import verify
 from accord.stages.evaluate.ratings import duels_of
 from tests.conftest import read_rows
 

@@ -9,13 +9,14 @@ import torch
 
 from accord.cli import main
 from accord.data.sources import read_prompts
+from accord.disk import read_json, read_lines
 from accord.engine.packing import reply_group
 from accord.labelers.labeler import Draft
 from accord.labelers.questions import Distribution
 from accord.models.scalar import Scorer
 from accord.models.tokenizer import load_renderer
 from accord.records import Prompt, Turn
-from accord.run import read_json, read_lines, verify
+from accord.run import verify
 from accord.stages.redteam import prompts as redteam_prompts
 from accord.stages.redteam.attacks import KINDS, PLAIN, attacks_on, chosen, wrap
 from accord.stages.redteam.config import Redteam

@@ -6,10 +6,11 @@ import random
 import pytest
 
 from accord.cli import main
+from accord.disk import read_json, read_lines
 from accord.evaluation.prevalence import corrected_share, judge_errors, prediction_powered
 from accord.evaluation.statistics import share_interval
 from accord.reporting.context import load_context
-from accord.run import read_json, read_lines, verify
+from accord.run import verify
 from accord.stages.evaluate.refusals import OTHERWISE, OWN, TRUE, UNMEASURED, USELESS
 
 REFUSAL, ANSWER, LATE = "I'm sorry, but no.", "Here you go.", "A question! I'd rather leave it."

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from accord.cli import main
+from accord.disk import read_json
 from accord.engine.texts import text_group
 from accord.labelers.journal import Journal
 from accord.labelers.local import LocalLabeler
@@ -14,7 +15,7 @@ from accord.labelers.questions import ENGLISH
 from accord.models.scalar import Scorer
 from accord.models.tokenizer import load_renderer
 from accord.records import Comparison, Prompt, Turn
-from accord.run import read_json, verify
+from accord.run import verify
 from accord.stages.evaluate import judges, preference
 from accord.training import distributed
 

@@ -9,13 +9,14 @@ import pytest
 import yaml
 
 from accord.cli import main
+from accord.disk import read_json, read_lines
 from accord.evaluation.promotion import comparisons_needed
 from accord.feedback.store.answers import CompareAnswer
 from accord.feedback.store.database import Database
 from accord.feedback.store.desk import Desk
 from accord.feedback.store.people import People
 from accord.reporting import build_report
-from accord.run import RunFolder, read_json, read_lines, verify
+from accord.run import RunFolder, verify
 from accord.stages.collect.rounds import JUDGING, TRAINING, take_in
 from accord.stages.online import people
 from accord.stages.online.states import Ledger

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from accord.cli import main
+from accord.disk import read_lines
 from accord.models.places import describe
-from accord.run import read_lines, verify
+from accord.run import verify
 
 KEPT = Path(__file__).parents[1] / "fixtures" / "runs"
 NAMES = ("sft", "helpful", "harmless", "limited", "evaluation")

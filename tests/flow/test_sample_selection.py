@@ -9,10 +9,10 @@ from safetensors.torch import load_file
 from accord.claims.lab import soup
 from accord.claims.lab.soup import Soup
 from accord.data.sources import read_demonstrations
+from accord.disk import read_lines
 from accord.errors import BadInput
 from accord.objectives.best_of import best_of_kl_bound
 from accord.records import Prompt, Turn
-from accord.run import read_lines
 from accord.stages.sample.config import Sample
 from accord.stages.sample.run import select
 

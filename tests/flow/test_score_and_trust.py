@@ -9,13 +9,14 @@ import torch
 
 from accord.cli import main
 from accord.data.sources import read_comparisons
+from accord.disk import read_json, read_lines
 from accord.engine.forward.causal import token_logprobs
 from accord.engine.packing import pack, reply_group
 from accord.models.loading import load_policy
 from accord.models.scalar import Scorer
 from accord.models.tokenizer import load_renderer
 from accord.records import Turn
-from accord.run import read_json, read_lines, verify
+from accord.run import verify
 from accord.stages.evaluate.preference import answers
 
 CPU = torch.device("cpu")

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from accord.data.chat import train_tokenizer
+from accord.disk import read_lines
 from accord.engine.packing import reply_group
 from accord.engine.remote import fleet as fleets
 from accord.errors import BadInput
@@ -17,7 +18,7 @@ from accord.models.scalar import Scorer, new_scalar
 from accord.models.scorers import ConversationScorer, open_scorer
 from accord.models.text_scorers import RemoteScorer
 from accord.records import Prompt, Turn
-from accord.run import RunFolder, read_lines
+from accord.run import RunFolder
 from accord.stages.serve.scores import readings_of
 
 CPU = torch.device("cpu")

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from accord.disk import read_json, read_lines
 from accord.errors import BadInput
 from accord.records import Prompt, Turn
-from accord.run import read_json, read_lines
 from accord.stages.sureness import SurenessScorer
 from accord.world import parse, prompts
 from accord.world.facts import TRUTH

@@ -8,13 +8,13 @@ import torch
 
 from accord.cli import main
 from accord.data.tasks import TaskQuestion
+from accord.disk import read_json, read_lines
 from accord.engine.packing import pack
 from accord.models.likelihood import likelihoods
 from accord.models.loading import load_policy
 from accord.models.tokenizer import load_renderer
 from accord.reporting.context import load_context
 from accord.reporting.tasks_section import tasks_section
-from accord.run import read_json, read_lines
 from accord.stages.evaluate.tasks import question_groups
 from tests.conftest import WORDS, sentence
 

@@ -5,13 +5,14 @@ import json
 import pytest
 
 from accord.data.chat import Renderer
+from accord.disk import read_json
 from accord.labelers.backends import Labelers
 from accord.labelers.constitution_file import read_constitution, to_yaml
 from accord.labelers.preferences import sigmoid
 from accord.labelers.questions import ENGLISH, GUARDED, Distribution
 from accord.labelers.steering import STEERING, attacks, steered
 from accord.records import Turn
-from accord.run import read_json, verify
+from accord.run import verify
 from accord.stages.constitution.config import Constitution
 from accord.stages.constitution.run import run as constitution
 from accord.stages.constitution.steer import Steered

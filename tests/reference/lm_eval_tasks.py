@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from accord.cli import main
 from accord.data.files import read_rows
 from accord.data.tasks import read_questions
-from accord.run import read_lines
+from accord.disk import read_lines
 
 LETTERS = ["A", "B", "C", "D"]
 CHOICE = {"output_type": "multiple_choice", "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}]}

@@ -31,15 +31,15 @@ def test_an_unfinished_run_is_read(flow):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("metrics.jsonl", '{"step": 1}\n{"step": 2\n', r"metrics\.jsonl:2: broken line"),
+        ("metrics.jsonl", '{"step": 1}\n{"step": 2\n', r"metrics\.jsonl:2: not valid JSON"),
         ("metrics.jsonl", '{"step": 1}\n[2]\n', r"metrics\.jsonl:2: holds a list"),
-        ("samples.jsonl", "\n\nnot json\n", r"samples\.jsonl:3: broken line"),
-        ("evaluation.json", '{"slices": ', r"evaluation\.json: cannot be read"),
+        ("samples.jsonl", "\n\nnot json\n", r"samples\.jsonl:3: not valid JSON"),
+        ("evaluation.json", '{"slices": ', r"evaluation\.json: not valid JSON"),
         ("evaluation.json", "[1]", r"evaluation\.json: holds a list"),
         ("evaluation.json", '{"slices": [1]}', r"evaluation\.json: 'slices'"),
         ("evaluation.json", '{"rows": {}}', r"evaluation\.json: 'rows'"),
-        ("lineage.json", "{]", r"lineage\.json: cannot be read"),
-        ("config.yaml", "a: [1\n", r"config\.yaml: cannot be read"),
+        ("lineage.json", "{]", r"lineage\.json: not valid JSON"),
+        ("config.yaml", "a: [1\n", r"config\.yaml: not valid YAML"),
     ],
 )
 def test_a_broken_file_is_bad_input_that_names_it(flow, name, text, message):

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from accord.run import RunFolder, read_lines, verify
+from accord.disk import read_lines
+from accord.run import RunFolder, verify
 from accord.training import tracking
 
 

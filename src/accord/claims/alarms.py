@@ -11,10 +11,10 @@ from accord.claims.lab.contract import Claim, Finding, Part
 from accord.claims.lab.recipes import GoldFlow
 from accord.claims.overoptimisation import FEW, PENALTY, fewer
 from accord.claims.two_halves import other_half
+from accord.disk import read_lines
 from accord.evaluation.alarms import ERRORS, AlarmSide, AlarmWorth, TrueCurve, alarm_worth, turn_of
 from accord.evaluation.statistics import share_interval
 from accord.reporting.figures import Line, Panel, curves
-from accord.run import read_lines
 from accord.stages.ppo.config import Ppo
 
 HORIZON = 5  # iterations before the turn from which an alarm is no false one

@@ -10,10 +10,10 @@ from accord.claims.lab.contract import Claim, Finding, Part
 from accord.claims.lab.findings import TRAINED
 from accord.claims.lab.pairs import score, scored
 from accord.claims.lab.recipes import GoldFlow
+from accord.disk import read_lines
 from accord.evaluation.statistics import Nested, nested_interval, pair_outcomes
 from accord.records import Turn
 from accord.reporting.figures import Column, Dots, dots
-from accord.run import read_lines
 from accord.stages.online.config import Annotate
 from accord.stages.ppo.config import Ppo
 from accord.stages.preference.config import Preference

@@ -13,10 +13,10 @@ from accord.claims.lab.cells import Cells
 from accord.claims.lab.contract import Claim, Finding, Part
 from accord.claims.lab.policies import show
 from accord.claims.lab.recipes import GoldFlow
+from accord.disk import read_lines
 from accord.evaluation.statistics import nested_interval
 from accord.records import Demonstration, Prompt, Turn
 from accord.reporting.figures import Column, Dots, dots
-from accord.run import read_lines
 from accord.stages.sample.config import Sample
 from accord.stages.sft.config import Sft
 from accord.stages.shared import replies_by_prompt

@@ -13,9 +13,9 @@ from accord.claims.lab.contract import Claim, Finding, Part
 from accord.claims.lab.ladder import SIZES, base, parameters_in, slope
 from accord.claims.lab.policies import show
 from accord.claims.lab.recipes import GoldFlow
+from accord.disk import read_lines
 from accord.evaluation.statistics import nested_interval
 from accord.reporting.figures import Line, Panel, curves
-from accord.run import read_lines
 from accord.stages.evaluate.config import Evaluate
 from accord.stages.preference.config import Preference
 

@@ -12,10 +12,10 @@ from accord.claims.lab.findings import TRAINED
 from accord.claims.lab.policies import difference, level, show
 from accord.claims.lab.recipes import EVALUATED, GoldFlow
 from accord.claims.sqrt_kl import run_config as weak_kl
+from accord.disk import read_json, read_lines
 from accord.evaluation.statistics import Interval, nested_interval
 from accord.objectives.best_of import best_of_kl_bound
 from accord.reporting.figures import Line, Panel, curves
-from accord.run import read_json, read_lines
 from accord.stages.evaluate.config import Evaluate
 from accord.stages.online.config import Online
 

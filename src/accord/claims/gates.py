@@ -21,9 +21,9 @@ from accord.claims.lab.cells import Cells
 from accord.claims.lab.contract import Claim, Finding, Part
 from accord.claims.lab.policies import level
 from accord.claims.lab.recipes import GoldFlow
+from accord.disk import read_lines
 from accord.evaluation.statistics import Interval, nested_interval
 from accord.reporting.figures import Column, Dots, dots
-from accord.run import read_lines
 from accord.stages.evaluate.config import Evaluate
 from accord.world.facts import LEVEL_OF
 from accord.world.questions import ANSWERS

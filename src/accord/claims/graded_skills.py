@@ -13,10 +13,10 @@ from accord.claims.lab.contract import Claim, Finding, Part
 from accord.claims.lab.ladder import SIZES, base, parameters_in, slope
 from accord.claims.lab.policies import show
 from accord.claims.lab.recipes import GoldFlow
+from accord.disk import read_lines
 from accord.evaluation.statistics import nested_interval
 from accord.records import Turn
 from accord.reporting.figures import Line, Panel, curves
-from accord.run import read_lines
 from accord.stages.evaluate.config import Evaluate
 from accord.world.requests import parse
 from accord.world.skills import GRADED, GRADES

@@ -8,9 +8,9 @@ from accord.claims.lab.cells import Cells
 from accord.claims.lab.contract import Claim, Finding, Part
 from accord.claims.lab.policies import paired, show
 from accord.claims.lab.recipes import GoldFlow
+from accord.disk import read_json
 from accord.evaluation.statistics import Interval, nested_interval
 from accord.reporting.figures import Line, Panel, curves
-from accord.run import read_json
 from accord.stages.evaluate.config import EvaluateHonesty
 from accord.stages.probe.config import ProbeKnowledge
 from accord.stages.questions import declined

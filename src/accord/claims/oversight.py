@@ -12,9 +12,9 @@ from accord.claims.lab.findings import HARMFUL
 from accord.claims.lab.oversee import Aid, Oversee
 from accord.claims.lab.policies import level, show
 from accord.claims.lab.recipes import GoldFlow, harm_sources
+from accord.disk import read_json
 from accord.evaluation.statistics import Interval, nested_interval
 from accord.reporting.figures import Line, Panel, curves
-from accord.run import read_json
 from accord.stages.constitution.config import Constitution
 from accord.stages.dpo.config import Dpo
 

@@ -8,9 +8,9 @@ import numpy as np
 from accord.claims.lab.cells import Cells
 from accord.claims.lab.contract import Claim, Finding, Part
 from accord.claims.lab.findings import TRAINED, select
+from accord.disk import read_lines
 from accord.evaluation.statistics import nested_interval, pair_outcomes
 from accord.reporting.figures import Column, Dots, dots
-from accord.run import read_lines
 
 STEPS = (("pretrain", "sft"), ("sft", "ppo"))
 

@@ -8,9 +8,9 @@ from accord.claims.lab.contract import Claim, Finding, Part
 from accord.claims.lab.feedback import POWER, asked, priced
 from accord.claims.lab.policies import paired, show
 from accord.claims.lab.recipes import GoldFlow
+from accord.disk import read_json
 from accord.evaluation.statistics import Interval, nested_interval
 from accord.reporting.figures import Column, Dots, dots
-from accord.run import read_json
 from accord.stages.online.config import Annotate
 from accord.stages.ppo.config import Ppo
 from accord.stages.preference.config import Preference

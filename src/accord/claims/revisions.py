@@ -12,10 +12,10 @@ from accord.claims.lab.feedback import ATTACKED, LOOK_ALIKE, SETS, under
 from accord.claims.lab.findings import HARMFUL
 from accord.claims.lab.policies import show
 from accord.claims.lab.recipes import GoldFlow
+from accord.disk import read_lines
 from accord.evaluation.diversity import distinct_pairs
 from accord.evaluation.statistics import nested_interval
 from accord.reporting.figures import Line, Panel, curves
-from accord.run import read_lines
 from accord.stages.constitution.config import Constitution
 
 REVISIONS = 4

@@ -56,8 +56,8 @@ from accord.claims.lab.contract import (
     verdict_of,
     write_results,
 )
+from accord.disk import read_json
 from accord.errors import BadInput, did_you_mean
-from accord.run import read_json
 
 CLAIMS: dict[str, Claim] = {
     module.CLAIM.name: module.CLAIM

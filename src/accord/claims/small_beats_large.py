@@ -12,9 +12,9 @@ from accord.claims.lab.ladder import base, parameters_in
 from accord.claims.lab.policies import paired, show
 from accord.claims.lab.recipes import EVALUATED, GoldFlow
 from accord.claims.pipeline import outcome
+from accord.disk import read_lines
 from accord.evaluation.statistics import Nested, nested_interval
 from accord.reporting.figures import Line, Panel, curves
-from accord.run import read_lines
 from accord.stages.evaluate.config import Evaluate
 from accord.stages.ppo.config import Ppo
 from accord.stages.pretrain.config import Pretrain

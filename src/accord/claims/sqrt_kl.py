@@ -8,9 +8,9 @@ import numpy as np
 from accord.claims.lab.cells import Cells
 from accord.claims.lab.contract import Claim, Finding, Part
 from accord.claims.lab.recipes import GoldFlow
+from accord.disk import read_lines
 from accord.evaluation.statistics import nested_interval, r_squared
 from accord.reporting.figures import Line, Panel, curves
-from accord.run import read_lines
 from accord.stages.ppo.config import Ppo
 
 SMOOTHING = 5  # iterations in the moving mean that finds the gold peak

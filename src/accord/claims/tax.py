@@ -14,10 +14,10 @@ from accord.claims.lab.ladder import SIZES, base, parameters_in, slope
 from accord.claims.lab.policies import show
 from accord.claims.lab.recipes import GoldFlow
 from accord.claims.ptx import mixing
+from accord.disk import read_json
 from accord.evaluation.statistics import nested_interval
 from accord.evaluation.tasks import ACCURACY, LOSS
 from accord.reporting.figures import Line, Panel, curves
-from accord.run import read_json
 from accord.stages.evaluate.config import EvaluateTasks
 from accord.stages.ppo.config import Ppo
 from accord.world.skills import GRADES

@@ -12,10 +12,10 @@ from accord.claims.lab.contract import Claim, Finding, Part
 from accord.claims.lab.policies import show
 from accord.claims.lab.recipes import GoldFlow
 from accord.data.rows import prompt_of_row
+from accord.disk import read_json, read_lines
 from accord.evaluation.statistics import nested_interval
 from accord.records import Prompt
 from accord.reporting.figures import Line, Panel, curves
-from accord.run import read_json, read_lines
 from accord.stages.evaluate.config import Evaluate
 from accord.world import people
 

@@ -8,12 +8,12 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from accord.disk import read_json
 from accord.errors import BadInput, did_you_mean
 from accord.labelers.labeler import Labeler
 from accord.labelers.principles import Principles, WorkedComparison, WorkedRevision, WrittenPrinciple
 from accord.labelers.questions import ENGLISH, GUARDED, WORLD, Wording
 from accord.records import ROLES, Turn, content_hash
-from accord.run import read_json
 from accord.world import critiques, questions
 from accord.world.principles import PRINCIPLES
 

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from accord.disk import read_json
 from accord.errors import BadInput
 from accord.evaluation.calibration import Isotonic
-from accord.run import read_json
 
 # method → what makes a measured logit of a logit; without a measurement there are none, and logits stay as they are
 Maps = Mapping[str, Callable[[float], float]]

@@ -16,10 +16,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from accord.disk import write_atomically
 from accord.engine.forward.causal import hidden_states, logits_head, token_logprobs
 from accord.engine.packing import Group, Packing, pack
 from accord.objectives.implicit import sequence_logprobs
-from accord.run import write_atomically
 from accord.training.distributed import World
 from accord.training.shards import in_step, local
 

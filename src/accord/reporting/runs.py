@@ -1,6 +1,5 @@
 """What a report reads of a run folder: whatever is there, with the hash of every file that was read."""
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -8,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from accord.disk import read_json, read_lines, read_yaml
 from accord.errors import BadInput
 from accord.evaluation.statistics import Interval
 from accord.lineage import hash_file
@@ -112,8 +110,8 @@ def load_run(path: Path | str) -> RunData:
         stage=str(lineage.get("stage") or _guess(evaluation, config)),
         config=config,
         lineage=lineage,
-        metrics=_rows(folder / "metrics.jsonl"),
-        samples=_rows(folder / "samples.jsonl"),
+        metrics=read_lines(folder / "metrics.jsonl"),
+        samples=read_lines(folder / "samples.jsonl"),
         evaluation=evaluation,
         ratings=_mapping(folder / "ratings.json"),
         refusals=_mapping(folder / "refusals.json"),
@@ -226,12 +224,7 @@ def _steps(path: Path) -> list[Row]:
 def _value(path: Path) -> Any:
     if not path.is_file():
         return None
-    try:
-        text = path.read_text(encoding="utf-8")
-        return yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
-    except (UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
-        first = str(error).splitlines()[0]
-        raise BadInput(f"{path}: cannot be read ({first}); run the stage that wrote it again") from None
+    return read_yaml(path) if path.suffix == ".yaml" else read_json(path)
 
 
 def _mapping(path: Path) -> Row:
@@ -241,25 +234,6 @@ def _mapping(path: Path) -> Row:
     if not isinstance(value, dict):
         raise BadInput(f"{path}: holds a {type(value).__name__} where an object belongs; run its stage again")
     return value
-
-
-def _rows(path: Path) -> list[Row]:
-    if not path.is_file():
-        return []
-    rows = []
-    # not splitlines: model text may hold U+2028, which JSON leaves as it is
-    for index, line in enumerate(path.read_bytes().split(b"\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            what = str(error).splitlines()[0]
-            raise BadInput(f"{path}:{index}: broken line ({what}); delete it or run the stage again") from None
-        if not isinstance(row, dict):
-            raise BadInput(f"{path}:{index}: holds a {type(row).__name__} where an object belongs; delete the line")
-        rows.append(row)
-    return rows
 
 
 def _check_evaluation(path: Path, value: Row) -> None:

@@ -6,16 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from accord.config import Config, to_plain
+from accord.disk import read_json, read_lines, read_yaml
 from accord.errors import BadInput, GateClosed, did_you_mean
 from accord.evaluation.gate import BoundVerdict, GateBound, judge_bound
 from accord.lineage import hash_file
 from accord.records import slice_names
-from accord.run import RunFolder, read_json, read_lines
+from accord.run import RunFolder
 from accord.stages.leaks import known_prompts
-from accord.stages.yaml_file import read_yaml
 
 FILE = "gate.json"
 # bounds that go by these names know what they are of; any other name says its metric
@@ -235,7 +233,7 @@ def file_of(bound: GateBound) -> str:
 
 def refuse_other_knobs(at: str, folder: Path, config: Config, knobs: Sequence[str]) -> None:
     """Raise BadInput where the run in `folder` had another value of one of the knobs: a change would be the knob's."""
-    theirs = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    theirs = read_yaml(folder / "config.yaml")
     ours = to_plain(config)
     for knob in knobs:
         if knob in ours and theirs.get(knob, ours[knob]) != ours[knob]:

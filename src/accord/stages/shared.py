@@ -19,6 +19,7 @@ from accord.data.rows import prompt_of_row
 from accord.data.schemes import pin_feedback
 from accord.data.sources import Loaded, few_openings, prompt_of, read_many, select_split
 from accord.data.template import Refused
+from accord.disk import read_json, read_lines
 from accord.engine.decode.draw import SampleSettings
 from accord.engine.decode.sampler import CACHED, cache_bytes
 from accord.engine.engines import Engine
@@ -31,7 +32,7 @@ from accord.models.saving import save_model
 from accord.models.tokenizer import load_renderer
 from accord.objectives.likelihood import likelihood_loss
 from accord.records import Comparison, Demonstration, Judgement, Prompt, Rollout, is_held_out
-from accord.run import RunFolder, read_json, read_lines
+from accord.run import RunFolder
 from accord.stages.leaks import refuse_held_out, remember_prompts
 from accord.training import distributed, heap
 from accord.training.distributed import World

@@ -21,9 +21,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from accord.disk import sync
 from accord.errors import BadInput
 from accord.lineage import hash_file
-from accord.run import sync, verify
+from accord.run import verify
 from accord.training.shards import local
 
 WHOLE = "tensors.safetensors"

@@ -15,10 +15,11 @@ import yaml
 
 from accord.claims.lab.recipes import GoldFlow, Scale
 from accord.claims.lab.workers import run_stage
+from accord.disk import read_json, read_lines
 from accord.evaluation.promotion import comparisons_needed
 from accord.records import Prompt, Turn
 from accord.reporting import build_report
-from accord.run import read_json, read_lines, verify
+from accord.run import verify
 from accord.world import Annotator
 from tests.fixtures.browsing import after
 from tests.fixtures.feedback import PASSWORD

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from accord.claims.lab.recipes import GoldFlow
+from accord.disk import read_lines
 from accord.evaluation.statistics import Nested, nested_interval
 from accord.records import Turn
-from accord.run import read_lines
 from accord.stages.evaluate.config import Evaluate
 from accord.world.critiques import CRITIQUES
 from accord.world.facts import LEVEL_OF

@@ -10,7 +10,8 @@ from typing import Any
 from accord.claims.lab.recipes import SCALES, GoldFlow
 from accord.claims.lab.workers import Workers
 from accord.config import Config, to_plain
-from accord.run import config_hash, read_json, settled
+from accord.disk import read_json
+from accord.run import config_hash, settled
 
 
 class OutOfTime(Exception):

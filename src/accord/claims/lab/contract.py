@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 
 from accord.claims.lab.cells import Cells
+from accord.disk import write_text
 from accord.errors import BadInput
 from accord.evaluation.statistics import Interval, Nested, interval_of_seeds, seeds_to_decide
-from accord.run import write_text
 
 Verdict = Literal["holds", "fails", "undecided"]
 FIRST_VERDICT_SEED = 1000  # seeds below are for development

@@ -13,9 +13,9 @@ from accord.claims.lab.policies import level, show
 from accord.claims.lab.recipes import EVALUATED, GoldFlow
 from accord.data.rows import prompt_of_row
 from accord.data.sources import read_comparisons
+from accord.disk import read_lines
 from accord.evaluation.statistics import nested_interval
 from accord.objectives.ranking import ranked_pairs
-from accord.run import read_lines
 from accord.stages.constitution.config import Constitution
 from accord.stages.dpo.config import Dpo
 from accord.stages.evaluate.config import Evaluate

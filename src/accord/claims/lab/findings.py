@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from accord.claims.lab.recipes import HARM_SLICES
+from accord.disk import read_json, read_lines
 from accord.evaluation.metrics import metric_interval
 from accord.evaluation.statistics import Interval, limit_verdict, paired_difference
 from accord.records import slice_names
 from accord.reporting.runs import interval as read_interval
-from accord.run import read_json, read_lines
 
 Row = dict[str, Any]
 HARMFUL = slice_names(HARM_SLICES)

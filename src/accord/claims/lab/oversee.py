@@ -16,9 +16,10 @@ from pydantic import Field
 
 from accord.config import Run
 from accord.data.rows import prompt_of_row, write_records
+from accord.disk import read_lines
 from accord.errors import BadInput
 from accord.records import Comparison, Prompt, unit_hash
-from accord.run import RunFolder, read_lines
+from accord.run import RunFolder
 from accord.stages.shared import gold_values, open_run
 from accord.world.critiques import CRITIQUES
 

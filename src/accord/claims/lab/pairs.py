@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from accord.claims.lab.recipes import GoldFlow
 from accord.data.sources import read_comparisons
+from accord.disk import read_lines
 from accord.objectives.ranking import ranked_pairs
 from accord.records import Comparison
-from accord.run import read_lines
 from accord.stages.score.config import Score
 
 

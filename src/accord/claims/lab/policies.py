@@ -6,8 +6,8 @@ import numpy as np
 
 from accord.claims.lab.findings import select
 from accord.claims.lab.recipes import GoldFlow
+from accord.disk import read_lines
 from accord.evaluation.statistics import Interval, Nested, nested_interval
-from accord.run import read_lines
 
 Groups = list[np.ndarray]
 

@@ -3,9 +3,9 @@
 import json
 from typing import Any
 
+from accord.disk import write_text
 from accord.errors import BadInput
 from accord.feedback.store.database import Database
-from accord.run import write_text
 from accord.stages.collect.config import CollectQuality
 from accord.stages.collect.transfer import new_file
 

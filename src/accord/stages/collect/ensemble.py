@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from accord.data.rows import prompt_of_row
+from accord.disk import read_lines
 from accord.errors import BadInput
 from accord.evaluation.selection import disagreement
 from accord.feedback.store.questions import Item
-from accord.run import read_lines
 
 LOGIT = "/logit"  # of the columns of a scorer
 Scores = Mapping[str, Mapping[str, Sequence[float]]]  # by a prompt's id and a reply: a logit of every model

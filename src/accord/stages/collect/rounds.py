@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from accord.data.rows import whole_file
+from accord.disk import read_lines
 from accord.errors import BadInput
 from accord.feedback.store.desk import Desk
 from accord.feedback.store.questions import Item, item_from_json, item_to_json
-from accord.run import read_lines
 
 QUESTIONS = "questions.jsonl"
 TRAINING, JUDGING = "training", "judging"  # tags: who answers the one is never asked the other

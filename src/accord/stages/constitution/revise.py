@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from accord.data.rows import prompt_of_row, reply_row, write_records
+from accord.disk import read_lines
 from accord.errors import BadInput
 from accord.evaluation.phrases import profile
 from accord.labelers.labeler import Draft, Labeler, Writing
 from accord.labelers.principles import Principles, WrittenPrinciple, drawn, in_front
 from accord.records import Demonstration, Prompt, Turn
-from accord.run import RunFolder, read_lines
+from accord.run import RunFolder
 from accord.stages.constitution.config import Constitution
 from accord.stages.shared import gold_scores
 from accord.training.progress import Progress

@@ -4,12 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from accord.data.sources import read_comparisons, read_prompts
+from accord.disk import write_text
 from accord.labelers.backends import Labelers
 from accord.labelers.constitution_file import read_constitution, to_yaml
 from accord.labelers.journal import Journal
 from accord.labelers.trust import read_calibration
 from accord.records import Comparison, Prompt
-from accord.run import RunFolder, write_text
+from accord.run import RunFolder
 from accord.stages.constitution.calibrate import calibrate, plainly_decided, way_of_asking
 from accord.stages.constitution.compare import compare, draw_replies, refuse_unfit
 from accord.stages.constitution.config import Constitution

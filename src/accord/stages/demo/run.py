@@ -53,8 +53,8 @@ def run(config: Demo) -> RunFolder:
                 workers.run(jobs)
             print(f"      {time.monotonic() - started:.0f} s", flush=True)
         lines = findings(run.path)
+        from accord.disk import write_text
         from accord.reporting import build_report
-        from accord.run import write_text
 
         folders = [run.path / name for name in FOLDERS]
         folders += [run.path / f"evaluate-{name}" for name in STAGES]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from accord.data.chat import Renderer
 from accord.data.rows import rollout_row
+from accord.disk import write_text
 from accord.engine.decode.draw import SampleSettings
 from accord.engine.decode.sampler import sample
 from accord.engine.packing import cut_by_tokens
@@ -21,7 +22,7 @@ from accord.models.policy import reply_logprobs
 from accord.models.reference import Logprobs, reply_sums
 from accord.objectives.direct import implicit_rewards
 from accord.objectives.kl import sqrt_kl
-from accord.run import RunFolder, write_text
+from accord.run import RunFolder
 from accord.stages.dpo.config import DIRECT_LOSSES, Dpo
 from accord.stages.dpo.items import DirectItem
 from accord.stages.dpo.losses import keywords

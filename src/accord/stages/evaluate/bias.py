@@ -16,6 +16,7 @@ from accord.data.bias_sets import BiasQuestion, exchanged_requests, read_bias_se
 from accord.data.chat import Renderer
 from accord.data.rows import answer_row
 from accord.data.tasks import TaskQuestion
+from accord.disk import read_lines
 from accord.engine.engines import InProcess
 from accord.engine.packing import Group, reply_group
 from accord.engine.texts import rollout_groups, said
@@ -35,7 +36,7 @@ from accord.evaluation.bias import (
 from accord.models.likelihood import likelihoods
 from accord.models.scorers import ReplyScorer, open_scorer
 from accord.records import Comparison, Prompt, Turn
-from accord.run import RunFolder, read_lines
+from accord.run import RunFolder
 from accord.stages.evaluate.config import EvaluateBias
 from accord.stages.evaluate.preference import Judge
 from accord.stages.evaluate.rows import Opened, Row, answer_all, ask_snapshot, ids_by_name, spelled

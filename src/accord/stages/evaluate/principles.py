@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from accord.data.rows import prompt_of_row, reply_row
 from accord.data.sources import read_prompts
+from accord.disk import read_lines, write_text
 from accord.errors import BadInput
 from accord.evaluation.attacks import means
 from accord.evaluation.phrases import is_evasive
@@ -25,7 +26,7 @@ from accord.labelers.questions import WORLD
 from accord.labelers.scores import score_replies
 from accord.labelers.trust import read_calibration
 from accord.records import Prompt, Turn
-from accord.run import RunFolder, read_lines, write_text
+from accord.run import RunFolder
 from accord.stages.evaluate.config import EvaluatePrinciples
 from accord.stages.leaks import refuse_trained_prompts
 from accord.stages.rewards import Setting

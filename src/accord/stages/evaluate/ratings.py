@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from accord.data.rows import prompt_of_row
 from accord.data.sources import read_battles
+from accord.disk import read_json, read_lines
 from accord.errors import BadInput
 from accord.evaluation.agreement import Answer, agreement
 from accord.evaluation.decomposition import ScoredReply, decompose
@@ -21,7 +22,7 @@ from accord.evaluation.ratings import Vote, fit_ratings, players
 from accord.evaluation.statistics import pair_outcomes
 from accord.labelers.labeler import Labeler
 from accord.records import Comparison, Prompt, content_hash
-from accord.run import RunFolder, read_json, read_lines
+from accord.run import RunFolder
 from accord.stages.evaluate.config import EvaluateRatings
 from accord.stages.evaluate.judges import chosen, open_labelers, parents_of, preferences_by
 from accord.stages.evaluate.rows import Row, parents_of_runs

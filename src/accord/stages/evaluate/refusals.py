@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 from accord.data.rows import prompt_of_row
 from accord.data.sources import read_judgements
 from accord.data.suites import COMPLIANCE, FULL_COMPLIANCE, FULL_REFUSAL, HARMFUL, LOOK_ALIKE, PARTIAL_REFUSAL
+from accord.disk import read_lines
 from accord.errors import BadInput
 from accord.evaluation.prevalence import JudgeErrors, corrected_share, judge_errors, prediction_powered
 from accord.evaluation.statistics import Interval, mean_interval, share_interval
 from accord.labelers.labeler import Labeler
 from accord.labelers.rules import refuses
 from accord.records import Judgement, Prompt, is_part_of
-from accord.run import RunFolder, read_lines
+from accord.run import RunFolder
 from accord.stages.evaluate.config import EvaluateRefusals
 from accord.stages.evaluate.judges import chosen, costs_by, open_labelers, parents_of, refusals_by
 from accord.stages.evaluate.rows import Row, parents_of_runs

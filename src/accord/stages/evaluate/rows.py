@@ -7,9 +7,10 @@ from typing import Any, NamedTuple, TypeVar
 from torch import nn
 
 from accord.config import Run
+from accord.disk import read_lines
 from accord.errors import BadInput
 from accord.models.loading import load_policy
-from accord.run import RunFolder, read_lines
+from accord.run import RunFolder
 from accord.stages.evaluate.config import EvaluateBias, EvaluateHonesty, EvaluateTasks
 from accord.stages.gate import Gate, decide_gate, read_gate, refuse_other_knobs, uphold
 from accord.stages.shared import open_run

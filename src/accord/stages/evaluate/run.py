@@ -16,6 +16,7 @@ from torch import nn
 from accord.data.chat import Renderer
 from accord.data.rows import answer_row, rollout_row
 from accord.data.sources import read_demonstrations, read_prompts
+from accord.disk import read_lines
 from accord.engine.engines import InProcess
 from accord.engine.packing import Group
 from accord.engine.texts import conversation_group, rollout_groups, said
@@ -29,7 +30,7 @@ from accord.models.loading import load_policy
 from accord.models.policy import reply_logprobs
 from accord.models.scorers import open_scorer
 from accord.records import Demonstration, Prompt, is_part_of, slices_above
-from accord.run import RunFolder, read_lines
+from accord.run import RunFolder
 from accord.stages.evaluate.config import Evaluate
 from accord.stages.evaluate.rows import Row, ids_by_name
 from accord.stages.gate import LOSSES, LOSSES_FILE, WINS, check_gate, decide_gate, read_gate, uphold

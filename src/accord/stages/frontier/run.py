@@ -12,18 +12,18 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import ValidationError
 
 from accord.config import Config
+from accord.disk import read_lines, read_yaml
 from accord.errors import BadInput, did_you_mean
 from accord.evaluation.metrics import is_share
 from accord.evaluation.statistics import Nested, limit_verdict, nested_interval
 from accord.records import slice_names
-from accord.run import RunFolder, read_lines
+from accord.run import RunFolder
 from accord.stages.evaluate import run as evaluate
 from accord.stages.evaluate.config import Evaluate
 from accord.stages.frontier.config import Frontier
 from accord.stages.ppo import run as ppo
 from accord.stages.ppo.config import Ppo
 from accord.stages.shared import open_run
-from accord.stages.yaml_file import read_yaml
 
 Knobs = TypeVar("Knobs", bound=Config)
 OURS = ("out", "resume", "seed", "threads")  # of a stage's knobs, those that the frontier sets

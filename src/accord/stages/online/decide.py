@@ -5,14 +5,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from accord.disk import read_json, read_lines, write_yaml
 from accord.errors import GateClosed
 from accord.evaluation.gate import GateBound, judge_bound
 from accord.evaluation.promotion import CANDIDATE, WORST_GROUP, judge_wins, judge_worst_group
 from accord.evaluation.ratings import Vote
 from accord.records import Prompt
-from accord.run import read_json, read_lines, write_text
 from accord.stages.evaluate import run as evaluate
 from accord.stages.evaluate.config import Evaluate
 from accord.stages.gate import FILE as VERDICTS
@@ -52,7 +50,7 @@ def measure(place: Place) -> dict[str, Any]:
     gate = gate_of_evaluation(config, place.gate, place.number)
     file = place.folder / "gate.yaml"
     if gate:
-        write_text(file, yaml.safe_dump(gate, sort_keys=False))
+        write_yaml(file, gate)
     with suppress(GateClosed):  # the decision says so, beside the other bounds
         _evaluate(place, place.folder / EVALUATION, place.candidate, data, str(file) if gate else "")
     if config.eval_data:

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 from accord.data.rows import prompt_of_row, reply_row
 from accord.data.sources import read_comparisons
+from accord.disk import read_json, read_lines, write_text
 from accord.errors import BadInput
 from accord.evaluation.checks import CheckRule, is_right
 from accord.evaluation.promotion import CANDIDATE, failed_checks, vote_of
 from accord.evaluation.ratings import Vote
 from accord.feedback.store.answers import HUMAN
 from accord.records import Comparison, Prompt
-from accord.run import read_json, read_lines, write_text
 from accord.stages.collect.rounds import JUDGING
 from accord.stages.leaks import refuse_trained_prompts
 from accord.stages.online import annotate

@@ -10,8 +10,9 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
+from accord.disk import read_json
 from accord.errors import GateClosed
-from accord.run import RunFolder, read_json
+from accord.run import RunFolder
 from accord.stages.online.bounds import read_round_gate
 from accord.stages.online.config import Online
 from accord.stages.online.decide import decide, first_evaluation, measure

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from accord.run import RunFolder, read_json
+from accord.disk import read_json
+from accord.run import RunFolder
 
 FILE = "rounds.json"
 State = Literal["running", "waiting", "done"]

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from accord.config import is_server
+from accord.disk import read_json, read_lines, write_text
 from accord.feedback.store.questions import Item
 from accord.lineage import hash_file
-from accord.run import RunFolder, read_json, read_lines, write_text
+from accord.run import RunFolder
 from accord.stages.collect.rounds import TRAINING
 from accord.stages.dpo import run as dpo
 from accord.stages.online import annotate

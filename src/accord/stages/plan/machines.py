@@ -7,8 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from accord.disk import read_yaml
 from accord.errors import BadInput, did_you_mean
 from accord.lineage import available_cores
 
@@ -78,10 +77,7 @@ def find_machine(where: str) -> Machine:
 
 def read_table(file: Path) -> dict[str, dict[str, Any]]:
     """Machines of a YAML file by name."""
-    try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInput(f"{file}: not valid YAML ({str(error).splitlines()[0]})") from None
+    found = read_yaml(file, "--machine")
     if not isinstance(found, dict) or not all(isinstance(value, dict) for value in found.values()):
         raise BadInput(f"{file}: write NAME: and its numbers below, as docs/scale.md shows")
     return found

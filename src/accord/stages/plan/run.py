@@ -10,8 +10,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from accord.disk import write_text
 from accord.errors import BadInput
-from accord.run import write_text
 from accord.stages.plan.choose import PlanInput, Planned, breaks_first, choose, engine_of, remedy
 from accord.stages.plan.config import Forecast
 from accord.stages.plan.launch import FILES, torchrun

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from accord.data.chat import Renderer
 from accord.data.sources import read_demonstrations, read_documents, read_prompts, refuse_overlap
+from accord.disk import read_json
 from accord.engine.engines import Engine, open_engine
 from accord.engine.forward.causal import hidden_states, logits_head
 from accord.engine.packing import Group, Packing
@@ -25,7 +26,7 @@ from accord.models.scorers import ReplyScorer, open_scorer
 from accord.models.text_scorers import RemoteScorer
 from accord.objectives.kl import EXACT
 from accord.records import Demonstration, Document, Prompt, slice_names
-from accord.run import RunFolder, read_json
+from accord.run import RunFolder
 from accord.stages.leaks import refuse_trained_prompts
 from accord.stages.ppo.config import Ppo
 from accord.stages.ppo.in_flight import InFlight

@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from accord.disk import read_json
 from accord.errors import BadInput
 from accord.objectives.kl import adapt_kl_coefficient, annealed
 from accord.objectives.lagrange import Multiplier
-from accord.run import read_json
 from accord.stages.ppo.config import KlKnobs, Ppo
 from accord.stages.ppo.experience import Experience
 

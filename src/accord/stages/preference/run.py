@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from accord.data.sources import few_openings
+from accord.disk import read_json
 from accord.engine.forward.adapters import unround
 from accord.engine.packing import Group, cut_by_tokens, pack
 from accord.errors import BadInput
@@ -27,7 +28,7 @@ from accord.models.learner import PreferenceLearner
 from accord.models.loading import add_adapters
 from accord.models.scalar import start_scalar
 from accord.records import fold_of
-from accord.run import RunFolder, read_json
+from accord.run import RunFolder
 from accord.stages.preference.config import Preference
 from accord.stages.preference.items import PreferenceData, PreferenceItem, read_preference_data, refuse_thin_heads
 from accord.stages.preference.loss import item_loss, own_scores, totals

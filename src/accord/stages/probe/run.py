@@ -10,13 +10,14 @@ from accord.data.chat import Renderer
 from accord.data.rows import rollout_row, write_records
 from accord.data.sources import read_prompts, select_split
 from accord.data.tasks import TaskQuestion
+from accord.disk import read_lines
 from accord.engine.engines import InProcess
 from accord.engine.texts import said
 from accord.errors import BadInput
 from accord.evaluation.statistics import mean_interval
 from accord.models.loading import load_policy
 from accord.records import Prompt, Turn
-from accord.run import RunFolder, read_lines
+from accord.run import RunFolder
 from accord.stages.probe.config import ProbeKnowledge
 from accord.stages.probe.lessons import DECLINED, RIGHT, SILENT, Lessons, LessonTexts, ProbedQuestion, outcomes, teach
 from accord.stages.questions import answers_right, as_sentence, declined, is_answerable, load_questions

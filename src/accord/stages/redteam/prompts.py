@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from accord.data.rows import prompt_of_row, write_records
+from accord.disk import read_json, read_lines
 from accord.errors import BadInput
 from accord.evaluation.diversity import Distinct, distinct_pairs
 from accord.labelers.labeler import Labeler, Writing
 from accord.records import Prompt, Turn, unit_hash
-from accord.run import RunFolder, read_json, read_lines
+from accord.run import RunFolder
 from accord.stages.redteam.config import Redteam
 from accord.training.progress import Progress
 

@@ -13,11 +13,12 @@ from typing import Any
 
 from accord.data.rows import prompt_of_row, reply_row, write_records
 from accord.data.sources import read_prompts
+from accord.disk import read_lines
 from accord.errors import BadInput
 from accord.evaluation.attacks import Tried, change_by_prompt, change_by_request, success
 from accord.labelers.labeler import Labeler, Writing
 from accord.records import Prompt
-from accord.run import RunFolder, read_lines
+from accord.run import RunFolder
 from accord.stages.redteam.attacks import KINDS, PLAIN, Attack, attacks_on, chosen
 from accord.stages.redteam.config import Redteam
 from accord.stages.redteam.prompts import facts_of, written

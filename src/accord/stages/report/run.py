@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from accord.disk import write_text
 from accord.errors import BadInput
 from accord.lineage import available_cores
-from accord.run import write_text
 from accord.stages.report.config import Report
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from accord.data.chat import Renderer
 from accord.data.rows import prompt_of_row, rollout_row, write_records
 from accord.data.sources import read_prompts
+from accord.disk import read_lines
 from accord.engine.engines import Engine, Served, open_engine
 from accord.engine.remote.vllm import servers_at
 from accord.engine.texts import rollout_groups, said
@@ -24,7 +25,7 @@ from accord.models.places import base_of, read_config
 from accord.models.scorers import ReplyScorer, open_scorer
 from accord.objectives.best_of import acceptance, best_of_kl_bound, best_of_kl_estimate
 from accord.records import Demonstration, Prompt
-from accord.run import RunFolder, read_lines
+from accord.run import RunFolder
 from accord.stages.sample.config import Sample
 from accord.stages.shared import Drawn, cache_of, draw, drop_long_prompts, load_all, open_renderer, open_run
 from accord.training import distributed
