@@ -1,6 +1,8 @@
 """`accord constitution`: critiques and revisions become demonstrations, comparisons become soft labels."""
 
 import json
+import os
+import signal
 
 import pytest
 
@@ -200,6 +202,33 @@ def test_a_run_that_is_killed_at_any_call_goes_on_to_the_same_records(commands, 
         for file in ("samples.jsonl", "demonstrations.jsonl", "comparisons.jsonl", "labels.jsonl", "journal.jsonl"):
             one, other = (folder / file for folder in (tmp_path / "whole", out))
             assert one.exists() == other.exists() and (not one.exists() or one.read_bytes() == other.read_bytes()), at
+
+
+def test_a_stop_is_heard_after_a_step_of_revisions_and_nothing_written_is_drawn_again(commands, tmp_path, monkeypatch):
+    assert commands.run("constitution", tmp_path / "whole") == 0
+    drawn, plain, begin = [], LocalLabeler._draw, revise.begin
+
+    def draw(self, prompts, numbers, how):
+        drawn.append(len(prompts))
+        return plain(self, prompts, numbers, how)
+
+    def stopped(config, policy, chains):
+        begin(config, policy, chains)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(LocalLabeler, "_draw", draw)
+    out = tmp_path / "stopped"
+    with monkeypatch.context() as patch:
+        patch.setattr(revise, "begin", stopped)
+        assert commands.run("constitution", out) == 1
+    assert len(drawn) == 1 and not (out / "samples.jsonl").exists()
+    before = len(read_lines(out / "journal.jsonl"))
+    assert before == drawn[0]
+    drawn.clear()
+    assert commands.run("constitution", out, resume="true") == 0
+    for name in ("samples.jsonl", "demonstrations.jsonl", "journal.jsonl"):
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert sum(drawn) + before == len(read_lines(out / "journal.jsonl"))
 
 
 @pytest.fixture(scope="module")

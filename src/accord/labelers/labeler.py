@@ -54,6 +54,22 @@ def label_row(found_by: str, labeler: Labeler, answer: Distribution, **facts: An
     return {"id": found_by, **told_by(labeler), **said, **facts}
 
 
+def text_id(labeler: Labeler, turns: Sequence[Turn], how: Writing, number: int) -> str:
+    """What a text of a labeler's, of its own random numbers, is found by in the journal."""
+    drawn = (how.max_new_tokens, how.temperature, how.seed, number, how.plain)
+    return content_hash("text", labeler.key, tuple(turns), *drawn)
+
+
+def text_row(found_by: str, labeler: Labeler, draft: Draft, **facts: Any) -> dict[str, Any]:
+    """The journal's row of a text; `facts` say what it took."""
+    return {"id": found_by, **told_by(labeler), **draft._asdict(), **facts}
+
+
+def draft_of(row: dict[str, Any]) -> Draft:
+    """The text that a row of the journal holds."""
+    return Draft(row["text"], row["why"])
+
+
 def told_by(labeler: Labeler) -> dict[str, str]:
     """What a row of the journal says of who it is of."""
     return {"labeler": labeler.name, "key": labeler.key}

@@ -16,7 +16,7 @@ from accord.engine.forward.dtype import exact
 from accord.engine.packing import Group, common_beginning, cut_by_tokens, reply_group
 from accord.errors import BadInput
 from accord.labelers.journal import Journal
-from accord.labelers.labeler import Draft, Writing, answer_of, label_id, label_row
+from accord.labelers.labeler import Draft, Writing, answer_of, draft_of, label_id, label_row, text_id, text_row
 from accord.labelers.questions import Distribution, Question
 from accord.labelers.wires import CUT
 from accord.lineage import model_key
@@ -29,7 +29,7 @@ from accord.training.distributed import World
 from accord.training.memory import free_bytes, plan_cache
 
 MICRO_TOKENS = 16384  # in memory at once; changes no result
-CHUNK = 256  # questions that are rendered at once
+CHUNK = 256  # questions that are rendered at once, texts that are written between two looks of the journal
 
 
 class LocalLabeler:
@@ -66,10 +66,20 @@ class LocalLabeler:
         return [answer_of(self._journal[name]) for name in names]
 
     def write(self, prompts: Sequence[Sequence[Turn]], how: Writing) -> list[Draft]:
-        """A text of the model's own to each prompt; none to one that leaves no room for it."""
+        """A text of the model's own to each prompt, each drawn once; none to one that leaves no room for it."""
+        numbers = range(len(prompts)) if how.numbers is None else how.numbers
+        names = [text_id(self, turns, how, number) for turns, number in zip(prompts, numbers, strict=True)]
+        waiting = {n: at for n, *at in zip(names, prompts, numbers, strict=True) if n not in self._journal}
+        items = list(waiting.items())
+        for start in range(0, len(items), CHUNK):
+            part = items[start : start + CHUNK]
+            drafts = self._draw([turns for _, (turns, _) in part], [number for _, (_, number) in part], how)
+            self._journal.add(*(text_row(name, self, draft) for (name, _), draft in zip(part, drafts, strict=True)))
+        return [draft_of(self._journal[name]) for name in names]
+
+    def _draw(self, prompts: Sequence[Sequence[Turn]], numbers: Sequence[int], how: Writing) -> list[Draft]:
         renderer = self._renderer
         ids = [renderer.passage(turns[-1].content) if how.plain else renderer.prompt_ids(turns) for turns in prompts]
-        numbers = range(len(ids)) if how.numbers is None else how.numbers
         fit = [i for i, prompt in enumerate(ids) if len(prompt) + how.max_new_tokens <= self.context]
         settings = SampleSettings(
             1,

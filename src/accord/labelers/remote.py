@@ -12,10 +12,10 @@ from accord.errors import BadInput, Interrupted
 from accord.labelers.budget import BudgetSpent
 from accord.labelers.endpoint import Caller, Spent
 from accord.labelers.journal import Journal
-from accord.labelers.labeler import Draft, Writing, answer_of, label_id, label_row, told_by
+from accord.labelers.labeler import Draft, Writing, answer_of, draft_of, label_id, label_row, text_id, text_row, told_by
 from accord.labelers.questions import Distribution, Method, Question
 from accord.labelers.wires import Beside, Unsupported
-from accord.records import Turn, content_hash
+from accord.records import Turn
 
 REFUSED = (400, 413, 422)  # the question may be to blame; any other status that lasts is the server's
 MISDIRECTED = (401, 402, 403, 404, 405)
@@ -56,14 +56,13 @@ class RemoteLabeler:
             what = "goes on with no text; name a policy" if how.plain else "writes no texts; name a chat model"
             raise BadInput(f"{self._where}: this protocol {what}")
         numbers = range(len(prompts)) if how.numbers is None else how.numbers
-        drawn = (how.max_new_tokens, how.temperature, how.seed)
         waiting, names = {}, []
         for turns, number in zip(prompts, numbers, strict=True):
-            names.append(content_hash("text", self.key, tuple(turns), *drawn, number))
+            names.append(text_id(self, turns, how, number))
             if names[-1] not in self._journal:
                 waiting[names[-1]] = turns, Writing(how.max_new_tokens, how.temperature, how.seed + number)
         self._each(list(waiting.items()), lambda item: self._text(item[0], *item[1]))
-        return [Draft(self._journal[name]["text"], self._journal[name]["why"]) for name in names]
+        return [draft_of(self._journal[name]) for name in names]
 
     def _each(self, items: list[Item], do: Callable[[Item], None]) -> None:
         """Do it for each, many at once; the first goes alone, and shows what the server can."""
@@ -100,7 +99,7 @@ class RemoteLabeler:
         assert self._writes is not None  # `write` has refused it
         with self._kept(name) as spent:
             draft = self._writes(self._caller.post(spent), turns, how, 1)[0]
-        self._journal.add({"id": name, **told_by(self), **draft._asdict(), **spent.json()})
+        self._journal.add(text_row(name, self, draft, **spent.json()))
 
     @contextmanager
     def _kept(self, name: str) -> Iterator[Spent]:

@@ -20,7 +20,7 @@ from accord.stages.constitution.config import Constitution
 from accord.stages.shared import gold_scores
 from accord.training.progress import Progress
 
-CHUNK = 64  # prompts between two writes: what a crash can lose of a local model's work
+CHUNK = 64  # prompts that are taken through all steps at once
 # which of a step's texts a stream of random numbers is for
 REPLY, CRITIQUE, REVISION = 0, 1, 2
 HELPFUL = 999_999  # the stream of replies to helpful prompts, beyond that of any step
@@ -62,6 +62,8 @@ def revise(
             else:
                 take_step(config, writers.critic, chains, step, principles, examples)
             progress.update(first * steps + (step + 1) * len(chains), {})
+            if run.stop_requested and step + 1 < steps:
+                raise run.interrupted(first, "prompt")
         for chain in chains:
             for row in chain.rows:
                 run.add_sample(row)
