@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -342,17 +343,36 @@ def contamination(found: Found) -> list[str]:
 
 
 def effort(found: Found) -> list[str]:
-    rows, total = [], 0.0
+    rows, lineages = [], []
     for piece, names in found.pieces.items():
         for name in names:
             if lineage := found.read(name, "lineage.json"):
-                total += lineage["seconds"]
+                lineages.append(lineage)
                 memory = lineage.get("peak_memory")
                 gib = NONE if memory is None else f"{memory / 2**30:.1f}"
                 rows.append([piece, name, f"{lineage['seconds'] / 60:.1f}", gib])
-    lines = ["## Time and memory", ""]
-    lines.append(f"Two stages ran side by side, a thread each: {total / 3600:.1f} hours of stages in all.")
-    return [*lines, "", *table(["piece", "stage", "minutes", "GiB at most"], rows)]
+    if not rows:
+        return []
+    most, hours = at_once([(lineage["started"], lineage["finished"]) for lineage in lineages])
+    stages = sum(lineage["seconds"] for lineage in lineages) / 3600
+    cores = max(lineage["machine"]["cores"] for lineage in lineages)
+    said = (
+        f"On {cores} cores up to {most} stages ran at once, a thread each: {stages:.1f} hours of stages in {hours:.1f}."
+    )
+    return ["## Time and memory", "", said, "", *table(["piece", "stage", "minutes", "GiB at most"], rows)]
+
+
+def at_once(spans: Sequence[tuple[str, str]]) -> tuple[int, float]:
+    """How many of these spans of time lie over each other at most, and the hours in which there was any."""
+    turns = sorted([(at, 1) for at, _ in spans] + [(at, -1) for _, at in spans])  # an end before a start of its second
+    now, most, since, seconds = 0, 0, turns[0][0], 0.0
+    for at, change in turns:
+        since = at if now == 0 else since
+        now += change
+        most = max(most, now)
+        if now == 0:
+            seconds += (datetime.fromisoformat(at) - datetime.fromisoformat(since)).total_seconds()
+    return most, seconds / 3600
 
 
 def missing(found: Found) -> list[str]:

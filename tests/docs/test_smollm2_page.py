@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ def put(out, folder, samples=(), metrics=(), seconds=60.0, file="evaluation.json
     for name, rows in (("samples.jsonl", samples), ("metrics.jsonl", metrics)):
         (where / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
     lineage = {"seconds": seconds, "peak_memory": 3 * 2**29, "comparisons": found.pop("comparisons", 0)}
+    lineage |= {"started": "2026-01-02T10:00:00Z", "finished": "2026-01-02T10:30:00Z", "machine": {"cores": 2}}
     (where / "lineage.json").write_text(json.dumps(lineage))
     (where / file).write_text(json.dumps(found))
     (where / "manifest.json").write_text("{}")
@@ -120,6 +122,12 @@ def page(module, out):
     return "\n".join(module.page(out))
 
 
+def test_time_is_counted_once_where_stages_ran_at_once(module):
+    spans = [("10:00", "10:30"), ("10:10", "10:20"), ("10:30", "10:45"), ("11:30", "11:45")]
+    assert module.at_once([tuple(f"2026-01-02T{at}:00Z" for at in span) for span in spans]) == (2, 1.0)
+    assert module.at_once([tuple(f"2026-01-02T{at}:00Z" for at in span) for span in spans[:1] * 3]) == (3, 0.5)
+
+
 def part(page, title):
     return page.split(f"## {title}", 1)[1].split("\n## ", 1)[0]
 
@@ -177,7 +185,9 @@ def test_every_table_has_the_numbers_of_its_files(page):
     assert "smollm2.sh DATA_DIR --road whole --pairs 70` left" in page
     measured = part(page, "What was measured on")
     assert "| helpful-base | 50 | 3 |" in measured and "| bbq | 9 | not compared |" in measured
-    assert "| helpful-whole | helpful-whole-0 | 30.0 | 1.5 |" in part(page, "Time and memory")
+    effort = part(page, "Time and memory")
+    assert "| helpful-whole | helpful-whole-0 | 30.0 | 1.5 |" in effort
+    assert re.search(r"On 2 cores up to \d+ stages ran at once, a thread each: 0\.\d hours of stages in 0\.5\.", effort)
     assert "Toxicity is left out" in page
 
 
