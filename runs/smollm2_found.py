@@ -1,5 +1,6 @@
 """What the run folders of `runs/smollm2.sh --road whole` hold, and what became of each question."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -133,6 +134,15 @@ def refused_more(after: Sequence[Mapping[str, Any]], before: Sequence[Mapping[st
     return paired_shares([ours[p] for p in shared], [theirs[p] for p in shared]).json() if shared else {}
 
 
+def wants(value: Value) -> str:
+    """Of a difference whose interval holds 0: how many times the prompts would decide one of its size."""
+    seen = as_interval(value)
+    if seen.side_of(0.0) != "undecided" or not seen.mean or not math.isfinite(seen.high - seen.low):
+        return ""
+    times = ((seen.high - seen.low) / 2 / seen.mean) ** 2
+    return f" ({seen.n} prompts; {times:,.1f} times as many would decide this size)" if 1 < times < 100 else ""
+
+
 def summary(outcomes: Sequence[Outcome]) -> list[str]:
     """What became worse, then what was not shown to be better, then what was."""
     titles = {
@@ -142,6 +152,6 @@ def summary(outcomes: Sequence[Outcome]) -> list[str]:
     }
     lines = ["## Summary, what did not improve first", ""]
     for side, title in titles.items():
-        own = [f"- {one.what}: {signed(one.gain)}" for one in outcomes if one.side == side]
+        own = [f"- {one.what}: {signed(one.gain)}{wants(one.gain)}" for one in outcomes if one.side == side]
         lines += [f"**{title}** ({len(own)} of {len(outcomes)})", "", *(own or ["- nothing"]), ""]
     return lines

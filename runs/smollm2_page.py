@@ -40,7 +40,8 @@ PREFERENCE = """## Preference models
 Tested on comparisons of the evaluation split, of which no model and no bag of words has seen a conversation with the
 same opening. `whole` is every comparison of the run, by two seeds; `half` what PPO is trained against, `other` the
 other half of the prompts; `scratch` a tiny model of our own, pretrained for minutes on novels, on the comparisons of
-`whole`. ECE is the expected calibration error, never negative; a slope below 1 is over-confident.
+`whole`. ECE is the expected calibration error, never negative; a slope below 1 is over-confident. Where one is not
+beyond another, the summary says how many times the comparisons would decide a difference of the size that was seen.
 """
 POLICY = """## Policies
 

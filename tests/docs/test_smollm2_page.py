@@ -122,6 +122,13 @@ def page(module, out):
     return "\n".join(module.page(out))
 
 
+def test_what_is_open_says_how_much_would_decide_it(module):
+    wants = importlib.import_module("smollm2_found").wants
+    assert wants(value(0.1, -0.1, 0.3)) == " (10 prompts; 4.0 times as many would decide this size)"
+    assert wants(value(0.1, 0.05, 0.15)) == wants(value(0.0, -0.1, 0.1)) == wants(value(0.001, -0.1, 0.1)) == ""
+    assert wants({"mean": 0.1, "low": None, "high": None, "n": 1}) == ""
+
+
 def test_time_is_counted_once_where_stages_ran_at_once(module):
     spans = [("10:00", "10:30"), ("10:10", "10:20"), ("10:30", "10:45"), ("11:30", "11:45")]
     assert module.at_once([tuple(f"2026-01-02T{at}:00Z" for at in span) for span in spans]) == (2, 1.0)
