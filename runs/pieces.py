@@ -1,20 +1,21 @@
 """Carries out a table of commands: python runs/pieces.py TABLE.yaml DATA_DIR [flags]; `--help` says what there is.
 
 TABLE.yaml has `title` and `model` (a script that makes the model in a folder), `roads` (by name: `out`, `unit`, how
-many of it and which pieces, in order; the first is taken unless another is asked for), `sizes` (times the number of
-units, between `least` and `most`), `words` that commands share, and `pieces`. A piece is a list of steps, a step a
-mapping from what it leaves in OUT to the command that leaves it; the commands of a step need nothing of each other, and
-two run side by side. Blanks: {data}, {out}, {model}, {here}, {count} and what `sizes` and `words` name. A stopped run
-goes on when called again.
+many of it, which pieces in order, and how many commands run side by side, `at_once`; the first road is taken unless
+another is asked for), `sizes` (times the number of units, between `least` and `most`), `words` that commands share, and
+`pieces`. A piece is a mapping from what a command leaves in OUT to the command. One begins as soon as everything before
+it of which it names what it leaves has ended, so no core waits for the longest of a few. Blanks: {data}, {out},
+{model}, {here}, {count} and what `sizes` and `words` name. A stopped run goes on when called again.
 """
 
 import argparse
 import math
+import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,10 +26,11 @@ ONCE = ("data", "export", "python")  # what leaves its file whole, and refuses o
 
 
 class Command(NamedTuple):
-    """What a command leaves in the run's folder, and the command without where to."""
+    """What a command leaves in the run's folder, the command without where to, and what others leave that it needs."""
 
     leaves: str
     words: tuple[str, ...]
+    needs: frozenset[str]
 
 
 def flags(table: Mapping[str, Any]) -> argparse.ArgumentParser:
@@ -53,8 +55,8 @@ def sizes(table: Mapping[str, Any], count: int) -> dict[str, int]:
     }
 
 
-def planned(table: Mapping[str, Any], asked: argparse.Namespace) -> Iterator[list[Command]]:
-    """The steps of the pieces that are asked for, in the table's order. SystemExit names a piece that there is not."""
+def planned(table: Mapping[str, Any], asked: argparse.Namespace) -> list[Command]:
+    """The commands of the pieces that are asked for, in the table's order. SystemExit names a piece there is not."""
     road = table["roads"][asked.road]
     if unknown := sorted(set(asked.piece) - set(road["pieces"])):
         raise SystemExit(f"--piece {unknown[0]}: the road {asked.road} has {', '.join(road['pieces'])}")
@@ -64,9 +66,20 @@ def planned(table: Mapping[str, Any], asked: argparse.Namespace) -> Iterator[lis
     blanks |= {"count": count, **sizes(table, count)}
     for name, text in table.get("words", {}).items():
         blanks[name] = text.format(**blanks)
+    found: list[Command] = []
     for piece in asked.piece or road["pieces"]:
-        for step in table["pieces"][piece]:
-            yield [Command(leaves, tuple(shlex.split(line.format(**blanks)))) for leaves, line in step.items()]
+        for leaves, line in table["pieces"][piece].items():
+            words = tuple(shlex.split(line.format(**blanks)))
+            found.append(Command(leaves, words, needed(words, out, [before.leaves for before in found])))
+    return found
+
+
+def needed(words: Sequence[str], out: str, before: Sequence[str]) -> frozenset[str]:
+    """Which of the things that earlier commands leave these words name by their first folder; a report needs all."""
+    if tuple(words) == ("report",):
+        return frozenset(before)
+    named = {folder for word in words for folder in re.findall(re.escape(out) + r"/([^/?]+)", word)}
+    return frozenset(leaves for leaves in before if leaves.split("/")[0] in named)
 
 
 def call(command: Command, out: Path, title: str, reported: Sequence[str]) -> list[str]:
@@ -88,39 +101,44 @@ def call(command: Command, out: Path, title: str, reported: Sequence[str]) -> li
 
 def stages(table: Mapping[str, Any], named: Sequence[str]) -> list[str]:
     """The run folders that these pieces leave, in their order."""
-    steps = [step for piece in named for step in table["pieces"][piece]]
-    return [leaves for step in steps for leaves, line in step.items() if line.split()[0] not in (*ONCE, "report")]
+    lines = [pair for piece in named for pair in table["pieces"][piece].items()]
+    return [leaves for leaves, line in lines if line.split()[0] not in (*ONCE, "report")]
 
 
 def main(arguments: list[str]) -> int:
     table = read_yaml(Path(arguments[0]))
     asked = flags(table).parse_args(arguments[1:])
-    steps = list(planned(table, asked))
-    out = Path(asked.out or table["roads"][asked.road]["out"])
-    out.mkdir(parents=True, exist_ok=True)
+    commands = planned(table, asked)
+    road = table["roads"][asked.road]
+    out = Path(asked.out or road["out"])
+    for command in commands:  # `accord data` makes no folders
+        (out / command.leaves).parent.mkdir(parents=True, exist_ok=True)
     if not asked.model:
         subprocess.run(["python", HERE / table["model"], out / "model"], check=True)
-    named = stages(table, table["roads"][asked.road]["pieces"])
-    for step in steps:
-        for command in step:  # `accord data` makes no folders
-            (out / command.leaves).parent.mkdir(parents=True, exist_ok=True)
-        calls = filter(None, [call(command, out, table["title"], named) for command in step])
-        if failed := side_by_side(list(calls)):
-            return failed
-    return 0
+    named = stages(table, road["pieces"])
+
+    def carry_out(command: Command) -> int:
+        words = call(command, out, table["title"], named)
+        return subprocess.run(words, check=False).returncode if words else 0
+
+    return in_order(commands, road["at_once"], carry_out)
 
 
-def side_by_side(calls: Sequence[list[str]]) -> int:
-    """Run them, two at a time; the first exit code that is not 0, after which none is begun, or 0."""
-    codes: list[int] = []
-
-    def carry_out(words: list[str]) -> None:
-        if not any(codes):
-            codes.append(subprocess.run(words, check=False).returncode)
-
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(carry_out, calls))
-    return next(filter(None, codes), 0)
+def in_order(commands: Sequence[Command], at_once: int, carry_out: Callable[[Command], int]) -> int:
+    """Carry them out, so many side by side; the first exit code that is not 0, after which none is begun, or 0."""
+    waiting, failed = list(commands), 0
+    running: dict[Future[int], Command] = {}
+    with ThreadPoolExecutor(at_once) as pool:
+        while running or (waiting and not failed):
+            unmade = {command.leaves for command in (*waiting, *running.values())}
+            ready = [command for command in waiting if not command.needs & unmade and not failed]
+            for command in ready[: at_once - len(running)]:
+                waiting.remove(command)
+                running[pool.submit(carry_out, command)] = command
+            for ended in wait(running, return_when=FIRST_COMPLETED).done:
+                del running[ended]
+                failed = failed or ended.result()
+    return failed
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -98,14 +99,14 @@ def test_whatever_a_command_of_a_road_reads_an_earlier_step_has_left(pieces, tab
     asked = pieces.flags(told).parse_args(["DATA", "--road", road, "--model", "MODEL", "--out", "OUT"])
     left = {"prepared/held", "prepared/learned", "prepared/preference"} if road == "whole" else set()
     used = 0
-    for step in pieces.planned(told, asked):
-        for command in step:
-            for place in re.findall(r"OUT/(\S+)", " ".join(command.words)):
-                whole = place.removesuffix("/snapshot")
-                found = {whole, whole.rpartition("/")[0]} & left
-                assert found, f"{command.leaves} reads {place}, which nothing has left"
-                used += 1
-        left |= {command.leaves for command in step}
+    for command in pieces.planned(told, asked):
+        for place in re.findall(r"OUT/(\S+)", " ".join(command.words)):
+            whole = place.removesuffix("/snapshot")
+            found = {whole, whole.rpartition("/")[0]} & left
+            assert found, f"{command.leaves} reads {place}, which nothing has left"
+            assert found & command.needs or whole.startswith("prepared/")
+            used += 1
+        left.add(command.leaves)
     assert used or table == "constitution_smollm2"
     assert set(told["pieces"]) == {piece for one in told["roads"].values() for piece in one["pieces"]}
 
@@ -122,15 +123,50 @@ def test_a_piece_runs_alone_and_one_that_there_is_not_is_named(carried_out, piec
     assert {one.seed, other.seed} == {0, 1} and one.max_rows == other.max_rows == 1200
     table = read_yaml(RUNS / "smollm2.yaml")
     with pytest.raises(SystemExit, match="--piece helpfull: the road whole has prepare, helpful"):
-        list(pieces.planned(table, pieces.flags(table).parse_args(["data", "--road", "whole", "--piece", "helpfull"])))
+        pieces.planned(table, pieces.flags(table).parse_args(["data", "--road", "whole", "--piece", "helpfull"]))
 
 
-def test_nothing_is_begun_after_a_command_that_failed(pieces, tmp_path):
-    touched = tmp_path / "touched"
-    fails = [sys.executable, "-c", "import time; time.sleep(0.2); raise SystemExit(3)"]
-    waits = [sys.executable, "-c", "import time; time.sleep(1)"]
-    assert pieces.side_by_side([fails, waits, ["touch", touched]]) == 3
-    assert not touched.exists() and pieces.side_by_side([["true"], ["true"]]) == 0
+def test_a_command_needs_what_it_names_of_what_earlier_ones_leave(pieces):
+    before = ["prepared/counts.json", "clean/a.jsonl", "clean/b.jsonl", "half", "half-more"]
+    assert pieces.needed(("ppo", "--model", "the out/half/snapshot"), "the out", before) == {"half"}
+    assert pieces.needed(("data", "out/prepared/held/a.jsonl?kind=prompt"), "out", before) == {"prepared/counts.json"}
+    assert pieces.needed(("evaluate", "--data", "out/clean/a.jsonl"), "out", before) == set(before[1:3])
+    assert pieces.needed(("evaluate", "--model", "out/other/snapshot"), "out", before) == set()
+    assert pieces.needed(("report",), "out", before) == set(before)
+
+
+def test_a_command_begins_when_what_it_needs_has_ended_and_none_waits_for_another(pieces):
+    begun, ended, both = [], [], threading.Barrier(2, timeout=5)
+
+    def carry_out(command):
+        begun.append((command.leaves, set(ended)))
+        if command.leaves in ("long", "after"):  # they lie over each other, though `short` has ended between
+            both.wait()
+        ended.append(command.leaves)
+        return 0
+
+    needs = {"long": (), "short": (), "after": ("short",), "last": ("long", "after")}
+    commands = [pieces.Command(name, (), frozenset(names)) for name, names in needs.items()]
+    assert pieces.in_order(commands, 2, carry_out) == 0
+    for name, there in begun:
+        assert there >= set(needs[name])
+    assert len(begun) == len(set(ended)) == 4
+
+
+def test_nothing_is_begun_after_a_command_that_failed(pieces):
+    begun, failed = [], threading.Event()
+
+    def carry_out(command):
+        begun.append(command.leaves)
+        if command.leaves == "fails":
+            failed.set()
+            return 3
+        failed.wait(5)
+        return 0
+
+    commands = [pieces.Command(name, (), frozenset()) for name in ("waits", "fails", "never")]
+    assert pieces.in_order(commands, 2, carry_out) == 3 and begun == ["waits", "fails"]
+    assert pieces.in_order(commands[2:], 2, lambda command: 0) == 0
 
 
 def test_what_is_measured_on_stands_apart_from_what_is_learned_from(pieces, tmp_path, monkeypatch):
