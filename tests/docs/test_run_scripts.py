@@ -145,7 +145,7 @@ def test_a_command_begins_when_what_it_needs_has_ended_and_none_waits_for_anothe
         ended.append(command.leaves)
         return 0
 
-    needs = {"long": (), "short": (), "after": ("short",), "last": ("long", "after")}
+    needs = {"long": (), "short": (), "late": ("long",), "after": ("short",)}
     commands = [pieces.Command(name, (), frozenset(names)) for name, names in needs.items()]
     assert pieces.in_order(commands, 2, carry_out) == 0
     for name, there in begun:
