@@ -231,6 +231,17 @@ def test_a_stop_is_heard_after_a_step_of_revisions_and_nothing_written_is_drawn_
     assert sum(drawn) + before == len(read_lines(out / "journal.jsonl"))
 
 
+def test_replies_to_helpful_prompts_are_drawn_in_parts_to_the_same_demonstrations(
+    revised, commands, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(revise, "CHUNK", 3)
+    out, helpful = tmp_path / "parts", commands.files / "prompts.jsonl"
+    assert commands.run("constitution", out, helpful=helpful) == 0
+    assert "helpful reply" in capsys.readouterr().err
+    for name in ("samples.jsonl", "demonstrations.jsonl"):
+        assert (out / name).read_bytes() == (revised / name).read_bytes()
+
+
 @pytest.fixture(scope="module")
 def compared(commands, tmp_path_factory):
     out = tmp_path_factory.mktemp("compared") / "run"

@@ -135,6 +135,21 @@ def _row(config: Constitution, chain: Chain, step: int, draft: Draft, writer: st
     return reply_row(chain.prompt, draft.text, step=step, why=draft.why, model=config.model, **how, **more, **scores)
 
 
+def helpful_replies(
+    config: Constitution, run: RunFolder, helpful: Sequence[Prompt], policy: Labeler
+) -> Iterator[Draft]:
+    """The policy's replies to helpful prompts, as they are; a resumed run finds them in the journal."""
+    progress = Progress(run.stage, len(helpful), unit="helpful reply")
+    for first in range(0, len(helpful), CHUNK):
+        part = helpful[first : first + CHUNK]
+        stream, numbers = config.seed * 1_000_003 + HELPFUL, range(first, first + len(part))
+        how = Writing(config.max_new_tokens, config.temperature, stream, numbers)
+        yield from policy.write([prompt.turns for prompt in part], how)
+        progress.update(first + len(part), {})
+        if run.stop_requested and first + len(part) < len(helpful):
+            raise run.interrupted(first + len(part), "helpful reply")
+
+
 def write_demonstrations(
     config: Constitution, run: RunFolder, helpful: Sequence[Prompt], policy: Labeler
 ) -> dict[str, int]:
@@ -146,9 +161,7 @@ def write_demonstrations(
         for row in read_lines(run.path / "samples.jsonl"):
             if row["step"]:
                 yield from take("revisions", prompt_of_row(row), Draft(row["reply"], row["why"]))
-        how = Writing(config.max_new_tokens, config.temperature, config.seed * 1_000_003 + HELPFUL)
-        drafts = policy.write([prompt.turns for prompt in helpful], how) if helpful else []
-        for prompt, draft in zip(helpful, drafts, strict=True):
+        for prompt, draft in zip(helpful, helpful_replies(config, run, helpful, policy), strict=True):
             yield from take("helpful", prompt, draft)
 
     def take(kind: str, prompt: Prompt, draft: Draft) -> Iterator[Demonstration]:
