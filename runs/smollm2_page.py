@@ -309,9 +309,11 @@ def over_seeds(values: Sequence[float]) -> Value:
 
 
 def verdict_of(name: str) -> str:
-    """What the claim's own results say; a dash where it has not been run."""
-    file = GOLD / f"{name}.json"
-    return str(read_json(file)["verdict"]) if file.exists() else "not run yet"
+    """What the claim's own results say, those on development seeds where there are some."""
+    for folder, where in ((GOLD / "development", " on development seeds"), (GOLD, "")):
+        if (file := folder / f"{name}.json").exists():
+            return f"{read_json(file)['verdict']}{where}"
+    return "not run yet"
 
 
 def agrees(value: Value, side: str) -> str:

@@ -129,6 +129,15 @@ def test_what_is_open_says_how_much_would_decide_it(module):
     assert wants({"mean": 0.1, "low": None, "high": None, "n": 1}) == ""
 
 
+def test_the_gold_worlds_verdict_is_that_of_development_where_there_is_one(module, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "GOLD", tmp_path)
+    (tmp_path / "development").mkdir()
+    for file, verdict in (("old.json", "fails"), ("tax.json", "fails"), ("development/tax.json", "holds")):
+        (tmp_path / file).write_text(json.dumps({"verdict": verdict}))
+    found = [module.verdict_of(name) for name in ("old", "tax", "new")]
+    assert found == ["fails", "holds on development seeds", "not run yet"]
+
+
 def test_time_is_counted_once_where_stages_ran_at_once(module):
     spans = [("10:00", "10:30"), ("10:10", "10:20"), ("10:30", "10:45"), ("11:30", "11:45")]
     assert module.at_once([tuple(f"2026-01-02T{at}:00Z" for at in span) for span in spans]) == (2, 1.0)
