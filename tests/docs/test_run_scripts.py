@@ -107,6 +107,8 @@ def test_whatever_a_command_of_a_road_reads_an_earlier_step_has_left(pieces, tab
             assert found & command.needs or whole.startswith("prepared/")
             used += 1
         left.add(command.leaves)
+        if told["roads"][road]["at_once"] > 1 and command.words[0] not in (*pieces.ONCE, "report"):
+            assert "--threads" in command.words, f"{command.leaves} would take the cores of what runs beside it"
     assert used or table == "constitution_smollm2"
     assert set(told["pieces"]) == {piece for one in told["roads"].values() for piece in one["pieces"]}
 
