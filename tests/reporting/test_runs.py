@@ -118,3 +118,17 @@ def test_what_others_were_trained_from_comes_first_and_changes_are_measured_from
     context = load_context([tmp_path / name for name in ("dpo", "e1", "e2")])
     assert [s.label for s in context.snapshots] == order
     assert context.baseline.label == order[0]
+
+
+def test_a_model_that_policies_were_optimised_from_is_the_baseline_beside_one_fine_tuned_from_it(tmp_path):
+    """An SFT run is no baseline where PPO did not begin with it."""
+    _, slices = evaluation_of("ppo")
+    start = {"role": "model", "path": "elsewhere/base", "hash": "a1"}
+    for place, (name, stage) in enumerate((("lessons", "sft"), ("ppo", "ppo"))):
+        write_run(tmp_path / name, stage, parents=[start])
+        made = str(tmp_path / name / "snapshot")
+        parents = [{"role": "model", "path": made, "hash": f"d{place}"}]
+        write_run(tmp_path / f"e{place}", "evaluate", evaluation={"model": made, "slices": slices}, parents=parents)
+    write_run(tmp_path / "e", "evaluate", evaluation={"model": "elsewhere/base", "slices": slices}, parents=[start])
+    context = load_context([tmp_path / name for name in ("lessons", "ppo", "e0", "e1", "e")])
+    assert context.baseline.label == "base"

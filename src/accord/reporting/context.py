@@ -20,6 +20,7 @@ from accord.reporting.runs import (
     model_name,
     number,
     runs_below,
+    trained_from,
 )
 
 # The order in which slices are shown; others follow by name.
@@ -113,7 +114,11 @@ class Context:
 
     @property
     def baseline(self) -> Snapshot | None:
-        """What changes are measured from: the SFT snapshot, or else the first: what others here were trained from."""
+        """What changes are measured from: what most policies here were optimised from, or else the SFT snapshot, or the
+        first."""
+        counts = [trained_from(s.evaluation, self.runs, ("dpo", "ppo")) for s in self.snapshots]
+        if any(counts):
+            return self.snapshots[counts.index(max(counts))]
         sft = [s for s in self.snapshots if s.source is not None and s.source.stage == "sft"]
         return sft[0] if sft else (self.snapshots[0] if self.snapshots else None)
 

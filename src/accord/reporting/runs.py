@@ -185,8 +185,13 @@ def measured_run(evaluation: RunData, runs: Sequence[RunData]) -> RunData | None
 
 def measured_start(evaluation: RunData, runs: Sequence[RunData]) -> bool:
     """Whether an evaluation measured what some run here was trained from, though nobody here trained that."""
+    return bool(trained_from(evaluation, runs, FLOW))
+
+
+def trained_from(evaluation: RunData, runs: Sequence[RunData], stages: Sequence[str]) -> int:
+    """How many runs of these stages began with the model that an evaluation measured."""
     own = _model_hashes(evaluation)
-    return any(own & _model_hashes(run) for run in runs if run.stage in FLOW)
+    return sum(bool(own & _model_hashes(run)) for run in runs if run.stage in stages)
 
 
 def _model_hashes(run: RunData) -> set[str]:
