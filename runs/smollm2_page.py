@@ -359,9 +359,7 @@ def effort(found: Found) -> list[str]:
     most, hours = at_once([(lineage["started"], lineage["finished"]) for lineage in lineages])
     stages = sum(lineage["seconds"] for lineage in lineages) / 3600
     cores = max(lineage["machine"]["cores"] for lineage in lineages)
-    said = (
-        f"On {cores} cores up to {most} stages ran at once, a thread each: {stages:.1f} hours of stages in {hours:.1f}."
-    )
+    said = f"On {cores} cores up to {most} stages ran at once: {stages:.1f} hours of stages in {hours:.1f}."
     return ["## Time and memory", "", said, "", *table(["piece", "stage", "minutes", "GiB at most"], rows)]
 
 

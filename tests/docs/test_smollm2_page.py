@@ -203,7 +203,7 @@ def test_every_table_has_the_numbers_of_its_files(page):
     assert "| helpful-base | 50 | 3 |" in measured and "| bbq | 9 | not compared |" in measured
     effort = part(page, "Time and memory")
     assert "| helpful-whole | helpful-whole-0 | 30.0 | 1.5 |" in effort
-    assert re.search(r"On 2 cores up to \d+ stages ran at once, a thread each: 0\.\d hours of stages in 0\.5\.", effort)
+    assert re.search(r"On 2 cores up to \d+ stages ran at once: 0\.\d hours of stages in 0\.5\.", effort)
     assert "Toxicity is left out" in page
 
 

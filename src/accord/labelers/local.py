@@ -69,7 +69,8 @@ class LocalLabeler:
         """A text of the model's own to each prompt, each drawn once; none to one that leaves no room for it."""
         numbers = range(len(prompts)) if how.numbers is None else how.numbers
         names = [text_id(self, turns, how, number) for turns, number in zip(prompts, numbers, strict=True)]
-        waiting = {n: at for n, *at in zip(names, prompts, numbers, strict=True) if n not in self._journal}
+        asked = zip(names, prompts, numbers, strict=True)
+        waiting = {name: (turns, number) for name, turns, number in asked if name not in self._journal}
         items = list(waiting.items())
         for start in range(0, len(items), CHUNK):
             part = items[start : start + CHUNK]
