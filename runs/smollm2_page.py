@@ -338,9 +338,7 @@ def contamination(found: Found) -> list[str]:
         rows.append([name, str(held), str(lost) if clean.exists() else "not compared"])
     if not rows:
         return []
-    said = (
-        "Rows that were measured on, and how many of them `accord data --against` left out: their prompt, or half of "
-    )
+    said = "Rows that were measured on, and how many a comparison (`--against`) left out: their prompt, or half of "
     said += "their words in runs of 13, stand in what was learned from; or they were of no use."
     return ["## What was measured on", "", said, "", *table(["set", "rows", "left out"], rows)]
 
