@@ -1,9 +1,10 @@
 """What `runs/smollm2.sh --road whole` measures on, apart from what it learns from: DATA_DIR PAIRS FOLDER/counts.json
 
 FOLDER/learned/ gets the rows of every file of which stages learn, but for those of the evaluation split;
-FOLDER/preference/ those of the preference split alone, for a bag of words; FOLDER/held/ rows of the evaluation split,
-and of sets that nothing learns from. Of every file the rows are spread evenly over it, so that no category is left out;
-how many there are goes with PAIRS. FOLDER/counts.json, written last, says PAIRS and how many.
+FOLDER/preference/ those of the preference split alone, for a bag of words; FOLDER/evaluation/ all of the evaluation
+split, for what only reads; FOLDER/held/ some of it, for what writes replies, and rows of sets that nothing learns from.
+They are spread evenly over their file, so that no category is left out; how many there are goes with PAIRS.
+FOLDER/counts.json, written last, says PAIRS and how many.
 """
 
 import json
@@ -19,7 +20,8 @@ from accord.data.sources import prompt_of
 from accord.disk import write_text
 
 Rows = list[dict[str, Any]]
-HELD = (40, 0.35)  # rows of each file at least, and for each of PAIRS
+HELD = (40, 0.35)  # rows of each of those that replies are written to, at least, and for each of PAIRS
+WRITTEN_TO = ("helpful-base", "harmless-base", "red-team")
 LEARNED = {
     "helpful-base": "hh_rlhf/helpful-base.jsonl.gz",
     "helpful-online": "hh_rlhf/helpful-online.jsonl.gz",
@@ -31,7 +33,7 @@ LEARNED = {
 MEASURED = {  # name: file, rows at least, and for each of PAIRS
     "xstest": ("xstest/xstest_prompts.csv.gz", 40, 0.12),
     "advbench": ("red_team/advbench_harmful_behaviors.csv.gz", 20, 0.06),
-    "hhh": ("cai_evals/438HHHEvaluations.jsonl.gz", 40, 0.25),
+    "hhh": ("cai_evals/438HHHEvaluations.jsonl.gz", 1000, 0),  # all: it is read, and nothing is written to it
     "truthfulqa": ("truthfulqa/TruthfulQA.csv.gz", 40, 0.2),
     "selfaware": ("selfaware/SelfAware.jsonl.gz", 40, 0.25),
     "bbq": ("bbq/bbq_sample.jsonl.gz", 120, 0.6),
@@ -76,11 +78,14 @@ def main(data: Path, pairs: int, told: Path) -> None:
     counts: dict[str, dict[str, int]] = {}
     for name, source in LEARNED.items():
         rows = by_split(f"{data}/{source}")
-        held = spread(rows.get("evaluation", []), max(HELD[0], round(HELD[1] * pairs)))
-        write(folder / "preference" / f"{name}.jsonl", rows.get("preference", []))
+        for split in ("preference", "evaluation"):
+            write(folder / split / f"{name}.jsonl", rows.get(split, []))
         write(folder / "learned" / f"{name}.jsonl", rows.get("preference", []) + rows.get("policy", []))
-        write(folder / "held" / f"{name}.jsonl", held)
-        counts[name] = {split: len(part) for split, part in rows.items()} | {"held": len(held)}
+        counts[name] = {split: len(part) for split, part in rows.items()}
+        if name in WRITTEN_TO:
+            held = spread(rows.get("evaluation", []), max(HELD[0], round(HELD[1] * pairs)))
+            write(folder / "held" / f"{name}.jsonl", held)
+            counts[name]["held"] = len(held)
     for name, (source, least, share) in MEASURED.items():
         rows_of_set = [row.value for row in read_rows(f"{data}/{source}")]
         held = spread(rows_of_set, max(least, round(share * pairs)))

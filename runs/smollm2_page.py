@@ -24,7 +24,7 @@ from tables import NONE, interval, plain, signed, table
 
 from accord.claims.sqrt_kl import SMOOTHING, peak_at, smoothed
 from accord.claims.two_halves import GAP, alarm_at
-from accord.disk import read_json
+from accord.disk import read_json, read_lines
 from accord.evaluation.statistics import nested_interval, r_squared
 
 INTRO = """# SmolLM2 through the whole loop, on what people wrote
@@ -329,13 +329,20 @@ def prepared(found: Found) -> dict[str, Any]:
     return dict(read_json(file)) if file.exists() else {}
 
 
+def left_out(clean: Path) -> int:
+    """How many rows `accord data` wrote beside those that it kept."""
+    return len(read_lines(clean.with_name(f"{clean.stem}.dropped.jsonl")))
+
+
 def contamination(found: Found) -> list[str]:
     rows = []
     for name, counts in prepared(found).get("files", {}).items():
         clean = found.out / "clean" / f"{name}.jsonl"
-        dropped = clean.with_name(f"{name}.dropped.jsonl")
-        held, lost = counts["held"], len(dropped.read_text(encoding="utf-8").splitlines()) if dropped.exists() else 0
-        rows.append([name, str(held), str(lost) if clean.exists() else "not compared"])
+        every = clean.parent / "evaluation" / clean.name
+        if every.exists():
+            rows.append([f"{name}, every comparison", str(counts["evaluation"]), str(left_out(every))])
+        if "held" in counts:
+            rows.append([name, str(counts["held"]), str(left_out(clean)) if clean.exists() else "not compared"])
     if not rows:
         return []
     said = "Rows that were measured on, and how many a comparison (`--against`) left out: their prompt, or half of "

@@ -97,7 +97,7 @@ def test_every_command_of_a_road_parses_and_goes_on_when_called_again(carried_ou
 def test_whatever_a_command_of_a_road_reads_an_earlier_step_has_left(pieces, table, road):
     told = read_yaml(RUNS / f"{table}.yaml")
     asked = pieces.flags(told).parse_args(["DATA", "--road", road, "--model", "MODEL", "--out", "OUT"])
-    left = {"prepared/held", "prepared/learned", "prepared/preference"} if road == "whole" else set()
+    left = {f"prepared/{part}" for part in ("held", "learned", "preference", "evaluation")} if road == "whole" else set()
     used = 0
     for command in pieces.planned(told, asked):
         for place in re.findall(r"OUT/(\S+)", " ".join(command.words)):
@@ -182,17 +182,20 @@ def test_what_is_measured_on_stands_apart_from_what_is_learned_from(pieces, tmp_
     monkeypatch.setattr(data, "LEARNED", {"pairs": "pairs.jsonl", "labels": f"labels.jsonl?{columns}"})
     monkeypatch.setattr(data, "MEASURED", {"all": ("labels.jsonl", 6, 0.01)})
     monkeypatch.setattr(data, "HELD", (3, 0.01))
+    monkeypatch.setattr(data, "WRITTEN_TO", ("pairs",))
     data.main(tmp_path, 100, tmp_path / "out" / "counts.json")
     written = read_json(tmp_path / "out" / "counts.json")
     assert written["pairs"] == 100
     counts = written["files"]
     lines = {str(f.relative_to(tmp_path / "out")): read_lines(f) for f in (tmp_path / "out").rglob("*.jsonl")}
     sizes = counts["pairs"]
-    assert sizes == counts["labels"] and sum(sizes.values()) - sizes["held"] == 60 and sizes["held"] == 3
+    assert sizes == counts["labels"] | {"held": 3} and sum(counts["labels"].values()) == 60
+    assert len(lines["evaluation/pairs.jsonl"]) == len(lines["evaluation/labels.jsonl"]) == sizes["evaluation"] > 3
+    assert len(lines["held/pairs.jsonl"]) == 3 and "held/labels.jsonl" not in lines
     assert len(lines["learned/pairs.jsonl"]) == sizes["preference"] + sizes["policy"]
     assert len(lines["preference/pairs.jsonl"]) == sizes["preference"]
     learned = {row["chosen"] for row in lines["learned/pairs.jsonl"]}
-    assert not learned & {row["chosen"] for row in lines["held/pairs.jsonl"]}
+    assert not learned & {row["chosen"] for row in lines["evaluation/pairs.jsonl"] + lines["held/pairs.jsonl"]}
     assert set(lines["learned/labels.jsonl"][0]) == {"prompt", "safe", "unsafe"}
     # every tenth, so that no end of the file is left out
     assert [row["prompt"] for row in lines["held/all.jsonl"]] == [f"Question {n}?" for n in range(0, 60, 10)]

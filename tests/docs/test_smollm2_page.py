@@ -109,9 +109,10 @@ def out(tmp_path):
     put(tmp_path, "tax-ppo-0", tasks=tasks, changes=tax)
     (tmp_path / "prepared").mkdir()
     (tmp_path / "prepared" / "counts.json").write_text(
-        '{"pairs": 70, "files": {"helpful-base": {"held": 50}, "bbq": {"held": 9}}}'
+        '{"pairs": 70, "files": {"helpful-base": {"evaluation": 90, "held": 50}, "bbq": {"held": 9}}}'
     )
-    (tmp_path / "clean").mkdir()
+    (tmp_path / "clean" / "evaluation").mkdir(parents=True)
+    (tmp_path / "clean" / "evaluation" / "helpful-base.jsonl").write_text("{}\n" * 90)
     (tmp_path / "clean" / "helpful-base.jsonl").write_text("{}\n" * 47)
     (tmp_path / "clean" / "helpful-base.dropped.jsonl").write_text("{}\n" * 3)
     return tmp_path
@@ -200,7 +201,8 @@ def test_every_table_has_the_numbers_of_its_files(page):
     assert "| SmolLM2 as it comes | 0.50 [0.20, 0.80] | – |" in part(page, "Harm and over-refusal")
     assert "smollm2.sh DATA_DIR --road whole --pairs 70` left" in page
     measured = part(page, "What was measured on")
-    assert "| helpful-base | 50 | 3 |" in measured and "| bbq | 9 | not compared |" in measured
+    assert "| helpful-base, every comparison | 90 | 0 |\n| helpful-base | 50 | 3 |" in measured
+    assert "| bbq | 9 | not compared |" in measured
     effort = part(page, "Time and memory")
     assert "| helpful-whole | helpful-whole-0 | 30.0 | 1.5 |" in effort
     assert re.search(r"On 2 cores up to \d+ stages ran at once: 0\.\d hours of stages in 0\.5\.", effort)
