@@ -97,7 +97,9 @@ def test_every_command_of_a_road_parses_and_goes_on_when_called_again(carried_ou
 def test_whatever_a_command_of_a_road_reads_an_earlier_step_has_left(pieces, table, road):
     told = read_yaml(RUNS / f"{table}.yaml")
     asked = pieces.flags(told).parse_args(["DATA", "--road", road, "--model", "MODEL", "--out", "OUT"])
-    left = {f"prepared/{part}" for part in ("held", "learned", "preference", "evaluation")} if road == "whole" else set()
+    left = (
+        {f"prepared/{part}" for part in ("held", "learned", "preference", "evaluation")} if road == "whole" else set()
+    )
     used = 0
     for command in pieces.planned(told, asked):
         for place in re.findall(r"OUT/(\S+)", " ".join(command.words)):
