@@ -30,7 +30,7 @@ from accord.stages.ppo import update as ppo_update
 from accord.stages.ppo import watch as ppo_watch
 from accord.stages.ppo.config import Ppo
 from accord.stages.ppo.experience import Experience
-from accord.stages.ppo.memory import imagined_pass
+from accord.stages.ppo.memory import imagined_pass, longest_rollouts
 from accord.stages.ppo.rollouts import complete
 from accord.training.distributed import World
 
@@ -113,6 +113,27 @@ def test_the_pass_that_a_choice_of_kernels_times_is_that_of_a_step(road):
     gradients = [p.grad for p in actors.policy.parameters() if p.requires_grad]
     assert gradients and all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
     assert left == 3 * 2 * 2, "iterations that are left, passes over each, mini-batches of each"
+
+
+def test_a_prompt_with_more_replies_than_a_mini_batch_is_imagined_all_the_same(road):
+    config, actors, _, _ = road(samples=4, batch_size=4, mini_batch_size=2)
+    prompts = [Prompt((Turn("user", text),), "", "by hand") for text in ("why", "how bakes the cat")]
+    (group,) = longest_rollouts(config, actors, prompts)
+    assert group.prefix == tuple(actors.renderer.prompt_ids(prompts[1].turns)) and len(group.replies) == 4
+
+
+def test_the_updates_of_all_iterations_take_other_texts_one_after_the_other(commands, road, monkeypatch):
+    config, actors, _, _ = road(
+        batch_size=8, mini_batch_size=4, ppo_epochs=2, ptx_data=commands.files / "documents.jsonl"
+    )
+    actors = replace(actors, other_text=[reply_group((1,), (2, 3))] * 30)
+    taken = []
+    monkeypatch.setattr(ppo_update, "batch_indices", lambda step, *rest: taken.append(step) or [0])
+    monkeypatch.setattr(ppo_update, "backward", lambda *rest: {})
+    for iteration in range(3):
+        for number in range(4):
+            ppo_update.learn_other_text(config, ONE, actors, iteration, number)
+    assert taken == list(range(12))
 
 
 def test_c8_kl_is_charged_once_and_the_score_stands_at_the_end():
