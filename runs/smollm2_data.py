@@ -33,7 +33,7 @@ LEARNED = {
 MEASURED = {  # name: file, rows at least, and for each of PAIRS
     "xstest": ("xstest/xstest_prompts.csv.gz", 40, 0.12),
     "advbench": ("red_team/advbench_harmful_behaviors.csv.gz", 20, 0.06),
-    "hhh": ("cai_evals/438HHHEvaluations.jsonl.gz", 1000, 0),  # all: it is read, and nothing is written to it
+    "hhh": ("cai_evals/438HHHEvaluations.jsonl.gz", 40, 0.5),
     "truthfulqa": ("truthfulqa/TruthfulQA.csv.gz", 40, 0.2),
     "selfaware": ("selfaware/SelfAware.jsonl.gz", 40, 0.25),
     "bbq": ("bbq/bbq_sample.jsonl.gz", 120, 0.6),
