@@ -122,7 +122,7 @@ def test_a_micro_batch_is_what_training_would_choose(shape, recompute):
         return Need(sum(memory.parts.values()) - aside, memory.per_token), laptop.bytes - aside
 
     (plain, free), (again, _) = need(False), need(True)
-    settled = plan_memory(plain, again, free, longest=1000, device="cpu")
+    settled = plan_memory(lambda: plain, lambda: again, free, longest=1000, device="cpu")
     assert (settled.micro_tokens, settled.recompute) == (chosen.memory.micro_tokens, recompute)
     few = choose("sft", asked(laptop, sizes["little"], TEXTS, batch_size=8), 1)
     assert few.memory.micro_tokens == 8 * 10  # a batch has no more

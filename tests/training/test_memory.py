@@ -74,14 +74,18 @@ def test_the_need_grows_with_the_tokens_alone(kind, low):
 def test_a_plan_by_hand(monkeypatch):
     """Activations are kept in a quarter of a CPU's memory, else computed again in 0.8 of it."""
     plain, again = Need(fixed=2000.0, per_token=10.0), Need(fixed=2000.0, per_token=2.0)
+    asked = []
 
     def plan(free, longest, **more):
-        found = plan_memory(plain, again, free, longest=longest, device="cpu", **more)
+        found = plan_memory(
+            lambda: plain, lambda: asked.append(free) or again, free, longest=longest, device="cpu", **more
+        )
         return found.micro_tokens, found.recompute
 
     # 0.25 · 32 000 − 2000 = 6000 bytes are 600 tokens, in steps of 256
     assert plan(32_000, 100) == (512, False)
     assert plan(32_000, 550) == (550, False)
+    assert asked == [], "what is computed again is not measured where what is kept fits"
     # 0.8 · 20 000 − 2000 = 14 000 bytes are 7000 tokens of two bytes each
     assert plan(20_000, 601) == (6912, True)
     # 30 000 bytes of activations keep every core busy, and longer texts may take more
@@ -95,14 +99,15 @@ def test_a_plan_by_hand(monkeypatch):
     with pytest.raises(BadInput, match="--max_length 7000"):
         plan(20_000, 7001)
     with pytest.raises(BadInput, match="--max_length 1400"):  # a model whose layers cannot
-        plan_memory(plain, None, 20_000, longest=1401, device="cpu")
+        plan_memory(lambda: plain, None, 20_000, longest=1401, device="cpu")
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_with_recomputation_a_graph_keeps_what_enters_the_layers(kind):
     """T rows of 32 numbers into each of two layers beside what head, embedding and the last norm keep."""
     model, item = little(kind).train(), reply_group((), range(5, 69))
-    plain, again = machine.needs(lambda items: -token_logprobs(model, pack(items)).sum(), item, [model], ONE)
+    ways = machine.needs(lambda items: -token_logprobs(model, pack(items)).sum(), item, [model], ONE)
+    plain, again = (way() for way in ways)
     assert not any(getattr(m, "gradient_checkpointing", False) for m in model.modules())
     width, bytes_each = 32, 4
     outside = kept_outside(model, item)
@@ -295,10 +300,10 @@ def test_where_memory_is_short_activations_are_computed_again(name, commands, tm
     plain = machine.plan_memory
 
     def plan(kept, again, free, **more):
-        asked.append((kept, again))
+        asked.append((kept(), again()))
         longest = more["longest"]
         return plain(
-            kept, again, (again.of(longest) / memory.SHARE + kept.of(longest) / memory.KEEPING["cpu"]) / 2, **more
+            kept, again, (again().of(longest) / memory.SHARE + kept().of(longest) / memory.KEEPING["cpu"]) / 2, **more
         )
 
     monkeypatch.setattr(machine, "plan_memory", plan)

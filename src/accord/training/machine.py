@@ -93,17 +93,23 @@ def decide_rates(config: Training, run: RunFolder, module: nn.Module) -> dict[st
 
 def needs(
     loss: Callable[[Sequence[Group]], Tensor], group: Group, modules: Sequence[nn.Module], world: World, bits: int = 32
-) -> tuple[Need, Need | None]:
-    """The needs of a step with activations kept, and with activations computed again; None where a model cannot."""
-    ranks = world.size if world.sharded else 1
-    with undisturbed(modules, world.device):
-        recompute_layers(modules, False)
-        plain = measure(loss, group, group.tokens, modules, ranks=ranks, bits=bits)
-        layers = recompute_layers(modules, True)
-        kept = measure(loss, group, group.tokens, modules, ranks=ranks, bits=bits) if layers else None
-        again = recomputed(plain, kept, layers) if kept else None
-        recompute_layers(modules, False)
-    return plain, again
+) -> tuple[Callable[[], Need], Callable[[], Need] | None]:
+    """What finds the need of a step with activations kept, and that with activations computed again, None where a model
+    cannot. Each takes a forward pass of one item and of two, and is done once."""
+    measured = functools.partial(measure, ranks=world.size if world.sharded else 1, bits=bits)
+
+    def found(recompute: bool) -> Need:
+        with undisturbed(modules, world.device):
+            recompute_layers(modules, recompute)
+            need = measured(loss, group, group.tokens, modules)
+            recompute_layers(modules, False)
+        return need
+
+    plain = functools.cache(lambda: found(False))
+    layers = recompute_layers(modules, True)
+    recompute_layers(modules, False)
+    again = functools.cache(lambda: recomputed(plain(), found(True), layers))
+    return plain, again if layers else None
 
 
 def shortened(group: Group, tokens: int) -> Group:

@@ -106,25 +106,32 @@ def recomputed(plain: Need, kept: Need, layers: int) -> Need:
 
 
 def plan_memory(
-    plain: Need | None, again: Need | None, free: float, *, longest: int, device: str, micro_tokens: int = 0
+    plain: Callable[[], Need] | None,
+    again: Callable[[], Need] | None,
+    free: float,
+    *,
+    longest: int,
+    device: str,
+    micro_tokens: int = 0,
 ) -> Plan:
     """What fits into `free` bytes: with activations kept (`plain`), else with activations computed again (`again`).
 
-    Either is None where it is not to be had. `micro_tokens` is what was asked for, 0 if nothing was; tokens are then a
-    multiple of 256 if they can be. BadInput where the longest item alone does not fit.
+    Either is None where it is not to be had; the second is found only where the first does not fit. `micro_tokens` is
+    what was asked for, 0 if nothing was; tokens are then a multiple of 256 if they can be. BadInput where the longest
+    item alone does not fit.
     """
-    ways = [need for need in (plain, again) if need is not None]
-    for need in ways:
-        last = need is ways[-1]
+    ways = [way for way in (plain, again) if way is not None]
+    for way in ways:
+        need, last = way(), way is ways[-1]
         share = SHARE if last or micro_tokens else KEEPING.get(device, KEEPING["cpu"])
         fits = need.tokens_in(share * free)
         if micro_tokens and (last or fits >= max(micro_tokens, longest)):
-            return Plan(micro_tokens, need is again, need)
+            return Plan(micro_tokens, way is again, need)
         if not micro_tokens and fits >= longest:
             tokens = useful_tokens(fits, need.per_token, longest=longest, device=device)
-            return Plan(tokens, need is again, need)
+            return Plan(tokens, way is again, need)
     raise BadInput(
-        f"training on {longest} tokens at once needs {_gib(ways[-1].of(longest))} GiB of memory and "
+        f"training on {longest} tokens at once needs {_gib(need.of(longest))} GiB of memory and "
         f"{_gib(free)} are free; give --max_length {max(2, fits)} or less, a smaller model, or --lora_rank 8"
     )
 

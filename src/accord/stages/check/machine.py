@@ -53,10 +53,10 @@ def step_finding(model: nn.Module, longest: int) -> Diagnosis:
     model.train()  # transformers recomputes the layers of a model in training alone
     plain, again = needs(loss, group, [model], World(0, 1, device))
     model.eval()
-    activations = plain.per_token * longest
+    activations = plain().per_token * longest
     said = f"a text of {longest} tokens keeps {activations / GIB:.2g} GiB of activations"
     if again is not None:
-        activations = again.per_token * longest
+        activations = again().per_token * longest
         said += f", {activations / GIB:.2g} GiB where layers are computed again"
     if activations > free_bytes(device):
         return Diagnosis("step", said, "give a smaller --max_length, or take a larger machine", "note")
