@@ -357,26 +357,37 @@ def _binned_gap(confidence: Array, outcome: Array, edges: Array) -> Statistic:
 
 
 def _slopes(margins: Array) -> Statistic:
-    """The b that maximises Σ w log σ(b · margin), by bisection for all resamples at once; ±inf where there is none."""
+    """The b that maximises Σ w log σ(b · margin), for all resamples at once; ±inf where there is none.
+
+    By Newton's steps, each kept between where the derivative is known to be positive and where negative.
+    """
     reach = 1 / max(float(np.abs(margins).max(initial=0.0)), 1e-300)
 
     def statistic(weights: Array) -> Array:
-        def derivative(b: Array) -> Array:
-            return np.asarray((weights * margins * expit(-b[:, None] * margins)).sum(axis=1))
+        above, below = (weights @ side > 0 for side in (margins > 0, margins < 0))
+        found = np.where(above, math.inf, np.where(below, -math.inf, math.nan))
+        bounded = above & below
+        found[bounded] = roots(weights[bounded] * margins)
+        return found
 
-        low, high = np.full(len(weights), -reach), np.full(len(weights), reach)
-        for _ in range(60):
-            low = np.where(derivative(low) < 0, 2 * low, low)
-            high = np.where(derivative(high) > 0, 2 * high, high)
-        for _ in range(60):
-            middle = (low + high) / 2
-            right = derivative(middle) > 0
-            low, high = np.where(right, middle, low), np.where(right, high, middle)
-        bounded = (weights @ (margins > 0) > 0) & (weights @ (margins < 0) > 0)
-        sides = np.where(
-            weights @ (margins > 0) > 0, math.inf, np.where(weights @ (margins < 0) > 0, -math.inf, math.nan)
-        )
-        return np.where(bounded, (low + high) / 2, sides)
+    def roots(pulls: Array) -> Array:
+        low, high = np.full(len(pulls), -reach), np.full(len(pulls), reach)
+        while (short := (pulls * expit(-low[:, None] * margins)).sum(axis=1) < 0).any():
+            low = np.where(short, 2 * low, low)
+        while (short := (pulls * expit(-high[:, None] * margins)).sum(axis=1) > 0).any():
+            high = np.where(short, 2 * high, high)
+        b = (low + high) / 2
+        for _ in range(60):  # of halving alone as many
+            wrong = expit(-b[:, None] * margins)
+            slope = (pulls * wrong).sum(axis=1)
+            curvature = (pulls * margins * wrong * (1 - wrong)).sum(axis=1)
+            low, high = np.where(slope > 0, b, low), np.where(slope > 0, high, b)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                step = b + slope / curvature
+            before, b = b, np.where((low < step) & (step < high), step, (low + high) / 2)
+            if np.all(np.abs(b - before) <= 1e-12 * np.abs(b)):
+                break
+        return b
 
     return statistic
 
