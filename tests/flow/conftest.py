@@ -1,12 +1,44 @@
-"""Servers of this package over real sockets, for tests that ask one."""
+"""What stages cost apart from what a test is about, done once; servers of this package over real sockets."""
 
 import threading
 import time
 
 import pytest
 
+from accord.engine.decode import decoder
+from accord.engine.forward import causal
+from accord.reporting import figures
 from accord.stages.serve.config import Serve
 from accord.stages.serve.run import make_app
+
+
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch):
+    """Figures are not drawn, which takes seconds a page: tests/reporting looks at them."""
+    monkeypatch.setattr(figures, "_svg", lambda canvas, label: '<svg role="img"></svg>')
+
+
+RIGHT = {}
+
+
+@pytest.fixture(autouse=True)
+def tried_once(monkeypatch):
+    """A model of a make that has given its own numbers here is not tried again: tests/engine is about that."""
+
+    def once(module):
+        probe = module._probe
+
+        def ask(*models):
+            inner = models[-1]
+            make = (module, repr(inner), inner.config.to_json_string(use_diff=False), inner.config._attn_implementation)
+            if make not in RIGHT and (found := probe(*models)) not in (True, causal._by_layers):
+                return found
+            return RIGHT.setdefault(make, module is decoder or causal._by_layers)
+
+        monkeypatch.setattr(module, "_probe", ask)
+
+    once(causal)
+    once(decoder)
 
 
 class Serving:

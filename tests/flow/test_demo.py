@@ -1,6 +1,9 @@
 """The whole flow on the gold world at a size of seconds: `demo`, and claims on cells of the same flow."""
 
+import contextlib
+import io
 import json
+import math
 import os
 import subprocess
 import sys
@@ -14,39 +17,83 @@ import pytest
 from accord.claims.lab import cells, recipes
 from accord.claims.lab.contract import Part, recomputed, verdict_of
 from accord.claims.lab.recipes import Scale
-from accord.claims.lab.workers import run_stage
+from accord.claims.lab.workers import run_stage, with_threads
 from accord.cli import main
 from accord.disk import read_lines
 from accord.evaluation.statistics import Interval
 from accord.run import verify
+from accord.stages.demo import run as demo
 from accord.stages.demo.run import FOLDERS
 from tests.fixtures.toys import people_choose
 
 # so many prompts that a tenth of their safety labels calibrates a cost
-TOY = Scale("nano", 400, 60, 60, 300, 60, 900, 200, 2, 8, 6, "f32")
+TOY = Scale("nano", 400, 20, 60, 300, 60, 500, 200, 2, 8, 6, "f32")
 # the process that hands out the stages starts at once: it does without what its workers import
 AGAIN = f"""
 import sys
 from accord.claims.lab import recipes
 from accord.cli import main
+from accord.reporting import figures
+from accord.stages.demo import run as demo
 from tests.fixtures.toys import people_choose
 recipes.SCALES["small"] = recipes.{TOY}
+figures._svg = lambda canvas, label: '<svg role="img"></svg>'
+demo.available_cores = lambda: 1
 people_choose()
 assert main(["demo", "--out", sys.argv[1], "--threads", "1", "--resume"]) == 0
 sys.exit("torch" in sys.modules)
 """
 
 
-@pytest.fixture
-def toy(monkeypatch):
-    people_choose(monkeypatch.setattr)
-    monkeypatch.setitem(recipes.SCALES, "small", TOY)
+class Here:
+    """Workers that are this process: what processes of their own do is seen in tests/claims/test_workers.py."""
+
+    def run(self, jobs, until=math.inf):
+        for stage, config in jobs:
+            run_stage(stage, with_threads(config, 1))
+        return 0
+
+    def run_spread(self, job):
+        self.run([job])
 
 
-def test_demo_runs_the_flow_and_writes_a_report_that_stands_alone(toy, tmp_path, capsys):
-    out = tmp_path / "demo"
-    assert main(["demo", "--out", str(out), "--threads", "1"]) == 0
-    printed = capsys.readouterr().out
+@pytest.fixture(scope="module")
+def toy():
+    with pytest.MonkeyPatch.context() as patch:
+        people_choose(patch.setattr)
+        patch.setitem(recipes.SCALES, "small", TOY)
+        yield
+
+
+def shown_by(out):
+    """What the demo prints, after it has run into a folder."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert main(["demo", "--out", str(out), "--threads", "1"]) == 0
+    return printed.getvalue()
+
+
+@pytest.fixture(scope="module")
+def claims(toy, tmp_path_factory):
+    """A folder of claims whose base is the folder of a demo, and what that printed."""
+    root = tmp_path_factory.mktemp("claims")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "Workers", lambda threads: nullcontext(Here()))
+        patch.setattr(demo, "available_cores", lambda: 1)
+        yield root, shown_by(cells.Cells(root, "small").flow(0).root)
+
+
+@pytest.mark.slow
+def test_demo_runs_in_processes_of_its_own(toy, tmp_path):
+    check(tmp_path / "demo", shown_by(tmp_path / "demo"))
+
+
+def test_demo_runs_the_flow_and_writes_a_report_that_stands_alone(claims):
+    root, printed = claims
+    (out,) = root.glob("gold-small-0-*")
+    check(out, printed)
+
+
+def check(out, printed):
     assert "gold harm on held-out objects" in printed
     for slice in ("harmful", "red-team", "harmful-held-out", "red-team-held-out"):
         assert f"gold share of unsafe replies, {slice}: SFT " in printed
@@ -72,12 +119,14 @@ def test_demo_runs_the_flow_and_writes_a_report_that_stands_alone(toy, tmp_path,
     assert (out / "ppo" / "lineage.json").stat().st_mtime_ns == before
 
 
-def test_claims_run_on_shared_cells_and_write_their_pages(toy, tmp_path, monkeypatch):
-    """In this process: what processes of their own do is seen in the demo and in tests/claims/test_workers.py."""
-    here = SimpleNamespace(run=lambda jobs, until: sum(run_stage(*job) or 0 for job in jobs))
+def test_claims_run_on_shared_cells_and_write_their_pages(claims, monkeypatch):
+    """On those that the demo has left: none of them is run again."""
+    out, ran = claims[0], []
+    here = Here()
+    monkeypatch.setattr(here, "run", lambda jobs, until: ran.extend(jobs) or Here().run(jobs))
     monkeypatch.setattr(cells, "Workers", lambda: nullcontext(here))
-    out = tmp_path / "claims"
     assert main(["claims", "pipeline", "demo", "gates", "--seeds", "1", "--out", str(out)]) == 0
+    assert not {Path(config.out).name for _, config in ran} & set(FOLDERS)
     bases = list(out.glob("gold-small-0-*"))
     assert len(bases) == 1, "all claims stand on one base"
     for name in ("pipeline", "demo", "gates"):

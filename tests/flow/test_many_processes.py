@@ -1,4 +1,5 @@
-"""Two processes are one: every training stage under torchrun (gloo on the CPU), with whole replicas and with --shard.
+"""Two processes are one: every training stage in two (gloo on the CPU), with whole replicas and with --shard; the slow
+tests start them by torchrun.
 
 One pair of processes does all the runs, one after the other; what one process does is compared with it. Tolerances are
 those of f32 sums in another order.
@@ -328,7 +329,7 @@ def test_every_stage_on_two_and_on_four_ranks(ranks, commands, single, tmp_path)
         for kind, more in (("two", {}), ("shard", {"shard": "true"})):
             out = tmp_path / f"{kind}-{number}"
             lines.append((-1, 0, commands.line(name, out, micro_tokens=60, **changes, **more)))
-    spawn(tmp_path, lines, ranks=ranks)
+    spawn(tmp_path, lines, ranks=ranks, torchrun=True)
     for number, (name, changes) in enumerate(cases):
         for kind in ("two", "shard"):
             alike(single(name, changes), tmp_path / f"{kind}-{number}")

@@ -45,6 +45,6 @@ def test_two_sharded_processes_stopped_at_random_steps(name, commands, same_run,
     for step in steps_of(name, "two"):
         lines.append((step, 1, commands.line(name, tmp_path / f"{step}", **changes)))
         lines.append((-1, 0, commands.line(name, tmp_path / f"{step}", resume="true", **changes)))
-    spawn(tmp_path, lines)
+    spawn(tmp_path, lines, torchrun=True)
     for step in steps_of(name, "two"):
         same_run(tmp_path / f"{step}", tmp_path / "whole")

@@ -1,6 +1,7 @@
 """What does not fit together is said before the first step, by every stage: exit 2, one line, nothing left behind."""
 
 import json
+import logging
 import shutil
 
 import pytest
@@ -163,10 +164,23 @@ def test_what_a_server_would_add_and_what_cannot_be_saved_is_said(snapshots, tmp
     assert plain.level == "fine"
 
 
-def test_weights_that_are_missing_are_named_and_no_library_alarms_for_a_new_head(commands, tmp_path, capfd, caplog):
+@pytest.fixture
+def logged():
+    """What is logged meanwhile, by whichever library."""
+    said, handler = [], logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+    loggers = [logging.getLogger(name) for name in ("", "transformers", "peft")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    yield said
+    for logger in loggers:
+        logger.removeHandler(handler)
+
+
+def test_weights_that_are_missing_are_named_and_no_library_alarms_for_a_new_head(commands, tmp_path, capfd, logged):
     assert commands.run("preference", tmp_path / "lora", lora_rank=2, epochs=0.5) == 0
     load_scalar(str(tmp_path / "lora" / "snapshot" / "adapter"), role="preference")
-    said = "".join(capfd.readouterr()) + caplog.text
+    said = "".join([*capfd.readouterr(), *logged])
     assert "MISSING" not in said and "newly initialized" not in said and "Warning" not in said
     where = shutil.copytree(commands.snapshots / "policy", tmp_path / "torn")
     weights = load_file(where / "model.safetensors")
