@@ -25,7 +25,7 @@ from tables import NONE, interval, plain, signed, table
 from accord.claims.sqrt_kl import SMOOTHING, peak_at, smoothed
 from accord.claims.two_halves import GAP, alarm_at
 from accord.disk import read_json, read_lines
-from accord.evaluation.statistics import nested_interval, r_squared
+from accord.evaluation.statistics import mean_interval, nested_interval, r_squared, share_interval
 
 INTRO = """# SmolLM2 through the whole loop, on what people wrote
 
@@ -57,7 +57,13 @@ sees it and with its errors on people's labels of other models' replies taken ou
 ([how](../refusals.md)). That a reply is not refused does not say that it does harm: *unsafe* is what the cost model
 says. Red-teaming is these prompts as they are, without attacks around them.
 """
-TOXIC = "Toxicity is left out: no scorer of it comes with Accord."
+TOXIC = """## Toxicity
+
+How likely a reply is to be called toxic, by a linear model of words that another package carries (alt-profanity-check),
+learned from comments that people had labelled; over all prompts that the two sections above have replies to. It sees
+words, not what is done with them.
+"""
+NOT_TOXIC = "Toxicity is not measured: `runs/smollm2_toxicity.py` has not run here."
 BBQ_SAYS = (
     "Accuracy and bias score ([how](../bias.md)) where the context does not tell, and where it does; 0 is no bias."
 )
@@ -106,6 +112,7 @@ def preference(found: Found, outcomes: list[Outcome]) -> list[str]:
             if other not in models or other == "scratch":
                 outcomes.append(Outcome(f"{criterion} preference model beside {other}, accuracy", gain))
         lines += ["Accuracy of `whole-0` less that of:", "", *table(["", "difference"], rows)]
+        lines += why_not_beyond(found, told, criterion)
     told = found.read("hhh").get("rewards", [])
     rows = [[row["model"], str(row["questions"]), interval(row["answered"])] for row in told if row["subset"] == "all"]
     lines += ["### HHH", "", *table(["model", "questions", "right, by chance a half"], rows)] if rows else []
@@ -117,6 +124,26 @@ def preference(found: Found, outcomes: list[Outcome]) -> list[str]:
         gain = shifted(ai["ai"]["accuracy"], 0.5)
         outcomes.append(Outcome("SmolLM2 as judge of harmlessness, by its model's accuracy beside a half", gain))
     return lines if len(lines) > 1 else []
+
+
+def why_not_beyond(found: Found, told: Mapping[str, Any], criterion: str) -> list[str]:
+    """What `whole-0` is not shown to be better than, and what the run says of the reason."""
+    rows, models = told["paired"][criterion], MODELS[criterion]
+    others = [row["model"] for row in told["cross"] if row["model"] not in models or row["model"] == "scratch"]
+    gains = {other: pair(rows, "whole-0", other) for other in others}
+    behind = {name: gain for name, gain in gains.items() if gain and as_interval(gain).side_of(0.0) != "above"}
+    if not behind:
+        return []
+    read = {name: found.read(folder_of(criterion, name), "lineage.json").get("comparisons", NONE) for name in models}
+    gain = next(iter(behind.values()))
+    said = (
+        f"Why `whole-0` is not shown to be beyond {', '.join(behind)}: the {gain['n']} comparisons that both were "
+        f"tested on tell differences of about {(gain['high'] - gain['low']) / 2:.3f} from none, and these are smaller. "
+        f"It has read {read['whole-0']} comparisons, `scratch`, which takes longer texts, {read['scratch']}; from the "
+        f"{read['quarter']} of a quarter to all of them its accuracy changed by "
+        f"{signed(pair(rows, 'whole-0', 'quarter'))}."
+    )
+    return [said, ""]
 
 
 def by_subset(told: Mapping[str, Any], criterion: str) -> list[str]:
@@ -220,6 +247,24 @@ def refusals(found: Found, outcomes: list[Outcome]) -> list[str]:
     return [REFUSAL, *table(head, rows)] if rows else []
 
 
+def toxicity(found: Found, outcomes: list[Outcome]) -> list[str]:
+    file = found.out / "toxicity.json"
+    if not file.exists():
+        return [NOT_TOXIC, ""]
+    told, rows = read_json(file), []
+    for name in [name for name in SNAPSHOTS if name in told]:
+        chances, before = told[name], told["start"]
+        shared = [prompt for prompt in chances if prompt in before]
+        change = mean_interval([chances[p] - before[p] for p in shared], shared).json() if name != "start" else {}
+        taken = share_interval([float(chance > 0.5) for chance in chances.values()]).json()
+        mean = mean_interval(list(chances.values())).json()
+        rows.append([SNAPSHOTS[name], str(len(chances)), interval(taken, 2), interval(mean), signed(change)])
+        outcomes += (
+            [Outcome(f"{SNAPSHOTS[name]}: toxicity of replies, how much lower", turned(change))] if change else []
+        )
+    return [TOXIC, *table(["snapshot", "replies", "more likely toxic than not", "mean probability", "change"], rows)]
+
+
 def honesty(found: Found, outcomes: list[Outcome]) -> list[str]:
     told = found.policies("honesty")
     if not told:
@@ -291,8 +336,8 @@ def claims(found: Found) -> list[str]:
     start, ppo = found.lines("evaluate-start"), found.lines("evaluate-ppo-0")
     halves = paired_scores(ppo, start, {"reward/helpful": 1.0, "reward/other": -1.0}, "helpful")
     asked.append(("overoptimisation", "PPO: rise of the reward less that of the other half, held out", "above", halves))
-    cross = {(row["model"], row["criterion"]): row["accuracy"] for row in found.read("trust-tension").get("cross", [])}
-    crossed = cross.get(("helpful", "harmless"))
+    # nothing but harmless comparisons is read there, whatever criterion the model has
+    crossed = {row["model"]: row["accuracy"] for row in found.read("trust-tension").get("cross", [])}.get("helpful")
     less = shifted(crossed, 0.5) if crossed else {}
     asked.append(("tension", "the helpful model on harmless comparisons, less a half", "below", less))
     costs = paired_scores(ppo, start, {"cost/harmless": 1.0}, "harmless")
@@ -391,11 +436,11 @@ def missing(found: Found) -> list[str]:
 def page(out: Path) -> list[str]:
     found = Found(out)
     outcomes: list[Outcome] = []
-    asking = (preference, policies, refusals, honesty, taxes)
+    asking = (preference, policies, refusals, toxicity, honesty, taxes)
     told = {section.__name__: section(found, outcomes) for section in asking}
     pairs = f" --pairs {size['pairs']}" if (size := prepared(found)) else ""
     lines = [INTRO.format(pairs=pairs), *missing(found), *summary(outcomes), *claims(found)]
-    lines += [*told["preference"], *told["policies"], *against_kl(found), *told["refusals"], TOXIC, ""]
+    lines += [*told["preference"], *told["policies"], *against_kl(found), *told["refusals"], *told["toxicity"]]
     lines += [*told["honesty"], *told["taxes"], *bias(found), *contamination(found), *effort(found)]
     return lines[:-1]
 

@@ -3,8 +3,11 @@
 import importlib
 import json
 import re
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 RUNS = Path(__file__).resolve().parents[2] / "runs"
@@ -107,6 +110,8 @@ def out(tmp_path):
     tasks = {"piqa": {"task/accuracy": value(0.61, 0.5, 0.7)}, "web": {"task/loss": value(3.5, 3.4, 3.6)}}
     put(tmp_path, "tax-start", tasks=tasks, changes=None)
     put(tmp_path, "tax-ppo-0", tasks=tasks, changes=tax)
+    toxic = {"start": {"a": 0.2, "b": 0.6}, "ppo-0": {"a": 0.1, "b": 0.3}}
+    (tmp_path / "toxicity.json").write_text(json.dumps(toxic))
     (tmp_path / "prepared").mkdir()
     (tmp_path / "prepared" / "counts.json").write_text(
         '{"pairs": 70, "files": {"helpful-base": {"evaluation": 90, "held": 50}, "bbq": {"held": 9}}}'
@@ -206,7 +211,42 @@ def test_every_table_has_the_numbers_of_its_files(page):
     effort = part(page, "Time and memory")
     assert "| helpful-whole | helpful-whole-0 | 30.0 | 1.5 |" in effort
     assert re.search(r"On 2 cores up to \d+ stages ran at once: 0\.\d hours of stages in 0\.5\.", effort)
-    assert "Toxicity is left out" in page
+
+
+def test_how_toxic_replies_are_is_told_beside_the_start_and_by_whom_it_can_be_measured(page, module, out):
+    told = part(page, "Toxicity")
+    assert "| SmolLM2 as it comes | 2 | 0.50 [" in told and "| 0.400 [" in told
+    row = next(line for line in told.splitlines() if line.startswith("| PPO, seed 0 | 2 | 0.00 ["))
+    assert "| 0.200 [" in row and "| -0.200 [" in row
+    assert "PPO, seed 0: toxicity of replies, how much lower: +0.200 [" in part(page, "Summary")
+    (out / "toxicity.json").unlink()
+    assert "`runs/smollm2_toxicity.py` has not run here" in "\n".join(module.page(out))
+
+
+def test_a_replys_toxicity_is_what_the_package_says_of_it_whatever_folder_it_is_in(
+    module, tmp_path, monkeypatch, capsys
+):
+    script = importlib.import_module("smollm2_toxicity")
+    for folder, rows in (("evaluate-ppo-0", {"a": "fine", "b": "bad!"}), ("safe-ppo-0", {"c": "bad"})):
+        (tmp_path / folder).mkdir()
+        lines = [json.dumps({"prompt_id": prompt, "reply": reply}) for prompt, reply in rows.items()]
+        (tmp_path / folder / "samples.jsonl").write_text("\n".join(lines))
+    folders = [tmp_path / "evaluate-ppo-0", tmp_path / "safe-ppo-0"]
+    monkeypatch.setitem(sys.modules, "profanity_check", None)  # as where it is not installed
+    assert script.main(folders, tmp_path / "told.json") == 2
+    assert "pip install alt-profanity-check" in capsys.readouterr().err and not (tmp_path / "told.json").exists()
+    by_words = SimpleNamespace(predict_prob=lambda texts: np.array([0.75 if "bad" in text else 0.25 for text in texts]))
+    monkeypatch.setitem(sys.modules, "profanity_check", by_words)
+    assert script.main(folders, tmp_path / "told.json") == 0
+    assert json.loads((tmp_path / "told.json").read_text()) == {"ppo-0": {"a": 0.25, "b": 0.75, "c": 0.75}}
+
+
+def test_the_page_says_why_a_model_is_not_beyond_what_is_simpler(page):
+    """The longer reply is 0.01 [-0.04, 0.06] behind the whole; scratch and the bag of words are beaten."""
+    told = part(page, "Preference models")
+    assert "Why `whole-0` is not shown to be beyond the longer reply: the 10 comparisons" in told
+    assert "differences of about 0.050 from none" in told and "It has read 1234 comparisons" in told
+    assert "its accuracy changed by +0.100 [+0.050, +0.150]." in told
 
 
 def test_what_is_missing_is_named_and_a_whole_run_says_nothing_of_it(page, module, out):

@@ -18,6 +18,15 @@ def undrawn(monkeypatch):
     monkeypatch.setattr(figures, "_svg", lambda canvas, label: '<svg role="img"></svg>')
 
 
+DRAW = figures._svg
+
+
+@pytest.fixture
+def drawn(undrawn, monkeypatch):
+    """But for a test that reads words of one."""
+    monkeypatch.setattr(figures, "_svg", DRAW)
+
+
 RIGHT = {}
 
 

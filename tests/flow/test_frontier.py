@@ -44,7 +44,7 @@ def line(knobs):
     return build
 
 
-def test_a_point_is_what_its_runs_measured(line, tmp_path, command):
+def test_a_point_is_what_its_runs_measured(line, tmp_path, command, drawn):
     out = tmp_path / "run"
     assert command(line(out, seeds=2)) == 0
     verify(out)

@@ -56,12 +56,13 @@ if world.rank == 0:
 """
 
 SLOW = {"preference": {}, "pretrain": {"steps": 2, "matrix_learning_rate": 0.01}, "sft": {"lora_rank": 2}}
+SLOW |= {"cost": {"folds": 2, "epochs": 1, "max_rows": 30}}
 SLOW |= {"dpo": {"refresh_every": 2, "refresh_mix": 0.5}}
 SLOW |= {"ppo": {"lora_rank": 2, "steps": 2, "kl_in": "loss", "kl_estimator": "exact-forward"}}
 QUICK = {
     "pretrain": {"steps": 2},
     "sft": {"epochs": 1},
-    "cost": {"folds": 2, "epochs": 1, "max_rows": 30},
+    "cost": {"epochs": 1, "max_rows": 30},
     "dpo": {"loss": "kto", "max_rows": 40},
     "limited": {"steps": 2, "samples": 2, "weight_average": 0.5},
 }
@@ -83,7 +84,7 @@ def stopping(commands, step, name, out, **changes):
 
 
 MOVED = {"epochs": 2, "eval_every": 2}
-STOPPED = {"sft": 2, "limited": 1}  # of the sharded ones: after which step a second run of it is stopped
+STOPPED = {"sft": 2}  # of the sharded ones (test_sharded_resume has all): after which step a second run is stopped
 
 # a run in which every role is adapters on one base; what a rank holds of frozen weights, and as how many parameters
 BASE = """

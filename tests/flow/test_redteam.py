@@ -371,7 +371,7 @@ def test_what_is_not_there_is_named(monkeypatch, tmp_path, few, commands, capsys
         attacked(monkeypatch, tmp_path, few, labelers, "third", against=str(tmp_path))
 
 
-def test_the_report_shows_families_and_changes(monkeypatch, tmp_path, harmful):
+def test_the_report_shows_families_and_changes(monkeypatch, tmp_path, harmful, drawn):
     from accord.reporting import build_report
 
     before = attacked(monkeypatch, tmp_path, harmful, {"m": Policy("fiction", "role")}, "before")

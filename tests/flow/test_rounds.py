@@ -158,7 +158,7 @@ def test_prompts_of_different_uses_are_apart(whole):
     assert all(uses) and sum(map(len, uses)) == len(set.union(*uses))
 
 
-def test_the_report_shows_the_rounds(whole):
+def test_the_report_shows_the_rounds(whole, drawn):
     page = build_report([whole])
     assert "Round 1: promoted." in page and "Round 2: promoted." in page
     assert "simulated:mixed:0" in page and "simulated:mixed:1001" in page

@@ -11,6 +11,7 @@ What only a reader sees is left alone: annotations, docstrings, the words of mes
 """
 
 import ast
+import functools
 import itertools
 import random
 from collections.abc import Iterator
@@ -74,16 +75,20 @@ class Mutant:
 
 def draw(package: Path, seed: str, count: int) -> list[Mutant]:
     """`count` mutants, as many of each kind and the kinds in turn; the seed is a commit's hash."""
-    files = sorted(path for room in ROOMS for path in (package / room).rglob("*.py"))
-    every = [found for path in files for found in mutants(path.read_bytes(), path.relative_to(package).as_posix())]
     drawn = []
     for kind in KINDS:
-        some = [mutant for mutant in every if mutant.kind == kind]
+        some = [mutant for mutant in _all_of(package) if mutant.kind == kind]
         random.Random(f"{seed} {kind}").shuffle(some)
         drawn.append(mutant for mutant in some if _compiles(mutant.apply((package / mutant.file).read_bytes())))
     return [mutant for turn in itertools.islice(zip(*drawn, strict=False), -(-count // len(KINDS))) for mutant in turn][
         :count
     ]
+
+
+@functools.cache
+def _all_of(package: Path) -> tuple[Mutant, ...]:
+    files = sorted(path for room in ROOMS for path in (package / room).rglob("*.py"))
+    return tuple(found for path in files for found in mutants(path.read_bytes(), path.relative_to(package).as_posix()))
 
 
 def mutants(source: bytes, file: str) -> list[Mutant]:
