@@ -370,20 +370,31 @@ def _slopes(margins: Array) -> Statistic:
         found[bounded] = roots(weights[bounded] * margins)
         return found
 
+    def slope(pulls: Array, wrong: Array) -> Array:
+        return np.asarray((pulls * wrong).sum(axis=1))
+
+    def wrong_at(b: Array) -> Array:
+        return np.asarray(expit(-b[:, None] * margins))
+
+    def beyond(pulls: Array, side: float) -> Array:
+        """As far to one side as the derivative takes to turn; not for ever, where a margin is no number."""
+        b = np.full(len(pulls), side * reach)
+        for _ in range(60):
+            short = side * slope(pulls, wrong_at(b)) > 0
+            if not short.any():
+                break
+            b = np.where(short, 2 * b, b)
+        return b
+
     def roots(pulls: Array) -> Array:
-        low, high = np.full(len(pulls), -reach), np.full(len(pulls), reach)
-        while (short := (pulls * expit(-low[:, None] * margins)).sum(axis=1) < 0).any():
-            low = np.where(short, 2 * low, low)
-        while (short := (pulls * expit(-high[:, None] * margins)).sum(axis=1) > 0).any():
-            high = np.where(short, 2 * high, high)
+        low, high = beyond(pulls, -1.0), beyond(pulls, 1.0)
         b = (low + high) / 2
-        for _ in range(60):  # of halving alone as many
-            wrong = expit(-b[:, None] * margins)
-            slope = (pulls * wrong).sum(axis=1)
-            curvature = (pulls * margins * wrong * (1 - wrong)).sum(axis=1)
-            low, high = np.where(slope > 0, b, low), np.where(slope > 0, high, b)
+        for _ in range(60):  # halving alone takes as many
+            wrong = wrong_at(b)
+            up, curvature = slope(pulls, wrong), (pulls * margins * wrong * (1 - wrong)).sum(axis=1)
+            low, high = np.where(up > 0, b, low), np.where(up > 0, high, b)
             with np.errstate(divide="ignore", invalid="ignore"):
-                step = b + slope / curvature
+                step = b + up / curvature
             before, b = b, np.where((low < step) & (step < high), step, (low + high) / 2)
             if np.all(np.abs(b - before) <= 1e-12 * np.abs(b)):
                 break
