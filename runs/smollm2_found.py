@@ -119,7 +119,11 @@ def paired_scores(
             if row["slice"] == slice_ and all(row["scores"].get(name) is not None for name in weights)
         }
 
-    ours, theirs = sums(after), sums(before)
+    return paired_means(sums(after), sums(before))
+
+
+def paired_means(ours: Mapping[str, float], theirs: Mapping[str, float]) -> Value:
+    """Mean difference of two numbers over the prompts that both have; empty without one."""
     shared = [prompt for prompt in ours if prompt in theirs]
     return mean_interval([ours[p] - theirs[p] for p in shared], shared).json() if shared else {}
 

@@ -14,6 +14,7 @@ from smollm2_found import (
     Value,
     as_interval,
     pair,
+    paired_means,
     paired_scores,
     refused_more,
     shifted,
@@ -105,14 +106,13 @@ def preference(found: Found, outcomes: list[Outcome]) -> list[str]:
             rows.append([name, count, str(row["n"]), interval(row["accuracy"]), *measured])
         lines += table(["model", "comparisons read", "tested on", "accuracy", "ECE", "slope"], rows)
         lines += by_subset(told, criterion)
-        rows = []
-        for other in [name for name in accuracy if name != "whole-0"]:
-            gain = pair(told["paired"][criterion], "whole-0", other)
-            rows.append([other, signed(gain)])
-            if other not in models or other == "scratch":
-                outcomes.append(Outcome(f"{criterion} preference model beside {other}, accuracy", gain))
+        others = [name for name in accuracy if name != "whole-0"]
+        gains = {other: pair(told["paired"][criterion], "whole-0", other) for other in others}
+        simpler = {other: gain for other, gain in gains.items() if other not in models or other == "scratch"}
+        outcomes += [Outcome(f"{criterion} preference model beside {o}, accuracy", gain) for o, gain in simpler.items()]
+        rows = [[other, signed(gain)] for other, gain in gains.items()]
         lines += ["Accuracy of `whole-0` less that of:", "", *table(["", "difference"], rows)]
-        lines += why_not_beyond(found, told, criterion)
+        lines += why_not_beyond(found, criterion, simpler, gains.get("quarter", {}))
     told = found.read("hhh").get("rewards", [])
     rows = [[row["model"], str(row["questions"]), interval(row["answered"])] for row in told if row["subset"] == "all"]
     lines += ["### HHH", "", *table(["model", "questions", "right, by chance a half"], rows)] if rows else []
@@ -126,22 +126,23 @@ def preference(found: Found, outcomes: list[Outcome]) -> list[str]:
     return lines if len(lines) > 1 else []
 
 
-def why_not_beyond(found: Found, told: Mapping[str, Any], criterion: str) -> list[str]:
-    """What `whole-0` is not shown to be better than, and what the run says of the reason."""
-    rows, models = told["paired"][criterion], MODELS[criterion]
-    others = [row["model"] for row in told["cross"] if row["model"] not in models or row["model"] == "scratch"]
-    gains = {other: pair(rows, "whole-0", other) for other in others}
-    behind = {name: gain for name, gain in gains.items() if gain and as_interval(gain).side_of(0.0) != "above"}
-    if not behind:
+def why_not_beyond(found: Found, criterion: str, simpler: Mapping[str, Value], grown: Value) -> list[str]:
+    """What is not told from `whole-0`, of the `simpler`, and what the run says of the reason; `grown` is what `whole-0`
+    is beyond the model of a quarter."""
+    seen = {name: as_interval(gain) for name, gain in simpler.items() if gain}
+    alike = {n: one for n, one in seen.items() if one.side_of(0.0) == "undecided" and np.isfinite(one.high - one.low)}
+    if not alike:
         return []
-    read = {name: found.read(folder_of(criterion, name), "lineage.json").get("comparisons", NONE) for name in models}
-    gain = next(iter(behind.values()))
+    read = {
+        name: found.read(folder_of(criterion, name), "lineage.json").get("comparisons", NONE)
+        for name in ("quarter", "whole-0", "scratch")
+    }
+    half, count = max(((one.high - one.low) / 2, one.n) for one in alike.values())
     said = (
-        f"Why `whole-0` is not shown to be beyond {', '.join(behind)}: the {gain['n']} comparisons that both were "
-        f"tested on tell differences of about {(gain['high'] - gain['low']) / 2:.3f} from none, and these are smaller. "
+        f"Why `whole-0` is not shown to be beyond {', '.join(alike)}: the {count} comparisons that both were "
+        f"tested on tell differences of about {half:.3f} from none, and these are smaller. "
         f"It has read {read['whole-0']} comparisons, `scratch`, which takes longer texts, {read['scratch']}; from the "
-        f"{read['quarter']} of a quarter to all of them its accuracy changed by "
-        f"{signed(pair(rows, 'whole-0', 'quarter'))}."
+        f"{read['quarter']} of a quarter to all of them its accuracy changed by {signed(grown)}."
     )
     return [said, ""]
 
@@ -253,9 +254,8 @@ def toxicity(found: Found, outcomes: list[Outcome]) -> list[str]:
         return [NOT_TOXIC, ""]
     told, rows = read_json(file), []
     for name in [name for name in SNAPSHOTS if name in told]:
-        chances, before = told[name], told["start"]
-        shared = [prompt for prompt in chances if prompt in before]
-        change = mean_interval([chances[p] - before[p] for p in shared], shared).json() if name != "start" else {}
+        chances = told[name]
+        change = paired_means(chances, told["start"]) if name != "start" else {}
         taken = share_interval([float(chance > 0.5) for chance in chances.values()]).json()
         mean = mean_interval(list(chances.values())).json()
         rows.append([SNAPSHOTS[name], str(len(chances)), interval(taken, 2), interval(mean), signed(change)])

@@ -249,6 +249,18 @@ def test_the_page_says_why_a_model_is_not_beyond_what_is_simpler(page):
     assert "its accuracy changed by +0.100 [+0.050, +0.150]." in told
 
 
+def test_of_what_is_not_told_apart_the_widest_interval_is_named_and_what_is_better_is_not_among_it(module, out):
+    simpler = {
+        "scratch": value(-0.2, -0.3, -0.1),
+        "length": value(0.01, -0.04, 0.06, 50),
+        "words": value(0.02, -0.06, 0.10, 30),
+        "alone": {"mean": 0.1, "low": None, "high": None, "n": 1},
+    }
+    (said, _) = module.why_not_beyond(module.Found(out), "helpful", simpler, {})
+    assert "beyond length, words: the 30 comparisons" in said and "about 0.080 from none" in said
+    assert module.why_not_beyond(module.Found(out), "helpful", {"scratch": simpler["scratch"]}, {}) == []
+
+
 def test_what_is_missing_is_named_and_a_whole_run_says_nothing_of_it(page, module, out):
     assert "**This run is not whole.**" in page
     assert "- helpful-whole: helpful-whole-1\n" in page and "- knowledge: honesty-start, honesty-honest" in page

@@ -313,10 +313,10 @@ def ranked(commands, path):
 
 @pytest.mark.parametrize("name", ["dpo", "ipo", "aot", "kto", "bco", "plackett_luce"])
 def test_e7_how_a_batch_is_cut_changes_nothing(name, commands, tmp_path):
-    """E7: micro-batches of one and of three comparisons, and one of all: same losses, same gradients."""
+    """E7: micro-batches of one, two and three comparisons, and one of all: same losses, same gradients."""
     data = ranked(commands, tmp_path / "rankings.jsonl")
     found = []
-    for tokens in (1, 90, 10_000):
+    for tokens in (1, 60, 90, 10_000):
         out = tmp_path / str(tokens)
         assert commands.run("dpo", out, data=data, loss=name, batch_size=12, micro_tokens=tokens) == 0
         found.append(rows_of(out))
