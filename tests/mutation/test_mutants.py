@@ -1,10 +1,13 @@
 """The tool that tries the tests: its faults by hand, and that a draw is a function of its seed."""
 
 import ast
+import types
 from collections import Counter
 from pathlib import Path
 
 import accord
+from accord.objectives import kl
+from tests.mutation.children import swap
 from tests.mutation.mutants import KINDS, ROOMS, draw, mutants
 
 PACKAGE = Path(accord.__file__).parent
@@ -63,3 +66,14 @@ def test_a_draw_is_a_function_of_its_seed_and_takes_as_many_of_each_kind():
         source = (PACKAGE / mutant.file).read_bytes()
         changed = mutant.apply(source)
         assert ast.dump(ast.parse(changed)) != ast.dump(ast.parse(source)), mutant
+
+
+def test_functions_get_the_code_of_the_file_with_the_fault_and_no_other_changes():
+    file = Path(kl.__file__)
+    one, other = (types.FunctionType(f.__code__, vars(kl)) for f in (kl.sqrt_kl, kl.annealed))
+    source = file.read_bytes()
+    line = source[: source.index(b"math.sqrt(max")].count(b"\n") + 1
+    fault = next(m for m in mutants(source, "objectives/kl.py") if m.kind == "constant" and m.line == line)
+    assert one(0.25) == 0.5
+    assert swap({str(file): [one, other]}, fault) == 1
+    assert one(0.25) != 0.5 and other.__code__ == kl.annealed.__code__
