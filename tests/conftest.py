@@ -20,7 +20,7 @@ def pytest_collection_finish():
     """What every test finds imported and collected is no garbage: it is not looked through again and again."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 10, 20)
+    gc.set_threshold(50_000, 20, 50)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import accord
+from tests.fixtures.sources import nodes
 
 SOURCE = Path(accord.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
@@ -19,7 +20,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 def imports(path):
     """Every module that a file imports, at the top or inside a function."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -59,7 +60,7 @@ def test_training_knows_nothing_of_feedback():
 def test_no_two_classes_share_a_name():
     seen = {}
     for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             if isinstance(node, ast.ClassDef):
                 assert node.name not in seen, (node.name, path, seen[node.name])
                 seen[node.name] = path
@@ -121,7 +122,7 @@ LOOPS = {"training/fit.py": "fit"}  # a training loop is read in one go, and may
 @pytest.mark.parametrize("path", FILES, ids=names(FILES))
 def test_functions_stay_readable(path):
     (name,) = names([path])
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             most = 150 if LOOPS.get(name) == node.name else 100
             assert node.end_lineno - node.lineno + 1 <= most, node.name
@@ -135,7 +136,7 @@ def said(path):
     text = path.read_text(encoding="utf-8")
     imported = {
         line
-        for node in ast.walk(ast.parse(text))
+        for node in nodes(path)
         if isinstance(node, ast.Import | ast.ImportFrom)
         for line in range(node.lineno, node.end_lineno + 1)
     }
@@ -198,9 +199,9 @@ def test_help_needs_no_torch():
     assert "--kl_coefficient" in done.stdout
 
 
-def text_calls(tree):
+def text_calls(path):
     """Calls that turn bytes into text or text into bytes by the locale unless they are told how."""
-    for node in ast.walk(tree):
+    for node in nodes(path):
         if isinstance(node, ast.Call):
             named = isinstance(node.func, ast.Attribute)
             name = node.func.attr if named else getattr(node.func, "id", "")
@@ -214,7 +215,7 @@ def text_calls(tree):
 
 @pytest.mark.parametrize("path", FILES, ids=names(FILES))
 def test_text_is_utf8_whatever_the_locale(path):
-    assert not list(text_calls(ast.parse(path.read_text(encoding="utf-8"))))
+    assert not list(text_calls(path))
 
 
 @pytest.mark.parametrize("path", FILES, ids=names(FILES))
