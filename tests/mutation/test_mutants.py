@@ -13,6 +13,7 @@ from tests.mutation.mutants import KINDS, ROOMS, draw, mutants
 PACKAGE = Path(accord.__file__).parent
 SOURCE = '''"""Words."""
 LEAST = 3
+Found = Sequence[int] | None
 
 
 def f(x: int, y: float = 0.5, *, told: bool = True):
@@ -26,19 +27,19 @@ def f(x: int, y: float = 0.5, *, told: bool = True):
     return -total
 '''
 EXPECTED = """
-comparison 7 x < LEAST → x > LEAST
-term 7 x < LEAST and not told → (not told)
-term 7 x < LEAST and not told → (x < LEAST)
-term 7 not told → (told)
-term 10 total += g(x, y) → total = g(x, y)
-term 13 -total → (total)
+comparison 8 x < LEAST → x > LEAST
+term 8 x < LEAST and not told → (not told)
+term 8 x < LEAST and not told → (x < LEAST)
+term 8 not told → (told)
+term 11 total += g(x, y) → total = g(x, y)
+term 14 -total → (total)
 constant 2 3 → 4
-constant 5 0.5 → 0.75
-constant 5 True → False
-arguments 10 x, y → y, x
-line 8 raise ValueError(f"{x} is less than {LEAST + 1}") → pass
-line 10 total += g(x, y) → pass
-line 12 h(x) → pass
+constant 6 0.5 → 0.75
+constant 6 True → False
+arguments 11 x, y → y, x
+line 9 raise ValueError(f"{x} is less than {LEAST + 1}") → pass
+line 11 total += g(x, y) → pass
+line 13 h(x) → pass
 """
 
 
@@ -51,10 +52,10 @@ def test_the_faults_of_a_file_by_hand():
 def test_what_a_fault_is_seen_by():
     """A default by the body of its function, a number beside functions by the whole file, a condition by its line."""
     lines = {(m.kind, m.line): m.lines for m in mutants(SOURCE.encode(), "f.py")}
-    assert lines["constant", 5] == (6, 13) and lines["constant", 2][0] == 1 and lines["constant", 2][1] >= 13
-    assert lines["comparison", 7] == (7, 7) and lines["line", 8] == (8, 8)
+    assert lines["constant", 6] == (7, 14) and lines["constant", 2][0] == 1 and lines["constant", 2][1] >= 14
+    assert lines["comparison", 8] == (8, 8) and lines["line", 9] == (9, 9)
     outside = {(m.kind, m.line) for m in mutants(SOURCE.encode(), "f.py") if m.outside}
-    assert outside == {("constant", 2), ("constant", 5)}
+    assert outside == {("constant", 2), ("constant", 6)}
 
 
 def test_a_draw_is_a_function_of_its_seed_and_takes_as_many_of_each_kind():
