@@ -156,6 +156,19 @@ def test_an_unreliable_labeler_is_seen_through():
     assert loss.item() == pytest.approx(math.log(2), abs=1e-6) and d.grad.item() == pytest.approx(0, abs=1e-7)
 
 
+def test_a_soft_label_of_an_unreliable_labeler_by_hand():
+    """P = 0.65 as above, 0.35 for the other answer; a soft label of 0.7 mixes both logarithms."""
+    loss, _ = bradley_terry_loss(
+        tensor([math.log(3)]),
+        torch.zeros(1),
+        weights=torch.ones(1),
+        probability=0.7,
+        reliability=tensor([0.8]),
+        count=1.0,
+    )
+    assert loss.item() == pytest.approx(-0.7 * math.log(0.65) - 0.3 * math.log(0.35), abs=1e-6)
+
+
 def test_davidson_by_hand_and_its_three_answers_add_up_to_one():
     """d = log 4, ν = ½: e^{d/2} = 2, e^{−d/2} = ½, so P = 2/3, 1/6, 1/6."""
     first, second = tensor([math.log(4)] * 3), torch.zeros(3)
@@ -196,6 +209,42 @@ def test_severity_weighs_a_label():
     )
     expected = (math.log1p(math.exp(-1.0)) + 3 * math.log1p(math.exp(2.0))) / 4
     assert loss.item() == pytest.approx(expected, abs=1e-6) and metrics["accuracy_sign"] == 0.25
+
+
+def test_every_label_counts_by_its_weight():
+    """Weights 0.5, 2 and 1.5 of a batch of 8 in all, in each loss and in what it logs."""
+    a, b, w = tensor([1.0, -0.5, 2.0]), tensor([0.5, 1.5, 2.0]), tensor([0.5, 2.0, 1.5])
+    loss, metrics = bradley_terry_loss(a, b, weights=w, count=8.0)
+    values = [math.log1p(math.exp(-x)) for x in (0.5, -2.0, 0.0)]
+    expected = (0.5 * values[0] + 2.0 * values[1] + 1.5 * values[2]) / 8
+    assert loss.item() == pytest.approx(expected, abs=1e-6)
+    assert {name: value.item() for name, value in metrics.items()} == pytest.approx(
+        {"loss/ranking": expected, "accuracy": (0.5 + 1.5 / 2) / 8, "margin": (0.5 * 0.5 - 2.0 * 2.0) / 8}, abs=1e-6
+    )
+    loss, metrics = sign_loss(a, tensor([True, True, False]), weights=w, count=8.0, name="label")
+    values = [math.log1p(math.exp(-x)) for x in (1.0, -0.5, -2.0)]
+    expected = (0.5 * values[0] + 2.0 * values[1] + 1.5 * values[2]) / 8
+    assert loss.item() == pytest.approx(expected, abs=1e-6)
+    assert {name: value.item() for name, value in metrics.items()} == pytest.approx(
+        {"loss/label": expected, "accuracy_label": 0.5 / 8}, abs=1e-6
+    )
+    loss, metrics = rating_loss(a, b, gain=0.5, bias=0.25, weights=w, count=8.0)
+    expected = 0.5 * (0.5 * 0.25**2 + 2.0 * 1.5**2 + 1.5 * 0.75**2) / 8
+    assert loss.item() == pytest.approx(expected, abs=1e-6) == metrics["loss/rating"].item()
+    loss, metrics = centring_loss(a, b, weights=w, count=8.0)
+    expected = (0.5 * 1.5**2 + 2.0 * 1.0**2 + 1.5 * 4.0**2) / 8
+    assert loss.item() == pytest.approx(expected, abs=1e-6) == metrics["loss/centring"].item()
+    # d = log 4 and ν = ½ as above: 2/3 of a win, 1/6 of a tie
+    loss, metrics = davidson_loss(
+        tensor([math.log(4)] * 2),
+        torch.zeros(2),
+        tensor([1.0, math.nan]),
+        log_ties=tensor(math.log(0.5)),
+        weights=tensor([0.5, 2.0]),
+        count=8.0,
+    )
+    expected = (0.5 * math.log(3 / 2) + 2.0 * math.log(6)) / 8
+    assert loss.item() == pytest.approx(expected, abs=1e-6) == metrics["loss/ranking"].item()
 
 
 def test_rating_loss_by_hand():

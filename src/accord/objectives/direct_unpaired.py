@@ -127,8 +127,8 @@ def plackett_luce(
     values = plackett_luce_values(rewards, rankings.ranks)
     loss = (rankings.weights * values).sum() / count
     lowest = torch.where(present, rankings.ranks, rankings.ranks.max()).amin(1, keepdim=True)
-    best = _mean_of(rankings.ranks == lowest, present)
-    last = _mean_of(rankings.ranks == rankings.ranks.amax(1, keepdim=True), present)
+    best = _mean_of(rankings.ranks == lowest)
+    last = _mean_of(rankings.ranks == rankings.ranks.amax(1, keepdim=True))
     with torch.no_grad():
         difference = rewards.unsqueeze(2) - rewards.unsqueeze(1)
         right = (difference > 0).float() + 0.5 * (difference == 0).float()
@@ -148,9 +148,9 @@ def plackett_luce(
     return loss, {"loss/plackett_luce": loss.detach(), **metrics}
 
 
-def _mean_of(chosen: Tensor, present: Tensor) -> Tensor:
+def _mean_of(chosen: Tensor) -> Tensor:
     """Weights (N, K) that average over the chosen replies of each ranking."""
-    kept = (chosen & present).float()
+    kept = chosen.float()
     return kept / kept.sum(1, keepdim=True).clamp(min=1)
 
 
