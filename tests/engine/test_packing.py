@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from accord.engine.packing import (
     Group,
+    Packing,
     Segment,
     attention_table,
+    common_beginning,
     cut_by_tokens,
     length_mask,
     pack,
@@ -43,6 +45,54 @@ def test_plan_for_scores_reads_the_last_token_of_every_reply():
     assert packing.positions[packing.rows].tolist() == [3, 2, 2]
 
 
+def test_a_score_of_an_empty_reply_is_read_at_the_end_of_its_prompt():
+    packing = pack([reply_group((5, 6, 4), (), (7, 8)), reply_group((3, 2), ())], rows="last")
+    assert packing.ids.tolist() == [5, 6, 4, 7, 8, 3, 2]
+    assert packing.rows.tolist() == [2, 4, 6]
+    assert packing.targets.tolist() == packing.slots.tolist() == [0, 0, 0]
+    assert packing.owner.tolist() == [0, 1, 2] and packing.replies == 3
+    assert [(s.start, s.stop, s.keys) for s in packing.segments] == [
+        (0, 3, ((0, 3),)),
+        (3, 5, ((0, 3), (3, 5))),
+        (5, 7, ((5, 7),)),
+    ]
+
+
+def test_texts_without_a_prompt_see_themselves_alone():
+    packing = pack([reply_group((), (1, 2, 3), (4, 5))], rows="last")
+    assert packing.positions.tolist() == [0, 1, 2, 0, 1]
+    assert [(s.start, s.stop, s.keys) for s in packing.segments] == [(0, 3, ((0, 3),)), (3, 5, ((3, 5),))]
+
+
+def test_tokens_of_a_group_and_those_that_carry_loss():
+    """Three of the prompt and five of the replies; without a prompt the first of a text carries none."""
+    masks = ((True, False, True), (True, True))
+    assert Group((5, 6, 7), ((1, 2, 3), (4, 5)), masks).tokens == 8
+    assert Group((5, 6, 7), ((1, 2, 3), (4, 5)), masks).trained == 4
+    assert Group((), ((1, 2, 3), (4, 5)), masks).trained == 2
+    assert Group((), ((1, 2, 3), ()), ((False, True, True), ())).trained == 2
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [([], 0), ([[4, 5, 6]], 3), ([[4, 5, 6], [4, 5], [4, 5, 7]], 2), ([[4, 5, 6], [4, 8, 6]], 1), ([[4], []], 0)],
+)
+def test_a_common_beginning_ends_with_the_shortest_text_or_the_first_that_differs(texts, expected):
+    assert common_beginning(texts) == expected
+
+
+def test_a_packing_moves_to_another_device_whole():
+    packing = pack([reply_group((5, 6), (7, 8, 9), (4,))])
+    assert packing.to(torch.device("cpu")) is packing
+    fields = ("ids", "positions", "rows", "targets", "owner", "slots")
+    sized = Packing(*(torch.zeros(n) for n in (1, 2)), packing.segments, *(torch.zeros(n) for n in (3, 4, 5, 6)), 7)
+    moved = sized.to(torch.device("meta"))
+    assert [(getattr(moved, f).device.type, len(getattr(moved, f))) for f in fields] == [
+        ("meta", n + 1) for n in range(6)
+    ]
+    assert moved.segments is packing.segments and moved.replies == 7
+
+
 def test_masks_choose_rows_and_the_first_token_of_a_text_is_predicted_by_nothing():
     group = Group((), ((1, 2, 3, 4),), ((True, False, True, True),))
     packing = pack([group])
@@ -53,6 +103,8 @@ def test_masks_choose_rows_and_the_first_token_of_a_text_is_predicted_by_nothing
 def test_a_mask_of_another_length_than_its_reply_is_refused():
     with pytest.raises(ValueError, match="shorter"):
         pack([Group((5,), ((1, 2, 3),), ((True, True),))])
+    with pytest.raises(ValueError, match="shorter"):
+        pack([Group((5,), ((1, 2), (3,)), ((True, True),))])
 
 
 def test_scatter_puts_rows_back_into_replies():
@@ -205,6 +257,21 @@ def test_padding_costs_little(lengths):
     blocks = packing.attention.table.blocks
     padded = sum(block.queries * block.keys // block.segments for block in blocks)
     assert padded <= 1.25 * sum(n * n for n in lengths) + 4096 * len(blocks)
+
+
+def test_segments_of_one_size_are_one_block_wherever_they_lie():
+    packing = pack([reply_group((), tuple(range(10))) for _ in range(100)], rows="last")
+    (block,) = packing.attention.table.blocks
+    assert (block.segments, block.queries, block.keys) == (100, 1000, 1000)
+
+
+@pytest.mark.parametrize(("longer", "blocks"), [(110, 1), (111, 2)])
+def test_segments_are_padded_together_while_that_costs_a_quarter_more_and_small_change(longer, blocks):
+    """64 and 110: 2 · 110² = 24200 ≤ 1.25 (64² + 110²) + 4096 = 24341; with 111, 24642 are more than 24617."""
+    packing = pack([reply_group((), range(n)) for n in (longer, 64)], rows="last")
+    assert len(packing.attention.table.blocks) == blocks
+    table = attention_table(packing.segments, 64 + longer, torch.device("cpu"), waste=3.0)
+    assert len(table.blocks) == 1
 
 
 @pytest.mark.parametrize("seed", range(20))
