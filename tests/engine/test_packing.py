@@ -205,6 +205,30 @@ def test_the_last_layer_of_a_pair_by_hand():
     assert document.ending[0] is document.attention
 
 
+def test_the_last_layer_of_one_token_that_is_read():
+    packing = pack([Group((5, 6, 7), ((8, 9),), ((True, False),))])
+    attention, places = packing.ending
+    assert attention.at.tolist() == [2] and places.tolist() == [0]
+    assert [(s.start, s.stop, s.keys) for s in attention.segments] == [(0, 1, ((0, 2), (2, 3)))]
+    nothing = pack([Group((5, 6, 7), ((8, 9),), ((False, False),))])
+    assert nothing.ending[0] is nothing.attention and len(nothing.ending[1]) == 0
+
+
+def test_blocks_of_a_pair_by_hand():
+    """Prompt at 0-2, replies at 3-4 and 5: alone, then both replies behind the prompt, the shorter one padded."""
+    table = pack([reply_group((7, 7, 7), (8, 8, 8), (9, 9))]).attention.table
+    alone, replies = table.blocks
+    assert (alone.segments, alone.queries, alone.keys, alone.mask, alone.bias) == (1, 3, 3, None, None)
+    assert (replies.segments, replies.queries, replies.keys) == (2, 4, 10)
+    assert table.queries.tolist() == [0, 1, 2, 5, 0, 3, 4] and table.place.tolist() == [0, 1, 2, 5, 6, 3]
+    assert table.keys.tolist() == [0, 1, 2, 0, 1, 2, 5, 0, 0, 1, 2, 3, 4]
+    assert replies.mask.int().tolist() == [
+        [[[1, 1, 1, 1, 0], [1, 1, 1, 0, 0]]],
+        [[[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]],
+    ]
+    assert torch.equal(replies.bias, torch.where(replies.mask, 0.0, -torch.inf))
+
+
 @given(st.integers(1, 30), st.integers(1, 12), st.integers(0, 5), st.integers(0, 4))
 def test_f3_every_epoch_sees_every_item_exactly_once(count, batch, seed, epoch):
     per = steps_per_epoch(count, batch)
@@ -237,6 +261,8 @@ def test_f3_token_batches_see_every_item_exactly_once_and_keep_their_budget(leng
 
 def test_cut_by_tokens_keeps_order_and_budget():
     assert cut_by_tokens([3, 3, 5, 9, 1], lambda n: n, 6) == [[3, 3], [5], [9], [1]]
+    assert cut_by_tokens([2, 2, 2, 2], lambda n: n, 6) == [[2, 2, 2], [2]]
+    assert cut_by_tokens([0, 3], lambda n: n, 6) == [[0, 3]]
     assert cut_by_tokens([], lambda n: n, 6) == []
 
 
@@ -248,6 +274,7 @@ def test_c22_a_prompt_set_smaller_than_a_batch_is_a_batch():
 def test_length_mask_and_packing():
     assert length_mask([2, 0], 3).tolist() == [[True, True, False], [False] * 3]
     assert pack_replies([[1.0, 2.0], []], 3).tolist() == [[1.0, 2.0, 0.0], [0.0] * 3]
+    assert pack_replies(iter([[1.0], [2.0, 3.0]]), 2).tolist() == [[1.0, 0.0], [2.0, 3.0]]
 
 
 @pytest.mark.parametrize("lengths", [[1], [4, 4], [1, 60, 2, 59, 30]])

@@ -63,6 +63,22 @@ def test_the_tables_by_hand():
     assert place.tolist() == [0, 1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize(
+    ("groups", "place"),
+    [
+        ([reply_group((), (5, 6, 7)), reply_group((5,), (6, 7))], [0, 1, 2, 3]),
+        ([reply_group((7, 7), (8, 8), (9, 9)), reply_group((), (5, 5))], [0, 1, 3, 4, 2]),
+    ],
+)
+def test_a_token_stands_where_its_call_puts_it(groups, place):
+    """Texts alone are one call; behind them come the replies to a prompt."""
+    packing = pack(groups)
+    calls, found = varlen_calls(packing.segments, len(packing.ids), torch.device("cpu"))
+    assert found.tolist() == place and torch.cat([call.queries for call in calls])[found].tolist() == [
+        *range(len(place))
+    ]
+
+
 @pytest.mark.parametrize("function", [stand_in, of_2_10])
 @pytest.mark.parametrize("scaling", [None, 0.3])
 @pytest.mark.parametrize("last", [False, True], ids=["every token", "the last layer"])
