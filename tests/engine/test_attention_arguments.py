@@ -9,7 +9,14 @@ from transformers import AutoModelForCausalLM
 from accord.engine.decode.draw import SampleSettings
 from accord.engine.decode.sampler import sample
 from accord.engine.forward import attention
-from accord.engine.forward.attention import IMPLEMENTATION, UnknownArgument
+from accord.engine.forward.attention import (
+    IMPLEMENTATION,
+    UnknownArgument,
+    current_packing,
+    explicit_attention,
+    own_attention,
+    packed,
+)
 from accord.engine.forward.causal import packs, token_logprobs
 from accord.engine.packing import pack, reply_group
 from accord.errors import BadInput
@@ -99,3 +106,71 @@ def test_attention_that_is_wrong_in_every_way_of_ours_is_seen(monkeypatch):
             parameter.copy_(torch.randn(parameter.shape))
     with pytest.raises(BadInput, match="not known here"):
         token_logprobs(model, pack(GROUPS))
+
+
+def test_a_model_attends_by_the_innermost_packing_and_by_none_outside():
+    outer, inner = pack(GROUPS), pack(GROUPS[:1])
+    assert current_packing() is None
+    with packed(outer):
+        with packed(inner):
+            assert current_packing() is inner
+        assert current_packing() is outer
+    assert current_packing() is None
+
+
+def test_a_models_own_attention_is_left_as_it_was_found_even_by_a_failure():
+    config = transformers.LlamaConfig(**SMALL, attn_implementation=IMPLEMENTATION)
+    model = AutoModelForCausalLM.from_config(config)
+    with pytest.raises(ZeroDivisionError), own_attention(model):
+        assert model.config._attn_implementation == "eager"
+        raise ZeroDivisionError
+    assert model.config._attn_implementation == IMPLEMENTATION
+
+
+@pytest.mark.parametrize("given", [{"is_causal": False}, {"is_causal": 0, "softcap": 2.0}, {"s_aux": torch.zeros(1)}])
+def test_what_would_change_the_numbers_is_refused(given):
+    (name,) = set(given) - {"softcap"}
+    with pytest.raises(UnknownArgument, match=f"Linear attends with {name}, which is not known here"):
+        attention._refuse_unknown(torch.nn.Linear(1, 1), given)
+    attention._refuse_unknown(torch.nn.Linear(1, 1), {"is_causal": True, "softcap": 2.0, "dropout": 0.0, "bias": None})
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "faster"),
+    [
+        ((1, 2, 512, 4), torch.bfloat16, True),
+        ((1, 2, 513, 4), torch.bfloat16, False),
+        ((900, 900, 512, 900), torch.bfloat16, True),
+        ((1, 2, 8, 4), torch.float32, False),
+        ((1, 2, 8, 4), torch.float16, False),
+    ],
+)
+def test_short_keys_in_bf16_are_multiplied_explicitly(shape, dtype, faster):
+    assert attention._explicit_is_faster(torch.empty(1, dtype=dtype).expand(shape)) is faster
+    assert not attention._explicit_is_faster(torch.empty(1, dtype=dtype, device="meta").expand(shape))
+
+
+@pytest.mark.parametrize("scaling", [None, 0.3])
+@pytest.mark.parametrize("masked", [False, True])
+def test_explicit_attention_is_the_fused_one(scaling, masked):
+    """Three queries of four heads behind two more keys of two heads; without a mask aligned at the end."""
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, heads, n, 6, generator=generator) for heads, n in ((4, 3), (2, 5), (2, 5)))
+    causal = torch.ones(3, 5, dtype=torch.bool).tril(2)
+    mask = torch.tensor([[1, 0, 1, 1, 0], [0, 1, 0, 0, 1], [1, 1, 1, 0, 0]], dtype=torch.bool) if masked else None
+    expected = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=causal if mask is None else mask, scale=scaling, enable_gqa=True
+    )
+    assert torch.allclose(explicit_attention(q, k, v, mask, scaling=scaling), expected, atol=1e-6)
+
+
+def test_scores_are_capped_by_hand():
+    """Scores 2 and −4 of one query, halved and capped at 1.5."""
+    q = torch.tensor([1.0, 0.0]).view(1, 1, 1, 2)
+    k, v = (
+        torch.tensor([[2.0, 9.0], [-4.0, 9.0]]).view(1, 1, 2, 2),
+        torch.tensor([[1.0, 0.0], [0.0, 1.0]]).view(1, 1, 2, 2),
+    )
+    found = explicit_attention(q, k, v, None, scaling=0.5, cap=1.5).flatten()
+    expected = (1.5 * torch.tanh(torch.tensor([1.0, -2.0]) / 1.5)).softmax(0)
+    assert torch.allclose(found, expected, atol=1e-6)

@@ -69,6 +69,64 @@ def test_scores_are_capped():
     assert not torch.allclose(flex.attend(packing.attention, q, k, v), expected, atol=1e-2)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "off", "same"),
+    [
+        (torch.float32, 0.0, True),
+        (torch.float32, 2e-5, True),
+        (torch.float32, 3e-4, False),
+        (torch.bfloat16, 0.01, True),
+        (torch.bfloat16, 0.1, False),
+        (torch.float16, 0.01, True),
+    ],
+)
+def test_a_kernel_agrees_within_what_its_type_rounds(dtype, off, same):
+    """Of prompts longer than a block and replies, every token and those that a last layer asks for."""
+    asked = []
+
+    def attend(attention, query, key, value):
+        asked.append((len(attention.at), len(key), query.shape[1:], key.shape[1:], query.dtype))
+        return plain.masked(attention, query, key, value) * (1 + off)
+
+    assert plain.agrees(attend, torch.device("cpu"), dtype, 8) is same
+    heads = torch.Size([4, 8]), torch.Size([2, 8]), dtype
+    assert asked == [(155, 155, *heads), (16, 155, *heads)][: len(asked)] and (not same or len(asked) == 2)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_kernel_with_another_gradient_does_not_agree(place):
+    def attend(attention, *flat):
+        flat = [2 * t - t.detach() if i == place else t for i, t in enumerate(flat)]
+        return plain.masked(attention, *flat)
+
+    assert not plain.agrees(attend, torch.device("cpu"), torch.float32, 8)
+
+
+def test_a_kernel_that_is_wrong_where_queries_are_fewer_than_keys_does_not_agree():
+    def attend(attention, *flat):
+        return plain.masked(attention, *flat) * (1.5 if len(attention.at) < len(flat[1]) else 1.0)
+
+    assert not plain.agrees(attend, torch.device("cpu"), torch.float32, 8)
+
+
+@pytest.mark.parametrize("failure", [ImportError, AttributeError, RuntimeError, TypeError])
+def test_a_kernel_that_cannot_be_run_does_not_agree(failure):
+    def attend(*_):
+        raise failure("here")
+
+    with torch.no_grad():
+        assert not plain.agrees(attend, torch.device("cpu"), torch.float32, 8)
+
+
+def test_what_it_is_compared_by(monkeypatch):
+    asked = []
+    monkeypatch.setattr(plain, "agrees", lambda *given: asked.append(given) or True)
+    flex.agrees.cache_clear()
+    assert flex.agrees(torch.device("cpu"), torch.float32, 24)
+    assert asked == [(flex.attend, torch.device("cpu"), torch.float32, 24)]
+    flex.agrees.cache_clear()
+
+
 def test_a_cpu_has_its_own_way():
     assert not flex.serves(torch.zeros(1, 1, 16))
     assert not flex.agrees(torch.device("cpu"), torch.float32, 16)  # no gradients there

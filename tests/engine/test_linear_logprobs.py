@@ -1,5 +1,7 @@
 """Log-probs in tiles against all logits at once: values, gradients, and the largest tensor on the way."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -28,6 +30,45 @@ def tiles_of(monkeypatch, numbers, rows=2048, kept=0):
     monkeypatch.setattr(readout_module, "ROWS", rows)
     monkeypatch.setattr(readout_module, "ROWS_OF_ALL", 3)
     monkeypatch.setattr(readout_module, "KEPT", kept)
+
+
+def test_what_stands_between_the_product_and_the_logits_by_hand():
+    """Factor, cap, temperature, in this order; the slope is the derivative."""
+    raw = torch.tensor([-2.0, 0.5, 4.0], dtype=torch.float32, requires_grad=True)
+    for transform, expected in (
+        (LogitTransform(), lambda x: x),
+        (LogitTransform(0.5, 0.0, 0.7), lambda x: 0.5 * x / 0.7),
+        (LogitTransform(2.0, 3.0, 1.3), lambda x: 3 * math.tanh(2 * x / 3) / 1.3),
+        (LogitTransform(cap=3.0), lambda x: 3 * math.tanh(x / 3)),
+    ):
+        logits = transform(raw)
+        assert logits.tolist() == pytest.approx([expected(x) for x in raw.tolist()], abs=1e-6)
+        (slope,) = torch.autograd.grad(logits.sum(), raw)
+        assert torch.allclose(torch.as_tensor(transform.slope(logits)).expand(3), slope, atol=1e-6)
+    assert transform(raw.bfloat16()).dtype == torch.float32
+
+
+@pytest.mark.parametrize(("numbers", "tiled"), [(ROWS * VOCAB, 0), (ROWS * VOCAB - 1, 1)])
+def test_as_many_exponentials_as_agreed_are_kept(monkeypatch, numbers, tiled):
+    tiles_of(monkeypatch, 10**6, kept=numbers)
+    called = []
+    plain = readout_module._Tiled.apply
+    monkeypatch.setattr(readout_module._Tiled, "apply", lambda *given: called.append(given) or plain(*given))
+    hidden, weight, _, targets, _ = draw()
+    linear_logprobs(hidden, weight, None, targets, LogitTransform())
+    assert len(called) == tiled
+
+
+def test_tiles_cover_rows_and_vocabulary_once_and_hold_no_more_than_agreed(monkeypatch):
+    tiles_of(monkeypatch, 12, rows=4)
+    hidden, weight = torch.zeros(6, 2), torch.zeros(5, 2)
+    assert list(readout_module._tiles(hidden, weight)) == [
+        (slice(0, 4), slice(0, 3)),
+        (slice(0, 4), slice(3, 5)),
+        (slice(4, 6), slice(0, 5)),
+    ]
+    tiles_of(monkeypatch, 1, rows=4)
+    assert len(list(readout_module._tiles(hidden, weight))) == 30
 
 
 @pytest.mark.parametrize("kept", [0, ROWS * VOCAB], ids=["again", "kept"])

@@ -1,6 +1,7 @@
 """The packed forward against the padded one and against the model's own, for the common architectures."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,14 +13,18 @@ from accord.engine.forward import attention as attention_module
 from accord.engine.forward import causal as policy_module
 from accord.engine.forward.attention import packed
 from accord.engine.forward.causal import (
+    alike,
+    attention_window,
     forward,
     hidden_states,
+    logit_transform,
     logprob_head,
     logprobs_and_entropy,
     packs,
     padded_hidden_states,
     token_logprobs,
 )
+from accord.engine.forward.linear_logprobs import LogitTransform
 from accord.engine.packing import pack, reply_group
 from accord.errors import BadInput
 
@@ -144,6 +149,74 @@ def test_a_window_shorter_than_the_text_is_respected(capsys):
     assert "does not compute packed rows" in capsys.readouterr().out
     short = groups[1:]
     assert packs(model) and torch.allclose(token_logprobs(model, pack(short)), plain_logprobs(twin, short), atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({}, 0),
+        ({"sliding_window": None, "attention_chunk_size": None}, 0),
+        ({"sliding_window": 30}, 30),
+        ({"sliding_window": 30, "use_sliding_window": True, "attention_chunk_size": 20}, 20),
+        ({"sliding_window": 30, "attention_chunk_size": 40}, 30),
+        ({"sliding_window": 30, "use_sliding_window": False}, 0),
+        ({"sliding_window": 30, "use_sliding_window": False, "attention_chunk_size": 40}, 40),
+    ],
+)
+def test_the_window_is_the_shortest_reach_that_is_in_use(config, expected):
+    assert attention_window(SimpleNamespace(**config)) == expected
+
+
+def test_a_text_as_long_as_the_window_is_packed_and_a_longer_one_is_padded_which_is_said_once(capsys):
+    model = SimpleNamespace(config=SimpleNamespace(sliding_window=30), _accord_way=policy_module._by_attention)
+    assert packs(model) and packs(model, longest=30)
+    assert not capsys.readouterr().out
+    assert not packs(model, longest=31) and not packs(model, longest=99)
+    assert capsys.readouterr().out.count("does not compute packed rows") == 1
+    endless = SimpleNamespace(config=SimpleNamespace(), _accord_way=policy_module._by_attention)
+    assert packs(endless, longest=10**6)
+
+
+@pytest.mark.parametrize(
+    ("ours", "expected", "dtype", "same"),
+    [
+        ((9e-4, 10.0), (0.0, 10.0), torch.float32, True),  # a ten-thousandth of the largest
+        ((1.1e-3, 10.0), (0.0, 10.0), torch.float32, False),
+        ((0.0, 10.0105), (0.0, 10.0), torch.float32, True),  # and a thousandth of its own
+        ((0.0, 10.0115), (0.0, 10.0), torch.float32, False),
+        ((9e-5, 0.5), (0.0, 0.5), torch.float32, True),  # of small ones as if the largest were 1
+        ((1.1e-4, 0.5), (0.0, 0.5), torch.float32, False),
+        ((0.45, 10.0), (0.0, 10.0), torch.bfloat16, True),
+        ((0.55, 10.0), (0.0, 10.0), torch.bfloat16, False),
+        ((0.0, 15.4), (0.0, 10.0), torch.bfloat16, True),
+        ((0.0, 15.6), (0.0, 10.0), torch.bfloat16, False),
+    ],
+)
+def test_logits_are_alike_within_what_products_round(ours, expected, dtype, same):
+    assert alike(torch.tensor(ours), torch.tensor(expected), dtype) is same
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({}, LogitTransform(1.0, 0.0, 0.7)),
+        ({"logit_scale": 0.3}, LogitTransform(0.3, 0.0, 0.7)),
+        ({"logits_scaling": 4.0, "logit_scale": None}, LogitTransform(0.25, 0.0, 0.7)),
+        ({"final_logit_softcapping": 30.0}, LogitTransform(1.0, 30.0, 0.7)),
+    ],
+)
+def test_a_config_says_what_is_done_with_the_heads_product(config, expected):
+    model = SimpleNamespace(config=SimpleNamespace(**config))
+    assert logit_transform(model, 0.7) == expected and logit_transform(model).temperature == 1.0
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral-window"])
+@pytest.mark.parametrize("training", [True, False])
+def test_a_model_is_tried_as_it_is_used_and_left_in_its_mode(name, training):
+    model = make(name).train(training)
+    assert packs(model) is ARCHITECTURES[name][2]
+    assert model.training is training and all(module.training is training for module in model.modules())
+    assert model.config._attn_implementation == "accord"
 
 
 def test_short_segments_in_bf16_are_computed_explicitly_and_alike(monkeypatch):

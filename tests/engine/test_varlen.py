@@ -1,6 +1,7 @@
 """The two calls of prefix sharing against one dense mask, by a stand-in for the kernel; the kernel itself on a GPU."""
 
 import inspect
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -118,6 +119,36 @@ def test_it_is_used_where_it_agrees_and_nowhere_else(kernel):
     assert not varlen.agrees(torch.device("cpu"))
     varlen.agrees.cache_clear()
     assert not varlen.serves(torch.zeros(1, 1, 8, dtype=torch.bfloat16))  # a CPU has no such kernel
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "size", "agreed", "serves"),
+    [
+        ("cuda", torch.bfloat16, 64, True, True),
+        ("cuda", torch.float16, 8, True, True),
+        ("cuda", torch.float16, 256, True, True),
+        ("cuda", torch.float16, 264, True, False),
+        ("cuda", torch.float16, 12, True, False),
+        ("cuda", torch.float32, 64, True, False),
+        ("cuda", torch.bfloat16, 64, False, False),
+        ("cpu", torch.bfloat16, 64, True, False),
+    ],
+)
+def test_it_serves_heads_of_its_sizes_in_low_precision_on_a_gpu(monkeypatch, device, dtype, size, agreed, serves):
+    monkeypatch.setattr(varlen, "agrees", lambda device: agreed)
+    monkeypatch.setattr(varlen, "computed_in", lambda query: query.dtype)
+    query = SimpleNamespace(device=torch.device(device), dtype=dtype, shape=(3, 7, size))
+    assert varlen.serves(query) is serves
+
+
+def test_what_it_is_compared_by(monkeypatch):
+    """In bf16, with heads of 32."""
+    varlen.agrees.cache_clear()
+    asked = []
+    monkeypatch.setattr(plain, "agrees", lambda *given: asked.append(given) or True)
+    assert varlen.agrees(torch.device("cpu"))
+    assert asked == [(varlen.attend, torch.device("cpu"), torch.bfloat16, 32)]
+    varlen.agrees.cache_clear()
 
 
 def test_arguments_that_are_not_known_are_refused():

@@ -58,6 +58,16 @@ def test_the_estimate_lies_between_0_and_the_bound(n):
     assert found[0] == pytest.approx(0.0, abs=1e-6) and found[-1] == pytest.approx(best_of_kl_bound(n), abs=1e-9)
 
 
+@pytest.mark.parametrize(("probability", "n"), [(0.3, 4), (0.05, 2), (0.9, 3)])
+def test_the_estimate_is_the_papers_formula(probability, n):
+    q = (1 - probability) ** n
+    expected = q * (math.log(n) + (n - 1) * math.log(1 - probability) - (n - 1) / n)
+    expected += (1 - q) * math.log((1 - q) / probability)
+    assert best_of_kl_estimate(tensor([math.log(probability)], dtype=torch.float64), n).item() == pytest.approx(
+        expected
+    )
+
+
 def test_what_is_accepted_follows_the_tilted_policy():
     probabilities, scores, beta = tensor([0.5, 0.3, 0.2]), tensor([0.0, 1.0, 2.0]), 0.7
     kept = probabilities * acceptance(scores, beta=beta, highest=2.0)

@@ -36,6 +36,15 @@ def test_grpo_by_hand_and_equal_replies_stay_at_0():
     assert torch.allclose(over_group_deviation(centred, 2), tensor([-1.0, 1.0, 0.0, 0.0]), atol=1e-5)
 
 
+def test_grpo_divides_by_the_deviation_of_a_group_and_a_millionth():
+    """Replies that are nearly equal are not blown up: with a deviation of 1e-6 they come to one half."""
+    found = over_group_deviation(tensor([-3.0, 1.0, 2.0, -1e-6, 0.0, 1e-6]), 3)
+    deviations = (14 / 3) ** 0.5, (2 / 3) ** 0.5 * 1e-6
+    expected = [-3 / deviations[0], 1 / deviations[0], 2 / deviations[0]]
+    expected += [-1e-6 / (deviations[1] + 1e-6), 0.0, 1e-6 / (deviations[1] + 1e-6)]
+    assert found.tolist() == pytest.approx(expected, rel=1e-5)
+
+
 def test_returns_to_go_by_hand_and_without_what_is_masked():
     signals = tensor([[1.0, 2.0, 4.0], [3.0, NAN, NAN]])
     assert torch.equal(returns_to_go(signals, MASK, gamma=0.5), tensor([[3.0, 4.0, 4.0], [3.0, 0.0, 0.0]]))

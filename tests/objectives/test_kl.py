@@ -6,7 +6,19 @@ import pytest
 import torch
 from torch import tensor
 
-from accord.objectives.kl import adapt_kl_coefficient, exact_kl, k1, k2, k3, sqrt_kl
+from accord.objectives.kl import (
+    EXACT,
+    SAMPLED,
+    adapt_kl_coefficient,
+    annealed,
+    exact_forward_kl,
+    exact_kl,
+    k1,
+    k2,
+    k3,
+    kl_loss,
+    sqrt_kl,
+)
 
 
 def test_exact_kl_by_hand_and_its_direction():
@@ -15,6 +27,34 @@ def test_exact_kl_by_hand_and_its_direction():
     assert torch.isclose(exact_kl(p.log(), q.log()), tensor(forward))
     assert not torch.isclose(exact_kl(q.log(), p.log()), tensor(forward))
     assert exact_kl(p.log(), p.log() + 3.0).abs() < 1e-7  # logits are defined up to a constant
+
+
+def test_the_forward_kl_is_that_of_the_reference_and_names_are_of_their_functions():
+    p, q = tensor([[0.5, 0.5]]), tensor([[0.9, 0.1]])
+    expected = 0.9 * math.log(0.9 / 0.5) + 0.1 * math.log(0.1 / 0.5)
+    assert exact_forward_kl(p.log(), q.log()).item() == pytest.approx(expected, abs=1e-6)
+    assert {"k1": k1, "k2": k2, "k3": k3} == SAMPLED
+    assert {"exact": exact_kl, "exact-forward": exact_forward_kl} == EXACT
+
+
+def test_the_loss_of_a_kl_by_hand():
+    """Tokens of weights 0.5, 2 and 3 in a batch of 8; what is masked is nothing, in the gradient too."""
+    kl = tensor([[0.2, 0.4, math.nan], [0.7, math.nan, math.nan]], requires_grad=True)
+    mask = tensor([[True, True, False], [True, False, False]])
+    weights = tensor([[0.5, 2.0, 9.0], [3.0, 9.0, 9.0]])
+    loss, metrics = kl_loss(kl, mask, coefficient=0.1, count=8.0, weights=weights)
+    assert loss.item() == pytest.approx(0.1 * (0.5 * 0.2 + 2.0 * 0.4 + 3.0 * 0.7) / 8) == metrics["loss/kl"].item()
+    assert not metrics["loss/kl"].requires_grad
+    loss.backward()
+    assert torch.allclose(kl.grad, tensor([[0.05, 0.2, 0.0], [0.3, 0.0, 0.0]]) / 8)
+    plain, _ = kl_loss(kl.detach(), mask, coefficient=0.1, count=8.0)
+    assert plain.item() == pytest.approx(0.1 * 1.3 / 8)
+
+
+@pytest.mark.parametrize(("step", "expected"), [(0, 0.1), (2, 0.05), (3, 0.1 * 0.25**0.75), (4, 0.025)])
+def test_an_annealed_weight_falls_in_equal_ratios(step, expected):
+    assert annealed(0.1, 0.25, step, 5) == pytest.approx(expected)
+    assert annealed(0.1, 0.25, 0, 1) == 0.1  # one iteration is both the first and the last
 
 
 def policies():
@@ -106,7 +146,7 @@ def test_c12_the_controller_brings_a_responding_kl_to_its_target():
 
 
 def test_sqrt_kl_of_a_negative_estimate_is_zero():
-    assert sqrt_kl(4.0) == 2.0 and sqrt_kl(-0.01) == 0.0
+    assert sqrt_kl(4.0) == 2.0 and sqrt_kl(0.25) == 0.5 and sqrt_kl(-0.01) == 0.0
 
 
 def test_c10_nothing_is_clamped():

@@ -143,7 +143,20 @@ def test_c18_whitening_does_not_shrink_small_advantages():
     close((white[mask] ** 2).mean(), 1.0, 2e-2)
 
 
+def test_c18_the_floor_of_the_variance_is_1e_8():
+    """Two values 2e-4 apart have a variance of 1e-8: they come to ∓ 1/√2."""
+    white = whiten(tensor([[-1e-4, 1e-4, NAN]]), masks(2, width=3))
+    close(white, [[-(0.5**0.5), 0.5**0.5, 0.0]], 1e-5)
+
+
+def test_scaling_to_unit_leaves_the_mean_where_it_is():
+    """Mean 3, variance 3.5, as above."""
+    scaled = scale_to_unit(tensor([[1.0, 2.0, 3.0], [6.0, NAN, 100.0]]), masks(3, 1))
+    close(scaled, [[3 - 2 / 3.5**0.5, 3 - 1 / 3.5**0.5, 3.0], [3 + 3 / 3.5**0.5, 0.0, 0.0]], 1e-5)
+
+
 def test_c23_one_token_or_equal_advantages_do_not_explode():
     assert torch.equal(whiten(tensor([[2.0, NAN]]), masks(1, width=2)), tensor([[2.0, 0.0]]))
+    close(whiten(tensor([[2.0, 5.0]]), masks(2)), [[-1.0, 1.0]])
     assert torch.equal(whiten(torch.ones(2, 2), masks(2, 2)), torch.zeros(2, 2))
     assert torch.equal(whiten(torch.full((1, 2), NAN), masks(0, width=2)), torch.zeros(1, 2))
