@@ -40,6 +40,8 @@ def test_what_stands_between_the_product_and_the_logits_by_hand():
         (LogitTransform(0.5, 0.0, 0.7), lambda x: 0.5 * x / 0.7),
         (LogitTransform(2.0, 3.0, 1.3), lambda x: 3 * math.tanh(2 * x / 3) / 1.3),
         (LogitTransform(cap=3.0), lambda x: 3 * math.tanh(x / 3)),
+        (LogitTransform(1.5, 0.0, 1.0), lambda x: 1.5 * x),
+        (LogitTransform(1.0, 0.0, 1.5), lambda x: x / 1.5),
     ):
         logits = transform(raw)
         assert logits.tolist() == pytest.approx([expected(x) for x in raw.tolist()], abs=1e-6)
@@ -131,6 +133,29 @@ def test_without_gradients_nothing_is_kept_and_the_numbers_are_the_same(monkeypa
     with Largest() as seen, torch.no_grad():
         assert torch.equal(linear_logprobs(hidden, weight, None, targets, LogitTransform()), learned)
     assert seen.numbers == VOCAB * WIDTH  # the head; a tile is 4 rows of 50
+
+
+def test_of_frozen_parameters_nothing_is_kept_either(monkeypatch):
+    tiles_of(monkeypatch, 200, kept=10**6)
+    hidden, weight, bias, targets, _ = draw(rows=100)
+    for offset in (None, bias):
+        with Largest() as seen:
+            linear_logprobs(hidden, weight, offset, targets, LogitTransform())
+        assert seen.numbers == VOCAB * WIDTH
+
+
+@pytest.mark.parametrize("kept", [0, ROWS * VOCAB], ids=["again", "kept"])
+def test_large_logits_overflow_nothing(monkeypatch, kept):
+    tiles_of(monkeypatch, 100, kept=kept)
+    hidden, weight, bias, targets, flow = draw()
+    hidden = (100 * hidden).requires_grad_()
+    ours, entropy = linear_logprobs_and_entropy(hidden, weight, bias, targets, LogitTransform())
+    logs = F.log_softmax(F.linear(hidden, weight, bias), -1)
+    theirs = logs.gather(1, targets[:, None])[:, 0]
+    assert logs.min() < -200 and torch.allclose(ours, theirs, rtol=1e-5, atol=1e-3)
+    assert torch.allclose(entropy, -(logs.exp() * logs).sum(-1), atol=1e-3)
+    mine, other = (torch.autograd.grad((flow * out).sum(), hidden, retain_graph=True)[0] for out in (ours, theirs))
+    assert torch.allclose(mine, other, atol=1e-3)
 
 
 class Largest(TorchDispatchMode):

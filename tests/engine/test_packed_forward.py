@@ -173,8 +173,30 @@ def test_a_text_as_long_as_the_window_is_packed_and_a_longer_one_is_padded_which
     assert not capsys.readouterr().out
     assert not packs(model, longest=31) and not packs(model, longest=99)
     assert capsys.readouterr().out.count("does not compute packed rows") == 1
+    padded = SimpleNamespace(config=model.config, _accord_way=padded_hidden_states)
+    assert not packs(padded) and not packs(padded, longest=31) and not capsys.readouterr().out  # said when it was tried
     endless = SimpleNamespace(config=SimpleNamespace(), _accord_way=policy_module._by_attention)
     assert packs(endless, longest=10**6)
+
+
+def test_how_long_a_text_is_has_nothing_to_do_with_where_it_lies(monkeypatch):
+    """A prompt of two tokens with replies of three and one more, behind a text of nine."""
+    asked = []
+    monkeypatch.setattr(policy_module, "_way", lambda model, longest: asked.append(longest) or (lambda *given: given))
+    model = SimpleNamespace()
+    packing = pack([reply_group((), range(10)), reply_group((5, 6), (7, 8, 9, 4), (3, 2))])
+    assert hidden_states(model, packing) == (model, packing)
+    assert hidden_states(model, short := pack([reply_group((5, 6), (7, 8, 9, 4), (3, 2))])) == (model, short)
+    assert asked == [9, 5]
+
+
+@pytest.mark.parametrize("way", ["_by_attention", "padded_hidden_states"])
+def test_where_nothing_is_decoded_no_cache_is_kept(way):
+    model = make("gpt2")
+    seen = []
+    model.base_model.register_forward_hook(lambda module, given, out: seen.append(out.past_key_values))
+    getattr(policy_module, way)(model, pack(GROUPS))
+    assert seen == [None]
 
 
 @pytest.mark.parametrize(
@@ -212,9 +234,10 @@ def test_a_config_says_what_is_done_with_the_heads_product(config, expected):
 
 @pytest.mark.parametrize("name", ["llama", "mistral-window"])
 @pytest.mark.parametrize("training", [True, False])
-def test_a_model_is_tried_as_it_is_used_and_left_in_its_mode(name, training):
+def test_a_model_is_tried_as_it_is_used_and_left_in_its_mode(name, training, capsys):
     model = make(name).train(training)
-    assert packs(model) is ARCHITECTURES[name][2]
+    assert packs(model) is packs(model) is ARCHITECTURES[name][2]
+    assert capsys.readouterr().out.count("does not compute packed rows") == (not ARCHITECTURES[name][2])
     assert model.training is training and all(module.training is training for module in model.modules())
     assert model.config._attn_implementation == "accord"
 
