@@ -242,6 +242,18 @@ def test_a_model_is_tried_as_it_is_used_and_left_in_its_mode(name, training, cap
     assert model.config._attn_implementation == "accord"
 
 
+def test_a_model_that_scores_is_tried_by_its_hidden_states():
+    config = transformers.LlamaConfig(**GROUPED, num_labels=1, pad_token_id=0)
+    torch.manual_seed(0)
+    model = transformers.AutoModelForSequenceClassification.from_config(config, attn_implementation="accord").eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(4.0)
+    packing = pack(GROUPS)
+    assert packs(model) and model._accord_way is policy_module._by_layers
+    assert torch.allclose(hidden_states(model, packing), padded_hidden_states(model, packing), atol=1e-5)
+
+
 def test_short_segments_in_bf16_are_computed_explicitly_and_alike(monkeypatch):
     """The explicit products and the fused kernel differ by rounding alone."""
     model, packing = make("llama"), pack(GROUPS)
