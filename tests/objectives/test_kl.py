@@ -55,6 +55,7 @@ def test_the_loss_of_a_kl_by_hand():
 def test_an_annealed_weight_falls_in_equal_ratios(step, expected):
     assert annealed(0.1, 0.25, step, 5) == pytest.approx(expected)
     assert annealed(0.1, 0.25, 0, 1) == 0.1  # one iteration is both the first and the last
+    assert annealed(0.1, 0.25, 1, 2) == pytest.approx(0.025)
 
 
 def policies():

@@ -26,6 +26,7 @@ def test_sums_and_means_count_true_slots_only():
     close(masked_mean(values, mask), 3.0)
     close(masked_mean(values, mask, 2), 4.5)
     close(masked_mean(values, torch.zeros_like(mask)), 0.0)
+    close(masked_mean(values, mask & tensor([[False], [True]])), 6.0)
 
 
 def test_c6_clean_keeps_nan_out_of_the_gradient():

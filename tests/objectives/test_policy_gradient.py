@@ -45,6 +45,43 @@ def test_clipped_tokens_have_no_gradient_and_others_the_ratio_times_the_advantag
     assert torch.allclose(logprobs.grad, tensor([[0.0, -0.55]]))
 
 
+def test_the_loss_of_a_batch_by_hand():
+    """Ratios 1.5, 0.9 and 0.5 to what drew the tokens, advantages 2, −3 and −1, weights 0.5, 2 and 3, a count of 8."""
+    old = tensor([[math.log(0.2), math.log(0.5), NAN], [math.log(0.8), NAN, NAN]])
+    new = tensor([[math.log(0.3), math.log(0.45), NAN], [math.log(0.4), NAN, NAN]], requires_grad=True)
+    mask = tensor([[True, True, False], [True, False, False]])
+    advantages, weights = tensor([[2.0, -3.0, 9.0], [-1.0, 9.0, 9.0]]), tensor([[0.5, 2.0, 9.0], [3.0, 9.0, 9.0]])
+    loss, metrics = ppo_loss(new, old, advantages, mask, clip=0.2, count=8, weights=weights)
+    expected = -(0.5 * 1.2 * 2.0 + 2.0 * 0.9 * -3.0 + 3.0 * 0.8 * -1.0) / 8
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    ratios = (1.5, 0.9, 0.5)
+    assert {name: value.item() for name, value in metrics.items()} == pytest.approx(
+        {
+            "loss/policy": expected,
+            "policy/clip_fraction": 2 / 8,
+            "policy/kl_old_new": sum(r - 1 - math.log(r) for r in ratios) / 8,
+            "policy/ratio": sum(ratios) / 8,
+        },
+        rel=1e-5,
+    )
+    assert not any(value.requires_grad for value in metrics.values())
+    loss.backward()
+    assert torch.allclose(new.grad, tensor([[0.0, 2.0 * 0.9 * 3.0 / 8, 0.0], [0.0, 0.0, 0.0]]))
+
+
+def test_the_value_loss_of_a_batch_by_hand():
+    """Old values 1, 2 and 3, moves of 0.4, −0.1 and −0.8 clipped at 0.25, a count of 5."""
+    values = tensor([[1.4, 1.9], [2.2, NAN]], requires_grad=True)
+    old, returns = tensor([[1.0, 2.0], [3.0, NAN]]), tensor([[2.0, 0.5], [3.0, NAN]])
+    mask = tensor([[True, True], [True, False]])
+    loss, metrics = value_loss(values, old, returns, mask, clip=0.25, count=5)
+    # 0.75² of the clipped one, 1.4², 0.8² unclipped
+    expected = 0.5 * (0.75**2 + 1.4**2 + 0.8**2) / 5
+    assert loss.item() == pytest.approx(expected, rel=1e-5) == metrics["loss/value"].item()
+    loss.backward()
+    assert torch.allclose(values.grad, tensor([[0.0, 1.4 / 5], [-0.8 / 5, 0.0]]))
+
+
 def test_value_loss_by_hand():
     # V = 2, R = 1, V_old = 0: unclipped (2−1)² = 1; clipped at 0.5: (0.5−1)² = 0.25; the larger counts
     arguments = (tensor([[2.0]]), tensor([[0.0]]), tensor([[1.0]]), tensor([[True]]))
