@@ -17,7 +17,7 @@ from accord.objectives.preference import (
     sign_loss,
     smooth_labels,
 )
-from accord.objectives.ranking import plackett_luce_values, ranked_pairs, tied_pairs
+from accord.objectives.ranking import plackett_luce_values, ranked_pairs, tied_pairs, worse_of
 
 
 def test_bradley_terry_by_hand():
@@ -274,6 +274,12 @@ def test_plackett_luce_ignores_ties_and_slots_without_a_reply():
     assert value.exp().item() == pytest.approx(5.0, rel=1e-5)
     value.sum().backward()
     assert scores.grad[0, 3] == 0 and torch.isfinite(scores.grad).all()
+
+
+def test_what_is_ranked_worse_by_hand():
+    """Of ranks 2, 0, 1 and 3 the third is above the first and the last; the second is no reply."""
+    found = worse_of(tensor([[2, 0, 1, 3], [1, 1, 0, 0]]))
+    assert found.nonzero().tolist() == [[0, 0, 3], [0, 2, 0], [0, 2, 3]]
 
 
 def test_pairs_of_a_ranking_with_a_tie():

@@ -26,8 +26,8 @@ def plackett_luce_values(scores: Tensor, ranks: Tensor) -> Tensor:
 
 def worse_of(ranks: Tensor) -> Tensor:
     """(N, K, K) bool: [n, i, j] says that reply j is ranked strictly worse than i."""
-    present = ranks > 0
-    return present.unsqueeze(1) & (ranks.unsqueeze(1) > ranks.unsqueeze(2)) & present.unsqueeze(2)
+    present = (ranks > 0).unsqueeze(2)  # of i; what is ranked worse than anything has a rank
+    return present & (ranks.unsqueeze(1) > ranks.unsqueeze(2))
 
 
 def ranked_pairs(ranks: Sequence[int]) -> tuple[tuple[int, int], ...]:
