@@ -1,6 +1,7 @@
 """Engines are exchanged for one another, so they are asked alike; and what each does with what it is asked."""
 
 import inspect
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -97,6 +98,9 @@ def test_weights_that_are_written_stay_until_others_are_read(tmp_path):
     for _ in range(2):
         engine.close()
     assert not list(tmp_path.iterdir())
+    engine.follow(policy)
+    shutil.rmtree(engine.pushed.directory)
+    engine.close()  # whoever has tidied up
 
 
 def test_a_prompt_is_asked_by_its_number_and_a_server_without_the_weights_reads_them_first(monkeypatch, tmp_path):
