@@ -174,3 +174,41 @@ def test_scores_are_capped_by_hand():
     found = explicit_attention(q, k, v, None, scaling=0.5, cap=1.5).flatten()
     expected = (1.5 * torch.tanh(torch.tensor([1.0, -2.0]) / 1.5)).softmax(0)
     assert torch.allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("served", "cap", "expected"),
+    [
+        (("varlen", "flex"), 0.0, "varlen"),
+        (("varlen", "flex"), 2.0, "flex"),  # the one kernel knows no cap
+        (("flex",), 0.0, "flex"),
+    ],
+)
+def test_kernels_of_gpus_are_asked_in_turn_for_all_that_is_given(monkeypatch, served, cap, expected):
+    asked = []
+    for name in ("varlen", "flex"):
+        module = getattr(attention, name)
+        monkeypatch.setattr(module, "serves", lambda query, name=name: name in served)
+        monkeypatch.setattr(module, "attend", lambda *given, name=name, **named: asked.append((name, given, named)))
+    attention.attend_packed("attention", "query", "key", "value", scaling=0.3, cap=cap)
+    named = {"scaling": 0.3} if expected == "varlen" else {"scaling": 0.3, "cap": cap}
+    assert asked == [(expected, ("attention", "query", "key", "value"), named)]
+
+
+@pytest.mark.parametrize("cap", [0.0, 1.5])
+def test_grouped_heads_of_a_packed_row_attend_by_its_segments_and_cap(cap):
+    packing = pack(GROUPS)
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, heads, len(packing.ids), 6, generator=generator) for heads in (4, 2, 2))
+    mask = torch.zeros(len(packing.ids), len(packing.ids), dtype=torch.bool)
+    for segment in packing.segments:
+        for query in range(segment.start, segment.stop):
+            for start, stop in segment.keys:
+                mask[query, start : min(stop, query + 1)] = True
+    expected = explicit_attention(q, k, v, mask, scaling=0.4, cap=cap).transpose(1, 2)
+    with packed(packing):
+        found, _ = attention._attention(torch.nn.Linear(1, 1), q, k, v, None, scaling=0.4, softcap=cap or None)
+    assert torch.allclose(found, expected, atol=1e-6)
+    if cap:
+        found, _ = attention._attention(torch.nn.Linear(1, 1), q, k, v, mask, scaling=0.4, softcap=cap)
+        assert torch.allclose(found, expected, atol=1e-6)
