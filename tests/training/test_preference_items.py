@@ -8,7 +8,7 @@ import pytest
 from accord.engine.packing import reply_group
 from accord.engine.texts import text_group
 from accord.errors import BadInput
-from accord.records import Comparison, Judgement, Prompt, Turn, is_held_out
+from accord.records import Comparison, Judgement, Prompt, Turn, is_held_out, unit_hash
 from accord.run import RunFolder
 from accord.stages.preference.config import Preference
 from accord.stages.preference.items import (
@@ -148,10 +148,10 @@ def test_a_part_of_the_data_is_that_of_its_prompts():
 
 
 def test_halves_are_told_apart_by_the_opening():
-    words = ["why", "how", "what", "who", "when", "where"]
+    words = [f"why {k}" for k in range(12)]
     prompts = [Prompt((Turn("user", word), Turn("assistant", "salt"), Turn("user", "so")), "", "") for word in words]
-    train = [is_held_out(word, "half", 0.5) for word in words]
-    assert {True, False} == set(train)
+    train = [unit_hash(f"{word}half") < 0.5 for word in words]
+    assert any(0.5 < unit_hash(f"{word}half") < 0.7 for word in words) and True in train
     assert [in_half(prompt, "train") for prompt in prompts] == train
     assert [in_half(prompt, "test") for prompt in prompts] == [not is_train for is_train in train]
     assert all(in_half(prompt, "") for prompt in prompts)
@@ -293,13 +293,32 @@ def test_labels_alone_that_are_all_the_same_are_refused_and_beside_comparisons_t
 @pytest.mark.parametrize("ties", ["drop", "davidson"])
 def test_ties_are_dropped_or_learned_from_and_what_is_all_bad_is_labels(read, tmp_path, capsys, ties):
     rows = [pair("why"), pair("how", tie=True), pair("red", tie=True, all_bad=True), pair("blue", all_bad=True)]
+    rows.append(pair("big", tie=True))
     found = read(data=write(tmp_path / "pairs.jsonl", *rows), ties=ties)
-    assert asked(found.items) == (["why", "blue"] if ties == "drop" else ["why", "how", "red", "blue"])
+    assert asked(found.items) == (["why", "blue"] if ties == "drop" else ["why", "how", "red", "blue", "big"])
     assert all(one.labels == () for one in found.items)
     assert asked(found.labelled) == ["red", "blue"] and all(one.ranks == () for one in found.labelled)
     assert [label.kind for label in found.labelled[0].labels] == ["below", "below"]
     told = capsys.readouterr().out
-    assert ("dropped 1 of 3 comparisons as ties throughout; --ties davidson uses them" in told) == (ties == "drop")
+    assert ("dropped 2 of 4 comparisons as ties throughout; --ties davidson uses them" in told) == (ties == "drop")
+
+
+def test_what_was_said_under_another_criterion_is_not_read(read, tmp_path):
+    """Whatever half was asked for; that nothing is left is said by the run, which holds some out."""
+    row = {"record": "comparison", "prompt": [{"role": "user", "content": "why"}], "replies": ["salt", "a"]}
+    row |= {
+        "source": "",
+        "slice": "",
+        "ranks": [1, 2],
+        "criterion": "honest",
+        "labeler": "ann",
+        "strength": 0.0,
+        "order": [0, 1],
+    }
+    data = write(tmp_path / "honest.jsonl", row)
+    assert asked(read(data=data, criterion="honest").items) == ["why"]
+    found = read(data=data)
+    assert (found.items, found.labelled, found.heads) == ([], [], ["helpful"])
 
 
 def test_comparisons_of_equal_tokens_or_without_an_order_are_none(read, tmp_path):
