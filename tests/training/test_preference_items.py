@@ -303,24 +303,6 @@ def test_ties_are_dropped_or_learned_from_and_what_is_all_bad_is_labels(read, tm
     assert ("dropped 2 of 4 comparisons as ties throughout; --ties davidson uses them" in told) == (ties == "drop")
 
 
-def test_what_was_said_under_another_criterion_is_not_read(read, tmp_path):
-    """Whatever half was asked for; that nothing is left is said by the run, which holds some out."""
-    row = {"record": "comparison", "prompt": [{"role": "user", "content": "why"}], "replies": ["salt", "a"]}
-    row |= {
-        "source": "",
-        "slice": "",
-        "ranks": [1, 2],
-        "criterion": "honest",
-        "labeler": "ann",
-        "strength": 0.0,
-        "order": [0, 1],
-    }
-    data = write(tmp_path / "honest.jsonl", row)
-    assert asked(read(data=data, criterion="honest").items) == ["why"]
-    found = read(data=data)
-    assert (found.items, found.labelled, found.heads) == ([], [], ["helpful"])
-
-
 def test_comparisons_of_equal_tokens_or_without_an_order_are_none(read, tmp_path):
     alike = pair("how", chosen="the cat", rejected="the cat")
     found = read(data=write(tmp_path / "pairs.jsonl", alike, pair("why")))
