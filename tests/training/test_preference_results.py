@@ -365,9 +365,14 @@ def test_folds_have_said_how_good_the_models_are(folder, learner, opened):
 def test_of_a_cost_what_was_measured_is_in_the_snapshot_and_its_calibration_in_the_evaluation(
     folder, learner, opened, monkeypatch
 ):
-    monkeypatch.setattr(results, "measure_cost", lambda *given: {"deviation": 0.3, "calibration": given[2]})
     kept = kept_of(heads=["helpful"])
     unseen = PreferenceData(SEEN[:1], [], [], ["helpful"])
+
+    def measured(*given):
+        assert given == (config_of(role="cost"), ONE, str(folder.new), kept, unseen)
+        return {"deviation": 0.3, "calibration": given[2]}
+
+    monkeypatch.setattr(results, "measure_cost", measured)
     written = write(folder, config_of(role="cost"), [learner], kept, unseen)
     config = json.loads((folder.new / "config.json").read_text())
     assert config["accord"] == {"deviation": 0.3, "calibration": str(folder.new)}
