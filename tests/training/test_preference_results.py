@@ -243,6 +243,7 @@ def test_members_and_groups_are_combined_as_the_knobs_say():
     """Groups by the rule; then members by their mean."""
     worst = {"ensemble": 3, "combine": "variance", "variance_weight": 0.7}
     assert results.how_combined(config_of(), 1) == {}
+    assert results.how_combined(config_of(**worst), 2)["ensemble"]["members"] == ["members/1"]
     assert results.how_combined(config_of(**worst), 3) == {
         "ensemble": {"members": ["members/1", "members/2"], "combine": rule("variance", 0.7)}
     }
