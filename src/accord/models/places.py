@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 from transformers.utils import cached_file
@@ -63,7 +64,7 @@ def reading(where: str, what: str) -> Iterator[None]:
     """What a library says of a place that it cannot read is BadInput; a full disk stays what it is."""
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, struct.error) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError, struct.error) as error:
         if is_disk_full(error):
             raise
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -144,9 +145,9 @@ def base_of(where: str) -> str:
         return ""
     base = _named_base(where)
     beside = Path(where) / base
-    if not _holds_model(Path(base)) and _holds_model(beside):
+    if base and not _holds_model(Path(base)) and _holds_model(beside):
         return os.path.normpath(beside)
-    if not (hub_id(base)[0] or Path(base).is_dir()):
+    if not base or not (hub_id(base)[0] or Path(base).is_dir()):
         raise BadInput(
             f"{where}: its base {base or '(none is named)'} is not there; set base_model_name_or_path in {ADAPTER}"
         )
