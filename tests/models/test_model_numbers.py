@@ -180,8 +180,8 @@ CALIBRATED = {"temperature": 0.5, "relative_error": 0.4, "n": 60, "flips": 0.0, 
 
 def test_a_limit_bounds_a_cost_by_its_spread_or_a_share_by_its_calibration():
     costs = tensor([0.4, -1.2])
-    cost = Limit("harm", 0.25, deviation=0.5)
-    assert cost.bounded(costs) is costs and cost.error(0.75) == pytest.approx(1.0)
+    cost = Limit("harm", 0.25, deviation=0.4)
+    assert cost.bounded(costs) is costs and cost.error(0.75) == pytest.approx(1.25)
     share = Limit("harm", 0.25, "unsafe", calibration=SafetyCalibration(**CALIBRATED))
     expected = [1 / (1 + math.exp(-c / 0.5)) for c in (0.4, -1.2)]
     assert share.bounded(costs).tolist() == pytest.approx(expected) and share.error(0.75) == pytest.approx(1.0)

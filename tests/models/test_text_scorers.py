@@ -90,21 +90,21 @@ def test_a_server_of_the_policys_tokens_is_sent_the_ids_that_were_drawn(server, 
 
 
 def test_one_of_other_tokens_is_told_which_replies_have_ended(server, renderer):
-    groups, _ = groups_of(renderer, cut=(1,))
+    groups, _ = groups_of(renderer, cut=(1, 2))
     groups.append(reply_group((5,), ()))
     scorer = RemoteScorer("a,b", "preference", renderer, "brief")
     texts, prompts = [*REPLIES, "big"], [*PROMPTS, PROMPTS[0]]
     found = scorer.raw_scores(prompts, texts, groups, micro_tokens=7)
     assert found.tolist() == [0.5 + len(text) for text in texts]
     told = sorted(server.seen, key=lambda body: body["conversations"][0][1]["content"])
-    assert [body["ended"] for body in told] == [[True, False], [True, False]]
+    assert [body["ended"] for body in told] == [[True, False], [False, False]]
     assert {body["head"] for body in told} == {"brief"}
     assert told[0]["conversations"] == conversations_of(prompts[:2], texts[:2])
 
 
-def test_without_a_renderer_nothing_is_said_of_the_ends(server):
+def test_without_a_renderer_nothing_is_said_of_the_ends(server, renderer):
     scorer = RemoteScorer("a", "preference", None, "helpful")
-    assert scorer.raw_scores(PROMPTS, REPLIES, [], micro_tokens=7).tolist() == [7.5, 0.5, 11.5]
+    assert scorer.raw_scores(PROMPTS, REPLIES, groups_of(renderer)[0], micro_tokens=7).tolist() == [7.5, 0.5, 11.5]
     (body,) = server.seen
     assert body["ended"] == [] and len(body["conversations"]) == 3
 
@@ -119,7 +119,7 @@ def test_a_server_that_says_nothing_of_itself_is_sent_conversations_alone(server
     assert scorer.normalizer == Normalizer() and dict(scorer.measured) == {}
 
 
-@pytest.mark.parametrize(("count", "sizes"), [(300, [64] * 4 + [44]), (65, [33, 32]), (3, [2, 1])])
+@pytest.mark.parametrize(("count", "sizes"), [(300, [64] * 4 + [44]), (65, [33, 32]), (3, [2, 1]), (2, [1, 1])])
 def test_a_request_has_64_replies_at_most_and_two_servers_share_fewer(server, count, sizes):
     scorer = RemoteScorer("a,b", "preference", None, "helpful")
     found = scorer.raw_scores(PROMPTS[:1] * count, [str(k % 7) * k for k in range(count)], [], micro_tokens=7)
@@ -197,6 +197,7 @@ def test_any_list_of_finite_numbers_is_scores(found):
     ("found", "words"),
     [
         ([1.0], "where gave 1 scores for 2 replies"),
+        ((1.0,), "where gave 1 scores for 2 replies"),
         ([1.0, 2.0, 3.0], "3 scores for 2"),
         ("no", "a str for 2"),
         (np.array(1.0), "a float for 2"),
