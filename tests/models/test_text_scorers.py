@@ -30,7 +30,7 @@ def about(**changes):
     return About(**{"snapshot": "s", "role": "preference", "tokenizer": "t", "readings": readings} | changes)
 
 
-class Server:
+class LetterServer:
     """Answers with what it was asked: a number that tells the reply and its place."""
 
     told = None
@@ -61,9 +61,9 @@ class Server:
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(text_scorers, "ScoreServer", Server)
-    Server.told, Server.answers, Server.seen = about(), None, []
-    return Server
+    monkeypatch.setattr(text_scorers, "ScoreServer", LetterServer)
+    LetterServer.told, LetterServer.answers, LetterServer.seen = about(), None, []
+    return LetterServer
 
 
 def groups_of(renderer, cut=()):
@@ -153,7 +153,7 @@ def test_what_a_server_refuses_or_answers_badly_is_a_failure(server):
 
 
 def test_servers_are_one_scorer_where_they_agree(server, monkeypatch):
-    servers = [Server("a"), Server("b")]
+    servers = [LetterServer("a"), LetterServer("b")]
     assert agreed(servers, "preference") == about()
     for role, needed, flag in (("cost", "preference", "--costs"), ("preference", "cost", "--rewards")):
         server.told = about(role=role)
@@ -162,7 +162,7 @@ def test_servers_are_one_scorer_where_they_agree(server, monkeypatch):
         ):
             agreed(servers, needed)
     answers = {"a": about(), "b": about(snapshot="another")}
-    monkeypatch.setattr(Server, "about", lambda self: answers[self.url])
+    monkeypatch.setattr(LetterServer, "about", lambda self: answers[self.url])
     with pytest.raises(BadInput, match="b serves another model than a; servers with commas between are one scorer"):
         agreed(servers, "preference")
 
