@@ -61,9 +61,16 @@ def test_a_prompt_says_where_contents_and_earlier_replies_stand():
 def test_a_reply_that_nothing_closes_ends_with_its_words():
     source = "{% for m in messages %}{{ m.role }}: {{ m.content }}; {% endfor %}"
     source += "{% if add_generation_prompt %}assistant: {% endif %}"
-    written = template(source).prompt(TALK, always)
+    written = template(source).prompt(TALK, lambda closing: closing[-1] == ">")
     assert written.text == "system: Be.; user: Why so?; assistant: Since.; user: And?; assistant: "
     assert cut(written.text, written.replies) == ["Since."]
+
+
+def test_what_closes_an_earlier_reply_stands_right_behind_it():
+    source = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% if m.role == 'assistant' %}<|end|>{% endif %}"
+    written = template(source + "{% endfor %}" + ASKS).prompt(TALK, always)
+    assert cut(written.text, written.replies) == ["Since.<|end|>"]
+    assert written.text.endswith("<user>And?<assistant>")
 
 
 def test_what_a_history_writes_before_a_reply_is_the_assistants_to_write():
@@ -102,6 +109,8 @@ def test_a_turn_that_is_not_shown_is_refused_unless_it_says_nothing():
         made.prompt(TALK[:2], always)
     assert made.prompt((Turn("system", " \n"), TALK[1]), always).text == "<user>Why so?<|end|><assistant>"
     silent = hiding.replace("system", "assistant")
+    empty = (TALK[1], Turn("assistant", " "), TALK[3])
+    assert template(silent).prompt(empty, always).replies == ()
     with pytest.raises(Refused, match=r"does not show every turn of a conversation \(assistant\)"):
         template(silent).reply(TALK[:2], "Since.", "")
 
@@ -267,6 +276,27 @@ def test_a_reply_keeps_its_own_thought_where_a_template_asks_for_one_and_drops_i
     assert made.plain_reply(turns, "a</think>b ") == WrittenReply(
         f"{NO_THOUGHT}a</think>b<|end|>", ((11, 21),), NO_THOUGHT, note
     )
+
+
+def test_a_thought_that_the_history_drops_is_not_written_where_none_is_asked_for():
+    turns, reply = TALK[:2], "<think>\nOr not?\n</think>\n\nIndeed."
+    made = template(DROPS.replace("<think>\n", "[go]"))
+    note = f"the chat template asks for a reply behind '[go]', which its history does not have; {APART}"
+    asked = made.prompt(turns, always).text
+    assert made.reply(turns, reply, asked) == WrittenReply("Indeed.<|end|>", ((0, 7),), "", note)
+    # a history that writes every thought as an empty one
+    emptied = "{% if m.role == 'assistant' %}<think>" + NO_THOUGHT + "{% endif %}"
+    made = template(DROPS.replace("<think>\n", "<think>").replace("<{{ m.role }}>", "<{{ m.role }}>" + emptied))
+    asked = made.prompt(turns, always).text
+    assert asked.endswith("<assistant><think>")
+    assert made.reply(turns, reply, asked) == WrittenReply(f"{NO_THOUGHT}Indeed.<|end|>", ((11, 18),), NO_THOUGHT, "")
+
+
+def test_a_thought_that_the_prompt_has_opened_is_closed_once():
+    made = template(TURNS.replace("<assistant>", "<assistant><think>\n") + "{# </think> #}")
+    asked = made.prompt(TALK[:2], always).text
+    reply = made.reply(TALK[:2], f"Or not?{CLOSE}Indeed.", asked)
+    assert reply[:3] == (f"Or not?{CLOSE}Indeed.<|end|>", ((0, 7), (18, 25)), "")
 
 
 # What is told and what cannot be read

@@ -176,9 +176,9 @@ class ChatTemplate:
         if not closing:
             note = note or "the chat template ends a reply with no token; EOS is put there"
         thoughtful = contents[-1].words[:-1]
-        if opening == NO_THOUGHT and note and thoughtful and len(numbers) == 1:
-            # the template leaves thoughts out where it asks for one: a reply has its own
-            thought, answer = contents[-1].words[0].strip(), text[slice(*own[0])]
+        if opening == NO_THOUGHT and note and thoughtful:
+            # the template asks for a thought, and a reply has its own, which the history may leave out
+            thought, answer = contents[-1].words[0].strip(), text[slice(*own[-1])]
             close = contents[-1].fixed[1]
             start = len(thought) + len(close)
             spans = ((0, len(thought)), (start, start + len(answer)))
