@@ -148,6 +148,8 @@ def test_of_two_forms_that_fit_the_longer_is_the_content():
     source = "{% for m in messages %}{{ m.content }}{% endfor %}"
     written = template(source).prompt((Turn("user", " a  "),), always)
     assert written.contents == ((0, 4),)
+    led = template(source.replace("m.content", "m.content.lstrip()"))
+    assert led.prompt((Turn("user", " a  "),), always).contents == ((0, 3),)
     trimmed = template(source.replace("m.content", "m.content.strip()"))
     assert trimmed.prompt((Turn("user", " a  "),), always).contents == ((0, 1),)
 
