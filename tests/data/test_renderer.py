@@ -1,4 +1,4 @@
-"""The renderer's smaller promises: texts without turns, what tells two apart, padding, control tokens by their place."""
+"""The renderer's smaller promises: texts without turns, what tells two apart, padding, control tokens by place."""
 
 import copy
 import hashlib
