@@ -178,6 +178,13 @@ def test_an_id_is_of_all_that_is_asked():
     assert one.id == content_hash("question", "choice", ("q",), (" a", " b"), 1, ("c",))
 
 
+def test_where_nothing_is_said_the_first_is_right():
+    plain = TaskQuestion("next", ("q",), (" a",))
+    assert (plain.right, plain.answers, plain.group, plain.solution, plain.heading) == (0, (), "", "", "")
+    pair = BiasQuestion("pair", "", ("a", "b"))
+    assert (pair.right, pair.biased, pair.unknown, pair.group, pair.cluster, pair.condition) == (0, 0, 0, "", "", "")
+
+
 def test_one_context_or_one_option_stands_for_all():
     assert TaskQuestion("choice", ("q",), (" a", " b", " c")).pairs() == [("q", " a"), ("q", " b"), ("q", " c")]
     assert TaskQuestion("choice", ("x", "y"), (" a",)).pairs() == [("x", " a"), ("y", " a")]

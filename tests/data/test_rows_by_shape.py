@@ -3,7 +3,7 @@
 import pytest
 
 from accord.data.conversations import Dropped
-from accord.data.parts import Parts, Ranking, Verdict
+from accord.data.parts import Parts, Ranking, Verdict, chosen_of_two
 from accord.data.shapes import parse_row, recognise
 from accord.errors import BadInput
 from accord.records import Turn
@@ -26,6 +26,16 @@ def of_two(ranks=(1, 2), ideal=0, strength=0.0, probability=1.0, all_bad=False, 
 def ranked(ranks, ideal, all_bad=False, prompts=None, replies=("one", "two", "three"), **more):
     rankings = (Ranking("", ranks, all_bad=all_bad),)
     return Parts(prompts=prompts or (Q,) * len(replies), replies=replies, ideal=ideal, rankings=rankings, **more)
+
+
+def test_what_nobody_said():
+    assert Ranking("c", (1, 2)) == ("c", (1, 2), 0.0, (), 1.0, False, "")
+    assert Verdict(0, "c", "safe", 1.0) == (0, "c", "safe", 1.0, "", 0.0, "")
+    nothing = Parts()
+    assert (nothing.text, nothing.ideal, nothing.slice, nothing.source, nothing.labeler) == ("", -1, "", "", "human")
+    assert nothing.stored == ("", "") and nothing.prompts == nothing.first == nothing.notes == ()
+    pair = chosen_of_two((Q, Q), ("one", "two"), 0.75)
+    assert pair.rankings == (("", (1, 2), 0.0, (), 0.75, False, ""),) and pair.verdicts == ()
 
 
 # Pairs
