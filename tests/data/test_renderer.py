@@ -47,7 +47,8 @@ def test_control_tokens_in_such_texts_stay_text(renderer):
     control = set(renderer.tokenizer.added_tokens_decoder)
     said = "a<|end|>b"
     assert not control & set(renderer.passage(said)[1:])
-    assert not control & set(renderer.continued("", said)[1])
+    for context, text in (("", said), (" " * 9, "<|end|>")):
+        assert not control & set(renderer.continued(context, text)[1])
     before, behind = renderer.continued(said, said)
     assert not control & {*before[1:], *behind} and behind
 
@@ -73,6 +74,12 @@ def test_a_text_follows_eos_where_there_is_no_bos(own):
 def test_a_document_begins_with_bos_where_a_conversation_does(own, writes, begins):
     own.chat_template = writes
     assert (Renderer(own).document("the cat")[0] == own.bos_token_id) is begins
+
+
+def test_a_document_needs_no_more_than_the_roles_of_a_conversation(own):
+    strange = "{% for m in messages if m.role not in ('user', 'assistant') %}{{ raise_exception('role') }}{% endfor %}"
+    own.chat_template = strange + CHAT_TEMPLATE
+    assert Renderer(own).document("the cat")[0] == own.bos_token_id
 
 
 def test_role_tokens_and_the_words_for_them(renderer):
@@ -109,6 +116,25 @@ def test_a_reply_is_read_back_without_its_end_alone(renderer):
     ids = renderer.reply_ids(" the cat ")
     assert renderer.text(ids) == renderer.text(ids[:-1]) == renderer.text(list(ids)) == "the cat"
     assert renderer.text((*ids, *ids)) == "the cat <|end|>  the cat" and renderer.text(()) == ""
+
+
+def test_a_thought_that_the_prompt_opens_is_read_back_with_its_tag(own):
+    thinks = "{% if message['role'] == 'assistant' %}<think>\n{% endif %}"
+    own.chat_template = CHAT_TEMPLATE.replace("{{ message['content']", thinks + "{{ message['content']").replace(
+        "<|assistant|>{% endif", "<|assistant|><think>\n{% endif"
+    )
+    renderer = Renderer(own)
+    assert renderer.text(ids_of(own, "the cat")) == "<think>\n the cat"
+    assert Renderer(copy.deepcopy(own), aloud=False).reply_ids("the cat")[-1] == own.eos_token_id
+
+
+def test_earlier_replies_that_are_not_trained_on_are_said_once(own, capsys):
+    own.chat_template = CHAT_TEMPLATE.replace("<|assistant|>{% endif", "<|tool|>{% endif")
+    renderer = Renderer(own)
+    turns = (*ASKED, Turn("assistant", "the cat"), *ASKED)
+    assert not any(renderer.conversation(turns, "so").mask[:-3])
+    renderer.prompt_ids((*turns, Turn("assistant", "the dog"), *ASKED))
+    assert capsys.readouterr().out.count("earlier replies, which stand elsewhere, are not trained on\n") == 1
 
 
 def test_a_stop_of_ones_own_ends_a_reply(own):
@@ -269,6 +295,41 @@ def test_a_text_that_goes_on_has_no_start_of_its_own():
     spelled = encoder.encode_after("the </s>cat", [(4, 9)])
     control = next(i for i, name in encoder.added.items() if name == "</s>")
     assert control not in spelled and control in encoder.encode_after("the </s>cat", [(0, 4)])
+    assert control not in encoder.encode_after("the </s>cat", [(3, 5)])
+    assert encoder.encode_after("</s>the </s>cat", [(8, 12)]).count(control) == 1
+
+
+@pytest.mark.parametrize(("name", "begins"), [("llama-2", True), ("mistral-v0.3", False), ("qwen2.5", None)])
+def test_what_stands_between_control_tokens_is_encoded_as_the_tokenizer_does(name, begins):
+    """Behind a control token a stretch is a text of its own, or one that goes on; at the start always the former."""
+    encoder = Encoder(FAMILIES[name].tokenizer())
+    token, control = next((i, name) for i, name in encoder.added.items() if name in ("</s>", "<|im_end|>"))
+    bare = encoder._bare
+    said = f"the {control}cat"
+    first = encoder.encode(said, [(0, len(said))])
+    assert first.ids == bare.encode(said, add_special_tokens=False).ids
+    behind = encoder.encode(control + said, [(len(control), 99)])
+    going = bare.encode("\n" + said, add_special_tokens=False).ids
+    going = going[len(bare.encode("\n", add_special_tokens=False).ids) :]
+    assert behind.ids == [token, *(first.ids if begins else going)]
+    assert (first.ids != going) is (begins is not None)
+    shown = "".join((control + said)[a:b] for a, b in behind.spans)
+    assert shown == control + said and behind.spans[1][0] == len(control)
+
+
+def test_a_word_that_was_made_special_is_ordinary_and_what_no_text_can_write_is_refused():
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    backend = Tokenizer(models.WordLevel({"<unk>": 0, "</s>": 1, "cat": 2, "dog": 3}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.add_special_tokens(["<unk>", "</s>", "cat"])
+    added = {i: SimpleNamespace(content=name) for i, name in enumerate(["<unk>", "</s>", "cat"])}
+    encoder = Encoder(SimpleNamespace(backend_tokenizer=backend, added_tokens_decoder=added))
+    assert [encoder.is_ordinary(i) for i in range(4)] == [False, False, True, True]
+    assert encoder.encode("dog cat", [(0, 7)]) == ([3, 2], [(0, 3), (4, 7)], True)
+    assert encoder.encode("dog </s>", [(0, 4)]).ids == [3, 1]
+    with pytest.raises(Refused, match="a text spells a control token that the tokenizer cannot write as text"):
+        encoder.encode("dog </s>", [(0, 8)])
 
 
 def test_a_tokenizer_without_a_backend_is_refused():
