@@ -332,6 +332,25 @@ def test_a_word_that_was_made_special_is_ordinary_and_what_no_text_can_write_is_
         encoder.encode("dog </s>", [(0, 8)])
 
 
+def test_a_token_that_is_found_in_what_was_made_of_a_text_is_the_templates():
+    from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
+
+    backend = Tokenizer(models.WordLevel({"<unk>": 0, "dog": 1, "<end>": 2}, unk_token="<unk>"))
+    backend.normalizer, backend.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.Whitespace()
+    backend.add_tokens([AddedToken("<end>", normalized=True)])
+    added = {2: SimpleNamespace(content="<end>")}
+    encoder = Encoder(SimpleNamespace(backend_tokenizer=backend, added_tokens_decoder=added))
+    assert encoder.encode("Dog <END>", [(0, 3)]) == ([1, 2], [(0, 3), (4, 9)], False)
+
+
+@pytest.mark.parametrize("name", ["gpt-2", "qwen2.5", "llama-2"])
+def test_a_reply_is_encoded_with_the_end_of_its_prompt(name, capsys):
+    renderer = Renderer(FAMILIES[name].tokenizer())
+    turns = (*ASKED, Turn("assistant", "the cat"), *ASKED)
+    assert renderer.conversation(turns, "the dog").ids[: len(renderer.prompt_ids(turns))] == renderer.prompt_ids(turns)
+    assert "is encoded apart" not in capsys.readouterr().out
+
+
 def test_a_tokenizer_without_a_backend_is_refused():
     class Slow:
         pass
