@@ -127,6 +127,7 @@ def test_a_reply_that_stands_there_twice_is_said_once():
         ("comparison", replace(SAID, replies=("one", "two", " ")), "empty reply"),
         ("comparison", replace(SAID, replies=("one", "two", " one\n")), "equal replies"),
         ("battle", JUDGED, "other kind of record"),
+        ("battle", replace(JUDGED, snapshots=("x", "y", "z")), "other kind of record"),
         ("battle", SAID, "no snapshot named"),
         ("battle", replace(SAID, snapshots=("x", "y", "x")), "a snapshot against itself"),
         ("battle", replace(of_two(Q, (Turn("user", "r"),)), snapshots=("x", "y")), "prompts differ"),
