@@ -90,6 +90,10 @@ def test_a_criterion_that_is_not_there_is_told_those_that_are(tmp_path):
     with pytest.raises(BadInput) as refused:
         read_judgements(source, "honest")
     assert "criteria in it" not in str(refused.value)
+    names = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+    rated = write_rows(tmp_path, {"prompt": "q", "response": "a", **dict.fromkeys(names, 2)})
+    with pytest.raises(BadInput, match=f"criteria in it: {', '.join(sorted(names))}"):
+        read_judgements(rated, "honest")
 
 
 # Mixtures
