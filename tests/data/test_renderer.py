@@ -126,6 +126,20 @@ def test_a_thought_that_the_prompt_opens_is_read_back_with_its_tag(own):
     renderer = Renderer(own)
     assert renderer.text(ids_of(own, "the cat")) == "<think>\n the cat"
     assert Renderer(copy.deepcopy(own), aloud=False).reply_ids("the cat")[-1] == own.eos_token_id
+    own.chat_template = own.chat_template.replace("<think>\n", "<think></think>")
+    assert Renderer(own).text(ids_of(own, "the cat")) == "the cat"  # a thought that is closed already
+
+
+def test_a_mask_is_as_long_as_its_ids_whatever_is_trained_on(renderer):
+    turns = (*ASKED, Turn("assistant", "the cat"), *ASKED)
+    asked, reply = renderer.prompt_ids(turns), renderer.reply_ids("a dog", turns)
+    shown = renderer.conversation(turns, "a dog", train_on="reply")
+    assert (shown.ids, shown.mask) == (asked + reply, (False,) * len(asked) + (True,) * len(reply))
+
+
+def test_blanks_before_marks_are_read_back_as_they_are(renderer):
+    for said in ("the cat , so .", "it is n't , is it ?", "do n't ' s"):
+        assert renderer.text(renderer.reply_ids(said)) == said
 
 
 def test_earlier_replies_that_are_not_trained_on_are_said_once(own, capsys):
