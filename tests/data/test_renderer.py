@@ -76,6 +76,19 @@ def test_a_document_begins_with_bos_where_a_conversation_does(own, writes, begin
     assert (Renderer(own).document("the cat")[0] == own.bos_token_id) is begins
 
 
+def test_a_document_begins_with_bos_where_the_tokenizer_puts_it(own):
+    from tokenizers.processors import TemplateProcessing
+
+    bos = own.bos_token_id
+    own.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{own.bos_token} $A", special_tokens=[(own.bos_token, bos)]
+    )
+    own.chat_template = CHAT_TEMPLATE.replace("<|bos|>", "")
+    renderer = Renderer(own)
+    assert renderer.document("the cat") == (bos, *ids_of(own, "the cat"), own.eos_token_id)
+    assert bos not in renderer.prompt_ids(ASKED)
+
+
 def test_a_document_needs_no_more_than_the_roles_of_a_conversation(own):
     strange = "{% for m in messages if m.role not in ('user', 'assistant') %}{{ raise_exception('role') }}{% endfor %}"
     own.chat_template = strange + CHAT_TEMPLATE
@@ -360,9 +373,27 @@ def test_a_token_that_is_found_in_what_was_made_of_a_text_is_the_templates():
 @pytest.mark.parametrize("name", ["gpt-2", "qwen2.5", "llama-2"])
 def test_a_reply_is_encoded_with_the_end_of_its_prompt(name, capsys):
     renderer = Renderer(FAMILIES[name].tokenizer())
-    turns = (*ASKED, Turn("assistant", "the cat"), *ASKED)
-    assert renderer.conversation(turns, "the dog").ids[: len(renderer.prompt_ids(turns))] == renderer.prompt_ids(turns)
+    spells, earlier = Turn("user", "a </s><|endoftext|>b"), (*ASKED, Turn("assistant", "the cat"))
+    for turns in ((*earlier, *ASKED), (spells,), (*earlier, spells)):
+        ids = renderer.conversation(turns, "the dog").ids
+        assert ids[: len(renderer.prompt_ids(turns))] == renderer.prompt_ids(turns)
     assert "is encoded apart" not in capsys.readouterr().out
+
+
+def test_a_reply_whose_first_blanks_would_join_the_prompts_last_ones_is_encoded_apart_and_said_so(capsys):
+    tokenizer = train_tokenizer(["a\n\n\n\nb"] * 9, 280)
+    breaks = CHAT_TEMPLATE.replace("}}|>{{", "}}|>\n{{")
+    tokenizer.chat_template = breaks.replace("<|assistant|>{%", "<|assistant|>\n{%")
+        "<|assistant|>{%", "<|assistant|>\n{%"
+    )
+    renderer = Renderer(tokenizer)
+    said = "\n\n\nb <|end|>"
+    reply = renderer.reply_ids(said, ASKED)
+    assert renderer.conversation(ASKED, said).ids == renderer.prompt_ids(ASKED) + reply
+    assert reply == (*renderer._encoder.encode_after(f"{said}<|end|>", [(0, len(said))]),)
+    assert reply.count(renderer.end) == 1 and renderer.text(reply) == said.strip()
+    note = "a reply whose first blanks the tokenizer would join to its prompt's last ones is encoded apart"
+    assert capsys.readouterr().out.count(note) == 1
 
 
 def test_a_tokenizer_without_a_backend_is_refused():
