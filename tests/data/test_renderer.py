@@ -384,8 +384,6 @@ def test_a_reply_whose_first_blanks_would_join_the_prompts_last_ones_is_encoded_
     tokenizer = train_tokenizer(["a\n\n\n\nb"] * 9, 280)
     breaks = CHAT_TEMPLATE.replace("}}|>{{", "}}|>\n{{")
     tokenizer.chat_template = breaks.replace("<|assistant|>{%", "<|assistant|>\n{%")
-        "<|assistant|>{%", "<|assistant|>\n{%"
-    )
     renderer = Renderer(tokenizer)
     said = "\n\n\nb <|end|>"
     reply = renderer.reply_ids(said, ASKED)
