@@ -87,6 +87,10 @@ def test_a_document_begins_with_bos_where_the_tokenizer_puts_it(own):
     renderer = Renderer(own)
     assert renderer.document("the cat") == (bos, *ids_of(own, "the cat"), own.eos_token_id)
     assert bos not in renderer.prompt_ids(ASKED)
+    spells = (Turn("user", "the <|end|>cat"),)
+    asked = renderer.prompt_ids(spells)
+    own.backend_tokenizer.post_processor = TemplateProcessing(single="$A", special_tokens=[])
+    assert asked == Renderer(own).prompt_ids(spells)
 
 
 def test_a_document_needs_no_more_than_the_roles_of_a_conversation(own):
@@ -324,6 +328,7 @@ def test_a_text_that_goes_on_has_no_start_of_its_own():
     assert control not in spelled and control in encoder.encode_after("the </s>cat", [(0, 4)])
     assert control not in encoder.encode_after("the </s>cat", [(3, 5)])
     assert encoder.encode_after("</s>the </s>cat", [(8, 12)]).count(control) == 1
+    assert encoder.encode_after("</s></s>cat", [(4, 8)]).count(control) == 1
 
 
 @pytest.mark.parametrize(("name", "begins"), [("llama-2", True), ("mistral-v0.3", False), ("qwen2.5", None)])
