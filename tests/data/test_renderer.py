@@ -382,6 +382,7 @@ def test_a_reply_is_encoded_with_the_end_of_its_prompt(name, capsys):
     for turns in ((*earlier, *ASKED), (spells,), (*earlier, spells)):
         ids = renderer.conversation(turns, "the dog").ids
         assert ids[: len(renderer.prompt_ids(turns))] == renderer.prompt_ids(turns)
+        assert ids[-1] == renderer.end
     assert "is encoded apart" not in capsys.readouterr().out
 
 
