@@ -11,6 +11,7 @@ from accord.evaluation.agreement import (
     by_question,
     cohen_kappas,
     fleiss_kappa,
+    fused_and_separate,
     krippendorff_alpha,
     raw_agreement,
 )
@@ -66,6 +67,45 @@ def test_krippendorffs_alpha_of_ratings_by_hand():
     )
 
 
+def test_fleiss_kappa_is_of_the_questions_with_the_commonest_number_of_labelers():
+    """Of 3: 1/3, 1, 1 and 0 of the pairs agree; 6 a, 5 b and 1 c of 12 answers. The two and the four have no part."""
+    rows = ["ab", "aab", "bbb", "aaa", "abc", "cccc"]
+    chance = (36 + 25 + 1) / 144
+    assert fleiss_kappa(table(*rows)) == pytest.approx((7 / 12 - chance) / (1 - chance))
+    assert (
+        math.isnan(fleiss_kappa([])) and math.isnan(fleiss_kappa(table("aa", "aa"))) and math.isnan(raw_agreement([]))
+    )
+
+
+def test_cohens_kappa_of_every_two_who_share_ten_questions_and_more_than_one_answer():
+    """Of three: p0 and p1 share 10, p0 and p2 nine, p1 and p2 say the same one thing of 12."""
+    rows = ["aa" + "a"] * 2 + ["abb"] * 3 + ["ba" + "a"] + ["bbb"] * 3 + [("b", "b", None)]
+    found = cohen_kappas(table(*rows))
+    # 6 of 10 agree; p0 has 5 a, p1 3 a: by chance .5 · .3 + .5 · .7
+    assert found[("p0", "p1")] == pytest.approx((0.6 - 0.5) / (1 - 0.5)) and set(found) == {("p0", "p1")}
+    same = [dict(reversed(said.items())) for said in table(*["aa"] * 12)]
+    assert cohen_kappas(same) == {}
+    turned = [dict(reversed(said.items())) for said in table(*rows)]
+    assert cohen_kappas(turned) == found, "a pair goes by its names and not by who answered first"
+
+
+def alpha_by_hand(questions, distance):
+    """Krippendorff 2011 from pairs of values: within a question each weighs 1 / (m − 1), m its answers."""
+    units = [list(said.values()) for said in questions if len(said) > 1]
+    values = [value for unit in units for value in unit]
+    seen = sum(distance(a, b) / (len(unit) - 1) for unit in units for a in unit for b in unit) / len(values)
+    n = len(values)
+    return 1 - seen / (sum(distance(a, b) for a in values for b in values) / (n * (n - 1)))
+
+
+def test_krippendorffs_alpha_where_not_all_answer_everything():
+    """Two labelers of one question, three of others, one of the last, which says nothing."""
+    rows = [(1, 1, None), (None, 2, 4), (1, 2, 2), (4, 4, 4), (4, None, None), (2, 1, 4)]
+    assert krippendorff_alpha(table(*rows)) == pytest.approx(alpha_by_hand(table(*rows), lambda a, b: a != b))
+    squared = alpha_by_hand(table(*rows), lambda a, b: (a - b) ** 2)
+    assert krippendorff_alpha(table(*rows), "interval") == pytest.approx(squared)
+
+
 def test_missing_answers_and_repeated_ones():
     said = [Answer("q", "x", 1), Answer("q", "x", 2), Answer("q", "y", 2), Answer("r", "x", 1)]
     assert by_question(said) == [{"x": 2, "y": 2}]
@@ -84,6 +124,68 @@ def test_intervals_of_agreement_hold_the_planted_value():
     assert found["fleiss_kappa"]["mean"] == pytest.approx(found["krippendorff_alpha"]["mean"], abs=2e-3)
     assert found["cohen_kappa"]["x and y"] == pytest.approx(0.64, abs=0.07)
     assert agreement([Answer(1, "x", 1)]) == {}
+
+
+def said_by(rows, first=0):
+    return [
+        Answer(first + q, who, answer) for q, row in enumerate(rows) for who, answer in zip("xyz", row, strict=False)
+    ]
+
+
+def test_agreement_has_the_middle_95_of_100_of_resampled_questions():
+    """Shares of pairs that agree: 1, 1/3, 1/3, 0 and 1; drawn with replacement under the seed that was given."""
+    answers = [*said_by(["aaa", "aab", "abb", "abc", "ccc"]), Answer(9, "w", "a")]
+    found = agreement(answers, resamples=80, seed=5)
+    assert (found["questions"], found["labelers"]) == (5, 3), "who shares no question is not counted"
+    shares, rng = np.array([1, 1 / 3, 1 / 3, 0, 1]), np.random.default_rng(5)
+    means = np.sort([shares[rng.integers(0, 5, 5)].mean() for _ in range(80)])
+    # quantiles of 80 draws: 79 steps, of which 0.025 is 1.975
+    low, high = means[1] + 0.975 * (means[2] - means[1]), means[-2] - 0.975 * (means[-2] - means[-3])
+    expected = {"mean": shares.mean(), "low": low, "high": high, "n": 5}
+    assert found["raw"] == pytest.approx(expected) and found["cohen_kappa"] == {}
+
+
+def test_agreement_on_one_answer_alone_is_beyond_chance_nowhere():
+    found = agreement(said_by(["aa", "aa", "aa"]), resamples=10)
+    nothing = {"mean": None, "low": None, "high": None, "n": 3}
+    assert found["fleiss_kappa"] == found["krippendorff_alpha"] == nothing and found["raw"]["low"] == 1
+
+
+def test_agreement_on_two_questions_has_bounds_from_the_resamples_that_have_a_value():
+    """Half of the resamples draw one question twice: of "aa" and "bb" κ is 1 where it is known."""
+    found = agreement(said_by(["aa", "bb"]), resamples=20)["fleiss_kappa"]
+    assert (found["mean"], found["low"], found["high"]) == (1, 1, 1)
+
+
+def test_a_fused_question_beside_two_separate_ones_by_hand():
+    """The mean α of the two less the fused one's, over the questions that all three have two answers to."""
+    rows = {
+        "helpful": ["aaa", "bbb", "aab", "ab"],
+        "harmless": ["bbb", "aab", "bba", "bb"],
+        "overall": ["aab", "abb", "bab", "ba"],
+    }
+    answers = {name: [*said_by(said), *said_by(["ab"], 4)] for name, said in rows.items()}
+    answers["harmless"] = answers["harmless"][:-1]  # one answer to the last: it has no part anywhere
+    found = fused_and_separate(answers, "overall", resamples=20, seed=4)
+    alpha = {name: krippendorff_alpha(table(*said)) for name, said in rows.items()}
+    assert found["krippendorff_alpha"] == pytest.approx(alpha)
+    gap = (alpha["helpful"] + alpha["harmless"]) / 2 - alpha["overall"]
+    assert (found["difference"]["mean"], found["difference"]["n"]) == (pytest.approx(gap), 4)
+
+    rng, gaps = np.random.default_rng(4), []
+    for draw in (rng.integers(0, 4, 4) for _ in range(20)):
+        one, two, fused = (krippendorff_alpha(table(*[said[i] for i in draw])) for said in rows.values())
+        gaps.append((one + two) / 2 - fused)
+    known = np.sort([value for value in gaps if not math.isnan(value)])
+    low, high = np.quantile(known, [0.025, 0.975])
+    assert (found["difference"]["low"], found["difference"]["high"]) == pytest.approx((low, high))
+
+
+def test_a_fused_question_without_a_chance_to_differ_has_no_difference():
+    answers = {name: said_by(["aa", "aa"]) for name in ("helpful", "overall")}
+    found = fused_and_separate(answers, "overall", resamples=5)
+    assert found["krippendorff_alpha"] == {"helpful": None, "overall": None}
+    assert found["difference"] == {"mean": None, "low": None, "high": None, "n": 2}
 
 
 def test_planted_reliabilities_are_inside_their_intervals():

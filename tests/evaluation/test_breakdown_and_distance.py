@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import optimize
 from sklearn.metrics import roc_auc_score
 
 from accord.evaluation.baselines import BagOfWords
@@ -14,6 +15,7 @@ from accord.evaluation.calibration import (
     refitted,
 )
 from accord.evaluation.distance import auroc_interval, fit_gaussian, relative_distance
+from accord.evaluation.statistics import bootstrap, share_interval
 
 
 def pair(number, better=1.0, worse=0.0, source="a", turn=1, strength=0.0, lengths=(10, 5)):
@@ -38,6 +40,88 @@ def test_breakdown_by_hand():
     assert names == ["1: below -7.5 characters", "3: 5 to 12.5 characters", "4: 12.5 or more characters"]
     assert not any(by in ("strength", "labeler") for by, _ in rows)
     assert rows["score level", "both above the 0% quantile"]["n"] == 4
+
+
+def facts(number, longer, margin, **more):
+    about = {"source": "a", "labeler": "x", "turn": 1, "strength": 0.0, "base": 0.0, "prompt": f"p{number}"} | more
+    scores, lengths = (about["base"] + margin, about["base"]), (100 + longer, 100)
+    texts = (f"good {number}", f"bad {number}")
+    return PairFacts(
+        about["prompt"],
+        about["source"],
+        about["labeler"],
+        about["turn"],
+        about["strength"],
+        scores,
+        lengths,
+        "why",
+        texts,
+    )
+
+
+def row(by, group, margins, prompts):
+    accuracy = share_interval([0.5 if m == 0 else float(m > 0) for m in margins], prompts).json()
+    mean = pytest.approx(sum(margins) / len(margins))
+    return {"by": by, "group": group, "n": len(margins), "accuracy": accuracy, "margin": mean}
+
+
+def test_every_row_of_a_breakdown_is_of_its_own_pairs():
+    """Six pairs, two of one prompt. Differences −8, −2, 0, 4, 6, 20: quartiles −1.5, 2 and 5.5."""
+    pairs = [
+        facts(0, -8, 1.0, source="", labeler="y", turn=3, strength=0.5),
+        facts(1, -2, -2.0, source="b", turn=4, strength=1.0),
+        facts(2, 0, 3.0, source="b", turn=9, strength=1.5),
+        facts(3, 4, 0.5, source="b", turn=3, strength=2.0, prompt="p2"),
+        facts(4, 6, -1.0, source="b", turn=4, strength=3.0),
+        facts(5, 20, 0.0, source="b", turn=4, strength=7.0),
+    ]
+    rows = [found for found in breakdown(pairs) if found["by"] != "score level"]
+    assert rows == [
+        row("source", "(unnamed)", [1.0], ["p0"]),
+        row("source", "b", [-2.0, 3.0, 0.5, -1.0, 0.0], ["p1", "p2", "p2", "p4", "p5"]),
+        row("turn", "3", [1.0, 0.5], ["p0", "p2"]),
+        row("turn", "4 or more", [-2.0, 3.0, -1.0, 0.0], ["p1", "p2", "p4", "p5"]),
+        row("length difference", "1: below -1.5 characters", [1.0, -2.0], ["p0", "p1"]),
+        row("length difference", "2: -1.5 to 2 characters", [3.0], ["p2"]),
+        row("length difference", "3: 2 to 5.5 characters", [0.5], ["p2"]),
+        row("length difference", "4: 5.5 or more characters", [-1.0, 0.0], ["p4", "p5"]),
+        # of six strengths the quartiles too: 1.125, 1.75 and 2.75
+        row("strength", "1: below 1.125", [1.0, -2.0], ["p0", "p1"]),
+        row("strength", "2: 1.125 to 1.75", [3.0], ["p2"]),
+        row("strength", "3: 1.75 to 2.75", [0.5], ["p2"]),
+        row("strength", "4: 2.75 or more", [-1.0, 0.0], ["p4", "p5"]),
+        row("labeler", "x", [-2.0, 3.0, 0.5, -1.0, 0.0], ["p1", "p2", "p2", "p4", "p5"]),
+        row("labeler", "y", [1.0], ["p0"]),
+    ]
+    named = [found["group"] for found in breakdown(pairs[:5]) if found["by"] == "strength"]
+    assert named == ["0.5", "1", "1.5", "2", "3"], "five strengths are named one by one"
+
+
+@pytest.mark.parametrize(("labelers", "rows"), [(1, 0), (2, 2), (40, 40), (41, 0)])
+def test_a_breakdown_by_so_many_that_nobody_reads_it_is_left_out(labelers, rows):
+    pairs = [facts(number, 0, 1.0, labeler=f"l{number}") for number in range(labelers)]
+    assert sum(found["by"] == "labeler" for found in breakdown(pairs)) == rows
+
+
+def test_score_levels_by_hand():
+    """Scores 0 to 7: quantiles 0, 1.75, 3.5 and 5.25, of which the last leaves one pair and so no row."""
+    pairs = [
+        facts(0, 0, 1.0, base=0.0),
+        facts(1, 0, -1.0, base=3.0),
+        facts(2, 0, 1.0, base=4.0),
+        facts(3, 0, 1.0, base=6.0),
+    ]
+    rows = [found for found in breakdown(pairs) if found["by"] == "score level"]
+    assert rows == [
+        row("score level", "both above the 0% quantile", [1.0, -1.0, 1.0, 1.0], ["p0", "p1", "p2", "p3"]),
+        row("score level", "both above the 25% quantile", [-1.0, 1.0, 1.0], ["p1", "p2", "p3"]),
+        row("score level", "both above the 50% quantile", [1.0, 1.0], ["p2", "p3"]),
+    ]
+    pairs += [facts(4, 0, 0.5, base=9.0)]
+    # 0, 1, 2, 3, 4, 5, 6, 7, 9, 9.5: 6.75
+    assert breakdown(pairs)[-1]["group"] == "both above the 50% quantile"
+    pairs += [facts(5, 0, -0.5, base=9.5)]
+    assert breakdown(pairs)[-1] == row("score level", "both above the 75% quantile", [0.5, -0.5], ["p4", "p5"])
 
 
 def test_accuracy_falls_where_both_replies_score_high():
@@ -70,12 +154,66 @@ def test_length_bias_of_a_model_that_reads_length_alone():
     assert found["partial"]["mean"] == pytest.approx(found["better_is_longer"]["mean"], abs=0.1)
 
 
+def test_length_bias_by_hand():
+    """Differences 3, −2, 4, 0, 1 and margins 2, 1, −1, −3, 0.5: slope Σ m d / Σ d² = 2.5 / 30."""
+    pairs = [
+        facts(0, 3, 2.0),
+        facts(1, -2, 1.0),
+        facts(2, 4, -1.0),
+        facts(3, 0, -3.0, prompt="p2"),
+        facts(4, 1, 0.05, base=0.25),
+    ]
+    margins, longer, prompts = (
+        np.array([2, 1, -1, -3, 0.05]),
+        np.array([3, -2, 4, 0, 1]),
+        ["p0", "p1", "p2", "p2", "p4"],
+    )
+    slope = (6 - 2 - 4 + 0.05) / 30
+    scores, lengths = (
+        np.array([2, 0, 1, 0, -1, 0, -3, 0, 0.3, 0.25]),
+        np.array([103, 100, 98, 100, 104, 100, 100, 100, 101, 100]),
+    )
+    found = length_bias(pairs)
+    assert found.pop("correlation") == pytest.approx(np.corrcoef(scores, lengths)[0, 1])
+    assert found.pop("score_per_100_characters") == pytest.approx(100 * slope)
+    assert (margins - slope * longer > 0).tolist() == [True, True, False, False, True]
+    unequal = [0, 1, 2, 4]
+    assert found == {
+        "better_is_longer": share_interval([1, 0, 1], ["p0", "p2", "p4"]).json(),
+        "better_is_shorter": share_interval([1], ["p1"]).json(),
+        "prefers_longer": {
+            "model": share_interval([1, 0, 0, 1], [prompts[i] for i in unequal]).json(),
+            "labeler": share_interval([1, 0, 1, 1], [prompts[i] for i in unequal]).json(),
+        },
+        "partial": share_interval([1, 1, 0, 0, 1], prompts).json(),
+    }
+
+
+def test_length_bias_of_replies_that_are_all_as_long_or_score_all_the_same():
+    found = length_bias([facts(0, 0, 2.0), facts(1, 0, -1.0)])
+    assert found["correlation"] is None and found["score_per_100_characters"] == 0
+    assert found["partial"] == share_interval([1, 0]).json() and found["better_is_longer"]["n"] == 0
+    level = length_bias([facts(0, 3, 0.0), facts(1, 5, 0.0)])
+    assert level["correlation"] is None and level["partial"]["mean"] == 0.5
+
+
 def test_the_most_confident_errors_come_first():
     pairs = [pair(0), pair(1, better=-3.0), pair(2, better=-1.0), pair(3, better=0.0)]
     errors = confident_errors(pairs, 5)
     assert [e["margin"] for e in errors] == [-3.0, -1.0]
     assert errors[0]["preferred_by_model"] == "bad 1" and errors[0]["preferred_by_labeler"] == "good 1"
     assert len(confident_errors(pairs, 1)) == 1
+    assert confident_errors([facts(8, 0, -2.0, source="s", labeler="y", prompt="q")], 1) == [
+        {
+            "margin": -2.0,
+            "source": "s",
+            "labeler": "y",
+            "prompt_id": "q",
+            "prompt": "why",
+            "preferred_by_labeler": "good 8",
+            "preferred_by_model": "bad 8",
+        }
+    ]
 
 
 def test_relative_distance_by_hand():
@@ -86,6 +224,31 @@ def test_relative_distance_by_hand():
     assert relative_distance([[9.0, 5.0]], near, near)[0] == pytest.approx(0.0, abs=1e-9)
     with pytest.raises(ValueError, match="two texts"):
         fit_gaussian(np.ones((1, 3)))
+
+
+def test_a_gaussian_is_of_maximum_likelihood_with_a_thousandth_of_the_mean_variance():
+    """By hand: deviations (−2, 0, 2) and (−1, 2, −1) have variances 8/3 and 2 over three texts, no covariance."""
+    found = fit_gaussian([[1.0, 4.0], [3.0, 7.0], [5.0, 4.0]])
+    floor = 1e-3 * (8 / 3 + 2) / 2
+    assert found.mean == pytest.approx([3.0, 5.0])
+    assert found.precision == pytest.approx(np.diag([1 / (8 / 3 + floor), 1 / (2 + floor)]))
+    distances = found.squared_distance(np.array([[4.0, 3.0], [3.0, 6.0]]))
+    assert distances == pytest.approx([1 / (8 / 3 + floor) + 4 / (2 + floor), 1 / (2 + floor)])
+    single = fit_gaussian([[1.0], [4.0]])
+    assert single.precision == pytest.approx(np.array([[1 / (2.25 * 1.001)]]))
+    same = fit_gaussian([[2.0, 2.0], [2.0, 2.0]])  # no variance: a floor of 10⁻³ · 10⁻¹²
+    assert same.precision == pytest.approx(1e15 * np.eye(2))
+    for shape in ((2,), (2, 2, 1)):
+        with pytest.raises(ValueError, match="two texts or more, got features of shape"):
+            fit_gaussian(np.ones(shape))
+
+
+def test_covariance_has_its_part_in_the_distance():
+    """Both vary by 2.5, and by 2 together: along (1, −1), where they differ, the variance is 0.5 and a thousandth."""
+    found = fit_gaussian([[2.0, 1.0], [1.0, 2.0], [-2.0, -1.0], [-1.0, -2.0]])
+    assert found.precision == pytest.approx(np.linalg.inv([[2.5025, 2.0], [2.0, 2.5025]]))
+    distance = found.squared_distance(np.array([[1.0, -1.0]]))
+    assert distance == pytest.approx([2 / (2.5025 - 2)])
 
 
 def test_the_distance_finds_what_is_strange_and_not_what_varies_everywhere():
@@ -109,6 +272,43 @@ def test_auroc_is_scikit_learns():
     assert auroc_interval(strange, ordinary, resamples=5).mean == pytest.approx(roc_auc_score(labels, scores))
     # 1 beats 0 and 0.5, 0.5 ties with 0.5 and beats 0: (2 + 1.5) / 4
     assert auroc_interval([1.0, 0.5], [0.0, 0.5], resamples=5).mean == pytest.approx(3.5 / 4)
+    # weights of resampled clusters (strange ones first) are scikit-learn's weights of samples
+    strange, ordinary = [2.0, 1.0, 4.0], [1.0, 0.0, 3.0, 0.5]
+    clusters = list("aabbccd")
+    labels, scores = [1, 1, 1, 0, 0, 0, 0], [*strange, *ordinary]
+
+    def area(weights):
+        both = [row[:3].sum() > 0 and row[3:].sum() > 0 for row in weights]
+        some = zip(weights, both, strict=True)
+        return np.array([roc_auc_score(labels, scores, sample_weight=row) if ok else np.nan for row, ok in some])
+
+    found = auroc_interval(strange, ordinary, clusters, resamples=40, seed=3)
+    expected = bootstrap(area, 7, clusters=clusters, resamples=40, seed=3)
+    assert (found.mean, found.low, found.high, found.n) == pytest.approx(
+        (expected.mean, expected.low, expected.high, 7)
+    )
+
+
+def test_a_bag_of_words_is_a_logistic_regression_on_differences_of_log_counts():
+    """Against a general optimiser: Σ log(1 + e^−m) for every pair, from both sides, and ridge · |w|² / 2."""
+    pairs = [("good good dog", "bad dog"), ("good cat .", "bad bad cat"), ("a dog", "good"), ("good", "cat , bad")]
+    words = sorted({"good", "dog", "bad", "cat", ".", "a", ","})
+
+    def counts(text):
+        return np.log1p([text.split().count(word) for word in words])
+
+    x = np.array([counts(better) - counts(worse) for better, worse in pairs])
+
+    def loss(w, ridge):
+        return 2 * np.logaddexp(0, -x @ w).sum() + ridge * w @ w / 2
+
+    held_out = [("good", "bad"), ("a cat", "dog dog ,"), ("bad never", "never .")]
+    z = np.array([counts(one) - counts(other) for one, other in held_out])
+    for ridge in (1.0, 3.0):
+        best = optimize.minimize(loss, np.zeros(len(words)), args=(ridge,), method="BFGS", options={"gtol": 1e-8}).x
+        assert BagOfWords(pairs, ridge=ridge).margins(held_out) == pytest.approx(z @ best, abs=2e-3)
+    # the two commonest words are good and dog or bad; the others say nothing
+    assert BagOfWords(pairs, words=2).margins([("a cat ,", ".")]) == pytest.approx([0.0])
 
 
 def test_a_bag_of_words_learns_which_words_win():
