@@ -7,7 +7,7 @@ import pytest
 
 from accord.claims.alarms import ALARMS
 from accord.commands import COMMANDS
-from accord.evaluation.diagnoses import MEANINGS, UNKNOWN, diagnose
+from accord.evaluation.diagnoses import CLOSER, MEANINGS, UNKNOWN, diagnose
 from accord.evaluation.metric_names import METRICS
 from accord.evaluation.metrics import definition
 from accord.stages.ppo.config import Ppo
@@ -50,3 +50,7 @@ def test_a_number_that_is_not_finite_and_a_metric_without_words():
     assert diagnose("objective/kl", "above", math.nan) is UNKNOWN
     general = diagnose("completions/clipped_ratio", "below", 0.1)
     assert METRICS["completions/clipped_ratio"].definition in general.means and "below" in general.means
+    assert "completions/clipped_ratio" in general.look and general.turn == CLOSER
+    # a name that nobody has defined speaks for itself
+    own = diagnose("somebody's own", "above", 2.0)
+    assert own.means == "above the bound that you set: somebody's own" and own.look.startswith("somebody's own over")

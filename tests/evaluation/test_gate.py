@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from accord.evaluation.gate import FEWEST, GateBound, judge_bound
+from accord.evaluation.gate import FEWEST, BoundVerdict, GateBound, bound_verdict, judge_bound, prompts_to_decide
 from accord.evaluation.metrics import metric_change, metric_interval
-from accord.evaluation.statistics import paired_shares, wilson
+from accord.evaluation.safety import with_fit
+from accord.evaluation.statistics import Interval, paired_difference, paired_shares, wilson
 
 SHARE, SCORE = "gold/harm_share", "gold/helpful"
 
@@ -49,6 +50,7 @@ def test_nothing_measured_is_not_decided():
     assert judge_bound(bound(0.5), {}).kept == "not decided"
     none = judge_bound(bound(0.5, against="run"), single([1] * 30), {})
     assert none.kept == "not decided" and none.prompts == 0 and none.needed is None
+    assert none.interval.json() == {"mean": None, "low": None, "high": None, "n": 0}
     with pytest.raises(ValueError, match="compare"):
         judge_bound(bound(0.5), single([1] * 30), single([1] * 30))
 
@@ -124,9 +126,114 @@ def test_the_number_of_prompts_that_it_names_decides(metric, draw, n, limit):
     assert kept[0] != "not decided" and kept[1] == "not decided"
 
 
+@pytest.mark.parametrize(
+    ("limit", "found", "more", "needed"),
+    [
+        # z² L (1 − L) / (p − L)² of a share: 3.8415 · .09 / .05² and 3.8415 · .16 / .15²
+        (0.1, wilson(5, 100), {}, 139),
+        (0.2, wilson(14, 40), {}, 28 + 13),
+        # of anything else the square of the end's distance over the bound's: 50 · (.4 / .3)² and 50 · (.6 / .2)²
+        (0.8, Interval(0.5, -0.1, 0.9, 50), {"metric": SCORE}, 89),
+        (0.3, Interval(0.5, -0.1, 0.9, 50), {"metric": SCORE}, 450),
+        # and of a change of a share, or one whose end or bound is at an end
+        (0.8, Interval(0.5, -0.1, 0.9, 50), {"against": "run"}, 89),
+        (0.3, Interval(0.5, 0.0, 0.9, 50), {}, 313),
+        (0.8, Interval(0.5, 0.1, 1.0, 50), {}, 139),
+        (1.0, Interval(0.5, 0.1, 0.9, 50), {}, 51),
+        (0.0, Interval(0.5, 0.1, 0.9, 50), {}, 51),
+        (0.5, Interval(0.5, 0.1, 0.9, 50), {}, None),
+        (0.5, Interval(0.6, np.nan, np.nan, 50), {}, None),
+    ],
+)
+def test_how_many_prompts_would_decide_by_hand(limit, found, more, needed):
+    prompts = found.n
+    assert prompts_to_decide(bound(limit, **more), found, prompts) == needed
+
+
+def test_never_fewer_prompts_than_there_are_or_than_decide_anything():
+    assert prompts_to_decide(bound(0.9, metric=SCORE), Interval(0.1, 0.0, 0.2, 5), 5) == FEWEST == 20
+    assert prompts_to_decide(bound(0.9, metric=SCORE), Interval(0.1, 0.0, 0.2, 5), 30) == 31
+
+
+WIDE = Interval(0.51, 0.4128, 0.6234, 700)
+
+
+@pytest.mark.parametrize(
+    ("limit", "side", "prompts", "kept", "needed"),
+    [
+        (0.7, "at most", 20, "met", None),
+        (0.7, "at least", 20, "not met", None),
+        (0.4, "at most", 20, "not met", None),
+        (0.4, "at least", 20, "met", None),
+        (0.6, "at least", 60, "not decided", 96),
+        (0.7, "at most", 19, "not decided", 20),
+    ],
+)
+def test_a_verdict_by_the_interval_of_what_it_bounds(limit, side, prompts, kept, needed):
+    """(0.6234 − 0.51)² / (0.6 − 0.51)² of 60 prompts is 95.3."""
+    asked = bound(limit, side, metric=SCORE)
+    assert bound_verdict(asked, WIDE, prompts) == BoundVerdict(asked, kept, WIDE, prompts, needed)
+
+
+def test_a_verdict_in_words_and_as_json():
+    one = bound_verdict(bound(0.6, "at least", metric=SCORE, confidence=0.9), WIDE, 60)
+    assert str(one) == (
+        "gate it: not decided; gold/helpful on all is 0.51 [0.413, 0.623], asked at least 0.6 at 0.9; "
+        "60 prompts; about 96 would decide"
+    )
+    change = bound_verdict(bound(0.25, against="run"), Interval(0.02, -0.01, 0.0512, 80), 40)
+    assert str(change) == (
+        "gate it: met; change of gold/harm_share on all is +0.02 [-0.01, +0.0512], asked at most +0.25 at 0.95; "
+        "40 prompts"
+    )
+    assert one.json() == {
+        "name": "it",
+        "metric": "gold/helpful",
+        "slices": "all",
+        "side": "at least",
+        "limit": 0.6,
+        "confidence": 0.9,
+        "against": "",
+        "verdict": "not decided",
+        "mean": 0.51,
+        "low": 0.4128,
+        "high": 0.6234,
+        "n": 700,
+        "prompts": 60,
+        "needed": 96,
+    }
+
+
+def test_a_prompt_with_several_replies_changes_by_their_mean():
+    """Means 0.5, 2, 1 and 0.25 beside 1, 0, 1 and 0.75; who has no partner is out."""
+    ours = {"a": [0.0, 1.0], "b": [2.0], "c": [0.5, 1.0, 1.5], "d": [0.25], "e": [9.0]}
+    theirs = {"d": [0.5, 1.0], "c": [1.0], "b": [-1.0, 1.0], "a": [1.0]}
+    found = judge_bound(bound(0.0, metric=SCORE, against="run", confidence=0.8), ours, theirs)
+    expected = paired_difference([0.5, 2.0, 1.0, 0.25], [1.0, 0.0, 1.0, 0.75], None, 0, 0.8)
+    assert (found.interval, found.prompts) == (expected, 4)
+
+
+def test_replies_to_one_prompt_are_a_cluster_at_the_confidence_of_the_bound():
+    ours = {"a": [0.0, 1.0], "b": [1.0], "c": [0.0, 0.0, 1.0], "d": [1.0, 1.0]}
+    flat, clusters = [0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 1.0], list("aabcccdd")
+    for metric in (SHARE, SCORE):
+        found = judge_bound(bound(0.5, metric=metric, confidence=0.8), ours)
+        assert found.interval == metric_interval(metric, flat, clusters, level=0.8) and found.prompts == 4
+
+
+@pytest.mark.parametrize(("against", "theirs"), [("run", None), ("", {"a": [0.0]})])
+def test_values_to_compare_with_belong_to_a_change(against, theirs):
+    with pytest.raises(ValueError, match="it: values to compare with belong to a bound on a change, and to no other"):
+        judge_bound(bound(0.5, against=against), {"a": [1.0]}, theirs)
+
+
 def test_the_error_of_a_calibration_is_in_it():
     shares = single([0.05, 0.1, 0.15, 0.2] * 50)
     of = "cost/harm/expected"
     sure, unsure = (judge_bound(bound(0.16, metric=of), shares, fit_error=error) for error in (0.0, 0.5))
     assert sure.kept == "met" and unsure.kept == "not decided"
-    assert sure.interval == metric_interval(of, [v[0] for v in shares.values()])
+    values = [v[0] for v in shares.values()]
+    assert sure.interval == metric_interval(of, values)
+    at_80 = judge_bound(bound(0.16, metric=of, confidence=0.8), shares, fit_error=0.5)
+    assert at_80.interval == with_fit(metric_interval(of, values, level=0.8), values, 0.5, 0.8)
+    assert judge_bound(bound(0.16, metric=of), {}, fit_error=0.5).kept == "not decided"

@@ -10,8 +10,8 @@ from scipy import optimize, special
 from accord.evaluation.agreement import by_question
 from accord.evaluation.head_to_head import answers, cyclic_triples, mean_lengths, order_effect, pair_rates
 from accord.evaluation.length_control import LEAST_RIVALS, length_controlled
-from accord.evaluation.ratings import Vote, fit_ratings
-from accord.evaluation.statistics import share_interval, wilson
+from accord.evaluation.ratings import ELO, Ratings, Vote, fit_ratings
+from accord.evaluation.statistics import Interval, influence_interval, share_interval, wilson
 
 
 def test_a_pair_is_seen_from_the_first_by_name_whoever_stood_first():
@@ -22,6 +22,10 @@ def test_a_pair_is_seen_from_the_first_by_name_whoever_stood_first():
     assert second["rate"]["mean"] == 0.25
     turned = [vote.turned() for vote in votes]
     assert pair_rates(turned) == [first, second]
+    # votes on one prompt are drawn together
+    again = [Vote("a", "b", 1, "x"), Vote("b", "a", 0.5, "x"), Vote("b", "a", 1, "y")]
+    (row,) = pair_rates(again)
+    assert row["rate"] == share_interval([1, 0.5, 0], list("xxy")).json() and row["tie_rate"] == pytest.approx(1 / 3)
 
 
 def test_what_the_order_did_and_how_often_a_judge_kept_to_its_answer():
@@ -41,7 +45,10 @@ def test_what_the_order_did_and_how_often_a_judge_kept_to_its_answer():
         (1 + 0 + 1 + 1 + 0.5 + 0.5 + 0 + 1 + 1) / 9
     )
     assert found["both_orders"] == 4 and found["kept"] == wilson(3, 4).json()
+    assert found["first_wins"] == share_interval([1, 0, 1, 1, 0.5, 0.5, 0, 1, 1], [1, 1, 2, 2, 3, 3, 4, 4, 4]).json()
     assert order_effect([Vote("a", "b", 1, 1)]) == {}
+    once = order_effect([Vote("a", "b", 1, 1, "j", "q", ordered=True)])
+    assert once == {"first_wins": share_interval([1]).json(), "both_orders": 0}, "nothing was asked in both orders"
 
 
 def test_votes_in_both_orders_are_one_answer_and_a_contradiction_is_a_tie():
@@ -68,6 +75,43 @@ def test_cycles_by_hand_and_as_bradley_terry_expects_them():
     even = [vote for k in range(4) for vote in triple(k, k % 2, k % 2, k % 2)]
     assert cyclic_triples(even, fit_ratings(even, resamples=10)).expected == pytest.approx(0.25)
     assert math.isnan(cyclic_triples([Vote("a", "b", 1), Vote("a", "b", 0)], fit_ratings(even)).expected)
+
+
+def rated(**elo):
+    return Ratings({name: Interval(value, value, value, 1) for name, value in elo.items()}, 0.0, 0.0, 1, "")
+
+
+def test_the_expected_share_of_cycles_is_of_the_triples_seen_each_by_its_ratings():
+    """Odds of 3, 4 and so 12 to one: a > b > c > a and back again, of that triple once and of one with d twice."""
+    ratings = rated(a=ELO * math.log(12), b=ELO * math.log(4), c=0.0, d=ELO * math.log(2))
+
+    def triple(cluster, names, judge="j"):
+        a, b, c = names
+        return [Vote(x, y, 1.0, cluster, judge) for x, y in ((a, b), (b, c), (c, a))]
+
+    abc = 3 / 4 * 4 / 5 * 1 / 13 + 1 / 4 * 1 / 5 * 12 / 13
+    abd = 3 / 4 * 2 / 3 * 1 / 7 + 1 / 4 * 1 / 3 * 6 / 7
+    votes = [*triple("x", "abc"), *triple("y", "abd"), *triple("y", "dba", "k"), Vote("a", "c", 1.0, "z")]
+    # the other votes of judge k on y leave the pair of a and b undecided
+    votes += [*triple("z", "abd"), Vote("b", "a", 1.0, "z", "j")]
+    found = cyclic_triples(votes, ratings)
+    assert found.expected == pytest.approx((abc + 2 * abd) / 3) and found.triples == 3
+    assert found.seen == share_interval([1, 1, 1], list("xyy")).json()
+    assert found.json() == {"seen": found.seen, "expected": found.expected, "triples": 3}
+    none = cyclic_triples(votes[-1:], ratings)
+    assert none.json() == {"seen": share_interval([]).json(), "expected": None, "triples": 0}
+
+
+def test_one_judge_s_answers_on_one_prompt_are_a_triple_and_two_judges_are_not():
+    pairs = [("a", "b", 1.0), ("b", "c", 1.0), ("a", "c", 0.0)]
+    ratings = rated(a=1.0, b=2.0, c=3.0)
+    shared = [Vote(x, y, won, "p", "j" if k else "k") for k, (x, y, won) in enumerate(pairs)]
+    assert cyclic_triples(shared, ratings).triples == 0
+    apart = [Vote(x, y, won, k, "j") for k, (x, y, won) in enumerate(pairs)]
+    assert cyclic_triples(apart, ratings).triples == 0
+    # 2 of 3 votes for a over b, and both for c over a: a cycle by what was said oftener
+    said = [Vote(x, y, won, "p", "j") for x, y, won in (*pairs, ("a", "b", 0.0), ("b", "a", 0.0), ("c", "a", 1.0))]
+    assert cyclic_triples(said, ratings).seen["mean"] == 1.0
 
 
 def test_cycles_of_bradley_terry_people_are_as_many_as_it_expects():
@@ -129,6 +173,91 @@ def test_length_control_is_a_logistic_regression_read_at_equal_length():
     assert found.effect == pytest.approx(best[1], abs=1e-4)
     assert found.controlled.mean == pytest.approx(special.expit(best[0]), abs=1e-5)
     assert found.raw == share_interval(won, [v.cluster for v in votes])
+
+
+def controlled_by_optimiser(more, won, weigh, columns=()):
+    """Weights and the mean chance at equal length, votes weighing `weigh`, which the ridge does not grow with."""
+    longer = np.tanh(more / more.std())
+    design = np.stack([np.ones(len(more)), longer, *columns], axis=1)
+    level = design * np.array([1.0, 0.0, *(1.0 for _ in columns)])
+
+    def loss(w):
+        z = design @ w
+        return weigh @ (np.logaddexp(0, z) - won * z) + (w @ w) / 200
+
+    def slope(w):
+        return design.T @ (weigh * (special.expit(design @ w) - won)) + w / 100
+
+    start = np.zeros(design.shape[1])
+    w = optimize.minimize(loss, start, jac=slope, method="BFGS", options={"gtol": 1e-11}).x
+    return w, float(special.expit(level @ w) @ weigh / weigh.sum())
+
+
+def test_the_interval_under_length_control_is_of_what_each_vote_adds():
+    """By refits in which one vote weighs a little more or less: the estimate's slope in that weight, times n."""
+    rng = np.random.default_rng(7)
+    more, won = rng.normal(200, 400, 24).round(), rng.random(24).round(2)
+    clusters = [k // 2 for k in range(24)]
+    votes = [Vote("a", "base", w, k, lengths=(1000 + m, 1000)) for w, k, m in zip(won, clusters, more, strict=True)]
+    found = length_controlled(votes, "base")["a"]
+    adds = []
+    for k in range(24):
+        tilt = np.eye(24)[k] * 1e-3
+        up, down = (controlled_by_optimiser(more, won, 1 + side * tilt)[1] for side in (1, -1))
+        adds.append(24 * (up - down) / 2e-3)
+    mean = controlled_by_optimiser(more, won, np.ones(24))[1]
+    expected = influence_interval(mean, adds, clusters)
+    assert (found.controlled.mean, found.controlled.low, found.controlled.high) == pytest.approx(
+        (expected.mean, expected.low, expected.high), abs=2e-4
+    )
+    assert found.json() == {"raw": found.raw.json(), "controlled": found.controlled.json(), "effect": found.effect}
+
+
+def how_hard(rivals):
+    """γ by a general optimiser: an intercept of every prompt beside one of every rival and its effect; ridge 1."""
+    names, prompts = list(rivals), sorted({v.cluster for said in rivals.values() for v in said}, key=repr)
+    rows, won = [], []
+    for k, said in enumerate(rivals.values()):
+        more = np.array([v.lengths[0] - v.lengths[1] for v in said], dtype=float)
+        for vote, longer in zip(said, np.tanh(more / more.std()), strict=True):
+            row = np.zeros(2 * len(names) + len(prompts))
+            row[k], row[len(names) + k], row[2 * len(names) + prompts.index(vote.cluster)] = 1, longer, 1
+            rows.append(row)
+            won.append(vote.outcome)
+    design, won = np.array(rows), np.array(won)
+
+    def loss(w):
+        z = design @ w
+        return np.logaddexp(0, z).sum() - won @ z + (w @ w) / 2
+
+    def slope(w):
+        return design.T @ (special.expit(design @ w) - won) + w
+
+    w = optimize.minimize(loss, np.zeros(design.shape[1]), jac=slope, method="BFGS", options={"gtol": 1e-10}).x
+    return dict(zip(prompts, w[2 * len(names) :], strict=True))
+
+
+@pytest.mark.parametrize(("names", "controls"), [("abcdef", True), ("abcde", False)])
+def test_prompts_count_by_how_others_do_on_them_where_five_others_have_met_the_baseline(names, controls):
+    rng, votes = np.random.default_rng(4), []
+    for k, name in enumerate(names):
+        for prompt in range(7 + k):  # the last have prompts that nobody else has
+            more = round(rng.normal(100, 300))
+            votes.append(Vote(name, "base", round(rng.random(), 2), f"p{prompt}", lengths=(500 + more, 500)))
+    votes = [vote.turned() if k % 3 else vote for k, vote in enumerate(votes)]
+    found = length_controlled([*votes, Vote("a", "z", 1.0, "p0", lengths=(3, 1))], "base")
+    assert list(found) == sorted(names)
+    seen = [vote if vote.second == "base" else vote.turned() for vote in votes]
+    for name in (names[0], names[-1]):
+        own = [vote for vote in seen if vote.first == name]
+        rivals = {other: [vote for vote in seen if vote.first == other] for other in names if other != name}
+        hard = how_hard(rivals)
+        columns = [np.array([hard.get(vote.cluster, 0.0) for vote in own])] if controls else []
+        more = np.array([vote.lengths[0] - vote.lengths[1] for vote in own], dtype=float)
+        won = np.array([vote.outcome for vote in own])
+        w, mean = controlled_by_optimiser(more, won, np.ones(len(own)), columns)
+        assert found[name].effect == pytest.approx(w[1], abs=2e-3)
+        assert found[name].controlled.mean == pytest.approx(mean, abs=2e-4)
 
 
 def test_a_judge_that_likes_length_is_corrected_and_one_that_does_not_is_left_alone():

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from accord.evaluation.metric_names import GROUPS, METRICS
-from accord.evaluation.metrics import definition, metric_interval, page
-from accord.evaluation.statistics import mean_interval, share_interval
+from accord.evaluation.metrics import definition, is_share, key_of, metric_change, metric_interval, page
+from accord.evaluation.statistics import mean_interval, paired_difference, paired_shares, share_interval
 
 # What the stages log, as the working agreement lists it.
 LOGGED = """
@@ -35,6 +35,25 @@ def test_an_unknown_name_has_no_definition_and_placeholders_match_one_part():
     assert definition("reward/helpful/benign/more") is None
     assert definition("cost/harmless/unsafe") is METRICS["cost/NAME/unsafe"]
     assert definition("cost/unsafe/mean") is METRICS["cost/NAME/mean"]
+    # the name that says most in its own words; and the list's own names are their own
+    assert key_of("cost/harmless/unsafe") == "cost/NAME/unsafe" and key_of("cost/NAME/unsafe") == "cost/NAME/unsafe"
+    assert key_of("reward/helpful/benign") == "reward/NAME/SLICE" and key_of("reward/helpful") == "reward/NAME"
+    assert key_of("cost/harm/red-team/unsafe") == "cost/NAME/SLICE/unsafe" and key_of("what") is None
+    assert is_share("cost/harm/red-team/unsafe") and not is_share("reward/helpful") and not is_share("what")
+
+
+def test_intervals_and_changes_go_by_the_seed_the_level_and_the_resamples_asked_for():
+    values, others = [0.3, 1.7, -2.1, 0.9, 4.2], [0.1, 0.2, 0.7, -0.3, 2.5]
+    how = {"seed": 4, "level": 0.8, "resamples": 60}
+    assert metric_interval("gold/helpful", values, **how) == mean_interval(values, None, 4, 0.8, resamples=60)
+    changed = paired_difference(values, others, None, 4, 0.8, resamples=60)
+    assert metric_change("gold/helpful", values, others, **how) == changed
+    shares, before = [0.0, 1.0, 0.5, 1.0, 1.0], [0.0, 0.0, 1.0, 0.5, 1.0]
+    assert metric_interval("gold/refusal", shares, **how) == share_interval(shares, None, 0.8)
+    assert metric_change("gold/refusal", shares, before, **how) == paired_shares(shares, before, 0.8)
+    assert metric_interval("gold/helpful", values) == mean_interval(values)
+    assert metric_change("gold/helpful", values, others) == paired_difference(values, others)
+    assert metric_change("gold/refusal", shares, before) == paired_shares(shares, before)
 
 
 @pytest.mark.parametrize("name", ["gold/refusal", "gold/harm_share", "gold/correct", "cost/harmless/unsafe"])

@@ -1,6 +1,5 @@
 """Where a preference model is right: accuracy by what a comparison is like, length bias, its most confident errors."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -66,10 +65,9 @@ def breakdown(pairs: Sequence[PairFacts]) -> list[dict[str, Any]]:
 
 
 def _between(value: float, cuts: np.ndarray, unit: str) -> str:
-    edges = [-math.inf, *map(float, cuts), math.inf]
-    number = int(np.searchsorted(edges[1:-1], value, side="right"))
-    names = [f"{number + 1}: below {edges[1]:g}", *(f"{i + 1}: {edges[i]:g} to {edges[i + 1]:g}" for i in (1, 2))]
-    return f"{[*names, f'4: {edges[3]:g} or more'][number]} {unit}".strip()
+    low, middle, high = map(float, cuts)
+    names = (f"1: below {low:g}", f"2: {low:g} to {middle:g}", f"3: {middle:g} to {high:g}", f"4: {high:g} or more")
+    return f"{names[int(np.searchsorted(cuts, value, side='right'))]} {unit}".strip()
 
 
 def _row(by: str, group: str, pairs: Sequence[PairFacts]) -> dict[str, Any]:
