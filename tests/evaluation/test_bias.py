@@ -84,6 +84,7 @@ def test_means_are_over_those_who_have_the_score_and_what_varies_together():
     assert found["bias/gap"] == mean_interval([2.0, -1.0, 0.5], list("aab"), 2, resamples=60).json()
     assert found["bias/matching"] == share_interval([1, 0], list("ab")).json()
     assert (found["kind"], found["n"], "groups" in found) == ("stated", 3, False)
+    assert bias_numbers(rows[:1], **HOW)["n"] == 1
     parted = bias_numbers([*rows, scored(3, "c", "old", gap=4.0)], seed=2, resamples=60)
     alone = {**{key: value for key, value in found.items() if key != "kind"}}
     assert parted["groups"] == {
@@ -100,7 +101,11 @@ def test_changes_of_what_both_have_by_set_and_group():
         scored(3, "d", "old", gap=5.0),
         scored(0, "a", slice_="other", gap=7.0),
     ]
-    before = [scored(0, "a", gap=1.5), scored(1, "b", gap=3.0), scored(2, "c", "old", gap=1.0, matching=1.0)]
+    before = [
+        scored(0, "a", gap=1.5, matching=0.0),
+        scored(1, "b", gap=3.0),
+        scored(2, "c", "old", gap=1.0, matching=1.0),
+    ]
     found = bias_changes(after, before, seed=8, resamples=60)
     assert set(found) == {"said"} and set(found["said"]["groups"]) == {"(unnamed)", "old"}
     changed = paired_difference([2.0, -1.0, 0.5], [1.5, 3.0, 1.0], None, 8, resamples=60)

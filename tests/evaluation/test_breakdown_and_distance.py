@@ -155,37 +155,30 @@ def test_length_bias_of_a_model_that_reads_length_alone():
 
 
 def test_length_bias_by_hand():
-    """Differences 3, −2, 4, 0, 1 and margins 2, 1, −1, −3, 0.5: slope Σ m d / Σ d² = 2.5 / 30."""
+    """Differences 3, −2, 4, 0, 1, 1 and margins 2, 0.2, 2, −3, 0.05, −0.5: slope Σ m d / Σ d² = 13.15 / 31."""
     pairs = [
         facts(0, 3, 2.0),
-        facts(1, -2, 1.0),
-        facts(2, 4, -1.0),
+        facts(1, -2, 0.2),
+        facts(2, 4, 2.0),
         facts(3, 0, -3.0, prompt="p2"),
         facts(4, 1, 0.05, base=0.25),
+        facts(5, 1, -0.5),
     ]
-    margins, longer, prompts = (
-        np.array([2, 1, -1, -3, 0.05]),
-        np.array([3, -2, 4, 0, 1]),
-        ["p0", "p1", "p2", "p2", "p4"],
-    )
-    slope = (6 - 2 - 4 + 0.05) / 30
-    scores, lengths = (
-        np.array([2, 0, 1, 0, -1, 0, -3, 0, 0.3, 0.25]),
-        np.array([103, 100, 98, 100, 104, 100, 100, 100, 101, 100]),
-    )
+    scores = [2.0, 0.0, 0.2, 0.0, 2.0, 0.0, -3.0, 0.0, 0.3, 0.25, -0.5, 0.0]
+    lengths = [103, 100, 98, 100, 104, 100, 100, 100, 101, 100, 101, 100]
     found = length_bias(pairs)
     assert found.pop("correlation") == pytest.approx(np.corrcoef(scores, lengths)[0, 1])
-    assert found.pop("score_per_100_characters") == pytest.approx(100 * slope)
-    assert (margins - slope * longer > 0).tolist() == [True, True, False, False, True]
-    unequal = [0, 1, 2, 4]
+    assert found.pop("score_per_100_characters") == pytest.approx(100 * 13.15 / 31)
+    unequal = ["p0", "p1", "p2", "p4", "p5"]
     assert found == {
-        "better_is_longer": share_interval([1, 0, 1], ["p0", "p2", "p4"]).json(),
+        "better_is_longer": share_interval([1, 1, 1, 0], ["p0", "p2", "p4", "p5"]).json(),
         "better_is_shorter": share_interval([1], ["p1"]).json(),
         "prefers_longer": {
-            "model": share_interval([1, 0, 0, 1], [prompts[i] for i in unequal]).json(),
-            "labeler": share_interval([1, 0, 1, 1], [prompts[i] for i in unequal]).json(),
+            "model": share_interval([1, 0, 1, 1, 0], unequal).json(),
+            "labeler": share_interval([1, 0, 1, 1, 1], unequal).json(),
         },
-        "partial": share_interval([1, 1, 0, 0, 1], prompts).json(),
+        # 0.73, 1.05, 0.30, −3, −0.37 and −0.92 are left without length
+        "partial": share_interval([1, 1, 1, 0, 0, 0], ["p0", "p1", "p2", "p2", "p4", "p5"]).json(),
     }
 
 
@@ -193,6 +186,7 @@ def test_length_bias_of_replies_that_are_all_as_long_or_score_all_the_same():
     found = length_bias([facts(0, 0, 2.0), facts(1, 0, -1.0)])
     assert found["correlation"] is None and found["score_per_100_characters"] == 0
     assert found["partial"] == share_interval([1, 0]).json() and found["better_is_longer"]["n"] == 0
+    assert length_bias([facts(0, 1, 0.5)])["correlation"] == pytest.approx(1)
     level = length_bias([facts(0, 3, 0.0), facts(1, 5, 0.0)])
     assert level["correlation"] is None and level["partial"]["mean"] == 0.5
 

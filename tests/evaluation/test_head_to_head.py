@@ -57,9 +57,10 @@ def test_votes_in_both_orders_are_one_answer_and_a_contradiction_is_a_tie():
         Vote("b", "a", 1, 1, "j", "q1"),
         Vote("b", "a", 0, 1, "k", "q1"),
         Vote("a", "b", 0.3, 2, "j", "q2"),
+        Vote("a", "b", 0.6, 2, "k", "q3"),
     ]
     said = {(answer.question[0], answer.labeler): answer.answer for answer in answers(votes)}
-    assert said == {("q1", "j"): 0, ("q1", "k"): 1, ("q2", "j"): -1}
+    assert said == {("q1", "j"): 0, ("q1", "k"): 1, ("q2", "j"): -1, ("q3", "k"): 1}
     assert by_question(answers(votes)) == [{"j": 0, "k": 1}]
 
 
@@ -109,6 +110,9 @@ def test_one_judge_s_answers_on_one_prompt_are_a_triple_and_two_judges_are_not()
     assert cyclic_triples(shared, ratings).triples == 0
     apart = [Vote(x, y, won, k, "j") for k, (x, y, won) in enumerate(pairs)]
     assert cyclic_triples(apart, ratings).triples == 0
+    assert cyclic_triples([vote._replace(judge="j") for vote in shared[:2]], ratings).triples == 0, (
+        "a and c did not meet"
+    )
     # 2 of 3 votes for a over b, and both for c over a: a cycle by what was said oftener
     said = [Vote(x, y, won, "p", "j") for x, y, won in (*pairs, ("a", "b", 0.0), ("b", "a", 0.0), ("c", "a", 1.0))]
     assert cyclic_triples(said, ratings).seen["mean"] == 1.0
@@ -193,23 +197,25 @@ def controlled_by_optimiser(more, won, weigh, columns=()):
     return w, float(special.expit(level @ w) @ weigh / weigh.sum())
 
 
+def interval_by_refits(more, won, clusters, columns=()):
+    """What a vote adds is the slope of the estimate in its weight, times n: from a little more and less of it."""
+    n, adds = len(won), []
+    for k in range(n):
+        tilt = np.eye(n)[k] * 1e-3
+        up, down = (controlled_by_optimiser(more, won, 1 + side * tilt, columns)[1] for side in (1, -1))
+        adds.append(n * (up - down) / 2e-3)
+    found = influence_interval(controlled_by_optimiser(more, won, np.ones(n), columns)[1], adds, clusters)
+    return found.mean, found.low, found.high
+
+
 def test_the_interval_under_length_control_is_of_what_each_vote_adds():
-    """By refits in which one vote weighs a little more or less: the estimate's slope in that weight, times n."""
     rng = np.random.default_rng(7)
     more, won = rng.normal(200, 400, 24).round(), rng.random(24).round(2)
     clusters = [k // 2 for k in range(24)]
     votes = [Vote("a", "base", w, k, lengths=(1000 + m, 1000)) for w, k, m in zip(won, clusters, more, strict=True)]
     found = length_controlled(votes, "base")["a"]
-    adds = []
-    for k in range(24):
-        tilt = np.eye(24)[k] * 1e-3
-        up, down = (controlled_by_optimiser(more, won, 1 + side * tilt)[1] for side in (1, -1))
-        adds.append(24 * (up - down) / 2e-3)
-    mean = controlled_by_optimiser(more, won, np.ones(24))[1]
-    expected = influence_interval(mean, adds, clusters)
-    assert (found.controlled.mean, found.controlled.low, found.controlled.high) == pytest.approx(
-        (expected.mean, expected.low, expected.high), abs=2e-4
-    )
+    expected = interval_by_refits(more, won, clusters)
+    assert (found.controlled.mean, found.controlled.low, found.controlled.high) == pytest.approx(expected, abs=2e-5)
     assert found.json() == {"raw": found.raw.json(), "controlled": found.controlled.json(), "effect": found.effect}
 
 
@@ -258,6 +264,9 @@ def test_prompts_count_by_how_others_do_on_them_where_five_others_have_met_the_b
         w, mean = controlled_by_optimiser(more, won, np.ones(len(own)), columns)
         assert found[name].effect == pytest.approx(w[1], abs=2e-3)
         assert found[name].controlled.mean == pytest.approx(mean, abs=2e-4)
+        expected = interval_by_refits(more, won, [vote.cluster for vote in own], columns)
+        one = found[name].controlled
+        assert (one.mean, one.low, one.high, one.n) == pytest.approx((*expected, len(own)), abs=2e-4)
 
 
 def test_a_judge_that_likes_length_is_corrected_and_one_that_does_not_is_left_alone():

@@ -57,7 +57,8 @@ def test_the_temperature_of_two_options_by_hand():
     """A logit of 2 that is right 3 times in 4 asks for 2 / T = log 3; who is always right, or wrong, has the ends."""
     logits = [[2.0, 0.0], [0.0, 2.0], [2.0, 0.0], [2.0, 0.0]]
     assert fit_options_temperature(logits, [0, 1, 1, 0]) == pytest.approx(2 / math.log(3), rel=1e-4)
-    assert fit_options_temperature(logits, [0, 1, 0, 0]) < math.exp(-2)
+    timid = [[0.01, 0.0], [0.0, 0.01], [0.01, 0.0]]
+    assert fit_options_temperature(timid, [0, 1, 0]) == pytest.approx(math.exp(-4), rel=1e-3)
     assert fit_options_temperature(logits, [1, 0, 1, 1]) == pytest.approx(math.exp(4), rel=1e-3)
     # a thousand times too sure: beyond what is searched, and without a logarithm of 0
     assert fit_options_temperature([[1e4, 0.0]] * 3 + [[0.0, 1e4]], [0] * 4) == pytest.approx(math.exp(4), rel=1e-3)
@@ -126,12 +127,28 @@ def test_every_number_of_chances_that_were_stated():
     assert refitted == numbers_of([p[0] for p in scaled], right, KEYS)
 
 
-def test_clusters_of_one_half_alone_give_it_no_temperature():
-    keys = [key for key in "abcdefgh" if unit_hash(f"calibration {key}") < 0.5][:2]
+@pytest.mark.parametrize("side", [0, 1])
+def test_clusters_of_one_half_alone_give_it_no_temperature(side):
+    keys = [key for key in "abcdefgh" if int(unit_hash(f"calibration {key}") < 0.5) == side][:2]
     logits, right = [[2.0, 0.0], [2.0, 0.0]], [0, 1]
     scaled, temperatures = refitted_chances(logits, right, keys)
-    assert temperatures[1] == 1.0 and temperatures[0] == fit_options_temperature(logits, right)
+    assert temperatures[side] == 1.0 and temperatures[1 - side] == fit_options_temperature(logits, right)
     assert [p.tolist() for p in scaled] == [p.tolist() for p in chances(logits)]
+
+
+def test_rows_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="shorter"):
+        fit_options_temperature([[2.0, 0.0], [0.0, 2.0]], [0])
+    with pytest.raises(ValueError, match="shorter"):
+        refitted_chances(LOGITS, RIGHT, KEYS[:-1])
+    with pytest.raises(ValueError, match="longer"):
+        calibration_numbers(LOGITS, [*RIGHT, 0], KEYS, seed=0, resamples=5)
+
+
+@pytest.mark.parametrize(("right", "area"), [([0, 0, 1, 0], 2 / 3), ([1, 1, 0, 1], 1 / 3)])
+def test_one_answer_that_is_right_or_wrong_can_be_told_apart_from_the_others(right, area):
+    found = stated_numbers([0.9, 0.6, 0.7, 0.2], right, list("abcd"), seed=0, resamples=5)
+    assert found["auroc"]["mean"] == pytest.approx(area)
 
 
 def test_a_temperature_from_the_other_half_mends_what_was_sharpened():
