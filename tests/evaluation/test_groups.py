@@ -47,6 +47,15 @@ def test_weights_are_the_likeliest_by_a_general_optimiser(weights):
     assert found == pytest.approx(by_optimiser(DIFFERENCES, np.array(weights)), abs=1e-5)
 
 
+def test_at_the_likeliest_weights_the_likelihood_is_flat():
+    """Criteria on scales that differ fifty-fold, and answers that all but agree: the slope is 0 but for rounding."""
+    data = np.array([*(DIFFERENCES * [0.2, 10]), [4.0, 30.0], [3.0, -20.0], [2.0, 90.0]])
+    weights = np.array([2.0, 1.0, 5.0, 3.0, 1.0, 0.5, 0.3, 60.0, 40.0, 30.0])
+    w = likeliest_weights(data, weights)
+    slope = data.T @ (weights * special.expit(-data @ w)) / weights.sum() - RIDGE * w
+    assert slope == pytest.approx([0, 0], abs=1e-12)
+
+
 def test_a_single_weight_has_the_odds_of_its_answers():
     """Of ones alone σ(w) is their share: 3 of 4, so w = log 3."""
     found = likeliest_weights(np.array([[1.0], [-1.0]]), np.array([3.0, 1.0]))
