@@ -266,6 +266,7 @@ def test_auroc_is_scikit_learns():
     assert auroc_interval(strange, ordinary, resamples=5).mean == pytest.approx(roc_auc_score(labels, scores))
     # 1 beats 0 and 0.5, 0.5 ties with 0.5 and beats 0: (2 + 1.5) / 4
     assert auroc_interval([1.0, 0.5], [0.0, 0.5], resamples=5).mean == pytest.approx(3.5 / 4)
+    assert auroc_interval([1.0], [0.0], resamples=5).mean == 1, "a pair is enough"
     # weights of resampled clusters (strange ones first) are scikit-learn's weights of samples
     strange, ordinary = [2.0, 1.0, 4.0], [1.0, 0.0, 3.0, 0.5]
     clusters = list("aabbccd")

@@ -286,6 +286,7 @@ def test_replies_that_are_all_as_much_longer_leave_nothing_to_control_by():
     votes = [Vote("a", "base", float(k % 2), k, lengths=(30, 20)) for k in range(20)]
     found = length_controlled(votes, "base")["a"]
     assert math.isnan(found.controlled.mean) and found.raw.mean == 0.5 and found.json()["effect"] is None
+    assert found.json()["controlled"] == {"mean": None, "low": None, "high": None, "n": 20}
     assert length_controlled(votes, "other") == {}
 
 
