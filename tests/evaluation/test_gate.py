@@ -141,6 +141,7 @@ def test_the_number_of_prompts_that_it_names_decides(metric, draw, n, limit):
         (0.8, Interval(0.5, 0.1, 1.0, 50), {}, 139),
         (1.0, Interval(0.5, 0.1, 0.9, 50), {}, 51),
         (0.0, Interval(0.5, 0.1, 0.9, 50), {}, 51),
+        (np.inf, Interval(0.5, 0.1, 0.9, 50), {}, 51),
         (0.5, Interval(0.5, 0.1, 0.9, 50), {}, None),
         (0.5, Interval(0.6, np.nan, np.nan, 50), {}, None),
     ],

@@ -15,6 +15,8 @@ def test_differences_of_heads_by_hand():
     assert rows["a", "c"]["opposed"]["mean"] == 0.0 and rows["a", "c"]["correlation"] == pytest.approx(1.0)
     # Σ ab / √(Σ a² Σ b²) = (1 − 1 − 2) / √(7 · 3)
     assert rows["a", "b"]["correlation"] == pytest.approx(-2 / np.sqrt(21))
+    (small,) = head_differences({"a": [0.1, -0.2, 0.3], "b": [0.2, -0.1, 0.05]}, list("xyz"))
+    assert small["correlation"] == pytest.approx(0.055 / np.sqrt(0.14 * 0.0525))
     # by prompts: two of one say as much as one; a 0 is no order
     (row,) = head_differences({"a": [1.0, -1.0, 2.0, 3.0], "b": [1.0, 1.0, -0.5, 0.0]}, list("wxxy"))
     assert row["opposed"] == share_interval([0, 1, 1, 0], list("wxxy")).json()
@@ -54,6 +56,10 @@ def test_at_the_likeliest_weights_the_likelihood_is_flat():
     w = likeliest_weights(data, weights)
     slope = data.T @ (weights * special.expit(-data @ w)) / weights.sum() - RIDGE * w
     assert slope == pytest.approx([0, 0], abs=1e-12)
+    # full steps of Newton's method run away from here
+    far, counts = np.array([[-0.2, 0.1], [-2.8, 1.6], [-25.0, 5.0], [4.5, 1.3]]), np.array([48.0, 57.0, 63.0, 87.0])
+    w = likeliest_weights(far, counts)
+    assert far.T @ (counts * special.expit(-far @ w)) / 255 - RIDGE * w == pytest.approx([0, 0], abs=1e-12)
 
 
 def test_a_single_weight_has_the_odds_of_its_answers():

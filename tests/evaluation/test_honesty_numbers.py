@@ -127,6 +127,17 @@ def test_every_number_of_chances_that_were_stated():
     assert refitted == numbers_of([p[0] for p in scaled], right, KEYS)
 
 
+def test_the_error_of_calibration_is_over_ten_bins_of_equal_mass():
+    p = np.random.default_rng(2).random(23).round(3)
+    y = (np.arange(23) % 3 > 0).astype(float)
+    found = stated_numbers(list(p), list(y), [f"q{k}" for k in range(23)], seed=1, resamples=20)["ece"]["mean"]
+    by_bins = {}
+    for n in (10, 11):
+        place = np.searchsorted(np.quantile(p, np.linspace(0, 1, n + 1))[1:-1], p)
+        by_bins[n] = sum(abs((y - p)[place == b].sum()) for b in range(n)) / 23
+    assert found == pytest.approx(by_bins[10]) and found != pytest.approx(by_bins[11])
+
+
 @pytest.mark.parametrize("side", [0, 1])
 def test_clusters_of_one_half_alone_give_it_no_temperature(side):
     keys = [key for key in "abcdefgh" if int(unit_hash(f"calibration {key}") < 0.5) == side][:2]
