@@ -15,7 +15,7 @@ from accord.evaluation.agreement import (
     krippendorff_alpha,
     raw_agreement,
 )
-from accord.evaluation.annotators import reliability_interval
+from accord.evaluation.annotators import likeliest_reliability, reliability_interval
 
 
 def table(*rows):
@@ -208,3 +208,32 @@ def test_reliability_at_its_ends_and_of_nobody():
     assert reliability_interval([-5.0] * 50).mean == pytest.approx(0.0, abs=1e-6)
     nothing = reliability_interval([0.0, 0.0])
     assert (nothing.low, nothing.high) == (0.0, 1.0) and math.isnan(reliability_interval([]).mean)
+
+
+@pytest.mark.parametrize(("level", "quantile"), [(0.95, 3.841459), (0.9, 2.705543)])
+def test_the_interval_of_a_reliability_on_a_grid(level, quantile):
+    """Every r whose doubled loss of log-likelihood is below the χ² quantile (tables), against a dense grid."""
+    margins = np.tile([2.0, -1.0, 0.5, 3.0, -2.5, 1.5, 2.5, -1.7, 1.0, 4.0, 0.3, 2.2], 3)
+    r = np.linspace(0, 1, 20001)[:, None]
+    agree = 1 / (1 + np.exp(-margins))
+    likelihood = np.log(r * agree + (1 - r) * (1 - agree)).sum(1)
+    inside = r[2 * (likelihood.max() - likelihood) < quantile, 0]
+    found = reliability_interval(margins, level)
+    assert found.mean == pytest.approx(r[likelihood.argmax(), 0], abs=1e-4)
+    assert (found.low, found.high) == pytest.approx((inside.min(), inside.max()), abs=1e-4) and found.n == 36
+    if level == 0.95:
+        assert reliability_interval(margins) == found
+    turned = reliability_interval(-margins, level)
+    assert (turned.mean, turned.low, turned.high) == pytest.approx((1 - found.mean, 1 - found.high, 1 - found.low))
+    assert 0.01 < found.low < found.mean < found.high < 1
+
+
+def test_the_likeliest_reliability_by_hand_and_at_its_ends():
+    """Of margins d and −d chosen a and b times, with l = tanh(d / 2): a l / (½ + x l) = b l / (½ − x l) for x = r − ½."""
+    margin, a, b = 2.0, 7, 3
+    lean = math.tanh(margin / 2)
+    assert likeliest_reliability([margin] * a + [-margin] * b) == pytest.approx(0.5 + (a - b) / (2 * lean * (a + b)))
+    assert likeliest_reliability([3.0, 2.0]) == pytest.approx(1 - 1e-6, abs=1e-9)
+    assert likeliest_reliability([-3.0, -2.0]) == pytest.approx(1e-6, abs=1e-9)
+    nobody = reliability_interval([])
+    assert all(map(math.isnan, (nobody.mean, nobody.low, nobody.high))) and nobody.n == 0

@@ -29,6 +29,40 @@ def test_noise_alone_rarely_turns():
     assert np.mean(turned) < 0.1
 
 
+def alternating(height):
+    """Five iterations of a height, then ten of 0, under a noise of 1, −1, 1, …"""
+    return np.where(np.arange(15) < 5, height, 0.0) + (-1.0) ** np.arange(15)
+
+
+def test_the_fall_that_is_a_turn_by_hand():
+    """Differences: six of −2, seven of 2, one of −2 − h; the fall is h + 1/5 beside 3 √(var / 2 · (1/5 + 1/10))."""
+    for height, turn in ((2.40, None), (2.45, 2)):
+        steps = [-2.0] * 6 + [2.0] * 7 + [-2.0 - height]
+        assert (height + 0.2 > 3 * np.sqrt(np.var(steps) / 2 * 0.3)) == (turn is not None)
+        assert turn_of(alternating(height)) == turn
+    # the fewest iterations, and a peak that reaches into those which stand for the end
+    assert turn_of([1.0] * 5 + [0.0] * 10) == 2 and turn_of([1.0] * 4 + [0.0] * 10) is None
+    assert turn_of([0.0] + [1.0] * 5 + [0.0] * 9) is None and turn_of([0.0] + [1.0] * 5 + [0.0] * 10) == 3
+
+
+def test_a_turn_within_the_horizon_leaves_no_healthy_iteration():
+    early = TrueCurve("early", np.array([1.0] * 5 + [0.0] * 10), {"m": np.arange(15.0)})
+    assert [healthy_until(early, horizon) for horizon in (0, 1, 2, 5)] == [2, 1, 0, 0]
+    assert np.isnan(bound_of([early], "m", "above", 5)) and bound_of([early], "m", "above", 0) == 0.5
+
+
+def test_an_alarm_has_the_bound_of_all_other_runs_by_hand():
+    """Runs that do not turn, of constant metrics: the highest alone is above the highest of all others."""
+    runs = [TrueCurve(f"r{i}", np.zeros(6), {"m": np.full(6, level)}) for i, level in enumerate((3.0, 1.0, 4.0, 2.0))]
+    above, below = (alarm_worth(runs, "m", side) for side in ("above", "below"))
+    assert above.false_runs == (0.0, 0.0, 1.0, 0.0) and below.false_runs == (0.0, 1.0, 0.0, 0.0)
+    assert (above.metric, above.side, above.bound, below.bound) == ("m", "above", 4.0, 1.0)
+    nothing = {"mean": None, "low": None, "high": None, "n": 0}
+    found = above.json()
+    assert found["lead"] == nothing and found["warned"] == nothing and found["false_runs"]["mean"] == 0.25
+    assert (found["metric"], found["side"], found["bound"]) == ("m", "above", 4.0)
+
+
 def test_the_mean_looks_back_alone():
     assert moving_mean([1, 1, 1, 1, 6, 1]).tolist() == [1, 1, 1, 1, 2, 2]
     assert first_ring([0, 0, 0, 0, 10, 10], "above", 1.5) == 4

@@ -6,6 +6,7 @@ import pytest
 
 from accord.evaluation.agreement import Answer, fused_and_separate, krippendorff_alpha
 from accord.evaluation.raters import Leaning, Pace, Rater, beside_others, count_words, pairs_of
+from accord.evaluation.statistics import mean_interval, share_interval
 
 
 def rater(paces=(), choices=(), agreements=(), lengths=(), checks=()):
@@ -16,6 +17,28 @@ def test_sides_and_lengths_of_a_ranking_by_hand():
     """Shown as C A B; A is best, then B and C tied; B is the longest, A and C are equal."""
     found = {pair: rest for pair, *rest in pairs_of([2, 0, 1], [3, 9, 3], [1, 2, 2])}
     assert found == {(0, 1): [1.0, 0.0], (0, 2): [0.0, None], (1, 2): [None, None]}
+
+
+def test_the_longer_of_two_is_told_on_either_side():
+    """Shown as A B C; B is best and longer than A, C worst and shorter than both."""
+    found = {pair: rest for pair, *rest in pairs_of([0, 1, 2], [5, 7, 2], [2, 1, 3])}
+    assert found == {(0, 1): [0.0, 1.0], (0, 2): [1.0, 1.0], (1, 2): [1.0, 1.0]}
+
+
+def test_beside_others_is_the_number_less_the_mean_of_those_who_have_one_too():
+    found = beside_others({"a": {"p": 1.0, "q": 0.0, "s": 1.0}, "b": {"p": 0.0, "q": 0.5}, "c": {"p": 0.5}})
+    assert found == {"a": [("p", 0.75), ("q", -0.5)], "b": [("p", -0.75), ("q", 0.5)], "c": [("p", 0.0)]}
+
+
+def test_numbers_of_raters_have_intervals_of_99_percent_over_questions():
+    gaps = [(question, gap) for question in range(7) for gap in (0.5 * (question % 3), -0.25 * question)]
+    names, values = zip(*gaps, strict=True)
+    expected = mean_interval(values, names, level=0.99, resamples=1000)
+    assert rater(lengths=gaps).longer_than_others() == expected
+    choices = [Leaning(q, "helpful", (0, 1), float(q % 3 > 0), float(q % 2)) for q in range(11) for _ in range(2)]
+    found = rater(choices=choices)
+    assert found.first() == share_interval([c.first for c in choices], [c.question for c in choices], 0.99)
+    assert found.longer() == share_interval([c.longer for c in choices], [c.question for c in choices], 0.99)
 
 
 @pytest.mark.parametrize("lean, flagged", [(0.5, []), (0.75, ["side"]), (0.25, ["side"])])

@@ -31,9 +31,9 @@ def reliability_interval(margins: Sequence[float], level: float = 0.95) -> Inter
     bound = likelihood(best) - stats.chi2.ppf(level, 1) / 2
 
     def edge(end: float) -> float:
-        if likelihood(end) >= bound or best == end:
+        if likelihood(end) >= bound:
             return end
-        return float(optimize.brentq(lambda r: likelihood(r) - bound, min(best, end), max(best, end)))
+        return float(optimize.brentq(lambda r: likelihood(r) - bound, best, end))
 
     return Interval(best, edge(0.0), edge(1.0), len(margins))
 
