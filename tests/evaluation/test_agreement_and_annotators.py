@@ -229,7 +229,7 @@ def test_the_interval_of_a_reliability_on_a_grid(level, quantile):
 
 
 def test_the_likeliest_reliability_by_hand_and_at_its_ends():
-    """Of margins d and −d chosen a and b times, with l = tanh(d / 2): a l / (½ + x l) = b l / (½ − x l) for x = r − ½."""
+    """Margins d and −d, a and b times, with l = tanh(d / 2): a l / (½ + x l) = b l / (½ − x l) for x = r − ½."""
     margin, a, b = 2.0, 7, 3
     lean = math.tanh(margin / 2)
     assert likeliest_reliability([margin] * a + [-margin] * b) == pytest.approx(0.5 + (a - b) / (2 * lean * (a + b)))
