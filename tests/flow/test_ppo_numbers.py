@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from accord.errors import BadInput
+from accord.evaluation.diagnoses import diagnose
 from accord.objectives.lagrange import Multiplier
 from accord.records import Rollout
 from accord.stages.ppo import advantages as ppo_advantages
@@ -102,11 +103,9 @@ def test_a_guard_goes_back_to_the_last_weights_that_called_for_no_roll_back(caps
     assert state.alarms == [warned, stopped, again] and state.ended == stopped
     assert look(5.0, b=-3.0, c=3.5) == ("roll-back", 2, 4.0, 4.0)
     assert state.ended == "alarm at iteration 9: watch/c is 3.5, above 3 (roll-back)"
-    assert [(row["metric"], row["side"]) for row in state.diagnoses] == [
-        ("watch/a", "above"),
-        ("watch/b", "below"),
-        ("watch/c", "above"),
-    ]
+    sides = [("watch/a", "above", 2.0), ("watch/b", "below", -3.0), ("watch/c", "above", 3.5)]
+    explained = [{"metric": m, "side": s, **diagnose(m, s, value)._asdict()} for m, s, value in sides]
+    assert state.diagnoses == explained
     said = capsys.readouterr().out.splitlines()
     assert [line for line in said if line.startswith("alarm")] == ([] if quiet else state.alarms)
     # what an alarm means follows its line when it rings for the first time

@@ -24,9 +24,9 @@ CALIBRATION = SafetyCalibration(2.0, 0.1, 100, 0.0, 0.01, 0.02)
 
 
 def test_multipliers_move_by_the_mean_of_their_windows():
-    """`harm` sees two iterations of unequally many replies, `lies` the last one alone; `spam` has no limit."""
+    """`harm` sees two iterations of unequally many replies, `lies` the last one alone; `spam` and `rude` have none."""
     config = make_config(
-        costs={"harm": "c", "lies": "d", "spam": "e"},
+        costs={"harm": "c", "lies": "d", "spam": "e", "rude": "f"},
         limits={"harm": 0.25, "lies": 1.0},
         limit_slices={"harm": "a"},
         limit_window={"harm": 2.0},
@@ -39,6 +39,7 @@ def test_multipliers_move_by_the_mean_of_their_windows():
 
     def move(slices, harm, lies, spam):
         costs = {"harm": torch.tensor(harm), "lies": torch.tensor(lies), "spam": torch.tensor(spam)}
+        costs["rude"] = torch.tensor([-0.5, -1.0, 0.0])
         shape = {"lengths": (1,) * 3, "finish": ("stop",) * 3, "slices": slices}
         experience = replace(make_experience(**shape, helpful=[0.0] * 3, **costs_of(costs)), raw_costs=costs)
         return ppo_limits.move_multipliers(config, limits, complete(config, experience), state)
@@ -57,6 +58,8 @@ def test_multipliers_move_by_the_mean_of_their_windows():
             "cost/lies/mean": 2.0,
             "cost/lies/unsafe": 1.0,
             "lagrange/lies": 2.1,
+            "cost/rude/mean": -0.5,
+            "cost/rude/unsafe": 0.0,
             "cost/spam/mean": 1.0,
             "cost/spam/unsafe": 1 / 3,
         }
