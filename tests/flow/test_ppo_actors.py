@@ -1,8 +1,10 @@
 """The roles of policy optimisation: which moves, which reads, and what is refused before any training."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
+import torch
 from torch import nn
 
 from accord.errors import BadInput
@@ -125,3 +127,51 @@ def test_prompts_are_read_checked_and_kept_apart(monkeypatch, split):
         ("refuse_trained_prompts", PROMPTS[4:5], ["m"], "--eval_data", {}),
     ]
     assert ppo_actors.read_prompts_of(make_config(), "run", renderers) == Prompts(PROMPTS[1:3], [], [])
+
+
+@pytest.mark.parametrize("kind", ["text", "demonstrations"])
+def test_other_text_is_read_as_its_kind_says(monkeypatch, kind):
+    """Demonstrations come with their prompts, but for those that are too long."""
+    events, read = [], [SimpleNamespace(prompt=name) for name in "abc"]
+    loaded = lambda *given, **more: events.append((*given, more)) or read  # noqa: E731
+    monkeypatch.setattr(ppo_actors, "load_all", loaded)
+    monkeypatch.setattr(ppo_actors, "document_groups", lambda *given: ("documents", *given))
+    monkeypatch.setattr(ppo_actors, "conversation_group", lambda renderer, one, role: (renderer, one.prompt, role))
+    dropped = lambda groups, shown, *given: events.append(given) or (groups[1:], shown[1:])  # noqa: E731
+    monkeypatch.setattr(ppo_actors, "drop_long", dropped)
+    config = make_config(ptx_data="p", ptx_kind=kind, max_length=90)
+    found = ppo_actors.read_other_text(config, "run", "renderer")
+    if kind == "text":
+        assert found == (("documents", "renderer", read, 90), [])
+        assert events == [(ppo_actors.read_documents, "p", config, "run", {"what": "ptx_data"})]
+    else:
+        assert found == ([("renderer", name, "assistant") for name in "bc"], ["b", "c"])
+        more = {"what": "ptx_data", "renderers": ["renderer"]}
+        assert events == [(ppo_actors.read_demonstrations, "p", config, "run", more), (90, "run", "ptx_data")]
+    events.clear()
+    assert ppo_actors.read_other_text(make_config(), "run", "renderer") == ([], []) and events == []
+
+
+def test_an_exact_kl_is_of_the_policy_beside_its_reference(monkeypatch):
+    """By plain sums over a vocabulary of three, in either direction; hidden states that are known are not computed."""
+    ours, theirs = torch.tensor([[0.2, -1.0, 0.5]]), torch.tensor([[1.0, 0.3, -0.7]])
+    temperatures = []
+
+    def head(policy, *, temperature):
+        temperatures.append((policy, temperature))
+        return lambda hidden: ours * hidden
+
+    def logits(packing, *, temperature):
+        temperatures.append((packing, temperature))
+        return theirs
+
+    monkeypatch.setattr(ppo_actors, "logits_head", head)
+    monkeypatch.setattr(ppo_actors, "hidden_states", lambda policy, packing: 2.0)
+    actors = SimpleNamespace(policy="policy", reference=SimpleNamespace(logits=logits))
+    for hidden, scale in ((None, 2.0), (torch.tensor(3.0), 3.0)):
+        p, q = (ours * scale).softmax(-1)[0].tolist(), theirs.softmax(-1)[0].tolist()
+        for estimator, (one, other) in {"exact": (p, q), "exact-forward": (q, p)}.items():
+            expected = sum(a * math.log(a / b) for a, b in zip(one, other, strict=True))
+            found = ppo_actors.exact_kls(actors, "packing", estimator, temperature=0.7, hidden=hidden)
+            assert found.tolist() == pytest.approx([expected], rel=1e-5)
+    assert temperatures == [("policy", 0.7), ("packing", 0.7)] * 4

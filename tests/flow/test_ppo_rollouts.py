@@ -10,7 +10,7 @@ import torch
 
 from accord.engine.engines import Served
 from accord.engine.packing import reply_group
-from accord.records import Prompt, Turn
+from accord.records import Prompt, Rollout, Turn
 from accord.stages.ppo import rollouts as ppo_rollouts
 from accord.stages.ppo.state import State
 from accord.training.distributed import World
@@ -189,3 +189,102 @@ def test_tokens_of_older_weights_weigh_their_ratio_up_to_a_cap():
     e = math.exp
     assert torch.allclose(found.importance, torch.tensor([[e(0.5), 2.0, e(-1)], [1.0, e(0.2), 0.0]]))
     assert ppo_rollouts.complete(make_config(), experience).importance is None and found.inside == {}
+
+
+IDS = [(20, 30), (40,), (50, 60, 70), (80,)]  # of two replies to each of two prompts
+DRAWN = [(-0.2, -0.3), (-0.4,), (-0.5, -0.6, -0.7), (-0.8,)]
+
+
+@pytest.fixture
+def evaluate(monkeypatch):
+    """`evaluate(gap, behind, **knobs)`: every role says of a token its id over a number of its own."""
+    asked = []
+
+    def says(name, divisor):
+        def of_tokens(*given, temperature):
+            (packing,) = [one for one in given if hasattr(one, "targets")]
+            asked.append((name, packing.replies, temperature))
+            return packing.targets / divisor
+
+        return of_tokens
+
+    def once(gap=0.0, *, behind=False, rollouts=True, **knobs):
+        asked.clear()
+        monkeypatch.setattr(ppo_rollouts, "token_logprobs", says("policy", -200.0))
+        exact = says("exact", 500.0)
+        monkeypatch.setattr(ppo_rollouts, "exact_kls", lambda actors, packing, _, **more: exact(packing, **more))
+        monkeypatch.setattr(ppo_rollouts, "measure_gap", lambda *given: gap)
+        critics = SimpleNamespace(names=("reward", "harm"))
+        critics.values = lambda policy, packing: {"reward": packing.targets / 10, "harm": packing.targets / -10}
+        policy = SimpleNamespace(eval=lambda: asked.append("eval"))
+        scorers = {"helpful": SimpleNamespace(normalizer=lambda raw: 2 * raw)}
+        scorers["harm"] = SimpleNamespace(normalizer=lambda raw: raw - 1)
+        reference = SimpleNamespace(token_logprobs=says("reference", -100.0))
+        actors = SimpleNamespace(policy=policy, critics=critics, reference=reference, scorers=scorers, costs=["harm"])
+        number = 4 if rollouts else 0
+        groups = [reply_group((1,), *IDS[i : i + 2]) for i in range(0, number, 2)]
+        raw = {"helpful": torch.arange(4.0)[:number], "harm": torch.arange(10.0, 14.0)[:number]}
+        scoring = SimpleNamespace(groups=groups, result=lambda: raw)
+        drawn = [Rollout((1,), ids, of, "stop", 1.0, "") for ids, of in zip(IDS, DRAWN, strict=True)][:number]
+        config = make_config(samples=2, temperature=0.7, **{"precision": "f32", "micro_tokens": 1, **knobs})
+        prompts = PROMPTS[: number // 2]
+        return ppo_rollouts.evaluate(config, ONE, actors, prompts, drawn, scoring, behind=behind), list(asked)
+
+    return once
+
+
+def in_slots(rows):
+    return torch.tensor([[*row, *[0.0] * (3 - len(row))] for row in rows])
+
+
+def over(divisor):
+    return in_slots([[i / divisor for i in ids] for ids in IDS])
+
+
+@pytest.mark.parametrize(("budget", "passes"), [(1, [2, 2]), (1000, [4])])
+def test_what_every_role_says_of_a_reply_stands_in_its_slots(evaluate, budget, passes):
+    found, asked = evaluate(gap=1e-6, micro_tokens=budget)
+    assert asked == ["eval", *[("reference", replies, 0.7) for replies in passes]]
+    assert torch.allclose(found.reference, over(-100)) and torch.allclose(found.logprobs, in_slots(DRAWN))
+    assert torch.allclose(found.values["reward"], over(10)) and torch.allclose(found.values["harm"], over(-10))
+    assert torch.allclose(found.kl, in_slots(DRAWN) - over(-100)) and found.mask.sum(1).tolist() == [2, 1, 3, 1]
+    assert found.scores["helpful"].tolist() == [0, 2, 4, 6] and found.scores["harm"].tolist() == [9, 10, 11, 12]
+    assert list(found.raw_costs) == ["harm"] and found.raw_costs["harm"].tolist() == [10, 11, 12, 13]
+    assert found.prompts == [PROMPTS[0], PROMPTS[0], PROMPTS[1], PROMPTS[1]] and found.sampler_gap == 1e-6
+    assert [rollout.ids for rollout in found.rollouts] == IDS and len(found.groups) == 2
+    assert found.sampled is None and found.importance is None
+
+
+@pytest.mark.parametrize(
+    ("gap", "knobs", "apart"),
+    [
+        (0.99e-5, {}, False),
+        (1.01e-5, {}, True),
+        (0.99e-4, {"precision": "bf16"}, False),
+        (1.01e-4, {"precision": "bf16"}, True),
+        (0.2, {"sampler_gap": 0.2}, False),
+        (0.21, {"sampler_gap": 0.2}, True),
+        (0.0, {"behind": True}, True),
+    ],
+)
+def test_beyond_a_gap_or_behind_it_the_policys_own_log_probs_are_learned_from(evaluate, gap, knobs, apart):
+    found, asked = evaluate(gap, micro_tokens=1000, **{"precision": "f32", **knobs})
+    assert (("policy", 4, 0.7) in asked) == apart
+    assert torch.allclose(found.logprobs, over(-200) if apart else in_slots(DRAWN))
+    if "behind" in knobs:
+        assert torch.allclose(found.sampled, in_slots(DRAWN))
+    else:
+        assert found.sampled is None
+
+
+@pytest.mark.parametrize("estimator", ["k2", "exact"])
+def test_kl_is_the_estimate_that_was_asked_for(evaluate, estimator):
+    found, asked = evaluate(kl_in="loss", kl_estimator=estimator, micro_tokens=1000)
+    sampled = 0.5 * (in_slots(DRAWN) - over(-100)) ** 2
+    assert torch.allclose(found.kl, sampled if estimator == "k2" else over(500))
+    assert (("exact", 4, 0.7) in asked) == (estimator == "exact")
+
+
+def test_a_rank_without_a_prompt_has_empty_numbers(evaluate):
+    found, asked = evaluate(rollouts=False)
+    assert asked == ["eval"] and found.mask.shape == found.kl.shape == (0, 0) and found.prompts == []
