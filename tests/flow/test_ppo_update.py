@@ -63,20 +63,20 @@ def losses_by_hand(clip, value_clip, count):
 @pytest.mark.parametrize("critic", ["separate", "shared"])
 @pytest.mark.parametrize("estimator", ["k1", "k2", "exact"])
 def test_the_loss_of_some_prompts_of_a_mini_batch_by_hand(monkeypatch, critic, estimator):
-    seen = []
+    seen, read = [], []
 
     def logprobs(policy, packing, hidden, *, temperature):
         seen.append((policy, hidden, temperature))
         return torch.tensor(flat(NOW)), torch.tensor(flat(ENTROPY))
 
     def exact(actors, packing, asked, *, temperature, hidden):
-        seen.append((asked, hidden, temperature))
+        seen.append((asked, actors.policy, hidden, temperature))
         return torch.tensor(flat(EXACT))
 
     monkeypatch.setattr(ppo_update, "hidden_states", lambda policy, packing: f"hidden of {policy}")
     monkeypatch.setattr(ppo_update, "logprobs_and_entropy", logprobs)
     monkeypatch.setattr(ppo_update, "exact_kls", exact)
-    critics = SimpleNamespace(values=lambda policy, packing, hidden: {"reward": torch.tensor(flat(VALUE))})
+    critics = SimpleNamespace(values=lambda *given: read.append(given) or {"reward": torch.tensor(flat(VALUE))})
     actors = SimpleNamespace(policy="policy", critics=critics)
     kl = {} if estimator == "k1" else {"kl_in": "loss", "kl_estimator": estimator}
     weighed = {"value_weight": 0.3} if critic == "shared" else {}
@@ -106,7 +106,9 @@ def test_the_loss_of_some_prompts_of_a_mini_batch_by_hand(monkeypatch, critic, e
     total = expected["loss/policy"] + in_loss + value_weight * expected["loss/value/reward"]
     assert float(loss) == pytest.approx(total, rel=1e-5)
     assert seen[0] == ("policy", "hidden of policy", 0.8)
-    assert seen[1:] == ([("exact", "hidden of policy", 0.8)] if estimator == "exact" else [])
+    ((policy, packing, hidden),) = read
+    assert (policy, hidden) == ("policy", "hidden of policy") and packing.targets.tolist() == [6, 7, 3, 4, 5]
+    assert seen[1:] == ([("exact", "policy", "hidden of policy", 0.8)] if estimator == "exact" else [])
 
 
 def test_prompts_come_in_a_fresh_order_that_seed_step_and_epoch_alone_decide():
@@ -232,7 +234,22 @@ def test_while_critics_warm_up_the_policy_and_other_text_stand_still(learning, m
     assert (weights[0] != [0.0, 0.0]) == moves and weights[1] != [0.0, 0.0]
     assert ("grad_norm/policy" in found) == moves and "grad_norm/critics" in found
     assert read == ([(step, number) for number in range(4)] if moves else [])
-    assert found.get("loss/ptx") == (2.0 if moves else None)
+    assert found.get("loss/ptx") == (2.0 if moves else None) and found["loss/policy"] == 2.5
+
+
+def test_gradients_and_metrics_are_summed_over_ranks_before_anything_is_made_of_them(learning, monkeypatch):
+    """Stands for a second rank that has found the same."""
+    summed = []
+
+    def sum_over_ranks(world, parameters, metrics):
+        summed.append((world, len(parameters)))
+        for parameter in parameters:
+            parameter.grad *= 2
+        return {name: 2 * metric for name, metric in metrics.items()}
+
+    monkeypatch.setattr(ppo_update, "sum_over_ranks", sum_over_ranks)
+    found, _, _ = learning()
+    assert summed == [(ONE, 3)] * 4 and found["loss/policy"] == 5.0 and found["grad_norm/policy"] == pytest.approx(10.0)
 
 
 def test_an_update_without_a_finite_gradient_is_refused(learning):
