@@ -9,6 +9,7 @@ from torch import nn
 
 from accord.errors import BadInput
 from accord.models.critics import SeparateCritics
+from accord.models.scalar import Scorer
 from accord.models.text_scorers import RemoteScorer
 from accord.records import Prompt, Turn
 from accord.stages.ppo import actors as ppo_actors
@@ -175,3 +176,120 @@ def test_an_exact_kl_is_of_the_policy_beside_its_reference(monkeypatch):
             found = ppo_actors.exact_kls(actors, "packing", estimator, temperature=0.7, hidden=hidden)
             assert found.tolist() == pytest.approx([expected], rel=1e-5)
     assert temperatures == [("policy", 0.7), ("packing", 0.7)] * 4
+
+
+class Bases:
+    """Says of a model that it is shared."""
+
+    def __init__(self):
+        self.shared = []
+
+    def share(self, model):
+        self.shared.append(model)
+        return f"shared {model}"
+
+
+def scored(renderer, *models):
+    """A scorer of this process, of some models."""
+    scorer = object.__new__(Scorer)
+    scorer.renderer, scorer.models = renderer, list(models)
+    return scorer
+
+
+@pytest.fixture
+def prepare(monkeypatch):
+    """`prepare(**knobs)` → prompts, actors, what was called with what, and whose bases are shared."""
+
+    def go(**knobs):
+        calls, bases = {}, Bases()
+        policy = SimpleNamespace(to=lambda device: f"policy on {device}")
+        critics = SimpleNamespace(to=lambda device: SimpleNamespace(names=("reward",), parts=lambda: ["critic"]))
+        kinds = {"r": scored("of r", "r1", "r2"), "s": SimpleNamespace(renderer=None)}
+        kinds |= {"w": scored("of w", "w1"), "c": scored("of c", "c1")}
+        parts = {
+            "open_renderer": "renderer",
+            "Setting": lambda *given: SimpleNamespace(journal="journal", given=given),
+            "open_limits": "limits",
+            "read_prompts_of": Prompts(["t"], ["h"], []),
+            "refuse_other_servers": None,
+            "load_policy": lambda *given: "loaded",
+            "add_adapters": lambda *given: policy,
+            "open_engine": "engine",
+            "cache_of": "cache",
+            "copy_trained": lambda model: f"copy of {model}",
+            "own_reference": "reference",
+            "make_critics": critics,
+            "read_other_text": (["text"], ["shown"]),
+            "Reference": lambda *given: given,
+        }
+
+        def stand_in(name, found):
+            def called(*given, **named):
+                calls.setdefault(name, []).append((*given, *named.values()))
+                return found(*given) if callable(found) else found
+
+            monkeypatch.setattr(ppo_actors, name, called)
+
+        for name, found in parts.items():
+            stand_in(name, found)
+        monkeypatch.setattr(ppo_actors, "BaseWeights", lambda: bases)
+        opened = lambda named, setting: {name: kinds[where] for name, where in named.items()}  # noqa: E731
+        monkeypatch.setattr(ppo_actors, "open_rewards", opened)
+        scorer = lambda *given, on: calls.setdefault("open_scorer", []).append((*given, on)) or kinds["c"]  # noqa: E731
+        monkeypatch.setattr(ppo_actors, "open_scorer", scorer)
+        rewards = {"helpful": "r", "kind": "s"}
+        config = make_config(**{"rewards": rewards, "watch": {"other": "w"}, "seed": 5, **knobs})
+        prompts, actors = ppo_actors.prepare(config, SimpleNamespace(path="run"), WORLD)
+        return config, prompts, actors, calls, bases.shared, kinds
+
+    return go
+
+
+WORLD = SimpleNamespace(device="device")
+
+
+def test_every_role_is_read_before_any_training(prepare):
+    config, prompts, actors, calls, shared, kinds = prepare(**LIMITED)
+    run = calls["open_renderer"][0][1]
+    assert prompts == Prompts(["t"], ["h"], ["shown"])
+    assert calls["open_renderer"] == [("m", run, WORLD)] and calls["Setting"] == [
+        (run, WORLD, "renderer", config.labels, "")
+    ]
+    assert calls["open_scorer"] == [("c", "cost", "renderer", "device", "harm", "")]
+    assert calls["open_limits"] == [({"harm": 0.0}, "cost", {"harm": kinds["c"]})]
+    assert calls["read_prompts_of"] == [(config, run, ["renderer", "of r", "of c", "of w"])]
+    asked = {"helpful": kinds["r"], "kind": kinds["s"], "harm": kinds["c"], "other": kinds["w"]}
+    assert calls["refuse_other_servers"] == [(run, asked)]
+    assert calls["load_policy"] == [("m",)] and calls["add_adapters"] == [("loaded", config, False, 5)]
+    assert calls["open_engine"] == [("", "policy on device", "run", config.most_tokens, "cache")]
+    assert calls["cache_of"] == [(config, "policy on device")]
+    assert shared == ["policy on device", "r1", "r2", "c1", "w1", "reference", "critic"]
+    assert kinds["r"].models == ["shared r1", "shared r2"] and kinds["w"].models == ["shared w1"]
+    assert "copy_trained" not in calls and calls["own_reference"] == [(config, "device")]
+    starts = {"reward": kinds["r"], "harm": kinds["c"]}
+    assert calls["make_critics"] == [("separate", "m", "policy on device", starts, 5, config)]
+    assert calls["read_other_text"] == [(config, run, "renderer")]
+    found = {
+        name: getattr(actors, name) for name in ("policy", "reference", "renderer", "limits", "other_text", "engine")
+    }
+    assert found == {
+        "policy": "policy on device",
+        "reference": ("policy on device", "reference"),
+        "renderer": "renderer",
+        "limits": "limits",
+        "other_text": ["text"],
+        "engine": "engine",
+    }
+    assert actors.scorers == asked and list(actors.rewards) == ["helpful", "kind"] and list(actors.costs) == ["harm"]
+    assert actors.critics.names == ("reward",) and actors.following is actors.average is None
+    assert actors.journal == "journal" and actors.in_flight.take(0) is None
+
+
+def test_followers_are_copies_and_methods_without_critics_have_none(prepare):
+    knobs = {"advantages": "reinforce++", "refresh_every": 2, "weight_average": 0.5, "lora_rank": 4}
+    _, _, actors, calls, shared, _ = prepare(**knobs)
+    copy = "copy of policy on device"
+    assert actors.following == actors.average == copy and actors.reference == ("policy on device", copy)
+    assert calls["Setting"][0][-1] == "m" and "make_critics" not in calls and "own_reference" not in calls
+    assert actors.critics.names == () and actors.limits == {} and "open_limits" not in calls
+    assert shared == ["policy on device", "r1", "r2", "w1", copy]

@@ -257,7 +257,8 @@ def test_an_update_without_a_finite_gradient_is_refused(learning):
         learning(gradients=((3.0, 4.0), (math.inf, 8.0), (0.3, 0.4)), step=2)
 
 
-def test_other_text_is_learned_by_its_mean_over_tokens_times_its_weight(monkeypatch):
+@pytest.mark.parametrize(("size", "updates"), [(4, 3), (1, 5)])
+def test_other_text_is_learned_by_its_mean_over_tokens_times_its_weight(monkeypatch, size, updates):
     """Two texts of five, of 1, 2, 3, … tokens; every token's log-prob is −2 times the one parameter."""
     texts = [reply_group((1,), tuple(range(2, 3 + i))) for i in range(5)]
     weight = torch.ones(1, requires_grad=True)
@@ -268,13 +269,12 @@ def test_other_text_is_learned_by_its_mean_over_tokens_times_its_weight(monkeypa
         return policy * -2.0 * torch.ones(len(packing.owner))
 
     monkeypatch.setattr(ppo_update, "token_logprobs", token_logprobs)
-    config = make_config(
-        ptx_data="x", ptx_weight=0.25, ptx_batch_size=2, batch_size=5, samples=2, mini_batch_size=4, ppo_epochs=3,
-        seed=6, micro_tokens=1, precision="f32",
-    )  # fmt: skip
+    rollouts = {"batch_size": 5, "samples": 2, "mini_batch_size": size, "ppo_epochs": 3}
+    other = {"ptx_data": "x", "ptx_weight": 0.25, "ptx_batch_size": 2}
+    config = make_config(**rollouts, **other, seed=6, micro_tokens=1, precision="f32")
     actors = SimpleNamespace(policy=weight, other_text=texts)
     found = ppo_update.learn_other_text(config, ONE, actors, 2, 4)
-    places = batch_indices(2 * (3 * 3) + 4, 5, 2, 6)  # three updates in each of three passes
+    places = batch_indices(2 * (3 * updates) + 4, 5, 2, 6)
     assert packed == [texts[i].trained for i in places]
     assert list(found) == ["loss/ptx"] and float(found["loss/ptx"]) == pytest.approx(2.0)
     assert weight.grad.item() == pytest.approx(0.25 * 2.0)
@@ -325,6 +325,9 @@ def test_the_imagined_pass_is_of_the_longest_micro_batch_and_in_training_mode(mo
     config = make_config(samples=1, max_new_tokens=4, mini_batch_size=3)
     sizes = [group.tokens for group in ppo_memory.longest_rollouts(config, actors, prompts)]
     assert sizes == sorted(sizes, reverse=True) and len(sizes) == 3
+    config = make_config(samples=4, max_new_tokens=4, mini_batch_size=3)
+    (alone,) = ppo_memory.longest_rollouts(config, actors, prompts)  # a prompt's replies stay together
+    assert len(alone.prefix) == 5 and len(alone.replies) == 4
     for budget, taken in ((sizes[0], [5]), (sizes[0] + sizes[1], [5, 3])):
         config = make_config(samples=1, max_new_tokens=4, mini_batch_size=3, micro_tokens=budget)
         once, _ = ppo_memory.imagined_pass(config, actors, prompts, 0, ONE.device)
