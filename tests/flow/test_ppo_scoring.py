@@ -139,3 +139,59 @@ def test_the_samplers_precision_is_not_the_scorers(scoring):
         for place in range(80):
             one.add(place, rollouts(place))
     assert seen and not any(seen)
+
+
+def test_a_remote_scorer_is_asked_one_thing_at_a_time(scoring):
+    lock, most = threading.Lock(), []
+
+    def call(conversations):
+        most.append(lock.acquire(blocking=False))
+        threading.Event().wait(0.02)
+        if most[-1]:
+            lock.release()
+        return length_and_words(conversations)
+
+    one = scoring(remote=call)
+    for place in range(80):
+        one.add(place, rollouts(place))
+    assert torch.equal(one.result()["remote"], EXPECTED) and most == [True] * len(most) and len(most) == 3
+
+
+def test_what_was_not_asked_by_the_end_is_not_asked_and_nobody_waits(scoring):
+    begun, go = threading.Event(), threading.Event()
+
+    def call(conversations):
+        begun.set()
+        go.wait(2)
+        return length_and_words(conversations)
+
+    one = scoring(remote=call)
+    for place in range(80):
+        one.add(place, rollouts(place))
+    first, second = (answer for _, _, answer in one._asked)
+    assert begun.wait(10)
+    one.__exit__()
+    assert not first.done()
+    go.set()
+    wait([first])
+    assert second.cancelled() and not first.cancelled()
+
+
+@pytest.mark.parametrize("collective", [False, True])
+def test_a_scorer_that_all_ranks_ask_at_once_waits_for_the_last_reply(scoring, monkeypatch, collective):
+    monkeypatch.setattr(TextScorer, "collective", collective)
+    asked = []
+
+    def call(conversations):
+        asked.append(len(conversations))
+        return length_and_words(conversations)
+
+    one = scoring(engine_remote=True, local=call)
+    for place in range(80):
+        one.add(place, rollouts(place))
+    assert asked == ([] if collective else [AT_ONCE, AT_ONCE])
+    assert torch.equal(one.result()["local"], EXPECTED)
+    # one without prompts takes part all the same
+    monkeypatch.setattr(TextScorer, "raw_scores", lambda *given, **more: asked.append("none") or torch.zeros(0))
+    assert scoring(prompts=[], engine_remote=True, local=call).result()["local"].shape == (0,)
+    assert (asked[-1] == "none") == collective
