@@ -53,9 +53,9 @@ def test_a_turn_within_the_horizon_leaves_no_healthy_iteration():
 
 def test_an_alarm_has_the_bound_of_all_other_runs_by_hand():
     """Runs that do not turn, of constant metrics: the highest alone is above the highest of all others."""
-    runs = [TrueCurve(f"r{i}", np.zeros(6), {"m": np.full(6, level)}) for i, level in enumerate((3.0, 1.0, 4.0, 2.0))]
+    runs = [TrueCurve(f"r{i}", np.zeros(6), {"m": np.full(6, level)}) for i, level in enumerate((1.0, 3.0, 4.0, 2.0))]
     above, below = (alarm_worth(runs, "m", side) for side in ("above", "below"))
-    assert above.false_runs == (0.0, 0.0, 1.0, 0.0) and below.false_runs == (0.0, 1.0, 0.0, 0.0)
+    assert above.false_runs == (0.0, 0.0, 1.0, 0.0) and below.false_runs == (1.0, 0.0, 0.0, 0.0)
     assert (above.metric, above.side, above.bound, below.bound) == ("m", "above", 4.0, 1.0)
     nothing = {"mean": None, "low": None, "high": None, "n": 0}
     found = above.json()
