@@ -219,7 +219,7 @@ def evaluate(monkeypatch):
         policy = SimpleNamespace(eval=lambda: asked.append("eval"))
         scorers = {"helpful": SimpleNamespace(normalizer=lambda raw: 2 * raw)}
         scorers["harm"] = SimpleNamespace(normalizer=lambda raw: raw - 1)
-        reference = SimpleNamespace(token_logprobs=says("reference", -100.0))
+        reference = SimpleNamespace(token_logprobs=says("reference", -160.0))
         actors = SimpleNamespace(policy=policy, critics=critics, reference=reference, scorers=scorers, costs=["harm"])
         number = 4 if rollouts else 0
         groups = [reply_group((1,), *IDS[i : i + 2]) for i in range(0, number, 2)]
@@ -245,9 +245,9 @@ def over(divisor):
 def test_what_every_role_says_of_a_reply_stands_in_its_slots(evaluate, budget, passes):
     found, asked = evaluate(gap=1e-6, micro_tokens=budget)
     assert asked == ["eval", *[("reference", replies, 0.7) for replies in passes]]
-    assert torch.allclose(found.reference, over(-100)) and torch.allclose(found.logprobs, in_slots(DRAWN))
+    assert torch.allclose(found.reference, over(-160)) and torch.allclose(found.logprobs, in_slots(DRAWN))
     assert torch.allclose(found.values["reward"], over(10)) and torch.allclose(found.values["harm"], over(-10))
-    assert torch.allclose(found.kl, in_slots(DRAWN) - over(-100)) and found.mask.sum(1).tolist() == [2, 1, 3, 1]
+    assert torch.allclose(found.kl, in_slots(DRAWN) - over(-160)) and found.mask.sum(1).tolist() == [2, 1, 3, 1]
     assert found.scores["helpful"].tolist() == [0, 2, 4, 6] and found.scores["harm"].tolist() == [9, 10, 11, 12]
     assert list(found.raw_costs) == ["harm"] and found.raw_costs["harm"].tolist() == [10, 11, 12, 13]
     assert found.prompts == [PROMPTS[0], PROMPTS[0], PROMPTS[1], PROMPTS[1]] and found.sampler_gap == 1e-6
@@ -280,7 +280,7 @@ def test_beyond_a_gap_or_behind_it_the_policys_own_log_probs_are_learned_from(ev
 @pytest.mark.parametrize("estimator", ["k2", "exact"])
 def test_kl_is_the_estimate_that_was_asked_for(evaluate, estimator):
     found, asked = evaluate(kl_in="loss", kl_estimator=estimator, micro_tokens=1000)
-    sampled = 0.5 * (in_slots(DRAWN) - over(-100)) ** 2
+    sampled = 0.5 * (in_slots(DRAWN) - over(-160)) ** 2
     assert torch.allclose(found.kl, sampled if estimator == "k2" else over(500))
     assert (("exact", 4, 0.7) in asked) == (estimator == "exact")
 
