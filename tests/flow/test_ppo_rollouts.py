@@ -191,8 +191,8 @@ def test_tokens_of_older_weights_weigh_their_ratio_up_to_a_cap():
     assert ppo_rollouts.complete(make_config(), experience).importance is None and found.inside == {}
 
 
-IDS = [(20, 30), (40,), (50, 60, 70), (80,)]  # of two replies to each of two prompts
-DRAWN = [(-0.2, -0.3), (-0.4,), (-0.5, -0.6, -0.7), (-0.8,)]
+IDS = [(20, 30), (40,), (50, 60, 70), (80,), (90, 25), (35,)]  # two replies to each of three prompts
+DRAWN = [(-0.2, -0.3), (-0.4,), (-0.5, -0.6, -0.7), (-0.8,), (-0.9, -0.35), (-0.45,)]
 
 
 @pytest.fixture
@@ -221,9 +221,9 @@ def evaluate(monkeypatch):
         scorers["harm"] = SimpleNamespace(normalizer=lambda raw: raw - 1)
         reference = SimpleNamespace(token_logprobs=says("reference", -160.0))
         actors = SimpleNamespace(policy=policy, critics=critics, reference=reference, scorers=scorers, costs=["harm"])
-        number = 4 if rollouts else 0
+        number = 6 if rollouts else 0
         groups = [reply_group((1,), *IDS[i : i + 2]) for i in range(0, number, 2)]
-        raw = {"helpful": torch.arange(4.0)[:number], "harm": torch.arange(10.0, 14.0)[:number]}
+        raw = {"helpful": torch.arange(6.0)[:number], "harm": torch.arange(10.0, 16.0)[:number]}
         scoring = SimpleNamespace(groups=groups, result=lambda: raw)
         drawn = [Rollout((1,), ids, of, "stop", 1.0, "") for ids, of in zip(IDS, DRAWN, strict=True)][:number]
         config = make_config(samples=2, temperature=0.7, **{"precision": "f32", "micro_tokens": 1, **knobs})
@@ -241,17 +241,24 @@ def over(divisor):
     return in_slots([[i / divisor for i in ids] for ids in IDS])
 
 
-@pytest.mark.parametrize(("budget", "passes"), [(1, [2, 2]), (1000, [4])])
+@pytest.mark.parametrize(("budget", "passes"), [(1, [2, 2, 2]), (1000, [6])])
 def test_what_every_role_says_of_a_reply_stands_in_its_slots(evaluate, budget, passes):
     found, asked = evaluate(gap=1e-6, micro_tokens=budget)
     assert asked == ["eval", *[("reference", replies, 0.7) for replies in passes]]
     assert torch.allclose(found.reference, over(-160)) and torch.allclose(found.logprobs, in_slots(DRAWN))
     assert torch.allclose(found.values["reward"], over(10)) and torch.allclose(found.values["harm"], over(-10))
-    assert torch.allclose(found.kl, in_slots(DRAWN) - over(-160)) and found.mask.sum(1).tolist() == [2, 1, 3, 1]
-    assert found.scores["helpful"].tolist() == [0, 2, 4, 6] and found.scores["harm"].tolist() == [9, 10, 11, 12]
-    assert list(found.raw_costs) == ["harm"] and found.raw_costs["harm"].tolist() == [10, 11, 12, 13]
-    assert found.prompts == [PROMPTS[0], PROMPTS[0], PROMPTS[1], PROMPTS[1]] and found.sampler_gap == 1e-6
-    assert [rollout.ids for rollout in found.rollouts] == IDS and len(found.groups) == 2
+    assert torch.allclose(found.kl, in_slots(DRAWN) - over(-160)) and found.mask.sum(1).tolist() == [2, 1, 3, 1, 2, 1]
+    assert found.scores["helpful"].tolist() == [0, 2, 4, 6, 8, 10] and found.scores["harm"].tolist() == [
+        9,
+        10,
+        11,
+        12,
+        13,
+        14,
+    ]
+    assert list(found.raw_costs) == ["harm"] and found.raw_costs["harm"].tolist() == [10, 11, 12, 13, 14, 15]
+    assert found.prompts == [PROMPTS[i // 2] for i in range(6)] and found.sampler_gap == 1e-6
+    assert [rollout.ids for rollout in found.rollouts] == IDS and len(found.groups) == 3
     assert found.sampled is None and found.importance is None
 
 
@@ -269,7 +276,7 @@ def test_what_every_role_says_of_a_reply_stands_in_its_slots(evaluate, budget, p
 )
 def test_beyond_a_gap_or_behind_it_the_policys_own_log_probs_are_learned_from(evaluate, gap, knobs, apart):
     found, asked = evaluate(gap, micro_tokens=1000, **{"precision": "f32", **knobs})
-    assert (("policy", 4, 0.7) in asked) == apart
+    assert (("policy", 6, 0.7) in asked) == apart
     assert torch.allclose(found.logprobs, over(-200) if apart else in_slots(DRAWN))
     if "behind" in knobs:
         assert torch.allclose(found.sampled, in_slots(DRAWN))
@@ -282,7 +289,7 @@ def test_kl_is_the_estimate_that_was_asked_for(evaluate, estimator):
     found, asked = evaluate(kl_in="loss", kl_estimator=estimator, micro_tokens=1000)
     sampled = 0.5 * (in_slots(DRAWN) - over(-160)) ** 2
     assert torch.allclose(found.kl, sampled if estimator == "k2" else over(500))
-    assert (("exact", 4, 0.7) in asked) == (estimator == "exact")
+    assert (("exact", 6, 0.7) in asked) == (estimator == "exact")
 
 
 def test_a_rank_without_a_prompt_has_empty_numbers(evaluate):
