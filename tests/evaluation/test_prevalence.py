@@ -118,6 +118,54 @@ def test_nobody_and_everybody_have_an_interval_too():
     assert few.mean >= 0 and few.low <= few.mean <= few.high < 0.2
 
 
+def test_the_least_that_is_labelled_is_two_and_every_label_has_its_answer():
+    assert prediction_powered([1, 0, 1], [1, 0], [1, 0]).n == 5
+    for labelled, truth in (([1], [1]), ([1, 0, 1], [1, 0]), ([1, 0], [1, 0, 1])):
+        with pytest.raises(ValueError, match=f"{len(labelled)} answers beside {len(truth)} truths; two are the least"):
+            prediction_powered([1, 0], labelled, truth)
+
+
+def test_a_side_without_labels_counts_nothing():
+    assert judge_errors([1, 0], [0, 0]) == JudgeErrors(0.0, 0.0, pytest.approx(1), pytest.approx(2))
+    assert judge_errors([1, 0, 1], [1, 1, 1]) == JudgeErrors(pytest.approx(2), pytest.approx(3), 0.0, 0.0)
+
+
+def test_a_corrected_share_is_at_most_all():
+    """30 of 30 seen where 90 of 100 are found: 1.125 by the formula."""
+    found = corrected_share([1] * 30, JudgeErrors(90, 100, 90, 100))
+    assert found.mean == found.high == 1 and 0.85 < found.low < 1
+
+
+def test_labels_alone_have_the_interval_of_their_own_share():
+    """3 of 8 so and nothing else judged: on the logit, by the variance of the labels and Student's t of eight."""
+    truth = [1, 0, 0, 1, 0, 0, 1, 0]
+    found = prediction_powered([], [1, 0, 0, 1, 1, 0, 0, 0], truth)
+    share = 3 / 8
+    reach = student.ppf(0.975, 7) * math.sqrt(share * (1 - share) / 7) / (share * (1 - share))
+    middle = math.log(share / (1 - share))
+    assert (found.mean, found.n) == (share, 8)
+    assert (found.low, found.high) == pytest.approx([1 / (1 + math.exp(-middle - side * reach)) for side in (-1, 1)])
+
+
+def test_a_judge_that_agrees_with_every_label_is_believed_whole_and_no_more():
+    """λ = (1/4) / (20/121 · 11/10) is above 1, and is 1: the share is ½ + (1/20 − ½)."""
+    assert prediction_powered([1] + [0] * 19, [1, 0], [1, 0]).mean == pytest.approx(0.05)
+
+
+def test_of_all_or_none_the_bound_is_half_a_label_away():
+    everybody, nobody = prediction_powered([1] * 3, [1] * 4, [1] * 4), prediction_powered([0] * 3, [0] * 4, [0] * 4)
+    assert (everybody.low, everybody.mean, everybody.high) == pytest.approx((1 - 0.5 / 4, 1, 1))
+    assert (nobody.low, nobody.mean, nobody.high) == pytest.approx((0, 0, 0.5 / 4))
+
+
+def test_a_judge_that_gives_probabilities_leaves_the_share_a_share():
+    """With λ near 1: 3/4 + .878 − .525 and 1/3 + λ · (.15 − .633), which lie outside."""
+    above = prediction_powered([1, 1, 1, 0.6, 1, 1, 0.9, 0.8, 0.6], [0.4, 0.8, 0.9, 0], [1, 1, 1, 0])
+    below = prediction_powered([0.5, 0.1, 0, 0, 0, 0.2, 0.4, 0], [0.4, 0.5, 1], [0, 0, 1])
+    assert above.mean == above.high == 1 and 0 < above.low < 1
+    assert below.mean == below.low == 0 and 0 < below.high < 1
+
+
 # Coverage at n = 200 with judges that are right in 70 to 95 % of cases
 
 ACCURACIES = [(0.7, 0.7), (0.8, 0.9), (0.9, 0.7), (0.95, 0.95)]

@@ -4,8 +4,10 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from accord.evaluation.principles import association, contradictions, kept, within
+from accord.evaluation.statistics import mean_interval, share_interval
 
 PROMPTS = [i // 4 for i in range(200)]
 
@@ -56,6 +58,55 @@ def test_only_what_all_pairs_together_allow_contradicts():
     assert said == 60 and wrong <= 7
 
 
+def by_hand(one, other, prompts, level):
+    """Correlation within prompts and Fisher's z with what every prompt adds to it, in plain sums."""
+    at = {p: [i for i, own in enumerate(prompts) if own == p] for p in dict.fromkeys(prompts)}
+    x, y = ([v[i] - sum(v[j] for j in at[p]) / len(at[p]) for i, p in enumerate(prompts)] for v in (one, other))
+    n = len(x)
+    of_x, of_y = math.sqrt(sum(a * a for a in x) / n), math.sqrt(sum(b * b for b in y) / n)
+    x, y = [a / of_x for a in x], [b / of_y for b in y]
+    r = sum(a * b for a, b in zip(x, y, strict=True)) / n
+    adds = [sum(x[i] * y[i] - r / 2 * (x[i] ** 2 + y[i] ** 2) for i in own) for own in at.values()]
+    error = math.sqrt(sum(a * a for a in adds) * len(at) / (len(at) - 1)) / n
+    reach = stats.t.ppf((1 + level) / 2, len(at) - 1) * error / (1 - r**2)
+    return r, math.tanh(math.atanh(r) - reach), math.tanh(math.atanh(r) + reach), n
+
+
+@pytest.mark.parametrize("level", [0.95, 0.8])
+def test_an_association_by_hand(level):
+    prompts = ["a", "b", "a", "c", "b", "a", "c", "c", "c"]
+    one, other = [1.0, 2.5, 4.0, 3.0, 7.0, 0.5, 2.0, 6.0, 1.0], [3.0, 1.0, 2.0, 9.0, 4.0, 1.0, 5.0, 2.0, 6.5]
+    found = association(one, other, prompts, level)
+    assert (found.mean, found.low, found.high, found.n) == pytest.approx(by_hand(one, other, prompts, level))
+    assert association(one, other, prompts) == association(one, other, prompts, 0.95)
+
+
+def test_two_prompts_and_none_have_no_association():
+    one, other = [1.0, 2.0, 5.0, 3.0, 4.0, 9.0], [2.0, 7.0, 1.0, 5.0, 5.5, 2.0]
+    assert association(one, other, list("aabbbb")) is None
+    assert association(one, other, list("aabbcc")) is not None
+    assert association([], [], []) is None
+
+
+def test_of_two_pairs_each_has_half_the_chance_of_a_false_word():
+    """One pair is held to 95 %, three to 98.3 % each; the bounds that are shown are those of 95 %."""
+    rng = np.random.default_rng(0)
+    prompts = [i // 3 for i in range(24)]
+    one = rng.normal(size=24)
+    other = -0.45 * one + rng.normal(size=24)
+    third = rng.normal(size=24)
+    (alone,) = contradictions({"a": one, "b": other}, prompts)
+    plain, strict = association(one, other, prompts), association(one, other, prompts, 1 - 0.05 / 3)
+    assert plain.high < 0 < strict.high
+    assert alone == {"one": "a", "other": "b", **plain.json(), "contradict": True}
+    rows = contradictions({"a": one, "b": other, "c": third}, prompts)
+    assert len(rows) == 3 and {"one": "a", "other": "b", **plain.json(), "contradict": False} in rows
+
+
 def test_a_principle_holds_where_the_score_is_above_zero():
     found = kept([0.5, 0.0, -0.5, 1.0], ["a", "a", "b", "b"])
     assert found["holds"]["mean"] == 0.5 and found["score"]["mean"] == pytest.approx(0.25)
+    scores, prompts = [0.5, 0.0, -0.5, 1.0, 2.0], ["a", "a", "b", "b", "c"]
+    found = kept(scores, prompts, 4)
+    assert found["holds"] == share_interval([1, 0, 0, 1, 1], prompts).json()
+    assert found["score"] == mean_interval(scores, prompts, 4, resamples=2000).json()

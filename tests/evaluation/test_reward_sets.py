@@ -54,6 +54,35 @@ def test_numbers_by_subset_with_chance_and_intervals_over_prompts():
     assert styled["answered"]["mean"] == 0.5 and styled["hard"]["mean"] == 0 and styled["chance"] == 0.5
 
 
+def test_a_row_is_of_its_own_subset_and_what_has_no_name_is_called_so():
+    """Right are 1 of 3 questions without a subset and 2 of 2 of the other; chances 1/2, 1/4, 1/2 and 1/3, 1/2."""
+    answers = [
+        answer([1], [2], "p0"), answer([3], [0, 1, 2], "p1"), answer([0], [1], "p2"),
+        answer([3], [1, 2], "p3", "math"), answer([3], [2], "p4", "math"),
+    ]  # fmt: skip
+    whole, unnamed, math_alone = reward_numbers(answers)
+    assert [row["subset"] for row in (whole, unnamed, math_alone)] == ["all", "(unnamed)", "math"]
+    assert [row["questions"] for row in (whole, unnamed, math_alone)] == [5, 3, 2]
+    assert unnamed["answered"] == share_interval([0, 1, 0]).json()
+    assert math_alone["answered"] == share_interval([1, 1]).json()
+    assert unnamed["chance"] == pytest.approx(5 / 12) and math_alone["chance"] == pytest.approx(5 / 12)
+    assert whole["chance"] == pytest.approx(5 / 12)
+    assert [row["subset"] for row in reward_numbers(answers[3:])] == ["all"]
+
+
+def test_a_row_with_styles_has_the_questions_and_every_level():
+    """Right 1, 5, 9 and wrong 2, 4, 9: none, a half and all; right 3, 2, 1 and wrong 1, 2, 3: a third each."""
+    answers = [answer([1, 5, 9], [2, 4, 9], "p0"), answer([3, 2, 1], [1, 2, 3], "p1")]
+    (row,) = reward_numbers(answers)
+    assert row.keys() == {"subset", "questions", "chance", "hard", "normal", "easy", "answered"}
+    assert (row["questions"], row["chance"]) == (2, 0.5)
+    levels = [style_accuracy(one) for one in answers]
+    assert [row[level] for level in ("hard", "normal", "easy")] == [
+        share_interval([by[level] for by in levels]).json() for level in ("hard", "normal", "easy")
+    ]
+    assert row["answered"] == share_interval([sum(by.values()) / 3 for by in levels]).json()
+
+
 def write(tmp_path, *rows):
     path = tmp_path / "set.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -156,3 +185,64 @@ def test_errors_of_independent_parts_add_up_in_squares():
     found = weighted_mean([Interval(0.6, 0.5, 0.8, 10), Interval(0.2, 0.1, 0.6, 5)], [3, 1])
     below, above = math.hypot(0.3, 0.1) / 4, math.hypot(0.6, 0.4) / 4
     assert found == Interval(pytest.approx(0.5), pytest.approx(0.5 - below), pytest.approx(0.5 + above), 15)
+
+
+def test_parts_without_a_weight_are_refused():
+    with pytest.raises(ValueError, match="zip"):
+        weighted_mean([Interval(0.6, 0.5, 0.8, 10), Interval(0.2, 0.1, 0.6, 5)], [3])
+
+
+def test_a_set_that_is_only_in_part_of_a_board_has_no_score_of_it():
+    answers = [answer([1], [0], "m", "math-prm"), answer([0], [1], "c", "hep-go")]
+    assert [row["subset"] for row in board_rows(answers)] == ["section Reasoning"]
+    assert board_rows([*answers, answer([1], [0], "x", "other")]) == []
+
+
+def test_ties_without_their_other_half_count_in_what_they_have():
+    """Two of four names are pairs; a tied one and a ref alone count as such, and what is named otherwise not at all."""
+    answers = [
+        tie("tied", 1, [5, 4], [1]), tie("ref", 1, [2], [1.5]),  # wide, but its ref's gap is not
+        tie("tied", 2, [5, 3], [2]), tie("tied", 3, [9, 8], [1]), tie("ref", 4, [0], [1]),
+        tie("other", 1, [0], [9]), RewardAnswer("x", "Ties", (9.0,), (0.0,), "tied:"),
+        RewardAnswer("y", "Ties", (0.0,), (9.0,), "5"),
+    ]  # fmt: skip
+    found = ties_score(answers, seed=0, resamples=100)
+    assert found["parts"] == pytest.approx(
+        {"tied": 1.0, "ref": 0.5, "preferred": 1.0, "preferred_hard": 0.0, "margin": math.tanh(-0.5)}
+    )
+    assert found["answered"]["mean"] == pytest.approx(0.3 + 0.15 + 0.2 + 0.01 * math.tanh(-0.5))
+    assert found["answered"]["n"] == 5
+    assert ties_score([tie("ref", 1, [2], [1])], seed=0, resamples=10) is None
+    assert ties_score([tie("tied", 1, [5, 4], [1]), tie("ref", 2, [2], [1])], seed=0, resamples=10) is None
+
+
+@pytest.mark.parametrize(
+    ("gap_of_ref", "margin", "hard"), [(0.5, 1.0, 1.0), (0.0, 0.0, 0.0), (-0.5, -1.0, 0.0)], ids=str
+)
+def test_the_margin_of_equal_right_replies_is_the_sign_of_the_gap(gap_of_ref, margin, hard):
+    answers = [tie("tied", 1, [5, 5], [1]), tie("ref", 1, [2 + gap_of_ref], [2])]
+    parts = ties_score(answers, seed=0, resamples=10)["parts"]
+    assert (parts["margin"], parts["preferred"], parts["preferred_hard"]) == (margin, 1.0, hard)
+
+
+def test_the_score_of_the_second_board_is_of_its_subsets_alone_with_their_errors():
+    answers = [
+        tie("tied", 1, [5, 4], [1]), tie("ref", 1, [2], [1.5]), tie("tied", 2, [5, 3], [2]), tie("ref", 2, [2], [0]),
+        tie("tied", 3, [5, 1], [2]), tie("ref", 3, [0], [1]),
+    ]  # fmt: skip
+    maths = [answer([k % 3], [0.5], f"m{k}", "Math") for k in range(7)]
+    focus = [answer([k], [1.5], f"f{k}", "Focus") for k in range(4)]
+    ties, whole = board_rows([*answers, *maths, *focus, answer([0], [1], "x", "Other")], resamples=50, seed=3)
+    assert ties["questions"] == 6 and ties["answered"] == ties_score(answers, seed=3, resamples=50)["answered"]
+    own, *parts = ties["answered"], share_interval([k % 3 > 0 for k in range(7)]), share_interval([0, 0, 1, 1])
+    assert own["low"] < own["mean"] < own["high"]
+    answered = whole["answered"]
+    assert answered["mean"] == pytest.approx((own["mean"] + sum(part.mean for part in parts)) / 3)
+    below = math.hypot(own["mean"] - own["low"], *(part.mean - part.low for part in parts)) / 3
+    above = math.hypot(own["high"] - own["mean"], *(part.high - part.mean for part in parts)) / 3
+    assert answered["low"] == pytest.approx(answered["mean"] - below)
+    assert answered["high"] == pytest.approx(answered["mean"] + above)
+    assert whole["questions"] == answered["n"] == 17
+    assert whole["missing"] == ["Factuality", "Precise IF", "Safety"]
+    only = board_rows([*answers, *maths, answer([0], [1], "x", "Other")], resamples=20)
+    assert [row["subset"] for row in only] == ["Ties, score"], "two other subsets are the least"

@@ -89,6 +89,65 @@ def test_labels_of_one_prompt_count_less_than_as_many_of_their_own():
     assert alone.relative_error < 0.6 * copies.relative_error
 
 
+def label_logs(away, flips):
+    """log P(label) of every label at a log temperature, as the model of the labels says it."""
+    return lambda x: np.log(flips + (1 - 2 * flips) * expit(away * math.exp(-x)))
+
+
+def derivative(function, at, step=1e-4):
+    return (function(at + step) - function(at - step)) / (2 * step)
+
+
+@pytest.mark.parametrize("flips", [0.0, 0.1])
+@pytest.mark.parametrize(("seed", "each", "by"), [(7, 1, "curvature"), (6, 8, "prompts")])
+def test_the_temperature_is_the_highest_and_its_error_the_larger_of_two(flips, seed, each, by):
+    """By differences of the likelihood: its slope is that of the prior, log T; the error is by curvature or by the
+    scores of the prompts, whichever is larger, with one more of information from the prior."""
+    rng = np.random.default_rng(seed)
+    costs, unsafe = (np.repeat(column, each) for column in labelled(rng, 72 if each == 1 else 30, 1.6, flips))
+    costs = costs * np.resize([1.0, 0.9, 1.2, 1.05], len(costs))
+    prompts = (np.arange(len(costs)) // each).tolist()
+    found = calibrate_safety(costs, unsafe, prompts, flips=flips)
+    at, logs = math.log(found.temperature), label_logs((2 * unsafe - 1) * costs, flips)
+    assert derivative(lambda x: logs(x).sum(), at) == pytest.approx(at, abs=0.002)
+    scores = derivative(logs, at)
+    information = 1 - derivative(lambda x: derivative(lambda y: logs(y).sum(), x), at)
+    spread = 1 + (np.bincount(prompts, scores) ** 2).sum()
+    errors = {"curvature": 1 / math.sqrt(information), "prompts": math.sqrt(spread) / information}
+    assert max(errors, key=errors.get) == by
+    assert found.relative_error == pytest.approx(errors[by], rel=1e-4)
+    assert (found.n, found.flips) == (len(costs), flips)
+
+
+def test_costs_that_tell_next_to_nothing_leave_the_prior():
+    """29 of 50 signs are right, of costs so near 0 that no temperature in reach matters: log T is 0, its error 1."""
+    costs = np.full(50, 1e-6)
+    found = calibrate_safety(costs, np.arange(50) < 29, range(50))
+    assert (found.temperature, found.relative_error) == pytest.approx((1, 1), rel=1e-3)
+
+
+def test_one_wild_cost_leaves_a_temperature_and_an_error_that_are_numbers():
+    costs, unsafe = np.full(60, 2.0), np.ones(60)
+    costs[7], unsafe[7] = 1e6, 0
+    found = calibrate_safety(costs, unsafe, range(60))
+    assert found.temperature == pytest.approx(math.exp(5), rel=0.06)  # as far as is searched
+    assert math.isfinite(found.relative_error) and found.relative_error > 0
+
+
+@pytest.mark.parametrize(("labels", "prompts"), [(59, 60), (60, 59), (61, 61)])
+def test_costs_labels_and_prompts_are_as_many(labels, prompts):
+    costs, unsafe = labelled(np.random.default_rng(2), 61, 1.0)
+    with pytest.raises(ValueError, match=rf"\(60,\) costs, \({labels},\) labels .* {prompts} clusters do not fit"):
+        calibrate_safety(costs[:60], unsafe[:labels], range(prompts))
+
+
+def test_a_share_with_the_fit_in_it_stays_a_share():
+    shares = expit(np.array([3.0, 0.5, 4.0]))
+    high = with_fit(Interval(float(shares.mean()), 0.5, 1.0, 3), shares, 2.0)
+    low = with_fit(Interval(float(1 - shares.mean()), 0.0, 0.5, 3), 1 - shares, 2.0)
+    assert high.high == 1 and low.low == 0 and (low.high, high.n) == (pytest.approx(1 - high.low), 3)
+
+
 def test_the_sides_of_the_two_intervals_add_up_in_squares():
     logits = np.array([-2.0, -1.0, 0.5])
     shares = expit(logits)

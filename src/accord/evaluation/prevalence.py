@@ -39,8 +39,7 @@ class JudgeErrors:
     @property
     def tells(self) -> bool:
         """Whether the judge tells the two apart at all, beyond chance: without that no share can be corrected."""
-        sensitivity, specificity = self.sensitivity, self.specificity
-        return sensitivity.mean + specificity.mean - 1 > 0 and sensitivity.low + specificity.low > 1
+        return self.sensitivity.low + self.specificity.low > 1
 
     def json(self) -> dict[str, Any]:
         return {"sensitivity": self.sensitivity.json(), "specificity": self.specificity.json()}

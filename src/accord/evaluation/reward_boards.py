@@ -52,7 +52,7 @@ def board_rows(answers: Sequence[RewardAnswer], *, seed: int = 0, resamples: int
         missing = [section for section in SECTIONS if section not in found]
         rows.append(_row("RewardBench", weighted_mean(list(found.values()), [1] * len(found)), missing))
     ties = next((own for name, own in by_subset.items() if name.lower() == TIES), [])
-    if ties and (score := ties_score(ties, seed=seed, resamples=resamples)):
+    if score := ties_score(ties, seed=seed, resamples=resamples):
         rows.append({"subset": "Ties, score", "questions": len(ties), **score})
         parts = [share for name, share in shares.items() if name in SECOND and name.lower() != TIES]
         if len(parts) > 1:
@@ -73,10 +73,10 @@ def _row(name: str, found: Interval, missing: Sequence[str]) -> dict[str, Any]:
 
 def weighted_mean(parts: Sequence[Interval], weights: Sequence[float]) -> Interval:
     """Mean of independent estimates by weight: their errors add up in squares (MOVER, Zou and Donner 2008)."""
-    total = sum(weights)
-    mean = sum(w * part.mean for w, part in zip(weights, parts, strict=True)) / total
-    low = math.hypot(*(w * (part.mean - part.low) for w, part in zip(weights, parts, strict=True))) / total
-    high = math.hypot(*(w * (part.high - part.mean) for w, part in zip(weights, parts, strict=True))) / total
+    total, weighed = sum(weights), list(zip(weights, parts, strict=True))
+    mean = sum(w * part.mean for w, part in weighed) / total
+    low = math.hypot(*(w * (part.mean - part.low) for w, part in weighed)) / total
+    high = math.hypot(*(w * (part.high - part.mean) for w, part in weighed)) / total
     return Interval(mean, mean - low, mean + high, sum(part.n for part in parts))
 
 

@@ -73,5 +73,5 @@ def _row(answers: Sequence[RewardAnswer]) -> dict[str, Any]:
         styles = [style_accuracy(answer) for answer in answers]
         row |= {level: share([by[level] for by in styles]) for level in LEVELS}
         row["answered"] = share([sum(by.values()) / len(by) for by in styles])
-        return row | {"chance": 0.5}
+        return row
     return row | {"answered": share([credit(answer) for answer in answers])}
