@@ -12,6 +12,7 @@ from scipy import optimize
 
 from accord.evaluation import ratings as rt
 from accord.evaluation.ratings import Vote
+from accord.evaluation.statistics import Interval, percentile_tail, resample_weights
 
 STRENGTH = {"base": -1.0, "sft": 0.0, "ppo": 0.7, "limited": 1.0}
 
@@ -157,6 +158,87 @@ def test_draws_of_two_judges_on_the_same_prompts_go_together():
     assert elo == pytest.approx([fit[name].mean for name in rt.players(votes)])
     random.Random(1).shuffle(votes)
     assert np.array_equal(rt.elo_draws(votes, "base", resamples=50)[1], draws)
+
+
+def test_a_vote_turned_over_is_what_it_was():
+    vote = Vote("a", "b", 0.9, "p3", "judge", "q", (120, 45), True)
+    assert vote.turned() == Vote("b", "a", pytest.approx(0.1), "p3", "judge", "q", (45, 120), False)
+
+
+def test_a_tie_of_its_own_kind_is_half_a_win_in_the_probability():
+    """4 wins, 1 loss and 5 ties: the fit is exact, so a wins 4 of 10 and half of 5; of ν = ¾ and a gap of 150 too."""
+    votes = [Vote("a", "b", 1)] * 4 + [Vote("a", "b", 0)] + [Vote("a", "b", 0.5)] * 5
+    fit = rt.fit_ratings(votes, ties="davidson", resamples=5)
+    assert fit.win_probability("a", "b") == pytest.approx(0.65) and fit.tie_rate == 0.5
+    assert fit.win_probability("b", "a") == pytest.approx(0.35)
+    plain = rt.Ratings({"a": Interval(100, 0, 0, 1), "b": Interval(-50, 0, 0, 1)}, 0.0, 0.75, 1, "")
+    win, tie, loss = 10 ** (150 / 800), 0.75, 10 ** (-150 / 800)
+    assert plain.win_probability("a", "b") == pytest.approx((win + tie / 2) / (win + tie + loss))
+
+
+def test_what_is_saved_of_ratings():
+    votes = [Vote("b", "a", 1), Vote("a", "b", 1), Vote("b", "a", 1), Vote("c", "a", 0.25), Vote("a", "b", 0.5)]
+    found = rt.fit_ratings(votes, anchor="c", base=7.0, resamples=20)
+    assert list(found.elo) == ["b", "a", "c"] and [found.elo[name].n for name in "abc"] == [5, 4, 1]
+    plain = found.json()
+    assert plain == {
+        "elo": {name: interval.json() for name, interval in found.elo.items()},
+        "tie_rate": 0.2, "nu": 0.0, "n": 5, "anchor": "c",
+    }  # fmt: skip
+    even = rt.fit_ratings([Vote("y", "x", 1), Vote("x", "y", 1)], resamples=0)
+    assert list(even.elo) == ["x", "y"], "of equals the first by name"
+    assert found.elo["c"].mean == 7.0 and sum(i.mean for i in rt.fit_ratings(votes).elo.values()) == pytest.approx(0)
+
+
+def test_intervals_are_quantiles_of_refits_of_resampled_prompts():
+    """Each refit by itself, of wins and halves counted anew, with the ridge that a resample without losses needs."""
+    votes = sampled(90, seed=3, ties=0.2, prompts=12)
+    names, keys = sorted(STRENGTH), sorted({v.cluster for v in votes}, key=lambda key: repr(("cluster", key)))
+    tables = np.zeros((12, 4, 4))
+    for vote in votes:
+        a, b, unit = names.index(vote.first), names.index(vote.second), keys.index(vote.cluster)
+        tables[unit, a, b] += vote.outcome
+        tables[unit, b, a] += 1 - vote.outcome
+    (weights,) = resample_weights(12, 40, 5)
+    for ridge in (0.0, 0.3):
+        refits = np.array([rt.bradley_terry(np.tensordot(w, tables, 1), ridge=max(ridge, 0.01)) for w in weights])
+        refits = (refits - refits[:, [1]]) * rt.ELO
+        whole = rt.bradley_terry(tables.sum(0), ridge=ridge)
+        elo, draws = rt.elo_draws(votes, names[1], ridge=ridge, resamples=40, seed=5)
+        assert draws == pytest.approx(refits, abs=1e-5) and elo == pytest.approx((whole - whole[1]) * rt.ELO)
+        found = rt.fit_ratings(votes, ridge=ridge, anchor=names[1], base=100, resamples=40, level=0.8, seed=5)
+        tail = percentile_tail(12, 0.8)
+        low, high = np.quantile(refits + 100, (tail, 1 - tail), axis=0)
+        assert [found.elo[name].low for name in names] == pytest.approx(low, abs=1e-5)
+        assert [found.elo[name].high for name in names] == pytest.approx(high, abs=1e-5)
+        assert [found.elo[name].mean for name in names] == pytest.approx(elo + 100)
+
+
+def test_what_is_drawn_by_default():
+    votes = sampled(60, seed=3, prompts=12)
+    assert rt.fit_ratings(votes, ridge=0.1) == rt.fit_ratings(votes, ridge=0.1, resamples=1000, level=0.95, seed=0)
+    drawn, named = rt.elo_draws(votes, "sft"), rt.elo_draws(votes, "sft", ridge=0.0, resamples=1000, seed=0)
+    assert np.array_equal(drawn[0], named[0]) and np.array_equal(drawn[1], named[1])
+    assert rt.fit_ratings(votes).anchor == "" and rt.fit_ratings(votes).n == 60
+
+
+def test_one_prompt_has_ratings_and_no_intervals():
+    votes = [Vote("a", "b", 1, "p"), Vote("a", "b", 1, "p"), Vote("b", "a", 1, "p")]
+    found = rt.fit_ratings(votes)
+    assert found.elo["a"].mean - found.elo["b"].mean == pytest.approx(400 * math.log10(2))
+    assert all(math.isnan(i.low) and math.isnan(i.high) for i in found.elo.values())
+    assert rt.elo_draws(votes, "a")[1].shape == (0, 2)
+    assert not math.isnan(rt.fit_ratings([vote._replace(cluster=None) for vote in votes]).elo["a"].low)
+
+
+@pytest.mark.parametrize("outcome", [-0.01, 1.01, math.nan])
+def test_an_outcome_outside_is_refused(outcome):
+    votes = [Vote("a", "b", 1), Vote("a", "b", 0), Vote("a", "b", 0.25)]
+    assert rt.fit_ratings(votes).n == 3
+    with pytest.raises(ValueError, match=f"outcome {outcome} is not between 0 and 1"):
+        rt.fit_ratings([*votes, Vote("a", "b", outcome)])
+    with pytest.raises(ValueError, match=r"outcome 0\.25 is not 0, ½ or 1, as Davidson's ties ask for"):
+        rt.fit_ratings(votes, ties="davidson")
 
 
 TRUE = np.array(list(STRENGTH.values()))

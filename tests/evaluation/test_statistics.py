@@ -271,3 +271,103 @@ def test_seeds_that_agree_are_as_wide_as_what_rounding_hides():
     assert (found.low, found.high) == pytest.approx(
         [1 / (1 + math.exp(-(middle + side * reach))) for side in (-1, 1)], rel=1e-9
     )
+
+
+def test_what_is_saved_of_an_interval_of_seeds_and_of_a_win_rate():
+    seeds = st.Nested(0.5, math.nan, 0.75, 9, "share", (0.25, math.inf), (4, 5))
+    assert seeds.json() == {
+        "mean": 0.5, "low": None, "high": 0.75, "n": 9, "kind": "share", "values": [0.25, None], "sizes": [4, 5],
+    }  # fmt: skip
+    won = st.win_rate([1.0, 2.0, 3.0, 0.0, 9.0], [1.0, 1.0, 3.0, 5.0, 1.0], level=0.8)
+    assert won.rate == st.share_interval([0.5, 1, 0.5, 0, 1], level=0.8)
+    assert won.json() == won.rate.json() | {"tie_rate": 0.4, "wins": 2, "ties": 2, "losses": 1}
+    keys = ["a", "a", "b", "b", "c"]
+    clustered = st.win_rate([1.0, 2.0, 3.0, 0.0, 9.0], [1.0, 1.0, 3.0, 5.0, 1.0], keys, ties_within=2.0)
+    assert (clustered.wins, clustered.ties, clustered.losses) == (1, 3, 1)
+    assert clustered.rate == st.share_interval([0.5, 0.5, 0.5, 0, 1], keys)
+    nothing = st.win_rate([], [])
+    assert (nothing.wins, nothing.ties, nothing.losses, nothing.rate.n) == (0, 0, 0, 0)
+    assert math.isnan(nothing.tie_rate)
+
+
+@pytest.mark.parametrize(
+    ("bound", "side", "verdict"),
+    [(0.1, "above", "not met"), (0.2, "undecided", "not decided"), (0.5, "undecided", "not decided"),
+     (0.8, "undecided", "not decided"), (0.9, "below", "met")],
+)  # fmt: skip
+def test_a_bound_that_an_interval_holds_or_touches_is_not_decided(bound, side, verdict):
+    cost = st.Interval(0.4, 0.2, 0.8, 7)
+    assert (cost.side_of(bound), st.limit_verdict(cost, bound)) == (side, verdict)
+
+
+def test_resamples_are_rows_of_counts_in_blocks_that_fit():
+    (whole,) = st.resample_weights(4, 6, 9)
+    index = np.random.default_rng(9).integers(0, 4, size=(6, 4))
+    assert whole.tolist() == [np.bincount(row, minlength=4).tolist() for row in index]
+    for width, rows in ((400_000, [2, 2, 1]), (500_000, [2, 2, 1]), (1_000_000, [1] * 5), (3_000_000, [1] * 5)):
+        blocks = list(st.resample_weights(3, 5, 9, width))
+        assert [len(block) for block in blocks] == rows
+        assert all((block.sum(1) == 3).all() for block in blocks)
+    assert [len(block) for block in st.resample_weights(400_000, 3, 9)] == [2, 1]
+
+
+@pytest.mark.parametrize(("count", "level"), [(2, 0.95), (7, 0.8)])
+def test_the_tail_of_few_values_is_further_out(count, level):
+    t = stats.t.ppf((1 + level) / 2, count - 1) * math.sqrt(count / (count - 1))
+    assert st.percentile_tail(count, level) == pytest.approx(stats.norm.sf(t))
+
+
+@pytest.mark.parametrize("level", [0.95, 0.7])
+def test_bootstrap_bounds_by_hand(level):
+    """Of three clusters of unequal size: quantiles of what their resamples give, or so many deviations to each side."""
+    values, keys = np.array([1.0, 4.0, 2.0, 9.0, 3.0, 2.5]), list("abacbb")
+    clusters = [[values[i] for i, key in enumerate(keys) if key == own] for own in "abc"]
+    (weights,) = st.resample_weights(3, 200, 4)
+    draws = [sum(w * sum(c) for w, c in zip(row, clusters, strict=True)) / (row @ [2, 3, 1]) for row in weights]
+
+    def mean(w):
+        return (w @ values) / w.sum(axis=1)
+
+    tail = st.percentile_tail(3, level)
+    found = st.bootstrap(mean, 6, clusters=keys, resamples=200, level=level, seed=4)
+    expected = values.mean(), *np.quantile(draws, (tail, 1 - tail)), 6
+    assert (found.mean, found.low, found.high, found.n) == pytest.approx(expected)
+    assert st.mean_interval(values, keys, 4, level, resamples=200) == found
+    paired = st.paired_difference(values + 1, np.ones(6), keys, 4, level, resamples=200)
+    assert (paired.mean, paired.low, paired.high, paired.n) == pytest.approx(expected)
+    half = stats.norm.isf(tail) * np.std(draws)
+    centred = st.bootstrap(mean, 6, clusters=keys, resamples=200, level=level, seed=4, centred=True)
+    assert (centred.low, centred.mean, centred.high) == pytest.approx([values.mean() + s * half for s in (-1, 0, 1)])
+
+
+def test_what_is_drawn_by_default(values):
+    named = {"resamples": 10_000, "level": 0.95, "seed": 0}
+    assert st.mean_interval(values) == st.mean_interval(values, **named)
+    assert st.paired_difference(values, 0 * values) == st.mean_interval(values, **named)
+    plain = st.bootstrap(lambda w: w @ values, values.size)
+    assert plain == st.bootstrap(lambda w: w @ values, values.size, centred=False, **named)
+
+
+def test_resamples_without_a_number_are_left_out():
+    """The first of three values is in the resamples that have one."""
+    (weights,) = st.resample_weights(3, 50, 0)
+    with np.errstate(divide="ignore"):
+        found = st.bootstrap(lambda w: 1 / w[:, 0], 3, resamples=50)
+    tail = st.percentile_tail(3)
+    assert (found.low, found.high) == pytest.approx(np.quantile(1 / weights[weights[:, 0] > 0, 0], (tail, 1 - tail)))
+    none = st.bootstrap(lambda w: np.full(len(w), math.nan), 3, resamples=50)
+    assert math.isnan(none.low) and math.isnan(none.high) and none.n == 3
+
+
+def test_nothing_cannot_be_resampled():
+    for draw in (
+        lambda: st.bootstrap(lambda w: w.sum(1), 0),
+        lambda: st.effective_count([]),
+        lambda: st.influence_interval(0.5, []),
+    ):
+        with pytest.raises(ValueError, match="no values to resample"):
+            draw()
+    with pytest.raises(ValueError, match=r"one row of values, got shape \(1, 2\)"):
+        st.mean_interval([[1.0, 2.0]])
+    with pytest.raises(ValueError, match="2 values beside 3: they must belong to the same prompts"):
+        st.win_rate([1.0, 2.0], [1.0, 2.0, 3.0])
