@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import optimize
 from scipy.special import expit
 from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LogisticRegression
@@ -12,7 +13,14 @@ from sklearn.metrics import brier_score_loss
 from sklearn.metrics import log_loss as sklearn_log_loss
 
 from accord.evaluation import calibration as cal
-from accord.evaluation.statistics import pair_outcomes, share_interval
+from accord.evaluation.statistics import (
+    bootstrap,
+    pair_outcomes,
+    percentile_tail,
+    resample_weights,
+    share_interval,
+    wilson,
+)
 from accord.records import unit_hash
 
 
@@ -201,3 +209,216 @@ def test_a_map_is_sure_of_nothing_and_says_a_half_of_nothing():
     assert always.probabilities[0] == 0.5 and max(always.probabilities) == pytest.approx(3.5 / 4)
     assert always.logits([0.0])[0] == 0 and np.isfinite(always.logits([-1e9, 1e9])).all()
     assert (np.diff(cal.fit_isotonic([1.0, -2.0, 3.0, -0.5, 4.0]).probabilities) >= 0).all()
+
+
+def test_bins_in_full_by_hand():
+    """Of (0.5, 1) cut in two: .5, .6 and .75 in the lower, .8 and .95 in the upper, right in 2 of 3 and in 1½ of 2."""
+    low, high = cal.reliability_bins([0.95, 0.5, 0.75, 0.6, 0.8], [1, 1, 0, 1, 0.5], 2, "width", (0.5, 1.0))
+    for found, confidence, right, n in ((low, 1.85 / 3, 2, 3), (high, 1.75 / 2, 1.5, 2)):
+        share = wilson(right, n)
+        assert (found.confidence, found.accuracy, found.n) == (pytest.approx(confidence), right / n, n)
+        assert (found.low, found.high) == (share.low, share.high)
+        assert found.json() == {
+            "confidence": found.confidence, "accuracy": right / n, "low": share.low, "high": share.high, "n": n,
+        }  # fmt: skip
+    assert cal.mass_edges([4.0, 1.0, 2.0], 2).tolist() == [1.0, 2.0, 4.0]
+    assert len(cal.reliability_bins([0.5, 0.5 + 4e-13], [1, 0], 2)) == 1
+    assert len(cal.reliability_bins([0.5, 0.5 + 4e-12], [1, 0], 2)) == 2
+    assert cal.reliability_bins([], []) == [] and math.isnan(cal.brier([], [])) and math.isnan(cal.log_loss([], []))
+
+
+@pytest.mark.parametrize("clusters", [None, list("aabbccddab")])
+def test_the_interval_of_a_calibration_error_by_hand(clusters):
+    """The bootstrap's, centred, of Σ |right − confidence| by bin over n; carried over to the logarithm."""
+    p, y = [0.1, 0.2, 0.3, 0.35, 0.6, 0.7, 0.7, 0.8, 0.9, 0.95], [0, 1, 0, 0, 1, 0, 1, 0.5, 1, 1]
+    lower = np.array(p) < 0.5
+
+    def gap(w):
+        apart = w * (np.array(y) - p)
+        return (np.abs(apart[:, lower].sum(1)) + np.abs(apart[:, ~lower].sum(1))) / w.sum(1)
+
+    drawn = {"clusters": clusters, "resamples": 90, "seed": 3}
+    plain = bootstrap(gap, 10, centred=True, **drawn)
+    found = cal.ece_interval(p, y, [0.0, 0.5, 1.0], clusters, resamples=90, seed=3)
+    reach = math.exp((plain.high - plain.mean) / plain.mean)
+    assert found.mean == pytest.approx((0.05 + 0.15) / 10) and found.n == 10
+    assert (found.low, found.high) == pytest.approx((found.mean / reach, min(found.mean * reach, 1)))
+    many = cal.ece_interval(p * 9, y * 9, [0.0, 0.5, 1.0])
+    assert many == cal.ece_interval(p * 9, y * 9, [0.0, 0.5, 1.0], None, resamples=2000, seed=0)
+    assert many.low < many.mean < many.high < 1
+
+
+def test_a_calibration_error_of_nothing_reaches_from_none_to_all():
+    """A gap of a millionth with deviations far above it, and none at all."""
+    p, y = np.full(40, 0.750001), np.repeat([1, 0], [30, 10])
+    found = cal.ece_interval(p, y, [0.0, 1.0], resamples=100)
+    assert found.mean == pytest.approx(1e-6, rel=1e-4) and 0 <= found.low < 1e-300 and found.high == 1
+    none = cal.ece_interval([0.5, 0.5, 0.5, 0.5], [1, 0, 1, 0], [0.0, 1.0], resamples=100)
+    assert (none.mean, none.low) == (0, 0) and 0 < none.high < 1
+
+
+def likeliest(z, w, y=None):
+    """The b of Σ w (y log σ(bz) + (1 − y) log σ(−bz)) whose derivative is 0, between bounds that hold it."""
+    y = np.ones_like(z) if y is None else y
+    reach = 500 / np.abs(z).max()
+    return optimize.brentq(lambda b: float(w @ (z * (y - expit(b * z)))), -reach, reach, xtol=1e-300, rtol=1e-14)
+
+
+def test_a_slope_through_zero_by_its_root():
+    for logits, said in (
+        ([1.0, 2.0, 3.0], [1, 1, 0]),
+        ([2.0, -1.0, 0.5], [1, 0.5, 1]),  # a tie away from 0 holds the slope of verdicts that are always right
+        ([0.3, -0.2, 0.7, -1.1], [0, 1, 0, 1]),
+    ):
+        found = cal.reliability_slope(logits, said, intercept=False)
+        if said[-2:] != [0, 1]:
+            assert found.slope == pytest.approx(likeliest(np.array(logits), np.ones(3), np.array(said)), rel=1e-5)
+        else:
+            assert found.slope == -math.inf, "always wrong"
+        assert found.intercept == 0
+    assert cal.reliability_slope([0.2, 0.1, -0.1], [1, 1, 0], intercept=False) == (math.inf, 0)
+    assert cal.reliability_slope([-2.0, -3.0], [1, 1], intercept=False) == (-math.inf, 0)
+    for nothing in ([], [0.0, 0.0]):
+        slope, intercept = cal.reliability_slope(nothing, np.ones(len(nothing)), intercept=False)
+        assert math.isnan(slope) and intercept == 0 and math.isnan(cal.fit_temperature(nothing, np.ones(len(nothing))))
+
+
+def test_a_slope_with_an_intercept_needs_both_outcomes_and_logits_that_differ():
+    for logits, said in (([], []), ([1.0], [1]), ([0.5, 0.5, 0.5], [0, 1, 0]), ([1.0, 2.0], [1, 1])):
+        assert all(math.isnan(value) for value in cal.reliability_slope(logits, said))
+    for logits, said, slope in (([-1.0, 1.0], [0, 1], math.inf), ([0.2, 0.9, 0.4], [0, 1, 1], math.inf),
+                                ([0.4, 0.9, 0.4], [1, 0, 0.5], -math.inf)):  # fmt: skip
+        found = cal.reliability_slope(logits, said)
+        assert found.slope == slope and math.isnan(found.intercept)
+    z, y = np.array([0.0, 0.4, 0.7, 1.0]), np.array([0, 1, 0.5, 0.5])
+    found = cal.reliability_slope(z, y)
+    away = y - expit(found.intercept + found.slope * z)
+    assert (away.sum(), away @ z) == pytest.approx((0, 0), abs=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e6])
+@pytest.mark.parametrize(
+    "margins",
+    [[3.0, 2.0, 4.0, 5.0, -0.01], [-3.0, -2.0, -4.0, 0.02, -0.5, 0.3], [0.5, -0.4, 0.3, -0.2, 0.1, 1.5, -1.0]],
+    ids=["nearly always right", "nearly always wrong", "about a coin"],
+)
+def test_slopes_of_resamples_by_their_roots(margins, scale):
+    z = scale * np.array(margins)
+    found = cal.calibration_intervals(z, resamples=60, seed=2)["slope"]
+    assert found.mean == pytest.approx(likeliest(z, np.ones(z.size)), rel=1e-9)
+    (weights,) = resample_weights(z.size, 60, 2)
+    drawn = [likeliest(z, w) for w in weights if w @ (z > 0) and w @ (z < 0)]
+    tail = percentile_tail(z.size)
+    assert (found.low, found.high) == pytest.approx(np.quantile(drawn, (tail, 1 - tail)), rel=1e-9)
+    alone = [cal._slopes(z)(w[None])[0] for w in weights if w @ (z > 0) and w @ (z < 0)]
+    assert alone == pytest.approx(drawn, rel=1e-9, abs=1e-12 / scale), "each by itself as all together"
+
+
+def test_every_number_of_a_calibration_by_hand():
+    margins = np.array([2.0, -1.0, 0.0, 0.5, 1.5, -0.25, 3.0, 0.75])
+    right, p = (margins > 0) + 0.5 * (margins == 0), 1 / (1 + np.exp(-np.abs(margins)))
+    keys = list("aabbccdd")
+    found = cal.preference_calibration(margins, 2, keys)
+    assert (found.n, found.tie_rate, found.accuracy) == (8, 1 / 8, share_interval(right, keys))
+    assert found.bins == tuple(cal.reliability_bins(p, right, 2)) and len(found.bins) == 2
+    assert found.ece == pytest.approx(
+        sum(abs((right - p)[np.isin(p, half)].sum()) for half in np.sort(p).reshape(2, 4)) / 8
+    )
+    upper = p > 0.75
+    assert found.ece_width == pytest.approx((abs((right - p)[upper].sum()) + abs((right - p)[~upper].sum())) / 8)
+    assert found.brier == pytest.approx(np.mean(right * (1 - p) ** 2 + (1 - right) * p**2))
+    assert found.log_loss == pytest.approx(-np.mean(right * np.log(p) + (1 - right) * np.log(1 - p)))
+    assert found.slope == pytest.approx(likeliest(margins, np.ones(8)), rel=1e-5)
+    plain = found.json()
+    assert plain.pop("bins") == [b.json() for b in found.bins]
+    assert plain.pop("accuracy_interval") == found.accuracy.json() and plain.pop("accuracy") == found.accuracy.mean
+    assert plain == {name: getattr(found, name) for name in plain} and "temperature" in plain and plain["n"] == 8
+    assert len(cal.preference_calibration(planted(300)).bins) == 10
+
+
+def test_every_interval_of_a_calibration_is_of_its_own_number():
+    margins, keys = planted(60, seed=4), [f"p{i // 2}" for i in range(60)]
+    right, p = pair_outcomes(margins), expit(np.abs(margins))
+    drawn = {"clusters": keys, "resamples": 50, "seed": 6}
+    found = cal.calibration_intervals(margins, 4, keys, resamples=50, seed=6)
+    assert found["ece"] == cal.ece_interval(p, right, np.quantile(p, np.linspace(0, 1, 5)), **drawn)
+    assert found["ece_width"] == cal.ece_interval(p, right, np.linspace(0.5, 1, 5), **drawn)
+    for name, each in (("brier", (p - right) ** 2), ("log_loss", -np.log(np.where(right > 0, p, 1 - p)))):
+        plain = bootstrap(lambda w, each=each: w @ each / w.sum(1), 60, **drawn)
+        assert (found[name].mean, found[name].low, found[name].high) == pytest.approx(
+            (plain.mean, plain.low, plain.high)
+        )
+    slope, elo = found["slope"], found["elo_per_point"]
+    points = 400 / math.log(10)
+    assert (elo.mean, elo.low, elo.high) == pytest.approx(
+        (points * slope.mean, points * slope.low, points * slope.high)
+    )
+    assert elo.n == slope.n == 60
+    few = margins[:12]
+    assert cal.calibration_intervals(few) == cal.calibration_intervals(few, 10, None, resamples=2000, seed=0)
+
+
+FIRST = [name for name in (f"c{i}" for i in range(40)) if unit_hash(f"calibration {name}") < 0.5][:6]
+SECOND = [name for name in (f"c{i}" for i in range(40)) if unit_hash(f"calibration {name}") >= 0.5][:6]
+
+
+@pytest.mark.parametrize(
+    ("others", "temperature"),
+    [
+        ([2.0, 3.0, -1.0, 2.5, 4.0, -0.5], None),
+        ([0.3, 0.2, -0.4, 0.25, 0.5, 0.1], None),  # a temperature below 1
+        ([1.0, 2.0, 3.0, 1.0, 2.0, 3.0], 1.0),  # always right: 0
+        ([1.0, -2.0, -3.0, 1.0, -2.0, -3.0], 1.0),  # worse than chance: infinite
+    ],
+)
+def test_margins_are_divided_by_the_temperature_of_the_other_half(others, temperature):
+    own = [1.0, 0.7, -0.6, 2.0, -3.0, 1.5]
+    mixed = np.array([value for pair in zip(own, others, strict=True) for value in pair])
+    clusters = [name for pair in zip(FIRST, SECOND, strict=True) for name in pair]
+    of_own = 1 / likeliest(np.array(own), np.ones(6))
+    of_others = temperature or 1 / likeliest(np.array(others), np.ones(6))
+    found, temperatures = cal.refitted(mixed, clusters)
+    assert temperatures == pytest.approx((of_others, of_own), rel=1e-5)
+    assert found[::2] == pytest.approx(np.array(own) / of_others, rel=1e-5)
+    assert found[1::2] == pytest.approx(np.array(others) / of_own, rel=1e-5)
+
+
+@pytest.mark.parametrize("clusters", [FIRST, SECOND], ids=["first", "second"])
+def test_what_is_all_in_one_half_keeps_its_margins(clusters):
+    margins = np.array([2.0, 3.0, -1.0, 2.5, 4.0, -0.5])
+    fitted = 1 / likeliest(margins, np.ones(6))
+    found, temperatures = cal.refitted(margins, clusters)
+    assert np.array_equal(found, margins)
+    assert temperatures == pytest.approx((1.0, fitted) if clusters is FIRST else (fitted, 1.0), rel=1e-5)
+    assert np.array_equal(cal.refitted_isotonic(margins, clusters), margins)
+
+
+def test_an_isotonic_map_by_hand():
+    """Right at 3 and 4, one of two at 1 and 2, which pool to a half: (y · 4 + ½) / 5 of a half and of 1."""
+    found = cal.fit_isotonic([1.0, -2.0, 3.0, 4.0])
+    assert found.margins == (0.0, 1.0, 2.0, 3.0, 4.0)
+    assert found.probabilities == pytest.approx((0.5, 0.5, 0.5, 0.9, 0.9))
+    halfway = 0.7  # between 2 and 3
+    assert found.logits([2.5, -2.5, -9.0, 1.5]) == pytest.approx(
+        [math.log(halfway / (1 - halfway)), -math.log(halfway / (1 - halfway)), -math.log(9), 0]
+    )
+
+
+def test_a_curve_of_differences_by_hand():
+    low, high = cal.difference_curve([0.5, -1.0, 2.0, -3.0, 1.5, 0.0], 2)
+    for found, away, right in ((low, [0.5, 1.0, 0.0], 1.5), (high, [2.0, 3.0, 1.5], 2.0)):
+        share = wilson(right, 3)
+        expected = {"difference": sum(away) / 3, "expected": float(np.mean(expit(away))), "accuracy": right / 3}
+        assert found == pytest.approx(expected | {"low": share.low, "high": share.high, "n": 3})
+    assert len(cal.difference_curve(planted(200))) == 10
+
+
+def test_a_row_of_confidences_lies_within_and_including_its_bounds():
+    assert cal.brier([0.0, 1.0, 0.5], [0, 1, 0.5]) == pytest.approx(0.25 / 3)
+    for p, y, why in (
+        ([-0.01], [1], "confidences must lie"),
+        ([[0.5]], [[1]], "beside"),
+        ([0.5], [2], "outcomes must be"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            cal.brier(p, y)

@@ -170,9 +170,9 @@ def reliability_slope(logits: ArrayLike, outcome: ArrayLike, *, intercept: bool 
     """
     z, y = np.asarray(logits, dtype=float), np.asarray(outcome, dtype=float)
     if not intercept:
-        if z.size == 0 or not np.any(z):
+        if not np.any(z):
             return Slope(math.nan, 0.0)
-        pull = z * (2 * y - 1)
+        pull = np.concatenate([z[y > 0], -z[y < 1]])  # a tie pulls both ways
         if np.all(pull >= 0) or np.all(pull <= 0):
             return Slope(math.inf if pull.sum() >= 0 else -math.inf, 0.0)
     elif z.size < 2 or np.ptp(z) == 0 or y.min() == y.max():
