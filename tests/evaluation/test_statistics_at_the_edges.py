@@ -122,6 +122,8 @@ def test_wilson_at_another_level_and_of_parts_of_outcomes():
 def test_one_outcome_has_an_interval_and_one_cluster_of_two_has_not():
     one, theirs = st.share_interval([1]), stats.binomtest(1, 1).proportion_ci(method="wilson")
     assert (one.low, one.high) == pytest.approx((theirs.low, 1))
+    apart = st.share_interval([1, 0, 1, 1], ["a", "a", "b", "b"])
+    assert 0 < apart.low < 0.75 < apart.high < 1, "two clusters have one"
     two = st.share_interval([1, 0], ["a", "a"])
     assert (two.mean, two.n) == (0.5, 2) and math.isnan(two.low) and math.isnan(two.high)
 
