@@ -214,6 +214,24 @@ def test_intervals_are_quantiles_of_refits_of_resampled_prompts():
         assert [found.elo[name].mean for name in names] == pytest.approx(elo + 100)
 
 
+def test_a_resample_far_from_the_whole_is_fitted_all_the_same():
+    """200 wins on one prompt and a loss on each of two: some resamples have losses alone, some wins alone."""
+    votes = [*[Vote("a", "b", 1, 0)] * 200, Vote("a", "b", 0, 1), Vote("b", "a", 1, 2)]
+    (weights,) = resample_weights(3, 20, 0)
+    expected = [
+        rt.bradley_terry(np.array([[0, 200 * w[0]], [w[1] + w[2], 0]]), ridge=0.01) @ [1, -1] * rt.ELO for w in weights
+    ]
+    _, draws = rt.elo_draws(votes, "b", resamples=20)
+    assert min(expected) < -800 and max(expected) > 1000
+    assert draws[:, 0] == pytest.approx(expected, abs=1e-5)
+
+
+def test_davidsons_ratings_without_ties_are_those_of_wins():
+    votes = sampled(80, seed=2)
+    davidson, halves = (rt.fit_ratings(votes, ties=ties, ridge=0.2, resamples=10) for ties in ("davidson", "half"))
+    assert davidson == halves and davidson.nu == 0
+
+
 def test_what_is_drawn_by_default():
     votes = sampled(60, seed=3, prompts=12)
     assert rt.fit_ratings(votes, ridge=0.1) == rt.fit_ratings(votes, ridge=0.1, resamples=1000, level=0.95, seed=0)
