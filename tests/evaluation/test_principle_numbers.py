@@ -110,3 +110,5 @@ def test_a_principle_holds_where_the_score_is_above_zero():
     found = kept(scores, prompts, 4)
     assert found["holds"] == share_interval([1, 0, 0, 1, 1], prompts).json()
     assert found["score"] == mean_interval(scores, prompts, 4, resamples=2000).json()
+    many = np.random.default_rng(1).normal(size=30)
+    assert kept(many, range(30))["score"] == mean_interval(many, range(30), 0, resamples=2000).json()
