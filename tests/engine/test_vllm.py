@@ -10,9 +10,13 @@ import pytest
 
 from accord.engine.decode.draw import SampleSettings
 from accord.engine.engines import Served
-from accord.engine.remote.http import call_json
+from accord.engine.remote import vllm
+from accord.engine.remote.fleet import ServerAway
+from accord.engine.remote.http import CallFailed, call_json
 from accord.engine.remote.vllm import Server, servers_at
 from accord.errors import BadInput
+from accord.records import Rollout
+from tests.engine.test_choosing_tokens import uniform_of
 from tests.fixtures.serving import serving
 
 PROMPTS = [(5, 6, 7), (8,), (9, 10)]
@@ -228,3 +232,154 @@ def test_every_request_has_a_connection_of_its_own():
             assert call_json(f"http://127.0.0.1:{server.server_port}/", timeout=10) == {}
         server.shutdown()
     assert len(set(ports)) == len(ports) == 3
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What was asked of a server without one, which answers with what is put into it: a value, or an error."""
+
+    class Calls(list):
+        answer = None
+
+    calls = Calls()
+
+    def call(url, body=None, *, timeout):
+        calls.append((url, body, timeout))
+        if isinstance(calls.answer, CallFailed):
+            raise calls.answer
+        return calls.answer
+
+    monkeypatch.setattr(vllm, "call_json", call)
+    return calls
+
+
+SERVER = Server("http://a:8000/", "policy", timeout=7.0)
+
+
+@pytest.mark.parametrize(("told", "reads"), [({"max_model_len": 512}, 512), ({"max_model_len": None}, 0), ({}, 0)])
+def test_a_server_reads_what_it_says(calls, told, reads):
+    calls.answer = {"data": [{"id": "some/name", **told}]}
+    assert Server.at("http://a:8000/", timeout=7.0) == Server("http://a:8000/", "some/name", timeout=7.0, reads=reads)
+    assert Server.at("http://b") == Server("http://b", "some/name", timeout=600.0, reads=reads)
+    assert calls == [("http://a:8000/v1/models", None, 7.0), ("http://b/v1/models", None, 600.0)]
+    if not reads:
+        assert len(servers_at("http://a,http://b", 10**9)) == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ({"data": [{"id": "a"}, {"id": "b"}]}, "http://b serves 2 models; start one server for one model"),
+        ({"data": {"id": "a"}}, r"the server's answer has no data \(list\); vLLM from 0.11 on sends it"),
+        ([], r"has no data \(list\)"),
+        ({"data": [{"id": 3}]}, r"has no id \(str\)"),
+    ],
+)
+def test_a_server_that_does_not_say_what_it_serves_is_refused(calls, answer, said):
+    calls.answer = answer
+    with pytest.raises(BadInput, match=said):
+        Server.at("http://b")
+
+
+def choice(**changes):
+    told = {"prompt_token_ids": [5, 6, 7], "token_ids": [20, 21], "finish_reason": "stop", "index": 0}
+    return {**told, "logprobs": {"token_logprobs": [-0.5, -1.25]}, **changes}
+
+
+def test_a_request_leaves_nothing_open_and_its_rollouts_have_all_that_came_back(calls):
+    settings = SampleSettings(2, 0.7, 4, frozenset({3, 21}), seed=11, version="step-3")
+    cut = choice(index=1, token_ids=[20, 22, 23, 24], logprobs={"token_logprobs": [-0.5] * 4}, finish_reason="length")
+    calls.answer = {"choices": [cut, choice()]}
+    assert SERVER.ask(settings, (5, 6, 7), 2, rows=120) == [
+        Rollout((5, 6, 7), (20, 21), (-0.5, -1.25), "stop", 0.7, "step-3"),
+        Rollout((5, 6, 7), (20, 22, 23, 24), (-0.5,) * 4, "length", 0.7, "step-3"),
+    ]
+    ((url, body, timeout),) = calls
+    assert (url, timeout) == ("http://a:8000/v1/completions", 7.0)
+    neutral = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+    neutral |= {"presence_penalty": 0.0, "frequency_penalty": 0.0, "logit_bias": {}}
+    asked = {"model": "policy", "n": 2, "max_tokens": 4, "temperature": 0.7, "prompt": [5, 6, 7]}
+    ways = {"logprobs": 0, "return_token_ids": True, "stop_token_ids": [3, 21], "ignore_eos": True}
+    assert body == neutral | asked | ways | {"seed": int(2**31 * uniform_of(11, 2, 0))}
+
+
+def test_choices_without_an_index_keep_their_order(calls):
+    first = choice(token_ids=[20, 2])
+    del first["index"]
+    calls.answer = {"choices": [first, choice(index=0, token_ids=[30, 2])]}
+    found = SERVER.ask(replace(ASKED, stop_ids=frozenset({2})), (5, 6, 7), 0)
+    assert [rollout.ids for rollout in found] == [(20, 2), (30, 2)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"logprobs": {"token_logprobs": [-0.5, float("inf")]}}, "2 tokens came with 2 log-probs, or one is no number"),
+        ({"logprobs": {"token_logprobs": [-0.5, -1]}}, "2 tokens came with 2 log-probs, or one is no number"),
+        ({"logprobs": {"token_logprobs": [-0.5, -1.0, -2.0]}}, "2 tokens came with 3 log-probs"),
+        ({"token_ids": [20, 3]}, "it drew 3, which is no token; its logit_bias is not taken"),
+        ({"finish_reason": "length"}, "a reply finished as 'length' with a stop token"),
+        ({"token_ids": [20, 22]}, "a reply finished as 'stop' with no stop token"),
+        ({"token_ids": [20, 22], "finish_reason": "length"}, "it cut a reply off after 2 of 4 tokens"),
+        ({"prompt_token_ids": [5, 6]}, "the server computed other prompt tokens than it was sent"),
+    ],
+)
+def test_a_reply_that_would_become_a_wrong_ratio_is_refused(calls, changes, said):
+    settings = SampleSettings(1, 0.7, 4, frozenset({21}), seed=11, vocabulary=frozenset({5, 6, 7, 20, 21, 22}))
+    calls.answer = {"choices": [choice()]}
+    assert len(SERVER.ask(settings, (5, 6, 7), 0)) == 1
+    calls.answer = {"choices": [choice(**changes)]}
+    with pytest.raises(BadInput, match=said):
+        SERVER.ask(settings, (5, 6, 7), 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [
+        (CallFailed("refused", 400), BadInput, "http://a:8000//v1/completions refused"),
+        (CallFailed("busy", 429, passing=True, pause=2.5), ServerAway, "http://a:8000//v1/completions busy"),
+        (
+            CallFailed("silent", passing=True),
+            ServerAway,
+            "http://a:8000//v1/completions silent; is the server running?",
+        ),
+        (
+            CallFailed("slow", passing=True, slow=True),
+            ServerAway,
+            "http://a:8000//v1/completions slow; ask for less with --max_new_tokens, or give --engine more servers",
+        ),
+        (CallFailed("not there", 404), BadInput, "http://a:8000//v1/completions not there"),
+    ],
+)
+def test_what_a_server_fails_with_is_told_with_what_to_do(calls, error, kind, said):
+    calls.answer = error
+    with pytest.raises(BadInput) as raised:
+        SERVER.ask(ASKED, (5,), 0)
+    assert type(raised.value) is kind and str(raised.value) == said
+    if kind is ServerAway:
+        assert (raised.value.status, raised.value.pause) == (error.status, error.pause)
+
+
+@pytest.mark.parametrize(("status", "hint"), [(404, "; start it with VLLM_SERVER_DEV_MODE=1"), (405, "")])
+def test_a_route_that_is_not_there_is_one_of_development(calls, status, hint):
+    calls.answer = CallFailed("no", status)
+    with pytest.raises(BadInput) as raised:
+        SERVER.load("some/snapshot")
+    assert str(raised.value) == f"http://a:8000//collective_rpc no{hint}"
+
+
+def test_weights_are_loaded_with_the_patience_of_a_request(calls):
+    SERVER.load("some/snapshot")
+    body = {"method": "reload_weights", "kwargs": {"weights_path": "some/snapshot"}, "timeout": 7.0}
+    assert calls == [
+        ("http://a:8000/collective_rpc", body, 7.0),
+        ("http://a:8000/reset_prefix_cache", {}, 7.0),
+    ]
+
+
+def test_a_server_is_well_if_it_answers_200_with_whatever_words(calls):
+    assert SERVER.is_well() and replace(SERVER, timeout=30.0).is_well()
+    assert calls == [("http://a:8000/health", None, 7.0), ("http://a:8000/health", None, 10.0)]
+    for status, well in ((200, True), (201, False), (503, False), (0, False)):
+        calls.answer = CallFailed("answered no JSON", status)
+        assert SERVER.is_well() is well

@@ -86,7 +86,6 @@ class Errand(Generic[S, T]):
         self.told: Queue[tuple[int, T] | BaseException] = Queue()
         self._waiting = deque(range(count))
         self._tried: list[set[tuple[str, int]]] = [set() for _ in range(count)]  # servers, and their time of being well
-        self._left = count
         self._given_up = 0
         self._stopped = False
         self._changed = Condition()
@@ -115,18 +114,15 @@ class Errand(Generic[S, T]):
                         return
                 else:
                     away.answered()
-                    with self._changed:
-                        self._left -= 1
-                        self._changed.notify_all()
                     self.told.put((place, answer))
         except BaseException as error:
             self.told.put(error)
 
     def _take(self) -> int | None:
-        """A place that waits; None once there will be none."""
+        """A place that waits; None once `stop` was called, as it is when all are done."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or not self._left or self._stopped)
-            return None if self._stopped or not self._waiting else self._waiting.popleft()
+            self._changed.wait_for(lambda: self._waiting or self._stopped)
+            return None if self._stopped else self._waiting.popleft()
 
     def _put_back(self, place: int, error: ServerAway, when: tuple[str, int]) -> None:
         """Let another try come; what fails again and again at servers that are well is no passing trouble.
