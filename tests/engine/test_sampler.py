@@ -11,8 +11,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from accord.engine.decode.draw import SampleSettings, draw_tokens, uniforms
-from accord.engine.decode.fallback import batches
-from accord.engine.decode.sampler import make_lanes, sample
+from accord.engine.decode.fallback import batches, decode_padded
+from accord.engine.decode.sampler import decode_in_slots, make_lanes, sample
 from accord.engine.forward.causal import token_logprobs
 from accord.engine.packing import pack, reply_group
 
@@ -227,6 +227,96 @@ def test_batches_of_the_fallback_by_hand():
     assert list(batches([20, 19, 3], 40, 2, 10**6)) == [(0, 2), (2, 3)]
     assert list(batches([20, 19, 3], 20, 2, 10**6)) == [(0, 3)]
     assert list(batches([20], 1, 2, 1)) == [(0, 1)]
+
+
+def watched(model, seen):
+    """The model, which notes rows, tokens, and tokens that are masked or not, at every call."""
+
+    class Watched(type(model)):
+        def forward(self, input_ids, attention_mask, **more):
+            seen.append((*input_ids.shape, attention_mask.shape[1]))
+            return super().forward(input_ids=input_ids, attention_mask=attention_mask, **more)
+
+    made = copy.deepcopy(model)
+    made.__class__ = Watched
+    return made
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("cache_tokens", "rows"), [(66, [2, 2, 1]), (1, [1] * 5)])
+def test_batches_of_the_fallback_draw_what_one_batch_draws(model, cache_tokens, rows):
+    """Of two prompts with three replies each, and of one; every prompt has a number of its own."""
+    prompts = [(1, 3, 3, 7, 8), (1, 6, 10, 11), (1, 5, 9), (1, 4), (3,)]
+    settings = SampleSettings(3, 1.0, 6, STOP, seed=5, numbers=[9, 2, 4, 0, 7])
+    whole = dict(decode_padded(model, prompts, settings, cache_tokens=10**6))
+    seen = []
+    parts = dict(decode_padded(watched(model, seen), prompts, settings, cache_tokens=cache_tokens))
+    before = 0
+    begun = []
+    for count, width, masked in seen:
+        if masked != before + 1:  # no step behind the last call
+            begun.append((count, width, masked))
+        before = masked
+    assert [count for count, _, _ in begun] == rows and all(width == masked for _, width, masked in begun)
+    assert sorted(parts) == sorted(whole) == list(range(15))
+    assert [parts[k][0] for k in range(15)] == [whole[k][0] for k in range(15)]
+    logprobs = (np.concatenate([some[k][1] for k in range(15)]) for some in (parts, whole))
+    assert np.allclose(*logprobs, atol=1e-5)
+
+
+@torch.no_grad()
+def test_rows_that_have_ended_leave_the_fallbacks_batch_once_they_are_an_eighth(model, monkeypatch):
+    """Sixteen rows, of which one ends after the first token, one after the second, and three after the third."""
+    lengths = np.array([5, 5, 1, 5, 3, 2, 3, *[5] * 8, 3])
+    asked = []
+
+    def tokens(self, logits, streams, step):
+        asked.append((step, streams.tolist(), len(logits)))
+        ended = torch.from_numpy(lengths[streams.astype(int)] == step + 1)
+        return torch.where(ended, 2, 5), torch.full((len(streams),), -0.5 - step)
+
+    monkeypatch.setattr(SampleSettings, "tokens", tokens)
+    settings = SampleSettings(16, 1.0, 5, STOP, seed=5)
+    told = list(decode_padded(model, [(1, 4)], settings, cache_tokens=10**6))
+    assert [number for number, _ in told] == [2, 5, 4, 6, 15, 0, 1, 3, *range(7, 15)]
+    assert all(ids == [5] * (len(ids) - 1) + [2] and len(ids) == lengths[number] for number, (ids, _) in told)
+    assert all(logprobs == [-0.5, -1.5, -2.5, -3.5, -4.5][: len(ids)] for _, (ids, logprobs) in told)
+    assert [(step, rows) for step, _, rows in asked] == [(0, 16), (1, 16), (2, 14), (3, 11), (4, 11)]
+    assert asked[2][1] == [0, 1, 3, 4, *range(6, 16)] and asked[3][1] == [0, 1, 3, *range(7, 15)]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("decode", [decode_in_slots, decode_padded])
+def test_both_ways_give_a_sequences_tokens_and_log_probs_by_hand(model, decode):
+    """Token by token from the model's own forward: which uniform, which distribution, where it ends."""
+    prompts, settings = [(1, 3, 3, 7, 8), (1, 4)], SampleSettings(2, 0.8, 5, STOP, seed=5, numbers=[6, 3])
+    found = dict(decode(model, prompts, settings, cache_tokens=10**6))
+    for number, stream in enumerate((12, 13, 6, 7)):
+        ids, logprobs = list(prompts[number // 2]), []
+        while len(logprobs) < 5 and ids[-1] not in STOP:
+            logs = torch.log_softmax(model(input_ids=torch.tensor([ids])).logits[0, -1].double() / 0.8, -1)
+            uniform = uniforms(5, np.array([stream], dtype=np.uint64), len(logprobs))[0]
+            ids.append(int((logs.exp().cumsum(0) > uniform).nonzero()[0]))
+            logprobs.append(float(logs[ids[-1]]))
+        assert found[number][0] == ids[len(prompts[number // 2]) :]
+        assert found[number][1] == pytest.approx(logprobs, abs=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("decode", [decode_in_slots, decode_padded])
+def test_a_reply_that_has_ended_is_told_once_while_its_neighbours_go_on(model, decode):
+    """One of twelve ends after each token: too few for rows to be dropped at once."""
+    prompts = [(1, 4)]
+    settings = SampleSettings(12, 1.0, 9, STOP, seed=5)
+    free = dict(decode(model, prompts, replace(settings, stop_ids=frozenset({-1})), cache_tokens=10**6))
+    lengths = {tuple(free[k][0][: k % 9 + 1]): k % 9 + 1 for k in range(12)}
+    bound = replace(settings, stop_ids=frozenset({-1}), ends=lambda ids: tuple(ids) in lengths)
+    told = list(decode(model, prompts, bound, cache_tokens=10**6))
+    assert sorted(number for number, _ in told) == list(range(12))
+    for number, (ids, logprobs) in told:
+        length = next(k for k in range(1, 10) if k == 9 or tuple(free[number][0][:k]) in lengths)
+        assert ids == free[number][0][:length]
+        assert logprobs == pytest.approx(free[number][1][:length], abs=1e-5)
 
 
 def test_lanes_by_hand():
