@@ -1,5 +1,8 @@
 """Captured steps by a stand-in that records on a CPU; the graphs themselves on a GPU."""
 
+from contextlib import contextmanager
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -87,6 +90,67 @@ def test_what_does_not_agree_is_not_captured():
     for record in (stale, refused):
         assert not agrees(model, lambda decoder, record=record: CudaGraphs(decoder, record))
     assert not cuda_graphs.captures(model)  # a CPU has no graphs
+
+
+def test_graphs_share_a_pool_and_a_replay_gives_the_tensor_that_was_captured(monkeypatch):
+    """The driver's calls by stand-ins; whether they compute anything is seen on a GPU alone."""
+    replayed, captured = [], []
+
+    class Graph:
+        def replay(self):
+            replayed.append(self)
+
+    @contextmanager
+    def graph(what, pool):
+        yield
+        captured.append((what, pool))
+
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: "pool")
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    record = CudaGraphs(Decoder(make("llama"), [(3, 8), (2, 4)])).record
+    outs = [torch.zeros(1), torch.ones(1)]
+    first, second = (record(lambda out=out: out) for out in outs)
+    assert [pool for _, pool in captured] == ["pool", "pool"] and replayed == []
+    assert second() is outs[1] and first() is outs[0]
+    assert replayed == [captured[1][0], captured[0][0]] and captured[0][0] is not captured[1][0]
+
+
+def test_a_step_is_run_recorded_and_then_replayed_with_the_ids_of_its_rows():
+    """Rows of two pools, rounded up; what is recorded reads the ids where they are copied."""
+    steps = []
+    reaches = [(3, 5), (1, 9)]
+    pools = [
+        SimpleNamespace(slots=8, capacity=70, live=3, reach=reaches[0]),
+        SimpleNamespace(slots=2, capacity=200, live=1, reach=reaches[1]),
+    ]
+
+    def forward(ids, reaches):
+        steps.append((ids.tolist(), reaches))
+        return ids.clone().unsqueeze(1) * 10
+
+    decoder = SimpleNamespace(pools=pools, embedding=torch.zeros(1), forward=forward)
+    recorded = []
+    graphs = CudaGraphs(decoder, lambda work: recorded.append(work) or work)
+    assert graphs.ids.tolist() == [0] * 10
+    for number in range(3):
+        ids = torch.tensor([5, 6, 7, 8]) + number
+        assert graphs(ids).flatten().tolist() == (10 * ids).tolist()
+        assert len(recorded) == min(1, number)
+    assert steps == [([5 + k, 6 + k, 7 + k, 0, 8 + k], ((4, 64), (1, 64))) for k in range(3)]
+    pools[1].live, pools[1].reach = 0, (0, 0)
+    graphs(torch.tensor([1, 2, 3]))
+    assert steps[-1] == ([1, 2, 3, 0], ((4, 64), (0, 0))) and len(recorded) == 1
+
+
+def test_what_a_gpu_captures_is_tried_and_what_is_not_is_said(monkeypatch):
+    model = SimpleNamespace(parameters=lambda: iter([SimpleNamespace(device=torch.device("cuda"))]))
+    asked = []
+    monkeypatch.setattr(cuda_graphs, "bare", lambda model: model)
+    monkeypatch.setattr(cuda_graphs, "tried", lambda *given: asked.append(given) or True)
+    assert cuda_graphs.captures(model) is True
+    note = "decoding steps of SimpleNamespace are not captured; they run one kernel after another"
+    assert asked == [(model, CudaGraphs, note)]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
