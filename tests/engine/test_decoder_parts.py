@@ -159,6 +159,12 @@ def test_a_cache_of_another_device_is_made_there():
     assert made.cache.device.type == "meta" and made.cache.shape == (1, 2, 2, 1, 3, 2)
 
 
+def test_a_model_of_one_layer_is_decoded():
+    model = make("llama")
+    model.base_model.layers = model.base_model.layers[:1]
+    assert decodes(model, longest=10)
+
+
 @torch.no_grad()
 def last_logits(model, texts):
     return torch.stack([model(input_ids=torch.tensor([text])).logits[0, -1] for text in texts])

@@ -202,7 +202,7 @@ def test_no_prompts_have_no_replies_and_the_longest_text_settles_how_they_are_de
     asked = []
 
     def decode(model, prompts, settings, *, cache_tokens):
-        assert settings.numbers == [numbers[prompt] for prompt in prompts]
+        assert settings.numbers == [numbers[prompt] for prompt in prompts] and not model.training
         for number in reversed(range(2 * len(prompts))):  # the last first
             yield number, ([9, 10 + number, 2], [-0.5, -0.25 * number, -1.0])
 
