@@ -159,6 +159,18 @@ def test_a_cache_of_another_device_is_made_there():
     assert made.cache.device.type == "meta" and made.cache.shape == (1, 2, 2, 1, 3, 2)
 
 
+@pytest.mark.parametrize("bound", [0, 10**9])
+def test_norms_of_query_and_key_are_taken_along_in_pairs(monkeypatch, bound):
+    monkeypatch.setattr(matrices, "COPIED", bound)
+    model = make("qwen3")
+    assert decoder._probe(model, model) is True
+    layer = model.base_model.layers[1]
+    block = blocks_of(model.base_model.layers, 8, torch.float32, 2)[1]
+    pairs = [0, 4, 1, 5, 2, 6, 3, 7]
+    assert torch.equal(block.query_norm, layer.self_attn.q_norm.weight[pairs])
+    assert torch.equal(block.key_norm, layer.self_attn.k_norm.weight[pairs])
+
+
 def test_a_model_of_one_layer_is_decoded():
     model = make("llama")
     model.base_model.layers = model.base_model.layers[:1]
