@@ -81,6 +81,10 @@ def test_only_the_cpus_that_have_an_order_lay_out(monkeypatch):
     monkeypatch.setattr(matrices.platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert not can_lay_out(cpu)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    with monkeypatch.context() as another:
+        another.setattr(torch.ops, "mkldnn", SimpleNamespace())
+        assert not can_lay_out(cpu)
     monkeypatch.setattr(matrices, "can_lay_out", lambda device: False)
     monkeypatch.setattr(matrices, "LAID_OUT", 0)
     plain = arrange(WEIGHT, BIAS, 3)
