@@ -129,6 +129,17 @@ def test_a_head_is_copied_where_it_is_small(llama, monkeypatch):
         assert (head.weight.data_ptr() != weight.data_ptr()) is copied and torch.equal(head.weight, weight.T)
 
 
+def test_a_head_is_of_the_type_that_is_computed_in(llama):
+    linear = nn.Linear(16, 40)
+    with torch.autocast("cpu", torch.bfloat16):
+        held = Decoder(llama, [(1, 4)])
+    for head in (held._head(linear, 1), held.head):
+        assert head.weight.dtype == torch.bfloat16
+    assert torch.equal(held._head(linear, 1).bias, linear.bias.bfloat16()) and held.head.bias is None
+    strange = nn.Sequential(linear)
+    assert held._head(strange, 1) is strange, "what is no matrix is asked as it is"
+
+
 def test_matrices_are_laid_out_for_the_rows_of_all_pools_and_32_at_most(llama, monkeypatch):
     asked = []
     plain = decoder.blocks_of

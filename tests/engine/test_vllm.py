@@ -10,7 +10,7 @@ import pytest
 
 from accord.engine.decode.draw import SampleSettings
 from accord.engine.engines import Served
-from accord.engine.remote import vllm
+from accord.engine.remote import http, vllm
 from accord.engine.remote.fleet import ServerAway
 from accord.engine.remote.http import CallFailed, call_json
 from accord.engine.remote.vllm import Server, servers_at
@@ -212,6 +212,7 @@ def test_as_many_requests_are_in_flight_as_are_asked_at_once(stub):
 def test_every_request_has_a_connection_of_its_own():
     """A service may close one that is kept just when the next request uses it."""
     ports = []
+    http._client.cache_clear()  # whichever test was first, this one is told of how it is made
 
     class Keeping(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
