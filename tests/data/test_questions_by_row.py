@@ -354,6 +354,8 @@ def test_pairs_and_behaviours_field_by_field(tmp_path):
     assert probed(tmp_path, crows) == BiasQuestion("pair", "", ("a", "b"), "t", "a")
     row = {"question": "q", "answer_matching_behavior": " Yes ", "answer_not_matching_behavior": " No", "eval": "e"}
     assert probed(tmp_path, row) == BiasQuestion("behaviour", "q", ("Yes", "No"), "e")
+    named_by_nobody = {k: v for k, v in row.items() if k != "eval"}
+    assert probed(tmp_path, named_by_nobody) == BiasQuestion("behaviour", "q", ("Yes", "No"), "")
     same = row | {"answer_not_matching_behavior": "Yes"}
     assert read_bias_set(rows_of(tmp_path, row, same), columns={}).drops == {"the answers are equal": 1}
     two = read_bias_set(rows_of(tmp_path, row, row), columns={}, max_rows=1)

@@ -195,6 +195,15 @@ def test_a_mixed_batch_in_which_rows_end_at_different_times_keeps_its_rows(model
     assert torch.allclose(token_logprobs(model, packing), drawn, atol=2e-5)
 
 
+def test_rows_of_three_lanes_stay_with_their_prompts(model):
+    prompts = [(1, *((3 + i + k) % VOCAB for k in range(n - 1))) for i, n in enumerate((40, 40, 18, 18, 6, 6))]
+    assert len(make_lanes([40, 40, 18, 18, 6, 6], 16, 3, 65536)) == 3
+    whole = draw(model, prompts, n=16, max_new_tokens=3, stop_ids=frozenset({2, 7, 8}))
+    packing = pack([reply_group(r.prompt_ids, r.ids) for r in whole])
+    drawn = torch.tensor([lp for r in whole for lp in r.logprobs])
+    assert torch.allclose(token_logprobs(model, packing), drawn, atol=2e-5)
+
+
 def test_sampling_leaves_the_mode_of_the_model_as_it_was(model):
     model.train()
     draw(model, n=1, max_new_tokens=1)

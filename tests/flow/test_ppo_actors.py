@@ -30,6 +30,8 @@ def test_roles_by_what_moves_and_what_reads():
     assert actors.scorers == {"a": 1, "b": 2, "c": 3} and actors.moving == [policy, critics]
     assert actors.frozen == [reference] and actors.models == [reference, policy, first, second]
     assert actors.result is policy
+    scorers = {"a": scored(None, average, following), "b": 2}
+    assert Actors(**roles | {"rewards": scorers}).frozen == [average, following, reference]
     actors.train()
     assert policy.training and first.training
     actors.train(False)

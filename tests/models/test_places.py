@@ -16,6 +16,7 @@ from accord.errors import BadInput
 from accord.models import places
 from accord.models.loading import load_policy
 from accord.models.places import (
+    DESCRIPTION,
     POLICY,
     adapter_beside,
     asked_for,
@@ -31,6 +32,7 @@ from accord.models.places import (
     refuse_hub_adapter,
     whole_name,
 )
+from accord.models.policy import new_policy
 from accord.models.saving import (
     add_to_description,
     agree_on_tokens,
@@ -335,3 +337,13 @@ def test_what_is_wrong_with_a_template_is_said_with_the_place(snapshots, tmp_pat
         load_renderer(str(where))
     told = load_renderer(str(snapshots / "policy"))
     assert told.tokenizer.pad_token == told.padding()
+
+
+def test_what_a_snapshot_is_stands_in_its_config_and_its_card_beside_it(tokenizer, nano, tmp_path):
+    described = {"role": "policy", "criterion": "", "normalizer": {"kind": "none"}, "of": 3}
+    save_model(new_policy(nano, tokenizer, max_length=16, seed=0), tokenizer, tmp_path, described, "a card")
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    assert config[DESCRIPTION] == described == describe(str(tmp_path))
+    assert config["pad_token_id"] == tokenizer.pad_token_id and config["bos_token_id"] == tokenizer.bos_token_id
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == "a card"
+    assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o644}

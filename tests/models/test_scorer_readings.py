@@ -254,6 +254,7 @@ def test_a_critic_keeps_one_head_of_several(snapshots, trained):
     model = new_scalar(str(snapshots / "policy"), ["a", "b", "c"], 4).requires_grad_(trained)
     weight = model.score.weight
     assert keep_head(model, 1) is model and model.score.weight.shape == (1, weight.shape[1])
+    assert model.score.out_features == 1
     assert torch.equal(model.score.weight[0], weight[1]) and model.score.weight.requires_grad is trained
     assert model.score.weight.data_ptr() != weight[1].data_ptr() and model.score.bias is None
     only = new_scalar(str(snapshots / "policy"), "a", 4)
