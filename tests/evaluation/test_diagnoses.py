@@ -54,3 +54,12 @@ def test_a_number_that_is_not_finite_and_a_metric_without_words():
     # a name that nobody has defined speaks for itself
     own = diagnose("somebody's own", "above", 2.0)
     assert own.means == "above the bound that you set: somebody's own" and own.look.startswith("somebody's own over")
+
+
+@pytest.mark.parametrize("meaning", [*MEANINGS.values(), UNKNOWN], ids=lambda meaning: meaning.means[:20])
+def test_what_has_happened_is_said_without_names_and_what_to_turn_is_a_knob_or_a_command(meaning):
+    assert not any(sign in meaning.means for sign in ("--", "/", ".jsonl"))
+    assert "--" in meaning.turn or "`accord " in meaning.turn
+    assert "/" not in meaning.turn and ".jsonl" not in meaning.turn
+    # a bound is looked at as one more number
+    assert "--" not in meaning.look.replace("--multiplier_bound", "")

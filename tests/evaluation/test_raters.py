@@ -73,6 +73,7 @@ def test_what_was_mostly_pasted_is_flagged():
     written, pasted = Pace(1, 9.0, 100, 50), Pace(1, 9.0, 100, 51)
     assert not written.is_pasted and pasted.is_pasted and not Pace(1, 9.0).is_pasted
     assert rater([pasted]).report()["flags"] == ["pasted"]
+    assert rater([pasted] * 3 + [written] * 22).report()["flags"] == ["pasted"], "12 % are often"
 
 
 def test_check_items_and_agreement_are_shares():

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn, tensor
+from transformers import LlamaForCausalLM
 
 from accord.config import Adapters
 from accord.engine.forward.adapters import is_adapted
@@ -296,3 +297,30 @@ def test_a_kind_of_critic_computes_values(model):
     with pytest.raises(TypeError, match="computes values"):
         Critics().values(model, None)
     assert SeparateCritics({}, {}).parts() == []
+
+
+class Vocabulary(list):
+    bos_token_id, eos_token_id, pad_token_id = 1, 2, 3
+
+
+LADDER = dict(SIZES)  # before a fixture makes one smaller
+NUMBERS = {"pico": 37_944, "nano": 214_976, "tiny": 539_232, "small": 919_680, "base": 5_002_496}
+NUMBERS |= {"medium": 25_817_600, "large": 99_880_704}
+
+
+@pytest.mark.parametrize(
+    ("name", "heads", "numbers"), zip(NUMBERS, (3, 4, 4, 4, 8, 8, 12), NUMBERS.values(), strict=True)
+)
+def test_a_size_of_the_ladder_has_so_many_numbers_with_a_vocabulary_of_1000(monkeypatch, name, heads, numbers):
+    """The embedding once, in a layer four squares of the width, three matrices of the inner width, two norms."""
+    width, layers, _, inner = LADDER[name]
+    assert numbers == 1000 * width + layers * (4 * width**2 + 3 * width * inner + 2 * width) + width
+    monkeypatch.setitem(SIZES, name, LADDER[name])
+    asked = []
+    monkeypatch.setattr(policy.AutoModelForCausalLM, "from_config", lambda config: asked.append(config))
+    new_policy(name, Vocabulary(range(1000)), max_length=3000, seed=0)
+    (config,) = asked
+    with torch.device("meta"):
+        model = LlamaForCausalLM(config)
+    assert sum(p.numel() for p in model.parameters()) == numbers
+    assert config.max_position_embeddings == 3000 and config.num_attention_heads == heads

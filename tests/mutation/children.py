@@ -80,10 +80,12 @@ def run_tests(copy: Path, tests: list[str], cpu: dict[str, float], answer: Path,
     files = list(dict.fromkeys(name.partition("::")[0] for name in tests))
     base = ["--basetemp", str(answer.with_suffix(".tmp")), "--rootdir", str(copy), *PLAINLY]
     code = pytest.main([*files, *base, *([] if every else ["-x"])], plugins=[plugin])
+    # a conftest that cannot be imported is reported by nobody
+    ended = [] if plugin.failed or code in (0, 1, 5) else [f"(pytest ended with {int(code)})"]
     ours = sys.modules.get("accord")
-    if ours is None or not Path(ours.__file__).is_relative_to(copy):
+    if not ended and (ours is None or not Path(ours.__file__).is_relative_to(copy)):
         raise RuntimeError("the tests imported another package than the one with the fault")
-    answer.write_text(json.dumps({"code": int(code), "failed": plugin.failed}))
+    answer.write_text(json.dumps({"code": int(code), "failed": plugin.failed + ended}))
 
 
 class Children:

@@ -233,6 +233,8 @@ def _is_words(node: ast.expr) -> bool:
 def _is_type(node: ast.expr) -> bool:
     if isinstance(node, ast.Subscript):
         return _is_type(node.value)
+    if isinstance(node, ast.Constant):
+        return node.value is None
     return isinstance(node, ast.Name) and node.id[:1].isupper() and not node.id.isupper()
 
 
