@@ -185,6 +185,7 @@ def test_text_that_is_json_or_python(text, value):
         ([{"from": "gpt"}], True),
         ([], False),
         ([user("q"), "a"], False),
+        (["its role", "from here"], False),
         ([{"content": "q"}], False),
         ("q", False),
         ({}, False),

@@ -95,6 +95,7 @@ def test_its_weights_are_the_rounded_ones_in_f32_and_that_is_said(written, capsy
     file, rounded = written
     model = load_policy(str(file))
     assert "dequantised to f32" in capsys.readouterr().out
+    assert not model.is_quantized and not hasattr(model.config, "quantization_config")
     found = model.state_dict()
     for name, weight in rounded.items():
         assert found[name].dtype == torch.float32 and torch.equal(found[name], weight), name
