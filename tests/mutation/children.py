@@ -200,7 +200,9 @@ class Swaps(Children):
         found = self.run(self.asked, lambda *_: None)
         noticing = sorted({name for answer in found.values() for name in answer["failed"]})
         control = set(self.run([(-1, None, noticing)], lambda *_: None)[-1]["failed"])
-        noticed = {n: answer for n, answer in found.items() if answer["failed"] and not control & {*answer["failed"]}}
+        # a child that died may have done so of being changed in its life: such a fault is tried anew
+        right = self.items.keys() - control
+        noticed = {n: answer for n, answer in found.items() if answer["failed"] and right >= {*answer["failed"]}}
         self.answer.write_text(json.dumps(noticed))
         return True
 
@@ -224,11 +226,11 @@ def swap(functions: dict[str, list[types.FunctionType]], mutant: Mutant) -> int:
     file = ROOT / "src" / "accord" / mutant.file
     text = file.read_bytes()
     before, after = (_codes(compile(source, str(file), "exec")) for source in (text, mutant.apply(text)))
-    names = {(code.co_qualname, code.co_firstlineno, code.co_code): name for name, code in before.items()}
+    names = {code: name for name, code in before.items()}
     changed = 0
     for function in functions[str(file)]:
         code = function.__code__
-        new = after.get(names.get((code.co_qualname, code.co_firstlineno, code.co_code)), code)
+        new = after.get(names.get(code), code)
         if new != code and new.co_freevars == code.co_freevars:
             function.__code__ = new
             changed += 1
