@@ -16,7 +16,7 @@ from accord.data.bias_sets import (
 )
 from accord.data.formats import Row
 from accord.data.question_rows import gather
-from accord.data.tasks import TaskQuestion, is_right, joined, last_number, plain_words, read_questions, with_examples
+from accord.data.tasks import TaskQuestion, joined, plain_words, read_questions, with_examples
 from accord.errors import BadInput
 from accord.records import content_hash
 
@@ -205,38 +205,6 @@ def test_examples_leave_the_rest_of_a_question_as_it_is():
     example = TaskQuestion("answer", ("e",), answers=("f",), group="g", heading="no ")
     shown = with_examples(question, [example, example], 1)
     assert shown == TaskQuestion("choice", ("H. e f\n\nx", "H. e f\n\ny"), (" a", " b"), 1, ("c",), "g", "s")
-
-
-@pytest.mark.parametrize(
-    ("text", "number"),
-    [("$1,234.50, say", "1234.50"), ("-7", "-7"), ("from 3 to -12.", "-12"), ("$", ""), ("2.5.", "2.5"), (".5", ".5")],
-)
-def test_a_number_without_its_marks(text, number):
-    assert last_number(text) == number
-
-
-@pytest.mark.parametrize(
-    ("answers", "kind", "reply", "right"),
-    [
-        (("4.0",), "number", "it is 4", True),
-        (("4",), "number", "it is 4.5", False),
-        (("1.2.3",), "number", "1.2.3", True),
-        (("1.2.3",), "number", "1.2.4", False),
-        (("none",), "number", "nothing", False),
-        (("a", "The Cat!"), "answer", "cat", True),
-        (("the", "a"), "answer", "an", False),
-        (("cat", "dog"), "answer", "a dog", True),
-        (("cat",), "answer", "a cat and", False),
-        (("", "the"), "known", "anything", False),
-        (("x", "big cat"), "known", "Some big-cat, I think", True),
-        (("big cat",), "known", "a big black cat", False),
-        (("cat",), "known", "cat", True),
-        (("cat",), "unknown", "a cat", True),
-        (("cat",), "unknown", "it is a cat", False),
-    ],
-)
-def test_what_reply_is_right(answers, kind, reply, right):
-    assert is_right(TaskQuestion(kind, ("q",), answers=answers), reply) is right
 
 
 def test_plain_words():

@@ -127,7 +127,20 @@ def test_examples_are_of_the_same_group_and_solved():
 
 @pytest.mark.parametrize(
     ("text", "number"),
-    [("so $1,234.50.", "1234.50"), ("-3 or 4", "4"), ("it is 18", "18"), ("none", ""), ("7.", "7"), ("1. 2.", "2")],
+    [
+        ("so $1,234.50.", "1234.50"),
+        ("-3 or 4", "4"),
+        ("it is 18", "18"),
+        ("none", ""),
+        ("7.", "7"),
+        ("1. 2.", "2"),
+        ("$1,234.50, say", "1234.50"),
+        ("-7", "-7"),
+        ("from 3 to -12.", "-12"),
+        ("$", ""),
+        ("2.5.", "2.5"),
+        (".5", ".5"),
+    ],
 )
 def test_the_last_number(text, number):
     assert last_number(text) == number
@@ -144,6 +157,21 @@ def test_the_last_number(text, number):
         (("4",), "number", "nothing", False),
         (("The Cat",), "known", "It was a cat, I think.", True),
         (("cat",), "known", "a category", False),
+        (("4.0",), "number", "it is 4", True),
+        (("4",), "number", "it is 4.5", False),
+        (("1.2.3",), "number", "1.2.3", True),
+        (("1.2.3",), "number", "1.2.4", False),
+        (("none",), "number", "nothing", False),
+        (("a", "The Cat!"), "answer", "cat", True),
+        (("the", "a"), "answer", "an", False),
+        (("cat", "dog"), "answer", "a dog", True),
+        (("cat",), "answer", "a cat and", False),
+        (("", "the"), "known", "anything", False),
+        (("x", "big cat"), "known", "Some big-cat, I think", True),
+        (("big cat",), "known", "a big black cat", False),
+        (("cat",), "known", "cat", True),
+        (("cat",), "unknown", "a cat", True),
+        (("cat",), "unknown", "it is a cat", False),
     ],
 )
 def test_right_replies(answers, kind, reply, right):
