@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import GenerationConfig, LlamaConfig
+from transformers import AutoConfig, GenerationConfig, LlamaConfig
 
 from accord.engine.forward.adapters import bare
 from accord.errors import BadInput
@@ -221,6 +221,27 @@ def test_an_adapter_on_the_hub_is_to_be_downloaded(tmp_path, monkeypatch):
     assert asked == [("owner/plain", "adapter_config.json", {"revision": "abc", **dict.fromkeys(quiet, False)})]
     with pytest.raises(BadInput, match="owner/adapter is an adapter: download it, and give the directory"):
         refuse_hub_adapter("owner/adapter")
+
+
+def test_a_config_is_asked_for_once_and_again_when_its_file_says_something_else(tmp_path, monkeypatch):
+    asked = []
+    plain = AutoConfig.from_pretrained
+    here = model_at(tmp_path / "here", hidden_size=64)
+
+    def ask(name, revision):
+        asked.append((name, revision))
+        return plain(here)
+
+    monkeypatch.setattr(places.AutoConfig, "from_pretrained", ask)
+    first = read_config(here)
+    first.hidden_size = 3  # what a caller does to it is its own
+    assert read_config(here).hidden_size == 64 and asked == [(here, "main")]
+    model_at(tmp_path / "here", hidden_size=32)
+    assert read_config(here).hidden_size == 32 and asked == [(here, "main")] * 2
+    for _ in range(2):
+        read_config("once/asked")
+        read_config("once/asked@abc")
+    assert asked[2:] == [("once/asked", "main"), ("once/asked", "abc")]
 
 
 def test_config_and_generation_config_of_an_adapter_are_its_own_or_its_bases(tmp_path):

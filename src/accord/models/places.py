@@ -6,6 +6,8 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +76,19 @@ def reading(where: str, what: str) -> Iterator[None]:
 
 def read_config(where: str) -> Any:
     """The model's Hugging Face config; that of its base where the place is an adapter's."""
-    name, options = asked_for(base_of(where) or where)
+    place = base_of(where) or where
+    name, options = asked_for(place)
+    file = Path(name) / "config.json"
     with reading(where, "a Hugging Face model"):
-        return AutoConfig.from_pretrained(name, **options)
+        if is_gguf(place):
+            return AutoConfig.from_pretrained(name, **options)
+        return deepcopy(_config(name, options.get("revision"), file.read_bytes() if file.is_file() else b""))
+
+
+@lru_cache(maxsize=64)
+def _config(name: str, revision: str | None, written: bytes) -> Any:
+    """A stage asks for its models two dozen times: the hub is asked once, a file is read while it says the same."""
+    return AutoConfig.from_pretrained(name, revision=revision or "main")
 
 
 def most_positions(config: Any) -> int:
