@@ -14,6 +14,7 @@ from accord.engine.packing import Group, pack, reply_group
 from accord.errors import BadInput
 from accord.evaluation.metrics import definition
 from accord.models import reference as references
+from accord.models import scalar
 from accord.models.loading import load_policy
 from accord.models.scalar import Scorer
 from accord.models.tokenizer import load_renderer
@@ -29,6 +30,7 @@ from accord.training.distributed import World
 from accord.training.order import batch_indices
 
 LN2 = math.log(2)
+MEASURES_NOTHING = {"kl_prompts": None, "max_new_tokens": None}
 ALONE = World(0, 1, torch.device("cpu"))
 
 
@@ -49,11 +51,28 @@ def trained(commands, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def plain(commands, tmp_path_factory):
+    """A run of the commands' own comparisons."""
+    out = tmp_path_factory.mktemp("plain") / "run"
+    assert commands.run("dpo", out, **MEASURES_NOTHING) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
 def adapted(commands, tmp_path_factory):
     """A snapshot that is an adapter, by SFT: its reference is not its base."""
     out = tmp_path_factory.mktemp("sft") / "run"
     assert commands.run("sft", out, lora_rank=2, epochs=2, learning_rate=1e-2) == 0
     return out / "snapshot"
+
+
+@pytest.fixture(scope="module")
+def against_base(adapted, commands, tmp_path_factory):
+    """A run from that adapter, measured against its base."""
+    out = tmp_path_factory.mktemp("base") / "run"
+    base = commands.snapshots / "policy"
+    assert commands.run("dpo", out, model=adapted, reference=base, **MEASURES_NOTHING) == 0
+    return out
 
 
 def test_dpo_learns_what_separates_the_sides(trained):
@@ -102,13 +121,18 @@ REFERENCES = {
 }
 
 
-@pytest.mark.parametrize("name", REFERENCES)
+REFERENCES_IN_SLOW = ("frozen", "given", "given, anew", "adapter", "refreshed")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in REFERENCES_IN_SLOW else n for n in REFERENCES]
+)
 def test_e4_rewards_are_0_at_the_first_step_and_the_loss_is_ln_2(name, commands, tmp_path):
     """E4: exactly 0, and whatever kind of reference it is. Many micro-batches, so that their cut matters too."""
     changes = dict(REFERENCES[name])
     if "reference" in changes:
         changes["reference"] = commands.snapshots / changes["reference"]
-    assert commands.run("dpo", tmp_path / "run", micro_tokens=200, **changes) == 0
+    assert commands.run("dpo", tmp_path / "run", micro_tokens=200, max_rows=40, **changes, **MEASURES_NOTHING) == 0
     first, second = rows_of(tmp_path / "run")[:2]
     assert first["rewards/chosen"] == first["rewards/rejected"] == first["rewards/margins"] == 0.0
     assert first["rewards/accuracies"] == 0.5
@@ -116,25 +140,30 @@ def test_e4_rewards_are_0_at_the_first_step_and_the_loss_is_ln_2(name, commands,
     assert second["rewards/chosen"] != 0.0
 
 
-ADAPTERS = [{}, {"cache_reference": "false"}, {"lora_rank": 2}, {"refresh_every": 3}]
+ADAPTERS = [{}]
+ADAPTERS += [
+    pytest.param(changes, marks=pytest.mark.slow)
+    for changes in ({"cache_reference": "false"}, {"lora_rank": 2}, {"refresh_every": 3})
+]
 ADAPTERS += [{"lora_rank": 2, "cache_reference": "false"}]
 
 
 @pytest.mark.parametrize("changes", ADAPTERS)
-def test_e4_the_reference_of_an_sft_adapter_is_that_adapter_not_its_base(changes, adapted, commands, tmp_path):
-    assert commands.run("dpo", tmp_path / "run", model=adapted, **changes) == 0
+def test_e4_the_reference_of_an_sft_adapter_is_that_adapter_not_its_base(
+    changes, adapted, against_base, commands, tmp_path
+):
+    assert commands.run("dpo", tmp_path / "run", model=adapted, **changes, **MEASURES_NOTHING) == 0
     first = rows_of(tmp_path / "run")[0]
     assert first["rewards/chosen"] == first["rewards/rejected"] == 0.0
     # against the base it would not be 0
-    base = commands.snapshots / "policy"
-    assert commands.run("dpo", tmp_path / "base", model=adapted, reference=base) == 0
-    assert rows_of(tmp_path / "base")[0]["rewards/chosen"] != 0.0
+    assert rows_of(against_base)[0]["rewards/chosen"] != 0.0
 
 
 def test_kept_frozen_and_switched_off_references_give_the_same_numbers(commands, tmp_path):
     for name, changes in {"kept": {}, "anew": {"cache_reference": "false"}}.items():
         for rank in (0, 2):
-            assert commands.run("dpo", tmp_path / f"{name}{rank}", lora_rank=rank, epochs=2, **changes) == 0
+            changes |= {"lora_rank": rank, "max_rows": 40, **MEASURES_NOTHING}
+            assert commands.run("dpo", tmp_path / f"{name}{rank}", **changes) == 0
     for rank in (0, 2):
         a, b = (rows_of(tmp_path / f"{name}{rank}") for name in ("kept", "anew"))
         for row, other in zip(a, b, strict=True):
@@ -144,7 +173,7 @@ def test_kept_frozen_and_switched_off_references_give_the_same_numbers(commands,
 
 def test_a_refreshed_reference_is_the_policy_and_the_rewards_begin_at_0_again(commands, tmp_path):
     """TR-DPO with mix 1: at steps 3 and 5 the reference has just become the policy."""
-    assert commands.run("dpo", tmp_path / "run", refresh_every=2, epochs=2) == 0
+    assert commands.run("dpo", tmp_path / "run", refresh_every=2, epochs=2, **MEASURES_NOTHING) == 0
     rewards = [row["rewards/margins"] for row in rows_of(tmp_path / "run")]
     assert [value == 0.0 for value in rewards] == [i % 2 == 0 for i in range(len(rewards))] and len(rewards) == 6
 
@@ -205,7 +234,8 @@ def test_e5_an_entry_is_of_one_prompt_and_one_reply():
 def test_e5_a_cache_is_read_where_it_fits_and_a_wrong_or_broken_file_is_not(commands, tmp_path, monkeypatch):
     """E5: a second run computes nothing; what stands under another key, or half a file, is never taken for it."""
     shared = tmp_path / "shared"
-    assert commands.run("dpo", tmp_path / "first", reference_cache=shared) == 0
+    few = {"reference_cache": shared, "max_rows": 24, **MEASURES_NOTHING}
+    assert commands.run("dpo", tmp_path / "first", **few) == 0
     (file,) = shared.iterdir()
     computed = []
     plain = references.reply_sums
@@ -215,24 +245,24 @@ def test_e5_a_cache_is_read_where_it_fits_and_a_wrong_or_broken_file_is_not(comm
         return plain(logprobs, groups, parts, world)
 
     monkeypatch.setattr("accord.stages.dpo.run.reply_sums", counted)
-    assert commands.run("dpo", tmp_path / "second", reference_cache=shared) == 0
-    assert commands.run("dpo", tmp_path / "shuffled", reference_cache=shared, seed=3, batch_size=7) == 0
+    assert commands.run("dpo", tmp_path / "second", **few) == 0
+    assert commands.run("dpo", tmp_path / "shuffled", seed=3, batch_size=7, **few) == 0
     assert computed == [] and rows_of(tmp_path / "first")[0]["loss"] == rows_of(tmp_path / "second")[0]["loss"]
     good = file.read_bytes()
     other = {"reference": commands.snapshots / "other"}
-    assert commands.run("dpo", tmp_path / "third", reference_cache=shared, **other) == 0
+    assert commands.run("dpo", tmp_path / "third", **few, **other) == 0
     theirs = next(f for f in shared.iterdir() if f != file)
     for number, content in enumerate((theirs.read_bytes(), good[: len(good) // 2], b"")):
         computed.clear()
         file.write_bytes(content)
-        assert commands.run("dpo", tmp_path / f"again{number}", reference_cache=shared) == 0
+        assert commands.run("dpo", tmp_path / f"again{number}", **few) == 0
         assert computed and file.read_bytes() == good
         assert rows_of(tmp_path / f"again{number}")[0]["rewards/chosen"] == 0.0
 
 
 def test_what_is_missing_of_a_cache_is_computed_and_added(commands, tmp_path, monkeypatch):
     shared, alone = tmp_path / "shared", tmp_path / "alone"
-    assert commands.run("dpo", tmp_path / "few", reference_cache=shared, max_rows=20) == 0
+    assert commands.run("dpo", tmp_path / "few", reference_cache=shared, max_rows=20, **MEASURES_NOTHING) == 0
     computed = []
     plain = references.kept_sums
 
@@ -244,8 +274,8 @@ def test_what_is_missing_of_a_cache_is_computed_and_added(commands, tmp_path, mo
         return plain(store, groups, world, counted)
 
     monkeypatch.setattr("accord.stages.dpo.run.kept_sums", watched)
-    assert commands.run("dpo", tmp_path / "all", reference_cache=shared) == 0
-    assert commands.run("dpo", tmp_path / "fresh", reference_cache=alone) == 0
+    assert commands.run("dpo", tmp_path / "all", reference_cache=shared, max_rows=40, **MEASURES_NOTHING) == 0
+    assert commands.run("dpo", tmp_path / "fresh", reference_cache=alone, max_rows=40, **MEASURES_NOTHING) == 0
     (partly, of_all), (every, groups) = computed
     assert 0 < partly < of_all == groups == every
     (one,), (other,) = (list(folder.iterdir()) for folder in (shared, alone))
@@ -256,12 +286,11 @@ def test_what_is_missing_of_a_cache_is_computed_and_added(commands, tmp_path, mo
     assert all(first[name] == pytest.approx(second[name], abs=1e-4) for name in first)
 
 
-def test_score_fills_the_cache_and_dpo_then_asks_the_reference_nothing(commands, tmp_path, monkeypatch):
+def test_score_fills_the_cache_and_dpo_then_asks_the_reference_nothing(commands, plain, tmp_path, monkeypatch):
     """One forward pass of a policy over the comparisons serves both; held-out replies too."""
     line = ["score", "--data", str(commands.files / "comparisons.jsonl"), "--threads", "1"]
     line += ["--models.sft", str(commands.snapshots / "policy")]
     assert main([*line, "--out", str(tmp_path / "scores")]) == 0
-    assert commands.run("dpo", tmp_path / "own") == 0
     asked = []
 
     def refuse(*_):
@@ -269,9 +298,10 @@ def test_score_fills_the_cache_and_dpo_then_asks_the_reference_nothing(commands,
         raise AssertionError("the reference was asked")
 
     monkeypatch.setattr("accord.stages.dpo.run.reply_sums", refuse)
-    assert commands.run("dpo", tmp_path / "filled", reference_cache=tmp_path / "scores" / "reference") == 0
+    filled = {"reference_cache": tmp_path / "scores" / "reference", **MEASURES_NOTHING}
+    assert commands.run("dpo", tmp_path / "filled", **filled) == 0
     assert not asked
-    own, filled = (rows_of(tmp_path / name) for name in ("own", "filled"))
+    own, filled = rows_of(plain), rows_of(tmp_path / "filled")
     assert [row["loss"] for row in filled] == pytest.approx([row["loss"] for row in own], abs=1e-4)
     # at another temperature the log-probs are not the reference's
     assert main([*line, "--out", str(tmp_path / "warm"), "--temperature", "2"]) == 0
@@ -311,14 +341,18 @@ def ranked(commands, path):
     return write(path, rows)
 
 
-@pytest.mark.parametrize("name", ["dpo", "ipo", "aot", "kto", "bco", "plackett_luce"])
+CUT = ["aot", "kto", *(pytest.param(n, marks=pytest.mark.slow) for n in ("dpo", "ipo", "bco", "plackett_luce"))]
+
+
+@pytest.mark.parametrize("name", CUT)
 def test_e7_how_a_batch_is_cut_changes_nothing(name, commands, tmp_path):
     """E7: micro-batches of one, two and three comparisons, and one of all: same losses, same gradients."""
     data = ranked(commands, tmp_path / "rankings.jsonl")
     found = []
+    changes = {"data": data, "loss": name, "batch_size": 12, "max_rows": 26, **MEASURES_NOTHING}
     for tokens in (1, 60, 90, 10_000):
         out = tmp_path / str(tokens)
-        assert commands.run("dpo", out, data=data, loss=name, batch_size=12, micro_tokens=tokens) == 0
+        assert commands.run("dpo", out, micro_tokens=tokens, **changes) == 0
         found.append(rows_of(out))
     for rows in found[:-1]:
         for row, other in zip(rows, found[-1], strict=True):
@@ -327,13 +361,17 @@ def test_e7_how_a_batch_is_cut_changes_nothing(name, commands, tmp_path):
                 assert row[key] == pytest.approx(other[key], rel=1e-3, abs=2e-5), key
 
 
-@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("size", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)])
 def test_e7_small_batches_train(size, commands, tmp_path):
     assert commands.run("dpo", tmp_path / "run", batch_size=size, max_rows=8, loss="kto", eval_share=0.3) == 0
     assert all(math.isfinite(row["loss"]) for row in rows_of(tmp_path / "run"))
 
 
-@pytest.mark.parametrize("name", DIRECT_LOSSES)
+ALONE_IN_QUICK = ("dpo", "kto", "plackett_luce")
+EACH = [n if n in ALONE_IN_QUICK else pytest.param(n, marks=pytest.mark.slow) for n in DIRECT_LOSSES]
+
+
+@pytest.mark.parametrize("name", EACH)
 def test_every_loss_by_its_name(name, commands, tmp_path):
     data = ranked(commands, tmp_path / "rankings.jsonl")
     assert commands.run("dpo", tmp_path / "run", data=data, loss=name, epochs=2, kl_prompts=2) == 0
@@ -346,6 +384,18 @@ def test_every_loss_by_its_name(name, commands, tmp_path):
     assert {"accuracy", "ece"} <= result["rows"][0].keys() and "kl" in result
 
 
+def test_every_loss_of_pairs_is_logged_by_its_name_beside_the_others(commands, tmp_path):
+    names = [name for name, (family, *_) in DIRECT_LOSSES.items() if family not in (UNPAIRED, LISTWISE)]
+    changes = {"loss": None, **{f"loss.{name}": 1.0 for name in names}, "kl_prompts": 2, "beta": 0.1}
+    assert commands.run("dpo", tmp_path / "run", **changes) == 0
+    rows = rows_of(tmp_path / "run")
+    assert len(names) > 15 and all(definition(key) for key in rows[-1])
+    for row in rows:
+        assert row["loss"] == pytest.approx(sum(row[f"loss/{name}"] for name in names), rel=1e-5)
+        assert all(math.isfinite(row[f"loss/{name}"]) for name in names)
+    assert {"rewards/chosen", "rewards/accuracies", "logps/rejected"} <= rows[0].keys()
+
+
 def test_losses_add_up_by_their_weights_and_are_logged_apart(commands, tmp_path):
     changes = {"loss": None, "loss.dpo": 0.8, "loss.bco_pair": 0.2, "loss.nll": 1.0, "beta": 0.2}
     assert commands.run("dpo", tmp_path / "run", **changes) == 0
@@ -356,20 +406,19 @@ def test_losses_add_up_by_their_weights_and_are_logged_apart(commands, tmp_path)
 
 def test_kto_takes_single_labels_and_its_kl_is_0_at_the_start(commands, tmp_path):
     changes = {"data": None, "unpaired_data": commands.files / "judgements.jsonl", "criterion": "harmless"}
-    measures_nothing = {"kl_prompts": None, "max_new_tokens": None}
-    assert commands.run("dpo", tmp_path / "run", loss="kto", **changes, **measures_nothing) == 0
+    assert commands.run("dpo", tmp_path / "run", loss="kto", **changes, **MEASURES_NOTHING) == 0
     rows = rows_of(tmp_path / "run")
     assert rows[0]["kto/kl"] == 0.0 and rows[0]["loss"] == pytest.approx(0.5)
     assert "rows" not in read_json(tmp_path / "run" / "evaluation.json")
     both = {"data": commands.files / "comparisons.jsonl", "unpaired_data": changes["unpaired_data"]}
-    assert commands.run("dpo", tmp_path / "both", loss="bco", **both) == 0
+    assert commands.run("dpo", tmp_path / "both", loss="bco", **both, **MEASURES_NOTHING) == 0
     assert rows_of(tmp_path / "both")[-1]["eval/rewards/accuracies"] >= 0
 
 
 def test_the_strength_of_a_choice_becomes_a_margin(commands, tmp_path):
     rows = read_lines(commands.files / "comparisons.jsonl")
     data = write(tmp_path / "strong.jsonl", [{**row, "margin": 2.0} for row in rows])
-    assert commands.run("dpo", tmp_path / "run", data=data, strength_margin=0.5) == 0
+    assert commands.run("dpo", tmp_path / "run", data=data, strength_margin=0.5, **MEASURES_NOTHING) == 0
     assert rows_of(tmp_path / "run")[0]["loss"] == pytest.approx(math.log(1 + math.exp(1.0)), abs=1e-6)
 
 
@@ -384,12 +433,12 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_hugging_face_shapes_train_to_the_same_numbers(shape, commands, tmp_path):
+@pytest.mark.parametrize("shape", ["HH transcripts", pytest.param("conversations", marks=pytest.mark.slow)])
+def test_hugging_face_shapes_train_to_the_same_numbers(shape, commands, plain, tmp_path):
     rows = [SHAPES[shape](row) for row in read_lines(commands.files / "comparisons.jsonl")]
-    assert commands.run("dpo", tmp_path / "shaped", data=write(tmp_path / "data.jsonl", rows)) == 0
-    assert commands.run("dpo", tmp_path / "plain") == 0
-    a, b = (rows_of(tmp_path / name) for name in ("shaped", "plain"))
+    shaped = {"data": write(tmp_path / "data.jsonl", rows), **MEASURES_NOTHING}
+    assert commands.run("dpo", tmp_path / "shaped", **shaped) == 0
+    a, b = rows_of(tmp_path / "shaped"), rows_of(plain)
     assert [row["loss"] for row in a] == [row["loss"] for row in b]
 
 
@@ -477,7 +526,7 @@ def test_data_that_say_nothing_are_counted_and_refused(commands, tmp_path, capsy
     assert "dropped 6 of 6 comparisons as ties" in out.out and "--criterion helpful" in out.err
     only = [{"prompt": f"why {i}", "completion": "the cat", "label": True} for i in range(6)]
     changes = {"data": None, "unpaired_data": write(tmp_path / "good.jsonl", only), "loss": "kto"}
-    changes |= {"kl_prompts": None, "max_new_tokens": None}
+    changes |= MEASURES_NOTHING
     assert commands.run("dpo", tmp_path / "run2", **changes) == 2
     assert "good and bad" in capsys.readouterr().err
 
@@ -486,7 +535,7 @@ def test_a8_a_pair_with_one_long_side_is_dropped_and_counted_here_too(commands, 
     rows = read_lines(commands.files / "comparisons.jsonl")
     rows[0]["rejected"] = "stone " * 100
     rows[1]["chosen"] = "the cat " * 100
-    assert commands.run("dpo", tmp_path / "run", data=write(tmp_path / "long.jsonl", rows)) == 0
+    assert commands.run("dpo", tmp_path / "run", data=write(tmp_path / "long.jsonl", rows), **MEASURES_NOTHING) == 0
     assert "dropped 2 of" in capsys.readouterr().out
 
 
@@ -525,20 +574,22 @@ def test_safedpo_lets_the_safe_reply_win_and_drops_pairs_of_two_unsafe_ones(caps
 def test_a_soft_label_gives_the_expected_loss(commands, tmp_path):
     """Of a pair and of the same pair turned round: DPO on it is cDPO with ε = 1 − p."""
     rows = read_lines(commands.files / "comparisons.jsonl")
-    soft = {"data": write(tmp_path / "soft.jsonl", [{**row, "probability": 0.8} for row in rows]), "epochs": 2}
+    soft = {"data": write(tmp_path / "soft.jsonl", [{**row, "probability": 0.8} for row in rows])}
+    soft |= {"epochs": 2, **MEASURES_NOTHING}
     assert commands.run("dpo", tmp_path / "soft", **soft) == 0
-    assert commands.run("dpo", tmp_path / "smooth", epochs=2, loss="cdpo", **{"loss_options.label_smoothing": 0.2}) == 0
+    smooth = {"loss": "cdpo", "loss_options.label_smoothing": 0.2, "epochs": 2, **MEASURES_NOTHING}
+    assert commands.run("dpo", tmp_path / "smooth", **smooth) == 0
     losses = [[row["loss"] for row in rows_of(tmp_path / name)] for name in ("soft", "smooth")]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5) and losses[0][-1] < losses[0][0]
 
 
-@pytest.mark.parametrize("loss", ["aot", "kto"])
+@pytest.mark.parametrize("loss", ["aot", pytest.param("kto", marks=pytest.mark.slow)])
 def test_a_loss_without_soft_labels_says_that_it_takes_plain_answers(commands, tmp_path, capsys, loss):
     rows = read_lines(commands.files / "comparisons.jsonl")
-    soft = {"data": write(tmp_path / "soft.jsonl", [{**row, "probability": 0.8} for row in rows])}
-    assert commands.run("dpo", tmp_path / "soft", loss=loss, **soft) == 0
+    soft = {"data": write(tmp_path / "soft.jsonl", [{**row, "probability": 0.8} for row in rows[:40]])}
+    assert commands.run("dpo", tmp_path / "soft", loss=loss, **soft, **MEASURES_NOTHING) == 0
     assert f"{loss} has no soft labels: " in capsys.readouterr().out
-    assert commands.run("dpo", tmp_path / "plain", loss=loss) == 0
+    assert commands.run("dpo", tmp_path / "plain", loss=loss, max_rows=40, **MEASURES_NOTHING) == 0
     assert rows_of(tmp_path / "soft")[-1]["loss"] == pytest.approx(rows_of(tmp_path / "plain")[-1]["loss"], abs=1e-6)
 
 
@@ -554,17 +605,22 @@ def test_safety_labels_reach_the_loss(commands, tmp_path, capsys):
     rows = read_lines(commands.files / "comparisons.jsonl")
     labels = [{"prompt": r["prompt"], "completion": r[s], "is_safe": s == "rejected"} for r in rows for s in SIDES]
     changes = {"safety_data": write(tmp_path / "labels.jsonl", labels), "safety_margin": 2.0}
-    assert commands.run("dpo", tmp_path / "run", **changes) == 0
+    assert commands.run("dpo", tmp_path / "run", **changes, **MEASURES_NOTHING) == 0
     assert "66 pairs with both labels; 66 turned round" in capsys.readouterr().out
     assert rows_of(tmp_path / "run")[0]["loss"] == pytest.approx(math.log(1 + math.exp(2.0)), abs=1e-6)
 
 
-def test_modpo_margins_are_score_differences_and_limits_are_checked(commands, tmp_path, capsys):
+def test_modpo_margins_are_score_differences_and_limits_are_checked(commands, tmp_path, capsys, monkeypatch):
     """Margins recomputed with the scorers; a cost counts against a reply."""
     s = commands.snapshots
     weights = {"margin_weights.again": 0.5, "margin_weights.harm": 2.0}
     changes = {"rewards.again": s / "reward", "costs.harm": s / "cost", **weights, "limits.harm": 1e6, "kl_prompts": 6}
-    assert commands.run("dpo", tmp_path / "run", **changes) == 0
+    passes = []
+    plain = scalar.cut_by_tokens
+    with monkeypatch.context() as patch:
+        patch.setattr(scalar, "cut_by_tokens", lambda *given: passes.append(plain(*given)) or passes[-1])
+        assert commands.run("dpo", tmp_path / "run", **changes) == 0
+    assert len(passes) > 2 and all(len(parts) == 1 for parts in passes), "many replies in one pass"
     assert "limit harm 1e+06: met" in capsys.readouterr().out
     config = Dpo(
         model=str(s / "policy"),

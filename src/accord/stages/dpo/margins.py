@@ -21,6 +21,8 @@ from accord.stages.dpo.config import Dpo
 from accord.stages.dpo.items import Choice, DirectItem
 from accord.stages.verdicts import judge_limit
 
+MICRO_TOKENS = 16384  # in memory at once, where nothing is settled yet; changes no result
+
 
 def score_margins(
     config: Dpo, items: Sequence[DirectItem], renderer: Renderer, device: torch.device
@@ -41,7 +43,8 @@ def score_margins(
         ]
         groups = [reply_group(item.group.prefix, reply) for item in items for reply in item.group.replies]
         prompts, texts = [prompt for prompt, _, _ in flat], [text for _, text, _ in flat]
-        scores = iter(scorer.scores(prompts, texts, groups, micro_tokens=config.micro_tokens).tolist())
+        at_once = config.micro_tokens or MICRO_TOKENS
+        scores = iter(scorer.scores(prompts, texts, groups, micro_tokens=at_once).tolist())
         for place, item in enumerate(items):
             own = [signs[name] * weight * next(scores) for _ in item.texts]
             choices = [Choice(i, j, margin + own[i] - own[j]) for i, j, margin in item.choices]
