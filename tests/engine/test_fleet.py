@@ -43,16 +43,17 @@ class Answering(BaseHTTPRequestHandler):
             return self.say(200, {"results": [None]})
         with place.lock:
             place.asked += 1
+            number = place.asked  # every number is one request's, whoever goes on first
             place.busy += 1
             place.busiest = max(place.busiest, place.busy)
         try:
-            return self.complete(body, place)
+            return self.complete(body, place, number)
         finally:
             with place.lock:
                 place.busy -= 1
 
-    def complete(self, body, place):
-        status = place.spoil(place.asked)
+    def complete(self, body, place, number):
+        status = place.spoil(number)
         if status == "die":
             place.die()
             return None
