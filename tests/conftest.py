@@ -5,12 +5,18 @@ import json
 import os
 import random
 import shutil
+import sys
+from importlib import import_module
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
+
+# every process that a test begins would else compile the whole package anew
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 TEXT = "the cat dog runs sees a red blue small big stone river bakes bread with salt and why how me help please"
 WORDS = TEXT.split()
@@ -223,6 +229,11 @@ class Commands:
 
 @pytest.fixture(scope="session")
 def commands(snapshots, files):
+    """And what they import is no garbage either: `accord preference` looks for some in every run."""
+    for name in ("pretrain", "sft", "preference", "dpo", "ppo", "sample", "constitution", "online", "evaluate"):
+        import_module(f"accord.stages.{name}.run")
+    gc.collect()
+    gc.freeze()
     return Commands(snapshots, files)
 
 
