@@ -74,9 +74,9 @@ def doubles(path):
                 yield f"line {node.lineno}: {whole}"
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith(ON_DEVICES) and name not in ASKS])
-def test_no_f64_is_made_of_what_may_lie_on_a_device(name):
-    assert not list(doubles(SOURCE / name))
+def test_no_f64_is_made_of_what_may_lie_on_a_device():
+    on_devices = [name for name in NAMES if name.startswith(ON_DEVICES) and name not in ASKS]
+    assert not {name: found for name in on_devices if (found := list(doubles(SOURCE / name)))}
 
 
 # modules, calls and signals that Windows has not
@@ -85,21 +85,24 @@ MISSING += ("os.killpg", "os.setsid", "os.uname", "os.statvfs", "signal.SIGKILL"
 ENDINGS = {name.rpartition(".")[2] for name in MISSING}
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_nothing_is_called_that_windows_lacks(name):
-    for node in nodes(SOURCE / name):
+def places():
+    """Every file with each node of its syntax tree."""
+    return ((name, node) for name in NAMES for node in nodes(SOURCE / name))
+
+
+def test_nothing_is_called_that_windows_lacks():
+    for name, node in places():
         if isinstance(node, ast.Import | ast.ImportFrom):
-            assert not {alias.name for alias in node.names} & set(MISSING)
-            assert getattr(node, "module", "") not in MISSING
+            assert not {alias.name for alias in node.names} & set(MISSING), f"{name}:{node.lineno}"
+            assert getattr(node, "module", "") not in MISSING, f"{name}:{node.lineno}"
         if isinstance(node, ast.Attribute) and node.attr in ENDINGS:
             assert ast.unparse(node) not in MISSING, f"{name}:{node.lineno}"
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_lines_end_alike_on_windows(name):
+def test_lines_end_alike_on_windows():
     """A file that is opened as text to be written to says how its lines end."""
-    for node in nodes(SOURCE / name):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "open":
+    for name, node in places():
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "open":
             modes = [a.value for a in node.args[1:2] if isinstance(a, ast.Constant)]
             if modes and set(modes[0]) & set("wa") and "b" not in modes[0]:
                 assert "newline" in {keyword.arg for keyword in node.keywords}, f"{name}:{node.lineno}"

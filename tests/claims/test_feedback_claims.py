@@ -155,9 +155,9 @@ def test_ai_feedback_that_does_what_it_promises_is_found_to(tmp_path):
     assert values[3] < -0.5 and values[4] == pytest.approx(0.0, abs=0.02)
     assert any("labels under 16" in note and "+0.80" in note for note in finding.notes)
     worse = {**table, "cai-16": (0.3, 1.0, 0.3), "cai-16-soft": (0.5, 0.2, 0.8), "cai-1": (0.1, 0.2, 0.8)}
-    found = verdicts(constitution.measure(Compared(tmp_path / "worse", worse), SEEDS))
+    found = verdicts(constitution.measure(Compared(tmp_path / "worse", worse), SEEDS[:2]))
     assert found == ["holds", "holds", "fails", "fails", "fails", "fails", "fails"]
-    assert verdict_of(constitution.measure(Compared(tmp_path / "same"), SEEDS).parts) != "holds"
+    assert verdict_of(constitution.measure(Compared(tmp_path / "same"), SEEDS[:2]).parts) != "holds"
 
 
 @pytest.fixture
@@ -313,7 +313,7 @@ class Overseen(Scripted):
     """Labels are made in earnest from scripted replies; the policy is as unsafe as its labels are wrong."""
 
     faithful = 1.0  # share of critiques that are right
-    pairs = 60
+    pairs = 40
 
     def run(self, configs):
         for config in configs:
@@ -346,7 +346,7 @@ def test_oversight_tells_help_from_harm(tmp_path, right_share):
     assert "is right in +1.00" in finding.notes[0] and len(finding.notes) == 2 + 12
     cells = Overseen(tmp_path / "liar")
     cells.faithful = 0.0  # the wrong critic is the right one
-    assert verdicts(oversight.measure(cells, SEEDS))[1:] == ["fails"] * 4
+    assert verdicts(oversight.measure(cells, SEEDS[:2]))[1:] == ["fails"] * 4
 
 
 @pytest.fixture
@@ -441,7 +441,7 @@ def test_cost_of_feedback_compares_at_one_price_and_at_one_number(tmp_path, righ
     assert any(note.startswith("ai-0.6: +0.6") for note in finding.notes)
     cells = Priced(tmp_path / "blind")
     cells.judge = 0.5
-    assert verdicts(cost_of_feedback.measure(cells, SEEDS)) == ["fails", "fails", "holds"]
+    assert verdicts(cost_of_feedback.measure(cells, SEEDS[:2])) == ["fails", "fails", "holds"]
 
 
 def test_a_ranking_of_three_is_right_by_its_pairs(tmp_path):

@@ -1,5 +1,6 @@
 """The claim about graded skills on made-up replies whose share of right answers is known."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from accord.stages.evaluate.config import Evaluate
 from accord.stages.sft.config import Sft
 
 PARAMETERS = dict(zip(SIZES, (1000, 2718, 7389), strict=True))  # an e-fold from one to the next
+
+
+prompts = functools.cache(world.prompts)
 
 
 class Answered:
@@ -41,7 +45,7 @@ class Answered:
                 save_file({"weight": np.zeros(PARAMETERS[size], np.uint8)}, snapshot / "model.safetensors")
 
     def rows(self, config, size, slice):
-        for number, prompt in enumerate(world.prompts(300, config.seed, slice)):
+        for number, prompt in enumerate(prompts(300, config.seed, slice)):
             right = unit_hash(f"{config.seed} {size} {slice} {number}") < self.chance[size][int(slice[-1]) - 1]
             yield {"prompt": [turn._asdict() for turn in prompt.turns], "scores": {"gold/correct": float(right)}}
 

@@ -1,5 +1,6 @@
 """Claims on whom labels stand for, and on labels that are fresh or helped: made-up cells whose answers are known."""
 
+import functools
 import itertools
 import json
 from pathlib import Path
@@ -96,13 +97,19 @@ def test_both_arms_label_the_same_prompts_and_differ_in_who_replied(tmp_path):
     assert len(drawn) == 3, "every round has prompts of its own"
 
 
+scripted = functools.cache(world.comparisons)
+
+
+@functools.cache
+def compared(seed, criterion, group):
+    return world.comparisons(240, seed=seed, criterion=criterion, annotator=world.Annotator(group=group, seed=seed))
+
+
 def annotated(config, folder):
     """Scripted pairs, with the labels of people."""
     seed = int(unit_hash(folder.name) * 1e6) + config.seed
     for criterion in config.criteria:
-        people = world.Annotator(group=config.group, seed=seed)
-        made = world.comparisons(400, seed=seed, criterion=criterion, annotator=people)
-        write_records(folder / f"comparisons-{criterion}.jsonl", made)
+        write_records(folder / f"comparisons-{criterion}.jsonl", compared(seed, criterion, config.group))
 
 
 def worth(comparison, k):
@@ -166,7 +173,7 @@ def two_minds(config, folder):
     both = ("eager", "cautious")
     serves = {"few": both[:1], "weighted": both[1:], "groups": both[:1], "worst": both, "sft": ()}
     rows = []
-    for number, said in enumerate(world.comparisons(400, seed=config.seed, criterion="overall")):
+    for number, said in enumerate(scripted(400, config.seed, "overall")):
         turns, harmful = said.prompt.turns, world.parse(said.prompt.turns).harmful
         golds = [world.judge(turns, reply) for reply in said.replies]
         groups = serves[folder.name.rpartition("-")[2]]
@@ -209,7 +216,7 @@ def replied(right):
     def make(config, folder):
         rows = []
         if folder.name == "assistance-sample":
-            for said in world.comparisons(500, seed=config.seed + 77):
+            for said in scripted(500, config.seed + 77, "helpful"):
                 rows += [reply_row(said.prompt, reply) for reply in said.replies]
         else:
             from random import Random

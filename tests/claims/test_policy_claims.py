@@ -361,12 +361,12 @@ def test_honesty_asks_for_declining_for_answers_kept_and_for_calibration(tmp_pat
 
 
 def test_a_model_that_shall_learn_to_decline_was_shown_nobody_who_declines(tmp_path):
-    flow = GoldFlow(tmp_path, SCALES["small"], 0, True)
+    flow = GoldFlow(tmp_path, replace(SCALES["small"], demonstrations=1000), 0, True)
     shown = demonstrations(flow.scale.demonstrations, flow.seed)
     left = read_demonstrations(honesty.start(flow).data).records
     kept = {each.id for each in left}
     gone = [each for each in shown if each.id not in kept]
-    assert len(gone) > 200 and len(left) + len(gone) == len(shown)
+    assert len(gone) > 50 and len(left) + len(gone) == len(shown)
     assert any(each.reply == "i do not know." for each in gone)
     assert not any("not know" in each.reply for each in left if each.prompt.slice == "knowledge")
     assert honesty.honest(flow).data["before"] != honesty.start(flow).data, "other demonstrations than it began with"

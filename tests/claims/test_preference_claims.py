@@ -1,5 +1,6 @@
 """Claims about preference models by hand, on made-up runs whose answers are known, and whole at the smallest scale."""
 
+import functools
 import json
 import math
 from pathlib import Path
@@ -28,6 +29,13 @@ def worth(comparison, k, group="mixed"):
     turns = comparison.prompt.turns
     gold = world.judge(turns, comparison.replies[k])
     return world.value(gold, world.parse(turns).harmful, comparison.criterion, group)
+
+
+@functools.cache
+def compared(count, seed, criterion, temperature, flips, group):
+    """What people say, once for all cases that differ in the models alone."""
+    people = world.Annotator(temperature=temperature, flips=flips, group=group, seed=seed)
+    return world.comparisons(count, seed=seed, criterion=criterion, annotator=people)
 
 
 class Written:
@@ -61,10 +69,9 @@ class Written:
 
     def annotate(self, config, folder):
         seed = int(unit_hash(folder.name) * 1e6) + config.seed
-        people = world.Annotator(temperature=config.temperature, flips=config.flips, group=config.group, seed=seed)
         for criterion in config.criteria:
-            made = world.comparisons(self.people, seed=seed, criterion=criterion, annotator=people)
-            write_records(folder / f"comparisons-{criterion}.jsonl", made)
+            said = compared(self.people, seed, criterion, config.temperature, config.flips, config.group)
+            write_records(folder / f"comparisons-{criterion}.jsonl", said)
 
     def scores(self, config, folder):
         with open(folder / "scores.jsonl", "w") as stream:
@@ -137,7 +144,7 @@ def test_the_fit_recovers_planted_coefficients():
 @pytest.mark.parametrize("per_data", [0.05, 0.0])
 def test_pm_scaling_tells_growth_from_none(tmp_path, monkeypatch, per_data):
     sizes = {"nano": 1e3, "tiny": 1e4, "small": 1e5}
-    monkeypatch.setattr(pm_scaling, "TESTED", 600)
+    monkeypatch.setattr(pm_scaling, "TESTED", 400)
 
     def score(config, comparison, k):
         out = {}
@@ -162,7 +169,7 @@ def test_annotators_shows_a_minority_that_one_model_hides(tmp_path):
         heads = {f"groups/simulated:{g}/logit": 5 * worth(comparison, k, g) for g in annotators.GROUPS}
         return heads | {"pooled/logit": 5 * worth(comparison, k, annotators.MAJORITY)}
 
-    finding = annotators.measure(Written(tmp_path, score, people=300), [0, 1, 2, 3])
+    finding = annotators.measure(Written(tmp_path, score, people=200), [0, 1, 2, 3])
     gain, hidden, wins = finding.parts
     assert gain.verdict == "holds" and gain.interval.mean > 0.02
     assert hidden.interval.mean > 0 and wins.interval.mean > 0.7
@@ -181,9 +188,9 @@ def as_planted(config, comparison, k, *, sharper=1.0):
     return {f"{name}/logit": sharper * worth(comparison, k) / t for name, t in temperatures.items()}
 
 
-@pytest.mark.parametrize("sharper", [1.0, 2.0])
-def test_what_is_planted_is_found_by_models_that_are_right_alone(tmp_path, monkeypatch, sharper):
-    for name, count in (("TRAINED", 40), ("TESTED", 1200)):
+@pytest.mark.parametrize(("sharper", "tested"), [(1.0, 600), (2.0, 200)])
+def test_what_is_planted_is_found_by_models_that_are_right_alone(tmp_path, monkeypatch, sharper, tested):
+    for name, count in (("TRAINED", 40), ("TESTED", tested)):
         monkeypatch.setattr(planted, name, count)
     finding = planted.measure(Written(tmp_path, lambda *asked: as_planted(*asked, sharper=sharper)), [0, 1])
     found = {part.name: part.interval for part in finding.parts if not part.name.startswith("the same")}
@@ -210,10 +217,10 @@ def test_the_temperature_is_that_of_the_people_though_the_model_misses_half():
     assert planted.temperature(float(seen[0]) * d, 0.7 * (d + hidden)) == pytest.approx(0.7, rel=0.05)
 
 
-@pytest.mark.parametrize("lost", [0.0, 0.1])
-def test_label_noise_tells_what_flips_cost_and_what_a_remedy_costs(tmp_path, monkeypatch, lost):
+@pytest.mark.parametrize(("lost", "tested"), [(0.0, 400), (0.1, 700)])
+def test_label_noise_tells_what_flips_cost_and_what_a_remedy_costs(tmp_path, monkeypatch, lost, tested):
     """Every model is right with a chance that falls with the flips, that of `drop` by `lost` more."""
-    monkeypatch.setattr(label_noise, "TESTED", 900)
+    monkeypatch.setattr(label_noise, "TESTED", tested)
 
     def score(config, comparison, k):
         out, better = {}, worth(comparison, k) > worth(comparison, 1 - k)

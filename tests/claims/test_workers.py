@@ -1,15 +1,19 @@
 """Stages in processes of their own: side by side, and one spread as ranks."""
 
+import importlib
+import multiprocessing
 import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
+from accord import processes
 from accord.claims.lab import workers
 from accord.claims.lab.cells import Cells
 from accord.claims.lab.workers import Workers
@@ -25,7 +29,16 @@ def config(out, **changes):
     return Pretrain(**{**settings, "out": str(out), "precision": "f32", **changes})
 
 
-def test_spread_gives_what_one_process_gives_and_what_fails_says_so(tmp_path):
+@pytest.fixture
+def forked(monkeypatch):
+    """Workers that have everything loaded already; one begun anew is in the test of a worker whose parent is killed."""
+    importlib.import_module("accord.stages.pretrain.run")
+    context = multiprocessing.get_context("fork")
+    monkeypatch.setattr(processes, "pool", lambda count: ProcessPoolExecutor(count, context, processes._begin))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_spread_gives_what_one_process_gives_and_what_fails_says_so(tmp_path, forked):
     with Workers(2) as pool:
         pool.run_spread(("pretrain", config(tmp_path / "spread")))
         # the processes left that world: they can be in another, or in none

@@ -80,7 +80,10 @@ def test_every_command_of_a_script_parses(carried_out, tmp_path, script, stages)
 ROADS = [(table, road) for table in TABLES for road in read_yaml(RUNS / f"{table}.yaml")["roads"]]
 
 
-@pytest.mark.parametrize(("table", "road"), ROADS)
+@pytest.mark.parametrize(
+    ("table", "road"),
+    [pytest.param(*one, marks=pytest.mark.slow) if one == ("smollm2", "whole") else one for one in ROADS],
+)
 def test_every_command_of_a_road_parses_and_goes_on_when_called_again(carried_out, tmp_path, table, road):
     line = [f"{table}.sh", "the data", "--road", road, "--model", "m", "--out", tmp_path / "out"]
     first = {parsed(words)[0] for words in carried_out(*line)}

@@ -87,7 +87,9 @@ def test_the_lean_decoder_draws_what_the_model_itself_would(name, kept):
     assert torch.allclose(token_logprobs(model, packing, temperature=0.9), drawn, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in ("llama", "gemma") else pytest.mark.slow) for n in ARCHITECTURES]
+)
 @pytest.mark.parametrize("cache_tokens", [65536, 100])
 def test_a_prompt_is_told_of_with_its_last_reply_while_others_are_being_drawn(name, cache_tokens, monkeypatch):
     steps, told = [], {}

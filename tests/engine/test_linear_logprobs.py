@@ -76,7 +76,17 @@ def test_tiles_cover_rows_and_vocabulary_once_and_hold_no_more_than_agreed(monke
 @pytest.mark.parametrize("kept", [0, ROWS * VOCAB], ids=["again", "kept"])
 @pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize("readout", [LogitTransform(), LogitTransform(0.5, 0.0, 0.7), LogitTransform(2.0, 3.0, 1.3)])
-@pytest.mark.parametrize(("tile", "rows"), [(1, 2048), (60, 5), (4 * VOCAB, 2048), (10_000, 2048), (10_000, 4)])
+@pytest.mark.parametrize(
+    ("tile", "rows"),
+    [
+        pytest.param(1, 2048, marks=pytest.mark.slow),
+        (15, 2048),
+        (60, 5),
+        (4 * VOCAB, 2048),
+        (10_000, 2048),
+        (10_000, 4),
+    ],
+)
 def test_tiles_equal_the_whole_with_gradients(monkeypatch, readout, with_bias, tile, rows, kept):
     """And each logit is computed once, or twice where probabilities are not kept."""
     tiles_of(monkeypatch, tile, rows, kept)

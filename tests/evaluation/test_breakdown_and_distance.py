@@ -336,7 +336,14 @@ def test_intervals_are_about_the_points_of_the_plain_calibration():
     assert found["elo_per_point"].mean == pytest.approx(found["slope"].mean * 400 / np.log(10))
 
 
-@pytest.mark.parametrize("temperature", [1.0, 1.5, 3.0], ids=["calibrated", "too sure", "far too sure"])
+@pytest.mark.parametrize(
+    "temperature",
+    [
+        pytest.param(1.0, id="calibrated"),
+        pytest.param(1.5, id="too sure", marks=pytest.mark.slow),
+        pytest.param(3.0, id="far too sure"),
+    ],
+)
 def test_the_interval_of_a_calibration_error_holds_it_and_what_as_many_pairs_give_on_average(temperature):
     """Quantiles of resamples, which have the noise twice, held neither of a calibrated model."""
     rng, drawn = np.random.default_rng(5), []

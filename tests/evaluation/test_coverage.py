@@ -148,15 +148,29 @@ def test_intervals_over_seeds_cover_what_they_say(name, seeds):
 
 @pytest.mark.parametrize(
     ("name", "seeds"),
-    [("normal", 3), ("unequal seed variances", 5), ("share .02", 3), ("share .5", 8), ("R² .9", 3), ("R² .9", 12)],
+    [
+        ("normal", 3),
+        ("unequal seed variances", 5),
+        ("share .02", 3),
+        ("share .5", 8),
+        pytest.param("R² .9", 3, marks=pytest.mark.slow),
+        ("R² .9", 12),
+    ],
 )
 def test_intervals_over_seeds_cover_in_few_draws(name, seeds):
     """The quick twin: the standard error of 800 draws is .008."""
     assert 0.925 <= covered(name, seeds, 800) <= 0.975
 
 
-@pytest.mark.parametrize("seeds", SEEDS)
-@pytest.mark.parametrize(("by_seed", "by_prompt"), [(0.0, 1.0), (0.3, 0.5), (1.0, 0.5)])
+# by what seeds and what prompts differ
+CROSSED = [(by, seeds) for by in [(0.0, 1.0), (0.3, 0.5), (1.0, 0.5)] for seeds in SEEDS]
+QUICK = {((0.0, 1.0), 5), ((0.3, 0.5), 3), ((0.3, 0.5), 12), ((1.0, 0.5), 3)}
+
+
+@pytest.mark.parametrize(
+    ("by_seed", "by_prompt", "seeds"),
+    [pytest.param(*by, n, marks=[pytest.mark.slow] * ((by, n) not in QUICK)) for by, n in CROSSED],
+)
 def test_crossed_intervals_cover_seeds_and_prompts(by_seed, by_prompt, seeds):
     rng = np.random.default_rng(5)
 
@@ -167,14 +181,16 @@ def test_crossed_intervals_cover_seeds_and_prompts(by_seed, by_prompt, seeds):
     assert 0.93 <= coverage([crossed_interval(table()) for _ in range(2000)], 0.0) <= 0.97
 
 
-def test_shares_of_clusters_are_covered_at_least():
+@pytest.mark.parametrize(
+    "spread", [3.0, pytest.param(1.0, marks=pytest.mark.slow), pytest.param(1e-9, marks=pytest.mark.slow)]
+)
+def test_shares_of_clusters_are_covered_at_least(spread):
     """Clusters of four replies that agree much, little, not at all: the less, the wider it is than need be."""
     rng, keys = np.random.default_rng(5), np.repeat(np.arange(50), 4).tolist()
-    for spread in (3.0, 1.0, 1e-9):
-        for share in (0.05, 0.5):
-            draw = shares(share, spread, (4,))
-            found = coverage([share_interval(np.concatenate(draw(rng, 50)), keys) for _ in range(1500)], share)
-            assert 0.93 <= found <= 0.995, (spread, share)
+    for share in (0.05, 0.5):
+        draw = shares(share, spread, (4,))
+        found = coverage([share_interval(np.concatenate(draw(rng, 50)), keys) for _ in range(1500)], share)
+        assert 0.93 <= found <= 0.995, (spread, share)
 
 
 # 600 trials: the standard error of a coverage of .95 is .009

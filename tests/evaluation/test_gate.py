@@ -95,7 +95,15 @@ def test_a_change_of_a_share_by_hand():
         paired_shares([2.0, 0.0], [0.0, 0.0])
 
 
-@pytest.mark.parametrize(("n", "up", "down"), [(50, 0.05, 0.1), (200, 0.02, 0.02), (200, 0.0, 0.02), (100, 0.2, 0.3)])
+@pytest.mark.parametrize(
+    ("n", "up", "down"),
+    [
+        (50, 0.05, 0.1),
+        pytest.param(200, 0.02, 0.02, marks=pytest.mark.slow),
+        (200, 0.0, 0.02),
+        pytest.param(100, 0.2, 0.3, marks=pytest.mark.slow),
+    ],
+)
 def test_intervals_of_changes_of_shares_cover(n, up, down):
     """93 to 97 of 100 of 4,000 draws; up to 98 where one side never changes."""
     rng = np.random.default_rng(1)

@@ -93,7 +93,7 @@ def test_davidson_by_hand_and_against_a_general_optimiser():
     assert (got.elo["a"].mean - got.elo["b"].mean) / rt.ELO == pytest.approx(math.log(4), rel=1e-6)
     assert got.nu == pytest.approx(5 / 2, rel=1e-6)  # 5 ties / sqrt(4 · 1)
 
-    votes = sampled(400, ties=0.3, seed=4)
+    votes = sampled(120, ties=0.3, seed=4)
     names = sorted(STRENGTH)
 
     def loss(theta):
@@ -303,8 +303,8 @@ def test_g3_elo_intervals_clustered_by_prompt_cover_what_they_say(prompts, sprea
 
 
 def test_g3_elo_intervals_clustered_by_prompt_cover_in_few_draws():
-    """The quick twin: the standard error of 200 draws is .015."""
-    assert (elo_coverage(200, 60, 1.0, 300) >= 0.91).all()
+    """The quick twin: the standard error of 100 draws is .022."""
+    assert (elo_coverage(100, 60, 1.0, 300) >= 0.89).all()
 
 
 def test_bad_votes_are_refused_and_the_result_goes_into_json():

@@ -71,7 +71,7 @@ def test_a_head_that_is_never_wrong_has_a_temperature_all_the_same():
     assert 0.05 < flipped.temperature < 1 and flipped.relative_error <= 1.5
 
 
-@pytest.mark.parametrize("flips", [0.0, 0.05])
+@pytest.mark.parametrize("flips", [pytest.param(0.0, marks=pytest.mark.slow), 0.05])
 def test_the_error_is_no_smaller_than_that_of_repeated_fits_and_not_much_larger(flips):
     rng = np.random.default_rng(3)
     found = [calibrate_safety(*labelled(rng, 300, 1.0, flips), range(300), flips=flips) for _ in range(120)]

@@ -1,7 +1,10 @@
 """Stores of feedback: on SQLite, and, in slow tests where it is installed, on a PostgreSQL of their own."""
 
+import functools
 import re
+import shutil
 
+import argon2
 import pytest
 from fastapi.testclient import TestClient
 
@@ -12,6 +15,15 @@ from accord.feedback.web.app import make_page
 from accord.feedback.web.context import Settings
 from benchmarks.postgres import cluster, why_not
 from tests.fixtures.feedback import PASSWORD
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_hashes():
+    """Passwords are hashed in a millisecond."""
+    cheap = functools.partial(argon2.PasswordHasher, time_cost=1, memory_cost=8, parallelism=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(argon2, "PasswordHasher", cheap)
+        yield
 
 
 class Clock:
@@ -51,8 +63,18 @@ def empty_postgres(postgres):
     return postgres
 
 
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory):
+    """An empty store on SQLite, to be copied."""
+    path = tmp_path_factory.mktemp("migrated") / "feedback.db"
+    Database(str(path), writes=True).close()
+    return path
+
+
 @pytest.fixture
-def database(address):
+def database(address, migrated):
+    if "://" not in address:
+        shutil.copy(migrated, address)
     opened = Database(address, writes=True)
     yield opened
     opened.close()
@@ -74,21 +96,12 @@ def desk(database, clock):
 
 
 @pytest.fixture
-def cheap_people(people):
-    """Accounts whose passwords are hashed quickly."""
-    from argon2 import PasswordHasher
-
-    people._hasher = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
-    return people
-
-
-@pytest.fixture
-def join(cheap_people):
+def join(people):
     """`join(name, …)`: somebody who has joined by an invite of their own."""
 
     def make(name, role="annotator", **invite):
-        session = cheap_people.join(cheap_people.invite(role, by=None, **invite), name, PASSWORD)
-        return cheap_people.of_session(session)
+        session = people.join(people.invite(role, by=None, **invite), name, PASSWORD)
+        return people.of_session(session)
 
     return make
 
@@ -113,19 +126,19 @@ class Browser(TestClient):
 
 
 @pytest.fixture
-def app(desk, cheap_people):
+def app(desk, people):
     """The page of the store; 1000 people may come in a minute."""
-    return make_page(desk, cheap_people, Settings(secret=b"s" * 32))
+    return make_page(desk, people, Settings(secret=b"s" * 32))
 
 
 @pytest.fixture
-def make_browser(desk, cheap_people, app):
+def make_browser(desk, people, app):
     """`make_browser(…)`: a browser of the page, or of one with other settings."""
 
     def make(**settings):
-        page = make_page(desk, cheap_people, Settings(secret=b"s" * 32, **settings)) if settings else app
+        page = make_page(desk, people, Settings(secret=b"s" * 32, **settings)) if settings else app
         browser = Browser(page)
-        browser.people = cheap_people
+        browser.people = people
         return browser
 
     return make

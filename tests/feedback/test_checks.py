@@ -78,12 +78,12 @@ def test_the_rule_asks_for_enough_check_items_first():
 
 def test_check_items_come_in_their_share_to_everybody_once(often, join, database):
     ids = [join(name).id for name in "ab"]
-    often.add([comparison_item(f"q{n}", ("x", "y"), overlap=2) for n in range(40)])
+    often.add([comparison_item(f"q{n}", ("x", "y"), overlap=2) for n in range(12)])
     often.add([check_item(n) for n in range(6)])
     for person in ids:
         seen = [item.prompt.turns[0].content for item in answer_all(often, person)]
         assert sum(text.startswith("check") for text in seen) == len({t for t in seen if t.startswith("check")}) > 0
-    assert often.progress(ids[0])["wanted"] == often.progress(ids[0])["done"] == 80, (
+    assert often.progress(ids[0])["wanted"] == often.progress(ids[0])["done"] == 24, (
         "check items are no work to be done"
     )
     assert {record.prompt.turns[0].content[0] for record in records(database)} == {"q"}, "and no answer is a label"
@@ -134,26 +134,26 @@ def test_who_answers_them_wrongly_is_excluded_and_others_are_asked(often, join, 
     assert often.next(third) is None or often.next(third).item.known
 
 
-def test_an_admin_excludes_and_readmits_and_the_rule_begins_anew(often, join, database, cheap_people):
+def test_an_admin_excludes_and_readmits_and_the_rule_begins_anew(often, join, database, people):
     boss, bad = join("boss", role="admin").id, join("bad").id
     often.add([comparison_item(f"q{n}", ("x", "y"), overlap=2) for n in range(30)])
     often.add([check_item(n) for n in range(4)])
     answered = answer_all(often, bad, right=lambda item: False)
-    assert cheap_people.all()[1].excluded
-    cheap_people.set_excluded(bad, False, by=boss)
+    assert people.all()[1].excluded
+    people.set_excluded(bad, False, by=boss)
     kept = [record for record in records(database) if record.labeler == f"human:{bad}"]
     assert len(kept) == len(answered) - 3 == often.progress(boss)["done"]
     while (held := often.next(bad)) is not None and not held.item.known:
         choose(often, bad, held, "x")
     if held is not None:
         choose(often, bad, held, "bad")
-    assert not cheap_people.all()[1].excluded, "one more is too few to exclude again"
-    cheap_people.set_excluded(bad, True, by=boss)
+    assert not people.all()[1].excluded, "one more is too few to exclude again"
+    people.set_excluded(bad, True, by=boss)
     assert records(database) == [] and often.progress(boss)["done"] == 0
     with pytest.raises(Declined, match="so already"):
-        cheap_people.set_excluded(bad, True, by=boss)
+        people.set_excluded(bad, True, by=boss)
     with pytest.raises(Declined, match="no such person"):
-        cheap_people.set_excluded(99, True, by=boss)
+        people.set_excluded(99, True, by=boss)
     with database.read() as connection:
         said = select(EVENTS.c.body["did"].as_string()).where(
             EVENTS.c.kind == "administration", EVENTS.c.person == boss
@@ -185,10 +185,10 @@ def test_reviewers_see_a_check_item_once_somebody_got_it_wrong(often, join):
     }
 
 
-def test_an_excluded_person_is_told(often, join, browser, cheap_people):
+def test_an_excluded_person_is_told(often, join, browser, people):
     often.add([comparison_item("q", ("x", "y"))])
     browser.sign_in("Ada")
-    cheap_people.set_excluded(1, True, by=1)
+    people.set_excluded(1, True, by=1)
     shown = browser.get("/")
     assert shown.status_code == 403 and "asked no more questions" in shown.text
     assert browser.get("/me").status_code == 200, "what is stored about them is theirs still"

@@ -229,9 +229,9 @@ def test_the_same_question_is_added_once_and_an_unanswerable_one_is_refused(desk
 
 
 def test_overlap_is_exact_with_many_people_at_once_and_some_who_leave(desk, join, database, clock):
-    """10 people on 40 items for 3 each; one answer in five is never given."""
+    """10 people on 16 items for 3 each; one answer in five is never given."""
     ids = [join(f"p{n}").id for n in range(10)]
-    desk.add([comparison_item(f"q{n}", overlap=3) for n in range(40)])
+    desk.add([comparison_item(f"q{n}", overlap=3) for n in range(16)])
 
     def work(person, leaves):
         dice = random.Random(person)
@@ -249,8 +249,8 @@ def test_overlap_is_exact_with_many_people_at_once_and_some_who_leave(desk, join
         clock.now += 1000
     with database.read() as connection:
         answered = select(func.count()).where(EVENTS.c.kind == "answer").group_by(EVENTS.c.item)
-        assert list(connection.execute(answered).scalars()) == [3] * 40
-        assert connection.execute(select(func.count()).select_from(ASSIGNMENTS)).scalar() == 120
+        assert list(connection.execute(answered).scalars()) == [3] * 16
+        assert connection.execute(select(func.count()).select_from(ASSIGNMENTS)).scalar() == 48
         assert set(connection.execute(select(ITEMS.c.taken)).scalars()) == {3}
         numbers = list(connection.execute(select(EVENTS.c.number).order_by(EVENTS.c.number)).scalars())
     assert numbers == list(range(1, len(numbers) + 1)), "numbers have no gaps"

@@ -105,24 +105,24 @@ def test_red_teaming_takes_breaks_too_and_loses_nothing(capped, join, clock, peo
     assert talks.look(ada, "redteam").held.item.replies == ("a", "b")
 
 
-def test_the_page_says_when_they_come_again_and_takes_the_choice(make_browser, cheap_people, capped, clock):
+def test_the_page_says_when_they_come_again_and_takes_the_choice(make_browser, people, capped, clock):
     from accord.feedback.web.app import make_page
     from accord.feedback.web.context import Settings
     from tests.feedback.conftest import Browser
 
-    browser = Browser(make_page(capped, cheap_people, Settings(secret=b"s" * 32, help_line="call 1")))
-    browser.people = cheap_people
+    browser = Browser(make_page(capped, people, Settings(secret=b"s" * 32, help_line="call 1")))
+    browser.people = people
     browser.sign_in("Ada")
-    ada = cheap_people.all()[0].id
+    ada = people.all()[0].id
     add(capped)
     answer(capped, ada), answer(capped, ada)
     clock.now += 60
     assert "They come again in 14 minutes" in browser.get("/").text
     assert "checked" in browser.get("/me").text and "call 1" in browser.get("/me").text
     assert browser.post("/me/harmful", data={"csrf": browser.token()}).status_code == 200
-    assert cheap_people.all()[0].opted_out and 'value="true" checked' not in browser.get("/me").text
+    assert people.all()[0].opted_out and 'value="true" checked' not in browser.get("/me").text
     browser.post("/me/harmful", data={"csrf": browser.token(), "wanted": "true"})
-    assert not cheap_people.all()[0].opted_out
+    assert not people.all()[0].opted_out
 
 
 @pytest.mark.parametrize(

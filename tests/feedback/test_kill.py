@@ -142,7 +142,7 @@ def many(kills, of):
     return [pytest.param(first, of, marks=pytest.mark.slow) for first in range(0, kills, of)]
 
 
-@pytest.mark.parametrize("first, kills", [(0, 1), *many(200, of=40)])
+@pytest.mark.parametrize("first, kills", many(200, of=40))
 def test_the_server_is_killed_under_eight_clients_on_sqlite(first, kills, tmp_path):
     address = str(tmp_path / "feedback.db")
     check_after_kills(address, killed_again_and_again(address, kills, tmp_path, first))

@@ -39,13 +39,13 @@ def parrot():
 
 
 @pytest.fixture
-def live(desk, cheap_people, parrot):
+def live(desk, people, parrot):
     """`live()`: a browser of a page with conversations; two may wait."""
 
     def make(most=2):
         replies = ReplyQueue(Talks(desk, QUESTIONS), parrot, most)
-        browser = Browser(make_page(desk, cheap_people, Settings(secret=b"s" * 32), replies))
-        browser.people = cheap_people
+        browser = Browser(make_page(desk, people, Settings(secret=b"s" * 32), replies))
+        browser.people = people
         return browser
 
     yield make
@@ -141,9 +141,9 @@ def several(live):
     return [first, *others]
 
 
-def test_a_server_that_was_started_again_goes_on(live, desk, cheap_people):
+def test_a_server_that_was_started_again_goes_on(live, desk, people):
     browser = live().sign_in("Ada")
-    person = cheap_people.all()[0].id
+    person = people.all()[0].id
     Talks(desk, QUESTIONS).write(person, "chat", "hello", send=True)  # by a server that is no more
     assert "data-waiting" in browser.get("/chat").text
     assert "hello, well" in replied(browser, "chat")

@@ -109,8 +109,8 @@ def test_what_an_admin_does_is_written_down(people, join, database):
 @pytest.mark.parametrize(
     ("language", "rule"), [("en", "A password has 10 to 200 "), ("de", "Ein Passwort hat 10 bis 200 ")]
 )
-def test_the_form_says_what_a_password_has_to_be_before_it_is_sent(browser, cheap_people, language, rule):
-    token = cheap_people.invite("annotator", by=None, uses=3)
+def test_the_form_says_what_a_password_has_to_be_before_it_is_sent(browser, people, language, rule):
+    token = people.invite("annotator", by=None, uses=3)
     text = browser.get(f"/join/{token}", headers={"accept-language": language}).text
     field = re.search(r'<input name="password"[^>]*>', text)[0]
     assert 'minlength="10"' in field and 'maxlength="200"' in field
@@ -119,4 +119,4 @@ def test_the_form_says_what_a_password_has_to_be_before_it_is_sent(browser, chea
     assert "describedby" not in browser.get("/login").text, "who signs in has a password"
     for count, taken in ((9, False), (10, True), (200, True), (201, False)):
         with nullcontext() if taken else pytest.raises(Declined, match="10 to 200"):
-            cheap_people.join(token, f"somebody {count}", "x" * count)
+            people.join(token, f"somebody {count}", "x" * count)

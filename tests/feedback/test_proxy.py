@@ -35,17 +35,17 @@ class Proxy:
 
 
 @pytest.fixture
-def outside(desk, cheap_people):
+def outside(desk, people):
     """A browser outside, which knows the proxy alone."""
     settings = Settings(secret=b"s" * 32, hosts=("label.example",), prefix=PREFIX, secure=True)
-    browser = Browser(Proxy(make_page(desk, cheap_people, settings)), base_url="https://label.example")
-    browser.people = cheap_people
+    browser = Browser(Proxy(make_page(desk, people, settings)), base_url="https://label.example")
+    browser.people = people
     return browser
 
 
-def test_everything_is_reached_under_the_path_of_the_proxy(outside, desk, cheap_people):
+def test_everything_is_reached_under_the_path_of_the_proxy(outside, desk, people):
     desk.add([comparison_item("q", ("x", "y"))])
-    link = f"{PREFIX}/join/{cheap_people.invite('admin', by=None)}"
+    link = f"{PREFIX}/join/{people.invite('admin', by=None)}"
     form = {"csrf": outside.token(link), "name": "Ada", "password": PASSWORD}
     entered = outside.post(link, data=form)
     assert entered.status_code == 200 and entered.url.path == f"{PREFIX}/" and "data-item" in entered.text

@@ -15,7 +15,8 @@ from accord.feedback.web import live_quality
 from tests.fixtures.feedback import comparison_item, prompt
 
 LONG = "a longer reply of several words"
-QUESTIONS = 60  # to people of habits: each answer is a transaction
+QUESTIONS = 60  # to people of habits
+FEW = 15
 
 
 def compare(desk, person, decide, criteria=("helpful",), seconds=20.0):
@@ -33,11 +34,10 @@ def numbers(database, **more):
         return quality(connection, last_event(connection), resamples=20, **more)
 
 
-@pytest.fixture
-def people_of_habits(desk, join):
+def people_of_habits(desk, join, questions):
     """One who prefers what is longer, one who takes what stands left, one in between who is in a hurry."""
     desk._random = random.Random(0)  # of the order in which replies are shown
-    desk.add([comparison_item(f"q{n}", ("short", LONG), overlap=3) for n in range(QUESTIONS)])
+    desk.add([comparison_item(f"q{n}", ("short", LONG), overlap=3) for n in range(questions)])
     longest, left, hurried = (join(name).id for name in ("longest", "left", "hurried"))
     dice = random.Random(0)
     compare(desk, longest, lambda texts: texts.index(LONG))
@@ -46,9 +46,10 @@ def people_of_habits(desk, join):
     return longest, left, hurried
 
 
-def test_habits_are_found(people_of_habits, database):
+def test_habits_are_found(desk, join, database):
+    people = people_of_habits(desk, join, QUESTIONS)
     found = numbers(database)
-    longest, left, hurried = (found["people"][str(number)] for number in people_of_habits)
+    longest, left, hurried = (found["people"][str(number)] for number in people)
     assert longest["flags"] == ["length"] and longest["longer"]["mean"] == 1 and longest["seconds"] == 20
     assert set(left["flags"]) >= {"side"} and left["first"]["mean"] == 1
     assert set(hurried["flags"]) >= {"too_fast"} and "side" not in hurried["flags"] and hurried["too_fast"] == 1
@@ -76,21 +77,21 @@ def test_what_was_chosen_by_its_score_and_check_items_stand_in_no_statistic(desk
     assert sum(person["checks"]["n"] for person in found["people"].values()) == found["answers"]["check"]
 
 
-def test_who_is_excluded_counts_for_no_criterion_but_is_told_about(
-    people_of_habits, desk, database, cheap_people, join
-):
+def test_who_is_excluded_counts_for_no_criterion_but_is_told_about(desk, database, people, join):
+    longest, _, hurried = people_of_habits(desk, join, FEW)
     boss = join("boss", role="admin").id
-    cheap_people.set_excluded(people_of_habits[2], True, by=boss)
+    people.set_excluded(hurried, True, by=boss)
     found = numbers(database)
-    assert found["criteria"]["helpful"]["labelers"] == 2 and found["people"][str(people_of_habits[2])]["excluded"]
-    assert found["people"][str(people_of_habits[0])]["longer_than_others"]["n"] == QUESTIONS
+    assert found["criteria"]["helpful"]["labelers"] == 2 and found["people"][str(hurried)]["excluded"]
+    assert found["people"][str(longest)]["longer_than_others"]["n"] == FEW
 
 
-def test_answers_that_were_taken_back_do_not_count_and_the_newest_can_be_looked_at(people_of_habits, desk, database):
-    desk.undo(people_of_habits[2])
-    assert numbers(database)["answers"] == {"random": 3 * QUESTIONS - 1}
+def test_answers_that_were_taken_back_do_not_count_and_the_newest_can_be_looked_at(desk, join, database):
+    _, _, hurried = people_of_habits(desk, join, FEW)
+    desk.undo(hurried)
+    assert numbers(database)["answers"] == {"random": 3 * FEW - 1}
     newest = numbers(database, newest=10)
-    assert newest["answers"]["random"] in (9, 10) and set(newest["people"]) == {str(people_of_habits[2])}
+    assert newest["answers"]["random"] in (9, 10) and set(newest["people"]) == {str(hurried)}
 
 
 def test_agreement_on_safety_and_what_was_pasted(desk, join, database):
@@ -109,7 +110,8 @@ def test_agreement_on_safety_and_what_was_pasted(desk, join, database):
     assert found["people"][str(person)]["pasted"] == pytest.approx(1 / 5)
 
 
-def test_the_page_shows_it_to_reviewers_once_a_minute(people_of_habits, browser, monkeypatch):
+def test_the_page_shows_it_to_reviewers_once_a_minute(desk, join, browser, monkeypatch):
+    people_of_habits(desk, join, FEW)
     calls = []
     monkeypatch.setattr(live_quality, "quality", lambda *args, **more: calls.append(more) or quality(*args, **more))
     browser.sign_in("Ada", role="reviewer")

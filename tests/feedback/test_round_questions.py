@@ -75,13 +75,13 @@ def test_a_broken_file_is_said_and_the_page_stays(tmp_path, desk, people, capsys
     assert "questions.jsonl:1: not valid JSON" in capsys.readouterr().out
 
 
-def test_there_is_a_link_for_each_of_the_two_things(desk, cheap_people):
-    app = App(desk, cheap_people)
+def test_there_is_a_link_for_each_of_the_two_things(desk, people):
+    app = App(desk, people)
     lines = greeting(Collect(rounds="runs/rounds"), app, 80)
     for tag in (TRAINING, JUDGING):
         (line,) = [line for line in lines if f"20 people for {tag}" in line]
-        session = cheap_people.join(line.rpartition("/")[2], tag, "long enough for all")
-        assert cheap_people.of_session(session).tags == (tag,)
+        session = people.join(line.rpartition("/")[2], tag, "long enough for all")
+        assert people.of_session(session).tags == (tag,)
     assert not any(line.startswith("to invite 20 people:") for line in lines)
 
 

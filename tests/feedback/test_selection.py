@@ -126,7 +126,7 @@ def plans_of(desk, act):
             yield statement, " / ".join(str(row[-1]) for row in rows)
 
 
-def test_no_question_or_answer_reads_a_whole_table(desk, large, cheap_people, database):
+def test_no_question_or_answer_reads_a_whole_table(desk, large, people, database):
     """Handing out, looking, drafts, submitting, skipping, undo and progress touch rows by an index alone."""
     desk.selection = Selection(checks=0.5, random=0.5)
 

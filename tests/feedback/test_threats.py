@@ -32,6 +32,9 @@ PAYLOADS = [
     "<style>@import '//evil.example/x.css'</style>",
     "<base href=//evil.example/>",
 ]
+# tags, the end of a field, of an attribute, of a block of code, of a template and of an entity
+FEW = [PAYLOADS[n] for n in (0, 1, 2, 3, 7, 9, 13)]
+SHARES = [pytest.param(FEW, id="few"), pytest.param(PAYLOADS, id="all", marks=pytest.mark.slow)]
 
 
 class Seen(HTMLParser):
@@ -61,12 +64,13 @@ def harmless(text, payload):
     return bare in seen.text or bare in [value for _, value in seen.attributes]
 
 
-def test_text_of_models_and_people_is_shown_and_never_run(browser, desk):
-    for payload in PAYLOADS:
+@pytest.mark.parametrize("payloads", SHARES)
+def test_text_of_models_and_people_is_shown_and_never_run(browser, desk, payloads):
+    for payload in payloads:
         turns = tuple(Turn(role, payload) for role in ("system", "user", "assistant", "tool", "user"))
         desk.add([Item("compare", Prompt(turns, "", ""), (payload, payload + "!"), (payload,), ("m", "n"))])
     browser.sign_in("Ada")
-    for payload in PAYLOADS:
+    for payload in payloads:
         shown = browser.get("/").text
         # the rest of a fence's first line is no part of the code
         assert harmless(shown, payload) or payload.startswith("```<"), payload
@@ -77,9 +81,10 @@ def test_text_of_models_and_people_is_shown_and_never_run(browser, desk):
     assert "data-item" not in browser.get("/").text
 
 
-def test_names_are_shown_and_never_run(make_browser, desk, app):
+@pytest.mark.parametrize("payloads", SHARES)
+def test_names_are_shown_and_never_run(make_browser, desk, app, payloads):
     app.state.doors = RequestRates(1000, 1.0)
-    for payload in [p for p in PAYLOADS if len(p) <= 80 and p.isprintable()]:
+    for payload in [p for p in payloads if len(p) <= 80 and p.isprintable()]:
         desk.add([Item("edit", prompt(payload), (payload,), ("helpful",), ("m",))])
         browser = make_browser().sign_in(payload, role="admin")
         for path in ("/", "/me", "/people"):
@@ -140,18 +145,18 @@ FORGED = {
 }
 
 
-@pytest.mark.parametrize("how", FORGED)
-def test_a_request_that_another_site_made_is_refused(browser, make_browser, how):
+def test_a_request_that_another_site_made_is_refused(browser, make_browser):
     browser.sign_in("Ada", role="admin")
     good, other = browser.token("/me"), make_browser().token("/login")
-    token = {"no token": "", "another's token": other}.get(how, good)
-    for path, form in CHANGES:
-        if form is None:
-            answer = browser.post(path, json={}, headers={**FORGED[how], "x-csrf": token})
-        else:
-            answer = browser.post(path, data={**form, "csrf": token}, headers=FORGED[how], follow_redirects=False)
-        assert answer.status_code == 403, path
-    assert browser.get("/me").status_code == 200
+    for how, headers in FORGED.items():
+        token = {"no token": "", "another's token": other}.get(how, good)
+        for path, form in CHANGES:
+            if form is None:
+                answer = browser.post(path, json={}, headers={**headers, "x-csrf": token})
+            else:
+                answer = browser.post(path, data={**form, "csrf": token}, headers=headers, follow_redirects=False)
+            assert answer.status_code == 403, (how, path)
+        assert browser.get("/me").status_code == 200, how
 
 
 def routes(app):
@@ -212,12 +217,12 @@ def test_every_route_is_open_to_its_role_and_those_above_it_alone(app, make_brow
     assert described(app) == {(method, route.path) for route in routes(app) for method in route.methods - {"HEAD"}}
     assert {path for _, path in described(app)} == set(ROLES)
     for role in LADDER:
+        browser = make_browser()
+        if role:
+            browser.sign_in(role, role=role)
         for method, route in sorted(described(app)):
             if route in ("/logout", "/me/forget", "/login", "/join/{token}") and method == "POST":
                 continue  # ends the session, or makes one
-            browser = make_browser()
-            if role:
-                browser.sign_in(f"{role} {route} {method}"[:80], role=role)
             path = route.replace("{token}", "x")
             if method == "GET":
                 status = browser.get(path, follow_redirects=False).status_code

@@ -1,5 +1,6 @@
 """What stages cost apart from what a test is about, done once; servers of this package over real sockets."""
 
+import html
 import threading
 import time
 
@@ -8,23 +9,29 @@ import pytest
 from accord.engine.decode import decoder
 from accord.engine.forward import causal
 from accord.reporting import figures
+from accord.stages.report import run as report
 from accord.stages.serve.config import Serve
 from accord.stages.serve.run import make_app
 
 
 @pytest.fixture(autouse=True)
 def undrawn(monkeypatch):
-    """Figures are not drawn, which takes seconds a page: tests/reporting looks at them."""
+    """Figures are not drawn, nor processes begun that would: tests/reporting looks at both."""
     monkeypatch.setattr(figures, "_svg", lambda canvas, label: '<svg role="img"></svg>')
-
-
-DRAW = figures._svg
+    monkeypatch.setattr(report, "available_cores", lambda: 1)
 
 
 @pytest.fixture
 def drawn(undrawn, monkeypatch):
-    """But for a test that reads words of one."""
-    monkeypatch.setattr(figures, "_svg", DRAW)
+    """But for a test that reads the words of one."""
+
+    def words(canvas, label):
+        from matplotlib.text import Text
+
+        found = " ".join(text.get_text() for text in canvas.figure.findobj(Text))
+        return f'<svg role="img" aria-label="{html.escape(label)}">{html.escape(found)}</svg>'
+
+    monkeypatch.setattr(figures, "_svg", words)
 
 
 RIGHT = {}

@@ -294,6 +294,7 @@ def test_replies_to_one_prompt_are_not_counted_as_prompts(commands, tmp_path):
 def test_ppo_with_two_limits_two_rewards_and_lora(commands, tmp_path):
     s = commands.snapshots
     changes = {"costs.honest": s / "cost2", "limits.honest": 0.2, "rewards.again": s / "reward", "lora_rank": 2}
+    changes["steps"] = 2
     assert commands.run("limited", tmp_path / "run", **changes) == 0
     lineage = left_behind(tmp_path / "run", "samples.jsonl", "snapshot/adapter/adapter_model.safetensors")
     assert set(lineage["multipliers"]) == {"harm", "honest"}
@@ -311,11 +312,11 @@ def test_ppo_with_two_limits_two_rewards_and_lora(commands, tmp_path):
 def test_lora_from_sft_to_preference_to_ppo(commands, tmp_path):
     """Adapters in every stage, each on the whole model of the one before, which is what they name and the reference."""
     lora = {"lora_rank": 2, "learning_rate": 1e-2}
-    assert commands.run("sft", tmp_path / "sft", **lora) == 0
+    assert commands.run("sft", tmp_path / "sft", epochs=1, **lora) == 0
     sft = tmp_path / "sft" / "snapshot"
-    assert commands.run("preference", tmp_path / "reward", model=sft, **lora) == 0
+    assert commands.run("preference", tmp_path / "reward", model=sft, epochs=1, **lora) == 0
     reward = {"rewards.helpful": tmp_path / "reward" / "snapshot"}
-    assert commands.run("ppo", tmp_path / "ppo", model=sft, **lora, **reward) == 0
+    assert commands.run("ppo", tmp_path / "ppo", model=sft, steps=2, **lora, **reward) == 0
     rows = read_lines(tmp_path / "ppo" / "metrics.jsonl")
     assert rows[0]["objective/kl"] == pytest.approx(0.0, abs=1e-4)  # to the SFT snapshot, not to its base
     assert abs(rows[-1]["objective/kl"]) > 1e-5

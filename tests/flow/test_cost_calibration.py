@@ -47,7 +47,7 @@ def comparisons(tmp_path, commands):
 
 def test_deviation_and_calibration_are_those_of_the_saved_model(commands, labels, comparisons, tmp_path, capsys):
     """Recomputed from the snapshot: s on what was learned from, T on labels of prompts that were not."""
-    changes = {"data": comparisons, "safety_data": labels, "epochs": 2, "eval_share": 0.3, "label_flips": 0.125}
+    changes = {"data": comparisons, "safety_data": labels, "epochs": 1, "eval_share": 0.3, "label_flips": 0.125}
     assert commands.run("cost", tmp_path / "run", **changes) == 0
     assert "σ(cost) is calibrated on" in capsys.readouterr().out
     where = str(tmp_path / "run" / "snapshot")
@@ -91,7 +91,7 @@ def test_a_preference_model_has_no_labels_that_could_be_wrong(commands, tmp_path
 
 
 def test_an_ensemble_is_measured_as_one_score_and_a_single_head_of_groups_is_not(commands, labels, tmp_path, renderer):
-    changes = {"safety_data": labels, "epochs": 1, "ensemble": 2, "combine": "worst", "eval_share": 0.3}
+    changes = {"safety_data": labels, "epochs": 0.5, "ensemble": 2, "combine": "worst", "eval_share": 0.3}
     assert commands.run("cost", tmp_path / "run", **changes) == 0
     where = tmp_path / "run" / "snapshot"
     assert describe(str(where))["calibration"]["n"] > 100

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import time
@@ -21,13 +22,15 @@ from accord.claims.lab.workers import run_stage, with_threads
 from accord.cli import main
 from accord.disk import read_lines
 from accord.evaluation.statistics import Interval
+from accord.reporting import figures
 from accord.run import verify
 from accord.stages.demo import run as demo
 from accord.stages.demo.run import FOLDERS
 from tests.fixtures.toys import people_choose
 
 # so many prompts that a tenth of their safety labels calibrates a cost
-TOY = Scale("nano", 400, 20, 60, 300, 60, 500, 200, 2, 8, 6, "f32")
+TOY = Scale("nano", 200, 6, 60, 100, 60, 300, 100, 2, 8, 4, "f32")
+WHOLE = Scale("nano", 400, 20, 60, 300, 60, 500, 200, 2, 8, 6, "f32")  # of the slow test
 # the process that hands out the stages starts at once: it does without what its workers import
 AGAIN = f"""
 import sys
@@ -36,7 +39,7 @@ from accord.cli import main
 from accord.reporting import figures
 from accord.stages.demo import run as demo
 from tests.fixtures.toys import people_choose
-recipes.SCALES["small"] = recipes.{TOY}
+recipes.SCALES["small"] = recipes.{WHOLE}
 figures._svg = lambda canvas, label: '<svg role="img"></svg>'
 demo.available_cores = lambda: 1
 people_choose()
@@ -61,14 +64,15 @@ class Here:
 def toy():
     with pytest.MonkeyPatch.context() as patch:
         people_choose(patch.setattr)
+        patch.setattr(figures, "_svg", lambda canvas, label: '<svg role="img"></svg>')
         patch.setitem(recipes.SCALES, "small", TOY)
         yield
 
 
-def shown_by(out):
+def shown_by(out, *more):
     """What the demo prints, after it has run into a folder."""
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        assert main(["demo", "--out", str(out), "--threads", "1"]) == 0
+        assert main(["demo", "--out", str(out), "--threads", "1", *more]) == 0
     return printed.getvalue()
 
 
@@ -83,14 +87,22 @@ def claims(toy, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_demo_runs_in_processes_of_its_own(toy, tmp_path):
-    check(tmp_path / "demo", shown_by(tmp_path / "demo"))
+def test_demo_runs_in_processes_of_its_own(toy, tmp_path, monkeypatch):
+    monkeypatch.setitem(recipes.SCALES, "small", WHOLE)
+    check(out := tmp_path / "demo", shown_by(out))
+    before = (out / "ppo" / "lineage.json").stat().st_mtime_ns
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    subprocess.run([sys.executable, "-c", AGAIN, str(out)], check=True, env=env)
+    assert (out / "ppo" / "lineage.json").stat().st_mtime_ns == before
 
 
 def test_demo_runs_the_flow_and_writes_a_report_that_stands_alone(claims):
     root, printed = claims
     (out,) = root.glob("gold-small-0-*")
     check(out, printed)
+    before = (out / "ppo" / "lineage.json").stat().st_mtime_ns
+    shown_by(out, "--resume")
+    assert (out / "ppo" / "lineage.json").stat().st_mtime_ns == before, "what is finished is not run again"
 
 
 def check(out, printed):
@@ -112,18 +124,22 @@ def check(out, printed):
     )
     assert compared == {"harmful", "red-team"} and judged == {*compared, "look-alike"}
     assert {json.loads(line)["value"] for line in labels} == {0.0, 1.0}
-    # what is finished is not run again
-    before = (out / "ppo" / "lineage.json").stat().st_mtime_ns
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    subprocess.run([sys.executable, "-c", AGAIN, str(out)], check=True, env=env)
-    assert (out / "ppo" / "lineage.json").stat().st_mtime_ns == before
+
+
+def fewer(job):
+    """The same job on a sixth of the thousands of prompts that `gates` asks of whatever scale."""
+    stage, config = job
+    if stage != "evaluate":
+        return job
+    data = {name: re.sub(r"(?<=count=)\d+000\b", lambda n: str(int(n[0]) // 6), s) for name, s in config.data.items()}
+    return stage, config.model_copy(update={"data": data})
 
 
 def test_claims_run_on_shared_cells_and_write_their_pages(claims, monkeypatch):
     """On those that the demo has left: none of them is run again."""
     out, ran = claims[0], []
     here = Here()
-    monkeypatch.setattr(here, "run", lambda jobs, until: ran.extend(jobs) or Here().run(jobs))
+    monkeypatch.setattr(here, "run", lambda jobs, until: ran.extend(jobs) or Here().run(map(fewer, jobs)))
     monkeypatch.setattr(cells, "Workers", lambda: nullcontext(here))
     assert main(["claims", "pipeline", "demo", "gates", "--seeds", "1", "--out", str(out)]) == 0
     assert not {Path(config.out).name for _, config in ran} & set(FOLDERS)

@@ -139,7 +139,7 @@ def padded(snapshots, tmp_path):
 
 def test_rows_without_a_token_are_never_drawn(commands, tmp_path, server, padded, capsys):
     where, tokens = padded
-    assert commands.run("sample", tmp_path / "run", engine=server.url, model=where, samples=3) == 0
+    assert commands.run("sample", tmp_path / "run", engine=server.url, model=where, samples=3, max_rows=8) == 0
     assert all(sorted(body["logit_bias"]) == [str(i) for i in range(tokens, tokens + 20)] for body in server.bodies)
     # the trainer's log-probs are of the whole head: the gap says so, and they stand in the ratio
     assert commands.run("ppo", tmp_path / "ppo", engine=server.url, model=where, steps=2) == 0

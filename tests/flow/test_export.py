@@ -36,7 +36,7 @@ def exported(commands, tmp_path):
     rows = [{"prompt": f"why the cat {word}", "completion": "the cat runs"} for word in WORDS]
     (tmp_path / "demos.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     changes = {"model": tmp_path / "start", "data": tmp_path / "demos.jsonl", "batch_size": 10}
-    changes |= {"learning_rate": 1e-2, "epochs": 20}
+    changes |= {"learning_rate": 1e-2, "epochs": 12}
     assert commands.run("sft", tmp_path / "run", **changes) == 0
     out = tmp_path / "out"
     assert main(["export", str(tmp_path / "run" / "snapshot"), "--out", str(out), "--dtype", "f32"]) == 0

@@ -24,7 +24,7 @@ def command():
 def knobs(commands, tmp_path_factory):
     """The config of a run of PPO and of an evaluation, as files that those runs left."""
     root = tmp_path_factory.mktemp("knobs")
-    assert commands.run("limited", root / "ppo", steps=2) == 0
+    assert commands.run("limited", root / "ppo", steps=1) == 0
     data = {"data": None, "data.plain": commands.files / "fresh-prompts.jsonl"}
     (commands.files / "fresh-prompts.jsonl").write_text(
         "".join(f'{{"prompt": "{word} the stone, {word}"}}\n' for word in ("how", "why", "help", "please", "bakes"))
@@ -71,7 +71,7 @@ def test_a_point_is_what_its_runs_measured(line, tmp_path, command, drawn):
 
 
 def test_it_goes_on_where_it_was_stopped(line, tmp_path, command, stop_after):
-    stop_after(2)
+    stop_after(1)
     assert command(line(tmp_path / "run")) == 1
     stop_after(99)
     trained = (tmp_path / "run" / "ppo--0.5-seed-0" / "manifest.json").stat().st_mtime_ns

@@ -47,11 +47,11 @@ def travelled(work, config):
     return ways
 
 
-@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize("choice", ["gae", pytest.param("shared", marks=pytest.mark.slow), "grpo"])
 def test_no_knob_passes_through_more_than_eight_files(choice, commands, tmp_path):
     from accord.stages.shared import open_run
 
-    given = configure(commands, tmp_path / "run", "limited", precision="f32", **CHOICES[choice])
+    given = configure(commands, tmp_path / "run", "limited", precision="f32", batch_size=4, **CHOICES[choice])
     config = given.model_copy(update={name: told_apart(value) for name, value in vars(given).items()})
     with open_run("ppo", config) as run:
         prompts, actors = ppo_actors.prepare(config, run, ONE)

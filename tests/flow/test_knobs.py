@@ -498,7 +498,7 @@ class Reads:
 
 QUICK = ["ppo, rloo", "preference", "dpo", "sft", "pretrain", "sample", "evaluate", "evaluate tasks"]
 QUICK += ["evaluate honesty", "evaluate bias", "probe", "score", "online"]
-QUICK += ["constitution", "constitution, compared after thought", "constitution, votes"]
+QUICK += ["constitution", "constitution, votes"]
 # refused for more than that nothing would come of them: the policy would wait for critics, folds would be empty, this
 # process would draw beside its own update, and no matrix under adapters would be there to hold in 4 bits
 HARMFUL = {"critic_warmup", "folds", "off_policy_steps", "base_bits"}

@@ -124,7 +124,7 @@ def test_a_reply_without_an_answer_ends_the_run(server, commands, tmp_path, caps
 def measured(commands, out, **changes):
     """A judge's calibration in which the tiny model is as good as told."""
     knobs = {"make": "calibration", "data": commands.files / "comparisons.jsonl", "max_new_tokens": None}
-    knobs |= {"revisions": None, "shots": None, "criterion": "helpful", "question": "yes-no"}
+    knobs |= {"revisions": None, "shots": None, "criterion": "helpful", "question": "yes-no", "max_rows": 40}
     assert commands.run("constitution", out, **{**knobs, **changes}) == 0
     told = json.loads((out / "calibration.json").read_text())
     told["temperatures"]["logprobs"] = 0.25
@@ -134,7 +134,7 @@ def measured(commands, out, **changes):
 
 def test_a_measured_labeler_scores_in_logits_and_another_is_refused(labeled, commands, tmp_path, capsys):
     told = measured(commands, tmp_path / "measured")
-    assert told["n"] == 80 and told["asked"]["question"] == "yes-no" and told["first_place"] is None
+    assert told["n"] == 40 and told["asked"]["question"] == "yes-no" and told["first_place"] is None
     assert 0 <= told["before"]["accuracy"] <= 1
     trust = {"labeling.calibration": tmp_path / "measured", "labeling.require_calibration": "true"}
     one = {**labeled, "steps": 1}

@@ -113,7 +113,7 @@ def test_an_evaluation_s_demonstrations_are_not_those_of_training(child, command
     assert "--eval_data" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("given", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_what_sft_measures_on_is_cut_by_max_length_as_what_it_learns_from(given, commands, tmp_path, generator):
     rows = [json.loads(line) for line in (commands.files / "demonstrations.jsonl").read_text().splitlines()]
     held_out = [{"prompt": row["prompt"] + " " + sentence(generator), "completion": "the cat"} for row in rows[:9]]

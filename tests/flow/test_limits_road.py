@@ -1,5 +1,6 @@
 """Limits through the commands: they bind the raw cost, or a share that was calibrated, and neither is squashed."""
 
+import functools
 import math
 import shutil
 from dataclasses import replace
@@ -33,15 +34,15 @@ CHECKED = lambda commands: {"data.plain": None, "eval_data.harmful": commands.fi
 GENTLE = {"multiplier_rate": 0.001, "multiplier_gain": 0.001, "learning_rate": 1e-9}
 
 
-@pytest.fixture
-def cost_of(commands, renderer, tmp_path):
+@pytest.fixture(scope="module")
+def cost_of(commands, renderer, tmp_path_factory):
     """`cost_of(mean, **described)`: a cost model whose raw costs are about that mean, squashed for the advantage."""
     start = commands.snapshots / "cost"
     group = reply_group(renderer.prompt_ids((Turn("user", "why"),)), renderer.reply_ids("the cat runs"))
     read = Scorer(str(start), role="cost", device=torch.device("cpu")).features([group], micro_tokens=99)[0]
 
     def make(mean, **described):
-        where = tmp_path / f"cost{mean:g}"
+        where = tmp_path_factory.mktemp("cost") / f"cost{mean:g}"
         shutil.copytree(start, where)
         weights = load_file(where / "model.safetensors")
         weights["score.weight"][0] = mean * read / read.square().sum()
@@ -53,15 +54,17 @@ def cost_of(commands, renderer, tmp_path):
     return make
 
 
-@pytest.fixture
-def decided(commands, cost_of, tmp_path):
+@pytest.fixture(scope="module")
+def decided(commands, cost_of, tmp_path_factory):
     """`decided(mean, limit)`: `limits.json` and the one row of metrics of a policy that hardly moves."""
 
+    @functools.cache
     def run(mean, limit):
+        out = tmp_path_factory.mktemp("decided") / "run"
         changes = {"costs.harm": cost_of(mean, deviation=8.0), "limits.harm": limit, "steps": 1}
-        assert commands.run("limited", tmp_path / "run", **changes, **CHECKED(commands), **GENTLE) == 0
-        (row,) = read_lines(tmp_path / "run" / "metrics.jsonl")
-        return read_json(tmp_path / "run" / "limits.json")["harm"], row
+        assert commands.run("limited", out, **changes, **CHECKED(commands), **GENTLE) == 0
+        (row,) = read_lines(out / "metrics.jsonl")
+        return read_json(out / "limits.json")["harm"], row
 
     return run
 

@@ -31,11 +31,11 @@ def numbers(folder):
 
 def test_in_step_it_is_the_loop_of_before(commands, server, tmp_path, same_run):
     """Of 0 steps to the bit; of 1 step the first iteration, whose replies nothing older drew."""
-    sync = {"engine": server.url, "steps": 3, "learning_rate": 1e-2}
+    sync = {"engine": server.url, "steps": 2, "learning_rate": 1e-2}
     assert commands.run("ppo", tmp_path / "plain", **sync) == 0
     assert commands.run("ppo", tmp_path / "zero", off_policy_steps=0, **sync) == 0
     same_run(tmp_path / "plain", tmp_path / "zero")
-    assert commands.run("ppo", tmp_path / "ahead", engine=server.url, **AHEAD) == 0
+    assert commands.run("ppo", tmp_path / "ahead", engine=server.url, **{**AHEAD, "steps": 2}) == 0
     plain, ahead = numbers(tmp_path / "plain"), numbers(tmp_path / "ahead")
     assert ahead[0] == plain[0] and ahead[1]["objective/scores"] != plain[1]["objective/scores"]
 
@@ -117,7 +117,7 @@ def test_servers_draw_while_this_process_learns(commands, server, tmp_path, monk
     assert order[0] == "learns" and order.count("draws") == 8
 
 
-@pytest.mark.parametrize("step", [1, 2])
+@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_checkpoint_has_what_is_in_flight_and_a_resumed_run_the_same_bits(
     step, commands, server, tmp_path, stop_after, same_run
 ):

@@ -23,7 +23,7 @@ def adapted(commands, tmp_path_factory):
     """A preference model and a cost model, adapters on the policy that PPO starts from."""
     root = tmp_path_factory.mktemp("adapted")
     for name in ("preference", "cost"):
-        assert commands.run(name, root / name, lora_rank=2, learning_rate=1e-2) == 0
+        assert commands.run(name, root / name, lora_rank=2, learning_rate=1e-2, epochs=1) == 0
     return root
 
 
@@ -42,8 +42,10 @@ def frozen(modules):
     return {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in parameters}
 
 
-def test_every_role_stands_on_the_policys_weights(commands, adapted, tmp_path, monkeypatch):
-    seen = []
+@pytest.fixture(scope="module")
+def one(commands, adapted, tmp_path_factory):
+    """A run whose roles all stand on one base: its folder and its actors."""
+    out, seen = tmp_path_factory.mktemp("one") / "run", []
     plain = ppo.prepare
 
     def prepare(*inputs):
@@ -51,9 +53,14 @@ def test_every_role_stands_on_the_policys_weights(commands, adapted, tmp_path, m
         seen.append(actors)
         return prompts, actors
 
-    monkeypatch.setattr(ppo, "prepare", prepare)
-    assert commands.run("limited", tmp_path / "run", **line(adapted)) == 0
-    actors = seen[0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ppo, "prepare", prepare)
+        assert commands.run("limited", out, **line(adapted)) == 0
+    return out, seen[0]
+
+
+def test_every_role_stands_on_the_policys_weights(one):
+    actors = one[1]
     scorers = [model for scorer in actors.scorers.values() for model in scorer.models]
     whole = frozen([actors.policy, actors.average, actors.critics, *scorers])
     base = frozen([actors.policy])
@@ -63,23 +70,21 @@ def test_every_role_stands_on_the_policys_weights(commands, adapted, tmp_path, m
     assert all(p.requires_grad == ("lora" in n or "modules_to_save" in n) for n, p in actors.critics.named_parameters())
 
 
-def test_shared_weights_change_no_number(commands, adapted, tmp_path, monkeypatch):
+def test_shared_weights_change_no_number(commands, adapted, one, tmp_path, monkeypatch):
     """The same roles with weights of their own: to the bit."""
-    assert commands.run("limited", tmp_path / "one", **line(adapted)) == 0
     monkeypatch.setattr(bases.BaseWeights, "share", lambda self, model: model)
     assert commands.run("limited", tmp_path / "each", **line(adapted)) == 0
-    assert told(tmp_path / "one") == told(tmp_path / "each")
+    assert told(one[0]) == told(tmp_path / "each")
 
 
-def test_adapters_on_the_base_say_what_whole_models_say(commands, adapted, tmp_path, monkeypatch):
+def test_adapters_on_the_base_say_what_whole_models_say(commands, adapted, one, tmp_path, monkeypatch):
     """Rewards, costs and values of the first rollouts, of adapters and of the weights that they were merged into."""
-    assert commands.run("limited", tmp_path / "one", **line(adapted, steps=1)) == 0
     monkeypatch.setattr(loading, "adapter_beside", lambda where, on: "")
     assert commands.run("limited", tmp_path / "whole", **line(adapted, steps=1)) == 0
-    (one,), (whole,) = rows_of(tmp_path / "one"), rows_of(tmp_path / "whole")
+    (first, _), (whole,) = rows_of(one[0]), rows_of(tmp_path / "whole")
     for name in ("objective/scores", "objective/kl", "cost/harm/mean", "values/reward", "values/harm"):
-        if name in one:
-            assert one[name] == pytest.approx(whole[name], rel=1e-5, abs=1e-6), name
+        if name in first:
+            assert first[name] == pytest.approx(whole[name], rel=1e-5, abs=1e-6), name
 
 
 def told(out):
@@ -116,7 +121,7 @@ def test_what_nothing_trains_is_held_in_bf16_where_that_changes_no_number(comman
 
 @pytest.mark.parametrize("stage", ["sft", "dpo", "preference"])
 def test_a_base_in_bf16_changes_no_number_of_a_stage_that_draws_nothing(commands, tmp_path, monkeypatch, stage):
-    more = {"lora_rank": 2, "precision": "bf16", "learning_rate": 1e-2}
+    more = {"lora_rank": 2, "precision": "bf16", "learning_rate": 1e-2, "epochs": 0.7}
     room = importlib.import_module(f"accord.stages.{stage}.run")
     lower, held = room.lower_frozen, set()
 

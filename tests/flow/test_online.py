@@ -58,16 +58,23 @@ def test_the_log_counts_what_the_rounds_used(rounds):
     assert rows[1]["num_tokens"] == sum(tokens)
 
 
+@pytest.fixture(scope="module")
+def longer(commands, tmp_path_factory):
+    """Rounds of two steps of training, that nothing stopped."""
+    out, knobs = tmp_path_factory.mktemp("longer") / "run", {"train.epochs": 2}
+    assert commands.run("online", out, **knobs) == 0
+    return out, knobs
+
+
 @pytest.mark.parametrize("step", [1, 2])
-def test_rounds_that_were_interrupted_go_on(commands, tmp_path, stop_after, same_run, step):
+def test_rounds_that_were_interrupted_go_on(commands, longer, tmp_path, stop_after, same_run, step):
     """In the first round's training, after its first step, and after its last."""
-    knobs = {"train.epochs": 2}
-    assert commands.run("online", tmp_path / "whole", **knobs) == 0
+    whole, knobs = longer
     stop_after(step)
     assert commands.run("online", tmp_path / "run", **knobs) == 1
     stop_after(10**9)
     assert commands.run("online", tmp_path / "run", resume=True, **knobs) == 0
-    same_run(tmp_path / "whole", tmp_path / "run")
+    same_run(whole, tmp_path / "run")
 
 
 def test_more_prompts_than_there_are_is_refused_with_the_numbers(commands, tmp_path, capsys):

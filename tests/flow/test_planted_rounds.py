@@ -149,30 +149,31 @@ def remembered():
 BAD = {"flipped": "help", "hacked": "help", "forgets": "tax", "divides": "every_group"}
 
 
-@pytest.fixture(scope="module")
-def bad():
+@pytest.fixture(scope="module", params=[3, pytest.param(EACH, marks=pytest.mark.slow)])
+def bad(request):
     return {
         (kind, k): verdicts(candidate(kind, k), 100 * place + k, liars=2 if kind == "flipped" else 0)
         for place, kind in enumerate(BAD)
-        for k in range(EACH)
+        for k in range(request.param)
     }
 
 
-def test_of_24_planted_bad_rounds_at_most_one_is_promoted(bad):
+def test_of_planted_bad_rounds_at_most_one_in_24_is_promoted(bad):
     promoted = [which for which, (found, _) in bad.items() if set(found.values()) == {"met"}]
-    assert len(bad) == 24 and len(promoted) <= 1, promoted
+    assert len(bad) in (12, 24) and len(promoted) <= len(bad) // 24, promoted
 
 
 @pytest.mark.parametrize("kind", BAD)
 def test_each_kind_is_stopped_by_the_bound_that_is_for_it(bad, kind):
     stopped = [found[BAD[kind]] != "met" for (name, _), (found, _) in bad.items() if name == kind]
-    assert len(stopped) == EACH and sum(stopped) >= EACH - 1
+    assert len(stopped) == len(bad) // len(BAD) and sum(stopped) >= len(stopped) - len(bad) // 24
 
 
-def test_of_24_planted_good_rounds_at_least_17_are_promoted():
-    found = [verdicts(candidate("good", k % EACH), 1000 + k)[0] for k in range(24)]
+@pytest.mark.parametrize("rounds", [8, pytest.param(24, marks=pytest.mark.slow)])
+def test_of_planted_good_rounds_at_least_17_in_24_are_promoted(rounds):
+    found = [verdicts(candidate("good", k % EACH), 1000 + k)[0] for k in range(rounds)]
     promoted = sum(set(one.values()) == {"met"} for one in found)
-    assert promoted >= 17, found
+    assert promoted >= 17 * rounds / 24, found
 
 
 def test_judges_who_say_the_opposite_are_found_by_check_items_and_only_they(bad):

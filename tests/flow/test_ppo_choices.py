@@ -21,6 +21,9 @@ from accord.stages.verdicts import in_slices
 SMALL = {"batch_size": 4, "mini_batch_size": 8, "samples": 2, "steps": 2, "max_rows": 8}
 
 
+TWO_STEPS = {"steps": 2, "batch_size": 4, "mini_batch_size": 4}
+
+
 def rows_of(folder):
     return read_lines(folder / "metrics.jsonl")
 
@@ -36,7 +39,17 @@ def moved(commands, folder):
     return any(not torch.equal(before[k], after[k]) for k in before)
 
 
-@pytest.mark.parametrize("advantages", ["rloo", "grpo", "dr-grpo", "reinforce++"])
+@pytest.fixture(scope="module")
+def plain(commands, tmp_path_factory):
+    out = tmp_path_factory.mktemp("plain") / "run"
+    assert commands.run("ppo", out, **TWO_STEPS) == 0
+    return weights_of(out)
+
+
+@pytest.mark.parametrize(
+    "advantages",
+    ["rloo", *(pytest.param(n, marks=pytest.mark.slow) for n in ("grpo", "dr-grpo")), "reinforce++"],
+)
 def test_methods_without_critics_train_under_a_limit(commands, tmp_path, advantages):
     changes = {"advantages": advantages, "limits.harm": -5.0, **SMALL, "learning_rate": 1e-3}
     assert commands.run("limited", tmp_path / "run", **changes) == 0
@@ -47,11 +60,14 @@ def test_methods_without_critics_train_under_a_limit(commands, tmp_path, advanta
     assert all(math.isfinite(v) for row in rows for v in row.values() if isinstance(v, float))
 
 
-@pytest.mark.parametrize("estimator", ["k2", "k3", "exact", "exact-forward"])
+@pytest.mark.parametrize(
+    "estimator",
+    [*(pytest.param(n, marks=pytest.mark.slow) for n in ("k2", "k3", "exact-forward")), "exact"],
+)
 def test_kl_in_the_loss_brings_the_policy_to_its_reference(commands, tmp_path, estimator):
     """C7 for the loss: no reward but KL, and KL falls; what is logged is the estimate that trains."""
     changes = {"reference": commands.snapshots / "other", "reward_weights.helpful": 0.0, "kl_coefficient": 0.3}
-    changes |= {"kl_in": "loss", "kl_estimator": estimator, "steps": 6, "batch_size": 24, "mini_batch_size": 12}
+    changes |= {"kl_in": "loss", "kl_estimator": estimator, "steps": 4, "batch_size": 24, "mini_batch_size": 12}
     changes |= {"learning_rate": 5e-3, "warmup": 0.0, "whiten": "false", "critic": "shared"}
     assert commands.run("ppo", tmp_path / "run", **changes) == 0
     rows = rows_of(tmp_path / "run")
@@ -59,7 +75,10 @@ def test_kl_in_the_loss_brings_the_policy_to_its_reference(commands, tmp_path, e
     assert rows[0]["sqrt_kl"] == pytest.approx(rows[0]["objective/kl"] ** 0.5)
 
 
-@pytest.mark.parametrize("estimator", ["k2", "k3", "exact", "exact-forward"])
+@pytest.mark.parametrize(
+    "estimator",
+    ["k2", pytest.param("k3", marks=pytest.mark.slow), pytest.param("exact", marks=pytest.mark.slow), "exact-forward"],
+)
 def test_c11_the_logged_kl_is_the_one_that_trains(commands, tmp_path, estimator):
     """With weights that stand still: β · Σ kl / tokens in the loss, Σ kl / replies in the log."""
     changes = {"reference": commands.snapshots / "other", "kl_in": "loss", "kl_estimator": estimator, "steps": 1}
@@ -114,10 +133,16 @@ def test_update_kl_ends_an_iteration_early(commands, tmp_path):
     assert 1 <= rows_of(tmp_path / "held")[0]["policy/updates"] < 12
 
 
-@pytest.mark.parametrize(("kind", "file"), [("text", "documents.jsonl"), ("demonstrations", "demonstrations.jsonl")])
+@pytest.mark.parametrize(
+    ("kind", "file"),
+    [
+        ("text", "documents.jsonl"),
+        pytest.param("demonstrations", "demonstrations.jsonl", marks=pytest.mark.slow),
+    ],
+)
 def test_ptx_lowers_the_loss_on_the_other_text(commands, tmp_path, kind, file):
     changes = {"ptx_data": commands.files / file, "ptx_kind": kind, "ptx_weight": 5.0, "ptx_batch_size": 16}
-    changes |= {"steps": 4, "batch_size": 4, "mini_batch_size": 4, "learning_rate": 3e-3, "warmup": 0.0}
+    changes |= {"steps": 3, "batch_size": 4, "mini_batch_size": 4, "learning_rate": 3e-3, "warmup": 0.0}
     assert commands.run("ppo", tmp_path / "run", **changes) == 0
     losses = [row["loss/ptx"] for row in rows_of(tmp_path / "run")]
     assert losses[-1] < losses[0]
@@ -157,8 +182,8 @@ def test_d8_a_window_is_reported_beside_this_batch(commands, tmp_path):
 def test_two_limits_have_each_their_own_settings(commands, tmp_path):
     second = {"costs.lies": commands.snapshots / "cost2", "limits.lies": -9.0, "limits.harm": -9.0}
     own = {"multiplier_rate.harm": 0.1, "multiplier_init.lies": 0.5, "multiplier_bound.lies": 0.6}
-    gain = {"multiplier_gain": 0.0}
-    assert commands.run("limited", tmp_path / "run", **second, **own, **gain, steps=1, batch_size=36) == 0
+    changes = {**second, **own, "multiplier_gain": 0.0, "steps": 1, "batch_size": 12, "mini_batch_size": 12}
+    assert commands.run("limited", tmp_path / "run", **changes) == 0
     (row,) = rows_of(tmp_path / "run")
     assert row["lagrange/harm"] == pytest.approx(2.0 * math.exp(0.1 * (row["cost/harm/mean"] + 9)), rel=1e-5)
     assert row["lagrange/lies"] == 0.6
@@ -184,7 +209,7 @@ def test_a_fixed_rule_is_a_weighted_sum(commands, tmp_path):
     assert [row["lagrange/harm"] for row in rows_of(tmp_path / "run")] == [0.7, 0.7]
 
 
-@pytest.mark.parametrize(("limit", "verdict"), [(1e6, "met"), (-1e6, "not met")])
+@pytest.mark.parametrize(("limit", "verdict"), [pytest.param(1e6, "met", marks=pytest.mark.slow), (-1e6, "not met")])
 def test_limits_are_judged_on_held_out_prompts_at_the_end(commands, tmp_path, capsys, limit, verdict):
     held_out = {"eval_data.harmful": commands.files / "held-out.jsonl"}
     rows = [{"prompt": f"the stone river {word} runs"} for word in ("red", "blue", "small", "big", "with", "salt")]
@@ -234,10 +259,8 @@ def test_repetition_counts_runs_that_stood_before(ids, expected):
     assert ppo_watch.repeated(ids) == pytest.approx(expected)
 
 
-def test_an_alarm_that_warns_changes_nothing(commands, tmp_path, capsys):
-    line = {"steps": 2, "batch_size": 4, "mini_batch_size": 4}
-    assert commands.run("ppo", tmp_path / "plain", **line) == 0
-    assert commands.run("ppo", tmp_path / "warned", **line, **{"alarms.watch/entropy": "warn above 0"}) == 0
+def test_an_alarm_that_warns_changes_nothing(commands, plain, tmp_path, capsys):
+    assert commands.run("ppo", tmp_path / "warned", **TWO_STEPS, **{"alarms.watch/entropy": "warn above 0"}) == 0
     said = capsys.readouterr().out
     assert said.count("alarm at iteration") == 2
     # what it means is said when it rings for the first time
@@ -246,7 +269,7 @@ def test_an_alarm_that_warns_changes_nothing(commands, tmp_path, capsys):
     first = next(i for i, line in enumerate(lines) if "alarm at iteration 1" in line)
     told = [f"  it means: {meaning.means}", f"  look at: {meaning.look}", f"  to mend it: {meaning.turn}"]
     assert lines[first + 1 : first + 4] == told and said.count("it means") == 1
-    plain, warned = weights_of(tmp_path / "plain"), weights_of(tmp_path / "warned")
+    warned = weights_of(tmp_path / "warned")
     assert all(torch.equal(plain[k], warned[k]) for k in plain)
     assert [row["watch/alarms"] for row in rows_of(tmp_path / "warned")] == [1, 1]
     lineage = json.loads((tmp_path / "warned" / "lineage.json").read_text())
@@ -297,11 +320,9 @@ def test_an_alarm_on_what_no_iteration_logs_is_refused(commands, tmp_path, capsy
     assert "rollouts" in capsys.readouterr().err
 
 
-def test_a_watched_model_is_scored_and_not_trained_on(commands, tmp_path):
-    line = {"steps": 2, "batch_size": 8, "mini_batch_size": 4}
-    assert commands.run("ppo", tmp_path / "plain", **line) == 0
-    assert commands.run("ppo", tmp_path / "watched", **line, **{"watch.other": commands.snapshots / "reward"}) == 0
-    plain, watched = weights_of(tmp_path / "plain"), weights_of(tmp_path / "watched")
+def test_a_watched_model_is_scored_and_not_trained_on(commands, plain, tmp_path):
+    assert commands.run("ppo", tmp_path / "watched", **TWO_STEPS, **{"watch.other": commands.snapshots / "reward"}) == 0
+    watched = weights_of(tmp_path / "watched")
     assert all(torch.equal(plain[k], watched[k]) for k in plain)
     for row in rows_of(tmp_path / "watched"):
         # the same model twice: its scores are the reward, and the gap between them is 0
@@ -340,7 +361,7 @@ EVERYTHING = {
 }
 
 
-@pytest.mark.parametrize("step", [1, 2, 4])
+@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(4, marks=pytest.mark.slow)])
 def test_f1_f2_resume_with_everything_that_moves_is_bit_exact(commands, stop_after, same_run, tmp_path, step):
     """λ, its window, β, critics, reference, average, the weights to go back to, what alarms compare with."""
     changes = {

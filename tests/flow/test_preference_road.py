@@ -295,7 +295,7 @@ def test_ppo_reads_the_head_that_the_reward_is_called_after(commands, everything
     assert commands.run("preference", tmp_path / "two", **data) == 0
     two = tmp_path / "two" / "snapshot"
     for critic in ("separate", "shared"):
-        changes = {"rewards.honest": two, "rewards.helpful": None, "steps": 2, "critic": critic}
+        changes = {"rewards.honest": two, "rewards.helpful": None, "steps": 1, "batch_size": 4, "critic": critic}
         assert commands.run("ppo", tmp_path / critic, **changes) == 0
         assert "reward/honest" in read_lines(tmp_path / critic / "metrics.jsonl")[-1]
     capsys.readouterr()
@@ -305,7 +305,7 @@ def test_ppo_reads_the_head_that_the_reward_is_called_after(commands, everything
 
 def test_groups_have_heads_that_disagree_and_are_combined(commands, everything, tmp_path, renderer):
     data = {"data": everything / "groups.jsonl", "by_group": "true", "combine": "worst"}
-    assert commands.run("preference", tmp_path / "run", epochs=6, learning_rate=1e-2, **data) == 0
+    assert commands.run("preference", tmp_path / "run", epochs=4, learning_rate=1e-2, **data) == 0
     where = str(tmp_path / "run" / "snapshot")
     prompt = renderer.prompt_ids((Turn("user", "red blue small big 7"),))
     group = reply_group(prompt, renderer.reply_ids("the cat runs a"), renderer.reply_ids("big dog runs a"))
@@ -333,7 +333,9 @@ def test_combinations_by_hand():
     assert combine(table, weighted, names=["a", "b"]).tolist() == [2.5, 0.0]
 
 
-@pytest.mark.parametrize("rule", ["mean", "worst", "variance"])
+@pytest.mark.parametrize(
+    "rule", [pytest.param("mean", marks=pytest.mark.slow), pytest.param("worst", marks=pytest.mark.slow), "variance"]
+)
 def test_an_ensemble_is_one_snapshot_that_ppo_takes_as_reward(commands, tmp_path, renderer, rule):
     changes = {"ensemble": 2, "combine": rule, **({"variance_weight": 2.0} if rule == "variance" else {})}
     assert commands.run("preference", tmp_path / "run", **changes) == 0
@@ -381,7 +383,7 @@ RUNS = ("whole", "cut")
 
 
 def test_a_stopped_ensemble_goes_on_and_ends_the_same(commands, tmp_path, stop_after):
-    changes = {"ensemble": 2, "combine": "worst", "epochs": 2}
+    changes = {"ensemble": 2, "combine": "worst", "epochs": 1}
     assert commands.run("preference", tmp_path / "whole", **changes) == 0
     stop_after(2)
     assert commands.run("preference", tmp_path / "cut", **changes) == 1
@@ -397,25 +399,28 @@ def test_a_stopped_ensemble_goes_on_and_ends_the_same(commands, tmp_path, stop_a
     assert whole == cut
 
 
-def test_halves_share_no_prompt(commands, everything, tmp_path):
-    found = []
+@pytest.fixture(scope="module")
+def halves(commands, everything, tmp_path_factory):
+    """A model of either half of the prompts: `train` and `test`."""
+    root = tmp_path_factory.mktemp("halves")
     for half in ("train", "test"):
         changes = {"half": half, "data": everything / "pairs.jsonl", "epochs": 0.5}
-        assert commands.run("preference", tmp_path / half, **changes) == 0
-        found.append(set((tmp_path / half / "snapshot" / "trained_prompts.txt").read_text().split()))
+        assert commands.run("preference", root / half, **changes) == 0
+    return root
+
+
+def test_halves_share_no_prompt(halves):
+    found = [set((halves / h / "snapshot" / "trained_prompts.txt").read_text().split()) for h in ("train", "test")]
     assert found[0] and found[1] and not found[0] & found[1]
     prompt = Prompt((Turn("user", "why"),), "", "")
     assert in_half(prompt, "train") != in_half(prompt, "test") and in_half(prompt, "")
 
 
-def test_a_policy_trained_on_one_half_is_watched_by_the_other(commands, everything, tmp_path):
+def test_a_policy_trained_on_one_half_is_watched_by_the_other(commands, halves, tmp_path):
     """The alarm of two models: the gap between what one half's model pays and what the other half's would."""
-    for half in ("train", "test"):
-        changes = {"half": half, "data": everything / "pairs.jsonl", "epochs": 0.5}
-        assert commands.run("preference", tmp_path / half, **changes) == 0
     watched = {
-        "rewards.helpful": tmp_path / "train" / "snapshot",
-        "watch.other": tmp_path / "test" / "snapshot",
+        "rewards.helpful": halves / "train" / "snapshot",
+        "watch.other": halves / "test" / "snapshot",
         "alarms.watch/other/gap": "warn above -100",
     }
     assert commands.run("ppo", tmp_path / "ppo", steps=2, batch_size=4, mini_batch_size=4, **watched) == 0
@@ -437,7 +442,7 @@ def test_binarised_pairs_are_askells(renderer):
 
 
 def test_a_pretrained_preference_model_goes_on_with_its_head(commands, everything, tmp_path):
-    pretrain = {"data": everything / "pairs.jsonl", "binarise": "true", "epochs": 1}
+    pretrain = {"data": everything / "pairs.jsonl", "binarise": "true", "epochs": 0.5}
     assert commands.run("preference", tmp_path / "pmp", **pretrain) == 0
     rows = read_json(tmp_path / "pmp" / "lineage.json")
     assert rows["comparisons"] == 180
@@ -450,10 +455,10 @@ def test_a_pretrained_preference_model_goes_on_with_its_head(commands, everythin
         other.base_model.embed_tokens.weight, load_scalar(pmp, role="preference").base_model.embed_tokens.weight
     )
     for lora in (0, 2):
-        assert commands.run("preference", tmp_path / f"tuned{lora}", model=pmp, epochs=1, lora_rank=lora) == 0
+        assert commands.run("preference", tmp_path / f"tuned{lora}", model=pmp, epochs=0.5, lora_rank=lora) == 0
         Scorer(str(tmp_path / f"tuned{lora}" / "snapshot"), role="preference", device=CPU)
     again = {"model": str(tmp_path / "tuned2" / "snapshot"), "lora_rank": 2}
-    assert commands.run("preference", tmp_path / "again", **again) == 0
+    assert commands.run("preference", tmp_path / "again", **again, epochs=0.5) == 0
     head = load_scalar(str(tmp_path / "tuned2" / "snapshot"), role="preference").score.weight
     assert torch.equal(start_scalar(again["model"], ["helpful"], role="preference", seed=9).score.weight, head)
 
@@ -472,7 +477,7 @@ def test_flips_turn_their_share_round_and_nothing_held_out(commands, everything,
     share = sum(a.ranks != b.ranks for a, b in zip(items, turned, strict=True)) / 400
     assert share == pytest.approx(0.25, abs=0.06) and turned_round(items, 0.25, seed=1) == turned
     assert turned_round(items, 0.25, seed=2) != turned and reverse(turned[0]).texts == items[0].texts
-    data = {"data": everything / "pairs.jsonl", "epochs": 6, "learning_rate": 1e-2}
+    data = {"data": everything / "pairs.jsonl", "epochs": 4, "learning_rate": 1e-2}
     assert commands.run("preference", tmp_path / "run", flips=0.1, **data) == 0
     assert read_json(tmp_path / "run" / "evaluation.json")["rows"][0]["accuracy"]["mean"] > 0.85
 
@@ -483,14 +488,16 @@ def test_support_by_hand():
     assert support(item, [1.0, 0.0, 2.0]) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("treatment", ["flip", "soften", "drop"])
+@pytest.mark.parametrize(
+    "treatment", ["flip", pytest.param("soften", marks=pytest.mark.slow), pytest.param("drop", marks=pytest.mark.slow)]
+)
 def test_suspects_are_what_models_of_other_folds_reject(commands, everything, tmp_path, treatment):
     """A tenth of clean pairs is turned round; what is flagged is nearly all of it and little else."""
     rows = [json.loads(line) for line in (everything / "pairs.jsonl").read_text().splitlines()]
     wrong = {row["prompt"] for row in rows[::10]}
     for row in rows[::10]:
         row["chosen"], row["rejected"] = row["rejected"], row["chosen"]
-    data = {"data": write(tmp_path / "noisy.jsonl", rows), "epochs": 8, "learning_rate": 1e-2}
+    data = {"data": write(tmp_path / "noisy.jsonl", rows), "epochs": 6, "learning_rate": 1e-2}
     noise = {"folds": 2, "suspects": treatment, "suspect_below": 0.3, "ensemble": 2 if treatment == "drop" else 1}
     assert commands.run("preference", tmp_path / "run", **data, **noise) == 0
     found = read_json(tmp_path / "run" / "suspects.json")
@@ -514,7 +521,7 @@ def test_reliabilities_are_learned_with_the_model(commands, everything, tmp_path
                 sides.reverse()
             out.append({"prompt": row["prompt"], "chosen": sides[0], "rejected": sides[1], "labeler": name})
     data = {"data": write(tmp_path / "labelers.jsonl", out), "eval_share": 0.4, "reliability": "true"}
-    assert commands.run("preference", tmp_path / "run", epochs=8, learning_rate=1e-2, **data) == 0
+    assert commands.run("preference", tmp_path / "run", epochs=5, learning_rate=1e-2, **data) == 0
     found = read_json(tmp_path / "run" / "learned.json")["reliability"]
     assert found["carl"]["learned"] < found["bert"]["learned"] < found["anna"]["learned"] + 0.02
     assert found["carl"]["held_out"]["low"] < 0.5 + 0.15 and found["anna"]["held_out"]["low"] > 0.75

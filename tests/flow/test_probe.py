@@ -88,7 +88,7 @@ def write(path, rows):
 
 
 def call(*words):
-    return main([str(word) for word in words])
+    return main([*map(str, words), "--threads", "1"])
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def test_what_was_not_known_is_declined_and_what_was_is_kept(knower, probed, tmp
     file = write(tmp_path / "asked.jsonl", rows_of(1))
     before = honesty(knower, tmp_path / "before", file)
     assert before["trade"]["unknown declined"]["now"]["mean"] == 0
-    training = ("--model", knower, "--max_length", 64, "--batch_size", 24)
+    training = ("--model", knower, "--max_length", 64, "--batch_size", 24, "--precision", "f32")
     taught = ("--data", probed / "demonstrations.jsonl", "--learning_rate", 1e-2, "--epochs", 25)
     assert call("sft", *training, *taught, "--out", tmp_path / "sft") == 0
     taught = ("--data", probed / "judgements.jsonl", "--learning_rate", 3e-3, "--epochs", 20)

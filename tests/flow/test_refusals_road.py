@@ -261,8 +261,8 @@ def test_what_cannot_be_judged_is_refused_by_its_name(tmp_path, capsys):
 
 
 def test_language_models_and_cost_models_judge_every_reply(commands, tmp_path, capsys):
-    labels = write(tmp_path / "labels.jsonl", others())
-    replies = [(side, n, REFUSAL if n % 2 else ANSWER) for side in ("harmful", "look-alike") for n in range(80)]
+    labels = write(tmp_path / "labels.jsonl", others(24))
+    replies = [(side, n, REFUSAL if n % 2 else ANSWER) for side in ("harmful", "look-alike") for n in range(24)]
     ours = evaluation(tmp_path / "ours", replies)
     asked = ("--labelers.tiny", commands.snapshots / "policy", "--costs.harm", commands.snapshots / "cost")
     assert judge(tmp_path / "run", "--runs.ours", ours, "--labels", labels, *asked) == 0
@@ -271,7 +271,7 @@ def test_language_models_and_cost_models_judge_every_reply(commands, tmp_path, c
     assert set(found["judges"]) == {"rules", "labeler/tiny", "cost/harm"}
     # by hand: the labeler's own answers, the cost model's own scores
     journal = read_lines(tmp_path / "run" / "journal.jsonl")
-    asked_about = {(row["prompt"], row["completion"]) for row in others()}
+    asked_about = {(row["prompt"], row["completion"]) for row in others(24)}
     asked_about |= {(prompt(side, n), f"{text} ({n})") for side, n, text in replies}
     assert len(journal) == len(asked_about)
     seen = found["snapshots"]["ours"]["harmful"]["judges"]

@@ -105,7 +105,7 @@ def published(tmp_path):
     return [f"--sets.{name}={write(tmp_path / f'{name}.jsonl', own)}" for name, own in rows.items()]
 
 
-@pytest.mark.parametrize("question", ["choice", "yes-no", "score"])
+@pytest.mark.parametrize("question", ["choice", "yes-no", pytest.param("score", marks=pytest.mark.slow)])
 def test_a_labeler_is_asked_by_the_same_command(question, published, commands, tmp_path, capsys):
     where = commands.snapshots / "policy"
     line = [*published, f"--labelers.judge={where}", f"--models.pm={commands.snapshots / 'reward'}"]

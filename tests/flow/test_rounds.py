@@ -165,15 +165,15 @@ def test_the_report_shows_the_rounds(whole, drawn):
     assert "Wins over the rounds" in page and "Replies that met" in page
 
 
-def stopped_everywhere(monkeypatch):
-    """Ends every step once: in the first round before its end is written, in the second after. Returns how often runs
-    were finished, by folder."""
+def stopped_everywhere(monkeypatch, rounds):
+    """Ends every step once: in the first of two rounds before its end is written, in the second after; in a single one
+    by turns. Returns how often steps were done, and how often runs were finished, by folder."""
     plain, seen, finished, finish = Ledger.set, Counter(), Counter(), RunFolder.finish
 
     def set_state(self, number, step, state, **facts):
         seen[number, step] += state == "done"
         kill = state == "done" and seen[number, step] == 1
-        if not (kill and number == 1):
+        if not (kill and (number == 1 if rounds == 2 else len(seen) % 2)):
             plain(self, number, step, state, **facts)
         if kill:
             raise RuntimeError(f"killed at the end of {step} of round {number}")
@@ -184,32 +184,40 @@ def stopped_everywhere(monkeypatch):
 
     monkeypatch.setattr(Ledger, "set", set_state)
     monkeypatch.setattr(RunFolder, "finish", count)
-    return finished
+    return seen, finished
 
 
+@pytest.mark.parametrize("rounds", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_run_that_is_killed_at_the_end_of_every_step_does_each_once(
-    whole, policy, files, tmp_path, monkeypatch, capsys
+    whole, policy, files, tmp_path, monkeypatch, capsys, rounds
 ):
-    finished = stopped_everywhere(monkeypatch)
+    """In both rounds, or in the first and then at the first step of the second, where the test leaves it."""
+    seen, finished = stopped_everywhere(monkeypatch, rounds)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "gate.yaml").write_text(yaml.safe_dump(LOOSE))
     asked = line(policy, "run", gate="gate.yaml", eval_data=files / "demonstrations.jsonl", **OPTIMISED)
     starts = 1
-    while main([*asked, *(["--resume"] if starts > 1 else [])]) == 1:
+    while main([*asked, *(["--resume"] if starts > 1 else [])]) == 1 and max(seen)[0] <= rounds:
         starts += 1
         assert starts < 40
     capsys.readouterr()
-    assert starts == 2 * 8 + 1, "eight steps of two rounds, each stopped once"
+    assert starts == rounds * 8 + 1, "eight steps of a round, each stopped once"
     assert set(finished.values()) == {1}, "no run folder was made twice"
-    steps = [step for one in read_json(tmp_path / "run" / "rounds.json")["rounds"] for step in one["steps"].values()]
-    assert len(steps) == 16 and {step["ended"] for step in steps} == {1}
-    same = ["rounds.json", *(f"round-{n}/decision.json" for n in (1, 2))]
+    told = read_json(tmp_path / "run" / "rounds.json")["rounds"][:rounds]
+    steps = [step for one in told for step in one["steps"].values()]
+    assert len(steps) == 8 * rounds and {step["ended"] for step in steps} == {1}
+    assert told == read_json(whole / "rounds.json")["rounds"][:rounds]
+    same = [f"round-{n}/decision.json" for n in range(1, rounds + 1)]
     same += [str(file.relative_to(whole)) for file in whole.rglob("*.jsonl") if file.name != "metrics.jsonl"]
     same += [str(file.relative_to(whole)) for file in whole.rglob("*.safetensors") if "checkpoints" not in file.parts]
-    assert len(same) > 40
+    if rounds == 2:
+        same.append("rounds.json")
+        assert weights_of(tmp_path / "run").keys() == weights_of(whole).keys()
+    else:
+        same = [name for name in same if not name.startswith(("round-2", "snapshot"))]
+    assert len(same) > 20 * rounds
     for name in same:
         assert (tmp_path / "run" / name).read_bytes() == (whole / name).read_bytes(), name
-    assert weights_of(tmp_path / "run").keys() == weights_of(whole).keys()
 
 
 def test_a_finished_run_of_rounds_is_left_as_it_is(whole, monkeypatch, policy, files):

@@ -55,7 +55,7 @@ def trained(commands, tmp_path_factory):
     sides = [(row, side) for row in learn for side in ("chosen", "rejected")]
     labels = [{"prompt": r["prompt"], "completion": r[s], "is_safe": s == "chosen"} for r, s in sides]
     write("labels.jsonl", labels)
-    fast = {"data": root / "learn.jsonl", "epochs": 6, "learning_rate": 1e-2}
+    fast = {"data": root / "learn.jsonl", "epochs": 4, "learning_rate": 1e-2}
     assert commands.run("preference", root / "one", **fast) == 0
     assert commands.run("preference", root / "two", **fast, criterion="helpful,honest") == 0
     assert commands.run("preference", root / "many", **fast, ensemble=2, combine="worst") == 0
@@ -134,7 +134,8 @@ def test_score_reads_judgements_and_demonstrations_and_nulls_what_is_too_long(co
 
 def test_what_cannot_label_is_refused(commands, trained, tmp_path, capsys):
     for name, where in (("p", commands.snapshots / "policy"), ("two", trained / "two" / "snapshot")):
-        line = flags(data=trained / "test.jsonl", out=tmp_path / name, **{f"models__{name}": where}, label=name)
+        models = {f"models__{name}": where, "label": name, "max_rows": 8}
+        line = flags(data=trained / "test.jsonl", out=tmp_path / name, **models)
         assert main(["score", *line]) == 2
         assert "gives no single score" in capsys.readouterr().err
     line = flags(data=trained / "test.jsonl", out=tmp_path / "x", models__a=trained / "one" / "snapshot", label="b")
@@ -154,7 +155,7 @@ def measured(commands, trained, tmp_path_factory):
         strange_data=trained / "strange.jsonl",
         out=out,
         threads=1,
-        bootstrap=50,
+        bootstrap=30,
         errors=5,
         **models,
     )

@@ -8,7 +8,7 @@ from accord.evaluation.statistics import Interval, limit_verdict
 from accord.run import verify
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "two_rounds.py"
-TOY = {"model": "nano", "documents": 300, "steps": 3, "demonstrations": 60, "prompts": 40, "iterations": 1}
+TOY = {"model": "nano", "documents": 150, "steps": 2, "demonstrations": 40, "prompts": 30, "iterations": 1}
 
 
 def test_two_rounds_compose_into_a_loop(tmp_path, nano):

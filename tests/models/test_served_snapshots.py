@@ -19,7 +19,14 @@ ASKED = (Turn("user", "Hello there, why?"),)
 THREE = (*ASKED, Turn("assistant", "The cat sees 3 mice."), Turn("user", "And 12 birds?"))
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+# a tokenizer of sentences, several ends of a turn, one that thinks, one without a PAD of its own, one of channels
+QUICK = ("llama-2", "llama-3.1", "gemma-3", "gpt-2", "r1-distill", "gpt-oss")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES],
+)
 def snapshot(request, tmp_path_factory):
     family = FAMILIES[request.param]
     return family, published(family, tmp_path_factory.mktemp("family"))

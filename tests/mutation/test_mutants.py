@@ -1,6 +1,7 @@
 """The tool that tries the tests: its faults by hand, and that a draw is a function of its seed."""
 
 import ast
+import shutil
 import types
 from collections import Counter
 from pathlib import Path
@@ -58,9 +59,12 @@ def test_what_a_fault_is_seen_by():
     assert outside == {("constant", 2), ("constant", 6)}
 
 
-def test_a_draw_is_a_function_of_its_seed_and_takes_as_many_of_each_kind():
-    drawn = draw(PACKAGE, "a seed", 50)
-    assert drawn == draw(PACKAGE, "a seed", 50) != draw(PACKAGE, "another", 50)
+def test_a_draw_is_a_function_of_its_seed_and_takes_as_many_of_each_kind(tmp_path):
+    """From two of the rooms."""
+    for room in ("objectives", "stages/ppo"):
+        shutil.copytree(PACKAGE / room, tmp_path / room)
+    drawn = draw(tmp_path, "a seed", 50)
+    assert drawn == draw(tmp_path, "a seed", 50) != draw(tmp_path, "another", 50)
     assert Counter(m.kind for m in drawn) == dict.fromkeys(KINDS, 10)
     assert all(m.file.startswith(ROOMS) for m in drawn)
     for mutant in drawn:

@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 import yaml
 
+from accord.reporting.blocks import Figure
+from accord.reporting.figures import WIDTH
+
 SLICES = ("benign", "harmful", "red-team", "look-alike", "knowledge", "skills")
 # (helpful, harm) per snapshot where help and where harm is asked for
 PLACES = {"pretrain": (-0.4, 0.0), "sft": (0.1, -0.1), "ppo": (0.9, 0.9), "limited": (0.8, -0.4)}
@@ -199,6 +202,12 @@ def parent(root, name):
 def make_flow():
     """Writes the folders of a whole flow below a directory: 2 stages, 2 scorers, 2 PPO runs, 4 evaluations."""
     return write_flow
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Figures are not drawn, which takes seconds a page, where a test reads its words alone."""
+    monkeypatch.setattr(Figure, "drawn", lambda figure, width=WIDTH: '<svg role="img"></svg>')
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from accord.reporting.blocks import figure
 from accord.reporting.drawing import drawing
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_what_drawing_raises_arrives_wherever_it_is_drawn(processes):
     broken = figure(figures.bars, ["a name"], ["no number"], "seconds", caption="")
     with pytest.raises(TypeError, match="must be real number"), drawing(processes) as pictures:

@@ -37,8 +37,8 @@ def draw(**how):
 
 
 @functools.cache
-def made():
-    return draw()
+def made(width=fg.WIDTH):
+    return draw(width=width)
 
 
 @pytest.mark.parametrize("name", ["curves", "dots", "reliability", "plane", "bars"])
@@ -109,7 +109,7 @@ def boxes(svg):
 
 @pytest.mark.parametrize("name", ["curves", "dots", "reliability", "plane", "bars"])
 def test_on_a_phone_panels_stand_below_each_other(name):
-    wide, narrow = boxes(made()[name]), boxes(draw(width=fg.NARROW)[name])
+    wide, narrow = boxes(made()[name]), boxes(made(fg.NARROW)[name])
     assert wide[0] == pytest.approx(72 * fg.WIDTH) and narrow[0] == pytest.approx(72 * fg.NARROW)
     assert narrow[2] == wide[2]
     if name in ("curves", "reliability"):
@@ -146,7 +146,8 @@ def test_figures_leave_pyplot_and_its_settings_alone():
     import matplotlib
     from matplotlib import pyplot
 
-    draw()
+    fg.bars(["a"], [1.0], "s")
+    fg.plane([fg.Point("sft", 0, INTERVAL, INTERVAL)], "help", "harm")
     assert pyplot.get_fignums() == []
     assert matplotlib.rcParams["font.size"] == matplotlib.rcParamsDefault["font.size"]
 
@@ -159,7 +160,7 @@ def test_nothing_but_nan_still_draws():
     ElementTree.fromstring(fg.bars(["a"], [NAN], "s"))
 
 
-@pytest.mark.parametrize("width", [fg.WIDTH, fg.NARROW])
+@pytest.mark.parametrize("width", [pytest.param(fg.WIDTH, marks=pytest.mark.slow), fg.NARROW])
 def test_a_legend_of_many_names_leaves_the_panels_their_room(width):
     """Thirty models of two commands on a phone took the whole figure, and Matplotlib gave up laying it out."""
     bins = [(0.6, 0.6, 0.5, 0.7, 10), (0.9, 0.8, 0.7, 0.9, 10)]

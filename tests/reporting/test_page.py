@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from accord.errors import BadInput
-from accord.reporting import build_report, figures, load_run
+from accord.reporting import build_report, drawing, figures, load_run
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 
@@ -51,8 +51,8 @@ def whole(tmp_path_factory, make_flow):
 
 
 @pytest.fixture
-def undrawn(monkeypatch):
-    """Figures are not drawn, which takes seconds a page, where a test reads its words alone."""
+def unwritten(monkeypatch):
+    """Figures are made of their data, but not written as SVG, which takes most of the time."""
     monkeypatch.setattr(figures, "_svg", lambda canvas, label: '<svg role="img"></svg>')
 
 
@@ -94,7 +94,15 @@ def test_every_reference_inside_the_page_has_its_target(whole):
     assert wanted and wanted <= set(page.ids)
 
 
-@pytest.mark.parametrize("poison", ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "{{ 7*7 }}"])
+@pytest.mark.parametrize(
+    "poison",
+    [
+        '"><script>x</script>{{ 7*7 }}',
+        pytest.param("<script>alert(1)</script>", marks=pytest.mark.slow),
+        pytest.param('"><img src=x onerror=alert(1)>', marks=pytest.mark.slow),
+        pytest.param("{{ 7*7 }}", marks=pytest.mark.slow),
+    ],
+)
 def test_g5_model_text_and_names_are_escaped(flow, poison):
     def spoil(row):
         row["reply"] = row["reply"] + poison
@@ -175,8 +183,10 @@ def test_a_limit_that_does_not_hold_is_said_not_to(flow, undrawn):
     assert "limit −0.90 is not met" in Page(build_report([flow[4], flow[-1]])).words
 
 
-def test_the_same_folders_give_the_same_bytes_whoever_draws(whole):
-    assert build_report(whole[0], title="A demo", processes=2) == whole[1]
+def test_the_same_folders_give_the_same_bytes_whoever_draws(whole, monkeypatch):
+    monkeypatch.setattr(drawing, "MOST", 1)  # one process, but another than this
+    few = whole[0][2:3]
+    assert build_report(few, processes=2) == build_report(few)
 
 
 def test_nan_and_null_neither_crash_nor_hide(flow):
@@ -191,7 +201,7 @@ def test_nan_and_null_neither_crash_nor_hide(flow):
     value["slices"]["all"]["gold/harm"] = {"mean": float("nan"), "low": float("nan"), "high": float("inf"), "n": 3}
     (flow[-1] / "evaluation.json").write_text(json.dumps(value))
     replace_samples(flow[-1], lambda row: row["scores"].update({"gold/helpful": None}))
-    words = Page(build_report(flow)).words
+    words = Page(build_report([flow[5], flow[-1]])).words
     assert "reward/helpful of ppo: 3 of 40 values are n/a" in words
     assert "cost/harmless/mean of ppo: 1 of 40 values are n/a" in words
     assert "n/a [n/a, n/a] n 0" in words
@@ -200,7 +210,7 @@ def test_nan_and_null_neither_crash_nor_hide(flow):
     assert "nan" not in re.split(r"\W+", words)
 
 
-def test_a_slice_that_was_not_measured_is_na_and_a_prompt_that_was_not_asked_too(flow, undrawn):
+def test_a_slice_that_was_not_measured_is_na_and_a_prompt_that_was_not_asked_too(flow, unwritten):
     value = json.loads((flow[-4] / "evaluation.json").read_text())
     del value["slices"]["benign"]["gold/helpful"]
     (flow[-4] / "evaluation.json").write_text(json.dumps(value))
@@ -210,7 +220,7 @@ def test_a_slice_that_was_not_measured_is_na_and_a_prompt_that_was_not_asked_too
     assert re.search(r"benign n/a", words)
 
 
-def test_one_folder_is_enough_and_absent_sections_are_absent(flow, undrawn):
+def test_one_folder_is_enough_and_absent_sections_are_absent(flow, unwritten):
     pages = [Page(build_report([folder])) for folder in flow[:6]]
     assert all(page.open == [] and "lineage" in page.ids for page in pages)
     assert "kl" not in pages[0].ids and "limits" in pages[4].ids and "preference" in pages[2].ids

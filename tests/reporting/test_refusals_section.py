@@ -25,8 +25,8 @@ def sides(harmful, look_alike):
     }
 
 
-@pytest.fixture
-def section(tmp_path):
+@pytest.fixture(scope="module")
+def section(tmp_path_factory):
     snapshots = {
         "sft": sides({"rules": judged(0.5)}, {"rules": judged(0.3)}),
         "ppo": sides(
@@ -51,7 +51,7 @@ def section(tmp_path):
         "snapshots": snapshots,
         "labelled": {"other": {"harmful": labelled, "look-alike": {"replies": 0}}},
     }
-    folder = write_run(tmp_path / "refusals", "evaluate-refusals")
+    folder = write_run(tmp_path_factory.mktemp("runs") / "refusals", "evaluate-refusals")
     (folder / "refusals.json").write_text(json.dumps(found))
     assert "Harm and over-refusal" in build_report([folder])
     return refusals_section(load_context([folder]))

@@ -69,14 +69,14 @@ def test_the_page_says_why_each_round_was_promoted_or_refused(run):
     assert "Wins over the rounds" in page
 
 
-def test_the_page_says_who_said_what_and_where_it_is(run):
+def test_the_page_says_who_said_what_and_where_it_is(run, undrawn):
     page = build_report([run])
     for word in ("human:a:1", "human:a:2", "abababababababab", "cdcdcdcdcdcdcdcd", "feedback:x.db@12"):
         assert word in page
     assert "not counted: 3 of 10 check items right" in page
 
 
-def test_replies_that_met_are_shown_as_text(run):
+def test_replies_that_met_are_shown_as_text(run, undrawn):
     page = build_report([run])
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page and "<script>" not in page
 
@@ -102,7 +102,7 @@ def with_snapshots(folder):
     return folder
 
 
-def test_what_a_round_holds_is_read_and_counted_once(run):
+def test_what_a_round_holds_is_read_and_counted_once(run, undrawn):
     """Changes are measured from the snapshot that the rounds began from, wherever that came from."""
     folder = with_snapshots(run)
     context = load_context([folder])

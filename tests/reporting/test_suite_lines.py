@@ -16,7 +16,7 @@ def judged(seen, corrected=None, how="judge unmeasured here", asks="refused"):
     return {"asks": asks, "seen": share(seen), "corrected": corrected and share(corrected), "how": how}
 
 
-def test_what_is_won_and_what_it_costs_stand_first(tmp_path):
+def test_what_is_won_and_what_it_costs_stand_first(tmp_path, undrawn):
     trade = {
         "unknown declined": {"now": share(0.6), "change": share(0.4)},
         "known answered right": {"now": share(0.7), "change": share(-0.2)},

@@ -114,11 +114,13 @@ def test_ranks_agree(clock, monkeypatch):
     assert choose_compile(WORLD, [model], 1e6, prepared(model, []), 1e6) == "off"
 
 
-@pytest.mark.parametrize("name", ["sft", "limited"])
-def test_a_run_is_compiled_at_once_if_asked_and_decides_else_after_a_step(name, commands, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("name", "shared"), [("sft", {}), ("limited", {"steps": 2})])
+def test_a_run_is_compiled_at_once_if_asked_and_decides_else_after_a_step(
+    name, shared, commands, tmp_path, monkeypatch
+):
     compiled, asked = [], []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: compiled.append(self))
-    assert commands.run(name, tmp_path / "on", compile="on") == 0
+    assert commands.run(name, tmp_path / "on", compile="on", **shared) == 0
     assert compiled and yaml.safe_load((tmp_path / "on" / "config.yaml").read_text())["compile"] == "on"
     compiled.clear()
 
@@ -127,10 +129,10 @@ def test_a_run_is_compiled_at_once_if_asked_and_decides_else_after_a_step(name, 
         work()
         return "on"
 
-    assert commands.run(name, tmp_path / "short") == 0 and not compiled
+    assert commands.run(name, tmp_path / "short", **shared) == 0 and not compiled
     assert yaml.safe_load((tmp_path / "short" / "config.yaml").read_text())["compile"] == "off"
     monkeypatch.setattr(compiling, "choose_compile", choose)
-    assert commands.run(name, tmp_path / "long") == 0
+    assert commands.run(name, tmp_path / "long", **shared) == 0
     assert compiled and asked == [(True, True)]
     assert yaml.safe_load((tmp_path / "long" / "config.yaml").read_text())["compile"] == "on"
 

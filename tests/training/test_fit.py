@@ -91,7 +91,7 @@ def test_c15_c16_ranking_and_sign_gradients_do_not_depend_on_the_cut(snapshots):
         assert metrics == pytest.approx(results[0][1], rel=1e-4, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", ["sft", "cost", "limited"])
+@pytest.mark.parametrize("name", ["sft", *(pytest.param(name, marks=pytest.mark.slow) for name in ("cost", "limited"))])
 def test_c15_c16_micro_tokens_changes_no_result(name, commands, tmp_path):
     rows = []
     for micro_tokens in (40, 100_000):

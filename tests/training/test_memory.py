@@ -279,11 +279,18 @@ def test_the_limit_of_a_container_counts(tmp_path):
     assert memory._left_in_container(tmp_path / "nowhere") > 2**60
 
 
-@pytest.mark.parametrize("name", ["pretrain", "sft", "cost", "dpo", "limited"])
-def test_neither_micro_batches_nor_recomputation_change_a_result(name, commands, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "shared"),
+    [
+        *(pytest.param(name, {}, marks=pytest.mark.slow, id=name) for name in ("pretrain", "sft", "cost")),
+        pytest.param("dpo", {}, id="dpo"),
+        pytest.param("limited", {"steps": 2}, id="limited"),
+    ],
+)
+def test_neither_micro_batches_nor_recomputation_change_a_result(name, shared, commands, tmp_path):
     rows = []
     for out, changes in {"planned": {}, "small": {"micro_tokens": 60}, "again": {"recompute": "on"}}.items():
-        assert commands.run(name, tmp_path / out, **changes) == 0
+        assert commands.run(name, tmp_path / out, **shared, **changes) == 0
         rows.append([json.loads(line) for line in (tmp_path / out / "metrics.jsonl").read_text().splitlines()])
     for a, b, c in zip(*rows, strict=True):
         for key in set(a) - {"tokens_per_second"}:
@@ -293,21 +300,21 @@ def test_neither_micro_batches_nor_recomputation_change_a_result(name, commands,
     assert (stored["micro_tokens"], stored["recompute"]) == (footprint.MOST["cpu"], "off")
 
 
-@pytest.mark.parametrize("name", ["sft", "limited"])
-def test_where_memory_is_short_activations_are_computed_again(name, commands, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("name", "changes"), [("sft", {}), ("limited", {"steps": 1})])
+def test_where_memory_is_short_activations_are_computed_again(name, changes, commands, tmp_path, monkeypatch):
     """Between what recomputation needs and what keeping needs."""
     asked = []
     plain = machine.plan_memory
 
     def plan(kept, again, free, **more):
-        asked.append((kept(), again()))
+        all_kept, computed = kept(), again()
+        asked.append((all_kept, computed))
         longest = more["longest"]
-        return plain(
-            kept, again, (again().of(longest) / memory.SHARE + kept().of(longest) / memory.KEEPING["cpu"]) / 2, **more
-        )
+        between = (computed.of(longest) / memory.SHARE + all_kept.of(longest) / memory.KEEPING["cpu"]) / 2
+        return plain(lambda: all_kept, lambda: computed, between, **more)
 
     monkeypatch.setattr(machine, "plan_memory", plan)
-    assert commands.run(name, tmp_path / "run") == 0
+    assert commands.run(name, tmp_path / "run", **changes) == 0
     stored = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert stored["recompute"] == "on" and asked[0][1].per_token < asked[0][0].per_token
 

@@ -56,14 +56,19 @@ def test_a_device_that_is_not_known_stays_with_f32():
     assert speed_up("mps") == 0.0
 
 
-def test_the_probe_measures_both_types():
-    found = precision.rounds("cpu")
-    assert len(found) == precision.ROUNDS and all(seconds > 0 for pair in found for seconds in pair)
+@pytest.fixture(scope="module")
+def measured():
+    return precision.rounds("cpu")
 
 
-def test_a_processor_without_units_for_bf16_stays_with_f32():
+def test_the_probe_measures_both_types(measured):
+    assert len(measured) == precision.ROUNDS and all(seconds > 0 for pair in measured for seconds in pair)
+
+
+def test_a_processor_without_units_for_bf16_stays_with_f32(timings, measured):
     if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
         pytest.skip("this one has them")
+    timings(*measured)
     assert speed_up("cpu") < precision.PAYS
 
 
@@ -103,7 +108,10 @@ def test_weights_are_cast_once_per_step_and_all_gradients_arrive(snapshots):
     assert step(model, parts, "f32")[0] == 0
 
 
-@pytest.mark.parametrize(("name", "losses"), [("sft", ["loss"]), ("cost", ["loss"]), ("dpo", ["loss"])])
+@pytest.mark.parametrize(
+    ("name", "losses"),
+    [("sft", ["loss"]), pytest.param("cost", ["loss"], marks=pytest.mark.slow), ("dpo", ["loss"])],
+)
 def test_a_bf16_run_has_the_losses_of_f32(name, losses, commands, tmp_path):
     rows = []
     for low in ("f32", "bf16"):

@@ -32,9 +32,10 @@ def test_what_was_chosen_is_written_and_a_flag_stands(name, commands, tmp_path):
     def chosen(out):
         return yaml.safe_load((tmp_path / out / "config.yaml").read_text())
 
-    assert commands.run(name, tmp_path / "left", learning_rate=None) == 0
+    short = {"steps": 1} if name in ("pretrain", "ppo") else {}
+    assert commands.run(name, tmp_path / "left", learning_rate=None, **short) == 0
     assert chosen("left")["learning_rate"] == RATES[name][0].weights
     if name == "ppo":
         assert chosen("left")["critic_learning_rate"] == RATES["critic"][0].weights
-        assert commands.run(name, tmp_path / "given", learning_rate=3e-4, critic_learning_rate=2e-4) == 0
+        assert commands.run(name, tmp_path / "given", learning_rate=3e-4, critic_learning_rate=2e-4, **short) == 0
         assert (chosen("given")["learning_rate"], chosen("given")["critic_learning_rate"]) == (3e-4, 2e-4)

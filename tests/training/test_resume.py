@@ -51,7 +51,16 @@ def whole_runs(commands, tmp_path_factory):
     return get
 
 
-@pytest.mark.parametrize(("name", "step"), [(n, s) for n, (_, steps) in CASES.items() for s in steps])
+# of every command, and of every state of its own that it goes on with, one stop; of one command all
+QUICK = {("pretrain", 2), ("pretrain-muon", 3), ("sft", 1), ("sft", 2), ("sft", 3), ("preference", 2), ("dpo", 2)}
+QUICK |= {("dpo-refresh", 3), ("dpo-kto", 2), ("ppo", 2), ("limited", 2), ("unsafe", 2)}
+STOPS = [(name, step) for name, (_, steps) in CASES.items() for step in steps]
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [pytest.param(*stop, marks=() if stop in QUICK else pytest.mark.slow) for stop in STOPS],
+)
 def test_f1_f2_resume_is_bit_exact(
     name, step, commands, whole_runs, stop_after, same_run, tmp_path, capsys, monkeypatch
 ):
@@ -188,7 +197,7 @@ def test_optimizer_and_random_state_round_trip(tmp_path):
         assert all(torch.equal(mine[k], theirs[k]) and mine[k].dtype == theirs[k].dtype for k in mine)
 
 
-@pytest.mark.parametrize("name", ["sft", "ppo", "sample"])
+@pytest.mark.parametrize("name", ["sft", pytest.param("ppo", marks=pytest.mark.slow), "sample"])
 def test_a_resume_on_changed_rows_is_refused_and_on_the_same_rows_goes_on(
     name, commands, files, stop_after, same_run, tmp_path, capsys, monkeypatch
 ):
@@ -237,7 +246,7 @@ ENDS = {  # what each command has still to do when its last step is done
 }
 
 
-@pytest.mark.parametrize("name", ENDS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n == "ppo" else ()) for n in ENDS])
 def test_a_run_that_has_trained_leaves_a_checkpoint_before_anything_that_can_still_fail(
     name, commands, whole_runs, same_run, tmp_path, monkeypatch
 ):

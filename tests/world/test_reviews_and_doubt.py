@@ -219,7 +219,7 @@ def test_no_degenerate_answer_to_the_new_forms_comes_near_a_right_one():
     lexicon = [piece.strip() for piece in world.lexicon()]
     slices = (*DOUBT_SLICES, "critique", *REVIEW_SLICES[2:])
     worst, tried = [], 0
-    while tried < 10_000:
+    while tried < 3000:
         slice = slices[tried % len(slices)]
         _, request = draw(rng, slice)
         right = (

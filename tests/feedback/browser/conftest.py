@@ -68,13 +68,13 @@ class Site:
 
 
 @pytest.fixture
-def serve(desk, cheap_people):
+def serve(desk, people):
     """`serve(…)`: a site over the test's store, with settings."""
     sites = []
 
     def make(responder=None, **settings):
         desk.lease, desk.clock.now = 1e6, 1e9
-        sites.append(Site(desk, cheap_people, responder or Parrot(), **settings))
+        sites.append(Site(desk, people, responder or Parrot(), **settings))
         return sites[-1]
 
     yield make
