@@ -29,9 +29,9 @@ def pytest_collection_finish():
     gc.set_threshold(50_000, 20, 50)
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(autouse=True)
 def one_thread():
-    """Two cores are shared by many; and sums in one order are bit-exact."""
+    """Two cores are shared by many; and sums in one order are bit-exact. A stage that is not told takes every core."""
     import torch
 
     torch.set_num_threads(1)

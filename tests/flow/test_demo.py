@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import nullcontext
+from dataclasses import astuple
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -32,14 +33,14 @@ from tests.fixtures.toys import people_choose
 TOY = Scale("nano", 200, 6, 60, 100, 60, 300, 100, 2, 8, 4, "f32")
 WHOLE = Scale("nano", 400, 20, 60, 300, 60, 500, 200, 2, 8, 6, "f32")  # of the slow test
 # the process that hands out the stages starts at once: it does without what its workers import
-AGAIN = f"""
-import sys
+AGAIN = """
+import json, sys
 from accord.claims.lab import recipes
 from accord.cli import main
 from accord.reporting import figures
 from accord.stages.demo import run as demo
 from tests.fixtures.toys import people_choose
-recipes.SCALES["small"] = recipes.{WHOLE}
+recipes.SCALES["small"] = recipes.Scale(*json.loads(sys.argv[2]))
 figures._svg = lambda canvas, label: '<svg role="img"></svg>'
 demo.available_cores = lambda: 1
 people_choose()
@@ -69,10 +70,10 @@ def toy():
         yield
 
 
-def shown_by(out, *more):
+def shown_by(out):
     """What the demo prints, after it has run into a folder."""
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        assert main(["demo", "--out", str(out), "--threads", "1", *more]) == 0
+        assert main(["demo", "--out", str(out), "--threads", "1"]) == 0
     return printed.getvalue()
 
 
@@ -90,19 +91,23 @@ def claims(toy, tmp_path_factory):
 def test_demo_runs_in_processes_of_its_own(toy, tmp_path, monkeypatch):
     monkeypatch.setitem(recipes.SCALES, "small", WHOLE)
     check(out := tmp_path / "demo", shown_by(out))
-    before = (out / "ppo" / "lineage.json").stat().st_mtime_ns
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    subprocess.run([sys.executable, "-c", AGAIN, str(out)], check=True, env=env)
-    assert (out / "ppo" / "lineage.json").stat().st_mtime_ns == before
+    nothing_is_run_again(out, WHOLE)
 
 
 def test_demo_runs_the_flow_and_writes_a_report_that_stands_alone(claims):
     root, printed = claims
     (out,) = root.glob("gold-small-0-*")
     check(out, printed)
+    nothing_is_run_again(out, TOY)
+
+
+def nothing_is_run_again(out, scale):
+    """What is finished stays as it is."""
     before = (out / "ppo" / "lineage.json").stat().st_mtime_ns
-    shown_by(out, "--resume")
-    assert (out / "ppo" / "lineage.json").stat().st_mtime_ns == before, "what is finished is not run again"
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    line = [sys.executable, "-c", AGAIN, str(out), json.dumps(astuple(scale))]
+    subprocess.run(line, check=True, env=env)
+    assert (out / "ppo" / "lineage.json").stat().st_mtime_ns == before
 
 
 def check(out, printed):

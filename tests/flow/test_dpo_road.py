@@ -649,7 +649,7 @@ def test_modpo_margins_are_score_differences_and_limits_are_checked(commands, tm
     assert limit["unsafe"] == sum(c > 0 for c in costs) / 6
 
 
-def test_the_report_shows_a_dpo_run(trained, tmp_path):
+def test_the_report_shows_a_dpo_run(trained, drawn, tmp_path):
     from accord.cli import main
 
     assert main(["report", str(trained), "--out", str(tmp_path / "page.html")]) == 0
