@@ -85,7 +85,7 @@ def test_a_plain_completion_keeps_its_white_space():
 def test_five_ratings_of_a_reply():
     names = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
     row = {"prompt": "q", "response": "one", **{name: k / 2 for k, name in enumerate(names)}}
-    verdicts = tuple(Verdict(0, name, "rating", k / 2) for k, name in enumerate(names))
+    verdicts = tuple(Verdict(0, name, "rating", k / 2, "", 0.0, "") for k, name in enumerate(names))
     assert said("helpsteer", row) == Parts(prompts=(Q,), replies=("one",), verdicts=verdicts)
 
 
