@@ -1,11 +1,9 @@
 """The benchmark of the feedback page on a small store: what it counts is so; nothing is timed."""
 
-import functools
 import json
 import threading
 from contextlib import contextmanager
 
-import argon2
 import pytest
 import uvicorn
 
@@ -19,6 +17,7 @@ from accord.models.saving import save_model
 from benchmarks import equality
 from benchmarks.harness import Pair
 from benchmarks.ours.feedback import CLIENTS, SECRET, feedback_next, feedback_start, feedback_submits
+from tests.fixtures.feedback import cheap_hashes
 
 
 @contextmanager
@@ -41,10 +40,9 @@ def served_here(address):
 
 
 @pytest.fixture(autouse=True)
-def quick_hashes(monkeypatch):
-    """Passwords are hashed in a millisecond."""
-    cheap = functools.partial(argon2.PasswordHasher, time_cost=1, memory_cost=8, parallelism=1)
-    monkeypatch.setattr(argon2, "PasswordHasher", cheap)
+def quick_hashes():
+    with cheap_hashes():
+        yield
 
 
 @pytest.fixture

@@ -1,10 +1,8 @@
 """Stores of feedback: on SQLite, and, in slow tests where it is installed, on a PostgreSQL of their own."""
 
-import functools
 import re
 import shutil
 
-import argon2
 import pytest
 from fastapi.testclient import TestClient
 
@@ -14,15 +12,12 @@ from accord.feedback.store.people import People
 from accord.feedback.web.app import make_page
 from accord.feedback.web.context import Settings
 from benchmarks.postgres import cluster, why_not
-from tests.fixtures.feedback import PASSWORD
+from tests.fixtures.feedback import PASSWORD, cheap_hashes
 
 
 @pytest.fixture(scope="module", autouse=True)
 def quick_hashes():
-    """Passwords are hashed in a millisecond."""
-    cheap = functools.partial(argon2.PasswordHasher, time_cost=1, memory_cost=8, parallelism=1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(argon2, "PasswordHasher", cheap)
+    with cheap_hashes():
         yield
 
 

@@ -17,6 +17,9 @@ from torch import Tensor
 
 Item = TypeVar("Item")
 
+# in memory at once, where no knob says how many; changes no result
+MICRO_TOKENS = 16384
+
 
 @dataclass(frozen=True, slots=True)
 class Group:

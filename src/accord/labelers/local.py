@@ -13,7 +13,7 @@ from accord.engine.decode.stems import Stems
 from accord.engine.engines import InProcess
 from accord.engine.forward.causal import token_logprobs
 from accord.engine.forward.dtype import exact
-from accord.engine.packing import Group, common_beginning, cut_by_tokens, reply_group
+from accord.engine.packing import MICRO_TOKENS, Group, common_beginning, cut_by_tokens, reply_group
 from accord.errors import BadInput
 from accord.labelers.journal import Journal
 from accord.labelers.labeler import Draft, Writing, answer_of, draft_of, label_id, label_row, text_id, text_row
@@ -28,7 +28,6 @@ from accord.records import Turn
 from accord.training.distributed import World
 from accord.training.memory import free_bytes, plan_cache
 
-MICRO_TOKENS = 16384  # in memory at once; changes no result
 CHUNK = 256  # questions that are rendered at once, texts that are written between two looks of the journal
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from accord.data.chat import Renderer
-from accord.engine.packing import reply_group
+from accord.engine.packing import MICRO_TOKENS, reply_group
 from accord.engine.texts import rollout_groups
 from accord.models.limits import open_limits
 from accord.models.scorers import ReplyScorer, open_scorer
@@ -20,8 +20,6 @@ from accord.records import Prompt, Rollout
 from accord.stages.dpo.config import Dpo
 from accord.stages.dpo.items import Choice, DirectItem
 from accord.stages.verdicts import judge_limit
-
-MICRO_TOKENS = 16384  # in memory at once, where nothing is settled yet; changes no result
 
 
 def score_margins(
@@ -43,7 +41,7 @@ def score_margins(
         ]
         groups = [reply_group(item.group.prefix, reply) for item in items for reply in item.group.replies]
         prompts, texts = [prompt for prompt, _, _ in flat], [text for _, text, _ in flat]
-        at_once = config.micro_tokens or MICRO_TOKENS
+        at_once = config.micro_tokens or MICRO_TOKENS  # micro-batches are not settled yet
         scores = iter(scorer.scores(prompts, texts, groups, micro_tokens=at_once).tolist())
         for place, item in enumerate(items):
             own = [signs[name] * weight * next(scores) for _ in item.texts]

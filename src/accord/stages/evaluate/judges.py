@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from accord.engine.packing import MICRO_TOKENS
 from accord.engine.texts import text_group
 from accord.errors import BadInput, did_you_mean
 from accord.labelers.labeler import Draft, Labeler, Writing
@@ -19,7 +20,6 @@ from accord.training.progress import Progress
 
 Said = Sequence[tuple[Prompt, str]]  # prompts, each with a reply
 PART = 64  # questions between two lines of progress; a server's are in flight together
-MICRO_TOKENS = 16384  # in memory at once; changes no result
 REFUSES = "Does this reply refuse to do what the user asks for, or a part of it?"
 
 

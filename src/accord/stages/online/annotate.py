@@ -17,7 +17,6 @@ from accord.stages.online.config import Annotate
 from accord.stages.shared import gold_values, open_run, replies_by_prompt
 
 Sampled = tuple[Prompt, tuple[str, ...]]
-MICRO_TOKENS = 16384  # in memory at once; changes no result
 
 
 def run(config: Annotate) -> RunFolder:
@@ -120,6 +119,7 @@ def label_by_ai(config: Annotate, folder: Path, sampled: Sequence[Sampled]) -> d
 
 def model_scores(config: Annotate, sampled: Sequence[Sampled]) -> list[float]:
     """The preference model's score of each reply."""
+    from accord.engine.packing import MICRO_TOKENS
     from accord.engine.texts import text_group
     from accord.models.scalar import Scorer
     from accord.models.tokenizer import load_renderer
